@@ -1,0 +1,72 @@
+"""One class for each mistake or mishap that a person or a program can meet.
+
+Each message is one line that says what is wrong and what mends it; the command prints it as it stands.
+"""
+
+
+class ReactorError(Exception):
+    """The root of all of them: catching it catches what this package raises on purpose."""
+
+    exit_code = 1
+    """What the command ends with when nothing else handles the error."""
+
+
+class SettingError(ReactorError):
+    """A setting has a value that it does not take; the line names the setting as it was given."""
+
+    exit_code = 2
+
+
+class RedisUnreachable(ReactorError):
+    """No connection to Redis: nobody listens, the name is unknown, or no answer came in time."""
+
+
+class RedisMisconfigured(ReactorError):
+    """Redis answered, but does not let us work: wrong password, no permission, no TLS where it was asked for."""
+
+
+class RedisTooOld(ReactorError):
+    """The server is older than Redis 7.0, or is no Redis."""
+
+
+class EmbeddedServerError(ReactorError):
+    """The server of our own, started where no Redis was given, could not be found or did not start."""
+
+
+class AddressInUse(ReactorError):
+    """Another program listens on the host and port that we were to serve on."""
+
+
+class Unavailable(ReactorError):
+    """Redis did not take this command now (link down, time-out, writes refused); it may be tried again."""
+
+
+class NotJoined(ReactorError):
+    """The room was not joined on this connection, or is not joined any more."""
+
+
+class RoomFull(ReactorError):
+    """The room has as many members as its rule allows."""
+
+
+class ConnectionClosed(ReactorError):
+    """The WebSocket is closed and will not come back by itself.
+
+    `code` is the close code (RFC 6455 section 7.4), 1006 when none was received.
+    """
+
+    def __init__(self, message: str, code: int = 1006) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ForceLeave(ReactorError):
+    """The server ended this member's stay in the room; the text is the message meant for the person.
+
+    `reason` is `inactivity_timeout` or `kicked`.
+    """
+
+    def __init__(self, message: str, room_id: str, reason: str) -> None:
+        super().__init__(message)
+        self.room_id = room_id
+        self.reason = reason
