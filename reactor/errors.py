@@ -22,7 +22,7 @@ class RedisUnreachable(ReactorError):
 
 
 class RedisMisconfigured(ReactorError):
-    """Redis answered, but does not let us work: wrong password, no permission, no TLS where it was asked for."""
+    """Redis answered, but does not let us work: wrong password, no permission, no TLS."""
 
 
 class RedisTooOld(ReactorError):
