@@ -1,0 +1,177 @@
+"""Every setting: its unit, its default, what it takes, and the one place where it is checked.
+
+Each has one name everywhere: `ttl` here and in the file, `REACTOR_TTL` in the environment, `--ttl` as a flag.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from reactor.settings import kinds
+from reactor.settings.kinds import Kind, duration, setting, size, whole
+from reactor.settings.rooms import GRACE, MESSAGE, TTL, RoomPolicy, RoomRule
+
+__all__ = ["RoomPolicy", "RoomRule", "Settings", "setting_fields"]
+
+_POLICIES_KEPT = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set. Times are seconds, sizes are bytes.
+
+    Every value is checked when an object is made, and may be given as text (`Settings(ttl="10m")`).
+    Raises SettingError with one line for the first wrong one.
+    """
+
+    host: str = setting(
+        "127.0.0.1",
+        kinds.text("a host name or an address", r"[^\s/]{1,253}"),
+        "Address",
+        "address to listen on; 0.0.0.0 is every one",
+    )
+    port: int = setting(8765, whole(0, 65535, " (0 for any free one)"), "Address", "port to listen on")
+    origins: tuple[str, ...] = setting(
+        (), kinds.ORIGINS, "Address", "web pages that may connect, by their origin", none="any"
+    )
+
+    redis_url: str | None = setting(
+        None,
+        kinds.REDIS_URL,
+        "Redis",
+        "the Redis or Valkey to use",
+        none="a server of our own, emptied at the end",
+        secret=True,
+    )
+    namespace: str = setting(
+        "reactor",
+        kinds.text("1 to 64 letters, digits or . _ -", r"[A-Za-z0-9._-]{1,64}"),
+        "Redis",
+        "first part of every key",
+    )
+    departures_kept: int = setting(
+        100_000, whole(0, 100_000_000), "Redis", "departures kept for each of the 16 shards, about"
+    )
+
+    ttl: float = setting(21600.0, TTL, "Presence", "how long a member stays without a heartbeat")
+    grace: float = setting(15.0, GRACE, "Presence", "time to come back after the last socket dropped")
+    away_grace: float | None = setting(
+        None, GRACE, "Presence", "the same for a member who is away", none="as the grace"
+    )
+    heartbeat_interval: float = setting(
+        25.0, duration(0.05, 86400.0), "Presence", "how often clients are told to send a heartbeat"
+    )
+    inactivity_message: str = setting(
+        "You left the room because you were inactive for too long.",
+        MESSAGE,
+        "Presence",
+        "what a member reads whose time ran out",
+    )
+
+    pacemaker: bool = setting(True, kinds.SWITCH, "Ends by time", "touch each key at its deadline")
+    listener: bool = setting(True, kinds.SWITCH, "Ends by time", "listen to Redis's expired events")
+    sweep_interval: float = setting(
+        60.0, duration(0.05, 86400.0, off=True), "Ends by time", "how often to repair what was missed"
+    )
+    lease: float = setting(
+        5.0, duration(0.1, 3600.0), "Ends by time", "how long a silent server process counts as alive"
+    )
+
+    max_members_view: int = setting(
+        1000,
+        whole(0, 1_000_000),
+        "Rooms",
+        "members up to which a room is told by name, not as a count",
+    )
+    diff_window: float = setting(
+        0.05, duration(0.0, 10.0), "Rooms", "time in which further changes of a room are told together"
+    )
+    max_rooms: int = setting(128, whole(1, 100_000), "Rooms", "rooms that one connection may join")
+
+    ping_interval: float = setting(
+        25.0, duration(0.05, 86400.0, off=True), "Sockets", "how often an open socket is pinged"
+    )
+    ping_timeout: float = setting(20.0, duration(0.05, 86400.0), "Sockets", "time to answer a ping")
+    open_timeout: float = setting(5.0, duration(0.05, 600.0), "Sockets", "time for the opening handshake")
+    close_timeout: float = setting(5.0, duration(0.05, 600.0), "Sockets", "time for the closing handshake")
+    send_buffer: int = setting(
+        1024 * 1024,
+        size(1024, 1024 * 1024 * 1024),
+        "Sockets",
+        "what may wait for a slow reader",
+    )
+    compression: bool = setting(False, kinds.SWITCH, "Sockets", "permessage-deflate (RFC 7692)")
+    drain_seconds: float = setting(
+        5.0, duration(0.0, 600.0), "Sockets", "time over which sockets are closed when the server stops"
+    )
+
+    max_message: int = setting(65536, size(256, 16 * 1024 * 1024), "Limits", "size of one message")
+    max_id: int = setting(256, size(1, 4096), "Limits", "size of a room's or user's id, as UTF-8")
+    max_data: int = setting(4096, size(0, 1024 * 1024), "Limits", "size of a member's data, as JSON")
+
+    workers: int = setting(
+        1,
+        whole(1, 1, takes="1 in this version; for more cores, start the command again on the same Redis"),
+        "Process",
+        "server processes",
+    )
+    log_level: str = setting(
+        "info", kinds.choice("debug", "info", "warning", "error"), "Process", "least level that is logged"
+    )
+    log_format: str = setting(
+        "auto",
+        kinds.choice("auto", "console", "json"),
+        "Process",
+        "auto is console in a terminal, else JSON",
+    )
+    config: Path | None = setting(
+        None, kinds.PATH, "Process", "a TOML file of settings, also with rules for rooms", none="no file"
+    )
+
+    rooms: tuple[RoomRule, ...] = ()
+    _patterns: tuple[tuple[re.Pattern[str], RoomRule], ...] = field(init=False, repr=False, compare=False)
+    _policies: dict[str, RoomPolicy] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for item in setting_fields():
+            value = getattr(self, item.name)
+            if value is not None or item.default is not None:
+                kind: Kind = item.metadata["kind"]
+                object.__setattr__(self, item.name, kind.read(item.name, value))
+        object.__setattr__(self, "_patterns", tuple((rule.pattern(), rule) for rule in self.rooms))
+
+    def policy(self, room_id: str) -> RoomPolicy:
+        """What holds in this room: the rule with its exact name, else the first pattern that matches."""
+        known = self._policies.get(room_id)
+        if known is None:
+            if len(self._policies) >= _POLICIES_KEPT:
+                self._policies.clear()
+            known = self._policies[room_id] = self._find_policy(room_id)
+        return known
+
+    def _find_policy(self, room_id: str) -> RoomPolicy:
+        exact = (rule for rule in self.rooms if rule.match == room_id)
+        by_pattern = (rule for pattern, rule in self._patterns if pattern.fullmatch(room_id))
+        rule = next(exact, None) or next(by_pattern, None) or RoomRule(match="*")
+        ttl = _first(rule.ttl, self.ttl)
+        # A grace only ever cuts a life short, so it ends with the TTL at the latest.
+        grace = min(_first(rule.grace, self.grace), ttl)
+        away_grace = min(_first(rule.away_grace, self.away_grace, grace), ttl)
+        return RoomPolicy(
+            ttl=round(ttl * 1000),
+            grace=round(grace * 1000),
+            away_grace=round(away_grace * 1000),
+            message=rule.message or self.inactivity_message,
+            max_members=rule.max_members or 0,
+        )
+
+
+def setting_fields() -> Iterator[Field[Any]]:
+    """Every setting that has a variable and a flag, in the order of the help."""
+    return (item for item in fields(Settings) if "kind" in item.metadata)
+
+
+def _first(*values: float | None) -> float:
+    return next(value for value in values if value is not None)

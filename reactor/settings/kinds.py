@@ -1,0 +1,226 @@
+"""The kinds of value that settings take: how each is read, what it says that it takes, how it is shown."""
+
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from reactor.errors import SettingError
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", re.IGNORECASE)
+_DURATION = re.compile(rf"(?:\s*{_DURATION_PART.pattern})+\s*", re.IGNORECASE)
+_SIZE = re.compile(r"(\d+)\s*(b|kib|mib)?", re.IGNORECASE)
+_SIZE_UNITS = {"": 1, "b": 1, "kib": 1024, "mib": 1024 * 1024}
+_YES = {"on", "true", "yes", "1"}
+_NO = {"off", "false", "no", "0"}
+REDIS_SCHEMES = (
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
+YEAR = 365 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How one kind of value is read; `parse` raises ValueError for any other value."""
+
+    takes: str
+    parse: Callable[[Any], Any]
+    show: Callable[[Any], str] = str
+    choices: tuple[str, ...] = ()
+
+    def read(self, name: str, raw: object) -> Any:
+        """Give the value that `raw` stands for.
+
+        `name` is the setting as its writer knows it (`REACTOR_TTL`, `--ttl`, `reactor.toml: ttl`).
+        Raises SettingError with one line that names it, the value, and what it takes.
+        """
+        try:
+            return self.parse(raw)
+        except (ValueError, OverflowError):
+            hint = did_you_mean(raw, self.choices) if isinstance(raw, str) else ""
+            raise SettingError(f"{name} is {quoted(raw)}, but takes {self.takes}.{hint}") from None
+
+
+def setting(default: Any, kind: Kind, group: str, about: str, *, none: str = "", secret: bool = False) -> Any:
+    """Declare a field of Settings; `none` says what a missing value means."""
+    return field(
+        default=default,
+        repr=not secret,
+        metadata={"kind": kind, "group": group, "about": about, "none": none},
+    )
+
+
+def duration(low: float = 0.0, high: float = YEAR, *, off: bool = False) -> Kind:
+    """Seconds, as a number or as text with a unit; `off` says that 0 turns the thing off."""
+
+    def parse(raw: Any) -> float:
+        if isinstance(raw, str) and _DURATION.fullmatch(raw):
+            value = sum(float(number) * _UNITS[unit.lower()] for number, unit in _DURATION_PART.findall(raw))
+        else:
+            value = _number(raw)
+        if off and value == 0:
+            return 0.0
+        return _within(value, low, high)
+
+    zero = ", or 0 for off" if off else ""
+    bounds = f"from {show_duration(low)} to {show_duration(high)}{zero}"
+    return Kind(f"seconds or a duration such as 90, 15s, 10m or 6h, {bounds}", parse, show_duration)
+
+
+def whole(low: int, high: int, meaning: str = "", *, takes: str = "") -> Kind:
+    """A whole number from `low` to `high`."""
+
+    def parse(raw: Any) -> int:
+        value = _number(raw)
+        if value != int(value):
+            raise ValueError
+        return int(_within(value, low, high))
+
+    return Kind(takes or f"a whole number from {low} to {high}{meaning}", parse)
+
+
+def size(low: int, high: int) -> Kind:
+    """Bytes, as a number or as text with KiB or MiB."""
+
+    def parse(raw: Any) -> int:
+        if isinstance(raw, str):
+            match = _SIZE.fullmatch(raw.strip())
+            if not match:
+                raise ValueError
+            raw = int(match[1]) * _SIZE_UNITS[(match[2] or "").lower()]
+        value = _number(raw)
+        if value != int(value):
+            raise ValueError
+        return int(_within(value, low, high))
+
+    takes = f"bytes or a size such as 4096, 64KiB or 1MiB, from {show_size(low)} to {show_size(high)}"
+    return Kind(takes, parse, show_size)
+
+
+def text(takes: str, pattern: str, *, shown_as: Callable[[Any], str] = str) -> Kind:
+    """Text that matches `pattern` as a whole."""
+    compiled = re.compile(pattern, re.DOTALL)
+
+    def parse(raw: Any) -> str:
+        if not isinstance(raw, str) or not compiled.fullmatch(raw):
+            raise ValueError
+        return raw
+
+    return Kind(takes, parse, shown_as)
+
+
+def choice(*names: str) -> Kind:
+    """One of some words."""
+
+    def parse(raw: Any) -> str:
+        if not isinstance(raw, str) or raw.strip().lower() not in names:
+            raise ValueError
+        return raw.strip().lower()
+
+    return Kind(f"one of {', '.join(names)}", parse, choices=names)
+
+
+def _parse_switch(raw: Any) -> bool:
+    word = str(raw).strip().lower()
+    if word in _YES or word in _NO:
+        return word in _YES
+    raise ValueError
+
+
+def _parse_redis_url(raw: Any) -> str:
+    if not isinstance(raw, str) or urlsplit(raw.strip()).scheme not in REDIS_SCHEMES:
+        raise ValueError
+    return raw.strip()
+
+
+def _parse_origins(raw: Any) -> tuple[str, ...]:
+    parts = raw.split(",") if isinstance(raw, str) else raw
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+        raise ValueError
+    origins = tuple(part.strip().rstrip("/").lower() for part in parts if part.strip())
+    for origin in origins:
+        url = urlsplit(origin)
+        if origin != "*" and (url.scheme not in {"http", "https"} or not url.netloc or url.path or url.query):
+            raise ValueError
+    return origins
+
+
+def _parse_path(raw: Any) -> Path:
+    if isinstance(raw, Path):
+        return raw
+    if not isinstance(raw, str) or not raw or "\0" in raw:
+        raise ValueError
+    return Path(raw).expanduser()
+
+
+SWITCH = Kind("on or off", _parse_switch, lambda value: "on" if value else "off", ("on", "off"))
+REDIS_URL = Kind(
+    "an address such as redis://:password@host:6379/0, rediss://host:6380 (TLS) or unix:///run/redis.sock",
+    _parse_redis_url,
+)
+ORIGINS = Kind(
+    "web origins such as https://example.org, separated by commas, or *", _parse_origins, ", ".join
+)
+PATH = Kind("the path of a file", _parse_path)
+
+
+def show_duration(seconds: float) -> str:
+    """The shortest text that reads back as these seconds."""
+    for unit in ("d", "h", "m", "s"):
+        if seconds >= _UNITS[unit] and seconds % _UNITS[unit] == 0:
+            return f"{seconds / _UNITS[unit]:.0f}{unit}"
+    return f"{seconds * 1000:g}ms" if 0 < seconds < 1 else f"{seconds:g}s"
+
+
+def show_size(count: int) -> str:
+    """The shortest text that reads back as this many bytes."""
+    if count >= 1024 * 1024 and count % (1024 * 1024) == 0:
+        return f"{count // (1024 * 1024)}MiB"
+    return f"{count // 1024}KiB" if count >= 1024 and count % 1024 == 0 else str(count)
+
+
+def quoted(raw: object) -> str:
+    """A value as an error line shows it: on one line, not endless, and without a password."""
+    shown = json.dumps(redacted(raw) if isinstance(raw, str) else raw, ensure_ascii=False, default=str)
+    return shown if len(shown) <= 80 else f"{shown[:76]}..."
+
+
+def redacted(url: str) -> str:
+    """A URL without its password, for logs and errors."""
+    url = re.sub(r"(?<=://)([^/@]*?):[^/]*@", r"\1:***@", url)
+    return re.sub(r"([?&]password=)[^&]*", r"\1***", url)
+
+
+def did_you_mean(word: object, known: tuple[str, ...] | list[str]) -> str:
+    """A hint at the known name that is nearest to `word`, with a space before it, or nothing."""
+    near = get_close_matches(str(word).lower(), known, n=1, cutoff=0.6)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def _number(raw: Any) -> float:
+    if isinstance(raw, bool) or not isinstance(raw, int | float | str):
+        raise ValueError
+    if isinstance(raw, str) and not re.fullmatch(r"\s*-?\d+(\.\d+)?\s*", raw, re.ASCII):
+        raise ValueError
+    value = float(raw)
+    if not math.isfinite(value):
+        raise ValueError
+    return value
+
+
+def _within(value: float, low: float, high: float) -> float:
+    if not low <= value <= high:
+        raise ValueError
+    return value

@@ -1,0 +1,74 @@
+"""What may differ from room to room: the rules as they are written, and what comes out of them."""
+
+import re
+from dataclasses import dataclass
+from fnmatch import translate
+from typing import Any
+
+from reactor.errors import SettingError
+from reactor.settings import kinds
+
+TTL = kinds.duration(0.1)
+GRACE = kinds.duration(0.0)
+MESSAGE = kinds.text("a text of 1 to 500 characters on one line", r"[^\x00-\x1f\x7f]{1,500}")
+MAX_MEMBERS = kinds.whole(0, 10_000_000, " (0 for no limit)")
+
+KEYS = {"ttl": TTL, "grace": GRACE, "away_grace": GRACE, "message": MESSAGE, "max_members": MAX_MEMBERS}
+
+
+@dataclass(frozen=True, slots=True)
+class RoomPolicy:
+    """What holds in one room. Times are milliseconds; `max_members` 0 means no limit."""
+
+    ttl: int
+    grace: int
+    away_grace: int
+    message: str
+    max_members: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomRule:
+    """One rule: the rooms it is for, and what differs there. Times are seconds; None: as everywhere.
+
+    `match` is a room's name, or a glob pattern in the sense of `fnmatch` (`*`, `?`, `[abc]`; case counts).
+    """
+
+    match: str
+    ttl: float | None = None
+    grace: float | None = None
+    away_grace: float | None = None
+    message: str | None = None
+    max_members: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.match:
+            raise SettingError(f"rooms: {kinds.quoted(self.match)} names no room; write a name or a pattern.")
+        for key, kind in KEYS.items():
+            if (value := getattr(self, key)) is not None:
+                object.__setattr__(self, key, kind.read(f'rooms."{self.match}".{key}', value))
+
+    def pattern(self) -> re.Pattern[str]:
+        """The compiled pattern that a room's whole name has to match."""
+        return re.compile(translate(self.match))
+
+
+def read_rules(table: Any, source: str) -> tuple[RoomRule, ...]:
+    """Read the table `rooms` of a file: `{"lobby-*": {"ttl": 60}}`.
+
+    `source` stands before the key in an error line. Raises SettingError.
+    """
+    if not isinstance(table, dict):
+        raise SettingError(f'{source}rooms takes tables such as [rooms."lobby-*"].')
+    return tuple(_read_rule(match, values, f'{source}rooms."{match}"') for match, values in table.items())
+
+
+def _read_rule(match: str, values: Any, name: str) -> RoomRule:
+    known = ", ".join(KEYS)
+    if not isinstance(values, dict):
+        raise SettingError(f'{name} takes a table such as [rooms."{match}"] with {known}.')
+    for key in values:
+        if key not in KEYS:
+            hint = kinds.did_you_mean(key, list(KEYS))
+            raise SettingError(f"{name}.{key} is no setting of a room; there are {known}.{hint}")
+    return RoomRule(match=match, **{key: KEYS[key].read(f"{name}.{key}", values[key]) for key in values})
