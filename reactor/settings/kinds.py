@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -203,10 +203,16 @@ def redacted(url: str) -> str:
     return re.sub(r"([?&]password=)[^&]*", r"\1***", url)
 
 
-def did_you_mean(word: object, known: tuple[str, ...] | list[str]) -> str:
-    """A hint at the known name that is nearest to `word`, with a space before it, or nothing."""
-    near = get_close_matches(str(word).lower(), known, n=1, cutoff=0.6)
-    return f" Did you mean {near[0]}?" if near else ""
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """Give the known name that `word` was probably meant to be."""
+    near = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
+    return near[0] if near else None
+
+
+def did_you_mean(word: object, known: Sequence[str]) -> str:
+    """Give a hint at the nearest known name, with a space before it, or nothing."""
+    near = nearest(str(word), known)
+    return f" Did you mean {near}?" if near else ""
 
 
 def _number(raw: Any) -> float:

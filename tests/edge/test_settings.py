@@ -1,0 +1,264 @@
+"""Settings: where they come from, and the one line that a wrong one gets."""
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reactor.errors import SettingError
+from reactor.settings import RoomPolicy, RoomRule, Settings, kinds, setting_fields
+from reactor.settings.load import advice, flag_name, load, variable_name
+
+
+def test_defaults_are_those_that_are_documented():
+    settings = Settings()
+    assert (settings.host, settings.port, settings.namespace) == ("127.0.0.1", 8765, "reactor")
+    assert (settings.ttl, settings.grace, settings.away_grace) == (21600.0, 15.0, None)
+    assert (settings.sweep_interval, settings.lease, settings.pacemaker, settings.listener) == (
+        60.0,
+        5.0,
+        True,
+        True,
+    )
+    assert settings.policy("any") == RoomPolicy(21_600_000, 15_000, 15_000, settings.inactivity_message)
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        (90, 90),
+        (1.5, 1.5),
+        ("90", 90),
+        ("15s", 15),
+        ("10m", 600),
+        ("6h", 21600),
+        ("1h30m", 5400),
+        ("500ms", 0.5),
+        ("2 D", 172800),
+    ],
+)
+def test_durations(given, seconds):
+    assert Settings(ttl=given).ttl == seconds
+
+
+@pytest.mark.parametrize(
+    "given", ["abc", "", "-1", "10x", "nan", "inf", "1e3", True, None, [1], "٣", "366d", 0.01, "9" * 400]
+)
+def test_wrong_durations_name_the_setting_and_what_it_takes(given):
+    with pytest.raises(
+        SettingError, match=r"^ttl is .* but takes seconds or a duration such as .*\.$"
+    ) as caught:
+        Settings(ttl=given)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("given", "count"), [(4096, 4096), ("4096", 4096), ("64KiB", 65536), ("1 mib", 1048576), ("300b", 300)]
+)
+def test_sizes(given, count):
+    assert Settings(max_message=given).max_message == count
+
+
+@pytest.mark.parametrize("given", ["64KB", "x", 10, "1GiB", 4096.5, False])
+def test_wrong_sizes(given):
+    with pytest.raises(SettingError, match=r"max_message is .* takes bytes or a size such as"):
+        Settings(max_message=given)
+
+
+@pytest.mark.parametrize("given", [True, "on", "TRUE", "yes", "1", 1])
+def test_switches_on(given):
+    assert Settings(compression=given).compression is True
+
+
+@pytest.mark.parametrize("given", [False, "off", "False", "no", "0", 0])
+def test_switches_off(given):
+    assert Settings(pacemaker=given).pacemaker is False
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ({"pacemaker": "maybe"}, 'pacemaker is "maybe", but takes on or off.'),
+        ({"port": 70000}, "port is 70000, but takes a whole number from 0 to 65535 (0 for any free one)."),
+        ({"port": "80.5"}, 'port is "80.5", but takes a whole number'),
+        ({"log_level": "warn"}, "but takes one of debug, info, warning, error. Did you mean warning?"),
+        ({"namespace": "a{b}"}, "but takes 1 to 64 letters, digits or . _ -."),
+        ({"workers": 2}, "workers is 2, but takes 1 in this version"),
+        ({"origins": "example.org"}, "but takes web origins such as https://example.org"),
+        ({"inactivity_message": "two\nlines"}, "but takes a text of 1 to 500 characters on one line."),
+        ({"host": "a b"}, 'host is "a b", but takes a host name or an address.'),
+        ({"sweep_interval": "0.01"}, "or 0 for off"),
+    ],
+)
+def test_wrong_values_get_one_line(wrong, line):
+    with pytest.raises(SettingError) as caught:
+        Settings(**wrong)
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_a_password_never_shows():
+    with pytest.raises(SettingError) as caught:
+        Settings(redis_url="http://user:secret@host?password=secret")
+    assert "secret" not in str(caught.value)
+    assert "user:***@host" in str(caught.value)
+    assert "secret" not in repr(Settings(redis_url="redis://:secret@host"))
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:s@h", "redis://:***@h"),
+        ("redis://u:p@ss@h/1", "redis://u:***@h/1"),
+        ("redis://h:6379/0", "redis://h:6379/0"),
+        ("unix:///run/x.sock?db=1&password=s", "unix:///run/x.sock?db=1&password=***"),
+    ],
+)
+def test_redacted(url, shown):
+    assert kinds.redacted(url) == shown
+
+
+def test_flags_win_over_environment_over_file_over_default(tmp_path):
+    file = tmp_path / "reactor.toml"
+    file.write_text('ttl = "1h"\ngrace = 1\nport = 1111\npacemaker = false\n')
+    environ = {"REACTOR_CONFIG": str(file), "REACTOR_TTL": "2h", "REACTOR_GRACE": "2"}
+    settings = load({"ttl": "3h", "grace": None}, environ)
+    assert (settings.ttl, settings.grace, settings.port, settings.lease) == (10800, 2, 1111, 5.0)
+    assert settings.pacemaker is False
+
+
+def test_an_empty_variable_counts_as_not_set():
+    assert load({}, {"REACTOR_REDIS_URL": "", "REACTOR_TTL": ""}) == Settings()
+
+
+def test_wrong_values_are_named_as_they_were_given(tmp_path):
+    file = tmp_path / "r.toml"
+    file.write_text("ttl = true")
+    for flags, environ, start in [
+        ({"away_grace": "x"}, {}, '--away-grace is "x"'),
+        ({}, {"REACTOR_AWAY_GRACE": "x"}, 'REACTOR_AWAY_GRACE is "x"'),
+        ({"config": str(file)}, {}, f"{file}: ttl is true"),
+    ]:
+        with pytest.raises(SettingError) as caught:
+            load(flags, environ)
+        assert str(caught.value).startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("ttl = ", "is no valid TOML: Invalid value (at end of document)."),
+        ("tll = 5", ": tll is no setting. Did you mean ttl?"),
+        ("config = 'x'", ": config is no setting."),
+        ("rooms = 5", ': rooms takes tables such as [rooms."lobby-*"].'),
+        (
+            "[rooms]\nlobby = 5",
+            ': rooms."lobby" takes a table such as [rooms."lobby"] with ttl, grace, away_grace',
+        ),
+        ("[rooms.lobby]\ntl = 5", ': rooms."lobby".tl is no setting of a room; there are ttl, grace'),
+        ("[rooms.lobby]\ngrace = 'x'", ': rooms."lobby".grace is "x", but takes seconds'),
+        (
+            "[rooms.lobby]\nmax_members = -1",
+            ': rooms."lobby".max_members is -1, but takes a whole number from 0',
+        ),
+    ],
+)
+def test_wrong_files(tmp_path, text, line):
+    file = tmp_path / "r.toml"
+    file.write_text(text)
+    with pytest.raises(SettingError) as caught:
+        load({"config": str(file)}, {})
+    assert str(caught.value).startswith(str(file))
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(SettingError, match="cannot be read: No such file"):
+        load({"config": str(tmp_path / "none.toml")}, {})
+    with pytest.raises(SettingError, match="cannot be read: Is a directory"):
+        load({}, {"REACTOR_CONFIG": str(tmp_path)})
+    (tmp_path / "latin").write_bytes(b'host = "\xe4"')
+    with pytest.raises(SettingError, match="is no text in UTF-8"):
+        load({"config": str(tmp_path / "latin")}, {})
+
+
+def test_rules_for_rooms(tmp_path):
+    file = tmp_path / "r.toml"
+    file.write_text(
+        """
+        grace = 10
+        [rooms."lobby-*"]
+        ttl = "1m"
+        message = "Away for a minute."
+        [rooms."lobby-?"]
+        ttl = 5
+        [rooms.lobby-7]
+        grace = 0
+        max_members = 3
+        [rooms."*"]
+        away_grace = "1h"
+        """
+    )
+    settings = load({"config": str(file)}, {})
+    usual = settings.inactivity_message
+    assert settings.policy("lobby-1") == RoomPolicy(60_000, 10_000, 10_000, "Away for a minute.")
+    assert settings.policy("lobby-7") == RoomPolicy(21_600_000, 0, 0, usual, 3)
+    assert settings.policy("hall") == RoomPolicy(21_600_000, 10_000, 3_600_000, usual)
+    assert settings.policy("Lobby-1") == settings.policy("hall")
+    assert settings.policy("x\ny") == settings.policy("hall")
+    assert settings.policy("lobby-*").ttl == 60_000
+
+
+def test_a_grace_ends_with_the_ttl():
+    assert Settings(ttl=1).policy("r") == RoomPolicy(1000, 1000, 1000, Settings().inactivity_message)
+
+
+def test_policies_kept_are_bounded():
+    settings = Settings()
+    for number in range(25_000):
+        settings.policy(f"room-{number}")
+    assert len(settings._policies) <= 10_000
+
+
+def test_settings_can_be_copied_and_sent():
+    settings = Settings(ttl=2, rooms=(RoomRule(match="a*", ttl=1),))
+    settings.policy("a1")
+    assert replace(settings, grace=1).policy("a1").grace == 1000
+    assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+def test_advice():
+    environ = {"REACTOR_TLL": "5", "REACTOR_TTL": "5", "PATH": "x", "REACTOR_XYZ": ""}
+    lines = advice(Settings(ttl=30, rooms=(RoomRule(match="a", grace=60),)), environ)
+    assert lines == [
+        "REACTOR_TLL is no setting and does nothing. Did you mean REACTOR_TTL?",
+        "REACTOR_XYZ is no setting and does nothing.",
+        "ttl is 30s, less than two heartbeats of 25s: one that is late ends a stay.",
+        'grace in rooms."a" is longer than the ttl of 30s, and ends with it.',
+    ]
+    off = Settings(pacemaker=False, listener=False, sweep_interval=0)
+    assert advice(off, {}) == [
+        "pacemaker, listener and sweep_interval are all off: nothing notices that a time is up."
+    ]
+    assert advice(Settings(), {}) == []
+
+
+def test_every_setting_has_a_name_in_each_place_and_shows_its_default():
+    for item in setting_fields():
+        kind = item.metadata["kind"]
+        assert variable_name(item.name) == f"REACTOR_{item.name.upper()}"
+        assert flag_name(item.name) == "--" + item.name.replace("_", "-")
+        assert item.metadata["about"]
+        if item.default not in (None, ()):
+            assert kind.parse(kind.show(item.default)) == item.default
+        else:
+            assert item.metadata["none"]
+
+
+def test_the_path_of_the_file_knows_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/nowhere")
+    assert Settings(config="~/r.toml").config == Path("/nowhere/r.toml")
