@@ -2,7 +2,7 @@
 
 import re
 
-from reactor.protocol.messages import ProtocolError
+from reactor.protocol.messages import ErrorCode, ProtocolError
 
 # C0, DEL and C1: they break terminals and logs. Surrogates cannot be written as UTF-8.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -32,12 +32,12 @@ def clean_id(value: object, what: str, limit: int = 256) -> str:
     return value
 
 
-def check_text(value: str, what: str, limit: int) -> None:
-    """Raise `bad_id` unless the text is 1 to `limit` bytes of UTF-8 without control characters."""
+def check_text(value: str, what: str, limit: int, code: ErrorCode = "bad_id") -> None:
+    """Raise a ProtocolError unless the text is 1 to `limit` bytes of UTF-8 without control characters."""
     if not value:
-        raise ProtocolError("bad_id", f"{what} is empty: give it at least one character")
+        raise ProtocolError(code, f"{what} is empty: give it at least one character")
     # A character is at least a byte, so a long text need not be encoded to be refused.
     if len(value) > limit or len(value.encode("utf-8", "surrogatepass")) > limit:
-        raise ProtocolError("bad_id", f"{what} is longer than {limit} bytes of UTF-8: shorten it")
+        raise ProtocolError(code, f"{what} is longer than {limit} bytes of UTF-8: shorten it")
     if _FORBIDDEN.search(value):
-        raise ProtocolError("bad_id", f"{what} holds a control character or half a surrogate pair: remove it")
+        raise ProtocolError(code, f"{what} holds a control character or half a surrogate pair: remove it")
