@@ -1,0 +1,119 @@
+"""Plain HTTP on the same port: the page, and whether this node lives and is ready. Everything is in memory.
+
+websockets parses a request without a body and closes after the answer (`Connection: close`), which is enough
+for a page of a few files and for the probes of an orchestrator.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import PurePosixPath
+
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+
+SOCKET_PATH = "/ws"
+
+_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".ico": "image/x-icon",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".map": "application/json",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".webmanifest": "application/manifest+json",
+    ".woff2": "font/woff2",
+}
+_FILE_HEADERS = {
+    "Cache-Control": "no-cache",  # ask each time; the ETag makes the answer a 304
+    "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+_TEXT = "text/plain; charset=utf-8"
+
+
+class Site:
+    """Answers to plain requests.
+
+    Args:
+        ready: Tells whether clients are well served now, and why not.
+        package: Where the files are: those of its folder `web`, read once; none is fine too.
+
+    """
+
+    def __init__(self, ready: Callable[[], tuple[bool, str]], package: str = "reactor") -> None:
+        self._ready = ready
+        self._files: dict[str, tuple[bytes, Headers]] = {}
+        for path, content in _walk(files(package) / "web", "/"):
+            media = _TYPES.get(PurePosixPath(path).suffix, "application/octet-stream")
+            headers = Headers(
+                {"Content-Type": media, "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"'},
+                **_FILE_HEADERS,
+            )
+            self._files[path] = content, headers
+        if (index := self._files.get("/index.html")) is not None:
+            self._files["/"] = index
+
+    def answer(self, request: Request) -> Response | None:
+        """Answer a request; None when it asks for the socket."""
+        path = request.path.partition("?")[0]
+        if request.method == "GET" and path == SOCKET_PATH:
+            return None
+        if request.method not in {"GET", "HEAD"}:
+            response = text(HTTPStatus.METHOD_NOT_ALLOWED, f"{request.method} is not served here: use GET")
+            response.headers["Allow"] = "GET, HEAD"
+        elif path == "/healthz":
+            response = text(HTTPStatus.OK, "ok")
+        elif path == "/readyz":
+            ready, reason = self._ready()
+            response = text(HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, reason)
+        elif path == SOCKET_PATH:
+            response = text(HTTPStatus.METHOD_NOT_ALLOWED, "a WebSocket opens with GET")
+            response.headers["Allow"] = "GET"
+        elif (file := self._files.get(path)) is not None:
+            response = _file_response(request, *file)
+        else:
+            response = text(HTTPStatus.NOT_FOUND, "not found")
+        if request.method == "HEAD":
+            response.body = b""
+        return response
+
+
+def text(status: HTTPStatus, sentence: str) -> Response:
+    """Build an answer of one line of text, after which the connection closes."""
+    body = f"{sentence}\n".encode()
+    return _response(status, body, Headers({"Content-Type": _TEXT, "Cache-Control": "no-store"}))
+
+
+def _file_response(request: Request, content: bytes, headers: Headers) -> Response:
+    known = {
+        tag.strip().removeprefix("W/")
+        for tag in ",".join(request.headers.get_all("If-None-Match")).split(",")
+    }
+    if headers["ETag"] in known or "*" in known:
+        return _response(HTTPStatus.NOT_MODIFIED, b"", headers)
+    return _response(HTTPStatus.OK, content, headers)
+
+
+def _response(status: HTTPStatus, body: bytes, headers: Headers) -> Response:
+    headers = headers.copy()
+    if status != HTTPStatus.NOT_MODIFIED:
+        headers["Content-Length"] = str(len(body))
+    headers["Connection"] = "close"
+    return Response(status.value, status.phrase, headers, body)
+
+
+def _walk(folder: Traversable, path: str) -> Iterator[tuple[str, bytes]]:
+    if not folder.is_dir():
+        return
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _walk(entry, f"{path}{entry.name}/")
+        elif not entry.name.endswith((".py", ".pyc")):
+            yield path + entry.name, entry.read_bytes()

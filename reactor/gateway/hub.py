@@ -1,0 +1,208 @@
+"""What all sockets of one gateway share: the handler, one clock, one wheel of deadlines, one flush a turn.
+
+Kept out of the socket so that an idle one costs little, and out of the server so that a socket knows no more
+than this.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+from websockets.http11 import Request, Response
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from reactor.gateway.http import Site
+from reactor.gateway.wheel import Wheel
+from reactor.protocol.codec import JSON, MSGPACK
+from reactor.protocol.limits import Limits
+from reactor.protocol.session import Intent
+from reactor.settings import Settings
+
+if TYPE_CHECKING:
+    from reactor.gateway.connection import Connection
+    from reactor.gateway.wire import Wire
+
+log = structlog.get_logger(__name__)
+
+_SPARE_PARSERS = 64
+_AT_ONCE = 1000  # sockets served before the loop gets its turn
+# Each handshake and each close would be a line; what goes wrong still is one.
+_parser_log = logging.getLogger("reactor.gateway.parser")
+_parser_log.setLevel(logging.WARNING)
+
+
+class Handler(Protocol):
+    """Who acts on what clients say. None of these may block; `closed` comes exactly once for each `opened`."""
+
+    def opened(self, connection: "Connection") -> None:
+        """Take note of a new socket, and set its `socket_id`."""
+
+    def intent(self, connection: "Connection", intent: Intent) -> None:
+        """Act on what a client wants; the answer goes out later, by `connection.send`."""
+
+    def closed(self, connection: "Connection") -> None:
+        """Forget a socket: nothing more comes from it, and nothing reaches it."""
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether clients are well served now, and a word on why not."""
+        ...
+
+
+class Hub:
+    """The shared part of all sockets.
+
+    Attributes:
+        connections: Open sockets; `strangers` are those still in the handshake, or asking plain HTTP.
+        now: The loop's clock at the last tick: exact enough for deadlines of seconds, and free to read.
+        stopping: No more sockets are let in.
+        empty: Set while there is no socket at all.
+
+    """
+
+    def __init__(self, settings: Settings, handler: Handler, connections: "set[Connection]") -> None:
+        self._loop = asyncio.get_running_loop()
+        self._settings = settings
+        self.handler = handler
+        self._site = Site(handler.ready)
+        self.limits = Limits(max_id=settings.max_id, max_data=settings.max_data, max_rooms=settings.max_rooms)
+        self.connections = connections
+        self.strangers: set[Connection] = set()
+        self.stopping = False
+        self.empty = asyncio.Event()
+        self.empty.set()
+
+        self.now = self._loop.time()
+        shortest = min(settings.open_timeout, settings.close_timeout, settings.ping_timeout)
+        tick = min(max(shortest / 20, 0.01), 0.25)
+        self.wheel: Wheel[Connection] = Wheel(tick, self.now)
+        # `now` may be a tick old. The second tick is for heartbeats as far apart as pings: they come first.
+        self.open_timeout = settings.open_timeout + tick
+        self.close_timeout = settings.close_timeout + tick
+        self.ping_interval = settings.ping_interval and settings.ping_interval + 2 * tick
+        self.ping_timeout = settings.ping_timeout + tick
+        self.send_buffer = settings.send_buffer
+
+        self._ticker = self._loop.call_later(tick, self._tick)
+        self._dirty: list[Wire] = []
+        self._spare: list[ServerProtocol] = []
+        self._extensions = [_DEFLATE] if settings.compression else None
+        # A client that is no web page has no origin to check (RFC 6455 section 10.2).
+        self._origins = (
+            [*settings.origins, None] if settings.origins and "*" not in settings.origins else None
+        )
+
+    def stop(self) -> None:
+        """Stop the clock: from here on nothing times out."""
+        self._ticker.cancel()
+
+    def answer(self, request: Request) -> Response | None:
+        """Answer a plain HTTP request; None when it asks for the socket."""
+        return self._site.answer(request)
+
+    # Parsers.
+
+    def new_parser(self) -> ServerProtocol:
+        """Return a parser for a handshake and what follows."""
+        return ServerProtocol(
+            origins=self._origins,
+            extensions=self._extensions,
+            select_subprotocol=_select_subprotocol,
+            max_size=self._settings.max_message,
+            logger=_parser_log,
+        )
+
+    def borrow_parser(self) -> ServerProtocol:
+        """Return a parser that stands between two messages of an open, uncompressed connection."""
+        if self._spare:
+            return self._spare.pop()
+        return ServerProtocol(state=OPEN, max_size=self._settings.max_message, logger=_parser_log)
+
+    def return_parser(self, parser: ServerProtocol) -> None:
+        """Take back a parser that is `at_rest`, for the next who needs one."""
+        if len(self._spare) < _SPARE_PARSERS:
+            self._spare.append(parser)
+
+    # A socket's life.
+
+    def arrived(self, connection: "Connection") -> None:
+        """Let a socket in, to make its handshake in time."""
+        if self.stopping:
+            connection.abort()
+            return
+        self.empty.clear()
+        self.strangers.add(connection)
+        self.wheel.put(connection, self.now + self.open_timeout)
+
+    def opened(self, connection: "Connection") -> None:
+        """Count a socket among the connections, and tell the handler."""
+        self.strangers.discard(connection)
+        self.connections.add(connection)
+        self.wheel.remove(connection)
+        if self.ping_interval:
+            self.wheel.put(connection, self.now + self.ping_interval)
+        try:
+            self.handler.opened(connection)
+        except Exception:
+            log.exception("the handler failed on a new socket")
+            connection.abort()
+
+    def closing(self, connection: "Connection") -> None:
+        """Give a socket the time of a closing handshake."""
+        self.wheel.put(connection, self.now + self.close_timeout)
+
+    def gone(self, connection: "Connection") -> None:
+        """Forget a socket, and tell the handler if it knew of it."""
+        self.wheel.remove(connection)
+        self.strangers.discard(connection)
+        if connection in self.connections:
+            self.connections.discard(connection)
+            try:
+                self.handler.closed(connection)
+            except Exception:
+                log.exception("the handler failed on a closed socket", socket_id=connection.socket_id)
+        if not self.connections and not self.strangers:
+            self.empty.set()
+
+    def flush_soon(self, wire: "Wire") -> None:
+        """Have a socket's outbox written at the end of this turn of the loop."""
+        self._dirty.append(wire)
+        if len(self._dirty) == 1:
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        # A message to very many goes out in slices, so that others are heard in between.
+        batch = self._dirty[:_AT_ONCE]
+        del self._dirty[:_AT_ONCE]
+        if self._dirty:
+            self._loop.call_soon(self._flush)
+        for wire in batch:
+            wire.flush()
+
+    def _tick(self) -> None:
+        self.now = self._loop.time()
+        due = self.wheel.due(self.now, _AT_ONCE)
+        self._ticker = self._loop.call_later(0 if len(due) == _AT_ONCE else self.wheel.tick, self._tick)
+        for connection in due:
+            connection.time_is_up()
+
+
+_DEFLATE = ServerPerMessageDeflateFactory(
+    # Without context takeover no idle socket holds a zlib window (RFC 7692 section 7.1.1).
+    server_no_context_takeover=True,
+    client_no_context_takeover=True,
+    server_max_window_bits=12,
+    client_max_window_bits=12,
+    compress_settings={"memLevel": 5},
+)
+
+_SUBPROTOCOLS = frozenset({JSON.subprotocol, MSGPACK.subprotocol})
+
+
+def _select_subprotocol(_parser: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """Take the client's first choice that is known here; none offered means JSON (RFC 6455 section 4.2.2)."""
+    return next((name for name in offered if name in _SUBPROTOCOLS), None)
