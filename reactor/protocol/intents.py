@@ -17,7 +17,7 @@ class Authenticate(Struct, frozen=True):
 
 
 class Join(Struct, frozen=True):
-    """Enter the room, or return to it; `data_json` is None where the request had no data."""
+    """Enter the room, or return to it; an empty `username` and a `data_json` of None keep what is there."""
 
     room_id: str
     user_id: str

@@ -27,7 +27,7 @@ ends the room in any case.
 """
 
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reactor.protocol.messages import View
 
@@ -109,13 +109,11 @@ class Membership:
         view: What the connection wants to hear of the room.
         state: One of `State`; changed by `advance` alone.
         asked: The join that awaits its answer.
-        away: Whether Redis has this connection as away; written by the node.
-        conn: The connection's name in Redis; written by the node.
-        epoch: The room's epoch at the last join; written by the node.
+        attachment: What the node notes for this membership; the protocol never looks into it.
 
     """
 
-    __slots__ = ("asked", "away", "conn", "epoch", "room_id", "state", "user_id", "username", "view")
+    __slots__ = ("asked", "attachment", "room_id", "state", "user_id", "username", "view")
 
     def __init__(self, room_id: str, user_id: str) -> None:
         self.room_id = room_id
@@ -124,9 +122,7 @@ class Membership:
         self.view: View = "members"
         self.state = State.OUT
         self.asked: Join | None = None
-        self.away = False
-        self.conn = ""
-        self.epoch = ""
+        self.attachment: Any = None
 
     def __repr__(self) -> str:
         return f"Membership({self.room_id!r}, {self.user_id!r}, {self.state.name})"

@@ -3,8 +3,8 @@
 The session knows the rooms its connection is in and decides; it reads no clock and moves no bytes. For each
 request call `receive` and do what the returned intent says. A Join must be answered by `joined` or `refused`,
 a Leave by `left` or `refused`, once each; the requests which these return had been held back until then, and
-are to be received again, in order, before any newer one. Call `expelled` when a membership has ended in Redis,
-and `close` once, when the socket is gone. The states are in membership.py.
+are to be received again, in order, before any newer one. Call `expelled` when a membership has ended in
+Redis, and `close` once, when the socket is gone. The states are in membership.py.
 """
 
 from collections.abc import Callable
@@ -39,8 +39,8 @@ class Session:
 
     Attributes:
         rooms: The rooms this connection is in, or on its way into or out of, by id.
-        closed: Whether `close` was called. An answer that comes later is taken in silence; it is on the node to
-            detach what a late join has entered.
+        closed: Whether `close` was called. An answer that comes later is taken in silence; the node then
+            detaches what a late join has entered.
 
     """
 
@@ -87,7 +87,7 @@ class Session:
     def _join(self, request: ask.JoinRoom) -> Intent | None:
         room_id = self._room_id(request)
         user_id = clean_id(request.user_id, "userId", self._limits.max_id)
-        username = self._username(request.username) or user_id
+        username = self._username(request.username) or ""
         join = Join(room_id, user_id, username, self._data(request.data), request.view, request.id)
         if self._hold(room_id, request):
             return None
@@ -250,7 +250,7 @@ class Session:
         if state is State.OUT:
             del self.rooms[room_id]
         elif event is Event.JOINED and asked is not None:
-            membership.username, membership.view = asked.username, asked.view
+            membership.username, membership.view = asked.username or membership.username, asked.view
         waited = self._waiting.pop(room_id, [])
         self._held -= len(waited)
         return waited
