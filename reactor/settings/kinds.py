@@ -158,9 +158,7 @@ def _parse_origins(raw: Any) -> tuple[str, ...]:
 
 
 def _parse_path(raw: Any) -> Path:
-    if isinstance(raw, Path):
-        return raw
-    if not isinstance(raw, str) or not raw or "\0" in raw:
+    if not isinstance(raw, str | Path) or not str(raw) or "\0" in str(raw):
         raise ValueError
     return Path(raw).expanduser()
 

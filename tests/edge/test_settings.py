@@ -261,4 +261,4 @@ def test_every_setting_has_a_name_in_each_place_and_shows_its_default():
 
 def test_the_path_of_the_file_knows_home(monkeypatch):
     monkeypatch.setenv("HOME", "/nowhere")
-    assert Settings(config="~/r.toml").config == Path("/nowhere/r.toml")
+    assert Settings(config=Path("~/r.toml")).config == Path("/nowhere/r.toml")
