@@ -112,7 +112,7 @@ class Connection(Wire):
         """End: the peer says no more, with or without having closed (RFC 6455 section 7.1.4)."""
         self._close_soon()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         """Let go of everything."""
         self.state = GONE
         self._let_go()
@@ -273,7 +273,7 @@ class Connection(Wire):
         """See what a socket is late with: its handshake, its close, a pong, or a ping that we owe."""
         hub = self._hub
         if self.state is not OPEN or self._heard < self._pinged:
-            self.abort()
+            super().time_is_up()
             return
         self._pinged = 0.0
         due = self._heard + hub.ping_interval

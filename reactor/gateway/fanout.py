@@ -17,6 +17,7 @@ from reactor.gateway.roster import Roster
 from reactor.protocol.closing import CloseCode
 from reactor.protocol.codec import Codec
 from reactor.protocol.messages import CountChanged, ForceLeave, MembersReply, RoomDiff, View
+from reactor.protocol.room import merge
 from reactor.settings import Settings
 
 __all__ = ["Fanout", "frame", "send_to_all"]
@@ -133,8 +134,7 @@ class Fanout:
             self._roster.note_counted(room_id, counted=True)
             send_to_all(count, members)
         elif members:
-            for diff in merge_runs(diffs):
-                send_to_all(diff, members)
+            send_to_all(merge(diffs), members)
         # What changes no count, an update, is no news to these.
         if counts and any(diff.joined or diff.left for diff in diffs):
             send_to_all(count, counts)

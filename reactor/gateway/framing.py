@@ -55,7 +55,7 @@ def short_reason(reason: str) -> str:
 
 
 def latest_pong(writes: list[bytes]) -> list[bytes]:
-    """Leave out all pongs but the last (RFC 6455 section 5.5.3), so that a flood of pings is answered by one."""
+    """Leave out all pongs but the last, as RFC 6455 section 5.5.3 allows: one answers a flood of pings."""
     pongs = [at for at, data in enumerate(writes) if data and data[0] == _PONG]
     if len(pongs) < 2:
         return writes
@@ -78,7 +78,7 @@ def at_frame_start(parser: ServerProtocol) -> bool:
 
 
 def at_rest(parser: ServerProtocol) -> bool:
-    """Whether a parser stands between two messages and holds nothing of either, so that it equals a fresh one."""
+    """Whether a parser stands between two messages and holds nothing of either: it equals a fresh one."""
     return (
         parser.state is OPEN
         and parser.current_size is None

@@ -52,10 +52,8 @@ class Site:
         self._files: dict[str, tuple[bytes, Headers]] = {}
         for path, content in _walk(files(package) / "web", "/"):
             media = _TYPES.get(PurePosixPath(path).suffix, "application/octet-stream")
-            headers = Headers(
-                {"Content-Type": media, "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"'},
-                **_FILE_HEADERS,
-            )
+            tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+            headers = Headers({"Content-Type": media, "ETag": tag, **_FILE_HEADERS})
             self._files[path] = content, headers
         if (index := self._files.get("/index.html")) is not None:
             self._files["/"] = index

@@ -14,13 +14,13 @@ from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFact
 from websockets.http11 import Request, Response
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
-from websockets.typing import Subprotocol
+from websockets.typing import Origin, Subprotocol
 
 from reactor.gateway.http import Site
 from reactor.gateway.wheel import Wheel
 from reactor.protocol.codec import JSON, MSGPACK
+from reactor.protocol.intents import Intent
 from reactor.protocol.limits import Limits
-from reactor.protocol.session import Intent
 from reactor.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _parser_log.setLevel(logging.WARNING)
 
 
 class Handler(Protocol):
-    """Who acts on what clients say. None of these may block; `closed` comes exactly once for each `opened`."""
+    """Who acts on what clients say. None of these may block; `closed` comes once after each `opened`."""
 
     def opened(self, connection: "Connection") -> None:
         """Take note of a new socket, and set its `socket_id`."""
@@ -79,7 +79,7 @@ class Hub:
         self.now = self._loop.time()
         shortest = min(settings.open_timeout, settings.close_timeout, settings.ping_timeout)
         tick = min(max(shortest / 20, 0.01), 0.25)
-        self.wheel: Wheel[Connection] = Wheel(tick, self.now)
+        self.wheel: Wheel[Wire] = Wheel(tick, self.now)
         # `now` may be a tick old. The second tick is for heartbeats as far apart as pings: they come first.
         self.open_timeout = settings.open_timeout + tick
         self.close_timeout = settings.close_timeout + tick
@@ -91,10 +91,10 @@ class Hub:
         self._dirty: list[Wire] = []
         self._spare: list[ServerProtocol] = []
         self._extensions = [_DEFLATE] if settings.compression else None
-        # A client that is no web page has no origin to check (RFC 6455 section 10.2).
-        self._origins = (
-            [*settings.origins, None] if settings.origins and "*" not in settings.origins else None
-        )
+        self._origins: list[Origin | None] | None = None
+        if settings.origins and "*" not in settings.origins:
+            # A client that is no web page has no origin to check (RFC 6455 section 10.2).
+            self._origins = [*map(Origin, settings.origins), None]
 
     def stop(self) -> None:
         """Stop the clock: from here on nothing times out."""
@@ -151,9 +151,9 @@ class Hub:
             log.exception("the handler failed on a new socket")
             connection.abort()
 
-    def closing(self, connection: "Connection") -> None:
+    def closing(self, wire: "Wire") -> None:
         """Give a socket the time of a closing handshake."""
-        self.wheel.put(connection, self.now + self.close_timeout)
+        self.wheel.put(wire, self.now + self.close_timeout)
 
     def gone(self, connection: "Connection") -> None:
         """Forget a socket, and tell the handler if it knew of it."""
@@ -187,8 +187,8 @@ class Hub:
         self.now = self._loop.time()
         due = self.wheel.due(self.now, _AT_ONCE)
         self._ticker = self._loop.call_later(0 if len(due) == _AT_ONCE else self.wheel.tick, self._tick)
-        for connection in due:
-            connection.time_is_up()
+        for wire in due:
+            wire.time_is_up()
 
 
 _DEFLATE = ServerPerMessageDeflateFactory(

@@ -38,7 +38,7 @@ class Roster(Generic[C]):
         return len(self._rooms)
 
     def add(self, room_id: str, user_id: str, connection: C, view: str) -> bool:
-        """Enter a socket; one that is there already takes the new user and view. True: the room's first here."""
+        """Enter a socket, or change its user and view. True when the room had no socket here before."""
         first = room_id not in self._rooms
         if not first:
             self._take_out(self._rooms[room_id], connection)
@@ -48,7 +48,7 @@ class Roster(Generic[C]):
         return first
 
     def remove(self, room_id: str, connection: C) -> bool:
-        """Take a socket out; nothing happens when it is not there. True: the room is now empty here, and gone."""
+        """Take a socket out, if it is there. True when it was the room's last here; the room is forgotten."""
         room = self._rooms.get(room_id)
         if room is None or not self._take_out(room, connection) or room.users:
             return False

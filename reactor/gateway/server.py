@@ -67,9 +67,9 @@ class Gateway:
     async def stop(self, *, code: int = CloseCode.RESTART, over_seconds: float = 0.0) -> None:
         """Let nobody in, close every socket with `code`, and return when the last is gone.
 
-        The closes are spread evenly over `over_seconds`, so that not all clients come to the next node at once.
-        A client that does not answer the close within the close time-out is cut off; `closed` was told for all
-        when this returns.
+        The closes are spread evenly over `over_seconds`, so that not all clients come to the next node at
+        once. A client that does not answer within the close time-out is cut off; the handler has heard of
+        every end when this returns.
         """
         hub, self._hub = self._hub, None
         if hub is None or self._server is None:
@@ -101,11 +101,7 @@ class Gateway:
 
 def _explained(error: OSError, host: str, port: int) -> ReactorError:
     if error.errno == errno.EADDRINUSE:
-        return AddressInUse(
-            f"port {port} on {host} is taken by another program: stop it, or choose another --port"
-        )
+        return AddressInUse(f"port {port} on {host} is taken by another program: choose another --port")
     if error.errno == errno.EACCES:
-        return SettingError(
-            f"port {port} takes more rights than this process has: choose a --port above 1023"
-        )
+        return SettingError(f"port {port} takes rights that this process has not: use a --port above 1023")
     return SettingError(f"cannot listen on {host} port {port} ({error}): give a --host of this machine")

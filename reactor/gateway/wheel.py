@@ -30,7 +30,7 @@ class Wheel(Generic[T]):
         self._next = int(now / tick)
 
     def put(self, item: T, when: float) -> None:
-        """Have an item come due at `when`, at most one tick late and never early; any other date is forgotten."""
+        """Have an item come due at `when`, at most a tick late and never early, instead of any other time."""
         slot = max(int(when / self.tick) + 1, self._next)
         if item.slot != slot:
             self.remove(item)

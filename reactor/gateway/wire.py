@@ -71,6 +71,10 @@ class Wire(asyncio.Protocol):
             self._let_go()
             self._transport.abort()
 
+    def time_is_up(self) -> None:
+        """See to a deadline that has passed: the opening or the closing handshake took too long."""
+        self.abort()
+
     def _put(self, data: bytes) -> None:
         verdict = self._outbox.put(data)
         if verdict is Verdict.FLUSH_SOON:
