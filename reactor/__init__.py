@@ -1,0 +1,28 @@
+"""Who is in which room, now.
+
+The public names load on first use, so that importing a pure part of the package pulls in no I/O library.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reactor.client import Client as Client
+    from reactor.presence.api import Presence as Presence
+    from reactor.settings import Settings as Settings
+
+__version__ = "0.1.0"
+__all__ = ["Client", "Presence", "Settings", "__version__"]
+
+_HOMES = {"Client": "reactor.client", "Presence": "reactor.presence.api", "Settings": "reactor.settings"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home (PEP 562)."""
+    if home := _HOMES.get(name):
+        return getattr(import_module(home), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

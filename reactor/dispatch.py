@@ -1,0 +1,284 @@
+"""What a client wants -> the one call of the store that it means -> what the client hears.
+
+Heartbeats go into the node's batch and cost no task. All else runs in a task of its own; the session holds back what
+a client says about a room until its join or leave is answered, so that nothing overtakes.
+"""
+
+from collections.abc import Callable, Iterable
+from time import time
+from typing import Any
+
+from anyio.abc import TaskGroup
+from msgspec import UNSET
+
+from reactor.errors import Unavailable
+from reactor.gateway.connection import Connection
+from reactor.gateway.fanout import Fanout
+from reactor.gateway.roster import Roster
+from reactor.presence.attachment import Attachment
+from reactor.presence.diffs import RoomFeed
+from reactor.presence.heartbeats import Heartbeats
+from reactor.presence.keys import Entry
+from reactor.presence.store import NotJoined, Position, Store
+from reactor.protocol import intents as want
+from reactor.protocol import messages as say
+from reactor.protocol.requests import Request
+from reactor.reconcile import Reconciler
+from reactor.settings import Settings
+
+_AWAY = "Redis does not answer: try again in a moment, this connection stays open"
+_REFUSED = {
+    "full": ("room_full", "the room has as many members as it may have: try again when somebody left"),
+    "departed": ("not_joined", "this membership has ended: join again"),
+}
+
+
+class PendingAck:
+    """A heartbeat that waits until Redis has taken it for every room that it speaks of."""
+
+    __slots__ = ("_connection", "_id", "_reconciler", "_room_id", "_rooms_left")
+
+    def __init__(self, connection: Connection, intent: want.Refresh, reconciler: Reconciler) -> None:
+        self._connection = connection
+        self._reconciler = reconciler
+        self._room_id, self._id = intent.room_id, intent.id
+        self._rooms_left = len(intent.memberships)
+
+    def taken(self, now: int) -> None:
+        """Redis has it for one more room."""
+        self._rooms_left -= 1
+        if self._rooms_left <= 0:
+            self._connection.send(say.HeartbeatAck(now, self._room_id, self._id))
+
+    def refused(self, attachment: Attachment, *, fenced: bool) -> None:
+        """Redis does not know the member: enter it again, or learn that it has departed."""
+        if attachment.live:
+            self._reconciler.revive(attachment, self)
+
+
+class Dispatch:
+    """The gateway's handler: B1 to B6, each a method."""
+
+    def __init__(
+        self, settings: Settings, store: Store, heartbeats: Heartbeats, feed: RoomFeed, reconciler: Reconciler,
+        roster: Roster[Connection], fanout: Fanout, tasks: TaskGroup, *,
+        node: Callable[[], str], ready: Callable[[], tuple[bool, str]],
+    ) -> None:  # fmt: skip
+        self._settings, self._store, self._heartbeats = settings, store, heartbeats
+        self._feed, self._reconciler = feed, reconciler
+        self._roster, self._fanout, self._tasks = roster, fanout, tasks
+        self._node, self.ready = node, ready
+        self._sequence = 0
+        self._heartbeat_ms = round(settings.heartbeat_interval * 1000)
+        self._doing: dict[type, Callable[[Connection, Any], Any]] = {
+            want.Join: self._join,
+            want.Leave: self._leave,
+            want.UpdateMember: self._update,
+            want.SetAway: self._set_away,
+            want.ListMembers: self._list,
+            want.CountMembers: self._count,
+            want.AskPresent: self._is_present,
+        }
+
+    # A socket's life.
+
+    def opened(self, connection: Connection) -> None:
+        """Name the socket: the node's name and a number."""
+        self._sequence += 1
+        connection.socket_id = f"{self._node()}.{self._sequence:x}"
+
+    def intent(self, connection: Connection, intent: want.Intent) -> None:
+        """Begin to act on what a client wants."""
+        if type(intent) is want.Refresh:
+            self._refresh(connection, intent)
+        elif type(intent) is want.Authenticate:
+            sentence = "this server asks for no token: leave the auth message out"
+            connection.send(say.ErrorMessage("auth_disabled", sentence, intent.id))
+        else:
+            self._tasks.start_soon(self._do, connection, intent)
+
+    def closed(self, connection: Connection) -> None:
+        """A socket is gone: its members go under the grace (B6)."""
+        for membership in connection.session.close():
+            attachment = membership.attachment
+            if attachment is not None and attachment.live:
+                self._let_go(connection, attachment)
+                self._reconciler.start_drop(attachment)
+
+    def _let_go(self, connection: Connection, attachment: Attachment) -> None:
+        room_id = attachment.entry.room_id
+        self._reconciler.detach(attachment)
+        self._roster.remove(room_id, connection)
+        self._feed.release(room_id)
+
+    # What it wants.
+
+    def _refresh(self, connection: Connection, intent: want.Refresh) -> None:
+        if not intent.memberships:
+            connection.send(say.HeartbeatAck(int(time() * 1000), intent.room_id, intent.id))
+            return
+        ack = PendingAck(connection, intent, self._reconciler)
+        for membership in intent.memberships:
+            self._heartbeats.add(membership.attachment, ack)
+
+    async def _do(self, connection: Connection, intent: Any) -> None:
+        try:
+            await self._doing[type(intent)](connection, intent)
+        except Unavailable:
+            room_id = getattr(intent, "room_id", None)
+            connection.send(say.ErrorMessage("unavailable", _AWAY, intent.id, room_id))
+
+    async def _join(self, connection: Connection, intent: want.Join) -> None:
+        session, room_id = connection.session, intent.room_id
+        membership = session.rooms.get(room_id)
+        attachment = membership.attachment if membership is not None else None
+        again = attachment is not None
+        if attachment is None:
+            terms = self._settings.policy(room_id)
+            attachment = Attachment(Entry(room_id, intent.user_id), connection.socket_id, terms)
+        held = again
+        try:
+            if not again:
+                await self._feed.hold(room_id)
+                held = True
+            reply = await self._reconciler.enter(
+                attachment, username=intent.username, data=intent.data_json or b"", again=False
+            )
+            view = None
+            if not isinstance(reply, NotJoined):
+                view = await self._feed.reached(room_id, reply.epoch, reply.version)
+        except Unavailable:
+            self._not_joined(attachment, again=again, held=held)
+            self._receive_again(connection, session.refused(room_id))
+            raise
+        if isinstance(reply, NotJoined) or view is None:
+            self._not_joined(attachment, again=again, held=held)
+            code, sentence = _REFUSED[reply.why if isinstance(reply, NotJoined) else "departed"]
+            connection.send(say.ErrorMessage(code, sentence, intent.id, room_id))
+            self._receive_again(connection, session.refused(room_id))
+            return
+        if session.closed or membership is None:
+            self._not_joined(attachment, again=again, held=held)
+            await self._reconciler.drop(attachment)
+            return
+        membership.attachment = attachment
+        self._reconciler.attach(attachment)
+        self._roster.add(room_id, intent.user_id, connection, intent.view)
+        shown = self._fanout.view_for(room_id, intent.view, view.count)
+        connection.send(
+            say.RoomJoined(
+                room_id=room_id,
+                user_id=intent.user_id,
+                socket_id=attachment.connection,
+                ttl=attachment.terms.ttl,
+                heartbeat_interval=self._heartbeat_ms,
+                resumed=reply.resumed,
+                epoch=view.epoch,
+                version=view.version,
+                count=view.count,
+                view=shown,
+                members=list(view.members.values()) if shown == "members" else UNSET,
+                id=intent.id,
+            )
+        )
+        self._receive_again(connection, session.joined(room_id))
+
+    def _not_joined(self, attachment: Attachment, *, again: bool, held: bool) -> None:
+        if again:
+            return  # it stays what it was
+        attachment.live = False
+        if held:
+            self._feed.release(attachment.entry.room_id)
+
+    async def _leave(self, connection: Connection, intent: want.Leave) -> None:
+        membership, session = intent.membership, connection.session
+        attachment: Attachment = membership.attachment
+        # Out of the roster first: who leaves hears nothing more of the room, not even of the own leave.
+        self._roster.remove(membership.room_id, connection)
+        attachment.live = False
+        try:
+            await self._store.leave(attachment.entry, attachment.connection)
+        except Unavailable:
+            if session.closed:
+                self._let_go(connection, attachment)
+                await self._reconciler.drop(attachment)
+                return
+            attachment.live = True
+            self._roster.add(membership.room_id, membership.user_id, connection, membership.view)
+            self._receive_again(connection, session.refused(membership.room_id))
+            raise
+        self._reconciler.detach(attachment)
+        self._feed.release(membership.room_id)
+        connection.send(say.RoomLeft(membership.room_id, intent.id))
+        self._receive_again(connection, session.left(membership.room_id))
+
+    async def _update(self, connection: Connection, intent: want.UpdateMember) -> None:
+        attachment: Attachment = intent.membership.attachment
+        room_id = attachment.entry.room_id
+        updated = await self._store.update(
+            attachment.entry, username=intent.username or "", data=intent.data_json or b""
+        )
+        if updated is None:
+            self._reconciler.revive(attachment, None)
+            connection.send(say.ErrorMessage("not_joined", _REFUSED["departed"][1], intent.id, room_id))
+            return
+        connection.send(say.RoomUpdated(room_id, updated.version, intent.id))
+        self._feed.offer(room_id, updated.diff)
+
+    async def _set_away(self, connection: Connection, intent: want.SetAway) -> None:
+        for membership in intent.memberships:
+            attachment: Attachment = membership.attachment
+            attachment.away = intent.away
+            diff = await self._store.set_away(attachment.entry, attachment.connection, away=intent.away)
+            if diff is None:
+                self._reconciler.revive(attachment, None)
+            else:
+                self._feed.offer(attachment.entry.room_id, diff)
+        answer = say.AwayOk if intent.away else say.BackOk
+        connection.send(answer(intent.room_id, intent.id))
+
+    async def _list(self, connection: Connection, intent: want.ListMembers) -> None:
+        connection.send(await self._members_reply(intent.room_id, intent.id))
+
+    async def _members_reply(self, room_id: str, request_id: say.RequestId | None) -> say.MembersReply:
+        position = await self._store.count(room_id)
+        if position.count > self._settings.max_members_view:
+            return _members_message(room_id, position, UNSET, request_id)
+        if self._feed.view(room_id) is None:
+            listing = await self._store.members(room_id)
+            return _members_message(room_id, listing.position, listing.members, request_id)
+        view = await self._feed.reached(room_id, position.epoch, position.version)
+        position = Position(position.now, view.epoch, view.version, view.count)
+        return _members_message(room_id, position, list(view.members.values()), request_id)
+
+    def snapshot(self, room_id: str) -> say.MembersReply | None:
+        """A room's members as this node knows them, for those who were served its count until now."""
+        view = self._feed.view(room_id)
+        if view is None or view.waiting:
+            return None
+        members = list(view.members.values())
+        return say.MembersReply(room_id, view.epoch, view.version, view.count, members)
+
+    async def _count(self, connection: Connection, intent: want.CountMembers) -> None:
+        at = await self._store.count(intent.room_id)
+        connection.send(say.CountReply(intent.room_id, at.epoch, at.version, at.count, intent.id))
+
+    async def _is_present(self, connection: Connection, intent: want.AskPresent) -> None:
+        present = await self._store.is_present(Entry(intent.room_id, intent.user_id))
+        connection.send(say.IsPresentReply(intent.room_id, intent.user_id, present, intent.id))
+
+    def _receive_again(self, connection: Connection, requests: Iterable[Request]) -> None:
+        """Take up what the session had held back."""
+        for request in requests:
+            try:
+                intent = connection.session.receive(request)
+                if intent is not None:
+                    self.intent(connection, intent)
+            except say.ProtocolError as error:
+                connection.send(error.reply())
+
+
+def _members_message(
+    room_id: str, at: Position, members: Any, request_id: say.RequestId | None
+) -> say.MembersReply:
+    return say.MembersReply(room_id, at.epoch, at.version, at.count, members, request_id)

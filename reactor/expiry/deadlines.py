@@ -1,0 +1,60 @@
+"""When each shard wants a look, on this process's steady clock although deadlines are kept by Redis's."""
+
+from collections import deque
+
+
+class RedisClock:
+    """Redis's time, guessed from replies that carry it.
+
+    A reply that says `now` was written at the latest when it was read, so `now - read_at` never exceeds
+    the true offset by more than the clock's rounding; the greatest of some recent ones came with the
+    least delay. Old ones are forgotten, so that a stepped clock is followed.
+    """
+
+    __slots__ = ("_offsets",)
+
+    SAMPLES = 32
+
+    def __init__(self) -> None:
+        self._offsets: deque[float] = deque(maxlen=self.SAMPLES)
+
+    def observe(self, redis_ms: int, read_at: float) -> None:
+        """redis_ms: Redis's time in a reply (ms). read_at: when it was read, by the steady clock (s)."""
+        self._offsets.append(redis_ms / 1000 - read_at)
+
+    def steady(self, redis_ms: int) -> float:
+        """The steady clock's time (s) at which Redis's clock will show redis_ms (ms)."""
+        return redis_ms / 1000 - max(self._offsets, default=0.0)
+
+
+class Deadlines:
+    """For each shard, the time (s, steady clock) of its next look."""
+
+    __slots__ = ("_next",)
+
+    def __init__(self, shards: int) -> None:
+        self._next = [0.0] * shards
+
+    def set(self, shard: int, at: float) -> None:
+        """The shard was looked at; it wants the next look then."""
+        self._next[shard] = at
+
+    def lower(self, shard: int, at: float) -> bool:
+        """A nearer deadline became known; whether it is the nearest of all."""
+        if at >= self._next[shard]:
+            return False
+        nearest = self.nearest()
+        self._next[shard] = at
+        return at < nearest
+
+    def due(self, now: float) -> list[int]:
+        """The shards whose time has come."""
+        return [shard for shard, at in enumerate(self._next) if at <= now]
+
+    def nearest(self) -> float:
+        """The time of the nearest look."""
+        return min(self._next)
+
+    def all_due(self) -> None:
+        """Nothing is certain any more: look everywhere."""
+        self._next = [0.0] * len(self._next)

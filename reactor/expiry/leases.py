@@ -1,0 +1,131 @@
+"""Nodes watch each other: a dead one's members go under the grace, and nobody is judged by a stalled Redis.
+
+Each node moves its counter in the registry, a few times a lease. A judge holds a node dead when it has
+seen the counter unchanged for a whole lease by its own steady clock, all the while Redis answered it: if
+Redis was away, everybody looked dead, so the judge begins to count anew.
+"""
+
+import secrets
+import socket
+from collections.abc import Awaitable, Callable
+from os import getpid
+from time import monotonic
+
+import anyio
+import structlog
+
+from reactor.errors import Unavailable
+from reactor.presence.attachment import Terms
+from reactor.presence.fleet import Fleet, NodeRecord
+from reactor.presence.keys import SHARDS
+from reactor.presence.store import Store
+
+log = structlog.get_logger()
+
+
+def new_node_name() -> str:
+    """A name for one life of a node: new at each start, and after each time it was judged lost."""
+    return secrets.token_hex(4)
+
+
+class Leases:
+    """This node's lease, and its eye on the others'. `serve` has to run.
+
+    lease: seconds. policy: a room's terms, for the grace of a lost node's members. on_renamed(old, new)
+    is awaited when this node was judged lost, or Redis lost its data: all its connections have to be
+    entered again under the new name.
+    """
+
+    def __init__(
+        self, store: Store, fleet: Fleet, *, lease: float, policy: Callable[[str], Terms],
+        on_renamed: Callable[[str, str], Awaitable[None]],
+    ) -> None:  # fmt: skip
+        self._store, self._fleet = store, fleet
+        self._lease, self._policy, self._on_renamed = lease, policy, on_renamed
+        self._about = f"{socket.gethostname()}:{getpid()}"
+        self._counter = 0
+        self._registered = False
+        self._renewed_at = 0.0
+        self._renewing = anyio.Lock()
+        self._seen: dict[str, tuple[int, float]] = {}
+        self.name = new_node_name()
+
+    async def register(self) -> None:
+        """Take the name. Raises Unavailable."""
+        await self._renew()
+
+    async def renew_now(self) -> None:
+        """Find out at once whether this node was judged lost, and take another name if so. Raises Unavailable."""
+        async with self._renewing:
+            await self._renew()
+
+    async def serve(self) -> None:
+        """Renew and judge, until cancelled."""
+        while True:
+            await anyio.sleep(self._lease / 3)
+            try:
+                await self.renew_now()
+            except Unavailable:
+                continue
+
+    async def resign(self) -> None:
+        """Give the name up; its members were detached before. Raises Unavailable."""
+        await self._fleet.resign(self.name)
+
+    async def _renew(self) -> None:
+        self._counter += 1
+        registry = await self._fleet.renew(
+            self.name,
+            self._counter,
+            lease=int(self._lease * 1000),
+            about=self._about,
+            first=not self._registered,
+        )
+        if registry is None:
+            old, self.name, self._registered = self.name, new_node_name(), False
+            log.warning("node_renamed", old=old, new=self.name)
+            await self._renew()
+            await self._on_renamed(old, self.name)
+            return
+        self._registered = True
+        await self._judge(registry)
+
+    async def _judge(self, registry: dict[str, NodeRecord]) -> None:
+        now = monotonic()
+        if now - self._renewed_at > self._lease:
+            self._seen.clear()  # Redis was away, or we were: nothing seen before counts
+        self._renewed_at = now
+        for node, record in registry.items():
+            counter, since = self._seen.get(node, (None, now))
+            if counter != record.counter:
+                self._seen[node] = (record.counter, now)
+            elif node != self.name and now - since > self._lease:
+                log.warning("node_lost", node=node, about=record.about)
+                await self.lose(node)
+        for node in self._seen.keys() - registry.keys():
+            del self._seen[node]
+
+    async def lose(self, node: str) -> None:
+        """Put all members of a node under the grace, and forget it. Raises Unavailable; then it can be done
+        again.
+        """
+        for shard in range(SHARDS):
+            await self._lose_in_shard(shard, node)
+        await self._fleet.resign(node)
+        self._seen.pop(node, None)
+
+    async def end_leftovers(self, shard: int) -> None:
+        """Lose the nodes that the shard knows and the registry does not: a failover can bring them back."""
+        nodes = await self._fleet.nodes_of_shard(shard)
+        if not nodes:
+            return
+        registry = await self._fleet.registry()
+        for node in nodes:
+            if node not in registry:
+                await self._lose_in_shard(shard, node)
+
+    async def _lose_in_shard(self, shard: int, node: str) -> None:
+        while rooms := await self._store.fence_node(shard, node):
+            for room_id in rooms:
+                terms = self._policy(room_id)
+                await self._store.lose_node(node, room_id, grace=terms.grace, away_grace=terms.away_grace)

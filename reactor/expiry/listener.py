@@ -1,0 +1,65 @@
+"""Hears Redis say that a key expired (https://redis.io/docs/latest/develop/pubsub/keyspace-notifications/).
+
+It reads, filters and hands on, and never waits for Redis: a listener that falls behind is cut off by the
+server. Foreign keys are dropped on their first bytes. Whatever it cannot have heard, the sweep makes
+good.
+"""
+
+from collections.abc import Callable
+
+import structlog
+from redis.asyncio import Redis
+
+from reactor.expiry.reaper import Reaper
+from reactor.presence.keys import ExpiredKeys
+from reactor.presence.subscription import Subscription
+
+log = structlog.get_logger()
+
+
+class Listener:
+    """The subscription to `expired` events of one database. `serve` has to run.
+
+    on_gap is called whenever events may have been missed: at the start, and after each lost link.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        namespace: str,
+        database: int,
+        reaper: Reaper,
+        on_gap: Callable[[], None],
+    ) -> None:
+        self.channel = f"__keyevent@{database}__:expired"
+        self.heard = 0
+        self._keys = ExpiredKeys(namespace)
+        self._reaper = reaper
+        self._on_gap = on_gap
+        self._subscription = Subscription(
+            redis, on_message=self._on_event, on_gap=self._on_subscribed, on_lost=self._on_lost
+        )
+
+    @property
+    def listening(self) -> bool:
+        """Whether events reach us, as far as the link is concerned."""
+        return self._subscription.listening
+
+    async def serve(self) -> None:
+        """Listen until cancelled."""
+        await self._subscription.serve([self.channel])
+
+    def _on_event(self, _channel: bytes, key: bytes) -> None:
+        if (found := self._keys.parse(key)) is not None:
+            self.heard += 1
+            shard, suffix = found
+            self._reaper.found_gone(shard, (suffix,), "event")
+
+    def _on_subscribed(self, first: bool) -> None:
+        if not first:
+            log.warning("events_resubscribed", channel=self.channel)
+        self._on_gap()
+
+    def _on_lost(self, reason: str) -> None:
+        log.warning("events_lost", channel=self.channel, reason=reason)

@@ -1,0 +1,121 @@
+"""Touches each key when its time is up, so that Redis says so at once and not when its own sampling comes
+by.
+
+Redis deletes an expired key when somebody asks for it or when its active cycle happens on it; among many
+long-lived keys that takes minutes (https://redis.io/docs/latest/commands/expire/#how-redis-expires-keys).
+Only one node of the fleet is the pacemaker; another takes over within two seconds. It looks at noted
+deadlines, which are lower bounds: a member that turns out to be alive gets its true one, so each look
+moves something forward and none spins.
+"""
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic
+
+import anyio
+import structlog
+
+from reactor.errors import Unavailable
+from reactor.expiry.deadlines import Deadlines, RedisClock
+from reactor.expiry.reaper import Reaper
+from reactor.presence.fleet import Fleet
+from reactor.presence.keys import SHARDS
+from reactor.presence.store import Store
+
+log = structlog.get_logger()
+
+TURN_MS = 1500
+TURN_RENEWED_EVERY = 0.5
+LOOK_AT_LEAST_EVERY = 1.0
+"""Seconds. A wake-up that got lost costs no more than this."""
+ROWS_PER_LOOK = 5000
+CLAIM_RETRY_MS = 250
+"""After a touch, the event has this long to bring its claim before the pacemaker claims by itself."""
+
+
+class Pacemaker:
+    """Keeps one namespace punctual, while it is this node's turn. `serve` has to run.
+
+    events_flow: whether the listener hears events; where it does not, the pacemaker claims what it finds
+    at once.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        fleet: Fleet,
+        reaper: Reaper,
+        *,
+        node: Callable[[], str],
+        events_flow: Callable[[], bool],
+    ) -> None:
+        self._store, self._fleet, self._reaper = store, fleet, reaper
+        self._node, self._events_flow = node, events_flow
+        self._clock = RedisClock()
+        self._deadlines = Deadlines(SHARDS)
+        self._touched: list[set[str]] = [set() for _ in range(SHARDS)]
+        self._wakeup = asyncio.Event()
+        self.leading = False
+        self.looks = 0
+        self.moved = 0
+
+    def wake(self, shard: int, deadline: int) -> None:
+        """A shard's earliest deadline (ms, Redis's clock) came nearer."""
+        if self._deadlines.lower(shard, self._clock.steady(deadline + 1)):
+            self._wakeup.set()
+
+    def look_everywhere(self) -> None:
+        """Wake-ups may have been missed."""
+        self._deadlines.all_due()
+        self._wakeup.set()
+
+    async def serve(self) -> None:
+        """Keep the turn, and look when it is time, until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._keep_turn)
+            tasks.start_soon(self._keep_time)
+
+    async def _keep_turn(self) -> None:
+        while True:
+            try:
+                leading = await self._fleet.take_turn("pacemaker", self._node(), milliseconds=TURN_MS)
+            except Unavailable:
+                leading = False
+            if leading != self.leading:
+                log.info("pacemaker_turn", leading=leading)
+                self.leading = leading
+                if leading:
+                    self.look_everywhere()
+            await anyio.sleep(TURN_RENEWED_EVERY)
+
+    async def _keep_time(self) -> None:
+        while True:
+            due = self._deadlines.due(monotonic()) if self.leading else []
+            if due:
+                async with anyio.create_task_group() as tasks:
+                    for shard in due:
+                        tasks.start_soon(self._look, shard)
+                continue
+            wait = self._deadlines.nearest() - monotonic() if self.leading else LOOK_AT_LEAST_EVERY
+            with anyio.move_on_after(min(max(wait, 0.0), LOOK_AT_LEAST_EVERY)):
+                await self._wakeup.wait()
+            self._wakeup.clear()
+
+    async def _look(self, shard: int) -> None:
+        """Look at one shard, and note when it wants the next look."""
+        # Set before the question goes out: a wake-up that comes while it is on its way may lower it again.
+        self._deadlines.set(shard, monotonic() + LOOK_AT_LEAST_EVERY)
+        try:
+            found = await self._store.due(shard, limit=ROWS_PER_LOOK, retry=CLAIM_RETRY_MS)
+        except Unavailable:
+            return
+        self._clock.observe(found.now, monotonic())
+        self.looks += 1
+        self.moved += found.moved
+        if found.next_deadline is not None:
+            self._deadlines.lower(shard, self._clock.steady(found.next_deadline + 1))
+        gone = set(found.gone)
+        self._reaper.found_gone(
+            shard, gone if not self._events_flow() else gone & self._touched[shard], "pacemaker"
+        )
+        self._touched[shard] = gone

@@ -1,0 +1,204 @@
+"""One server process: builds the steps, hands each its neighbour, runs them in one task group, and stops them in order.
+
+Socket -> gateway -> dispatch -> presence -> Redis -> expired event -> listener -> reaper -> diffs -> fan-out -> socket.
+"""
+
+import signal
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from reactor.dispatch import Dispatch
+from reactor.errors import Unavailable
+from reactor.expiry.leases import Leases
+from reactor.expiry.listener import Listener
+from reactor.expiry.pacemaker import Pacemaker
+from reactor.expiry.reaper import Reaper
+from reactor.expiry.sweep import Sweep
+from reactor.gateway.connection import Connection
+from reactor.gateway.fanout import Fanout, send_to_all
+from reactor.gateway.roster import Roster
+from reactor.gateway.server import Gateway
+from reactor.presence.connect import EventsState, Target, ensure_events, open_data, open_pubsub_client, parse_url
+from reactor.presence.departures import Departures
+from reactor.presence.diffs import RoomFeed
+from reactor.presence.embedded import EmbeddedServer
+from reactor.presence.fleet import Fleet
+from reactor.presence.heartbeats import Heartbeats
+from reactor.presence.keys import SHARDS, wake_channel
+from reactor.presence.rows import LeftRow
+from reactor.presence.scripts import ScriptRunner, load_scripts
+from reactor.presence.store import Store
+from reactor.presence.subscription import Subscription
+from reactor.protocol.messages import MembersReply, ServiceDegraded, ServiceRestored
+from reactor.reconcile import Reconciler
+from reactor.settings import Settings
+
+log = structlog.get_logger()
+
+FLUSH_AT_STOP = 5.0
+"""Seconds that the last detachings may take when the node stops; the lease sees to the rest."""
+
+
+class Node:
+    """A running server. Made by `run`; its parts are public for tests and for whoever embeds it."""
+
+    def __init__(self, settings: Settings, target: Target, data: object, pubsub: object, tasks: TaskGroup) -> None:
+        self.settings = settings
+        self._tasks = tasks
+        self.runner = ScriptRunner(
+            data, load_scripts(departures_kept=settings.departures_kept), on_health=self._on_health
+        )
+        namespace = settings.namespace
+        self.store = Store(self.runner, namespace)
+        self.fleet = Fleet(self.runner, namespace)
+        self.departures = Departures(data, namespace)
+        self.reaper = Reaper(self.store)
+        self.leases = Leases(
+            self.store, self.fleet, lease=settings.lease, policy=settings.policy, on_renamed=self._on_renamed
+        )
+        self.sweep = Sweep(
+            self.store, self.fleet, self.reaper,
+            node=self.name, interval=settings.sweep_interval, end_leftovers=self.leases.end_leftovers,
+        )  # fmt: skip
+        self.listener = Listener(
+            pubsub, namespace=namespace, database=target.db, reaper=self.reaper, on_gap=self.sweep.now
+        )
+        self.pacemaker = Pacemaker(
+            self.store, self.fleet, self.reaper, node=self.name, events_flow=self._events_flow
+        )
+        self._wake_channels = {wake_channel(namespace, shard).encode(): shard for shard in range(SHARDS)}
+        self.bus = Subscription(
+            pubsub, on_message=self._on_message, on_gap=self._on_bus_gap, on_lost=self._on_bus_lost
+        )
+        self.roster: Roster[Connection] = Roster()
+        self.fanout = Fanout(settings, self.roster, self._snapshot)
+        self.feed = RoomFeed(
+            self.store, self.bus, self.departures, tasks, on_diff=self.fanout.diff, on_left=self._on_left
+        )
+        self.reconciler = Reconciler(
+            settings, self.store, self.departures, self.leases, self.feed, self.roster, self.fanout, tasks
+        )
+        self.heartbeats = Heartbeats(self.store, self.name)
+        self.dispatch = Dispatch(
+            settings, self.store, self.heartbeats, self.feed, self.reconciler, self.roster, self.fanout, tasks,
+            node=self.name, ready=self.ready,
+        )  # fmt: skip
+        self.gateway = Gateway(settings, self.dispatch)
+        self.events = EventsState("unknown")
+
+    def name(self) -> str:
+        """This node's present name; it changes when it was judged lost."""
+        return self.leases.name
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether clients are well served now, and a word on why not."""
+        if not self.runner.healthy:
+            return False, "Redis does not answer"
+        if not self.bus.listening:
+            return False, "not subscribed to Redis"
+        return True, "ok" if self._events_flow() else "ok, without expired events: the pacemaker and the sweep stand in"
+
+    def _events_flow(self) -> bool:
+        return self.settings.listener and self.events.ok and self.listener.listening
+
+    async def serve(self) -> None:
+        """Start every step, in order; return once the node is open to clients."""
+        tasks, settings = self._tasks, self.settings
+        tasks.start_soon(self.runner.serve)
+        await self.leases.register()
+        tasks.start_soon(self.bus.serve, [channel.decode() for channel in self._wake_channels])
+        tasks.start_soon(self.heartbeats.serve)
+        tasks.start_soon(self.reaper.serve)
+        tasks.start_soon(self.leases.serve)
+        tasks.start_soon(self.sweep.serve)
+        if settings.listener:
+            tasks.start_soon(self.listener.serve)
+        if settings.pacemaker:
+            tasks.start_soon(self.pacemaker.serve)
+        await self.gateway.start()
+
+    async def stop(self) -> None:
+        """See all clients out, put their members under the grace, and give up the lease."""
+        await self.gateway.stop(over_seconds=self.settings.drain_seconds if self.gateway.connections else 0.0)
+        with anyio.move_on_after(FLUSH_AT_STOP):
+            await self.reconciler.all_dropped()
+            try:
+                await self.leases.resign()
+            except Unavailable:
+                log.warning("not_resigned", node=self.leases.name)
+        self.fanout.stop()
+        self._tasks.cancel_scope.cancel()
+
+    # What the steps tell each other through the node.
+
+    def _snapshot(self, room_id: str) -> MembersReply | None:
+        return self.dispatch.snapshot(room_id)
+
+    def _on_left(self, room_id: str, left: LeftRow) -> None:
+        self.reconciler.on_left(room_id, left)
+
+    async def _on_renamed(self, old: str, new: str) -> None:
+        await self.reconciler.on_renamed(old, new)
+
+    def _on_message(self, channel: bytes, payload: bytes) -> None:
+        shard = self._wake_channels.get(channel)
+        if shard is None:
+            self.feed.on_message(channel, payload)
+        else:
+            self.pacemaker.wake(shard, int(payload))
+
+    def _on_bus_gap(self, first: bool) -> None:
+        if not first:
+            log.warning("diffs_resubscribed")
+            self.feed.resync()
+            self.pacemaker.look_everywhere()
+
+    def _on_bus_lost(self, reason: str) -> None:
+        log.warning("diffs_lost", reason=reason)
+
+    def _on_health(self, healthy: bool, reason: str) -> None:
+        if healthy:
+            log.info("redis_back")
+            self._tasks.start_soon(self._restore)
+        else:
+            log.warning("redis_away", reason=reason)
+            send_to_all(ServiceDegraded(reason="Redis does not answer"), self.gateway.connections)
+
+    async def _restore(self) -> None:
+        """Redis is back, whole, empty or older: enter again what it lost, and only then say that all is well."""
+        try:
+            await self.leases.renew_now()
+        except Unavailable:
+            return
+        self.sweep.now()
+        send_to_all(ServiceRestored(reason="Redis answers again"), self.gateway.connections)
+
+
+async def run(settings: Settings, *, on_ready: Callable[[Node], None] | None = None) -> None:
+    """Serve until SIGINT or SIGTERM. Raises ReactorError with one clear line when it cannot begin.
+
+    on_ready is called once clients can connect.
+    """
+    async with AsyncExitStack() as stack:
+        url = settings.redis_url
+        if url is None:
+            url = (await stack.enter_async_context(EmbeddedServer())).url
+        target = parse_url(url)
+        data = await stack.enter_async_context(await open_data(target))
+        pubsub = await stack.enter_async_context(await open_pubsub_client(target))
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async with anyio.create_task_group() as tasks:
+                node = Node(settings, target, data, pubsub, tasks)
+                if settings.listener:
+                    node.events = await ensure_events(data, target)
+                await node.serve()
+                if on_ready is not None:
+                    on_ready(node)
+                async for _ in signals:
+                    log.info("stopping")
+                    await node.stop()
+                    return

@@ -1,0 +1,1 @@
+"""Presence in Redis: keys, transitions, diffs, departures."""

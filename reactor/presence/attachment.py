@@ -1,0 +1,43 @@
+"""One connection's hold on a member: what heartbeats, grace and reconciliation need to know of it."""
+
+from typing import Protocol
+
+from reactor.presence.keys import Entry, shard_of, suffix
+
+
+class Terms(Protocol):
+    """A room's terms, in milliseconds, as the settings give them."""
+
+    @property
+    def ttl(self) -> int:
+        """Life of a presence key without a heartbeat."""
+
+    @property
+    def grace(self) -> int:
+        """Life that is left when the last socket dropped."""
+
+    @property
+    def away_grace(self) -> int:
+        """The same for a member who is away."""
+
+    @property
+    def max_members(self) -> int:
+        """Most members of the room; 0 for no limit."""
+
+
+class Attachment:
+    """A connection in a room. `live` falls once, when it left, was put out or lost its socket: from then on
+    nothing that still waits in a batch may lengthen the member's life on its behalf.
+    """
+
+    __slots__ = ("away", "connection", "entry", "epoch", "live", "shard", "suffix", "terms")
+
+    def __init__(self, entry: Entry, connection: str, terms: Terms) -> None:
+        self.entry = entry
+        self.connection = connection
+        self.terms = terms
+        self.shard = shard_of(entry.room_id)
+        self.suffix = suffix(entry)
+        self.epoch = ""
+        self.away = False
+        self.live = True

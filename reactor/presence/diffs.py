@@ -1,0 +1,230 @@
+"""The node's own view of each room in which it has a member, kept by the diffs that the scripts publish.
+
+A view comes from one listing and the diffs after it. A gap in the versions, or a subscription that had to
+be made anew, is healed by another listing; what it shows to have changed is handed on as a diff, so that
+whoever follows the rooms through `on_diff` sees one unbroken line.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from time import time
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+from redis.exceptions import RedisError
+
+from reactor.errors import Unavailable
+from reactor.presence.departures import Departures
+from reactor.presence.keys import diff_channel
+from reactor.presence.rows import DiffRow, LeftRow, decode_diff
+from reactor.presence.store import Listing, Store
+from reactor.presence.subscription import Subscription
+from reactor.protocol.closing import LeaveReason
+from reactor.protocol.messages import Departed, Member, RoomDiff
+from reactor.protocol.room import RoomView, Verdict, diff_between
+
+log = structlog.get_logger()
+
+CATCH_UP = 1.0
+"""Seconds. A diff that Redis published but that has not come by then is taken for lost."""
+HEAL_AGAIN_AFTER = 0.2
+
+
+class Room:
+    """A room that this node follows: its view, who holds it, and who waits for it to move on."""
+
+    __slots__ = ("failed", "healing", "holders", "ready", "view", "waiting")
+
+    def __init__(self, room_id: str) -> None:
+        self.view = RoomView(room_id)
+        self.holders = 0
+        self.ready = asyncio.Event()
+        self.failed: Unavailable | None = None
+        self.healing = False
+        self.waiting: list[tuple[int, asyncio.Event]] = []
+
+
+class RoomFeed:
+    """The rooms that a node follows. on_diff(diff) is called for each change of a view, in order, after it
+    was applied.
+
+    tasks: where listings run. A room is followed from its first `hold` to the last `release`.
+    """
+
+    def __init__(
+        self, store: Store, subscription: Subscription, departures: Departures, tasks: TaskGroup, *,
+        on_diff: Callable[[RoomDiff], None], on_left: Callable[[str, LeftRow], None],
+    ) -> None:  # fmt: skip
+        self._store, self._subscription, self._departures = store, subscription, departures
+        self._tasks, self._on_diff, self._on_left = tasks, on_diff, on_left
+        self._rooms: dict[str, Room] = {}
+        self._by_channel: dict[bytes, str] = {}
+        self.resyncs = 0
+
+    def view(self, room_id: str) -> RoomView | None:
+        """The view of a room that is followed and known."""
+        room = self._rooms.get(room_id)
+        return room.view if room is not None and room.ready.is_set() else None
+
+    def rooms(self) -> Iterable[str]:
+        """The rooms that are followed."""
+        return self._rooms.keys()
+
+    async def hold(self, room_id: str) -> RoomView:
+        """Follow the room; return when its view is there. Raises Unavailable, and then does not hold it."""
+        room = self._rooms.get(room_id)
+        if room is None:
+            room = self._rooms[room_id] = Room(room_id)
+            self._by_channel[diff_channel(self._store.namespace, room_id).encode()] = room_id
+            self._tasks.start_soon(self._open, room_id, room)
+        room.holders += 1
+        try:
+            await room.ready.wait()
+            if room.failed is not None:
+                raise Unavailable(str(room.failed))
+        except BaseException:
+            self.release(room_id, room)
+            raise
+        return room.view
+
+    def release(self, room_id: str, held: Room | None = None) -> None:
+        """Let go of the room; with the last holder it is followed no more."""
+        room = self._rooms.get(room_id)
+        if room is None or (held is not None and held is not room):
+            return
+        room.holders -= 1
+        if room.holders == 0:
+            self._forget(room_id)
+
+    async def reached(self, room_id: str, epoch: str, version: int) -> RoomView:
+        """The room's view, once it is at that version or newer. Raises Unavailable when the room is followed
+        no more.
+        """
+        while True:
+            room = self._rooms.get(room_id)
+            if room is None:
+                raise Unavailable("the room is not followed any more")
+            if room.view.epoch == epoch and room.view.version >= version and not room.healing:
+                return room.view
+            moved = asyncio.Event()
+            room.waiting.append((version, moved))
+            with anyio.move_on_after(CATCH_UP) as waited:
+                await moved.wait()
+            if waited.cancelled_caught and not room.healing:
+                self._heal(room_id, room, "diff_lost", (room.view.epoch, room.view.version))
+
+    def offer(self, room_id: str, payload: bytes) -> None:
+        """Take a diff that came back with a script's reply, ahead of its publication. One that does not fit
+        waits for that.
+        """
+        room = self._rooms.get(room_id)
+        if room is not None and payload:
+            row = decode_diff(payload)
+            if room.view.epoch == row.epoch and row.from_version == room.view.version and not room.healing:
+                self._take(room_id, room, row)
+
+    def on_message(self, channel: bytes, payload: bytes) -> None:
+        """A publication on the channel of a room."""
+        room_id = self._by_channel.get(channel)
+        if room_id is not None:
+            self._take(room_id, self._rooms[room_id], decode_diff(payload))
+
+    def resync(self) -> None:
+        """Diffs of any room may have been missed: heal all."""
+        for room_id, room in self._rooms.items():
+            if room.ready.is_set() and not room.healing:
+                told = room.view.epoch, room.view.version
+                room.view.lose()
+                self._heal(room_id, room, "resubscribed", told)
+
+    def _take(self, room_id: str, room: Room, row: DiffRow) -> None:
+        place = room.view.epoch, room.view.version
+        diff = row.diff(room_id)
+        verdict = room.view.apply(diff)
+        if verdict is Verdict.APPLIED:
+            self._moved(room)
+            for left in row.left:
+                self._on_left(room_id, left)
+            self._on_diff(diff)
+        elif verdict is Verdict.GAP:
+            self._heal(room_id, room, "gap", place)
+
+    def _moved(self, room: Room) -> None:
+        if room.waiting:
+            version = room.view.version
+            for awaited, event in room.waiting:
+                if version >= awaited:
+                    event.set()
+            room.waiting = [waiter for waiter in room.waiting if not waiter[1].is_set()]
+
+    async def _open(self, room_id: str, room: Room) -> None:
+        try:
+            with anyio.fail_after(5.0):
+                await self._subscription.subscribe(diff_channel(self._store.namespace, room_id))
+            listing = await self._store.members(room_id)
+        except (Unavailable, TimeoutError) as error:
+            room.failed = Unavailable(str(error) or "Redis did not confirm the subscription")
+            if self._rooms.get(room_id) is room:
+                self._forget(room_id)
+        else:
+            if room.view.reset(*_snapshot(listing)) is Verdict.GAP:
+                self._heal(room_id, room, "gap", (room.view.epoch, room.view.version))
+        room.ready.set()
+
+    def _heal(self, room_id: str, room: Room, cause: str, told: tuple[str, int]) -> None:
+        """Have the view replaced by a listing. told: the epoch and version up to which diffs were handed on."""
+        if not room.healing:
+            room.healing = True
+            self.resyncs += 1
+            log.info("room_resync", room=room_id, cause=cause)
+            self._tasks.start_soon(self._heal_now, room_id, room, told)
+
+    async def _heal_now(self, room_id: str, room: Room, told: tuple[str, int]) -> None:
+        while self._rooms.get(room_id) is room:
+            try:
+                listing = await self._store.members(room_id)
+                reasons = await self._departures.recent_reasons(room_id)
+            except (Unavailable, RedisError):
+                await anyio.sleep(HEAL_AGAIN_AFTER)
+                continue
+            before = dict(room.view.members)
+            if room.view.reset(*_snapshot(listing)) is Verdict.GAP:
+                continue
+            room.healing = False
+            for _, event in room.waiting:
+                event.set()
+            room.waiting.clear()
+            if (room.view.epoch, room.view.version) != told:
+                self._tell_healed(_healing_diff(room.view, before, told, reasons))
+            return
+
+    def _tell_healed(self, diff: RoomDiff) -> None:
+        for left in diff.left:
+            self._on_left(diff.room_id, LeftRow(left.user_id, LeaveReason(left.reason), int(time() * 1000), ""))
+        self._on_diff(diff)
+
+    def _forget(self, room_id: str) -> None:
+        room = self._rooms.pop(room_id)
+        channel = diff_channel(self._store.namespace, room_id)
+        del self._by_channel[channel.encode()]
+        self._subscription.unsubscribe(channel)
+        for _, event in room.waiting:
+            event.set()
+
+
+def _snapshot(listing: Listing) -> tuple[str, int, list[Member]]:
+    return listing.position.epoch, listing.position.version, listing.members
+
+
+def _healing_diff(
+    view: RoomView, before: Mapping[str, Member], told: tuple[str, int], reasons: Mapping[str, str]
+) -> RoomDiff:
+    """The diff that leads from what was handed on to the healed view."""
+    epoch, version = told
+    joined, updated, left = diff_between(before, view.members.values())
+    left = [Departed(one.user_id, reasons.get(one.user_id, one.reason)) for one in left]
+    if view.epoch != epoch:
+        # Another epoch is told as a fresh room, whole: it replaces whatever anybody had.
+        joined, updated, version = list(view.members.values()), [], 0
+    return RoomDiff(view.room_id, view.epoch, version, view.version, view.count, joined, updated, left)

@@ -1,0 +1,58 @@
+"""The nodes of one namespace as Redis knows them: registry, leases, turns."""
+
+from typing import NamedTuple
+
+from reactor.presence.keys import fleet_prefix, shard_prefix
+from reactor.presence.scripts import ScriptRunner
+
+
+class NodeRecord(NamedTuple):
+    """A node in the registry: a counter that moves while it lives, and a few words about it for people."""
+
+    counter: int
+    about: str
+
+
+class Fleet:
+    """Typed calls for the scripts that concern nodes. Each raises Unavailable when Redis did not answer."""
+
+    def __init__(self, runner: ScriptRunner, namespace: str) -> None:
+        self._runner = runner
+        self._namespace = namespace
+        self._prefix = fleet_prefix(namespace)
+
+    async def renew(
+        self, node: str, counter: int, *, lease: int, about: str, first: bool
+    ) -> dict[str, NodeRecord] | None:
+        """Renew the lease (ms); the registry, or None where this node is not in it any more."""
+        reply = await self._runner.run("lease", self._prefix, node, counter, lease, about, int(first))
+        if reply[0] == b"lost":
+            return None
+        return _registry(reply[2])
+
+    async def registry(self) -> dict[str, NodeRecord]:
+        """The nodes that are alive, or not yet judged lost."""
+        return _registry(await self._runner.run("registry", self._prefix))
+
+    async def resign(self, node: str) -> None:
+        """Take a node out of the registry."""
+        await self._runner.run("resign", self._prefix, node)
+
+    async def take_turn(self, job: str, node: str, *, milliseconds: int) -> bool:
+        """Whether this node does the job for the next while."""
+        taken: int = await self._runner.run("take_turn", self._prefix, job, node, milliseconds)
+        return taken == 1
+
+    async def nodes_of_shard(self, shard: int) -> list[str]:
+        """The nodes that the shard holds connections of."""
+        nodes = await self._runner.run("shard_nodes", shard_prefix(self._namespace, shard))
+        return [node.decode() for node in nodes]
+
+
+def _registry(flat: list[bytes]) -> dict[str, NodeRecord]:
+    return {flat[i].decode(): _record(flat[i + 1]) for i in range(0, len(flat), 2)}
+
+
+def _record(value: bytes) -> NodeRecord:
+    counter, _, about = value.decode().partition(" ")
+    return NodeRecord(int(counter), about)

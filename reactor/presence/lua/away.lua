@@ -1,0 +1,16 @@
+-- A connection goes to the background or comes back. A member is away while all its connections are.
+-- ARGV: room, user; connection; away ('1' or '0')
+-- Returns: {'absent'} | {'ok', now, diff or ''}
+-- Publishes: a diff (updated) where the member's face changed
+local room, user, connection, away = unpack(ARGV)
+if not settle_member(room, user) then return { 'absent' } end
+local _, connections = read_shadow(room, user)
+if not connections[connection] then return { 'absent' } end
+redis.call('HSET', shadow_key(room, user), connection, away)
+connections[connection] = away
+local diff = ''
+if reflect(room, user, connections) then
+  local _, _, _, published = tell(room, 1, {}, { read_member(room, user) }, {})
+  diff = published
+end
+return { 'ok', NOW, diff }

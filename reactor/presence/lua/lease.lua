@@ -1,0 +1,13 @@
+-- A node says that it is alive: its lease lives on, and its counter in the registry moves. Judges go by the counter and
+-- their own steady clocks, so that neither a stalled Redis nor a clock that steps kills anybody.
+-- KEYS: fleet prefix
+-- ARGV: node; counter; lease (ms); about (a few words for people); first ('1' when the node takes its name, else '0')
+-- Returns: {'lost'} (the node was judged lost, or Redis lost its data: it has to take a new name) |
+--          {'ok', now, {node, 'COUNTER ABOUT', ...}}
+-- Publishes: nothing
+local node, counter, lease, about, first = unpack(ARGV)
+local registry = SHARD .. ':registry'
+if first ~= '1' and redis.call('HEXISTS', registry, node) == 0 then return { 'lost' } end
+redis.call('SET', SHARD .. ':lease:' .. node, counter, 'PX', lease)
+redis.call('HSET', registry, node, counter .. ' ' .. about)
+return { 'ok', NOW, redis.call('HGETALL', registry) }

@@ -1,0 +1,122 @@
+"""How members, diffs and departures stand in Redis, and the structs they become."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from reactor.presence.keys import unescape
+from reactor.protocol.closing import LeaveReason
+from reactor.protocol.messages import Departed, Member, RoomDiff
+
+
+class MemberRow(msgspec.Struct, array_like=True):
+    """A member as the scripts publish it; `data` is JSON text, or empty where there is none."""
+
+    user_id: str
+    username: str
+    data: str
+    joined_at: int
+    last_active_at: int
+    away: int
+    connections: int
+
+    def member(self) -> Member:
+        """The member as the protocol has it."""
+        return Member(
+            user_id=self.user_id,
+            username=self.username,
+            joined_at=self.joined_at,
+            last_active_at=self.last_active_at,
+            away=self.away == 1,
+            connections=self.connections,
+            data=msgspec.json.decode(self.data) if self.data else msgspec.UNSET,
+        )
+
+
+class LeftRow(msgspec.Struct, array_like=True):
+    """A departure as the scripts publish it; `message` is empty but for a kick with words of its own."""
+
+    user_id: str
+    reason: LeaveReason
+    at: int
+    message: str
+
+
+class DiffRow(msgspec.Struct, array_like=True):
+    """A change of a room, from position `from_version` to `version` of `epoch`."""
+
+    epoch: str
+    from_version: int
+    version: int
+    count: int
+    joined: list[MemberRow]
+    updated: list[MemberRow]
+    left: list[LeftRow]
+
+    def diff(self, room_id: str) -> RoomDiff:
+        """The diff as the protocol has it."""
+        return RoomDiff(
+            room_id=room_id,
+            epoch=self.epoch,
+            from_=self.from_version,
+            version=self.version,
+            count=self.count,
+            joined=[row.member() for row in self.joined],
+            updated=[row.member() for row in self.updated],
+            left=[Departed(user_id=row.user_id, reason=row.reason) for row in self.left],
+        )
+
+
+decode_diff = msgspec.msgpack.Decoder(DiffRow).decode
+"""A published diff, from its MessagePack bytes."""
+
+
+def members_from_flat(flat: Sequence[bytes | int]) -> list[Member]:
+    """The members that `list.lua` returns as seven fields each, in a row."""
+    return [
+        MemberRow(
+            _text(flat[i]),
+            _text(flat[i + 1]),
+            _text(flat[i + 2]),
+            *(int(field) for field in flat[i + 3 : i + 7]),
+        ).member()
+        for i in range(0, len(flat), 7)
+    ]
+
+
+class Departure(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One entry of the departures stream. Times are milliseconds since 1970, by Redis's clock."""
+
+    id: str
+    room_id: str
+    user_id: str
+    username: str
+    reason: str
+    joined_at: int
+    last_active_at: int
+    left_at: int
+    node: str
+
+
+def departure_from_stream(entry_id: bytes, fields: dict[bytes, bytes]) -> Departure:
+    """A departure from its stream entry (https://redis.io/docs/latest/develop/data-types/streams/)."""
+    return Departure(
+        id=entry_id.decode(),
+        room_id=fields[b"room"].decode(),
+        user_id=fields[b"user"].decode(),
+        username=fields[b"username"].decode(),
+        reason=fields[b"reason"].decode(),
+        joined_at=int(fields[b"joinedAt"]),
+        last_active_at=int(fields[b"lastActiveAt"]),
+        left_at=int(fields[b"leftAt"]),
+        node=fields[b"node"].decode(),
+    )
+
+
+def room_from(escaped: bytes) -> str:
+    """A room's id from its escaped form in a reply."""
+    return unescape(escaped.decode())
+
+
+def _text(field: bytes | int) -> str:
+    return field.decode() if isinstance(field, bytes) else str(field)

@@ -1,0 +1,171 @@
+"""Runs the Lua transitions: loads them by digest, pipelines them, and loads them again where Redis lost
+them.
+
+Everything that changes Redis passes through one queue for a server, in order. What is asked for while a
+batch is on its way goes out together in the next one, so that a thousand callers cost one round trip and
+one connection.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from reactor.errors import Unavailable
+
+MAX_BATCH = 512
+"""Commands in one round trip at most. It bounds what one slow reader of replies can hold."""
+
+_HEADER_LINE = re.compile(r"^-- (KEYS|ARGV|Returns|Publishes): ?(.*)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A transition: its name, its whole text, and the digest by which Redis knows it."""
+
+    name: str
+    source: str
+    digest: str
+
+
+def load_scripts(*, departures_kept: int, publish: str = "PUBLISH") -> dict[str, Script]:
+    """Every transition by name.
+
+    departures_kept: entries that a shard's stream keeps, about. publish: `SPUBLISH` on a cluster, where a
+    room's channel lives on its shard's node only
+    (https://redis.io/docs/latest/develop/pubsub/#sharded-pubsub).
+    """
+    folder = files("reactor.presence") / "lua"
+    constants = f"local PUBLISH, KEPT = '{publish}', {departures_kept}\n"
+    prelude = constants + (folder / "prelude.lua").read_text()
+    scripts = {}
+    for path in folder.iterdir():
+        name = path.name.removesuffix(".lua")
+        if path.name.endswith(".lua") and name != "prelude":
+            source = prelude + path.read_text()
+            scripts[name] = Script(name, source, sha1(source.encode(), usedforsecurity=False).hexdigest())
+    return scripts
+
+
+def read_header(text: str) -> Mapping[str, str]:
+    """The header block of a script: ARGV, Returns and Publishes, each as one text."""
+    header: dict[str, str] = {}
+    key = ""
+    for line in text.splitlines():
+        if not line.startswith("--"):
+            break
+        if match := _HEADER_LINE.match(line):
+            key, header[match[1]] = match[1], match[2]
+        elif key:
+            header[key] += " " + line.removeprefix("--").strip()
+    return header
+
+
+class ScriptRunner:
+    """The one queue to one Redis server. `serve` has to run for anything to be answered.
+
+    on_health(healthy, reason) is called when Redis stops taking commands, and when it takes them again.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        scripts: Mapping[str, Script],
+        *,
+        on_health: Callable[[bool, str], None] | None = None,
+    ) -> None:
+        self._redis = redis
+        self._scripts = scripts
+        self._queue: list[tuple[Script, str, tuple[Any, ...], asyncio.Future[Any]]] = []
+        self._wakeup = asyncio.Event()
+        self._on_health = on_health
+        self.healthy = True
+
+    async def run(self, name: str, prefix: str, *args: str | bytes | int | float) -> Any:
+        """Run a transition on the shard that `prefix` names; its raw reply.
+
+        Raises Unavailable when Redis did not answer: the script may or may not have run, so every
+        transition is safe to ask for again.
+        """
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queue.append((self._scripts[name], prefix, args, future))
+        self._wakeup.set()
+        return await future
+
+    async def load(self) -> None:
+        """Put every script into the server's cache. Raises redis.RedisError."""
+        pipe = self._redis.pipeline(transaction=False)
+        for script in self._scripts.values():
+            pipe.script_load(script.source)
+        await pipe.execute()
+
+    async def serve(self) -> None:
+        """Send what is asked for, batch after batch, until cancelled; whoever still waits then gets
+        Unavailable.
+        """
+        try:
+            while True:
+                await self._wakeup.wait()
+                batch, self._queue = self._queue[:MAX_BATCH], self._queue[MAX_BATCH:]
+                if not self._queue:
+                    self._wakeup.clear()
+                try:
+                    await self._send(batch)
+                except asyncio.CancelledError:
+                    self._queue[:0] = batch
+                    raise
+        finally:
+            for *_, future in self._queue:
+                if not future.done():
+                    future.set_exception(Unavailable("the server is shutting down"))
+            self._queue.clear()
+
+    async def _send(self, batch: list[tuple[Script, str, tuple[Any, ...], asyncio.Future[Any]]]) -> None:
+        try:
+            replies = await self._execute(batch)
+            if any(isinstance(reply, NoScriptError) for reply in replies):
+                # One missing script means a flushed cache. All are loaded before any is tried again, and what
+                # failed goes in its old order, so that no transition overtakes another one that came first.
+                await self.load()
+                missing = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+                again = await self._execute([batch[i] for i in missing])
+                for i, reply in zip(missing, again, strict=True):
+                    replies[i] = reply
+        except (RedisError, OSError) as error:
+            replies = [error] * len(batch)
+        failed = next((reply for reply in replies if isinstance(reply, Exception)), None)
+        self._note_health(failed)
+        for (script, _, _, future), reply in zip(batch, replies, strict=True):
+            if future.done():
+                continue
+            if isinstance(reply, Exception):
+                future.set_exception(self._explain(script, reply))
+            else:
+                future.set_result(reply)
+
+    def _note_health(self, failed: Exception | None) -> None:
+        if self.healthy is (failed is None):
+            return
+        self.healthy = failed is None
+        if self._on_health is not None:
+            self._on_health(self.healthy, str(failed or ""))
+
+    async def _execute(
+        self, batch: Iterable[tuple[Script, str, tuple[Any, ...], asyncio.Future[Any]]]
+    ) -> list[Any]:
+        pipe = self._redis.pipeline(transaction=False)
+        for script, prefix, args, _ in batch:
+            pipe.execute_command("EVALSHA", script.digest, 1, prefix, *args)
+        return await pipe.execute(raise_on_error=False)
+
+    @staticmethod
+    def _explain(script: Script, error: Exception) -> Exception:
+        if isinstance(error, ResponseError):
+            return Unavailable(f"Redis refused {script.name}: {error}")
+        return Unavailable(f"Redis did not answer: {error}")

@@ -1,0 +1,157 @@
+"""One connection that listens to Redis channels, and says when it may have missed something.
+
+redis-py's own PubSub subscribes again in silence after a lost link, and never notices a frozen one. What
+was published in between is gone (https://redis.io/docs/latest/develop/pubsub/#delivery-semantics), so
+whoever listens has to know: here every new subscription is reported as a gap, and a link that does not
+answer for three seconds is dropped and made anew.
+"""
+
+import asyncio
+import math
+import random
+from collections.abc import Callable, Iterable
+from time import monotonic
+from typing import Any
+
+import anyio
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+log = structlog.get_logger()
+
+PING_EVERY = 1.0
+SILENCE_ALLOWED = 3.0
+FIRST_RETRY, LONGEST_RETRY = 0.05, 1.0
+
+
+class Subscription:
+    """Listens to a changing set of channels over one connection. `serve` has to run.
+
+    on_message(channel, payload) is called for each message, in order, and must not block.
+    on_gap(first) is called after each completed subscription to all channels: messages before it may be lost.
+    on_lost(reason) is called when the link is lost.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        on_message: Callable[[bytes, bytes], None],
+        on_gap: Callable[[bool], None],
+        on_lost: Callable[[str], None],
+    ) -> None:
+        self._redis = redis
+        self._on_message, self._on_gap, self._on_lost = on_message, on_gap, on_lost
+        self._channels: dict[bytes, asyncio.Event] = {}
+        self._connection: Any = None
+        self._awaited = 0
+        self._heard_at = 0.0
+        self._gaps = 0
+        self._outgoing = asyncio.Event()
+        self._to_send: list[tuple[str, bytes]] = []
+
+    @property
+    def listening(self) -> bool:
+        """Whether every channel asked for before the last (re)connection is subscribed to."""
+        return self._connection is not None and self._awaited == 0
+
+    async def subscribe(self, channel: str) -> None:
+        """Return once Redis has confirmed the channel; a lost link only makes that take longer."""
+        name = channel.encode()
+        confirmed = self._channels.get(name)
+        if confirmed is None:
+            confirmed = self._channels[name] = asyncio.Event()
+            self._send("SUBSCRIBE", name)
+        await confirmed.wait()
+
+    def unsubscribe(self, channel: str) -> None:
+        """Stop listening to the channel."""
+        name = channel.encode()
+        if self._channels.pop(name, None) is not None:
+            self._send("UNSUBSCRIBE", name)
+
+    async def reconnect(self) -> None:
+        """Drop the link, so that it is made anew."""
+        if self._connection is not None:
+            await self._connection.disconnect(nowait=True)
+
+    async def serve(self, channels: Iterable[str] = ()) -> None:
+        """Listen to these channels and to those asked for by `subscribe`; connect again and again, until
+        cancelled.
+        """
+        for channel in channels:
+            self._channels.setdefault(channel.encode(), asyncio.Event())
+        wait = FIRST_RETRY
+        while True:
+            connection = self._redis.connection_pool.make_connection()
+            try:
+                with anyio.fail_after(SILENCE_ALLOWED):
+                    await connection.connect()
+                wait = FIRST_RETRY
+                await self._listen(connection)
+            except* (RedisError, OSError) as errors:
+                if self._connection is not None:
+                    self._on_lost(str(errors.exceptions[0]) or type(errors.exceptions[0]).__name__)
+            finally:
+                self._connection = None
+                with anyio.CancelScope(shield=True):
+                    await connection.disconnect(nowait=True)
+            await anyio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnections, keeps no secret
+            wait = min(wait * 2, LONGEST_RETRY)
+
+    async def _listen(self, connection: Any) -> None:
+        for confirmed in self._channels.values():
+            confirmed.clear()
+        self._to_send.clear()
+        self._awaited = len(self._channels)
+        self._heard_at = monotonic()
+        if self._channels:
+            await connection.send_command("SUBSCRIBE", *self._channels)
+        self._connection = connection
+        if not self._channels:
+            self._report_gap()
+        async with anyio.create_task_group() as tasks:
+            for work in (self._read, self._ping, self._write):
+                tasks.start_soon(work, connection)
+
+    async def _read(self, connection: Any) -> None:
+        while True:
+            reply = await connection.read_response(timeout=math.inf)
+            self._heard_at = monotonic()
+            kind = reply[0]
+            if kind == b"message":
+                self._on_message(reply[1], reply[2])
+            elif kind == b"subscribe":
+                if confirmed := self._channels.get(reply[1]):
+                    confirmed.set()
+                if self._awaited:
+                    self._awaited -= 1
+                    if self._awaited == 0:
+                        self._report_gap()
+
+    async def _ping(self, connection: Any) -> None:
+        while True:
+            await anyio.sleep(PING_EVERY)
+            if monotonic() - self._heard_at > SILENCE_ALLOWED:
+                log.warning("redis_link_frozen", seconds=SILENCE_ALLOWED)
+                await connection.disconnect(nowait=True)
+                return
+            self._send("PING", b"")
+
+    async def _write(self, connection: Any) -> None:
+        while True:
+            await self._outgoing.wait()
+            self._outgoing.clear()
+            commands, self._to_send = self._to_send, []
+            packed = connection.pack_commands([(verb, name) if name else (verb,) for verb, name in commands])
+            await connection.send_packed_command(packed)
+
+    def _send(self, verb: str, channel: bytes) -> None:
+        if self._connection is not None:
+            self._to_send.append((verb, channel))
+            self._outgoing.set()
+
+    def _report_gap(self) -> None:
+        self._gaps += 1
+        self._on_gap(self._gaps == 1)

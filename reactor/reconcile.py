@@ -1,0 +1,209 @@
+"""Keeps this node's sockets and Redis of one mind about who is here.
+
+A socket's membership stands in three places: its session, the roster, and Redis. Redis decides that one has ended; the
+socket decides that one goes on. Where Redis lost a living one (its data, or this node's good name), it is entered again.
+"""
+
+from time import time
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from reactor.errors import Unavailable
+from reactor.expiry.leases import Leases
+from reactor.gateway.connection import Connection
+from reactor.gateway.fanout import Fanout
+from reactor.gateway.roster import Roster
+from reactor.presence.attachment import Attachment
+from reactor.presence.departures import Departures
+from reactor.presence.diffs import RoomFeed
+from reactor.presence.heartbeats import Beat
+from reactor.presence.rows import LeftRow
+from reactor.presence.store import Joined, NotJoined, Store
+from reactor.protocol.closing import LeaveReason
+from reactor.settings import Settings
+
+log = structlog.get_logger()
+
+_EXPELS = {LeaveReason.INACTIVITY_TIMEOUT, LeaveReason.KICKED, LeaveReason.LEFT}
+_MESSAGES = {
+    LeaveReason.KICKED: "You were removed from the room.",
+    LeaveReason.LEFT: "You left the room on another device.",
+}
+
+
+class Reconciler:
+    """Enters memberships into Redis, and takes out of the sockets what has ended there."""
+
+    def __init__(
+        self, settings: Settings, store: Store, departures: Departures, leases: Leases, feed: RoomFeed,
+        roster: Roster[Connection], fanout: Fanout, tasks: TaskGroup,
+    ) -> None:  # fmt: skip
+        self._settings, self._store, self._departures = settings, store, departures
+        self._leases, self._feed, self._roster, self._fanout = leases, feed, roster, fanout
+        self._tasks = tasks
+        self._attached: set[Attachment] = set()
+        self._waiting: dict[Attachment, list[Beat]] = {}
+        self._dropping = 0
+        self._dropped = anyio.Event()
+
+    @property
+    def attached(self) -> set[Attachment]:
+        """The memberships of this node's sockets that Redis has, or should have."""
+        return self._attached
+
+    def attach(self, attachment: Attachment) -> None:
+        """From now on the membership is kept in Redis, whatever happens there."""
+        self._attached.add(attachment)
+
+    def detach(self, attachment: Attachment) -> None:
+        """The socket holds the membership no more."""
+        attachment.live = False
+        self._attached.discard(attachment)
+        self._waiting.pop(attachment, None)
+
+    async def enter(
+        self, attachment: Attachment, *, username: str = "", data: bytes = b"", again: bool = False
+    ) -> Joined | NotJoined:
+        """Put the membership into Redis under this node's present name. Raises Unavailable.
+
+        again: it was there before; if it departed meanwhile, it stays departed.
+        """
+        while True:
+            former, present = attachment.connection, self._present_name(attachment)
+            attachment.connection = present
+            reply = await self._store.join(
+                attachment.entry,
+                present,
+                ttl=attachment.terms.ttl,
+                username=username,
+                data=data,
+                max_members=attachment.terms.max_members,
+                known_epoch=attachment.epoch if again else "",
+                replaces=former if former != present else "",
+                away=attachment.away,
+            )
+            if isinstance(reply, Joined):
+                attachment.epoch = reply.epoch
+                self._feed.offer(attachment.entry.room_id, reply.diff)
+                return reply
+            if reply.why != "fenced":
+                return reply
+            await self._leases.renew_now()
+
+    def _present_name(self, attachment: Attachment) -> str:
+        return f"{self._leases.name}.{attachment.connection.partition('.')[2]}"
+
+    # Redis says that a member has ended.
+
+    def on_left(self, room_id: str, left: LeftRow) -> None:
+        """Act on a departure of the room before the others hear of it."""
+        attachments = self.attachments_of(room_id, left.user_id)
+        if not attachments:
+            return
+        if left.reason in _EXPELS:
+            self.expel(room_id, left.user_id, left.reason, at=left.at, message=left.message)
+        else:
+            # Its socket is here and open, so it was not gone: this node was thought dead, or was cut off.
+            for attachment in attachments:
+                self.revive(attachment, None)
+
+    def expel(self, room_id: str, user_id: str, reason: str, *, at: int, message: str = "") -> None:
+        """Tell a member's sockets that they are out of the room, and close those that are in no other. at: ms."""
+        for attachment in self.attachments_of(room_id, user_id):
+            self.detach(attachment)
+            self._feed.release(room_id)
+        text = message or _MESSAGES.get(LeaveReason(reason), self._settings.policy(room_id).message)
+        self._fanout.force_leave(room_id, user_id, text, reason, at)
+
+    def attachments_of(self, room_id: str, user_id: str) -> list[Attachment]:
+        """A member's memberships on this node."""
+        found = []
+        for connection in self._roster.of_user(room_id, user_id):
+            membership = connection.session.rooms.get(room_id)
+            if membership is not None and membership.attachment is not None:
+                found.append(membership.attachment)
+        return found
+
+    # A socket is here, and Redis does not know it.
+
+    def revive(self, attachment: Attachment, beat: Beat | None) -> None:
+        """Enter a membership again that Redis should have and does not; the heartbeat that found out waits for it."""
+        waiting = self._waiting.get(attachment)
+        if waiting is None:
+            self._waiting[attachment] = [beat] if beat is not None else []
+            self._tasks.start_soon(self._revive, attachment)
+        elif beat is not None:
+            waiting.append(beat)
+
+    async def _revive(self, attachment: Attachment) -> None:
+        try:
+            reply = await self.enter(attachment, again=True)
+        except Unavailable:
+            await anyio.sleep(0.2)
+            beats = self._waiting.pop(attachment, [])
+            if attachment.live:
+                self.revive(attachment, None)
+                self._waiting[attachment] += beats
+            return
+        beats = self._waiting.pop(attachment, [])
+        if isinstance(reply, Joined):
+            if not attachment.live:  # its socket dropped meanwhile, and so did the detaching that went before
+                await self.drop(attachment)
+                return
+            for beat in beats:
+                beat.taken(reply.now)
+        elif attachment.live:
+            await self._expel_departed(attachment)
+
+    async def _expel_departed(self, attachment: Attachment) -> None:
+        """The member departed; its diff tells the socket, and where that got lost, we do."""
+        room_id, user_id = attachment.entry
+        with anyio.move_on_after(1.0):
+            while attachment.live:
+                await anyio.sleep(0.05)
+        if attachment.live:
+            reasons = await self._departures.recent_reasons(room_id)
+            reason = reasons.get(user_id, LeaveReason.INACTIVITY_TIMEOUT)
+            self.expel(room_id, user_id, reason, at=int(time() * 1000))
+
+    async def on_renamed(self, old: str, new: str) -> None:
+        """This node has another name: enter everything under it."""
+        log.warning("entering_again", old=old, new=new, memberships=len(self._attached))
+        for attachment in self._attached:
+            self.revive(attachment, None)
+
+    # A socket is gone, and Redis still has it.
+
+    def start_drop(self, attachment: Attachment) -> None:
+        """Detach in Redis a membership whose socket is gone; `all_dropped` waits for it."""
+        self._dropping += 1
+        self._dropped = anyio.Event()
+        self._tasks.start_soon(self._drop_counted, attachment)
+
+    async def _drop_counted(self, attachment: Attachment) -> None:
+        try:
+            await self.drop(attachment)
+        finally:
+            self._dropping -= 1
+            if self._dropping == 0:
+                self._dropped.set()
+
+    async def all_dropped(self) -> None:
+        """Return when Redis has taken every detaching that was begun."""
+        while self._dropping:
+            await self._dropped.wait()
+
+    async def drop(self, attachment: Attachment) -> None:
+        """Detach in Redis a membership whose socket is gone, however long Redis takes."""
+        terms = attachment.terms
+        while True:
+            try:
+                await self._store.detach(
+                    attachment.entry, attachment.connection, grace=terms.grace, away_grace=terms.away_grace
+                )
+            except Unavailable:
+                await anyio.sleep(0.2)
+            else:
+                return
