@@ -16,6 +16,7 @@ import redis
 from reactor.presence.embedded import find_binaries, spawn
 
 KINDS = ("valkey", "redis7")
+_TEMPORARY = tempfile.gettempdir()  # now, as a test may set another one
 _CONFIG = {
     "bind": "127.0.0.1",
     "save": "",
@@ -36,7 +37,7 @@ class Server:
     def __init__(self, kind: str, binary: Path, config: dict[str, str] | None = None) -> None:
         self.kind = kind
         self.port = free_port()
-        self.folder = Path(tempfile.mkdtemp(prefix="reactor-test-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="reactor-test-", dir=_TEMPORARY))
         self.socket = self.folder / "redis.sock"
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.socket_url = f"unix://{self.socket}?db=0"
