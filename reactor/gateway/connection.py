@@ -29,7 +29,8 @@ from reactor.gateway.framing import (
     check_text,
     close_frame,
     frame,
-    latest_pong,
+    is_pong,
+    pong,
     short_reason,
 )
 from reactor.gateway.hub import Hub
@@ -43,6 +44,7 @@ log = structlog.get_logger(__name__)
 
 
 _SLICE = 4096  # bytes parsed at a time, so that a flood of tiny frames is never many objects at once
+_MAX_PONGS = 16  # for one slice
 _NEVER = -1  # is no byte
 _PING = Frame(Opcode.PING, b"").serialize(mask=False)
 _NO_HTTP = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{}"
@@ -167,11 +169,20 @@ class Connection(Wire):
         self._hub.opened(self)
 
     def _events(self, events: Sequence[Event]) -> None:
+        frames = cast("Sequence[Frame]", events)
+        pings = sum(event.opcode is Opcode.PING for event in frames)
+        # To many at once only the last is answered, as RFC 6455 section 5.5.3 allows.
+        unanswered = pings - 1 if pings > _MAX_PONGS else 0
         try:
-            for event in events:
-                if self.state is not OPEN:
+            for received in frames:
+                if self._parser is None:
                     return
-                self._frame(cast("Frame", event))
+                if received.opcode is Opcode.PING:
+                    unanswered -= 1
+                    if unanswered < 0:
+                        self._put(pong(cast("bytes", received.data)))
+                elif self.state is OPEN:
+                    self._frame(received)
         except Refused as refusal:
             self._fail(refusal)
 
@@ -242,11 +253,11 @@ class Connection(Wire):
             self._put(data)
 
     def _pass_on(self, parser: ServerProtocol) -> None:
-        """Write what the parser wants written: pongs, a close frame, the end."""
-        for data in latest_pong(parser.data_to_send()):
+        """Write what the parser wants written, but for pongs, which went out in their place."""
+        for data in parser.data_to_send():
             if not data:
                 self._last_word(b"")
-            elif self.state is not GONE and self._parser is not None:
+            elif self._parser is not None and not is_pong(data):
                 self._put(data)
 
     # How it ends.

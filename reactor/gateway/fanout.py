@@ -134,7 +134,7 @@ class Fanout:
             self._roster.note_counted(room_id, counted=True)
             send_to_all(count, members)
         elif members:
-            send_to_all(merge(diffs), members)
+            send_to_all(merge(diffs) if len(diffs) > 1 else last, members)
         # What changes no count, an update, is no news to these.
         if counts and any(diff.joined or diff.left for diff in diffs):
             send_to_all(count, counts)

@@ -24,6 +24,7 @@ MAX_FRAGMENTS = 16
 """Fragments that one message may come in."""
 
 _PONG = 0x80 | Opcode.PONG
+_PONG_BYTE = bytes((_PONG,))
 _MAX_REASON = 123  # a control frame carries 125 bytes, of which two are the code (RFC 6455 section 5.5)
 _SHORT_TEXT = tuple(bytes((TEXT, size)) for size in range(126))
 _SHORT_BINARY = tuple(bytes((BINARY, size)) for size in range(126))
@@ -54,13 +55,14 @@ def short_reason(reason: str) -> str:
     return reason.encode(errors="replace")[:_MAX_REASON].decode(errors="ignore")
 
 
-def latest_pong(writes: list[bytes]) -> list[bytes]:
-    """Leave out all pongs but the last, as RFC 6455 section 5.5.3 allows: one answers a flood of pings."""
-    pongs = [at for at, data in enumerate(writes) if data and data[0] == _PONG]
-    if len(pongs) < 2:
-        return writes
-    unsent = set(pongs[:-1])
-    return [data for at, data in enumerate(writes) if at not in unsent]
+def pong(data: bytes) -> bytes:
+    """Frame the answer to a ping: its own data (RFC 6455 section 5.5.3)."""
+    return bytes((_PONG, len(data))) + data
+
+
+def is_pong(data: bytes) -> bool:
+    """Whether these framed bytes are a pong."""
+    return data[:1] == _PONG_BYTE
 
 
 def at_frame_start(parser: ServerProtocol) -> bool:

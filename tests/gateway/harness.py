@@ -1,0 +1,212 @@
+"""A gateway on a real port, a client that writes whatever bytes it likes, and one that behaves."""
+
+import asyncio
+import base64
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import msgspec
+from websockets.asyncio.client import connect
+from websockets.frames import Frame, Opcode
+
+from reactor.gateway.connection import Connection
+from reactor.gateway.server import Gateway
+from reactor.protocol.intents import Intent, Refresh
+from reactor.protocol.messages import HeartbeatAck
+from reactor.settings import Settings
+
+SOON = 10.0  # seconds after which a test gives up waiting
+
+
+class Recorder:
+    """A handler that acknowledges heartbeats at once, and keeps the rest."""
+
+    def __init__(self) -> None:
+        self.news = asyncio.Condition()
+        self.opened_: list[Connection] = []
+        self.closed_: list[Connection] = []
+        self.intents: list[Intent] = []
+        self.is_ready = (True, "ready")
+        self.act: Callable[[Connection, Intent], None] = self.acknowledge
+
+    def opened(self, connection: Connection) -> None:
+        connection.socket_id = f"s{len(self.opened_)}"
+        self.opened_.append(connection)
+        self._tell()
+
+    def intent(self, connection: Connection, intent: Intent) -> None:
+        self.intents.append(intent)
+        self.act(connection, intent)
+        self._tell()
+
+    def closed(self, connection: Connection) -> None:
+        self.closed_.append(connection)
+        self._tell()
+
+    def ready(self) -> tuple[bool, str]:
+        return self.is_ready
+
+    def acknowledge(self, connection: Connection, intent: Intent) -> None:
+        if isinstance(intent, Refresh):
+            connection.send(HeartbeatAck(1, intent.room_id, intent.id))
+
+    async def until(self, what: Callable[[], bool]) -> None:
+        async with asyncio.timeout(SOON), self.news:
+            await self.news.wait_for(what)
+
+    def _tell(self) -> None:
+        async def tell() -> None:
+            async with self.news:
+                self.news.notify_all()
+
+        self._task = asyncio.ensure_future(tell())
+
+
+class Served:
+    def __init__(self, gateway: Gateway, handler: Any) -> None:
+        self.gateway = gateway
+        self.handler = handler
+        self.port = gateway.port
+        self.url = f"ws://127.0.0.1:{gateway.port}/ws"
+
+    async def raw(self, *, handshake: bool = True, **headers: str) -> "Raw":
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        client = Raw(reader, writer)
+        if handshake:
+            await client.shake_hands(**headers)
+        return client
+
+
+@asynccontextmanager
+async def serving(
+    handler: Any = None, *, gateway: type[Gateway] = Gateway, **settings: Any
+) -> AsyncIterator[Served]:
+    handler = handler or Recorder()
+    server = gateway(Settings(port=0, **settings), handler)
+    await server.start()
+    try:
+        yield Served(server, handler)
+    finally:
+        await server.stop()
+        assert not server.connections
+
+
+def request(path: str = "/ws", method: str = "GET", **headers: str) -> bytes:
+    lines = {
+        "Host": "127.0.0.1",
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Key": base64.b64encode(os.urandom(16)).decode(),
+        "Sec-WebSocket-Version": "13",
+        **{name.replace("_", "-"): value for name, value in headers.items()},
+    }
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode()
+
+
+def client_frame(opcode: int, data: bytes = b"", *, fin: bool = True, mask: bool = True) -> bytes:
+    return Frame(Opcode(opcode), data, fin).serialize(mask=mask)
+
+
+def text(message: Any) -> bytes:
+    return client_frame(Opcode.TEXT, msgspec.json.encode(message))
+
+
+HEARTBEAT = {"type": "room:heartbeat", "id": 7}
+
+
+class Raw:
+    """A client made of bytes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.writer.transport.abort()
+
+    async def shake_hands(self, **headers: str) -> bytes:
+        self.writer.write(request(**headers))
+        async with asyncio.timeout(SOON):
+            answer = await self.reader.readuntil(b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 101 "), answer
+        return answer
+
+    def write(self, *data: bytes) -> None:
+        self.writer.write(b"".join(data))
+
+    async def frame(self) -> tuple[int, bytes]:
+        """The next whole frame from the server: opcode and payload; (-1, b"") at the end of the stream."""
+        async with asyncio.timeout(SOON):
+            try:
+                head = await self.reader.readexactly(2)
+                assert head[0] & 0x80
+                assert not head[1] & 0x80
+                size = head[1]
+                if size == 126:
+                    size = int.from_bytes(await self.reader.readexactly(2))
+                elif size == 127:
+                    size = int.from_bytes(await self.reader.readexactly(8))
+                return head[0] & 0x0F, await self.reader.readexactly(size)
+            except (asyncio.IncompleteReadError, ConnectionResetError):
+                return -1, b""
+
+    async def message(self) -> Any:
+        opcode, data = await self.frame()
+        assert opcode == Opcode.TEXT, (opcode, data)
+        return msgspec.json.decode(data)
+
+    async def close_code(self) -> int:
+        """The code of the close frame that comes next, other frames before it left aside; 1006 without one."""
+        while True:
+            opcode, data = await self.frame()
+            if opcode == Opcode.CLOSE:
+                return int.from_bytes(data[:2]) if data else 1005
+            if opcode == -1:
+                return 1006
+
+    async def ended(self) -> bool:
+        """Whether the stream comes to its end."""
+        async with asyncio.timeout(SOON):
+            try:
+                await self.reader.read()
+            except ConnectionResetError:
+                return True
+            return self.reader.at_eof()
+
+
+@asynccontextmanager
+async def bystander(served: Served, within: float = 1.0) -> AsyncIterator[None]:
+    """A client that heartbeats all the while: each is acknowledged in time, and no close comes to it."""
+    beats = 0
+
+    async def beat() -> None:
+        nonlocal beats
+        async with connect(served.url, compression=None) as socket:
+            while True:
+                beats += 1
+                await socket.send(msgspec.json.encode({"type": "room:heartbeat", "id": beats}), text=True)
+                async with asyncio.timeout(within):
+                    ack = msgspec.json.decode(await socket.recv())
+                assert ack == {"type": "room:heartbeat:ack", "id": beats, "timestamp": 1}
+                await asyncio.sleep(0.002)
+
+    task = asyncio.create_task(beat())
+    try:
+        yield
+        seen = beats
+        async with asyncio.timeout(SOON):
+            while beats < seen + 3 and not task.done():
+                await asyncio.sleep(0.002)
+    finally:
+        task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            pass
+    assert beats > 3
