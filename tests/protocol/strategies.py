@@ -1,0 +1,58 @@
+"""Any message there is, for properties."""
+
+from typing import Any, get_args
+
+import msgspec
+from hypothesis import strategies as st
+from msgspec import UNSET
+
+from reactor.protocol.messages import Departed, Member, Message, ServerMessage
+from reactor.protocol.requests import Request
+
+REQUESTS: tuple[type[Message], ...] = get_args(Request)
+REPLIES: tuple[type[Message], ...] = get_args(ServerMessage)
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+whole = st.integers(-(2**63), 2**64 - 1)
+safe = st.integers(-(2**53) + 1, 2**53 - 1)
+positive = st.integers(0, 2**53 - 1)
+anything = st.recursive(
+    st.none() | st.booleans() | whole | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=10,
+)
+members = st.builds(
+    Member, texts, texts, positive, positive, st.booleans(), st.integers(1, 99), st.just(UNSET) | anything
+)
+
+_BY_NAME: dict[str, st.SearchStrategy[Any]] = {
+    "id": st.none() | safe | st.text(st.characters(exclude_categories=["Cs"]), max_size=128),
+    "view": st.sampled_from(["members", "count", "none"]),
+    "data": st.just(UNSET) | anything,
+    "members": st.just(UNSET) | st.lists(members, max_size=3),
+    "joined": st.lists(members, max_size=3),
+    "updated": st.lists(members, max_size=3),
+    "left": st.lists(st.builds(Departed, texts, texts), max_size=3),
+    "resumed": st.booleans(),
+    "present": st.booleans(),
+}
+
+
+def _field(kind: type[Message], field: msgspec.structs.FieldInfo) -> st.SearchStrategy[Any]:
+    if field.name in _BY_NAME:
+        return _BY_NAME[field.name]
+    if field.type is int:
+        return positive
+    strategy: st.SearchStrategy[Any] = texts
+    if kind in REQUESTS and field.name in ("room_id", "user_id"):
+        strategy = texts | whole
+    return strategy if field.required else st.none() | strategy
+
+
+def of(kind: type[Message]) -> st.SearchStrategy[Any]:
+    """Any message of this kind."""
+    return st.builds(kind, **{field.name: _field(kind, field) for field in msgspec.structs.fields(kind)})
+
+
+requests: st.SearchStrategy[Request] = st.one_of([of(kind) for kind in REQUESTS])
+replies: st.SearchStrategy[ServerMessage] = st.one_of([of(kind) for kind in REPLIES])

@@ -1,0 +1,61 @@
+"""The table of a connection's place in a room: every state and every event."""
+
+import itertools
+
+import pytest
+
+from reactor.protocol.membership import PENDING, TRANSITIONS, Event, IllegalEvent, Membership, State
+
+# Written out once more, so that a slip in the table shows: what each event leads to, "" where it is illegal.
+EXPECTED = """
+            OUT      JOINING  IN         REJOINING  LEAVING
+JOIN        JOINING  .        REJOINING  .          .
+USE         .        .        IN         .          .
+LEAVE       .        .        LEAVING    .          .
+JOINED      .        IN       .          IN         .
+REFUSED     .        OUT      .          IN         IN
+LEFT        .        .        .          .          OUT
+EXPELLED    OUT      JOINING  OUT        JOINING    LEAVING
+CLOSED      OUT      OUT      OUT        OUT        OUT
+"""
+
+
+def rows() -> dict[tuple[State, Event], State | None]:
+    head, *lines = [line.split() for line in EXPECTED.strip().splitlines()]
+    return {
+        (State[state], Event[event]): None if after == "." else State[after]
+        for event, *afters in lines
+        for state, after in zip(head, afters, strict=True)
+    }
+
+
+def test_the_table_is_whole():
+    assert rows().keys() == set(itertools.product(State, Event))
+    assert set(TRANSITIONS) == set(State)
+
+
+@pytest.mark.parametrize(
+    ("state", "event"), list(itertools.product(State, Event)), ids=lambda value: value.name
+)
+def test_every_event_in_every_state(state: State, event: Event):
+    membership = Membership("lobby", "ann")
+    membership.state = state
+    before = {name: getattr(membership, name) for name in Membership.__slots__}
+    after = rows()[state, event]
+    if after is None:
+        with pytest.raises(IllegalEvent, match=f"{event.name} while {state.name} in room 'lobby'"):
+            membership.advance(event)
+        assert {name: getattr(membership, name) for name in Membership.__slots__} == before
+    else:
+        assert membership.advance(event) is after
+        assert membership.state is after
+
+
+def test_in_a_pending_state_the_client_changes_nothing():
+    for state in PENDING:
+        assert not {Event.JOIN, Event.USE, Event.LEAVE} & TRANSITIONS[state].keys()
+
+
+def test_from_every_state_there_is_a_way_out():
+    for state in State:
+        assert State.OUT in TRANSITIONS[state].values()
