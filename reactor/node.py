@@ -4,12 +4,13 @@ Socket -> gateway -> dispatch -> presence -> Redis -> expired event -> listener 
 """
 
 import signal
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
+from redis.asyncio import Redis
 
 from reactor.dispatch import Dispatch
 from reactor.errors import Unavailable
@@ -22,7 +23,14 @@ from reactor.gateway.connection import Connection
 from reactor.gateway.fanout import Fanout, send_to_all
 from reactor.gateway.roster import Roster
 from reactor.gateway.server import Gateway
-from reactor.presence.connect import EventsState, Target, ensure_events, open_data, open_pubsub_client, parse_url
+from reactor.presence.connect import (
+    EventsState,
+    Target,
+    ensure_events,
+    open_data,
+    open_pubsub_client,
+    parse_url,
+)
 from reactor.presence.departures import Departures
 from reactor.presence.diffs import RoomFeed
 from reactor.presence.embedded import EmbeddedServer
@@ -39,6 +47,9 @@ from reactor.settings import Settings
 
 log = structlog.get_logger()
 
+SUBSCRIBED_AT_START = 3.0
+"""Seconds that the first clients wait for the subscriptions at most; without them the pacemaker and the sweep do."""
+
 FLUSH_AT_STOP = 5.0
 """Seconds that the last detachings may take when the node stops; the lease sees to the rest."""
 
@@ -46,7 +57,9 @@ FLUSH_AT_STOP = 5.0
 class Node:
     """A running server. Made by `run`; its parts are public for tests and for whoever embeds it."""
 
-    def __init__(self, settings: Settings, target: Target, data: object, pubsub: object, tasks: TaskGroup) -> None:
+    def __init__(
+        self, settings: Settings, target: Target, data: Redis, pubsub: Redis, tasks: TaskGroup
+    ) -> None:
         self.settings = settings
         self._tasks = tasks
         self.runner = ScriptRunner(
@@ -100,12 +113,17 @@ class Node:
             return False, "Redis does not answer"
         if not self.bus.listening:
             return False, "not subscribed to Redis"
-        return True, "ok" if self._events_flow() else "ok, without expired events: the pacemaker and the sweep stand in"
+        return (
+            True,
+            "ok"
+            if self._events_flow()
+            else "ok, without expired events: the pacemaker and the sweep stand in",
+        )
 
     def _events_flow(self) -> bool:
         return self.settings.listener and self.events.ok and self.listener.listening
 
-    async def serve(self) -> None:
+    async def start(self) -> None:
         """Start every step, in order; return once the node is open to clients."""
         tasks, settings = self._tasks, self.settings
         tasks.start_soon(self.runner.serve)
@@ -119,6 +137,10 @@ class Node:
             tasks.start_soon(self.listener.serve)
         if settings.pacemaker:
             tasks.start_soon(self.pacemaker.serve)
+        with anyio.move_on_after(SUBSCRIBED_AT_START):
+            await self.bus.subscribed()
+            if settings.listener:
+                await self.listener.subscribed()
         await self.gateway.start()
 
     async def stop(self) -> None:
@@ -178,27 +200,42 @@ class Node:
         send_to_all(ServiceRestored(reason="Redis answers again"), self.gateway.connections)
 
 
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Node]:
+    """A node that serves as long as the block runs, and stops in order behind it.
+
+    Raises ReactorError with one clear line when it cannot begin.
+    """
+    async with AsyncExitStack() as stack:
+        url = settings.redis_url
+        if url is None:
+            url = (await stack.enter_async_context(EmbeddedServer(advertise=True))).url
+        target = parse_url(url)
+        data = await stack.enter_async_context(await open_data(target))
+        pubsub = await stack.enter_async_context(await open_pubsub_client(target))
+        async with anyio.create_task_group() as tasks:
+            node = Node(settings, target, data, pubsub, tasks)
+            if settings.listener:
+                node.events = await ensure_events(data, target)
+                if node.events.line:
+                    log.warning("keyspace_events", found=node.events.line)
+            await node.start()
+            try:
+                yield node
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await node.stop()
+
+
 async def run(settings: Settings, *, on_ready: Callable[[Node], None] | None = None) -> None:
     """Serve until SIGINT or SIGTERM. Raises ReactorError with one clear line when it cannot begin.
 
     on_ready is called once clients can connect.
     """
-    async with AsyncExitStack() as stack:
-        url = settings.redis_url
-        if url is None:
-            url = (await stack.enter_async_context(EmbeddedServer())).url
-        target = parse_url(url)
-        data = await stack.enter_async_context(await open_data(target))
-        pubsub = await stack.enter_async_context(await open_pubsub_client(target))
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async with anyio.create_task_group() as tasks:
-                node = Node(settings, target, data, pubsub, tasks)
-                if settings.listener:
-                    node.events = await ensure_events(data, target)
-                await node.serve()
-                if on_ready is not None:
-                    on_ready(node)
-                async for _ in signals:
-                    log.info("stopping")
-                    await node.stop()
-                    return
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with running(settings) as node:
+            if on_ready is not None:
+                on_ready(node)
+            async for _ in signals:
+                log.info("stopping", connections=len(node.gateway.connections))
+                return

@@ -46,6 +46,10 @@ class Listener:
         """Whether events reach us, as far as the link is concerned."""
         return self._subscription.listening
 
+    async def subscribed(self) -> None:
+        """Return once Redis has confirmed the subscription."""
+        await self._subscription.subscribed()
+
     async def serve(self) -> None:
         """Listen until cancelled."""
         await self._subscription.serve([self.channel])

@@ -49,12 +49,19 @@ class Subscription:
         self._heard_at = 0.0
         self._gaps = 0
         self._outgoing = asyncio.Event()
+        self._started = asyncio.Event()
         self._to_send: list[tuple[str, bytes]] = []
 
     @property
     def listening(self) -> bool:
         """Whether every channel asked for before the last (re)connection is subscribed to."""
         return self._connection is not None and self._awaited == 0
+
+    async def subscribed(self) -> None:
+        """Return once every channel asked for so far is confirmed."""
+        await self._started.wait()
+        for confirmed in list(self._channels.values()):
+            await confirmed.wait()
 
     async def subscribe(self, channel: str) -> None:
         """Return once Redis has confirmed the channel; a lost link only makes that take longer."""
@@ -82,9 +89,10 @@ class Subscription:
         """
         for channel in channels:
             self._channels.setdefault(channel.encode(), asyncio.Event())
+        self._started.set()
         wait = FIRST_RETRY
         while True:
-            connection = self._redis.connection_pool.make_connection()
+            connection: Any = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
             try:
                 with anyio.fail_after(SILENCE_ALLOWED):
                     await connection.connect()

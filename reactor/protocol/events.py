@@ -6,6 +6,8 @@ from msgspec import Struct
 
 from reactor.protocol.messages import Member, RoomDiff
 
+Kind = Literal["sync", "join", "update", "leave"]
+
 
 class RoomEvent(Struct, frozen=True, kw_only=True):
     """One thing that happened. `member` is the one concerned, as it was last known; `reason` goes with a leave.
@@ -13,7 +15,7 @@ class RoomEvent(Struct, frozen=True, kw_only=True):
     A `sync` says that the whole list is known (first of all, and anew after a gap); `members` holds it.
     """
 
-    kind: Literal["sync", "join", "update", "leave"]
+    kind: Kind
     room_id: str
     count: int
     member: Member | None = None
@@ -31,7 +33,8 @@ def events_of(diff: RoomDiff, before: dict[str, Member]) -> list[RoomEvent]:
                     kind="leave", room_id=diff.room_id, count=diff.count, member=member, reason=left.reason
                 )
             )
-    for kind, members in (("join", diff.joined), ("update", diff.updated)):
+    changes: tuple[tuple[Kind, list[Member]], ...] = (("join", diff.joined), ("update", diff.updated))
+    for kind, members in changes:
         events += [
             RoomEvent(kind=kind, room_id=diff.room_id, count=diff.count, member=member) for member in members
         ]

@@ -1,0 +1,165 @@
+"""What presence means, in plain Python that knows no Redis: the model that the real scripts are held against.
+
+Time is a number that only `pass_time` moves. A member whose deadline has passed is gone from every answer at once; its
+departure is made when somebody first comes across it.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass
+class ModelMember:
+    deadline: int
+    connections: dict[str, bool] = field(default_factory=dict)  # connection -> away
+    reason: str = "inactivity_timeout"
+    away: bool = False
+    shown_connections: int = 1
+
+    def show(self) -> None:
+        """While it has connections, its face follows them; in the grace it keeps the one it had."""
+        if self.connections:
+            self.away = all(self.connections.values())
+            self.shown_connections = len(self.connections)
+
+
+@dataclass
+class PresenceModel:
+    ttl: int
+    grace: int
+    away_grace: int
+    now: int = 0
+    rooms: dict[str, dict[str, ModelMember]] = field(default_factory=dict)
+    departures: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    versions: Counter[str] = field(default_factory=Counter)
+    fenced: set[str] = field(default_factory=set)
+
+    # Questions.
+
+    def alive(self, room: str) -> dict[str, ModelMember]:
+        return {user: m for user, m in self.rooms.get(room, {}).items() if m.deadline >= self.now}
+
+    def lapsed(self, room: str) -> list[str]:
+        return [user for user, m in self.rooms.get(room, {}).items() if m.deadline < self.now]
+
+    # What happens.
+
+    def pass_time(self, milliseconds: int) -> None:
+        self.now += milliseconds
+
+    def join(self, room: str, user: str, connection: str) -> str:
+        if node_of(connection) in self.fenced:
+            return "fenced"
+        self.settle(room)
+        member = self.rooms.setdefault(room, {}).get(user)
+        if member is None:
+            self.rooms[room][user] = ModelMember(self.now + self.ttl, {connection: False})
+            self.versions[room] += 1
+            return "joined"
+        before = (member.away, member.shown_connections)
+        member.connections[connection] = False
+        member.deadline, member.reason = self.now + self.ttl, "inactivity_timeout"
+        member.show()
+        self.versions[room] += before != (member.away, member.shown_connections)
+        return "resumed"
+
+    def heartbeat(self, room: str, user: str, node: str) -> bool:
+        member = self.alive(room).get(user)
+        if member is None or node in self.fenced:
+            return False
+        member.deadline = self.now + self.ttl
+        return True
+
+    def set_away(self, room: str, user: str, connection: str, away: bool) -> bool:
+        self.settle_member(room, user)
+        member = self.rooms.get(room, {}).get(user)
+        if member is None or connection not in member.connections:
+            return False
+        before = member.away
+        member.connections[connection] = away
+        member.show()
+        self.versions[room] += before != member.away
+        return True
+
+    def detach(self, room: str, user: str, connection: str) -> str:
+        self.settle_member(room, user)
+        member = self.rooms.get(room, {}).get(user)
+        if member is None:
+            return "absent"
+        if connection not in member.connections and member.connections:
+            return "kept"
+        away = member.connections.pop(connection, False)
+        return self._lost_connections(room, user, away)
+
+    def leave(self, room: str, user: str, connection: str) -> str:
+        self.settle_member(room, user)
+        member = self.rooms.get(room, {}).get(user)
+        if member is None:
+            return "absent"
+        if connection not in member.connections and member.connections:
+            return "kept"
+        member.connections.pop(connection, None)
+        if member.connections:
+            self._lost_connections(room, user, False)
+            return "kept"
+        self.depart(room, user, "left")
+        return "left"
+
+    def kick(self, room: str, user: str) -> bool:
+        self.settle_member(room, user)
+        if user not in self.rooms.get(room, {}):
+            return False
+        self.depart(room, user, "kicked")
+        return True
+
+    def lose_node(self, node: str) -> None:
+        self.fenced.add(node)
+        for room in list(self.rooms):
+            for user, member in list(self.rooms[room].items()):
+                lost = {c: away for c, away in member.connections.items() if node_of(c) == node}
+                if not lost:
+                    continue
+                self.settle_member(room, user)
+                if user not in self.rooms[room]:
+                    continue
+                for connection in lost:
+                    del member.connections[connection]
+                self._lost_connections(room, user, all(lost.values()))
+
+    def _lost_connections(self, room: str, user: str, away: bool) -> str:
+        member = self.rooms[room][user]
+        if member.connections:
+            before = (member.away, member.shown_connections)
+            member.show()
+            self.versions[room] += before != (member.away, member.shown_connections)
+            return "kept"
+        grace = self.away_grace if away else self.grace
+        if grace <= 0:
+            self.depart(room, user, "disconnected")
+            return "departed"
+        member.deadline = min(member.deadline, self.now + grace)
+        member.reason = "disconnected"
+        return "grace"
+
+    # Departures.
+
+    def claim(self, room: str, user: str) -> None:
+        if user in self.lapsed(room):
+            self.settle_member(room, user)
+
+    def settle(self, room: str) -> None:
+        for user in self.lapsed(room):
+            self.settle_member(room, user)
+
+    def settle_member(self, room: str, user: str) -> None:
+        if user in self.lapsed(room):
+            self.depart(room, user, self.rooms[room][user].reason)
+
+    def depart(self, room: str, user: str, reason: str) -> None:
+        del self.rooms[room][user]
+        self.departures[room, user, reason] += 1
+        self.versions[room] += 1
+
+
+def node_of(connection: str) -> str:
+    return connection.partition(".")[0]
