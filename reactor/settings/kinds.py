@@ -197,8 +197,8 @@ def quoted(raw: object) -> str:
 
 def redacted(url: str) -> str:
     """A URL without its password, for logs and errors."""
-    url = re.sub(r"(?<=://)([^/@]*?):[^/]*@", r"\1:***@", url)
-    return re.sub(r"([?&]password=)[^&]*", r"\1***", url)
+    url = re.sub(r"(?<=://)([^:@]*):.*@", r"\1:***@", url)
+    return re.sub(r"([?&](?!db=|ssl_|username=)[^=&]*=)[^&]*", r"\1***", url)
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:

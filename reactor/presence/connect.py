@@ -1,0 +1,191 @@
+"""Opens Redis, and says in one line what is wrong and what mends it when that does not work."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import anyio
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
+
+from reactor.errors import RedisMisconfigured, RedisTooOld, SettingError
+from reactor.presence.diagnose import explain
+from reactor.presence.target import Target, parse_url
+
+__all__ = [
+    "LINK_ERRORS",
+    "EventsState",
+    "Target",
+    "check_version",
+    "ensure_events",
+    "open_data",
+    "open_pubsub_client",
+    "parse_url",
+]
+
+CONNECT_TIMEOUT = 3.0
+COMMAND_TIMEOUT = 5.0
+LINK_ERRORS = (RedisError, OSError, RuntimeError)
+"""What a command may raise when the link is lost: uvloop raises RuntimeError for a write to a transport that
+the other side has closed, and redis-py hands it on as it is."""
+
+_OLDEST = (7, 0)
+_EVENTS = "notify-keyspace-events"
+
+
+@dataclass(frozen=True, slots=True)
+class EventsState:
+    """Whether Redis tells about expired keys.
+
+    `kind` is `ok`, `set` (we switched them on), `missing` (off, and we may not switch them on) or `unknown`
+    (not to be seen here). `line` says so to the operator, with the mend where there is one.
+    """
+
+    kind: Literal["ok", "set", "missing", "unknown"]
+    line: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether events are known to be sent."""
+        return self.kind in {"ok", "set"}
+
+
+async def open_data(target: Target) -> Redis:
+    """Open the client for commands, and see that the server behind it will do.
+
+    A command is never repeated by the client: a script that ran, and whose reply was lost, would run twice.
+    Raises RedisUnreachable, RedisMisconfigured, RedisTooOld or SettingError, each with one line and its mend.
+    """
+    client = _client(target, COMMAND_TIMEOUT)
+    try:
+        with anyio.fail_after(CONNECT_TIMEOUT + COMMAND_TIMEOUT):
+            await client.ping()
+            await _check_server(client, target)
+    except BaseException as error:
+        with anyio.CancelScope(shield=True):
+            await client.aclose()
+        if isinstance(error, LINK_ERRORS):
+            raise await explain(error, target) from error
+        raise
+    return client
+
+
+async def open_pubsub_client(target: Target) -> Redis:
+    """Make the client for subscriptions, which may wait for the next message without end."""
+    return _client(target, None)
+
+
+async def ensure_events(redis: Redis, target: Target) -> EventsState:
+    """See that Redis sends `expired` events, and switch them on where that is allowed.
+
+    They need the flags E and x (or A) of notify-keyspace-events
+    (https://redis.io/docs/latest/develop/pubsub/keyspace-notifications/); flags that are there already stay.
+    Raises RedisUnreachable when the link is lost; a refusal is no error.
+    """
+    try:
+        flags = await _read_flags(redis)
+        if flags is None:
+            return EventsState(
+                "unknown",
+                f"{target} does not show its {_EVENTS}; for events it needs the flags E and x.",
+            )
+        wanted = flags + "".join(
+            flag for flag in "Ex" if flag not in flags and not (flag == "x" and "A" in flags)
+        )
+        if wanted == flags:
+            return EventsState("ok")
+        reason = await _set_flags(redis, wanted)
+    except LINK_ERRORS as error:
+        raise await explain(error, target) from error
+    if reason is None:
+        return EventsState("set", f'{target} sent no expired events; set {_EVENTS} to "{wanted}".')
+    return EventsState(
+        "missing",
+        f"{target} sends no expired events, and we may not change that ({reason}): write "
+        f'"{_EVENTS} {wanted}" into its configuration, or run redis-cli CONFIG SET {_EVENTS} {wanted}.',
+    )
+
+
+def check_version(info: Mapping[str, Any], target: Target) -> None:
+    """Raise RedisTooOld unless the reply to INFO server is of a Redis 7.0 or later, or of a Valkey."""
+    version = str(info.get("redis_version", "0"))
+    numbers = tuple(int(part) if part.isdigit() else 0 for part in version.split(".")[:2])
+    if numbers < _OLDEST:
+        raise RedisTooOld(f"{target} is Redis {version}; reactor needs Redis 7.0 or later, or Valkey.")
+
+
+def _client(target: Target, timeout: float | None) -> Redis:
+    if target.kind != "single":
+        raise SettingError(
+            f"{target}: Sentinel and Cluster come with a later version; give one server, as in redis://host:6379."
+        )
+    options: dict[str, Any] = {"unix_socket_path": target.path}
+    if target.path is None:
+        (host, port), *_ = target.hosts
+        options = {"host": host, "port": port, "ssl": target.tls, "socket_keepalive": True, **_tls(target)}
+    return Redis(
+        **options,
+        db=target.db,
+        username=target.username,
+        password=target.password,
+        # Hashes parse faster from RESP2 than from RESP3.
+        protocol=2,
+        decode_responses=False,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=timeout,
+        socket_connect_timeout=CONNECT_TIMEOUT,
+        health_check_interval=0,
+    )
+
+
+def _tls(target: Target) -> dict[str, Any]:
+    options: dict[str, Any] = dict(target.tls_options)
+    if "ssl_check_hostname" in options:
+        options["ssl_check_hostname"] = options["ssl_check_hostname"].lower() not in {
+            "0",
+            "false",
+            "no",
+            "off",
+        }
+    return options
+
+
+async def _check_server(client: Redis, target: Target) -> None:
+    try:
+        server, replication = await client.info("server"), await client.info("replication")
+    except NoPermissionError:
+        return
+    check_version(server, target)
+    if server.get("redis_mode") in {"cluster", "sentinel"}:
+        raise RedisMisconfigured(
+            f"{target} is part of a {server['redis_mode']}, which this version does not serve; "
+            "give a single server, as in redis://host:6379."
+        )
+    if replication.get("role") == "slave":
+        primary = f"{replication.get('master_host')}:{replication.get('master_port')}"
+        raise RedisMisconfigured(f"{target} is a replica and takes no writes; give its primary, {primary}.")
+
+
+async def _read_flags(redis: Redis) -> str | None:
+    try:
+        found = await redis.config_get(_EVENTS)
+    except ResponseError:
+        return None
+    for key, value in found.items():
+        if _text(key) == _EVENTS:
+            return _text(value)
+    return None
+
+
+async def _set_flags(redis: Redis, wanted: str) -> str | None:
+    try:
+        await redis.config_set(_EVENTS, wanted)
+    except ResponseError as error:
+        return str(error).strip().rstrip(".")
+    return None
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

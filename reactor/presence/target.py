@@ -1,0 +1,130 @@
+"""Which Redis an address means. PURE: nothing is looked up or opened."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from reactor.errors import SettingError
+from reactor.settings.kinds import REDIS_SCHEMES, did_you_mean, redacted
+
+Kind = Literal["single", "sentinel", "cluster"]
+
+TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
+"""Options after `?` that redis-py takes for TLS (https://redis.readthedocs.io/en/stable/examples/ssl_connection_examples.html)."""
+
+_OPTIONS = ("db", "username", "password", *TLS_OPTIONS)
+_PORTS: dict[Kind, int] = {"single": 6379, "sentinel": 26379, "cluster": 6379}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A Redis to connect to. `hosts` is empty and `path` is set for a Unix socket."""
+
+    kind: Kind
+    url: str = field(repr=False)
+    hosts: tuple[tuple[str, int], ...] = ()
+    path: str | None = None
+    db: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: bool = False
+    tls_options: tuple[tuple[str, str], ...] = ()
+    master_name: str | None = None
+
+    def __str__(self) -> str:
+        """The address without its password."""
+        return redacted(self.url)
+
+
+def parse_url(url: str) -> Target:
+    """Read the address of a Redis.
+
+    The forms are `redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]`, `rediss://...` (TLS),
+    `unix://[[USER]:PASSWORD@]/PATH[?db=DB]`, `redis+sentinel://HOST:PORT,HOST:PORT/NAME[/DB]` and
+    `redis+cluster://HOST:PORT,HOST:PORT`; `rediss+sentinel` and `rediss+cluster` are these with TLS.
+    Raises SettingError with one line that says what is wrong; a password is not shown in it.
+    """
+    parts = _split(url)
+    options = _options(url, parts.query)
+    scheme, _, suffix = parts.scheme.partition("+")
+    kind: Kind = "sentinel" if suffix == "sentinel" else "cluster" if suffix == "cluster" else "single"
+    user, password, place = _split_login(parts)
+    segments = [unquote(part) for part in parts.path.split("/") if part]
+    path = None
+    if scheme == "unix":
+        path, segments = unquote(place + parts.path), []
+        if not path.startswith("/"):
+            raise _wrong(url, "names no socket; write it with three slashes, as in unix:///run/redis.sock")
+    if kind == "sentinel" and not segments:
+        raise _wrong(url, "lacks the name of the master, as in redis+sentinel://host:26379/mymaster")
+    return Target(
+        kind=kind,
+        url=url,
+        hosts=() if path else _split_hosts(url, place, _PORTS[kind]),
+        path=path,
+        master_name=segments.pop(0) if kind == "sentinel" else None,
+        db=_database(url, kind, options.get("db"), segments),
+        username=options.get("username") or user,
+        password=options.get("password") or password,
+        tls=scheme == "rediss",
+        tls_options=tuple((name, value) for name, value in options.items() if name in TLS_OPTIONS),
+    )
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise _wrong(url, f"cannot be read: {error}") from None
+    if parts.scheme not in REDIS_SCHEMES:
+        raise _wrong(
+            url, "begins with none of redis://, rediss://, unix://, redis+sentinel://, redis+cluster://"
+        )
+    split_password = "@" not in parts.netloc and "@" in parts.path + parts.query and parts.scheme != "unix"
+    if "#" in url or split_password:
+        raise _wrong(url, "is cut by its password; in it, write # as %23, / as %2F, ? as %3F and @ as %40")
+    return parts
+
+
+def _options(url: str, query: str) -> dict[str, str]:
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    for name in options:
+        if name not in _OPTIONS:
+            raise _wrong(url, f"has an unknown option, {name}; there are {', '.join(_OPTIONS)}", name)
+    return options
+
+
+def _database(url: str, kind: Kind, option: str | None, segments: list[str]) -> int:
+    number = option or "/".join(segments) or "0"
+    if not (number.isascii() and number.isdigit()):
+        raise _wrong(url, f'has "{number}" where the number of a database belongs, as in redis://host:6379/0')
+    if kind == "cluster" and int(number):
+        raise _wrong(url, "asks for a database, but a cluster has only database 0")
+    return int(number)
+
+
+def _split_login(parts: SplitResult) -> tuple[str | None, str | None, str]:
+    login, at, place = parts.netloc.rpartition("@")
+    if not at:
+        return None, None, place
+    user, _, password = login.partition(":")
+    return unquote(user) or None, unquote(password) or None, place
+
+
+def _split_hosts(url: str, place: str, default_port: int) -> tuple[tuple[str, int], ...]:
+    hosts = []
+    for text in place.split(","):
+        one = urlsplit(f"//{text}")
+        try:
+            host, port = one.hostname, one.port
+        except ValueError:
+            raise _wrong(url, f'has "{text}" where a host and a port from 1 to 65535 belong') from None
+        if not host or port == 0:
+            raise _wrong(url, "lacks a host and port, as in redis://127.0.0.1:6379")
+        hosts.append((host, port or default_port))
+    return tuple(hosts)
+
+
+def _wrong(url: str, what: str, word: str = "") -> SettingError:
+    hint = did_you_mean(word, _OPTIONS) if word else ""
+    return SettingError(f"The Redis address {redacted(url)} {what}.{hint}")
