@@ -1,7 +1,7 @@
 """What a client wants -> the one call of the store that it means -> what the client hears.
 
-Heartbeats go into the node's batch and cost no task. All else runs in a task of its own; the session holds back what
-a client says about a room until its join or leave is answered, so that nothing overtakes.
+Heartbeats go into the node's batch and cost no task. All else runs in a task of its own; the session
+holds back what a client says about a room until its join or leave is answered, so that nothing overtakes.
 """
 
 from collections.abc import Callable, Iterable
@@ -50,7 +50,7 @@ class PendingAck:
         if self._rooms_left <= 0:
             self._connection.send(say.HeartbeatAck(now, self._room_id, self._id))
 
-    def refused(self, attachment: Attachment, *, fenced: bool) -> None:
+    def refused(self, attachment: Attachment) -> None:
         """Redis does not know the member: enter it again, or learn that it has departed."""
         if attachment.live:
             self._reconciler.revive(attachment, self)
@@ -60,8 +60,8 @@ class Dispatch:
     """The gateway's handler: B1 to B6, each a method."""
 
     def __init__(
-        self, settings: Settings, store: Store, heartbeats: Heartbeats, feed: RoomFeed, reconciler: Reconciler,
-        roster: Roster[Connection], fanout: Fanout, tasks: TaskGroup, *,
+        self, settings: Settings, store: Store, heartbeats: Heartbeats, feed: RoomFeed,
+        reconciler: Reconciler, roster: Roster[Connection], fanout: Fanout, tasks: TaskGroup, *,
         node: Callable[[], str], ready: Callable[[], tuple[bool, str]],
     ) -> None:  # fmt: skip
         self._settings, self._store, self._heartbeats = settings, store, heartbeats

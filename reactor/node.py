@@ -1,6 +1,9 @@
-"""One server process: builds the steps, hands each its neighbour, runs them in one task group, and stops them in order.
+"""One server process.
 
-Socket -> gateway -> dispatch -> presence -> Redis -> expired event -> listener -> reaper -> diffs -> fan-out -> socket.
+Builds the steps, hands each its neighbour, runs them in one task group, and stops them in order.
+
+Socket -> gateway -> dispatch -> presence -> Redis -> expired event -> listener -> reaper -> diffs ->
+fan-out -> socket.
 """
 
 import signal
@@ -48,7 +51,9 @@ from reactor.settings import Settings
 log = structlog.get_logger()
 
 SUBSCRIBED_AT_START = 3.0
-"""Seconds that the first clients wait for the subscriptions at most; without them the pacemaker and the sweep do."""
+"""Seconds that the first clients wait for the subscriptions at most; without them the pacemaker and the
+sweep do.
+"""
 
 FLUSH_AT_STOP = 5.0
 """Seconds that the last detachings may take when the node stops; the lease sees to the rest."""
@@ -97,7 +102,8 @@ class Node:
         )
         self.heartbeats = Heartbeats(self.store, self.name)
         self.dispatch = Dispatch(
-            settings, self.store, self.heartbeats, self.feed, self.reconciler, self.roster, self.fanout, tasks,
+            settings, self.store, self.heartbeats, self.feed,
+            self.reconciler, self.roster, self.fanout, tasks,
             node=self.name, ready=self.ready,
         )  # fmt: skip
         self.gateway = Gateway(settings, self.dispatch)
@@ -191,7 +197,10 @@ class Node:
             send_to_all(ServiceDegraded(reason="Redis does not answer"), self.gateway.connections)
 
     async def _restore(self) -> None:
-        """Redis is back, whole, empty or older: enter again what it lost, and only then say that all is well."""
+        """Redis is back, whole, empty or older.
+
+        Enter again what it lost, and only then say that all is well.
+        """
         try:
             await self.leases.renew_now()
         except Unavailable:

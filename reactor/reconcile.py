@@ -1,7 +1,8 @@
 """Keeps this node's sockets and Redis of one mind about who is here.
 
-A socket's membership stands in three places: its session, the roster, and Redis. Redis decides that one has ended; the
-socket decides that one goes on. Where Redis lost a living one (its data, or this node's good name), it is entered again.
+A socket's membership stands in three places: its session, the roster, and Redis. Redis decides that one
+has ended; the socket decides that one goes on. Where Redis lost a living one (its data, or this node's
+good name), it is entered again.
 """
 
 from time import time
@@ -26,6 +27,12 @@ from reactor.settings import Settings
 
 log = structlog.get_logger()
 
+RETRY_AFTER = 0.2
+"""Seconds between attempts while Redis does not answer."""
+
+DIFF_COMES_WITHIN = 1.0
+"""Seconds after which the diff of a departure is taken for lost."""
+
 _EXPELS = {LeaveReason.INACTIVITY_TIMEOUT, LeaveReason.KICKED, LeaveReason.LEFT}
 _MESSAGES = {
     LeaveReason.KICKED: "You were removed from the room.",
@@ -45,6 +52,7 @@ class Reconciler:
         self._tasks = tasks
         self._attached: set[Attachment] = set()
         self._waiting: dict[Attachment, list[Beat]] = {}
+        self._ending: dict[Attachment, anyio.Event] = {}
         self._dropping = 0
         self._dropped = anyio.Event()
 
@@ -62,6 +70,8 @@ class Reconciler:
         attachment.live = False
         self._attached.discard(attachment)
         self._waiting.pop(attachment, None)
+        if (ended := self._ending.pop(attachment, None)) is not None:
+            ended.set()
 
     async def enter(
         self, attachment: Attachment, *, username: str = "", data: bytes = b"", again: bool = False
@@ -110,7 +120,10 @@ class Reconciler:
                 self.revive(attachment, None)
 
     def expel(self, room_id: str, user_id: str, reason: str, *, at: int, message: str = "") -> None:
-        """Tell a member's sockets that they are out of the room, and close those that are in no other. at: ms."""
+        """Tell a member's sockets that they are out of the room, and close those that are in no other.
+
+        At: ms.
+        """
         for attachment in self.attachments_of(room_id, user_id):
             self.detach(attachment)
             self._feed.release(room_id)
@@ -129,7 +142,10 @@ class Reconciler:
     # A socket is here, and Redis does not know it.
 
     def revive(self, attachment: Attachment, beat: Beat | None) -> None:
-        """Enter a membership again that Redis should have and does not; the heartbeat that found out waits for it."""
+        """Enter a membership again that Redis should have and does not.
+
+        The heartbeat that found out waits for it.
+        """
         waiting = self._waiting.get(attachment)
         if waiting is None:
             self._waiting[attachment] = [beat] if beat is not None else []
@@ -141,7 +157,7 @@ class Reconciler:
         try:
             reply = await self.enter(attachment, again=True)
         except Unavailable:
-            await anyio.sleep(0.2)
+            await anyio.sleep(RETRY_AFTER)
             beats = self._waiting.pop(attachment, [])
             if attachment.live:
                 self.revive(attachment, None)
@@ -160,9 +176,10 @@ class Reconciler:
     async def _expel_departed(self, attachment: Attachment) -> None:
         """The member departed; its diff tells the socket, and where that got lost, we do."""
         room_id, user_id = attachment.entry
-        with anyio.move_on_after(1.0):
-            while attachment.live:
-                await anyio.sleep(0.05)
+        ended = self._ending[attachment] = anyio.Event()
+        with anyio.move_on_after(DIFF_COMES_WITHIN):
+            await ended.wait()
+        self._ending.pop(attachment, None)
         if attachment.live:
             reasons = await self._departures.recent_reasons(room_id)
             reason = reasons.get(user_id, LeaveReason.INACTIVITY_TIMEOUT)
@@ -204,6 +221,6 @@ class Reconciler:
                     attachment.entry, attachment.connection, grace=terms.grace, away_grace=terms.away_grace
                 )
             except Unavailable:
-                await anyio.sleep(0.2)
+                await anyio.sleep(RETRY_AFTER)
             else:
                 return

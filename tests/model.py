@@ -1,7 +1,9 @@
-"""What presence means, in plain Python that knows no Redis: the model that the real scripts are held against.
+"""What presence means, in plain Python that knows no Redis.
 
-Time is a number that only `pass_time` moves. A member whose deadline has passed is gone from every answer at once; its
-departure is made when somebody first comes across it.
+The model that the real scripts are held against.
+
+Time is a number that only `pass_time` moves. A member whose deadline has passed is gone from every answer
+at once; its departure is made when somebody first comes across it.
 """
 
 from collections import Counter

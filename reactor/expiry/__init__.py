@@ -1,3 +1,4 @@
-"""The expiry path: deadlines -> pacemaker -> Redis -> expired event -> listener -> reaper; the sweep behind
-all of them.
+"""The expiry path: deadlines -> pacemaker -> Redis -> expired event -> listener -> reaper.
+
+The sweep behind all of them.
 """

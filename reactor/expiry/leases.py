@@ -55,7 +55,10 @@ class Leases:
         await self._renew()
 
     async def renew_now(self) -> None:
-        """Find out at once whether this node was judged lost, and take another name if so. Raises Unavailable."""
+        """Find out at once whether this node was judged lost, and take another name if so.
+
+        Raises Unavailable.
+        """
         async with self._renewing:
             await self._renew()
 
@@ -106,8 +109,9 @@ class Leases:
             del self._seen[node]
 
     async def lose(self, node: str) -> None:
-        """Put all members of a node under the grace, and forget it. Raises Unavailable; then it can be done
-        again.
+        """Put all members of a node under the grace, and forget it.
+
+        Raises Unavailable; then it can be done again.
         """
         for shard in range(SHARDS):
             await self._lose_in_shard(shard, node)

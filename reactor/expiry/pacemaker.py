@@ -1,11 +1,10 @@
-"""Touches each key when its time is up, so that Redis says so at once and not when its own sampling comes
-by.
+"""Touches each key when its time is up, so that Redis says so at once.
 
-Redis deletes an expired key when somebody asks for it or when its active cycle happens on it; among many
-long-lived keys that takes minutes (https://redis.io/docs/latest/commands/expire/#how-redis-expires-keys).
+By itself Redis deletes an expired key when somebody asks for it, or when its sampling comes by, which takes
+minutes among many long-lived keys (https://redis.io/docs/latest/commands/expire/#how-redis-expires-keys).
 Only one node of the fleet is the pacemaker; another takes over within two seconds. It looks at noted
-deadlines, which are lower bounds: a member that turns out to be alive gets its true one, so each look
-moves something forward and none spins.
+deadlines, which are lower bounds: a member that turns out to be alive gets its true one, so each look moves
+something forward and none spins.
 """
 
 import asyncio

@@ -1,5 +1,6 @@
-"""The safety net: every 60 s, or at once after a gap, it finds what a lost event, a crash or a failover left
-behind.
+"""The safety net.
+
+Every 60 s, or at once after a gap, it finds what a lost event, a crash or a failover left behind.
 
 It goes through what is due, asks for every member whether its key exists, and looks for nodes that Redis
 remembers and the registry does not. One node of the fleet does the regular round; after a gap each node

@@ -26,8 +26,10 @@ class Terms(Protocol):
 
 
 class Attachment:
-    """A connection in a room. `live` falls once, when it left, was put out or lost its socket: from then on
-    nothing that still waits in a batch may lengthen the member's life on its behalf.
+    """A connection in a room.
+
+    `live` falls once, when it left, was put out or lost its socket: from then on nothing that still waits
+    in a batch may lengthen the member's life on its behalf.
     """
 
     __slots__ = ("away", "connection", "entry", "epoch", "live", "shard", "suffix", "terms")

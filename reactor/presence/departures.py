@@ -26,13 +26,19 @@ class Departures:
         shards = range(SHARDS) if room_id is None else (shard_of(room_id),)
         return [departures_stream(self._namespace, shard) for shard in shards]
 
-    async def read(self, *, room_id: str | None = None, since: int = 0) -> list[Departure]:
-        """Those of one room or of all, oldest first, that were made at `since` (ms, Redis's clock) or later."""
+    async def positions(self, room_id: str | None = None) -> dict[str, str]:
+        """The newest entry of each stream: `read` up to them and `follow` from them on leave nothing out."""
+        return {stream: await self._last_id(stream) for stream in self._streams(room_id)}
+
+    async def read(
+        self, *, room_id: str | None = None, since: int = 0, until: dict[str, str] | None = None
+    ) -> list[Departure]:
+        """Departures of one room or of all, oldest first, from `since` (ms, Redis's clock) up to `until`."""
         found = []
         for stream in self._streams(room_id):
-            start = str(since)
+            start, end = str(since), (until or {}).get(stream, "+")
             while True:
-                page: Any = await self._redis.xrange(stream, min=start, count=PAGE)
+                page: Any = await self._redis.xrange(stream, min=start, max=end, count=PAGE)
                 found += [departure_from_stream(entry_id, fields) for entry_id, fields in page]
                 if len(page) < PAGE:
                     break
@@ -41,14 +47,16 @@ class Departures:
             (one for one in found if room_id is None or one.room_id == room_id), key=lambda one: one.left_at
         )
 
-    async def follow(self, *, room_id: str | None = None) -> AsyncIterator[Departure]:
-        """Those that come from now on, as they come."""
-        positions: dict[Any, Any] = {stream: await self._last_id(stream) for stream in self._streams(room_id)}
+    async def follow(
+        self, positions: dict[str, str], *, room_id: str | None = None
+    ) -> AsyncIterator[Departure]:
+        """Those that come after some positions, as they come."""
+        after: dict[Any, Any] = dict(positions)
         while True:
-            answer: Any = await self._redis.xread(positions, count=PAGE, block=FOLLOW_BLOCK_MS)
+            answer: Any = await self._redis.xread(after, count=PAGE, block=FOLLOW_BLOCK_MS)
             batch = []
             for name, entries in answer or []:
-                positions[name.decode()] = entries[-1][0]
+                after[name.decode()] = entries[-1][0]
                 batch += [departure_from_stream(entry_id, fields) for entry_id, fields in entries]
             for departure in sorted(batch, key=lambda one: one.left_at):
                 if room_id is None or departure.room_id == room_id:

@@ -46,8 +46,9 @@ class Room:
 
 
 class RoomFeed:
-    """The rooms that a node follows. on_diff(diff) is called for each change of a view, in order, after it
-    was applied.
+    """The rooms that a node follows.
+
+    On_diff(diff) is called for each change of a view, in order, after it was applied.
 
     tasks: where listings run. A room is followed from its first `hold` to the last `release`.
     """
@@ -98,8 +99,9 @@ class RoomFeed:
             self._forget(room_id)
 
     async def reached(self, room_id: str, epoch: str, version: int) -> RoomView:
-        """The room's view, once it is at that version or newer. Raises Unavailable when the room is followed
-        no more.
+        """The room's view, once it is at that version or newer.
+
+        Raises Unavailable when the room is followed no more.
         """
         while True:
             room = self._rooms.get(room_id)
@@ -115,8 +117,9 @@ class RoomFeed:
                 self._heal(room_id, room, "diff_lost", (room.view.epoch, room.view.version))
 
     def offer(self, room_id: str, payload: bytes) -> None:
-        """Take a diff that came back with a script's reply, ahead of its publication. One that does not fit
-        waits for that.
+        """Take a diff that came back with a script's reply, ahead of its publication.
+
+        One that does not fit waits for that.
         """
         room = self._rooms.get(room_id)
         if room is not None and payload:
@@ -173,7 +176,7 @@ class RoomFeed:
         room.ready.set()
 
     def _heal(self, room_id: str, room: Room, cause: str, told: tuple[str, int]) -> None:
-        """Have the view replaced by a listing. told: the epoch and version up to which diffs were handed on."""
+        """Replace the view by a listing. told: the epoch and version up to which diffs were handed on."""
         if not room.healing:
             room.healing = True
             self.resyncs += 1
@@ -201,7 +204,9 @@ class RoomFeed:
 
     def _tell_healed(self, diff: RoomDiff) -> None:
         for left in diff.left:
-            self._on_left(diff.room_id, LeftRow(left.user_id, LeaveReason(left.reason), int(time() * 1000), ""))
+            self._on_left(
+                diff.room_id, LeftRow(left.user_id, LeaveReason(left.reason), int(time() * 1000), "")
+            )
         self._on_diff(diff)
 
     def _forget(self, room_id: str) -> None:

@@ -28,7 +28,7 @@ class Beat(Protocol):
     def taken(self, now: int) -> None:
         """Redis has it, at this time of its clock (ms)."""
 
-    def refused(self, attachment: Attachment, *, fenced: bool) -> None:
+    def refused(self, attachment: Attachment) -> None:
         """The member is not alive in Redis, or this node was judged lost."""
 
 
@@ -86,7 +86,7 @@ class Heartbeats:
             if not members:
                 continue
             try:
-                now, fenced, alive = await self._store.refresh(shard, self._node(), members)
+                now, alive = await self._store.refresh(shard, self._node(), members)
             except Unavailable:
                 self._put_back(shard, batch | pending)
                 await anyio.sleep(RETRY_AFTER)
@@ -99,7 +99,7 @@ class Heartbeats:
                     if flag == 49:  # "1"; a refused heartbeat is the rare case
                         beat.taken(now)
                     else:
-                        beat.refused(attachment, fenced=fenced)
+                        beat.refused(attachment)
 
     def _put_back(self, shard: int, batch: dict[str, Waiting]) -> None:
         pending = self._pending[shard]

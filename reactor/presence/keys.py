@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from zlib import crc32
 
 SHARDS = 16
-"""A fixed number: all programs on one namespace have to agree on it. It bounds how far a cluster can spread."""
+"""Fixed: all programs on one namespace have to agree on it. It bounds how far a cluster can spread."""
 
 _RESERVED = re.compile(r"[%:{}*?\[\]\\\s]")
 

@@ -1,5 +1,6 @@
-"""Runs the Lua transitions: loads them by digest, pipelines them, and loads them again where Redis lost
-them.
+"""Runs the Lua transitions.
+
+Loads them by digest, pipelines them, and loads them again where Redis lost them.
 
 Everything that changes Redis passes through one queue for a server, in order. What is asked for while a
 batch is on its way goes out together in the next one, so that a thousand callers cost one round trip and
@@ -106,8 +107,9 @@ class ScriptRunner:
         await pipe.execute()
 
     async def serve(self) -> None:
-        """Send what is asked for, batch after batch, until cancelled; whoever still waits then gets
-        Unavailable.
+        """Send what is asked for, batch after batch, until cancelled.
+
+        Whoever still waits then gets Unavailable.
         """
         try:
             while True:

@@ -31,8 +31,9 @@ class Joined(Struct, frozen=True, gc=False):
 
 
 class NotJoined(Struct, frozen=True, gc=False):
-    """Why a joining was not taken: the room is full, the member departed meanwhile, or this node was judged
-    lost.
+    """Why a joining was not taken.
+
+    The room is full, the member departed meanwhile, or this node was judged lost.
     """
 
     why: Literal["full", "departed", "fenced"]
@@ -137,18 +138,14 @@ class Store:
             case _:
                 return NotJoined("fenced")
 
-    async def refresh(
-        self, shard: int, node: str, members: Sequence[tuple[str, int]]
-    ) -> tuple[int, bool, bytes]:
+    async def refresh(self, shard: int, node: str, members: Sequence[tuple[str, int]]) -> tuple[int, bytes]:
         """Heartbeats of a node's members, given as (suffix, ttl in ms).
 
-        Returns Redis's time, whether the node is fenced, and `1` or `0` for each member: alive or not.
+        Returns Redis's time, and `1` or `0` for each member: alive or not. A fenced node's are all refused.
         """
         flat = [part for member in members for part in member]
-        now, fenced, alive = await self._runner.run(
-            "refresh", shard_prefix(self.namespace, shard), node, *flat
-        )
-        return now, fenced == 1, alive
+        now, alive = await self._runner.run("refresh", shard_prefix(self.namespace, shard), node, *flat)
+        return now, alive
 
     async def update(self, entry: Entry, *, username: str = "", data: bytes = b"") -> Updated | None:
         """Change a member's name or data (JSON); None when it is not there."""
@@ -159,8 +156,9 @@ class Store:
         return Updated(now, epoch.decode(), version, diff)
 
     async def set_away(self, entry: Entry, connection: str, *, away: bool) -> bytes | None:
-        """Note that a connection went to the background or came back. The diff (or b""), None when it is not
-        there.
+        """Note that a connection went to the background or came back.
+
+        The diff (or b""), None when it is not there.
         """
         reply = await self._run_for_room("away", entry.room_id, escape(entry.user_id), connection, int(away))
         return None if reply[0] == b"absent" else reply[2]
@@ -195,7 +193,7 @@ class Store:
         return Position(now, epoch.decode(), version, count)
 
     async def members(self, room_id: str) -> Listing:
-        """Who is in the room. Its position is that of the first page: apply the diffs after it to be exact."""
+        """Who is in the room, at the position of the first page: the diffs after it make it exact."""
         first: Position | None = None
         members: dict[str, Member] = {}
         cursor: int | bytes = 0
@@ -228,8 +226,9 @@ class Store:
         ]
 
     async def due(self, shard: int, *, limit: int, retry: int) -> Due:
-        """Look at the members whose noted deadline has passed. retry: ms until a room with gone ones comes
-        up again.
+        """Look at the members whose noted deadline has passed.
+
+        Retry: ms until a room with gone ones comes up again.
         """
         now, following, moved, gone = await self._runner.run(
             "due", shard_prefix(self.namespace, shard), limit, retry
@@ -249,8 +248,9 @@ class Store:
         return Audit(int(following), [], [text.decode() for text in gone])
 
     async def fence_node(self, shard: int, node: str) -> list[str]:
-        """Refuse a lost node's heartbeats from here on; some of the rooms that `lose_node` has still to go
-        through.
+        """Refuse a lost node's heartbeats from here on.
+
+        Some of the rooms that `lose_node` has still to go through.
         """
         rooms = await self._runner.run("fence_node", shard_prefix(self.namespace, shard), node, 100)
         return [room_from(room) for room in rooms]

@@ -84,8 +84,9 @@ class Subscription:
             await self._connection.disconnect(nowait=True)
 
     async def serve(self, channels: Iterable[str] = ()) -> None:
-        """Listen to these channels and to those asked for by `subscribe`; connect again and again, until
-        cancelled.
+        """Listen to these channels and to those asked for by `subscribe`.
+
+        Connect again and again, until cancelled.
         """
         for channel in channels:
             self._channels.setdefault(channel.encode(), asyncio.Event())

@@ -10,7 +10,9 @@ Kind = Literal["sync", "join", "update", "leave"]
 
 
 class RoomEvent(Struct, frozen=True, kw_only=True):
-    """One thing that happened. `member` is the one concerned, as it was last known; `reason` goes with a leave.
+    """One thing that happened.
+
+    `member` is the one concerned, as it was last known; `reason` goes with a leave.
 
     A `sync` says that the whole list is known (first of all, and anew after a gap); `members` holds it.
     """
@@ -25,17 +27,13 @@ class RoomEvent(Struct, frozen=True, kw_only=True):
 
 def events_of(diff: RoomDiff, before: dict[str, Member]) -> list[RoomEvent]:
     """The events of a diff that is about to be applied to `before`, in the order in which it applies."""
-    events = []
-    for left in diff.left:
-        if (member := before.get(left.user_id)) is not None:
-            events.append(
-                RoomEvent(
-                    kind="leave", room_id=diff.room_id, count=diff.count, member=member, reason=left.reason
-                )
-            )
+    room_id, count = diff.room_id, diff.count
+    events = [
+        RoomEvent(kind="leave", room_id=room_id, count=count, member=member, reason=left.reason)
+        for left in diff.left
+        if (member := before.get(left.user_id)) is not None
+    ]
     changes: tuple[tuple[Kind, list[Member]], ...] = (("join", diff.joined), ("update", diff.updated))
     for kind, members in changes:
-        events += [
-            RoomEvent(kind=kind, room_id=diff.room_id, count=diff.count, member=member) for member in members
-        ]
+        events += [RoomEvent(kind=kind, room_id=room_id, count=count, member=member) for member in members]
     return events

@@ -61,10 +61,12 @@ async def test_a_command_is_never_repeated(redis_server: Server, monkeypatch):
         await client.set("n", 0)
         redis_server.pause()
         try:
-            with pytest.raises(redis.TimeoutError):
-                await client.incr("n")
+            command = asyncio.ensure_future(client.incr("n"))
+            await asyncio.wait([command], timeout=0.5)
         finally:
             redis_server.resume()
+        with pytest.raises(redis.TimeoutError):
+            await command
         assert await client.get("n") == b"1"
 
 

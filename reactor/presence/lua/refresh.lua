@@ -2,11 +2,11 @@
 -- deadline is a lower bound and stays one. PEXPIRE comes first, since HSET would make a lapsed key anew, without end.
 -- The heartbeats of a node that was judged lost come too late and are refused as a whole.
 -- ARGV: node; then for each member: suffix (ROOM:user:USER, escaped), ttl (ms)
--- Returns: {now, fenced (1 or 0), a text with '1' for each member that is alive, '0' for each that is not}
+-- Returns: {now, a text with '1' for each member that is alive, '0' for each that is not}
 -- Publishes: nothing
 local node = ARGV[1]
 if redis.call('EXISTS', fenced_key(node)) == 1 then
-  return { NOW, 1, string.rep('0', (#ARGV - 1) / 2) }
+  return { NOW, string.rep('0', (#ARGV - 1) / 2) }
 end
 local alive = {}
 for i = 2, #ARGV, 2 do
@@ -18,4 +18,4 @@ for i = 2, #ARGV, 2 do
     alive[#alive + 1] = '0'
   end
 end
-return { NOW, 0, table.concat(alive) }
+return { NOW, table.concat(alive) }

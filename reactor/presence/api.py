@@ -1,0 +1,134 @@
+"""Presence for a back end that has only Redis: who is in which room, without any gateway.
+
+    async with Presence.open("redis://localhost:6379") as presence:
+        for member in await presence.members("lobby"):
+            print(member.username)
+
+Answers are exact by Redis's own clock: a member whose time is up is never listed or counted.
+"""
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Self
+
+import anyio
+from anyio.abc import TaskGroup
+from msgspec import Struct
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from reactor.errors import Unavailable
+from reactor.presence.connect import open_data, open_pubsub_client
+from reactor.presence.departures import Departures
+from reactor.presence.keys import SHARDS, Entry
+from reactor.presence.rows import Departure
+from reactor.presence.scripts import ScriptRunner, load_scripts
+from reactor.presence.store import Store
+from reactor.presence.target import parse_url
+from reactor.presence.watch import Watches
+from reactor.protocol.events import RoomEvent
+from reactor.protocol.messages import Member
+from reactor.settings import Settings
+
+
+class RoomInfo(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A room with somebody in it."""
+
+    room_id: str
+    count: int
+
+
+class Presence:
+    """Asks and acts on presence in one namespace; made by `Presence.open`.
+
+    Every call raises Unavailable when Redis does not answer; it can be made again.
+    """
+
+    def __init__(self, settings: Settings, data: Redis, pubsub: Redis, tasks: TaskGroup) -> None:
+        self._runner = ScriptRunner(data, load_scripts(departures_kept=settings.departures_kept))
+        self._store = Store(self._runner, settings.namespace)
+        self._departures = Departures(data, settings.namespace)
+        self._watches = Watches(pubsub, self._store, self._departures, tasks)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, where: str | Settings) -> AsyncIterator[Self]:
+        """Connect to the Redis at a URL (namespace `reactor`), or to that of the settings.
+
+        Raises RedisUnreachable, RedisMisconfigured, RedisTooOld or SettingError, each with its mend.
+        """
+        settings = Settings(redis_url=where) if isinstance(where, str) else where
+        target = parse_url(settings.redis_url or "")
+        async with AsyncExitStack() as stack:
+            data = await stack.enter_async_context(await open_data(target))
+            pubsub = await stack.enter_async_context(await open_pubsub_client(target))
+            tasks = await stack.enter_async_context(anyio.create_task_group())
+            presence = cls(settings, data, pubsub, tasks)
+            tasks.start_soon(presence._runner.serve)
+            try:
+                yield presence
+            finally:
+                tasks.cancel_scope.cancel()
+
+    async def rooms(self) -> list[RoomInfo]:
+        """The rooms with somebody in them, the largest first."""
+        found: list[RoomInfo] = []
+        for shard in range(SHARDS):
+            counts = await self._store.rooms(shard)
+            found += [RoomInfo(room_id=room_id, count=count) for room_id, count in counts.items()]
+        return sorted(found, key=lambda room: (-room.count, room.room_id))
+
+    async def members(self, room_id: str) -> list[Member]:
+        """Who is in the room, in the order in which they came."""
+        listing = await self._store.members(room_id)
+        return sorted(listing.members, key=lambda member: (member.joined_at, member.user_id))
+
+    async def count(self, room_id: str) -> int:
+        """How many are in the room."""
+        return (await self._store.count(room_id)).count
+
+    async def is_present(self, room_id: str, user_id: str) -> bool:
+        """Whether the user is in the room."""
+        return await self._store.is_present(Entry(room_id, user_id))
+
+    async def kick(self, room_id: str, user_id: str, message: str | None = None) -> bool:
+        """Put a user out of a room, with all connections, and tell why; whether the user was there."""
+        return await self._store.kick(Entry(room_id, user_id), message or "")
+
+    async def totals(self) -> Counter[str]:
+        """How many left for each reason, in all rooms, since the namespace began."""
+        try:
+            return await self._departures.totals()
+        except RedisError as error:
+            raise Unavailable(f"Redis did not answer: {error}") from error
+
+    async def departures(
+        self, room_id: str | None = None, *, since: int | None = None, follow: bool = False
+    ) -> AsyncIterator[Departure]:
+        """Who left and why, oldest first.
+
+        Of one room or of all, since a time (ms since 1970), and on as they come.
+        """
+        try:
+            positions = await self._departures.positions(room_id) if follow else {}
+            for departure in await self._departures.read(room_id=room_id, since=since or 0, until=positions):
+                yield departure
+            if follow:
+                async for departure in self._departures.follow(positions, room_id=room_id):
+                    yield departure
+        except RedisError as error:
+            raise Unavailable(f"Redis did not answer: {error}") from error
+
+    def watch(self, room_id: str) -> AsyncIterator[RoomEvent]:
+        """What happens in a room.
+
+        First the whole list as a `sync`, then each join, update and leave as it comes.
+
+        Nothing is told twice or left out: after a lost link the list is compared, and the difference
+        told.
+        """
+        return self._watches.watch(room_id)
+
+
+__all__ = ["Departure", "Member", "Presence", "RoomEvent", "RoomInfo"]
