@@ -133,7 +133,7 @@ def _client(target: Target, timeout: float | None) -> Redis:
         # Hashes parse faster from RESP2 than from RESP3.
         protocol=2,
         decode_responses=False,
-
+        retry=Retry(NoBackoff(), 0),
         socket_timeout=timeout,
         socket_connect_timeout=CONNECT_TIMEOUT,
         health_check_interval=0,
