@@ -194,11 +194,12 @@ def diff_between(
         elif before.joined_at != member.joined_at:
             left.append(Departed(member.user_id, reason))
             joined.append(member)
-        elif _face(before) != _face(member):
+        elif face(before) != face(member):
             updated.append(member)
     left += [Departed(user_id, reason) for user_id in old if user_id not in seen]
     return joined, updated, left
 
 
-def _face(member: Member) -> tuple[object, ...]:
+def face(member: Member) -> tuple[object, ...]:
+    """What others see change; a heartbeat changes nothing of it."""
     return (member.username, member.away, member.connections, member.data)

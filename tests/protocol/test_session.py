@@ -356,4 +356,4 @@ def test_the_end_hands_over_what_is_to_be_detached(state: State):
     assert session.expelled("lobby") is False
     assert session.receive(join()) is None
     assert session.receive(ask.Heartbeat()) == Refresh((), None, None)
-    assert (session.rooms, session._waiting) == ({}, {})
+    assert (session.rooms, session._waiting, session._held) == ({}, {}, 0)

@@ -1,0 +1,52 @@
+"""Events of a diff: each true, each once, whatever was known already."""
+
+from reactor.protocol.events import RoomEvent, events_of
+from reactor.protocol.messages import Departed, Member, RoomDiff
+
+ANN = Member("ann", "Ann", 1, 1)
+ANN_LATER = Member("ann", "Ann", 1, 9)
+ANN_AWAY = Member("ann", "Ann", 1, 5, away=True)
+ANN_AGAIN = Member("ann", "Ann", 7, 7)
+BOB = Member("bob", "Bob", 2, 2)
+
+
+def told(
+    before: list[Member], *, joined=(), updated=(), left=()
+) -> list[tuple[str, Member | None, str | None]]:
+    diff = RoomDiff("lobby", "e", 1, 2, 5, [*joined], [*updated], [*left])
+    events = events_of(diff, {member.user_id: member for member in before})
+    assert all(event.room_id == "lobby" and event.count == 5 for event in events)
+    return [(event.kind, event.member, event.reason) for event in events]
+
+
+def test_each_change_is_an_event_in_the_order_of_application():
+    assert told([ANN], joined=[BOB], updated=[ANN_AWAY]) == [("join", BOB, None), ("update", ANN_AWAY, None)]
+    assert told([ANN], joined=[BOB], left=[Departed("ann", "kicked")]) == [
+        ("leave", ANN, "kicked"),
+        ("join", BOB, None),
+    ]
+
+
+def test_what_is_known_already_is_no_event():
+    assert told([ANN], joined=[ANN]) == []
+    assert told([ANN], joined=[ANN_LATER]) == []
+    assert told([ANN_AWAY], updated=[ANN_AWAY]) == []
+    assert told([], left=[Departed("ann", "left")]) == []
+
+
+def test_a_join_of_one_known_and_an_update_of_one_unknown_are_told_as_what_they_are():
+    assert told([ANN], joined=[ANN_AWAY]) == [("update", ANN_AWAY, None)]
+    assert told([], updated=[BOB]) == [("join", BOB, None)]
+
+
+def test_who_left_and_came_again_does_both():
+    left = [Departed("ann", "inactivity_timeout")]
+    assert told([ANN], joined=[ANN_AGAIN], left=left) == [
+        ("leave", ANN, "inactivity_timeout"),
+        ("join", ANN_AGAIN, None),
+    ]
+    assert told([], joined=[ANN_AGAIN], left=left) == [("join", ANN_AGAIN, None)]
+
+
+def test_an_event_is_a_value():
+    assert RoomEvent(kind="sync", room_id="r", count=0) == RoomEvent(kind="sync", room_id="r", count=0)
