@@ -7,8 +7,8 @@ fan-out -> socket.
 """
 
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import anyio
 import structlog
@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 from redis.asyncio import Redis
 
 from reactor.dispatch import Dispatch
-from reactor.errors import Unavailable
+from reactor.errors import ReactorError, Unavailable
 from reactor.expiry.leases import Leases
 from reactor.expiry.listener import Listener
 from reactor.expiry.pacemaker import Pacemaker
@@ -209,6 +209,21 @@ class Node:
         send_to_all(ServiceRestored(reason="Redis answers again"), self.gateway.connections)
 
 
+@contextmanager
+def _one_error() -> Iterator[None]:
+    """Take what a person can mend out of the groups that task groups wrap it in."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        mistakes = group.subgroup(ReactorError)
+        error: BaseException | None = mistakes
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if error is None:
+            raise
+        raise error from None
+
+
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Node]:
     """A node that serves as long as the block runs, and stops in order behind it.
@@ -222,6 +237,7 @@ async def running(settings: Settings) -> AsyncIterator[Node]:
         target = parse_url(url)
         data = await stack.enter_async_context(await open_data(target))
         pubsub = await stack.enter_async_context(await open_pubsub_client(target))
+        stack.enter_context(_one_error())
         async with anyio.create_task_group() as tasks:
             node = Node(settings, target, data, pubsub, tasks)
             if settings.listener:
