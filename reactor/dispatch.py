@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from time import time
 from typing import Any
 
-from anyio.abc import TaskGroup
+import structlog
 from msgspec import UNSET
 
 from reactor.errors import Unavailable
@@ -25,6 +25,9 @@ from reactor.protocol import messages as say
 from reactor.protocol.requests import Request
 from reactor.reconcile import Reconciler
 from reactor.settings import Settings
+from reactor.tasks import Spawner
+
+log = structlog.get_logger()
 
 _AWAY = "Redis does not answer: try again in a moment, this connection stays open"
 _REFUSED = {
@@ -61,7 +64,7 @@ class Dispatch:
 
     def __init__(
         self, settings: Settings, store: Store, heartbeats: Heartbeats, feed: RoomFeed,
-        reconciler: Reconciler, roster: Roster[Connection], fanout: Fanout, tasks: TaskGroup, *,
+        reconciler: Reconciler, roster: Roster[Connection], fanout: Fanout, tasks: Spawner, *,
         node: Callable[[], str], ready: Callable[[], tuple[bool, str]],
     ) -> None:  # fmt: skip
         self._settings, self._store, self._heartbeats = settings, store, heartbeats
@@ -125,8 +128,11 @@ class Dispatch:
         try:
             await self._doing[type(intent)](connection, intent)
         except Unavailable:
-            room_id = getattr(intent, "room_id", None)
-            connection.send(say.ErrorMessage("unavailable", _AWAY, intent.id, room_id))
+            connection.send(say.ErrorMessage("unavailable", _AWAY, intent.id, _room_of(intent)))
+        except Exception:
+            log.exception("a request failed", socket_id=connection.socket_id, intent=type(intent).__name__)
+            sentence = "the server failed on this request; others are served"
+            connection.send(say.ErrorMessage("internal", sentence, intent.id, _room_of(intent)))
 
     async def _join(self, connection: Connection, intent: want.Join) -> None:
         session, room_id = connection.session, intent.room_id
@@ -276,6 +282,12 @@ class Dispatch:
                     self.intent(connection, intent)
             except say.ProtocolError as error:
                 connection.send(error.reply())
+
+
+def _room_of(intent: Any) -> str | None:
+    membership = getattr(intent, "membership", None)
+    room_id: str | None = membership.room_id if membership else getattr(intent, "room_id", None)
+    return room_id
 
 
 def _members_message(

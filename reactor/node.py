@@ -47,6 +47,7 @@ from reactor.presence.subscription import Subscription
 from reactor.protocol.messages import MembersReply, ServiceDegraded, ServiceRestored
 from reactor.reconcile import Reconciler
 from reactor.settings import Settings
+from reactor.tasks import GuardedTasks
 
 log = structlog.get_logger()
 
@@ -66,7 +67,8 @@ class Node:
         self, settings: Settings, target: Target, data: Redis, pubsub: Redis, tasks: TaskGroup
     ) -> None:
         self.settings = settings
-        self._tasks = tasks
+        self._group = tasks
+        self._tasks = guarded = GuardedTasks(tasks)
         self.runner = ScriptRunner(
             data, load_scripts(departures_kept=settings.departures_kept), on_health=self._on_health
         )
@@ -95,15 +97,15 @@ class Node:
         self.roster: Roster[Connection] = Roster()
         self.fanout = Fanout(settings, self.roster, self._snapshot)
         self.feed = RoomFeed(
-            self.store, self.bus, self.departures, tasks, on_diff=self.fanout.diff, on_left=self._on_left
+            self.store, self.bus, self.departures, guarded, on_diff=self.fanout.diff, on_left=self._on_left
         )
         self.reconciler = Reconciler(
-            settings, self.store, self.departures, self.leases, self.feed, self.roster, self.fanout, tasks
+            settings, self.store, self.departures, self.leases, self.feed, self.roster, self.fanout, guarded
         )
         self.heartbeats = Heartbeats(self.store, self.name)
         self.dispatch = Dispatch(
             settings, self.store, self.heartbeats, self.feed,
-            self.reconciler, self.roster, self.fanout, tasks,
+            self.reconciler, self.roster, self.fanout, guarded,
             node=self.name, ready=self.ready,
         )  # fmt: skip
         self.gateway = Gateway(settings, self.dispatch)
@@ -132,17 +134,17 @@ class Node:
     async def start(self) -> None:
         """Start every step, in order; return once the node is open to clients."""
         tasks, settings = self._tasks, self.settings
-        tasks.start_soon(self.runner.serve)
+        self._group.start_soon(self.runner.serve)
         await self.leases.register()
-        tasks.start_soon(self.bus.serve, [channel.decode() for channel in self._wake_channels])
-        tasks.start_soon(self.heartbeats.serve)
-        tasks.start_soon(self.reaper.serve)
-        tasks.start_soon(self.leases.serve)
-        tasks.start_soon(self.sweep.serve)
+        wake_channels = [channel.decode() for channel in self._wake_channels]
+        tasks.keep_running(lambda: self.bus.serve(wake_channels))
+        loops = [self.heartbeats.serve, self.reaper.serve, self.leases.serve, self.sweep.serve]
         if settings.listener:
-            tasks.start_soon(self.listener.serve)
+            loops.append(self.listener.serve)
         if settings.pacemaker:
-            tasks.start_soon(self.pacemaker.serve)
+            loops.append(self.pacemaker.serve)
+        for loop in loops:
+            tasks.keep_running(loop)
         with anyio.move_on_after(SUBSCRIBED_AT_START):
             await self.bus.subscribed()
             if settings.listener:
@@ -159,7 +161,7 @@ class Node:
             except Unavailable:
                 log.warning("not_resigned", node=self.leases.name)
         self.fanout.stop()
-        self._tasks.cancel_scope.cancel()
+        self._group.cancel_scope.cancel()
 
     # What the steps tell each other through the node.
 

@@ -9,7 +9,6 @@ from time import time
 
 import anyio
 import structlog
-from anyio.abc import TaskGroup
 
 from reactor.errors import Unavailable
 from reactor.expiry.leases import Leases
@@ -24,6 +23,7 @@ from reactor.presence.rows import LeftRow
 from reactor.presence.store import Joined, NotJoined, Store
 from reactor.protocol.closing import LeaveReason
 from reactor.settings import Settings
+from reactor.tasks import Spawner
 
 log = structlog.get_logger()
 
@@ -45,7 +45,7 @@ class Reconciler:
 
     def __init__(
         self, settings: Settings, store: Store, departures: Departures, leases: Leases, feed: RoomFeed,
-        roster: Roster[Connection], fanout: Fanout, tasks: TaskGroup,
+        roster: Roster[Connection], fanout: Fanout, tasks: Spawner,
     ) -> None:  # fmt: skip
         self._settings, self._store, self._departures = settings, store, departures
         self._leases, self._feed, self._roster, self._fanout = leases, feed, roster, fanout

@@ -25,15 +25,16 @@ BLOCKED = ("asyncio", "anyio", "redis", "websockets", "uvloop", "socket", "selec
 ARROWS = {
     "protocol": set[str](),
     "errors": set[str](),
+    "tasks": set[str](),
     "settings": {"errors"},
-    "presence": {"protocol", "settings", "errors"},
+    "presence": {"protocol", "settings", "errors", "tasks"},
     "expiry": {"presence", "protocol", "settings", "errors"},
     "gateway": {"protocol", "settings", "errors"},
     "client": {"protocol", "settings", "errors"},
     "web": set[str](),
 }
 # Those who know all; nobody else knows them.
-TOP = {"node", "dispatch", "cli", "__main__"}
+TOP = {"node", "dispatch", "reconcile", "cli", "__main__"}
 
 BARE = """
 import sys

@@ -6,13 +6,16 @@ comes twice finds nothing the second time.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import anyio
+import structlog
 
 from reactor.errors import Unavailable
 from reactor.presence.keys import SHARDS
-from reactor.presence.store import Claimed, Store
+from reactor.presence.store import Store
+
+log = structlog.get_logger()
 
 MAX_CLAIMS = 500
 RETRY_AFTER = 0.2
@@ -21,11 +24,8 @@ RETRY_AFTER = 0.2
 class Reaper:
     """Claims what it is given. `serve` has to run."""
 
-    def __init__(
-        self, store: Store, *, on_departed: Callable[[list[Claimed], str], None] | None = None
-    ) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._on_departed = on_departed
         self._queued: list[dict[str, str]] = [{} for _ in range(SHARDS)]
         self._wakeup = asyncio.Event()
         self.found_by: Counter[str] = Counter()
@@ -64,8 +64,13 @@ class Reaper:
 
     async def claim(self, shard: int, suffixes: list[str], paths: dict[str, str]) -> None:
         """Claim at once. Raises Unavailable."""
-        departed = await self._store.claim(shard, suffixes)
-        for claimed in departed:
-            self.found_by[paths.get(claimed.suffix, "sweep")] += 1
-        if departed and self._on_departed is not None:
-            self._on_departed(departed, paths.get(departed[0].suffix, "sweep"))
+        for claimed in await self._store.claim(shard, suffixes):
+            path = paths.get(claimed.suffix, "sweep")
+            self.found_by[path] += 1
+            log.debug(
+                "departed",
+                member=claimed.suffix,
+                reason=claimed.reason,
+                found_by=path,
+                late_ms=round(claimed.lateness),
+            )

@@ -11,7 +11,6 @@ from time import time
 
 import anyio
 import structlog
-from anyio.abc import TaskGroup
 from redis.exceptions import RedisError
 
 from reactor.errors import Unavailable
@@ -23,6 +22,7 @@ from reactor.presence.subscription import Subscription
 from reactor.protocol.closing import LeaveReason
 from reactor.protocol.messages import Departed, Member, RoomDiff
 from reactor.protocol.room import RoomView, Verdict, diff_between
+from reactor.tasks import Spawner
 
 log = structlog.get_logger()
 
@@ -54,7 +54,7 @@ class RoomFeed:
     """
 
     def __init__(
-        self, store: Store, subscription: Subscription, departures: Departures, tasks: TaskGroup, *,
+        self, store: Store, subscription: Subscription, departures: Departures, tasks: Spawner, *,
         on_diff: Callable[[RoomDiff], None], on_left: Callable[[str, LeftRow], None],
     ) -> None:  # fmt: skip
         self._store, self._subscription, self._departures = store, subscription, departures

@@ -16,12 +16,27 @@ from importlib.resources import files
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
 from reactor.errors import Unavailable
 
 MAX_BATCH = 512
 """Commands in one round trip at most. It bounds what one slow reader of replies can hold."""
+
+GROWING = {"join", "update"}
+"""The transitions that make Redis grow."""
+
+_OUTAGES = (BusyLoadingError, ReadOnlyError, MasterDownError, ClusterDownError)
+_OUTAGE_WORDS = ("NOREPLICAS", "MISCONF", "BUSY", "UNKILLABLE")
+"""Replies by which a server that answers says that it takes no writes from anyone."""
 
 _HEADER_LINE = re.compile(r"^-- (KEYS|ARGV|Returns|Publishes): ?(.*)$")
 
@@ -45,13 +60,22 @@ def load_scripts(*, departures_kept: int, publish: str = "PUBLISH") -> dict[str,
     folder = files("reactor.presence") / "lua"
     constants = f"local PUBLISH, KEPT = '{publish}', {departures_kept}\n"
     prelude = constants + (folder / "prelude.lua").read_text()
-    scripts = {}
+    scripts: dict[str, Script] = {}
     for path in folder.iterdir():
         name = path.name.removesuffix(".lua")
         if path.name.endswith(".lua") and name != "prelude":
-            source = prelude + path.read_text()
+            # Beyond maxmemory only what makes Redis grow is refused: an end of a membership never is
+            # (https://redis.io/docs/latest/develop/programmability/lua-api/#script-flags).
+            flags = "" if name in GROWING else " flags=allow-oom"
+            source = f"#!lua{flags}\n" + prelude + path.read_text()
             scripts[name] = Script(name, source, sha1(source.encode(), usedforsecurity=False).hexdigest())
     return scripts
+
+
+def _is_outage(reply: Any) -> bool:
+    if isinstance(reply, ResponseError):
+        return isinstance(reply, _OUTAGES) or str(reply).startswith(_OUTAGE_WORDS)
+    return isinstance(reply, Exception)
 
 
 def read_header(text: str) -> Mapping[str, str]:
@@ -141,8 +165,7 @@ class ScriptRunner:
                     replies[i] = reply
         except (RedisError, OSError) as error:
             replies = [error] * len(batch)
-        failed = next((reply for reply in replies if isinstance(reply, Exception)), None)
-        self._note_health(failed)
+        self._note_health(next(filter(_is_outage, replies), None))
         for (script, _, _, future), reply in zip(batch, replies, strict=True):
             if future.done():
                 continue

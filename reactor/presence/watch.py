@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import AsyncIterator
 
 import anyio
-from anyio.abc import TaskGroup
 from redis.asyncio import Redis
 
 from reactor.presence.departures import Departures
@@ -17,6 +16,7 @@ from reactor.presence.subscription import Subscription
 from reactor.protocol.events import RoomEvent, events_of
 from reactor.protocol.messages import Member, RoomDiff
 from reactor.protocol.room import diff_between
+from reactor.tasks import Spawner
 
 MAX_BEHIND = 10_000
 """Diffs that a watcher may be behind. One that is further gets the whole list anew, as a `sync`."""
@@ -82,7 +82,7 @@ class Watcher:
 class Watches:
     """The rooms that this process watches."""
 
-    def __init__(self, redis: Redis, store: Store, departures: Departures, tasks: TaskGroup) -> None:
+    def __init__(self, redis: Redis, store: Store, departures: Departures, tasks: Spawner) -> None:
         self._watchers: dict[str, set[Watcher]] = {}
         self._tasks = tasks
         self._serving = False
