@@ -33,8 +33,12 @@ YEAR = 365 * 86400.0
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How one kind of value is read; `parse` raises ValueError for any other value."""
+    """How one kind of value is read; `parse` raises ValueError for any other value.
 
+    `word` stands for such a value in the help, `takes` in the line for a wrong one.
+    """
+
+    word: str
     takes: str
     parse: Callable[[Any], Any]
     show: Callable[[Any], str] = str
@@ -76,7 +80,9 @@ def duration(low: float = 0.0, high: float = YEAR, *, off: bool = False) -> Kind
 
     zero = ", or 0 for off" if off else ""
     bounds = f"from {show_duration(low)} to {show_duration(high)}{zero}"
-    return Kind(f"seconds or a duration such as 90, 15s, 10m or 6h, {bounds}", parse, show_duration)
+    return Kind(
+        "DURATION", f"seconds or a duration such as 90, 15s, 10m or 6h, {bounds}", parse, show_duration
+    )
 
 
 def whole(low: int, high: int, meaning: str = "", *, takes: str = "") -> Kind:
@@ -88,7 +94,7 @@ def whole(low: int, high: int, meaning: str = "", *, takes: str = "") -> Kind:
             raise ValueError
         return int(_within(value, low, high))
 
-    return Kind(takes or f"a whole number from {low} to {high}{meaning}", parse)
+    return Kind("NUMBER", takes or f"a whole number from {low} to {high}{meaning}", parse)
 
 
 def size(low: int, high: int) -> Kind:
@@ -106,10 +112,10 @@ def size(low: int, high: int) -> Kind:
         return int(_within(value, low, high))
 
     takes = f"bytes or a size such as 4096, 64KiB or 1MiB, from {show_size(low)} to {show_size(high)}"
-    return Kind(takes, parse, show_size)
+    return Kind("SIZE", takes, parse, show_size)
 
 
-def text(takes: str, pattern: str, *, shown_as: Callable[[Any], str] = str) -> Kind:
+def text(takes: str, pattern: str) -> Kind:
     """Text that matches `pattern` as a whole."""
     compiled = re.compile(pattern, re.DOTALL)
 
@@ -118,7 +124,7 @@ def text(takes: str, pattern: str, *, shown_as: Callable[[Any], str] = str) -> K
             raise ValueError
         return raw
 
-    return Kind(takes, parse, shown_as)
+    return Kind("TEXT", takes, parse)
 
 
 def choice(*names: str) -> Kind:
@@ -129,7 +135,7 @@ def choice(*names: str) -> Kind:
             raise ValueError
         return raw.strip().lower()
 
-    return Kind(f"one of {', '.join(names)}", parse, choices=names)
+    return Kind("|".join(names), f"one of {', '.join(names)}", parse, choices=names)
 
 
 def _parse_switch(raw: Any) -> bool:
@@ -163,15 +169,16 @@ def _parse_path(raw: Any) -> Path:
     return Path(raw).expanduser()
 
 
-SWITCH = Kind("on or off", _parse_switch, lambda value: "on" if value else "off", ("on", "off"))
+SWITCH = Kind("on|off", "on or off", _parse_switch, lambda value: "on" if value else "off", ("on", "off"))
 REDIS_URL = Kind(
+    "URL",
     "an address such as redis://:password@host:6379/0, rediss://host:6380 (TLS) or unix:///run/redis.sock",
     _parse_redis_url,
 )
 ORIGINS = Kind(
-    "web origins such as https://example.org, separated by commas, or *", _parse_origins, ", ".join
+    "ORIGINS", "web origins such as https://example.org, separated by commas, or *", _parse_origins, ", ".join
 )
-PATH = Kind("the path of a file", _parse_path)
+PATH = Kind("FILE", "the path of a file", _parse_path)
 
 
 def show_duration(seconds: float) -> str:

@@ -1,0 +1,206 @@
+"""The commands: parse, call, print. What they do is done elsewhere.
+
+Modules are imported where they are used, so that `--help` and `--version` answer at once.
+"""
+
+import sys
+import time
+from typing import Annotated, Any
+
+from cyclopts import App, Group, Parameter
+
+from reactor import __version__
+from reactor.cli.flags import ABOUT_SETTINGS, with_settings
+from reactor.errors import ReactorError
+from reactor.settings import Settings, kinds
+from reactor.settings.load import advice, load
+
+app = App(
+    name="reactor",
+    version=__version__,
+    help="Who is in which room, now: presence over Redis and WebSockets.",
+    help_epilogue="`reactor serve` is all that it takes to begin; `reactor serve --help` lists the settings.",
+    default_parameter=Parameter(negative=()),
+    group_arguments=Group.create_ordered("Arguments"),
+    group_parameters=Group.create_ordered("Options"),
+)
+
+Switch = Annotated[bool, Parameter(show_default=False)]
+Json = Annotated[bool, Parameter(show_default=False, help="Write JSON lines, as into a pipe.")]
+_ask = with_settings(
+    ("redis_url", "namespace", "config", "log_level"), "Which Redis", "that of a reactor serve here"
+)
+
+
+@app.command(sort_key=1, help_epilogue=ABOUT_SETTINGS)
+@with_settings()
+async def serve(**flags: str | None) -> None:
+    """Serve rooms over WebSockets, with a live page to try it.
+
+    Without --redis-url it starts a Redis-compatible server of its own, whose data is gone at the end.
+    Ctrl-C or SIGTERM ends it in good order.
+    """
+    import structlog
+
+    from reactor import node
+    from reactor.cli.banner import greet
+    from reactor.log import set_up_logs
+
+    settings = load(flags)
+    set_up_logs(settings)
+    for line in advice(settings):
+        structlog.get_logger().warning("setting", advice=line)
+    await node.run(settings, on_ready=lambda running: greet(settings, running.gateway.port))
+
+
+@app.command(sort_key=2, help_epilogue="")
+@_ask
+async def rooms(*, json: Json = False, **flags: str | None) -> None:
+    """List the rooms that have somebody in them."""
+    from reactor.cli import show
+    from reactor.presence.api import Presence
+
+    async with Presence.open(_reach(flags)) as presence:
+        found = await presence.rooms()
+    if show.as_json(json):
+        for room in found:
+            show.json_line(room)
+        return
+    if found:
+        show.table(["ROOM", "MEMBERS"], [(room.room_id, room.count) for room in found], numbers=["MEMBERS"])
+    show.line(f"{len(found)} rooms, {sum(room.count for room in found)} members")
+
+
+@app.command(sort_key=3, help_epilogue="")
+@_ask
+async def members(room: str, /, *, json: Json = False, **flags: str | None) -> None:
+    """List who is in a room, in the order in which they came.
+
+    Parameters
+    ----------
+    room
+        The room's id.
+    """
+    from reactor.cli import show
+    from reactor.presence.api import Presence
+
+    async with Presence.open(_reach(flags)) as presence:
+        found = await presence.members(room)
+    if show.as_json(json):
+        for member in found:
+            show.json_line(member)
+        return
+    if found:
+        show.table(
+            ["USER", "NAME", "JOINED", "LAST ACTIVE", "AWAY", "SOCKETS", "DATA"],
+            [
+                (
+                    member.user_id,
+                    member.username,
+                    show.moment(member.joined_at),
+                    show.moment(member.last_active_at),
+                    "away" if member.away else "",
+                    member.connections,
+                    show.compact(member.data),
+                )
+                for member in found
+            ],
+            numbers=["SOCKETS"],
+        )
+    show.line(f"{len(found)} members")
+
+
+@app.command(sort_key=4, help_epilogue="")
+@_ask
+async def kick(
+    room: str,
+    user: str,
+    /,
+    *,
+    message: Annotated[str | None, Parameter(metavar="TEXT")] = None,
+    json: Json = False,
+    **flags: str | None,
+) -> None:
+    """Put a user out of a room, on all of the user's connections.
+
+    Parameters
+    ----------
+    room
+        The room's id.
+    user
+        The user's id.
+    message
+        What the user is told.
+    """
+    from reactor.cli import show
+    from reactor.presence.api import Presence
+
+    async with Presence.open(_reach(flags)) as presence:
+        kicked = await presence.kick(room, user, message)
+    if not kicked:
+        raise ReactorError(
+            f"{show.plain(user)} is not in {show.plain(room)}; `reactor members` shows who is."
+        )
+    if show.as_json(json):
+        show.json_line({"roomId": room, "userId": user, "kicked": True})
+    else:
+        show.line(f"{show.plain(user)} was put out of {show.plain(room)}.")
+
+
+@app.command(sort_key=5, help_epilogue="")
+@_ask
+async def departures(
+    *,
+    room: Annotated[str | None, Parameter(metavar="ROOM")] = None,
+    since: Annotated[str | None, Parameter(metavar="DURATION")] = None,
+    follow: Switch = False,
+    totals: Switch = False,
+    json: Json = False,
+    **flags: str | None,
+) -> None:
+    """List who left, when and why, and how many for each reason.
+
+    Parameters
+    ----------
+    room
+        Only this room.
+    since
+        Only the last while, such as 15m or 1h.
+    follow
+        Go on, and show each departure as it comes.
+    totals
+        Only how many for each reason; without --room and --since, of all time.
+    """
+    from reactor.cli.departed import list_departures, list_totals
+    from reactor.presence.api import Presence
+
+    start = None
+    if since is not None:
+        start = round((time.time() - kinds.duration(0.001).read("--since", since)) * 1000)
+    async with Presence.open(_reach(flags)) as presence:
+        if totals:
+            await list_totals(presence, room, start, json=json)
+        else:
+            await list_departures(presence, room, start, follow=follow, json=json)
+
+
+def _reach(flags: dict[str, Any]) -> Settings:
+    """Settings with the Redis to ask: the one given, else that of a `reactor serve` of this user."""
+    from reactor.log import set_up_logs
+    from reactor.presence.embedded import running_urls
+
+    settings = load(flags)
+    if settings.redis_url is None:
+        urls = running_urls()
+        if not urls:
+            raise ReactorError(
+                "No Redis is named, and this user runs no `reactor serve` with a server of its own here. "
+                "Name one with --redis-url or REACTOR_REDIS_URL."
+            )
+        if len(urls) > 1:
+            sys.stderr.write(
+                f"note: {len(urls)} servers run here; asking the youngest, --redis-url {urls[0]}\n"
+            )
+        settings = load({**flags, "redis_url": urls[0]})
+    set_up_logs(settings)
+    return settings

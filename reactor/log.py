@@ -1,0 +1,66 @@
+"""How the server logs: lines for people in a terminal, JSON lines for machines, all to standard error."""
+
+import logging
+import os
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+from reactor.settings import Settings
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+def set_up_logs(settings: Settings) -> None:
+    """Set up structlog for the whole process, and send through it what libraries log by themselves."""
+    level = _LEVELS[settings.log_level]
+    in_terminal = sys.stderr.isatty()
+    for_people = settings.log_format == "console" or (settings.log_format == "auto" and in_terminal)
+    colors = in_terminal and "NO_COLOR" not in os.environ
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S" if for_people else "iso", utc=not for_people),
+            _whole_traceback if level == logging.DEBUG else _one_line_for_an_exception,
+            structlog.dev.ConsoleRenderer(colors=colors)
+            if for_people
+            else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    root = logging.getLogger()
+    root.handlers = [_ToStructlog()]
+    root.setLevel(max(level, logging.WARNING))
+
+
+class _ToStructlog(logging.Handler):
+    """Hands on what was logged by `logging`, so that one stream has one form."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event = record.getMessage().partition("\n")[0]
+        exc_info = record.exc_info if record.exc_info and record.exc_info[0] else None
+        structlog.get_logger().log(record.levelno, event, logger=record.name, exc_info=exc_info)
+
+
+def _one_line_for_an_exception(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Say what an exception was, not where: a traceback is for `debug`."""
+    exc_info = event.pop("exc_info", None)
+    error = (
+        sys.exc_info()[1] if exc_info is True else exc_info[1] if isinstance(exc_info, tuple) else exc_info
+    )
+    if isinstance(error, BaseException):
+        event["error"] = f"{type(error).__name__}: {error}".partition("\n")[0]
+    return event
+
+
+def _whole_traceback(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if not event.get("exc_info"):
+        event.pop("exc_info", None)
+    return structlog.processors.format_exc_info(logger, method, event)
