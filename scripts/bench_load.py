@@ -1,0 +1,102 @@
+"""Members that only lie there: entered by the script that enters all, for a node that is kept alive here."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import anyio
+
+from reactor.errors import ReactorError
+from reactor.presence.fleet import Fleet
+from reactor.presence.keys import Entry
+from reactor.presence.scripts import ScriptRunner, load_scripts
+from reactor.presence.store import Joined, Store
+from scripts.bench_common import Bench
+
+PAYLOAD = 60
+"""Bytes of a member's username and data together."""
+
+_IN_FLIGHT = 1024
+_LEASE_MS = 30_000
+_RENEW_EVERY = 1.0
+"""Seconds. Nodes judge each other by this moving; none may stand still for a whole lease of theirs, 5 s."""
+
+
+class IdleMembers:
+    """Enters members in rooms of a given size. Its `node` is in the registry, so that no sweep ends them."""
+
+    def __init__(self, runner: ScriptRunner, namespace: str) -> None:
+        self.store = Store(runner, namespace)
+        self._fleet = Fleet(runner, namespace)
+        self.node = secrets.token_hex(4)
+        self.loaded = 0
+
+    async def load(
+        self,
+        count: int,
+        room_size: int,
+        ttl: Callable[[int], int],
+        *,
+        tick: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Enter `count` members; the room and user of each follow from its number. ttl(number): ms."""
+        numbers = iter(range(count))
+
+        async def enter_some() -> None:
+            for number in numbers:
+                username, data = payload(number)
+                reply = await self.store.join(
+                    entry(number, room_size), f"{self.node}.{number:x}",
+                    ttl=ttl(number), username=username, data=data,
+                )  # fmt: skip
+                if not isinstance(reply, Joined):
+                    raise ReactorError(f"member {number} was not taken: {reply.why}")
+                self.loaded += 1
+                if self.loaded % 500 == 0:
+                    tick(self.loaded)
+
+        await asyncio.gather(*(enter_some() for _ in range(_IN_FLIGHT)))
+        tick(self.loaded)
+
+    async def keep_alive(self, registered: anyio.Event | None = None) -> None:
+        """Be a living node, until cancelled."""
+        counter = 0
+        while True:
+            counter += 1
+            await self._fleet.renew(
+                self.node, counter, lease=_LEASE_MS, about="benchmark: idle members", first=True
+            )
+            if registered is not None:
+                registered.set()
+            await anyio.sleep(_RENEW_EVERY)
+
+
+@asynccontextmanager
+async def idle_members(bench: Bench) -> AsyncIterator[IdleMembers]:
+    """Have a node of idle members, alive as long as the block runs."""
+    runner = ScriptRunner(bench.redis, load_scripts(departures_kept=100_000))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(runner.serve)
+        members = IdleMembers(runner, bench.namespace)
+        registered = anyio.Event()
+        tasks.start_soon(members.keep_alive, registered)
+        await registered.wait()
+        try:
+            yield members
+        finally:
+            tasks.cancel_scope.cancel()
+
+
+def entry(number: int, room_size: int) -> Entry:
+    """Give the place of the member with that number."""
+    return Entry(f"room-{number // room_size:07d}", f"user-{number:07d}")
+
+
+def payload(number: int) -> tuple[str, bytes]:
+    """Give a username and data that are PAYLOAD bytes together."""
+    username = f"User {number:07d}"
+    data = {"avatar": f"{number:07d}.png", "status": ""}
+    data["status"] = "x" * (PAYLOAD - len(username) - len(json.dumps(data, separators=(",", ":"))))
+    return username, json.dumps(data, separators=(",", ":")).encode()

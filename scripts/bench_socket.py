@@ -1,0 +1,113 @@
+"""A small WebSocket client that notes when each message came in, before anything else is done with it."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Self, cast
+
+import msgspec
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Response
+from websockets.uri import parse_uri
+
+from reactor.errors import ReactorError
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+Heard = Callable[[dict[str, Any], float], None]
+"""Called with a message that answers no request, and when it was read (s, `time.time()`)."""
+
+REPLY_WITHIN = 30.0
+
+
+class Socket(asyncio.Protocol):
+    """One connection, made by `Socket.open`."""
+
+    def __init__(self, url: str, heard: Heard) -> None:
+        self._parser = ClientProtocol(parse_uri(url))
+        self._heard = heard
+        self._replies: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._requests = 0
+        self._transport: asyncio.Transport | None = None
+        self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @classmethod
+    async def open(cls, port: int, heard: Heard, host: str = "127.0.0.1") -> Self:
+        """Connect to a node on this machine."""
+        loop = asyncio.get_running_loop()
+        url = f"ws://{host}:{port}/ws"
+        _, protocol = await loop.create_connection(lambda: cls(url, heard), host, port)
+        await asyncio.wait_for(protocol._opened, REPLY_WITHIN)  # noqa: SLF001 - the class's own
+        return protocol
+
+    async def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Send a request and give its reply. Raises ReactorError for an `error`, or when the link is lost."""
+        self._requests += 1
+        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._replies[self._requests] = future
+        self.say({**message, "id": self._requests})
+        reply = await asyncio.wait_for(future, REPLY_WITHIN)
+        if reply["type"] == "error":
+            raise ReactorError(f"{message['type']}: {reply['code']}, {reply['message']}")
+        return reply
+
+    def say(self, message: dict[str, Any]) -> None:
+        """Send a message and wait for nothing; a closed connection sends none."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._parser.send_text(_encode(message))
+            self._write()
+
+    def close(self) -> None:
+        """Drop the connection."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask for the handshake."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._parser.send_request(self._parser.connect())
+        self._write()
+
+    def data_received(self, data: bytes) -> None:
+        """Read messages, and answer pings."""
+        at = time.time()
+        self._parser.receive_data(data)
+        for event in self._parser.events_received():
+            if isinstance(event, Response):
+                self._handshake_done()
+            elif isinstance(event, Frame) and event.opcode is Opcode.TEXT:
+                self._message(_decode(event.data), at)
+        self._write()
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """Fail what waits for an answer."""
+        waiting: list[asyncio.Future[Any]] = [self._opened, *self._replies.values()]
+        for future in waiting:
+            if not future.done():
+                future.set_exception(ReactorError("the node closed the connection"))
+                future.exception()  # not everybody still waits for it
+
+    def _handshake_done(self) -> None:
+        if self._opened.done():
+            return
+        if (error := self._parser.handshake_exc) is None:
+            self._opened.set_result(None)
+        else:
+            self._opened.set_exception(error)
+
+    def _message(self, message: dict[str, Any], at: float) -> None:
+        if (number := message.get("id")) is None:
+            self._heard(message, at)
+        elif (future := self._replies.pop(number, None)) is not None and not future.done():
+            future.set_result(message)
+
+    def _write(self) -> None:
+        for data in self._parser.data_to_send():
+            if self._transport is None or self._transport.is_closing():
+                return
+            if data:
+                self._transport.write(data)
+            else:
+                self._transport.close()
