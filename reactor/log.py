@@ -11,6 +11,7 @@ import structlog
 from reactor.settings import Settings
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_JSON = structlog.processors.JSONRenderer()
 
 
 def set_up_logs(settings: Settings) -> None:
@@ -19,15 +20,14 @@ def set_up_logs(settings: Settings) -> None:
     in_terminal = sys.stderr.isatty()
     for_people = settings.log_format == "console" or (settings.log_format == "auto" and in_terminal)
     colors = in_terminal and "NO_COLOR" not in os.environ
+    renderers = [structlog.dev.ConsoleRenderer(colors=colors)] if for_people else [_in_order, _JSON]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if for_people else "iso", utc=not for_people),
             _whole_traceback if level == logging.DEBUG else _one_line_for_an_exception,
-            structlog.dev.ConsoleRenderer(colors=colors)
-            if for_people
-            else structlog.processors.JSONRenderer(),
+            *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
@@ -58,6 +58,12 @@ def _one_line_for_an_exception(
     if isinstance(error, BaseException):
         event["error"] = f"{type(error).__name__}: {error}".partition("\n")[0]
     return event
+
+
+def _in_order(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Begin each line with what it is read by."""
+    first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
+    return {**first, **event}
 
 
 def _whole_traceback(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -14,17 +14,20 @@ def greet(settings: Settings, port: int) -> None:
     place = reachable(settings.host, port)
     own = settings.redis_url is None
     redis = "embedded" if own else redacted(settings.redis_url or "")
-    structlog.get_logger().info("serving", page=f"http://{place}/", socket=f"ws://{place}/ws", redis=redis)
-    if sys.stdout.isatty():
-        used = "a server of its own, emptied at the end (--redis-url names another)" if own else redis
-        sys.stdout.write(
-            f"\n  reactor {__version__} is serving\n\n"
-            f"  Page    http://{place}/  (open it in two tabs)\n"
-            f"  Socket  ws://{place}/ws\n"
-            f"  Redis   {used}\n"
-            f"  Stop    Ctrl-C\n\n"
+    if not (sys.stdout.isatty() and sys.stderr.isatty()):
+        structlog.get_logger().info(
+            "serving", page=f"http://{place}/", socket=f"ws://{place}/ws", redis=redis
         )
-        sys.stdout.flush()
+        return
+    used = "a server of its own, emptied at the end (--redis-url names another)" if own else redis
+    sys.stdout.write(
+        f"\n  reactor {__version__} is serving\n\n"
+        f"  Page    http://{place}/  (open it in two tabs)\n"
+        f"  Socket  ws://{place}/ws\n"
+        f"  Redis   {used}\n"
+        f"  Stop    Ctrl-C\n\n"
+    )
+    sys.stdout.flush()
 
 
 def reachable(host: str, port: int) -> str:

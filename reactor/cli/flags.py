@@ -11,8 +11,8 @@ from reactor.settings import kinds, setting_fields
 ABOUT_SETTINGS = """
 Each setting may also stand in the environment (`REACTOR_TTL=10m`), or in the file that `--config` names
 (`ttl = "10m"`, and rules for rooms, as in `[rooms."lobby-*"]`). A flag wins over the environment, and the
-environment over the file. A duration is 90 (seconds), 500ms, 15s, 10m, 6h or 1d; a size is 4096 (bytes), 64KiB
-or 1MiB.
+environment over the file. A duration is 90 (seconds), 500ms, 15s, 10m, 6h or 1d; a size is 4096 (bytes),
+64KiB or 1MiB.
 """
 
 
@@ -22,7 +22,7 @@ def with_settings(
     """Let a function that takes `**flags` be called with settings as flags; all of them, or those named.
 
     The values arrive as text, None where a flag is not given, for `reactor.settings.load` to read: so a wrong
-    value gets the same line wherever it stands. `group` puts all under one heading of the help, and `no_redis`
+    value gets the same line wherever it stands. `group` puts all under one heading of the help; `no_redis`
     says there what it means when no Redis is named.
     """
     chosen = [item for item in setting_fields() if names is None or item.name in names]

@@ -1,8 +1,6 @@
 """The server of our own starts at once, is found, and is never left behind."""
 
 import os
-import select
-import shutil
 import signal
 import stat
 import subprocess
@@ -18,8 +16,9 @@ import redis.asyncio
 from reactor.errors import EmbeddedServerError
 from reactor.presence import embedded
 from reactor.presence.embedded import EmbeddedServer, running_urls
+from tests.edge.command import ROOT, ended
+from tests.servers import free_port
 
-ROOT = Path(__file__).parents[2]
 OWNER = """
 import anyio, sys
 from reactor.presence.embedded import EmbeddedServer
@@ -40,16 +39,7 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.fixture(autouse=True)
-def own_runtime_folder(tmp_path_factory, monkeypatch):
-    """Keep these servers apart from any that a person runs beside the tests."""
-    folder = Path("/tmp") / f"rt-{os.getpid()}-{tmp_path_factory.mktemp('x').name}"
-    folder.mkdir(mode=0o700)
-    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    monkeypatch.setenv("TMPDIR", str(folder))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    yield folder
-    shutil.rmtree(folder)
+pytestmark = pytest.mark.usefixtures("own_runtime_folder")
 
 
 @contextmanager
@@ -68,15 +58,7 @@ def owner() -> Iterator[tuple[subprocess.Popen[str], int, int, Path]]:
 
 
 def wait_until_gone(pid: int) -> None:
-    """Wait for the end of a process that is no child of ours."""
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        assert select.select([handle], [], [], 8)[0], f"process {pid} is still there"
-    finally:
-        os.close(handle)
+    assert ended(pid), f"process {pid} is still there"
 
 
 async def test_it_starts_answers_and_is_gone_at_the_end():
@@ -100,9 +82,7 @@ async def test_it_starts_answers_and_is_gone_at_the_end():
     await server.stop()
 
 
-async def test_it_takes_directives_and_a_port(running_servers):
-    from tests.servers import free_port
-
+async def test_it_takes_directives_and_a_port():
     port = free_port()
     async with EmbeddedServer(config={"maxmemory": "9mb", "requirepass": "x"}, port=port):
         client = redis.asyncio.Redis(port=port, password="x")
