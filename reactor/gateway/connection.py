@@ -84,7 +84,7 @@ class Connection(Wire):
         self._parser: ServerProtocol | None = None
         self._fragments: Fragments | None = None
         self._heard = 0.0  # when something came, on the hub's clock
-        self._pinged = 0.0  # when a ping went out that is still to be followed by something
+        self._pinged = 0.0  # when the last ping went out
         self._quick = _NEVER  # first byte of a frame that needs no parser
 
     # What comes in.
@@ -283,15 +283,20 @@ class Connection(Wire):
     def time_is_up(self) -> None:
         """See what a socket is late with: its handshake, its close, a pong, or a ping that we owe."""
         hub = self._hub
-        if self.state is not OPEN or self._heard < self._pinged:
+        if self.state is not OPEN:
             super().time_is_up()
             return
-        self._pinged = 0.0
-        due = self._heard + hub.ping_interval
-        if due <= hub.now:
-            self._pinged = hub.now
-            due = hub.now + hub.ping_timeout
-            self._put(_PING)
+        if self._heard < self._pinged:
+            due = self._pinged + hub.ping_timeout
+            if due <= hub.now:
+                self.abort()
+                return
+        else:
+            due = self._heard + hub.ping_interval
+            if due <= hub.now:
+                self._pinged = hub.now
+                due = hub.now + min(hub.ping_timeout, hub.ping_interval)
+                self._put(_PING)
         if self.state is OPEN:
             hub.wheel.put(self, due)
 

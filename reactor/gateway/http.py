@@ -85,7 +85,7 @@ class Site:
 
 def text(status: HTTPStatus, sentence: str) -> Response:
     """Build an answer of one line of text, after which the connection closes."""
-    body = f"{sentence}\n".encode()
+    body = sentence.encode()
     return _response(status, body, Headers({"Content-Type": _TEXT, "Cache-Control": "no-store"}))
 
 
