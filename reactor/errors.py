@@ -49,6 +49,25 @@ class RoomFull(ReactorError):
     """The room has as many members as its rule allows."""
 
 
+class Refused(ReactorError):
+    """The server refused a request, for a reason that has no class of its own; the sentence is the server's.
+
+    `code` is the stable code of the wire's `error`, such as `data_too_big` or `already_joined`.
+    """
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ServerUnreachable(ReactorError):
+    """No WebSocket could be opened: nobody listens, the name is unknown, or what answered is no reactor."""
+
+
+class RequestTimedOut(ReactorError, TimeoutError):
+    """The server did not answer a request in time. What was asked for may still be done."""
+
+
 class ConnectionClosed(ReactorError):
     """The WebSocket is closed and will not come back by itself.
 
@@ -63,10 +82,13 @@ class ConnectionClosed(ReactorError):
 class ForceLeave(ReactorError):
     """The server ended this member's stay in the room; the text is the message meant for the person.
 
-    `reason` is `inactivity_timeout` or `kicked`.
+    `reason` is `inactivity_timeout`, `kicked`, or `left` when the member left on another device; `timestamp`
+    is when, in milliseconds since 1970 by Redis's clock.
     """
 
-    def __init__(self, message: str, room_id: str, reason: str) -> None:
+    def __init__(self, message: str, room_id: str, reason: str, timestamp: int) -> None:
         super().__init__(message)
+        self.message = message
         self.room_id = room_id
         self.reason = reason
+        self.timestamp = timestamp
