@@ -1,7 +1,8 @@
 """How long to wait before a new connection. PURE: times are given, chance is a function.
 
-Full jitter: a wait is drawn evenly between nothing and a bound that doubles with each failure up to a cap, so that
-clients which lost one server do not come back together. The bound falls back once a connection has lasted.
+Full jitter: a wait is drawn evenly between nothing and a bound that doubles with each failure up to a cap, so
+that clients which lost one server do not come back together. The bound falls back once a connection has
+lasted.
 """
 
 from collections.abc import Callable

@@ -30,8 +30,8 @@ class Client:
             async for event in room:
                 print(event.kind, event.member, room.count)
 
-    It sends heartbeats, comes back by itself when the connection is lost, and joins its rooms again. At the end of
-    the block it leaves them. Entering the block connects, and raises at once where that fails.
+    It sends heartbeats, comes back by itself when the connection is lost, and joins its rooms again. At the
+    end of the block it leaves them. Entering the block connects, and raises at once where that fails.
 
     Args:
         url: `ws://HOST:PORT/ws`, or `wss://`.
@@ -53,8 +53,8 @@ class Client:
     def __init__(
         self, url: str, *, codec: Literal["json", "msgpack"] = "json",
         token: str | Callable[[], Awaitable[str] | str] | None = None,
-        backoff: Backoff | None = None, heartbeat_interval: float | None = None, request_timeout: float = 10.0,
-        close_timeout: float = 3.0, queue: int = 1024, **options: Any,
+        backoff: Backoff | None = None, heartbeat_interval: float | None = None,
+        request_timeout: float = 10.0, close_timeout: float = 3.0, queue: int = 1024, **options: Any,
     ) -> None:  # fmt: skip
         codecs = {"json": JSON, "msgpack": MSGPACK}
         if codec not in codecs:
@@ -113,8 +113,8 @@ class Client:
         """Close the connection for good, ahead of the end of the block; the rooms end.
 
         Args:
-            leave: Leave the rooms, so that the others hear of it at once. Without it the server waits for a return
-                for as long as its grace.
+            leave: Leave the rooms, so that the others hear of it at once. Without it the server waits for a
+                return for as long as its grace.
 
         """
         if leave and self._connection.end is None:

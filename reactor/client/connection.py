@@ -1,7 +1,7 @@
 """One link after another: connects, and comes back by itself as long as the server lets it.
 
-Every end of a link goes through `_after`: come back after a wait, wait until there is something to come back for
-(the server closes who is in no room any more, with 4003), or give up for good.
+Every end of a link goes through `_after`: come back after a wait, wait until there is something to come back
+for (the server closes who is in no room any more, with 4003), or give up for good.
 """
 
 import logging
@@ -63,7 +63,7 @@ class Connection:
         self._dialler = dialler
         self._waits = Waits(backoff, random.uniform)
         self._interval = interval
-        self._attendant: Attendant | None = None
+        self._attendant: Attendant
         self._on_status: Callable[[], None] = lambda: None
         self._link: Link | None = None
         self._called_for = False

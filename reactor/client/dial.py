@@ -94,9 +94,7 @@ class Dialler:
             token = self._token()
             return await token if inspect.isawaitable(token) else token
         except Exception as error:
-            raise ServerUnreachable(
-                f"no token to connect with: the token function failed ({error!r})"
-            ) from error
+            raise ServerUnreachable(f"no token: the function for it failed ({error!r})") from error
 
     async def _authorise(self, socket: ClientConnection, token: str | None) -> list[ServerMessage]:
         early: list[ServerMessage] = []
@@ -140,15 +138,17 @@ def closed(code: int, reason: str) -> ConnectionClosed:
 def _word(code: int, reason: str) -> str:
     if reason:
         return reason
-    return CloseCode(code).name.lower().replace("_", " ") if code in CloseCode else "without a reason"
+    known = next((one.name for one in CloseCode if one == code), "no reason given")
+    return known.lower().replace("_", " ")
 
 
 def _checked(url: str) -> str:
+    sentence = f'"{url}" is no address of a server: give one like ws://127.0.0.1:8765/ws'
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0
-    except ValueError:
-        good = False
+    except ValueError as error:
+        raise SettingError(sentence) from error
     if not good:
-        raise SettingError(f'"{url}" is no address of a server: give one like ws://127.0.0.1:8765/ws')
+        raise SettingError(sentence)
     return urlunsplit(parts._replace(path="/ws")) if parts.path in ("", "/") else url

@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 class Events:
     """One reader's way through a room's events; ends with the room.
 
-    It begins with a `sync` that holds the whole list. A reader that falls behind by more than the queue holds gets
-    another one in place of what it missed, so the list it keeps is right again.
+    It begins with a `sync` that holds the whole list. A reader that falls behind by more than the queue holds
+    gets another one in place of what it missed, so the list it keeps is right again.
     """
 
     def __init__(self, sync: Callable[[], RoomEvent], limit: int) -> None:

@@ -1,7 +1,7 @@
 """One open socket: requests and their answers, heartbeats, and the end of it.
 
-A link lives from an open socket to its close and never returns; connection.py makes the next one. Whatever is sent
-goes through one outbox, so that nobody who is cancelled leaves half a message behind, and order is kept.
+A link lives from an open socket to its close and never returns; connection.py makes the next one. Whatever is
+sent goes through one outbox, so that nobody who is cancelled leaves half a message behind, and order is kept.
 """
 
 import asyncio

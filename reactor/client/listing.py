@@ -1,13 +1,13 @@
 """A room as its reader was told of it, kept apart from the room as it is known. PURE.
 
-The view (protocol/room.py) moves on with each snapshot and diff; `members` moves on only by events. So whoever
-follows the events holds exactly `members`, whatever the network did in between: a diff that is seen twice, a
-snapshot after a gap or after a new connection all come down to what differs between the two.
+The view (protocol/room.py) moves on with each snapshot and diff; `members` moves on only by events. So
+whoever follows the events holds exactly `members`, whatever the network did in between: a diff that is seen
+twice, a snapshot after a gap or after a new connection all come down to what differs between the two.
 
 Two things in a view are not believed at once, for they are what Redis shows after it lost its data and before
-the servers have entered their members anew. A list without ourselves, while we are in the room, is not told. Nor
-do those who are missing from a new epoch of the room leave, who were there in the old one: they may be on their
-way back. `settle` ends the waiting: from then on the view is right.
+the servers have entered their members anew. A list without ourselves, while we are in the room, is not told.
+Nor do those who are missing from a new epoch of the room leave, who were there in the old one: they may be on
+their way back. `settle` ends the waiting: from then on the view is right.
 """
 
 from collections.abc import Iterable

@@ -17,12 +17,12 @@ from reactor.protocol.messages import Member, View
 class Room:
     """Got from `Client.join`.
 
-    `async for event in room` gives a `RoomEvent` for each thing that happens, after a `sync` with the whole list, and
-    ends with the room. Any number of iterators may run at a time, and each gets all events. One that is more than
-    the client's `queue` behind gets a `sync` in place of what it missed.
+    `async for event in room` gives a `RoomEvent` for each thing that happens, after a `sync` with the whole
+    list, and ends with the room. Any number of iterators may run at a time, and each gets all events. One
+    that is more than the client's `queue` behind gets a `sync` in place of what it missed.
 
-    The list and the events agree at any time: who follows the events holds what `members` holds. A connection that
-    is lost and comes back makes events only of what has really changed.
+    The list and the events agree at any time: who follows the events holds what `members` holds. A connection
+    that is lost and comes back makes events only of what has really changed.
     """
 
     def __init__(self, stay: Stay) -> None:
@@ -71,7 +71,7 @@ class Room:
 
     @property
     def view(self) -> View:
-        """What the server tells of the room: a room that is too large for its members is told as its count."""
+        """What the server tells of the room: one that is too large for names is told as its count."""
         return self._stay.listing.served
 
     @property
@@ -108,8 +108,8 @@ class Room:
     async def ended(self) -> ReactorError | None:
         """Wait until the stay in the room is over, and return why.
 
-        None when it was left, or the client was closed; a `ForceLeave` with the server's message; `RoomFull` where
-        the place was lost while the connection was; `ConnectionClosed` when that will not come back.
+        None when it was left, or the client was closed; a `ForceLeave` with the server's message; `RoomFull`
+        where the place was lost while the connection was; `ConnectionClosed` when that will not come back.
         """
         await self._stay.ended()
         return self._stay.error

@@ -1,8 +1,9 @@
 """One user's stay in one room, over however many connections it takes.
 
-A stay begins with the first join that is answered and ends when it is left, ended by the server, or the client is
-closed. In between it is live while it is joined on the present link, and waits while it is not. What the user
-wants of it (name, data, view, away) is kept here, so that each new link takes it up where the last one was.
+A stay begins with the first join that is answered and ends when it is left, ended by the server, or the
+client is closed. In between it is live while it is joined on the present link, and waits while it is not.
+What the user wants of it (name, data, view, away) is kept here, so that each new link takes it up where the
+last one was.
 """
 
 import random
@@ -165,12 +166,9 @@ class Stay:
         except RequestTimedOut:
             raise
         except ReactorError:
-            undone = {
-                name: getattr(former, name)
-                for name, value in change.items()
-                if value is getattr(self.wanted, name)
-            }
-            self.wanted = replace(self.wanted, **undone)
+            for name, value in change.items():
+                if getattr(self.wanted, name) is value:
+                    self.wanted = replace(self.wanted, **{name: getattr(former, name)})
             raise
         finally:
             self._changing -= 1
