@@ -13,7 +13,7 @@ SECONDS = 30
 
 def main(wheel: Path, tracked: Path) -> None:
     """Check `wheel`, which is installed beside this interpreter, against the list of files in `tracked`."""
-    packed = set(zipfile.ZipFile(wheel).namelist())
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if not name.endswith("/")}
     expected = set(tracked.read_text().split("\n")) - {""}
     missing = sorted(expected - packed)
     assert not missing, f"not in the wheel: {missing}"
@@ -38,7 +38,8 @@ def serve(command: Path) -> None:
         try:
             assert process.stderr is not None
             events = (json.loads(line) for line in process.stderr)
-            page = next(event["page"] for event in events if event["event"] == "serving")
+            page = next((event["page"] for event in events if event["event"] == "serving"), None)
+            assert page, f"the server ended with {process.wait(SECONDS)} before it served"
             for path, expected in (("", b"<html"), ("page.js", b""), ("healthz", b"ok"), ("readyz", b"ok")):
                 with urllib.request.urlopen(page + path, timeout=SECONDS) as answer:
                     assert answer.status == 200, (path, answer.status)
