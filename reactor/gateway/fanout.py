@@ -59,6 +59,7 @@ class Fanout:
         settings: Of these, `diff_window` (seconds) and `max_members_view` (members).
         roster: Who is where.
         snapshot: A room's members as of now, or None while the node does not know them.
+        loop: Whose timers to use; the running one's by default.
 
     """
 
@@ -67,8 +68,9 @@ class Fanout:
         settings: Settings,
         roster: Roster[Connection],
         snapshot: Callable[[str], MembersReply | None],
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop or asyncio.get_running_loop()
         self._window = settings.diff_window
         self._limit = settings.max_members_view
         self._roster = roster

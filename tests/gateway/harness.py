@@ -137,7 +137,7 @@ class Raw:
         assert answer.startswith(b"HTTP/1.1 101 "), answer
         return answer
 
-    def write(self, *data: bytes) -> None:
+    def write(self, *data: bytes | bytearray) -> None:
         self.writer.write(b"".join(data))
 
     async def frame(self) -> tuple[int, bytes]:
@@ -162,7 +162,7 @@ class Raw:
         return msgspec.json.decode(data)
 
     async def close_code(self) -> int:
-        """The code of the close frame that comes next, other frames before it left aside; 1006 without one."""
+        """The code of the next close frame, whatever comes before it; 1006 when the stream ends without."""
         while True:
             opcode, data = await self.frame()
             if opcode == Opcode.CLOSE:
@@ -183,31 +183,35 @@ class Raw:
 @asynccontextmanager
 async def bystander(served: Served, within: float = 1.0) -> AsyncIterator[None]:
     """A client that heartbeats all the while: each is acknowledged in time, and no close comes to it."""
-    beats = 0
+    acked = 0
+    news = asyncio.Event()
 
     async def beat() -> None:
-        nonlocal beats
+        nonlocal acked
         async with connect(served.url, compression=None) as socket:
             while True:
-                beats += 1
-                await socket.send(msgspec.json.encode({"type": "room:heartbeat", "id": beats}), text=True)
+                await socket.send(msgspec.json.encode({"type": "room:heartbeat", "id": acked}), text=True)
                 async with asyncio.timeout(within):
                     ack = msgspec.json.decode(await socket.recv())
-                assert ack == {"type": "room:heartbeat:ack", "id": beats, "timestamp": 1}
+                assert ack == {"type": "room:heartbeat:ack", "id": acked, "timestamp": 1}
+                acked += 1
+                news.set()
                 await asyncio.sleep(0.002)
 
     async def until(count: int) -> None:
-        async with asyncio.timeout(SOON):
-            while beats < count and not task.done():
-                await asyncio.sleep(0.002)
+        while acked < count:
+            news.clear()
+            told = asyncio.ensure_future(news.wait())
+            await asyncio.wait([told, task], return_when=asyncio.FIRST_COMPLETED, timeout=SOON)
+            told.cancel()
+            if task.done():
+                await task
 
     task = asyncio.create_task(beat())
     try:
         await until(2)
         yield
-        await until(beats + 2)
+        await until(acked + 2)
     finally:
         task.cancel()
         await asyncio.wait([task])
-    if not task.cancelled():
-        await task

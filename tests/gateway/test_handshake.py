@@ -5,9 +5,11 @@ import re
 import ssl
 import time
 
+import msgspec
 import pytest
 from websockets.asyncio.client import connect
 from websockets.frames import Opcode
+from websockets.typing import Subprotocol
 
 from reactor.gateway.connection import Connection
 from tests.gateway.harness import HEARTBEAT, SOON, Raw, bystander, client_frame, request, serving, text
@@ -44,9 +46,10 @@ async def test_the_codec_is_the_clients_first_choice_that_is_known(offered, agre
 
 
 async def test_messagepack_goes_in_binary_frames_both_ways():
-    import msgspec
-
-    async with serving() as served, connect(served.url, subprotocols=["reactor.msgpack"]) as socket:
+    async with (
+        serving() as served,
+        connect(served.url, subprotocols=[Subprotocol("reactor.msgpack")]) as socket,
+    ):
         await socket.send(msgspec.msgpack.encode(HEARTBEAT))
         reply = await socket.recv()
         assert isinstance(reply, bytes)

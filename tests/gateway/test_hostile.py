@@ -131,19 +131,22 @@ async def test_a_flood_of_pings_is_answered_by_few_pongs():
 
 
 async def test_pings_from_one_who_does_not_read_do_not_pile_up():
-    async with serving(send_buffer=65536, close_timeout=0.5) as served, bystander(served):
-        async with await served.raw() as client:
-            client.writer.transport.pause_reading()  # type: ignore[attr-defined]
-            # Few at once, so that each is answered.
-            flood = b"".join(client_frame(PING, bytes(125)) for _ in range(15))
-            while not client.writer.transport.is_closing():
-                client.write(flood)
-                try:
-                    await asyncio.wait_for(client.writer.drain(), 5)
-                except ConnectionError:
-                    break
-                await asyncio.sleep(0)
-            await served.handler.until(lambda: len(served.handler.closed_) == 1)
+    async with (
+        serving(send_buffer=65536, close_timeout=0.5) as served,
+        bystander(served),
+        await served.raw() as client,
+    ):
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        # Few at once, so that each is answered.
+        flood = b"".join(client_frame(PING, bytes(125)) for _ in range(15))
+        while not client.writer.transport.is_closing():
+            client.write(flood)
+            try:
+                await asyncio.wait_for(client.writer.drain(), 5)
+            except ConnectionError:
+                break
+            await asyncio.sleep(0)
+        await served.handler.until(lambda: len(served.handler.closed_) == 1)
 
 
 async def test_a_flood_of_tiny_fragments_does_not_grow_memory():

@@ -136,6 +136,7 @@ async def test_a_client_that_stays_after_its_answer_is_cut_off():
         await client.reader.read()
         async with asyncio.timeout(SOON):
             hub = served.gateway._hub
+            assert hub is not None
             await hub.empty.wait()
 
 

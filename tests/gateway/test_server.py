@@ -5,6 +5,7 @@ import os
 import resource
 import socket
 import time
+from contextlib import suppress
 
 import pytest
 from websockets.asyncio.client import connect
@@ -137,7 +138,6 @@ async def test_messages_in_flight_during_a_stop_are_ignored():
 async def test_over_the_limit_of_open_files_the_old_sockets_are_served_and_new_ones_again_after_it():
     async with serving() as served:
         old = await served.raw()
-        waiting = []
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         # Sockets of clients, made before the limit; their connections need a second file in this process.
         socks = [socket.socket() for _ in range(40)]
@@ -147,26 +147,19 @@ async def test_over_the_limit_of_open_files_the_old_sockets_are_served_and_new_o
             resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 4, hard))
             for sock in socks:
                 sock.setblocking(False)
-                try:
+                with suppress(BlockingIOError):
                     sock.connect(("127.0.0.1", served.port))
-                except BlockingIOError:
-                    pass
-                waiting.append(sock)
             for _ in range(50):
                 old.write(text(HEARTBEAT))
                 assert (await old.message())["type"] == "room:heartbeat:ack"
                 await asyncio.sleep(0.01)
-            assert len(served.gateway._hub.strangers) < 40
+            hub = served.gateway._hub
+            assert hub is not None
+            assert len(hub.strangers) < 40
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             for sock in socks:
                 sock.close()
-            async with asyncio.timeout(SOON):
-                while True:
-                    try:
-                        new = await served.raw()
-                        break
-                    except (ConnectionError, asyncio.IncompleteReadError):
-                        await asyncio.sleep(0.05)
+            new = await first_that_gets_in(served)
             new.write(text(HEARTBEAT))
             assert (await new.message())["type"] == "room:heartbeat:ack"
             new.writer.transport.abort()
@@ -175,3 +168,12 @@ async def test_over_the_limit_of_open_files_the_old_sockets_are_served_and_new_o
             for sock in socks:
                 sock.close()
             old.writer.transport.abort()
+
+
+async def first_that_gets_in(served):
+    async with asyncio.timeout(SOON):
+        while True:
+            try:
+                return await served.raw()
+            except (ConnectionError, asyncio.IncompleteReadError):
+                await asyncio.sleep(0.05)

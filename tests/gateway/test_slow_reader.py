@@ -23,7 +23,7 @@ async def deaf(served):
     reader, writer = await asyncio.open_connection(sock=sock, limit=2048)
     client = Raw(reader, writer)
     await client.shake_hands()
-    client.writer.transport.pause_reading()
+    client.writer.transport.pause_reading()  # type: ignore[attr-defined]
     try:
         yield client
     finally:
@@ -57,16 +57,15 @@ async def test_one_who_never_reads_is_cut_off_and_costs_no_more_than_the_bound(w
 
 async def test_thousands_of_messages_in_one_turn_are_bounded_too():
     message = ServiceDegraded("x" * 4000)
-    async with serving(send_buffer=262_144, close_timeout=0.3) as served, bystander(served):
-        async with deaf(served):
-            connection = served.handler.opened_[-1]
-            tracemalloc.start()
-            for _ in range(20_000):
-                connection.send(message)
-            peak = tracemalloc.get_traced_memory()[1]
-            tracemalloc.stop()
-            assert peak < 1_500_000, peak
-            await served.handler.until(lambda: connection in served.handler.closed_)
+    async with serving(send_buffer=262_144, close_timeout=0.3) as served, bystander(served), deaf(served):
+        connection = served.handler.opened_[-1]
+        tracemalloc.start()
+        for _ in range(20_000):
+            connection.send(message)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1_500_000, peak
+        await served.handler.until(lambda: connection in served.handler.closed_)
 
 
 async def test_one_who_begins_to_read_again_hears_the_reason():
@@ -106,15 +105,18 @@ async def test_a_message_above_the_bound_reaches_one_who_reads():
 
 
 async def test_a_close_to_one_who_does_not_read_ends_at_the_close_time_out():
-    async with serving(send_buffer=4_000_000, close_timeout=0.3) as served, bystander(served):
-        async with deaf(served):
-            connection = served.handler.opened_[-1]
-            while not connection._outbox.blocked:
-                connection.send(ServiceDegraded("x" * 40_000))
-                await asyncio.sleep(0)
+    async with (
+        serving(send_buffer=4_000_000, close_timeout=0.3) as served,
+        bystander(served),
+        deaf(served),
+    ):
+        connection = served.handler.opened_[-1]
+        while not connection._outbox.blocked:
             connection.send(ServiceDegraded("x" * 40_000))
-            connection.close(1012)
-            await served.handler.until(lambda: connection in served.handler.closed_)
+            await asyncio.sleep(0)
+        connection.send(ServiceDegraded("x" * 40_000))
+        connection.close(1012)
+        await served.handler.until(lambda: connection in served.handler.closed_)
 
 
 async def test_messages_of_one_turn_go_out_by_one_write():

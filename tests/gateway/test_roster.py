@@ -1,0 +1,92 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reactor.gateway.roster import Roster
+
+
+def test_the_first_and_the_last_socket_of_a_room_are_told():
+    roster: Roster[str] = Roster()
+    assert roster.add("r", "u", "c1", "members")
+    assert not roster.add("r", "v", "c2", "members")
+    assert not roster.remove("r", "c1")
+    assert "r" in roster
+    assert roster.remove("r", "c2")
+    assert "r" not in roster
+    assert len(roster) == 0
+    assert not roster.remove("r", "c2")
+    assert roster.add("r", "u", "c1", "members")
+
+
+def test_sockets_are_found_by_user_and_by_view():
+    roster: Roster[str] = Roster()
+    roster.add("r", "u", "phone", "members")
+    roster.add("r", "u", "laptop", "count")
+    roster.add("r", "v", "tablet", "none")
+    roster.add("s", "u", "phone", "members")
+    assert roster.of_user("r", "u") == ("phone", "laptop")
+    assert roster.of_user("r", "nobody") == roster.of_user("nowhere", "u") == ()
+    assert {view: set(sockets) for view, sockets in roster.views("r").items()} == {
+        "members": {"phone"},
+        "count": {"laptop"},
+        "none": {"tablet"},
+    }
+    assert dict(roster.views("nowhere")) == {}
+    assert sorted(roster) == ["r", "s"]
+    roster.remove("r", "phone")
+    assert roster.of_user("r", "u") == ("laptop",)
+    assert "members" not in roster.views("r")
+    assert roster.of_user("s", "u") == ("phone",)
+
+
+def test_a_socket_that_joins_again_changes_its_view_and_is_there_once():
+    roster: Roster[str] = Roster()
+    assert roster.add("r", "u", "c", "members")
+    assert not roster.add("r", "u", "c", "count")
+    assert roster.of_user("r", "u") == ("c",)
+    assert list(roster.views("r")) == ["count"]
+    assert not roster.add("r", "w", "c", "count")
+    assert roster.of_user("r", "u") == ()
+    assert roster.remove("r", "c")
+
+
+def test_how_a_room_is_served_is_forgotten_with_its_last_socket():
+    roster: Roster[str] = Roster()
+    roster.note_counted("r", counted=True)
+    assert not roster.counted("r")
+    roster.add("r", "u", "c", "members")
+    roster.note_counted("r", counted=True)
+    roster.add("r", "u", "c", "count")
+    assert roster.counted("r")
+    roster.remove("r", "c")
+    roster.add("r", "u", "c", "members")
+    assert not roster.counted("r")
+
+
+rooms, users, sockets = st.sampled_from("rst"), st.sampled_from("uvw"), st.sampled_from("abcd")
+views = st.sampled_from(["members", "count", "none"])
+
+
+@given(st.lists(st.one_of(st.tuples(rooms, users, sockets, views), st.tuples(rooms, sockets)), max_size=40))
+def test_it_holds_what_a_plain_table_would(steps):
+    roster: Roster[str] = Roster()
+    table: dict[tuple[str, str], tuple[str, str]] = {}
+    for step in steps:
+        room, before = step[0], {room for room, _ in table}
+        if len(step) == 4:
+            _, user, socket, view = step
+            table[room, socket] = user, view
+            assert roster.add(room, user, socket, view) == (room not in before)
+        else:
+            table.pop(step, None)
+            gone = room in before and room not in {room for room, _ in table}
+            assert roster.remove(*step) == gone
+        for room in "rst":
+            here = {socket: place for (where, socket), place in table.items() if where == room}
+            assert (room in roster) == bool(here)
+            for user in "uvw":
+                assert sorted(roster.of_user(room, user)) == sorted(
+                    s for s, (u, _) in here.items() if u == user
+                )
+            assert {(s, v) for v, ss in roster.views(room).items() for s in ss} == {
+                (s, v) for s, (_, v) in here.items()
+            }
