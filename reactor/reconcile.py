@@ -69,7 +69,8 @@ class Reconciler:
         """The socket holds the membership no more."""
         attachment.live = False
         self._attached.discard(attachment)
-        self._waiting.pop(attachment, None)
+        for beat in self._waiting.pop(attachment, ()):
+            beat.ended()
         if (ended := self._ending.pop(attachment, None)) is not None:
             ended.set()
 
@@ -164,14 +165,16 @@ class Reconciler:
                 self._waiting[attachment] += beats
             return
         beats = self._waiting.pop(attachment, [])
-        if isinstance(reply, Joined):
-            if not attachment.live:  # its socket dropped meanwhile, and so did the detaching that went before
-                await self.drop(attachment)
-                return
+        if isinstance(reply, Joined) and attachment.live:
             for beat in beats:
                 beat.taken(reply.now)
+            return
+        if isinstance(reply, Joined):  # its socket dropped meanwhile, and so did the detaching that went before
+            await self.drop(attachment)
         elif attachment.live:
             await self._expel_departed(attachment)
+        for beat in beats:
+            beat.ended()
 
     async def _expel_departed(self, attachment: Attachment) -> None:
         """The member departed; its diff tells the socket, and where that got lost, we do."""

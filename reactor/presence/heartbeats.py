@@ -31,6 +31,9 @@ class Beat(Protocol):
     def refused(self, attachment: Attachment) -> None:
         """The member is not alive in Redis, or this node was judged lost."""
 
+    def ended(self) -> None:
+        """The connection is out of the room, so there is nothing for Redis to take."""
+
 
 Waiting = list[tuple[Attachment, Beat]]
 
@@ -78,11 +81,13 @@ class Heartbeats:
         while pending:
             batch = dict(list(pending.items())[:MAX_MEMBERS]) if len(pending) > MAX_MEMBERS else pending
             pending = {name: pending[name] for name in pending if name not in batch}
-            members = [
-                (name, waiting[0][0].terms.ttl)
-                for name, waiting in batch.items()
-                if any(attachment.live for attachment, _ in waiting)
-            ]
+            members = []
+            for name, waiting in batch.items():
+                if any(attachment.live for attachment, _ in waiting):
+                    members.append((name, waiting[0][0].terms.ttl))
+                else:
+                    for _, beat in waiting:
+                        beat.ended()
             if not members:
                 continue
             try:
