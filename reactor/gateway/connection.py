@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import structlog
 from websockets.frames import Frame, Opcode
-from websockets.http11 import Request
 from websockets.protocol import OPEN as PARSER_OPEN
 from websockets.protocol import Event
 from websockets.server import ServerProtocol
@@ -24,7 +23,6 @@ from reactor.gateway.framing import (
     TEXT,
     Fragments,
     Refused,
-    at_frame_start,
     at_rest,
     check_text,
     close_frame,
@@ -33,6 +31,7 @@ from reactor.gateway.framing import (
     pong,
     short_reason,
 )
+from reactor.gateway.handshake import shake_hands
 from reactor.gateway.hub import Hub
 from reactor.gateway.wire import CONNECTING, GONE, OPEN, Wire
 from reactor.protocol.closing import CloseCode
@@ -42,12 +41,10 @@ from reactor.protocol.session import Session
 
 log = structlog.get_logger(__name__)
 
-
 _SLICE = 4096  # bytes parsed at a time, so that a flood of tiny frames is never many objects at once
 _MAX_PONGS = 16  # for one slice
 _NEVER = -1  # is no byte
 _PING = Frame(Opcode.PING, b"").serialize(mask=False)
-_NO_HTTP = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{}"
 
 
 class Connection(Wire):
@@ -62,16 +59,7 @@ class Connection(Wire):
 
     """
 
-    __slots__ = (
-        "_fragments",
-        "_heard",
-        "_parser",
-        "_pinged",
-        "_quick",
-        "codec",
-        "compressed",
-        "session",
-    )
+    __slots__ = ("_fragments", "_heard", "_parser", "_pinged", "_quick", "codec", "compressed", "session")
 
     max_fragments = MAX_FRAGMENTS
 
@@ -130,7 +118,7 @@ class Connection(Wire):
         for start in range(0, len(data), _SLICE):
             parser.receive_data(data[start : start + _SLICE])
             if self.state is CONNECTING:
-                self._handshake(parser, parser.events_received())
+                self._handshake(parser)
             else:
                 self._events(parser.events_received())
                 self._pass_on(parser)
@@ -141,25 +129,13 @@ class Connection(Wire):
             self._hub.return_parser(parser)
             self._quick = BINARY if self.codec.binary else TEXT
 
-    def _handshake(self, parser: ServerProtocol, events: Sequence[Event]) -> None:
-        writes = parser.data_to_send()
-        if not events and not writes:
-            return
-        if events:
-            request = cast("Request", events[0])
-            if len(events) > 1 or writes or not at_frame_start(parser):
-                # A client waits for the answer before it sends frames (RFC 6455 section 4.1).
-                self._last_word(_no_http("nothing may follow a request before its answer"))
-                return
-            response = self._hub.answer(request) or parser.accept(request)
-            if response.status_code == 101:
-                parser.send_response(response)
-                self._pass_on(parser)
-                self._open(parser)
-            else:
-                self._last_word(response.serialize())
-        else:
-            self._last_word(b"".join(writes) or _no_http("this is no request: send GET, without a body"))
+    def _handshake(self, parser: ServerProtocol) -> None:
+        refusal = shake_hands(parser, self._hub.answer)
+        if refusal is not None:
+            self._last_word(refusal)
+        elif parser.state is PARSER_OPEN:
+            self._pass_on(parser)
+            self._open(parser)
 
     def _open(self, parser: ServerProtocol) -> None:
         self.codec = codec_for(parser.subprotocol)
@@ -317,7 +293,3 @@ class Connection(Wire):
         self._parser = None
         self._fragments = None
         self._quick = _NEVER
-
-
-def _no_http(sentence: str) -> bytes:
-    return _NO_HTTP.format(len(sentence), sentence).encode()

@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -85,13 +85,14 @@ class World:
     """A fan-out on a clock of its own, and a room that grows and shrinks."""
 
     def __init__(self, limit=5):
-        self.clock: Any = Clock()
+        self.clock = Clock()  # as much of a loop as is asked for
         self.roster: Roster[Any] = Roster()
         self.view = RoomView("r")
         self.view.reset("e", 0, [])
         self.json, self.msgpack = CountingCodec(JSON), CountingCodec(MSGPACK)
         self.known = True
-        self.fanout = Fanout(Settings(max_members_view=limit), self.roster, self.snapshot, self.clock)
+        settings = Settings(max_members_view=limit)
+        self.fanout = Fanout(settings, self.roster, self.snapshot, cast("Any", self.clock))
 
     def snapshot(self, room_id):
         members = list(self.view.members.values())
