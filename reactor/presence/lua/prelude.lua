@@ -179,7 +179,9 @@ local function look(room, limit)
     if deadline == -2 then
       gone[#gone + 1] = user
     else
-      if deadline < NOW then deadline = NOW + LINGER end -- a hand made it permanent: look again later, never spin
+      if deadline == -1 then deadline = NOW + LINGER end -- a hand made it permanent: look again later, never spin
+      -- Redis 7.0 reads TIME a moment after the one by which it judges keys: look again in the next millisecond.
+      if deadline < NOW then deadline = NOW end
       redis.call('ZADD', members, deadline, user)
       redis.call('HSET', shadow_key(room, user), 'a', redis.call('HGET', presence, 'lastActiveAt') or NOW)
     end
