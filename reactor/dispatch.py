@@ -163,7 +163,7 @@ class Dispatch:
                 await self._feed.hold(room_id)
                 held = True
             reply = await self._reconciler.enter(
-                attachment, username=intent.username, data=intent.data_json or b"", again=False
+                attachment, username=intent.username, data=intent.data_json or b""
             )
             view = None
             if not isinstance(reply, NotJoined):

@@ -39,13 +39,14 @@ from reactor.presence.diffs import RoomFeed
 from reactor.presence.embedded import EmbeddedServer
 from reactor.presence.fleet import Fleet
 from reactor.presence.heartbeats import Heartbeats
-from reactor.presence.keys import SHARDS, wake_channel
+from reactor.presence.keys import SHARDS, Entry, wake_channel
 from reactor.presence.rows import LeftRow
 from reactor.presence.scripts import ScriptRunner, load_scripts
 from reactor.presence.store import Store
 from reactor.presence.subscription import Subscription
-from reactor.protocol.messages import MembersReply, ServiceDegraded, ServiceRestored
+from reactor.protocol.messages import Member, MembersReply
 from reactor.reconcile import Reconciler
+from reactor.recovery import Recovery
 from reactor.settings import Settings
 from reactor.tasks import GuardedTasks
 
@@ -55,6 +56,9 @@ SUBSCRIBED_AT_START = 3.0
 """Seconds that the first clients wait for the subscriptions at most; without them the pacemaker and the
 sweep do.
 """
+
+SETTLE = 2.0
+"""Seconds, at most, that other nodes get after an outage to enter their members before changes are told."""
 
 FLUSH_AT_STOP = 5.0
 """Seconds that the last detachings may take when the node stops; the lease sees to the rest."""
@@ -70,7 +74,9 @@ class Node:
         self._group = tasks
         self._tasks = guarded = GuardedTasks(tasks)
         self.runner = ScriptRunner(
-            data, load_scripts(departures_kept=settings.departures_kept), on_health=self._on_health
+            data,
+            load_scripts(departures_kept=settings.departures_kept),
+            on_health=self._on_health,
         )
         namespace = settings.namespace
         self.store = Store(self.runner, namespace)
@@ -78,8 +84,10 @@ class Node:
         self.departures = Departures(data, namespace)
         self.reaper = Reaper(self.store)
         self.leases = Leases(
-            self.store, self.fleet, lease=settings.lease, policy=settings.policy, on_renamed=self._on_renamed
-        )
+            self.store, self.fleet, lease=settings.lease, policy=settings.policy,
+            on_renamed=self._on_renamed,
+            on_held=self._on_held,
+        )  # fmt: skip
         self.sweep = Sweep(
             self.store, self.fleet, self.reaper,
             node=self.name, interval=settings.sweep_interval, end_leftovers=self.leases.end_leftovers,
@@ -102,6 +110,11 @@ class Node:
         self.reconciler = Reconciler(
             settings, self.store, self.departures, self.leases, self.feed, self.roster, self.fanout, guarded
         )
+        self.recovery = Recovery(
+            data, self.store, self.leases, self.sweep, self.feed, self.reconciler, guarded,
+            settle=min(SETTLE, settings.lease * 0.4), subscribed=self.bus.subscribed,
+            tell_all=lambda message: send_to_all(message, self.gateway.connections),
+        )  # fmt: skip
         self.heartbeats = Heartbeats(self.store, self.name)
         self.dispatch = Dispatch(
             settings, self.store, self.heartbeats, self.feed,
@@ -136,6 +149,7 @@ class Node:
         tasks, settings = self._tasks, self.settings
         self._group.start_soon(self.runner.serve)
         await self.leases.register()
+        await self.recovery.note_run()
         wake_channels = [channel.decode() for channel in self._wake_channels]
         tasks.keep_running(lambda: self.bus.serve(wake_channels))
         loops = [self.heartbeats.serve, self.reaper.serve, self.leases.serve, self.sweep.serve]
@@ -168,11 +182,19 @@ class Node:
     def _snapshot(self, room_id: str) -> MembersReply | None:
         return self.dispatch.snapshot(room_id)
 
-    def _on_left(self, room_id: str, left: LeftRow) -> None:
-        self.reconciler.on_left(room_id, left)
+    def _on_health(self, healthy: bool, reason: str) -> None:
+        self.recovery.on_health(healthy, reason)
 
-    async def _on_renamed(self, old: str, new: str) -> None:
-        await self.reconciler.on_renamed(old, new)
+    def _on_renamed(self, old: str) -> None:
+        self.recovery.on_renamed(old)
+
+    def _on_held(self, seconds: float) -> None:
+        self.recovery.on_held(seconds)
+
+    def _on_left(self, room_id: str, left: LeftRow, member: Member | None) -> None:
+        if member is not None:
+            self.recovery.remember(Entry(room_id, left.user_id), member.joined_at, left.reason)
+        self.reconciler.on_left(room_id, left)
 
     def _on_message(self, channel: bytes, payload: bytes) -> None:
         shard = self._wake_channels.get(channel)
@@ -184,31 +206,11 @@ class Node:
     def _on_bus_gap(self, first: bool) -> None:
         if not first:
             log.warning("diffs_resubscribed")
-            self.feed.resync()
+            self.recovery.on_gap()
             self.pacemaker.look_everywhere()
 
     def _on_bus_lost(self, reason: str) -> None:
         log.warning("diffs_lost", reason=reason)
-
-    def _on_health(self, healthy: bool, reason: str) -> None:
-        if healthy:
-            log.info("redis_back")
-            self._tasks.start_soon(self._restore)
-        else:
-            log.warning("redis_away", reason=reason)
-            send_to_all(ServiceDegraded(reason="Redis does not answer"), self.gateway.connections)
-
-    async def _restore(self) -> None:
-        """Redis is back, whole, empty or older.
-
-        Enter again what it lost, and only then say that all is well.
-        """
-        try:
-            await self.leases.renew_now()
-        except Unavailable:
-            return
-        self.sweep.now()
-        send_to_all(ServiceRestored(reason="Redis answers again"), self.gateway.connections)
 
 
 @contextmanager

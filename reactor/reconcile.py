@@ -5,10 +5,13 @@ has ended; the socket decides that one goes on. Where Redis lost a living one (i
 good name), it is entered again.
 """
 
+from asyncio import gather
 from time import time
 
 import anyio
 import structlog
+from msgspec import UNSET, json
+from redis.exceptions import RedisError
 
 from reactor.errors import Unavailable
 from reactor.expiry.leases import Leases
@@ -32,6 +35,8 @@ RETRY_AFTER = 0.2
 
 DIFF_COMES_WITHIN = 1.0
 """Seconds after which the diff of a departure is taken for lost."""
+
+ANY_EPOCH = "*"
 
 _EXPELS = {LeaveReason.INACTIVITY_TIMEOUT, LeaveReason.KICKED, LeaveReason.LEFT}
 _MESSAGES = {
@@ -75,12 +80,38 @@ class Reconciler:
             ended.set()
 
     async def enter(
-        self, attachment: Attachment, *, username: str = "", data: bytes = b"", again: bool = False
+        self, attachment: Attachment, *, username: str = "", data: bytes = b""
     ) -> Joined | NotJoined:
-        """Put the membership into Redis under this node's present name. Raises Unavailable.
+        """Put a client's membership into Redis, under this node's present name. Raises Unavailable."""
+        return await self._enter(attachment, username=username, data=data)
 
-        again: it was there before; if it departed meanwhile, it stays departed.
+    async def enter_again(self, attachment: Attachment, *, known_epoch: str) -> Joined | NotJoined:
+        """Put a membership that was in Redis there again, as it was last known. Raises Unavailable.
+
+        known_epoch: if Redis is still in it and the member is gone, it has departed and stays so;
+        `*` for never.
         """
+        member = self._feed.last_known(*attachment.entry)
+        if member is None:
+            return await self._enter(attachment, known_epoch=known_epoch)
+        data = b"" if member.data is UNSET else json.encode(member.data)
+        return await self._enter(
+            attachment,
+            username=member.username,
+            data=data,
+            joined_at=member.joined_at,
+            known_epoch=known_epoch,
+        )
+
+    async def _enter(
+        self,
+        attachment: Attachment,
+        *,
+        username: str = "",
+        data: bytes = b"",
+        known_epoch: str = "",
+        joined_at: int | None = None,
+    ) -> Joined | NotJoined:
         while True:
             former, present = attachment.connection, self._present_name(attachment)
             attachment.connection = present
@@ -90,10 +121,11 @@ class Reconciler:
                 ttl=attachment.terms.ttl,
                 username=username,
                 data=data,
-                max_members=attachment.terms.max_members,
-                known_epoch=attachment.epoch if again else "",
+                max_members=attachment.terms.max_members if not known_epoch else 0,
+                known_epoch=known_epoch,
                 replaces=former if former != present else "",
                 away=attachment.away,
+                joined_at=joined_at,
             )
             if isinstance(reply, Joined):
                 attachment.epoch = reply.epoch
@@ -156,8 +188,10 @@ class Reconciler:
 
     async def _revive(self, attachment: Attachment) -> None:
         try:
-            reply = await self.enter(attachment, again=True)
-        except Unavailable:
+            reply = await self.enter_again(attachment, known_epoch=attachment.epoch or ANY_EPOCH)
+            if isinstance(reply, NotJoined) and attachment.live and await self._was_cut_off(attachment):
+                reply = await self.enter_again(attachment, known_epoch=ANY_EPOCH)
+        except (Unavailable, RedisError):
             await anyio.sleep(RETRY_AFTER)
             beats = self._waiting.pop(attachment, [])
             if attachment.live:
@@ -169,12 +203,33 @@ class Reconciler:
             for beat in beats:
                 beat.taken(reply.now)
             return
-        if isinstance(reply, Joined):  # its socket dropped meanwhile, and so did the detaching that went before
+        if isinstance(
+            reply, Joined
+        ):  # its socket dropped meanwhile, and so did the detaching that went before
             await self.drop(attachment)
         elif attachment.live:
             await self._expel_departed(attachment)
         for beat in beats:
             beat.ended()
+
+    async def _was_cut_off(self, attachment: Attachment) -> bool:
+        """Whether the member was ended as disconnected, although its socket is here and open."""
+        reasons = await self._departures.recent_reasons(attachment.entry.room_id)
+        return reasons.get(attachment.entry.user_id) == LeaveReason.DISCONNECTED
+
+    async def enter_all_again(self, *, known_epoch: str | None = None) -> None:
+        """Enter every membership of this node again, and return when all are tried.
+
+        known_epoch: `*` where Redis may have gone back to an older state; each one's own epoch otherwise.
+        """
+        attachments = list(self._attached)
+        results = await gather(
+            *(self.enter_again(one, known_epoch=known_epoch or one.epoch) for one in attachments),
+            return_exceptions=True,
+        )
+        for attachment, result in zip(attachments, results, strict=True):
+            if attachment.live and not isinstance(result, Joined):
+                self.revive(attachment, None)
 
     async def _expel_departed(self, attachment: Attachment) -> None:
         """The member departed; its diff tells the socket, and where that got lost, we do."""
@@ -187,12 +242,6 @@ class Reconciler:
             reasons = await self._departures.recent_reasons(room_id)
             reason = reasons.get(user_id, LeaveReason.INACTIVITY_TIMEOUT)
             self.expel(room_id, user_id, reason, at=int(time() * 1000))
-
-    async def on_renamed(self, old: str, new: str) -> None:
-        """This node has another name: enter everything under it."""
-        log.warning("entering_again", old=old, new=new, memberships=len(self._attached))
-        for attachment in self._attached:
-            self.revive(attachment, None)
 
     # A socket is gone, and Redis still has it.
 

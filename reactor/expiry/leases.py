@@ -7,7 +7,8 @@ Redis was away, everybody looked dead, so the judge begins to count anew.
 
 import secrets
 import socket
-from collections.abc import Awaitable, Callable
+from asyncio import gather
+from collections.abc import Callable
 from os import getpid
 from time import monotonic
 
@@ -22,6 +23,9 @@ from reactor.presence.store import Store
 
 log = structlog.get_logger()
 
+LONGEST_GAP = 0.6
+"""Of a lease, between two of our own renewals; a longer one means that one of them failed or was late."""
+
 
 def new_node_name() -> str:
     """A name for one life of a node: new at each start, and after each time it was judged lost."""
@@ -31,22 +35,24 @@ def new_node_name() -> str:
 class Leases:
     """This node's lease, and its eye on the others'. `serve` has to run.
 
-    lease: seconds. policy: a room's terms, for the grace of a lost node's members. on_renamed(old, new)
-    is awaited when this node was judged lost, or Redis lost its data: all its connections have to be
-    entered again under the new name.
+    lease: seconds. policy: a room's terms, for the grace of a lost node's members. on_renamed(old) is called
+    when this node was judged lost, or Redis lost its data: all its connections have to be entered again
+    under the new name. on_held(seconds) is called when ends by time do not count for so long.
     """
 
     def __init__(
         self, store: Store, fleet: Fleet, *, lease: float, policy: Callable[[str], Terms],
-        on_renamed: Callable[[str, str], Awaitable[None]],
+        on_renamed: Callable[[str], None], on_held: Callable[[float], None],
     ) -> None:  # fmt: skip
         self._store, self._fleet = store, fleet
-        self._lease, self._policy, self._on_renamed = lease, policy, on_renamed
+        self._lease, self._policy = lease, policy
+        self._on_renamed, self._on_held = on_renamed, on_held
         self._about = f"{socket.gethostname()}:{getpid()}"
         self._counter = 0
         self._registered = False
         self._renewed_at = 0.0
         self._renewing = anyio.Lock()
+        self._held = False
         self._seen: dict[str, tuple[int, float]] = {}
         self.name = new_node_name()
 
@@ -62,8 +68,15 @@ class Leases:
         async with self._renewing:
             await self._renew()
 
+    async def rename(self) -> str:
+        """Take another name, since Redis may know things of this one that are not so; the former name."""
+        async with self._renewing:
+            old, self.name, self._registered = self.name, new_node_name(), False
+            await self._renew()
+            return old
+
     async def serve(self) -> None:
-        """Renew and judge, until cancelled."""
+        """Renew, pulse and judge, until cancelled."""
         while True:
             await anyio.sleep(self._lease / 3)
             try:
@@ -88,14 +101,23 @@ class Leases:
             old, self.name, self._registered = self.name, new_node_name(), False
             log.warning("node_renamed", old=old, new=self.name)
             await self._renew()
-            await self._on_renamed(old, self.name)
+            self._on_renamed(old)
             return
         self._registered = True
+        await self._pulse()
         await self._judge(registry)
+
+    async def _pulse(self) -> None:
+        lease = int(self._lease * 1000)
+        held = any(await gather(*(self._store.pulse(shard, lease=lease) for shard in range(SHARDS))))
+        if held and not self._held:
+            log.warning("ends_by_time_held", seconds=self._lease)
+            self._on_held(self._lease)
+        self._held = held
 
     async def _judge(self, registry: dict[str, NodeRecord]) -> None:
         now = monotonic()
-        if now - self._renewed_at > self._lease:
+        if now - self._renewed_at > self._lease * LONGEST_GAP:
             self._seen.clear()  # Redis was away, or we were: nothing seen before counts
         self._renewed_at = now
         for node, record in registry.items():

@@ -55,12 +55,14 @@ class RoomFeed:
 
     def __init__(
         self, store: Store, subscription: Subscription, departures: Departures, tasks: Spawner, *,
-        on_diff: Callable[[RoomDiff], None], on_left: Callable[[str, LeftRow], None],
+        on_diff: Callable[[RoomDiff], None], on_left: Callable[[str, LeftRow, Member | None], None],
     ) -> None:  # fmt: skip
         self._store, self._subscription, self._departures = store, subscription, departures
         self._tasks, self._on_diff, self._on_left = tasks, on_diff, on_left
         self._rooms: dict[str, Room] = {}
         self._by_channel: dict[bytes, str] = {}
+        self._open_gate = anyio.Event()
+        self._open_gate.set()
         self.resyncs = 0
 
     def view(self, room_id: str) -> RoomView | None:
@@ -114,7 +116,7 @@ class RoomFeed:
             with anyio.move_on_after(CATCH_UP) as waited:
                 await moved.wait()
             if waited.cancelled_caught and not room.healing:
-                self._heal(room_id, room, "diff_lost", (room.view.epoch, room.view.version))
+                self._heal(room, "diff_lost", (room.view.epoch, room.view.version))
 
     def offer(self, room_id: str, payload: bytes) -> None:
         """Take a diff that came back with a script's reply, ahead of its publication.
@@ -135,23 +137,43 @@ class RoomFeed:
 
     def resync(self) -> None:
         """Diffs of any room may have been missed: heal all."""
-        for room_id, room in self._rooms.items():
+        self.pause()
+        self.resume()
+
+    def pause(self) -> None:
+        """Diffs were missed, and what Redis says now may be less than what is true.
+
+        Tell nothing until `resume`.
+        """
+        if self._open_gate.is_set():
+            self._open_gate = anyio.Event()
+        for room in self._rooms.values():
             if room.ready.is_set() and not room.healing:
                 told = room.view.epoch, room.view.version
                 room.view.lose()
-                self._heal(room_id, room, "resubscribed", told)
+                self._heal(room, "resubscribed", told)
+
+    def resume(self) -> None:
+        """Heal every room; what changed meanwhile is told as one diff."""
+        self._open_gate.set()
+
+    def last_known(self, room_id: str, user_id: str) -> Member | None:
+        """A member as it was last seen, also while the view waits to be healed."""
+        room = self._rooms.get(room_id)
+        return room.view.members.get(user_id) if room is not None else None
 
     def _take(self, room_id: str, room: Room, row: DiffRow) -> None:
         place = room.view.epoch, room.view.version
         diff = row.diff(room_id)
+        leaving = [(left, room.view.members.get(left.user_id)) for left in row.left]
         verdict = room.view.apply(diff)
         if verdict is Verdict.APPLIED:
             self._moved(room)
-            for left in row.left:
-                self._on_left(room_id, left)
+            for left, member in leaving:
+                self._on_left(room_id, left, member)
             self._on_diff(diff)
         elif verdict is Verdict.GAP:
-            self._heal(room_id, room, "gap", place)
+            self._heal(room, "gap", place)
 
     def _moved(self, room: Room) -> None:
         if room.waiting:
@@ -172,41 +194,41 @@ class RoomFeed:
                 self._forget(room_id)
         else:
             if room.view.reset(*_snapshot(listing)) is Verdict.GAP:
-                self._heal(room_id, room, "gap", (room.view.epoch, room.view.version))
+                self._heal(room, "gap", (room.view.epoch, room.view.version))
         room.ready.set()
 
-    def _heal(self, room_id: str, room: Room, cause: str, told: tuple[str, int]) -> None:
+    def _heal(self, room: Room, cause: str, told: tuple[str, int]) -> None:
         """Replace the view by a listing. told: the epoch and version up to which diffs were handed on."""
         if not room.healing:
-            room.healing = True
+            room.healing = room.view.waiting = True
             self.resyncs += 1
-            log.info("room_resync", room=room_id, cause=cause)
-            self._tasks.start_soon(self._heal_now, room_id, room, told)
+            log.info("room_resync", room=room.view.room_id, cause=cause)
+            self._tasks.start_soon(self._heal_now, room, told)
 
-    async def _heal_now(self, room_id: str, room: Room, told: tuple[str, int]) -> None:
+    async def _heal_now(self, room: Room, told: tuple[str, int]) -> None:
+        room_id, before = room.view.room_id, dict(room.view.members)
         while self._rooms.get(room_id) is room:
+            await self._open_gate.wait()
             try:
                 listing = await self._store.members(room_id)
                 reasons = await self._departures.recent_reasons(room_id)
             except (Unavailable, RedisError):
                 await anyio.sleep(HEAL_AGAIN_AFTER)
                 continue
-            before = dict(room.view.members)
-            if room.view.reset(*_snapshot(listing)) is Verdict.GAP:
+            if not self._open_gate.is_set() or room.view.reset(*_snapshot(listing)) is Verdict.GAP:
                 continue
             room.healing = False
             for _, event in room.waiting:
                 event.set()
             room.waiting.clear()
             if (room.view.epoch, room.view.version) != told:
-                self._tell_healed(_healing_diff(room.view, before, told, reasons))
+                self._tell_healed(_healing_diff(room.view, before, told, reasons), before)
             return
 
-    def _tell_healed(self, diff: RoomDiff) -> None:
+    def _tell_healed(self, diff: RoomDiff, before: Mapping[str, Member]) -> None:
         for left in diff.left:
-            self._on_left(
-                diff.room_id, LeftRow(left.user_id, LeaveReason(left.reason), int(time() * 1000), "")
-            )
+            row = LeftRow(left.user_id, LeaveReason(left.reason), int(time() * 1000), "")
+            self._on_left(diff.room_id, row, before.get(left.user_id))
         self._on_diff(diff)
 
     def _forget(self, room_id: str) -> None:

@@ -122,11 +122,12 @@ class Store:
         known_epoch: str = "",
         replaces: str = "",
         away: bool = False,
+        joined_at: int | None = None,
     ) -> Joined | NotJoined:
         """One connection of a user comes into a room. ttl: ms. data: JSON. See `join.lua`."""
         reply = await self._run_until_settled(
             "join", entry.room_id, escape(entry.user_id), entry.room_id, entry.user_id, username, data,
-            connection, ttl, max_members, known_epoch, replaces, int(away),
+            connection, ttl, max_members, known_epoch, replaces, int(away), joined_at or "",
         )  # fmt: skip
         match reply:
             case [b"joined" | b"resumed" as status, now, epoch, version, count, joined_at, diff]:
@@ -246,6 +247,27 @@ class Store:
         """A page of one large room."""
         following, gone = await self._run_for_room("audit_room", room_id, cursor, PAGE)
         return Audit(int(following), [], [text.decode() for text in gone])
+
+    async def renew_epoch(self, room_id: str, run: str) -> bool:
+        """Begin a new epoch of the room, once for each life of the server that `run` names."""
+        begun: int = await self._run_for_room("renew_epoch", room_id, run)
+        return begun == 1
+
+    async def end_again(self, entry: Entry, *, joined_at: int, reason: str) -> bool:
+        """End a member that came back with an older state of Redis; whether it had."""
+        found: int = await self._run_for_room(
+            "end_again", entry.room_id, escape(entry.user_id), joined_at, reason
+        )
+        return found == 1
+
+    async def pulse(self, shard: int, *, lease: int) -> int:
+        """Say that a node lives and the shard takes its writes. lease: ms.
+
+        Returns the time (ms) until which ends by time do not count, since nobody could speak up for a
+        while; or 0.
+        """
+        hold: int = await self._runner.run("pulse", shard_prefix(self.namespace, shard), lease)
+        return hold
 
     async def fence_node(self, shard: int, node: str) -> list[str]:
         """Refuse a lost node's heartbeats from here on.

@@ -104,14 +104,14 @@ class Subscription:
                     self._on_lost(str(errors.exceptions[0]) or type(errors.exceptions[0]).__name__)
             finally:
                 self._connection = None
+                for confirmed in self._channels.values():
+                    confirmed.clear()
                 with anyio.CancelScope(shield=True):
                     await connection.disconnect(nowait=True)
             await anyio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnections, keeps no secret
             wait = min(wait * 2, LONGEST_RETRY)
 
     async def _listen(self, connection: Any) -> None:
-        for confirmed in self._channels.values():
-            confirmed.clear()
         self._to_send.clear()
         self._awaited = len(self._channels)
         self._heard_at = monotonic()

@@ -91,7 +91,7 @@ class Watches:
         )
         self._feed = RoomFeed(
             store, self._subscription, departures, tasks,
-            on_diff=self._on_diff, on_left=lambda _room_id, _left: None,
+            on_diff=self._on_diff, on_left=lambda _room_id, _left, _member: None,
         )  # fmt: skip
 
     async def watch(self, room_id: str) -> AsyncIterator[RoomEvent]:

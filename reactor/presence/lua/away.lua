@@ -3,7 +3,7 @@
 -- Returns: {'absent'} | {'ok', now, diff or ''}
 -- Publishes: a diff (updated) where the member's face changed
 local room, user, connection, away = unpack(ARGV)
-if not settle_member(room, user) then return { 'absent' } end
+if settle_member(room, user) ~= 'alive' then return { 'absent' } end
 local _, connections = read_shadow(room, user)
 if not connections[connection] then return { 'absent' } end
 redis.call('HSET', shadow_key(room, user), connection, away)

@@ -1,8 +1,10 @@
 -- The departure: for each member named, presence key gone and row still there. Whoever comes second finds nothing,
--- and a name that was taken by a fresh joining is left alone.
+-- and a name that was taken by a fresh joining is left alone. While ends by time do not count, nothing is done: the
+-- pacemaker and the sweep come by again.
 -- ARGV: for each member: room, user
 -- Returns: {now, then for each departed: suffix, reason, deadline noted}
 -- Publishes: a diff (left) for each room
+if held_until() then return { NOW } end
 local by_room, order = {}, {}
 for i = 1, #ARGV, 2 do
   local room, user = ARGV[i], ARGV[i + 1]

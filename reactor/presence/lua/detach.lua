@@ -4,7 +4,7 @@
 -- Returns: {'absent'} | {'kept', now} | {'grace', now, deadline} | {'departed', now}
 -- Publishes: a diff (updated) while other connections remain; a diff (left) where the grace is 0
 local room, user, connection = ARGV[1], ARGV[2], ARGV[3]
-if not settle_member(room, user) then return { 'absent' } end
+if settle_member(room, user) == 'gone' then return { 'absent' } end
 local _, connections, count = read_shadow(room, user)
 local flag = connections[connection]
 if not flag and count > 0 then return { 'kept', NOW } end

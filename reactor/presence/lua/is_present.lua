@@ -2,4 +2,4 @@
 -- ARGV: room, user
 -- Returns: 1 or 0
 -- Publishes: a diff (left) where the member had lapsed
-return settle_member(ARGV[1], ARGV[2]) and 1 or 0
+return settle_member(ARGV[1], ARGV[2]) == 'alive' and 1 or 0

@@ -3,6 +3,6 @@
 -- Returns: 1 when the user was there, else 0
 -- Publishes: a diff (left)
 local room, user, message = unpack(ARGV)
-if not settle_member(room, user) then return 0 end
+if settle_member(room, user) == 'gone' then return 0 end
 depart(room, { user }, 'kicked', message)
 return 1

@@ -3,7 +3,7 @@
 -- Returns: {'absent'} | {'kept', now} | {'left', now}
 -- Publishes: a diff (left, or updated while other connections remain)
 local room, user, connection = unpack(ARGV)
-if not settle_member(room, user) then return { 'absent' } end
+if settle_member(room, user) == 'gone' then return { 'absent' } end
 local _, connections, count = read_shadow(room, user)
 if not connections[connection] and count > 0 then return { 'kept', NOW } end
 if count > 1 then

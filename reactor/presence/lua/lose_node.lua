@@ -8,7 +8,7 @@ local by_room = node_room_key(node, room)
 local changed = {}
 for _, user in ipairs(redis.call('ZRANGE', by_room, 0, BATCH - 1)) do
   redis.call('ZREM', by_room, user)
-  if settle_member(room, user) then
+  if settle_member(room, user) ~= 'gone' then
     local _, connections = read_shadow(room, user)
     local all_away = true
     for connection, flag in pairs(connections) do

@@ -170,9 +170,9 @@ end
 -- Looks at the members whose noted deadline has passed: the living get their true deadline, and what they last
 -- did is noted, for it goes with the presence key. The look itself makes Redis expire a lapsed key and say so.
 -- Returns the users found gone, and how many rows were looked at.
-local function look(room, limit)
+local function look(room, limit, offset)
   local members, gone = members_key(room), {}
-  local due = redis.call('ZRANGE', members, '-inf', '(' .. NOW, 'BYSCORE', 'LIMIT', 0, limit)
+  local due = redis.call('ZRANGE', members, '-inf', '(' .. NOW, 'BYSCORE', 'LIMIT', offset or 0, limit)
   for _, user in ipairs(due) do
     local presence = presence_key(room, user)
     local deadline = redis.call('PEXPIRETIME', presence)
@@ -189,24 +189,48 @@ local function look(room, limit)
   return gone, #due
 end
 
+-- Nodes pulse each shard while they live and Redis takes their writes. After a time without a pulse everybody looks
+-- gone who only could not say so; then nobody's end by time counts until all could speak up again for one lease.
+-- Returns the time until which that holds, or nil. A shard that nobody ever pulsed has no nodes to wait for.
+local function held_until()
+  local pulse = redis.call('HMGET', SHARD .. ':pulse', 'at', 'lease', 'hold')
+  if not pulse[1] then return nil end
+  local lease = tonumber(pulse[2])
+  if NOW - pulse[1] > lease then return NOW + lease end
+  local hold = tonumber(pulse[3] or 0)
+  return NOW < hold and hold or nil
+end
+
 -- Makes the room exact before it answers. True when there was more than one call may do: call again.
 local function settle(room)
   local gone, looked = look(room, BATCH)
-  if #gone > 0 then depart(room, gone) end
+  if #gone == 0 then return looked == BATCH end
+  if held_until() then
+    while looked == BATCH do
+      local more
+      more, looked = look(room, BATCH, #gone)
+      for _, user in ipairs(more) do gone[#gone + 1] = user end
+    end
+    return false
+  end
+  depart(room, gone)
   return looked == BATCH
 end
 
--- Ends this one member if its key is gone but its row is still there; true while it is alive.
+-- 'alive', 'gone', or 'held': its time is up, but does not count now. Ends a member whose key is gone and row is not.
 local function settle_member(room, user)
-  if redis.call('EXISTS', presence_key(room, user)) == 1 then return true end
+  if redis.call('EXISTS', presence_key(room, user)) == 1 then return 'alive' end
+  if not redis.call('ZSCORE', members_key(room), user) then return 'gone' end
+  if held_until() then return 'held' end
   depart(room, { user })
-  return false
+  return 'gone'
 end
 
--- The room's position: epoch ('' for a room nobody was in), version, count.
+-- The room's position: epoch ('' for a room nobody was in), version, count. Of a settled room only held ones are due.
 local function position(room)
-  local state = redis.call('HMGET', state_key(room), 'epoch', 'version')
-  return state[1] or '', tonumber(state[2] or 0), redis.call('ZCARD', members_key(room))
+  local state, members = redis.call('HMGET', state_key(room), 'epoch', 'version'), members_key(room)
+  local count = redis.call('ZCARD', members) - redis.call('ZCOUNT', members, '-inf', '(' .. NOW)
+  return state[1] or '', tonumber(state[2] or 0), count
 end
 
 -- The member's last connection is gone: cuts its life to the grace. Returns the deadline, or nil when it ended it.
@@ -215,9 +239,11 @@ local function start_grace(room, user, node, grace)
     depart(room, { user }, 'disconnected')
     return nil
   end
-  local presence = presence_key(room, user)
-  redis.call('HSET', shadow_key(room, user), 'r', 'disconnected', 'n', node,
-    'a', redis.call('HGET', presence, 'lastActiveAt') or NOW)
+  local presence, shadow = presence_key(room, user), shadow_key(room, user)
+  redis.call('HSET', shadow, 'r', 'disconnected', 'n', node)
+  local last_active = redis.call('HGET', presence, 'lastActiveAt')
+  if not last_active then return NOW end -- its time is up already, and held
+  redis.call('HSET', shadow, 'a', last_active)
   redis.call('PEXPIRE', presence, grace, 'LT')
   local deadline = redis.call('PEXPIRETIME', presence)
   redis.call('ZADD', members_key(room), deadline, user)

@@ -7,7 +7,7 @@ local reply = { page[1] }
 for i = 1, #page[2], 2 do
   local room = page[2][i]
   settle(room)
-  local count = redis.call('ZCARD', members_key(room))
+  local _, _, count = position(room)
   if count > 0 then
     reply[#reply + 1] = room
     reply[#reply + 1] = count

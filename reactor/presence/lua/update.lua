@@ -4,7 +4,7 @@
 -- Publishes: a diff (updated) where something changed
 local room, user, username, data = unpack(ARGV)
 local presence = presence_key(room, user)
-if not settle_member(room, user) then return { 'absent' } end
+if settle_member(room, user) ~= 'alive' then return { 'absent' } end
 local before = redis.call('HMGET', presence, 'username', 'data')
 local changed = false
 if username ~= '' and username ~= before[1] then

@@ -1,0 +1,170 @@
+"""Redis was away, and is back: whole, empty, or older (B12).
+
+While it is away sockets stay open and clients are told so. When it is back, whoever is connected is
+present again, whoever left is not, and nobody is told of anything that did not happen: until every node
+could enter its members again, no change is handed on, and no end by time counts (see `pulse.lua`).
+"""
+
+from asyncio import gather
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from time import monotonic
+from typing import Any
+
+import anyio
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from reactor.errors import Unavailable
+from reactor.expiry.leases import Leases
+from reactor.expiry.sweep import Sweep
+from reactor.presence.diffs import RoomFeed
+from reactor.presence.keys import Entry
+from reactor.presence.store import Store
+from reactor.protocol.messages import ServiceDegraded, ServiceRestored
+from reactor.reconcile import ANY_EPOCH, Reconciler
+from reactor.tasks import Spawner
+
+log = structlog.get_logger()
+
+REMEMBERED = 300.0
+"""Seconds for which told departures are remembered. A failover loses less than that."""
+
+RETRY_AFTER = 0.2
+
+
+class Recovery:
+    """Makes the state right after a loss, and says so. Its methods are called by whoever noticed something.
+
+    settle: seconds that the other nodes get to enter their members, before changes are handed on again.
+    subscribed: returns once this node hears diffs.
+    """
+
+    def __init__(
+        self, redis: Redis, store: Store, leases: Leases, sweep: Sweep, feed: RoomFeed,
+        reconciler: Reconciler, tasks: Spawner, *, settle: float, tell_all: Callable[[Any], None],
+        subscribed: Callable[[], Awaitable[None]],
+    ) -> None:  # fmt: skip
+        self._redis, self._store, self._leases, self._sweep = redis, store, leases, sweep
+        self._feed, self._reconciler, self._tasks = feed, reconciler, tasks
+        self._settle, self._tell_all, self._subscribed = settle, tell_all, subscribed
+        self._run = ""
+        self._degraded, self._healthy = False, True
+        self._busy = anyio.Lock()
+        self._begun = 0
+        self._departed: deque[tuple[float, Entry, int, str]] = deque()
+
+    async def note_run(self) -> None:
+        """Note which life of the server this is. Raises redis.RedisError."""
+        self._run = await self._read_run()
+
+    def remember(self, entry: Entry, joined_at: int, reason: str) -> None:
+        """A departure was told: if Redis goes back to before it, it still holds. joined_at: ms."""
+        now = monotonic()
+        self._departed.append((now, entry, joined_at, reason))
+        while self._departed[0][0] < now - REMEMBERED:
+            self._departed.popleft()
+
+    def on_health(self, healthy: bool, reason: str) -> None:
+        """Redis takes no commands, or takes them again."""
+        self._healthy = healthy
+        if healthy:
+            log.info("redis_back")
+            self._tasks.start_soon(self._restore)
+        else:
+            log.warning("redis_away", reason=reason)
+            if not self._degraded:
+                self._degraded = True
+                self._tell_all(ServiceDegraded(reason="Redis does not answer"))
+
+    def on_gap(self) -> None:
+        """The subscription had to be made anew: diffs were missed, and it may be another server."""
+        self._feed.pause()
+        self._begin(self._after_gap)
+
+    def on_renamed(self, old: str) -> None:
+        """This node has another name: it was judged lost, or Redis lost its data."""
+        self._feed.pause()
+        self._begin(self._after_rename, old)
+
+    def on_held(self, seconds: float) -> None:
+        """Ends by time do not count for a while; what came due meanwhile is looked for behind it."""
+        self._tasks.start_soon(self._sweep_after, seconds)
+
+    def _begin(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        self._begun += 1
+        self._tasks.start_soon(self._one_at_a_time, work, args)
+
+    async def _one_at_a_time(
+        self, work: Callable[..., Coroutine[Any, Any, None]], args: tuple[Any, ...]
+    ) -> None:
+        try:
+            async with self._busy:
+                await work(*args)
+        finally:
+            self._begun -= 1
+            if self._begun == 0:
+                self._restored()
+
+    async def _restore(self) -> None:
+        try:
+            await self._subscribed()
+            await self._leases.renew_now()
+        except Unavailable:
+            return  # away again; the next time that it is healthy leads here once more
+        self._sweep.now()
+        if self._begun == 0:
+            self._restored()
+
+    def _restored(self) -> None:
+        if self._degraded and self._healthy:
+            self._degraded = False
+            self._tell_all(ServiceRestored(reason="Redis answers again"))
+
+    async def _after_gap(self) -> None:
+        run = await self._persist(self._read_run)
+        if run == self._run:
+            self._feed.resume()
+            return
+        log.warning("redis_is_another", was=self._run, now=run)
+        self._run = run
+        old = await self._persist(self._leases.rename)
+        await self._reconciler.enter_all_again(known_epoch=ANY_EPOCH)
+        await self._end_departed()
+        await self._finish(old)
+
+    async def _after_rename(self, old: str) -> None:
+        await self._reconciler.enter_all_again()
+        await self._finish(old)
+
+    async def _finish(self, old: str) -> None:
+        """Let go of what Redis knows under the former name; go on when the others are there too."""
+        await self._persist(lambda: self._leases.lose(old))
+        await anyio.sleep(self._settle)
+        await gather(*(self._renew_epoch(room_id) for room_id in list(self._feed.rooms())))
+        self._feed.resume()
+
+    async def _renew_epoch(self, room_id: str) -> None:
+        await self._persist(lambda: self._store.renew_epoch(room_id, self._run))
+
+    async def _end_departed(self) -> None:
+        async def end(entry: Entry, joined_at: int, reason: str) -> None:
+            await self._persist(lambda: self._store.end_again(entry, joined_at=joined_at, reason=reason))
+
+        await gather(*(end(entry, joined_at, reason) for _, entry, joined_at, reason in self._departed))
+
+    async def _sweep_after(self, seconds: float) -> None:
+        await anyio.sleep(seconds)
+        self._sweep.now()
+
+    async def _persist(self, work: Callable[[], Any]) -> Any:
+        while True:
+            try:
+                return await work()
+            except (Unavailable, RedisError, OSError):
+                await anyio.sleep(RETRY_AFTER)
+
+    async def _read_run(self) -> str:
+        server = await self._redis.info("server")
+        return str(server["run_id"])

@@ -1,0 +1,106 @@
+"""B12: Redis is away, and comes back whole, empty or older."""
+
+import json
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from tests import servers
+from tests.servers import Server
+from tests.system.running import RawClient, served
+
+
+def leaves(client: RawClient) -> list[Any]:
+    return [left for message in client.heard if message["type"] == "room:diff" for left in message["left"]]
+
+
+async def hear_all(client: RawClient) -> None:
+    """Take in what was sent to a client up to now."""
+    await client.ask("room:is_present", "room:is_present", roomId="elsewhere", userId="nobody")
+
+
+async def test_b12_after_a_restart_without_data_everybody_is_present_again_and_nobody_saw_a_leave(
+    redis_server: Server,
+) -> None:
+    async with AsyncExitStack() as stack:
+        nodes = [await stack.enter_async_context(served(redis_server, lease=1.5)) for _ in range(2)]
+        clients = []
+        for i in range(10):
+            client = await stack.enter_async_context(RawClient.connect(nodes[i % 2]))
+            await client.join("lobby", f"u{i}", username=f"User {i}", data={"n": i})
+            clients.append(client)
+        redis_server.kill()
+        for client in clients:
+            await client.hear("service:degraded")
+        await clients[0].say("room:heartbeat", roomId="lobby")
+        redis_server.start()
+        for client in clients:
+            await client.hear("service:restored")
+        members = (await clients[0].ask("room:members", "room:members", roomId="lobby"))["members"]
+        assert sorted((m["userId"], m["username"], m["data"]["n"]) for m in members) == sorted(
+            (f"u{i}", f"User {i}", i) for i in range(10)
+        )
+        for client in clients:
+            await hear_all(client)
+            assert leaves(client) == []
+        assert any(message["type"] == "room:heartbeat:ack" for message in clients[0].heard)
+
+
+async def test_b12_a_stall_longer_than_lease_grace_and_ttl_kills_nobody(redis_server: Server) -> None:
+    async with (
+        served(redis_server, lease=1.5, grace=1.0, ttl=2.5) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await ann.join("lobby", "ann", data=1)
+        await bob.join("lobby", "bob")
+        bob.vanish()
+        redis_server.pause()
+        await ann.say("room:heartbeat", roomId="lobby")
+        await anyio.sleep(4.0)
+        redis_server.resume()
+        async with RawClient.connect(node) as again:
+            joined = await again.join("lobby", "bob")
+            assert joined["resumed"]
+            await ann.hear("room:heartbeat:ack")
+            await again.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
+            members = (await ann.ask("room:members", "room:members", roomId="lobby"))["members"]
+            assert {m["userId"]: m.get("data") for m in members} == {"ann": 1, "bob": None}
+            assert leaves(ann) == []
+
+
+@pytest.mark.parametrize("kind", servers.KINDS)
+async def test_b12_after_a_return_to_an_older_state_who_left_is_gone_and_who_came_is_there(
+    kind: str, tmp_path: Path
+) -> None:
+    binary, missing = servers.find(kind)
+    if binary is None:
+        pytest.skip(missing)
+    server = Server(kind, binary, {"dir": str(tmp_path), "dbfilename": "dump.rdb"}).start()
+    try:
+        async with (
+            served(server, lease=1.5, grace=60) as node,
+            RawClient.connect(node) as ann,
+            RawClient.connect(node) as bob,
+            RawClient.connect(node) as cid,
+        ):
+            await ann.join("lobby", "ann")
+            await bob.join("lobby", "bob")
+            server.control.save()
+            await cid.join("lobby", "cid")
+            await bob.ask("leave_room", "room:left", roomId="lobby")
+            await ann.hear("room:diff", left=[{"userId": "bob", "reason": "left"}])
+            server.kill()
+            await ann.hear("service:degraded")
+            server.start()
+            await ann.hear("service:restored")
+            members = (await ann.ask("room:members", "room:members", roomId="lobby"))["members"]
+            assert {m["userId"] for m in members} == {"ann", "cid"}
+            assert [left["userId"] for left in leaves(ann)] == ["bob"]
+            reasons = [json.loads(json.dumps(one.reason)) for one in await node.departures.read()]
+            assert reasons == ["left"]
+    finally:
+        server.stop()
