@@ -29,7 +29,8 @@ LOOK_AT_LEAST_EVERY = 1.0
 """Seconds. A wake-up that got lost costs no more than this."""
 ROWS_PER_LOOK = 5000
 CLAIM_RETRY_MS = 250
-"""After a touch, the event has this long to bring its claim before the pacemaker claims by itself."""
+EVENT_COMES_WITHIN = 0.2
+"""Seconds. After a touch, the event has this long to bring its claim before the pacemaker claims by itself."""
 
 
 class Pacemaker:
@@ -52,7 +53,7 @@ class Pacemaker:
         self._node, self._events_flow = node, events_flow
         self._clock = RedisClock()
         self._deadlines = Deadlines(SHARDS)
-        self._touched: list[set[str]] = [set() for _ in range(SHARDS)]
+        self._touched: list[dict[str, float]] = [{} for _ in range(SHARDS)]
         self._wakeup = asyncio.Event()
         self.leading = False
         self.looks = 0
@@ -113,8 +114,12 @@ class Pacemaker:
         self.moved += found.moved
         if found.next_deadline is not None:
             self._deadlines.lower(shard, self._clock.steady(found.next_deadline + 1))
-        gone = set(found.gone)
-        self._reaper.found_gone(
-            shard, gone if not self._events_flow() else gone & self._touched[shard], "pacemaker"
-        )
-        self._touched[shard] = gone
+        self._reaper.found_gone(shard, self._unclaimed(shard, found.gone), "pacemaker")
+
+    def _unclaimed(self, shard: int, gone: list[str]) -> list[str]:
+        """Of those found gone, the ones that no event has brought to their claim, or will."""
+        if not self._events_flow():
+            return gone
+        now, before = monotonic(), self._touched[shard]
+        touched = self._touched[shard] = {name: before.get(name, now) for name in gone}
+        return [name for name, at in touched.items() if now - at >= EVENT_COMES_WITHIN]

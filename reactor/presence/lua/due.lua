@@ -1,7 +1,7 @@
 -- The pacemaker's look: rooms whose noted deadline has passed. The living among their members get their true deadline
 -- and the room a new one, so that each look moves something forward. The touch makes Redis expire the others and
--- publish the events which end them; until they are claimed the room comes up again after `retry`, or when ends by
--- time count again.
+-- publish the events which end them; until they are claimed the room comes up again after `retry`, when the next of
+-- its members is due, or when ends by time count again.
 -- ARGV: limit (rows at most), retry (ms)
 -- Returns: {now, next deadline of the shard or -1, rows moved, {suffix of a member found gone, ...}}
 -- Publishes: nothing by itself (Redis publishes `expired`)
@@ -16,7 +16,8 @@ while limit > 0 do
   moved = moved + looked - #lost
   for _, user in ipairs(lost) do gone[#gone + 1] = room .. ':user:' .. user end
   if #lost > 0 then
-    redis.call('ZADD', ROOMS, again_at, room)
+    local behind = redis.call('ZRANGE', members_key(room), NOW, '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
+    redis.call('ZADD', ROOMS, math.min(again_at, tonumber(behind[2] or again_at)), room)
   else
     local head = redis.call('ZRANGE', members_key(room), 0, 0, 'WITHSCORES')
     if head[1] then redis.call('ZADD', ROOMS, head[2], room) else redis.call('ZREM', ROOMS, room) end
