@@ -14,6 +14,7 @@ after the other.
 import argparse
 import asyncio
 import gc
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -139,6 +140,7 @@ async def run_way(bench: Bench, way: str, arguments: argparse.Namespace) -> dict
     use = {name: round((after[name] - before[name]) / seconds, 5) for name in after}
     return summary(label, probes.outcomes, settings=changes) | {
         "seconds": round(seconds, 1), "clock": [clock, clock_after], "cores_used": use,
+        "load_average": round(os.getloadavg()[0], 2),
         "found_by": status["found_by"], "events_heard": status["heard"],
     }  # fmt: skip
 

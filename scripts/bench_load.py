@@ -10,7 +10,7 @@ import anyio
 
 from reactor.errors import ReactorError
 from reactor.presence.fleet import Fleet
-from reactor.presence.keys import Entry
+from reactor.presence.keys import SHARDS, Entry
 from reactor.presence.scripts import ScriptRunner, load_scripts
 from reactor.presence.store import Joined, Store
 from scripts.bench_common import Bench
@@ -20,6 +20,7 @@ PAYLOAD = 60
 
 _IN_FLIGHT = 1024
 _LEASE_MS = 30_000
+_PULSE_MS = 5_000
 _RENEW_EVERY = 1.0
 """Seconds. Nodes judge each other by this moving; none may stand still for a whole lease of theirs, 5 s."""
 
@@ -61,13 +62,15 @@ class IdleMembers:
         tick(self.loaded)
 
     async def keep_alive(self, registered: anyio.Event | None = None) -> None:
-        """Be a living node, until cancelled."""
+        """Be a living node, until cancelled: without one, ends by time would not count for a while."""
         counter = 0
         while True:
             counter += 1
             await self._fleet.renew(
                 self.node, counter, lease=_LEASE_MS, about="benchmark: idle members", first=True
             )
+            for shard in range(SHARDS):
+                await self.store.pulse(shard, lease=_PULSE_MS)
             if registered is not None:
                 registered.set()
             await anyio.sleep(_RENEW_EVERY)

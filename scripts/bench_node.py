@@ -53,6 +53,14 @@ class NodeProcess:
                 return
             await anyio.sleep(0.05)
 
+    async def found(self, count: int) -> dict[str, int]:
+        """Return once it has made that many departures: by what they were found, and how many of each."""
+        while True:
+            found: dict[str, int] = (await self.status())["found_by"]
+            if sum(found.values()) >= count:
+                return found
+            await anyio.sleep(0.1)
+
 
 @asynccontextmanager
 async def node_process(settings: Mapping[str, Any]) -> AsyncIterator[NodeProcess]:

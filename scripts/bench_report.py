@@ -49,9 +49,9 @@ def table_of(result: dict[str, Any]) -> Table:
     )
     for heading in ("way", "to whom", "told", "p50", "p99", "max"):
         left = heading in {"way", "to whom"}
-        table.add_column(heading, justify="left" if left else "right", no_wrap=left)
+        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
     for way in result["ways"].values():
-        for side, who in (("client", "the member itself"), ("others", "the others")):
+        for side, who in (("client", "the member"), ("others", "the others")):
             figures = way[side]
             table.add_row(
                 way["label"] if side == "client" else "", who,

@@ -1,0 +1,132 @@
+"""What heartbeats and departures cost Redis: commands, by INFO commandstats, and processor time."""
+
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import Any
+
+import anyio
+from redis.asyncio import Redis
+
+from reactor.presence.heartbeats import MAX_MEMBERS
+from reactor.presence.keys import presence_key, shard_of, suffix
+from scripts.bench_common import Bench
+from scripts.bench_load import entry, idle_members
+from scripts.bench_node import node_process
+
+TTL_MS = 6 * 3600 * 1000
+LOOKS = {"info", "ping", "hello"}
+"""Commands that belong to the measuring."""
+FRAME = LOOKS | {"evalsha", "exists", "time"}
+"""Commands that a batch of heartbeats has once."""
+FIRST_LAPSE = 2.0
+INDEX_WRITES = {"zadd", "zrem", "zincrby", "sadd", "srem"}
+
+
+async def commands(redis: Redis) -> Counter[str]:
+    """Count the commands that Redis has run so far, those inside scripts too."""
+    stats = await redis.info("commandstats")
+    return Counter({name.removeprefix("cmdstat_"): figures["calls"] for name, figures in stats.items()})
+
+
+async def cpu(redis: Redis) -> float:
+    """Give the processor time that Redis has used so far (s)."""
+    used = await redis.info("cpu")
+    return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
+
+
+async def measure_heartbeats(bench: Bench, members: int, rounds: int) -> dict[str, Any]:
+    """Refresh all members `rounds` times by the script, and as often by single commands.
+
+    Those go in pipelines as large as a batch of the script (MAX_MEMBERS), and by one pipeline for each
+    heartbeat, as a server sends them that does not wait for others.
+    """
+    async with idle_members(bench) as idle:
+        await idle.load(members, 50, lambda _: TTL_MS)
+        entries = [entry(number, 50) for number in range(members)]
+        by_shard: dict[int, list[int]] = {}
+        for number, one in enumerate(entries):
+            by_shard.setdefault(shard_of(one.room_id), []).append(number)
+        batches = [
+            (shard, [suffix(entries[number]) for number in numbers[start : start + MAX_MEMBERS]])
+            for shard, numbers in by_shard.items()
+            for start in range(0, len(numbers), MAX_MEMBERS)
+        ]
+        keys = [presence_key(bench.namespace, one) for one in entries]
+
+        async def by_script() -> None:
+            for shard, names in batches:
+                *_, alive = await idle.store.refresh(shard, idle.node, [(name, TTL_MS) for name in names])
+                assert alive.count(b"1") == len(names)
+
+        async def by_single_commands(together: int) -> None:
+            for start in range(0, len(keys), together):
+                pipe = bench.redis.pipeline(transaction=False)
+                for key in keys[start : start + together]:
+                    pipe.pexpire(key, TTL_MS)
+                    pipe.hset(key, "lastActiveAt", 1_700_000_000_000)
+                await pipe.execute()
+
+        before = await commands(bench.redis)
+        await by_script()
+        done = await commands(bench.redis) - before
+        # By turns, so that whatever else the machine does falls on both.
+        ways: dict[str, Callable[[], Awaitable[None]]] = {
+            "script": by_script,
+            "pipeline": lambda: by_single_commands(MAX_MEMBERS),
+            "single": lambda: by_single_commands(1),
+        }
+        spent = dict.fromkeys(ways, 0.0)
+        for _ in range(rounds):
+            for way, work in ways.items():
+                spent[way] += await _cpu_of(bench.redis, work)
+    a_member = {name: round(calls / members, 4) for name, calls in done.items() if name not in FRAME}
+    rates = {way: round(members * rounds / seconds) for way, seconds in spent.items()}
+    return {
+        "members": members, "batch": MAX_MEMBERS, "rounds": rounds,
+        "commands_a_member": a_member,
+        "work_a_member": round(sum(a_member.values()), 3),
+        "index_writes": sum(calls for name, calls in done.items() if name in INDEX_WRITES),
+        "members_a_cpu_second": rates,
+        "script_against_pipeline": round(rates["script"] / rates["pipeline"], 2),
+        "script_against_single": round(rates["script"] / rates["single"], 2),
+    }  # fmt: skip
+
+
+async def _cpu_of(redis: Redis, work: Callable[[], Awaitable[None]]) -> float:
+    before = await cpu(redis)
+    await work()
+    return await cpu(redis) - before
+
+
+async def measure_departures(bench: Bench, count: int, over: float) -> dict[str, Any]:
+    """Let members lapse, one after the other, before a whole node, and count what Redis does for each.
+
+    What the node does anyhow, for its lease and its turns, is measured behind it and taken off.
+    """
+    settings = {"redis_url": bench.url, "namespace": bench.namespace, "port": 0, "sweep_interval": 0}
+    chance = random.Random(1)
+    ttls = [round((FIRST_LAPSE + chance.random() * over) * 1000) for _ in range(count)]
+    async with idle_members(bench) as idle, node_process(settings) as node:
+        await node.settled(sweeps=1, leading=True)
+        await idle.load(count, 50, lambda number: ttls[number])
+        began, before, used = monotonic(), await commands(bench.redis), await cpu(bench.redis)
+        with anyio.fail_after(FIRST_LAPSE + over + 30):
+            found = await node.found(count)
+        seconds = monotonic() - began
+        done, used = await commands(bench.redis) - before, await cpu(bench.redis) - used
+        before, used_idle = await commands(bench.redis), await cpu(bench.redis)
+        await anyio.sleep(over)
+        share = seconds / over
+        idle_done = await commands(bench.redis) - before
+        used -= (await cpu(bench.redis) - used_idle) * share
+    net = {
+        name: (calls - idle_done[name] * share) / count for name, calls in done.items() if name not in LOOKS
+    }
+    return {
+        "departures": count, "over": over, "found_by": found,
+        "commands_a_departure": {name: round(n, 2) for name, n in sorted(net.items()) if n >= 0.05},
+        "all_commands_a_departure": round(sum(net.values()), 1),
+        "redis_cpu_us_a_departure": round(used / count * 1e6),
+    }  # fmt: skip

@@ -1,0 +1,172 @@
+"""What goes on while nothing happens: an idle room's silence, and the cost of a pacemaker of very many."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import anyio
+from redis.asyncio import Redis
+
+from reactor.presence.connect import open_pubsub_client, parse_url
+from reactor.presence.heartbeats import MAX_MEMBERS
+from reactor.presence.keys import shard_of, suffix
+from scripts.bench_commands import commands, cpu
+from scripts.bench_common import Bench
+from scripts.bench_load import IdleMembers, entry, idle_members
+from scripts.bench_node import NodeProcess, node_process
+from scripts.bench_socket import Socket
+
+DESIGN_TTL = 6 * 3600
+
+
+async def measure_silence(bench: Bench, members: int, period: float) -> dict[str, Any]:
+    """Have `members` real clients in one room beat for two heartbeat periods; count what is published."""
+    settings = {
+        "redis_url": bench.url, "namespace": bench.namespace, "port": 0, "heartbeat_interval": period,
+        "drain_seconds": 0,
+    }  # fmt: skip
+    heard: Counter[str] = Counter()
+    sockets: list[Socket] = []
+    async with node_process(settings) as node, await open_pubsub_client(parse_url(bench.url)) as pubsub:
+        await node.settled(sweeps=1, leading=True)
+        for number in range(members):
+            sockets.append(await Socket.open(node.port, lambda message, _: heard.update([message["type"]])))
+            await sockets[-1].ask({"type": "join_room", "roomId": "silent", "userId": number})
+        await anyio.sleep(0.5)
+        heard.clear()
+        before = await commands(bench.redis)
+        published = asyncio.create_task(_published(pubsub, bench.namespace, 2 * period))
+        acknowledged = await asyncio.gather(*(_beat(socket, period) for socket in sockets))
+        published_to_us = await published
+        done = await commands(bench.redis) - before
+        for socket in sockets:
+            socket.close()
+    return {
+        "members": members, "period": period, "heartbeats": sum(acknowledged),
+        "publish_commands": done["publish"] + done["spublish"], "messages_published": published_to_us,
+        "messages_to_clients": dict(heard), "index_writes": done["zadd"] + done["sadd"],
+    }  # fmt: skip
+
+
+async def _beat(socket: Socket, period: float) -> int:
+    for beat in range(2):
+        await anyio.sleep(period * (random.random() if beat == 0 else 1))
+        await socket.ask({"type": "room:heartbeat"})
+    return 2
+
+
+async def _published(redis: Redis, namespace: str, seconds: float) -> int:
+    """Count the messages on the namespace's channels."""
+    count = 0
+    async with redis.pubsub() as pubsub:
+        await pubsub.psubscribe(f"{{{namespace}:*")
+        with anyio.move_on_after(seconds):
+            async for message in pubsub.listen():
+                count += message["type"] == "pmessage"
+    return count
+
+
+class Beats:
+    """Heartbeats of all idle members, each every `period` seconds, in the batches that a node makes."""
+
+    def __init__(self, idle: IdleMembers, members: int, *, ttl: int, period: float) -> None:
+        self._idle, self._period = idle, period
+        self._batches: list[tuple[int, list[tuple[str, int]]]] = []
+        by_shard: dict[int, list[str]] = {}
+        for number in range(members):
+            one = entry(number, 50)
+            by_shard.setdefault(shard_of(one.room_id), []).append(suffix(one))
+        for shard, names in by_shard.items():
+            for start in range(0, len(names), MAX_MEMBERS):
+                self._batches.append((shard, [(name, ttl) for name in names[start : start + MAX_MEMBERS]]))
+        random.Random(1).shuffle(self._batches)
+        self.sent = 0
+        self.lost = 0
+        self.rounds = 0
+
+    async def serve(self) -> None:
+        """Beat until cancelled."""
+        while True:
+            began = monotonic()
+            for number, (shard, members) in enumerate(self._batches):
+                await anyio.sleep(max(0.0, began + self._period * number / len(self._batches) - monotonic()))
+                *_, alive = await self._idle.store.refresh(shard, self._idle.node, members)
+                self.sent += len(members)
+                self.lost += alive.count(b"0")
+            self.rounds += 1
+            await anyio.sleep(max(0.0, began + self._period - monotonic()))
+
+
+async def measure_pacemaker(
+    bench: Bench, members: int, ttl: float, *, heartbeat: float, baseline: float, tell: Callable[[str], None]
+) -> dict[str, Any]:
+    """Let the noted deadlines of all members come due within one TTL, while heartbeats move the true ones.
+
+    They are noted evenly spread over a TTL (s), as if all had joined at different times; each member beats
+    every `heartbeat` seconds. Processor time is measured for `baseline` seconds with the pacemaker off, then
+    for a whole TTL with it on.
+    """
+    chance = random.Random(1)
+    began = monotonic()
+    # The first deadline lies behind the loading, a round of heartbeats, and the baseline.
+    margin = members / 4000 + 2 * heartbeat + baseline + 3
+    settings = {"redis_url": bench.url, "namespace": bench.namespace, "port": 0, "sweep_interval": 0}
+    async with idle_members(bench) as idle:
+
+        def first_ttl(_number: int) -> int:
+            left = margin + chance.random() * ttl - (monotonic() - began)
+            return round(max(left, 2 * heartbeat) * 1000)
+
+        await idle.load(members, 50, first_ttl, tick=lambda loaded: tell(f"entering {loaded:,}"))
+        beats = Beats(idle, members, ttl=round(ttl * 1000), period=heartbeat)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(beats.serve)
+            tell("heartbeats, without the pacemaker")
+            async with node_process({**settings, "pacemaker": False}) as node:
+                await node.settled(sweeps=1, leading=False)
+                without = await _use(bench, node, beats, baseline)
+            async with node_process(settings) as node:
+                await node.settled(sweeps=1, leading=True)
+                await anyio.sleep(max(0.0, margin - (monotonic() - began)))
+                tell("heartbeats, with the pacemaker")
+                within = await _use(bench, node, beats, ttl)
+            tasks.cancel_scope.cancel()
+    return _figures(members, ttl, without, within, beats)
+
+
+async def _use(bench: Bench, node: NodeProcess, beats: Beats, seconds: float) -> dict[str, float]:
+    """Give what Redis and the node do within some seconds, a second."""
+
+    async def now() -> dict[str, float]:
+        status = await node.status()
+        return {
+            "redis": await cpu(bench.redis), "node": status["cpu"], "looks": status["looks"],
+            "moved": status["moved"], "departed": sum(status["found_by"].values()), "beats": beats.sent,
+        }  # fmt: skip
+
+    before, began = await now(), monotonic()
+    await anyio.sleep(seconds)
+    after, taken = await now(), monotonic() - began
+    return {name: (after[name] - before[name]) / taken for name in after} | {"seconds": taken}
+
+
+def _figures(
+    members: int, ttl: float, without: dict[str, float], within: dict[str, float], beats: Beats
+) -> dict[str, Any]:
+    moved, rate = within["moved"], members / DESIGN_TTL
+    share = {part: within[part] - without[part] for part in ("redis", "node")}
+    each = {part: used / moved for part, used in share.items()}
+    return {
+        "members": members, "ttl": ttl, "seconds": round(within["seconds"], 1),
+        "heartbeats_a_second": round(within["beats"]), "lost_members": beats.lost,
+        "looks_a_second": round(within["looks"], 1),
+        "deadlines_moved_a_second": round(moved, 1), "deadlines_moved": round(moved * within["seconds"]),
+        "core_share": {part: round(used, 5) for part, used in share.items()},
+        "core_share_without_pacemaker": {part: round(without[part], 5) for part in share},
+        "us_a_moved_deadline": {part: round(used * 1e6, 2) for part, used in each.items()},
+        "core_share_at_six_hours": {part: round(rate * used, 6) for part, used in each.items()},
+        "deadlines_moved_a_second_at_six_hours": round(rate, 1),
+    }  # fmt: skip

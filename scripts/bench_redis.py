@@ -1,0 +1,127 @@
+"""What members, heartbeats, departures and idleness cost Redis.
+
+    python scripts/bench_redis.py                        the bundled server, and the redis-server on PATH
+    python scripts/bench_redis.py --members 1000000 --only pacemaker
+    python scripts/bench_redis.py --redis-url redis://localhost:6379
+
+Memory: bytes a member in rooms of 50, of 5, and in one room; commands: what a heartbeat and a departure come
+down to, by INFO commandstats; heartbeats: members refreshed in a second of Redis's processor time, by the
+script and by a pipeline of single commands; silence: what an idle room publishes; pacemaker: the processor
+time that moving deadlines cost.
+"""
+
+import argparse
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from shutil import which
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scripts.bench_commands import measure_departures, measure_heartbeats
+from scripts.bench_common import (
+    Bench,
+    bench_server,
+    console,
+    machine_facts,
+    run_benchmark,
+    server_facts,
+    server_name,
+    write_json,
+)
+from scripts.bench_memory import measure_memory
+from scripts.bench_pacemaker import measure_pacemaker, measure_silence
+from scripts.bench_tables import tables_of, verdicts
+
+PARTS = ("memory", "heartbeats", "departures", "silence", "pacemaker")
+
+
+def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    usage, _, about = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(
+        description=usage, epilog=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--members", type=int, default=100_000, help="members for memory and the pacemaker (100000)")
+    add("--only", default=",".join(PARTS), help=f"which parts ({','.join(PARTS)})")
+    add("--beating", type=int, default=20_000, help="members whose heartbeats are measured (20000)")
+    add("--rounds", type=int, default=20, help="heartbeats of each of them (20)")
+    add("--departures", type=int, default=500, help="members that lapse (500)")
+    add("--over", type=float, default=10.0, help="seconds over which they lapse (10)")
+    add("--period", type=float, default=3.0, help="seconds between heartbeats in the idle room (3)")
+    add("--heartbeat", type=float, default=25.0, help="seconds between a member's heartbeats (25)")
+    add("--ttl", type=float, default=300.0, help="seconds in which all noted deadlines come due (300)")
+    add("--baseline", type=float, default=60.0, help="seconds measured without the pacemaker (60)")
+    server = parser.add_mutually_exclusive_group()
+    server.add_argument(
+        "--redis-url", help="a server that runs already; the benchmark cleans up behind itself"
+    )
+    server.add_argument("--server", type=Path, help="a redis-server or valkey-server to start")
+    add("--output", type=Path, default=Path("build/bench"), help="folder for redis.json")
+    arguments = parser.parse_args(given)
+    arguments.only = arguments.only.split(",")
+    if unknown := set(arguments.only) - set(PARTS):
+        parser.error(f"--only takes {', '.join(PARTS)}; there is no {', '.join(unknown)}")
+    return arguments
+
+
+async def measure(arguments: argparse.Namespace, program: Path | None) -> dict[str, Any]:
+    """Measure one server."""
+    url = arguments.redis_url
+    parts: dict[str, Callable[[Bench], Awaitable[dict[str, Any]]]] = {
+        "heartbeats": lambda bench: measure_heartbeats(bench, arguments.beating, arguments.rounds),
+        "departures": lambda bench: measure_departures(bench, arguments.departures, arguments.over),
+        "silence": lambda bench: measure_silence(bench, 100, arguments.period),
+        "pacemaker": lambda bench: measure_pacemaker(
+            bench,
+            arguments.members,
+            arguments.ttl,
+            heartbeat=arguments.heartbeat,
+            baseline=arguments.baseline,
+            tell=say,
+        ),
+    }
+    result: dict[str, Any] = {}
+    with console.status("starting") as status:
+
+        def say(what: str) -> None:
+            status.update(f"{result.get('name', '')}: {what}")
+
+        async with bench_server(url, program) as bench:
+            facts = await server_facts(bench.redis)
+            result |= {"name": server_name(facts), "server": facts}
+        if "memory" in arguments.only:
+            say("memory")
+            sizes = (50, 5, arguments.members)
+            result["memory"] = await measure_memory(arguments.members, sizes, url, program)
+        for name, part in parts.items():
+            if name in arguments.only:
+                say(name)
+                async with bench_server(url, program) as bench:
+                    result[name] = await part(bench)
+    return result
+
+
+async def benchmark(arguments: argparse.Namespace) -> None:
+    """Measure each server, tell, write."""
+    programs: list[Path | None] = [arguments.server]
+    if arguments.server is None and arguments.redis_url is None and (installed := which("redis-server")):
+        programs = [Path(installed), None]
+    result: dict[str, Any] = {
+        "benchmark": "redis",
+        "machine": machine_facts(),
+        "servers": [await measure(arguments, program) for program in programs],
+    }
+    for server in result["servers"]:
+        for table in tables_of(server):
+            console.print(table)
+        for line in verdicts(server):
+            console.print(line)
+    write_json(arguments.output / "redis.json", result)
+    console.print(f"written: {arguments.output / 'redis.json'}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_benchmark(benchmark(read_arguments())))

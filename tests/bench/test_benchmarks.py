@@ -1,0 +1,91 @@
+"""The benchmark scripts at tiny sizes: they run to the end, and leave a server as it was."""
+
+import asyncio
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.servers import Server
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPIRY = (
+    "--members=300", "--probes=4", "--over=0.4", "--ttls=0.3,0.5", "--patience=2.5", "--sweep=1",
+)  # fmt: skip
+REDIS = (
+    "--members=300", "--beating=300", "--rounds=2", "--departures=30", "--over=1", "--period=0.3",
+    "--ttl=2", "--baseline=0.5",
+    "--heartbeat=0.5",
+)  # fmt: skip
+
+
+async def start(script: str, *arguments: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, f"scripts/{script}", *arguments,
+        cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+
+
+async def run(script: str, output: Path, *arguments: str) -> dict[str, Any]:
+    process = await start(script, f"--output={output}", *arguments)
+    said, _ = await process.communicate()
+    assert process.returncode == 0, said.decode()
+    result: dict[str, Any] = json.loads(
+        (output / script.replace("bench_", "").replace(".py", ".json")).read_text()
+    )
+    return result
+
+
+async def test_the_expiry_benchmark_tells_how_late_each_way_is(bundled_server: Server, tmp_path: Path):
+    bundled_server.control.set("foreign", "stays")
+    bundled_server.control.config_set("notify-keyspace-events", "g")
+    flags = bundled_server.control.config_get("notify-keyspace-events")
+
+    result = await run("bench_expiry.py", tmp_path, f"--redis-url={bundled_server.url}", *EXPIRY)
+
+    ways = result["ways"]
+    assert list(ways) == ["pacemaker", "events", "sweep"]
+    assert [way["failures"] for way in ways.values()] == [0, 0, 0]
+    for way in ("pacemaker", "sweep"):
+        assert ways[way]["client"]["delivered"] == ways[way]["others"]["delivered"] == 4, ways[way]
+    # Redis expires nothing before its time, and our clock is known well enough to show it.
+    assert all(way["client"]["min_ms"] is None or way["client"]["min_ms"] > 0 for way in ways.values())
+    assert result["idle_members_left"] == 300
+    assert result["machine"]["cpu"]
+    assert (tmp_path / "expiry.svg").read_text().startswith("<?xml")
+    assert bundled_server.control.keys() == ["foreign"]
+    assert bundled_server.control.config_get("notify-keyspace-events") == flags
+
+
+async def test_the_redis_benchmark_counts_what_members_cost(bundled_server: Server, tmp_path: Path):
+    result = await run("bench_redis.py", tmp_path, f"--redis-url={bundled_server.url}", *REDIS)
+
+    (server,) = result["servers"]
+    assert server["server"]["kind"] == "valkey"
+    layouts = server["memory"]["layouts"]
+    assert list(layouts) == ["rooms of 50", "rooms of 5", "one room"]
+    assert all(200 < layout["bytes_a_member"] < 2000 for layout in layouts.values())
+    assert server["heartbeats"]["index_writes"] == 0
+    assert server["heartbeats"]["commands_a_member"].keys() == {"pexpire", "hset"}
+    assert sum(server["departures"]["found_by"].values()) == 30
+    assert server["silence"]["heartbeats"] == 200
+    assert server["silence"]["publish_commands"] == 0
+    assert server["silence"]["messages_to_clients"] == {}
+    assert server["pacemaker"]["deadlines_moved"] > 100
+    assert server["pacemaker"]["lost_members"] == 0
+    assert bundled_server.control.dbsize() == 0
+
+
+async def test_ctrl_c_leaves_a_foreign_server_as_it_was(bundled_server: Server, tmp_path: Path):
+    process = await start(
+        "bench_expiry.py", f"--redis-url={bundled_server.url}", f"--output={tmp_path}", "--members=1000000"
+    )
+    async with asyncio.timeout(20):
+        while bundled_server.control.dbsize() < 2000:  # noqa: ASYNC110 - no event tells us
+            await asyncio.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        said, _ = await process.communicate()
+
+    assert process.returncode == 130, said.decode()
+    assert bundled_server.control.dbsize() == 0
