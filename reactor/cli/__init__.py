@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import pairwise
 
 from reactor.errors import ReactorError
@@ -35,29 +35,57 @@ def _run(given: list[str]) -> int:
     except CycloptsError as error:
         return _fail(f"{_one_line(error)} {_hint(given)}", 2)
     try:
-        _call(command, bound.args, bound.kwargs)
+        return _call(command, bound.args, bound.kwargs)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, a person gets one line
         return _report(error, given)
-    return 0
 
 
-def _call(command: object, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+def _call(command: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> int:
     import inspect
 
-    assert callable(command)
     if not inspect.iscoroutinefunction(command):
         command(*args, **kwargs)
-        return
+        return 0
     import anyio
 
-    async def run() -> None:
-        await command(*args, **kwargs)
+    from reactor.cli.commands import serve
 
-    anyio.run(run, backend_options={"use_uvloop": True})
+    async def run() -> int:
+        # A running server ends in good order by itself when a signal comes.
+        if command is serve:
+            await command(*args, **kwargs)
+            return 0
+        return await _until_signalled(lambda: command(*args, **kwargs))
+
+    return anyio.run(run, backend_options={"use_uvloop": True})
+
+
+async def _until_signalled(work: Callable[[], Awaitable[object]]) -> int:
+    """Do the work, or stop it when a signal asks for that; give the exit code.
+
+    asyncio itself cancels once, and `asyncio.wait_for`, which redis-py uses, can swallow that
+    (https://github.com/python/cpython/issues/86296); a cancel scope goes on until the work has ended.
+    """
+    import anyio
+
+    code = 0
+
+    async def listen() -> None:
+        nonlocal code
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for number in signals:
+                code = 128 + number
+                tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(listen)
+        await work()
+        tasks.cancel_scope.cancel()
+    return code
 
 
 def _report(error: BaseException, given: list[str]) -> int:
