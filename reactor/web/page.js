@@ -70,7 +70,7 @@ function enter(joined) {
   setSilent(false);
   people.reset(room);
   vitals.reset();
-  byId("room-title").textContent = room.id;
+  byId("room-title").textContent = byId("room-title").title = room.id;
   byId("another").href = `?room=${encodeURIComponent(room.id)}`;
   showFacts();
   showPlace();

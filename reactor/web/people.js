@@ -48,6 +48,8 @@ export class People {
   #hint = byId("people-hint");
   /** @type {Map<string, HTMLElement>} */
   #rows = new Map();
+  /** @type {Map<string, HTMLElement>} of those gone, while they say why */
+  #going = new Map();
   #userId = "";
 
   /** Show a room anew, without any motion. @param {import("./membership.js").Room} room */
@@ -64,6 +66,7 @@ export class People {
     for (const member of joined) {
       const row = this.#make(member);
       row.classList.add("comes");
+      this.#going.get(member.userId)?.remove();
       this.#list.append(row);
     }
     for (const member of updated) {
@@ -122,6 +125,10 @@ export class People {
     row.classList.remove("comes");
     row.classList.add("goes");
     row.querySelector(".detail").replaceChildren(element("span", "state", GONE[reason] ?? "gone"));
-    setTimeout(() => row.remove(), LINGER);
+    this.#going.set(userId, row);
+    setTimeout(() => {
+      row.remove();
+      if (this.#going.get(userId) === row) this.#going.delete(userId);
+    }, LINGER);
   }
 }

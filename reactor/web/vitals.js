@@ -4,6 +4,11 @@ import { byId, clock, duration, element } from "./dom.js";
 const BARS = 28;
 const TALL = 100; // ms of round trip that fill a bar
 
+function readable(ms) {
+  if (ms >= 1000) return `${(ms / 1000).toFixed(1)} s`;
+  return `${ms < 9.95 ? ms.toFixed(1) : Math.round(ms)} ms`;
+}
+
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 export class Vitals {
@@ -29,6 +34,7 @@ export class Vitals {
     this.#ring.setAttribute("aria-valuenow", String(Math.round(share * 100)));
     this.#ring.setAttribute("aria-valuetext", down ? "the socket is down" : time);
     byId("ring-time").textContent = time;
+    byId("ring-time").classList.toggle("long", time.length > 5);
     byId("ring-word").textContent = down ? "socket down" : silent ? "until you are out" : "left";
   }
 
@@ -40,7 +46,7 @@ export class Vitals {
     bar.style.setProperty("--height", height.toFixed(3));
     this.#strip.append(bar);
     if (this.#strip.childElementCount > BARS) this.#strip.firstElementChild.remove();
-    byId("beat-last").textContent = roundTrip < 9.95 ? `${roundTrip.toFixed(1)} ms` : `${Math.round(roundTrip)} ms`;
+    byId("beat-last").textContent = readable(roundTrip);
     byId("beat-hint").textContent = `${this.#acknowledged} acknowledged`;
     if (still.matches) return;
     byId("ripple").animate(
