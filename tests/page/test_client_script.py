@@ -22,7 +22,7 @@ def node_program() -> str:
     return program
 
 
-@pytest.mark.parametrize("name", ["room", "client"])
+@pytest.mark.parametrize("name", ["room", "client", "membership"])
 def test_on_node(name: str):
     done = subprocess.run(
         [node_program(), "--test", "--test-reporter=spec", str(HERE / f"{name}.test.mjs")],
