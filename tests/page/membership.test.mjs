@@ -216,3 +216,27 @@ test("every message is shown, as it went over the wire", async (t) => {
   Socket.last.answers("room:heartbeat", { type: "room:heartbeat:ack", timestamp: 1 });
   assert.deepEqual(frames, [["sent", "room:heartbeat"], ["received", "room:heartbeat:ack"]]);
 });
+
+test("after a loss the snapshot counts, even one of a server that went back", async (t) => {
+  const { room, tick } = await enter(t);
+  Socket.last.ends(1006);
+  tick(500);
+  Socket.last.opens();
+  Socket.last.answers("join_room", joined([member("me")], { version: 2 }));
+  assert.deepEqual([room.version, [...room.members.keys()]], [2, ["me"]]);
+});
+
+test("what was asked when the socket was lost is not waited for", async (t) => {
+  const { client, room, tick } = await enter(t);
+  client.beat();
+  Socket.last.ends(1006);
+  tick(500);
+  Socket.last.opens();
+  Socket.last.answers("join_room", joined([member("me")]));
+  tick(HEARTBEAT);
+  assert.equal(Socket.last.of("room:heartbeat").length, 1);
+  const leaving = room.leave();
+  Socket.last.ends(1006);
+  await leaving;
+  assert.equal(client.status, "closed");
+});

@@ -60,3 +60,10 @@ test("kept diffs tell why somebody is gone", () => {
   view.apply({ epoch: "e", from: 1, version: 2, count: 0, joined: [], updated: [], left });
   assert.deepEqual([...view.heldReasons()], [["ann", "kicked"]]);
 });
+
+test("data with a key that every object seems to have is told apart", () => {
+  const ann = person.get("ann");
+  const before = new Map([["ann", { ...ann, data: JSON.parse('{"__proto__": {}}') }]]);
+  assert.equal(differenceBetween(before, [{ ...ann, data: { x: {} } }], () => "").updated.length, 1);
+  assert.equal(differenceBetween(before, [{ ...ann, data: JSON.parse('{"__proto__": {}}') }], () => "").updated.length, 0);
+});
