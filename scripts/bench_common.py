@@ -216,12 +216,21 @@ def run_benchmark(main: Coroutine[Any, Any, None]) -> int:
     allow_many_files()
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(main)
+        return _run(main)
     except KeyboardInterrupt:
         console.print("[yellow]stopped, and cleaned up[/]")
         return 130
-    except ReactorError as error:
+
+
+def _run(main: Coroutine[Any, Any, None]) -> int:
+    code = 0
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main)
+    except* ReactorError as errors:
+        error: BaseException = errors
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
         print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        code = 1
+    return code

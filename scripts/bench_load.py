@@ -4,20 +4,21 @@ import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 
-from reactor.errors import ReactorError
+from reactor.errors import ReactorError, Unavailable
 from reactor.presence.fleet import Fleet
 from reactor.presence.keys import SHARDS, Entry
 from reactor.presence.scripts import ScriptRunner, load_scripts
-from reactor.presence.store import Joined, Store
+from reactor.presence.store import Joined, NotJoined, Store
 from scripts.bench_common import Bench
 
 PAYLOAD = 60
 """Bytes of a member's username and data together."""
 
+RETRY_AFTER = 0.5
 _IN_FLIGHT = 1024
 _LEASE_MS = 30_000
 _PULSE_MS = 5_000
@@ -47,11 +48,7 @@ class IdleMembers:
 
         async def enter_some() -> None:
             for number in numbers:
-                username, data = payload(number)
-                reply = await self.store.join(
-                    entry(number, room_size), f"{self.node}.{number:x}",
-                    ttl=ttl(number), username=username, data=data,
-                )  # fmt: skip
+                reply = await self._enter(number, entry(number, room_size), ttl)
                 if not isinstance(reply, Joined):
                     raise ReactorError(f"member {number} was not taken: {reply.why}")
                 self.loaded += 1
@@ -61,18 +58,29 @@ class IdleMembers:
         await asyncio.gather(*(enter_some() for _ in range(_IN_FLIGHT)))
         tick(self.loaded)
 
+    async def _enter(self, number: int, place: Entry, ttl: Callable[[int], int]) -> Joined | NotJoined:
+        username, data = payload(number)
+        while True:
+            try:
+                return await self.store.join(
+                    place, f"{self.node}.{number:x}", ttl=ttl(number), username=username, data=data
+                )
+            except Unavailable:
+                await anyio.sleep(RETRY_AFTER)  # a busy machine; entering twice is entering once
+
     async def keep_alive(self, registered: anyio.Event | None = None) -> None:
         """Be a living node, until cancelled: without one, ends by time would not count for a while."""
         counter = 0
         while True:
             counter += 1
-            await self._fleet.renew(
-                self.node, counter, lease=_LEASE_MS, about="benchmark: idle members", first=True
-            )
-            for shard in range(SHARDS):
-                await self.store.pulse(shard, lease=_PULSE_MS)
-            if registered is not None:
-                registered.set()
+            with suppress(Unavailable):
+                await self._fleet.renew(
+                    self.node, counter, lease=_LEASE_MS, about="benchmark: idle members", first=True
+                )
+                for shard in range(SHARDS):
+                    await self.store.pulse(shard, lease=_PULSE_MS)
+                if registered is not None:
+                    registered.set()
             await anyio.sleep(_RENEW_EVERY)
 
 

@@ -67,27 +67,24 @@ def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     return arguments
 
 
-async def measure(arguments: argparse.Namespace, program: Path | None) -> dict[str, Any]:
-    """Measure one server."""
+async def measure(
+    arguments: argparse.Namespace, program: Path | None, result: dict[str, Any], keep: Callable[[], None]
+) -> None:
+    """Measure one server; call `keep` whenever there is more in `result`."""
     url = arguments.redis_url
     parts: dict[str, Callable[[Bench], Awaitable[dict[str, Any]]]] = {
         "heartbeats": lambda bench: measure_heartbeats(bench, arguments.beating, arguments.rounds),
         "departures": lambda bench: measure_departures(bench, arguments.departures, arguments.over),
         "silence": lambda bench: measure_silence(bench, 100, arguments.period),
         "pacemaker": lambda bench: measure_pacemaker(
-            bench,
-            arguments.members,
-            arguments.ttl,
-            heartbeat=arguments.heartbeat,
-            baseline=arguments.baseline,
-            tell=say,
+            bench, arguments.members, arguments.ttl,
+            heartbeat=arguments.heartbeat, baseline=arguments.baseline, tell=say,
         ),
-    }
-    result: dict[str, Any] = {}
+    }  # fmt: skip
     with console.status("starting") as status:
 
         def say(what: str) -> None:
-            status.update(f"{result.get('name', '')}: {what}")
+            status.update(f"{result['name']}: {what}")
 
         async with bench_server(url, program) as bench:
             facts = await server_facts(bench.redis)
@@ -96,12 +93,13 @@ async def measure(arguments: argparse.Namespace, program: Path | None) -> dict[s
             say("memory")
             sizes = (50, 5, arguments.members)
             result["memory"] = await measure_memory(arguments.members, sizes, url, program)
+            keep()
         for name, part in parts.items():
             if name in arguments.only:
                 say(name)
                 async with bench_server(url, program) as bench:
                     result[name] = await part(bench)
-    return result
+                keep()
 
 
 async def benchmark(arguments: argparse.Namespace) -> None:
@@ -109,18 +107,17 @@ async def benchmark(arguments: argparse.Namespace) -> None:
     programs: list[Path | None] = [arguments.server]
     if arguments.server is None and arguments.redis_url is None and (installed := which("redis-server")):
         programs = [Path(installed), None]
-    result: dict[str, Any] = {
-        "benchmark": "redis",
-        "machine": machine_facts(),
-        "servers": [await measure(arguments, program) for program in programs],
-    }
-    for server in result["servers"]:
+    result: dict[str, Any] = {"benchmark": "redis", "machine": machine_facts(), "servers": []}
+    path = arguments.output / "redis.json"
+    for program in programs:
+        server: dict[str, Any] = {}
+        result["servers"].append(server)
+        await measure(arguments, program, server, lambda: write_json(path, result))
         for table in tables_of(server):
             console.print(table)
         for line in verdicts(server):
             console.print(line)
-    write_json(arguments.output / "redis.json", result)
-    console.print(f"written: {arguments.output / 'redis.json'}")
+    console.print(f"written: {path}")
 
 
 if __name__ == "__main__":
