@@ -41,12 +41,14 @@ end
 local function tell(room, steps, joined, updated, left)
   local state = state_key(room)
   local version = redis.call('HINCRBY', state, 'version', steps)
-  local epoch = redis.call('HGET', state, 'epoch')
+  local epoch, count = redis.call('HGET', state, 'epoch'), redis.call('ZCARD', members_key(room))
   if not epoch then
     epoch = CLOCK[1] .. string.format('%06d', CLOCK[2])
     redis.call('HSET', state, 'epoch', epoch)
+    -- From version 0 on means that the room was empty. Where it was not, since a hand took its position away, the
+    -- diff joins on to nothing, so that everyone lists the room anew.
+    if count > #joined then version = redis.call('HINCRBY', state, 'version', 1) end
   end
-  local count = redis.call('ZCARD', members_key(room))
   local diff = cmsgpack.pack({ epoch, version - steps, version, count, joined, updated, left })
   redis.call(PUBLISH, SHARD .. ':diff:' .. room, diff)
   return epoch, version, count, diff

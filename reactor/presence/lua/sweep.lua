@@ -1,15 +1,17 @@
 -- The sweep's audit of some rooms: does every member's presence key exist? EXISTS touches what it counts, so that
 -- lapsed keys expire here at the latest; keys deleted by hand or evicted are found in no other way.
--- ARGV: cursor over the shard's rooms ('0' first); rooms a page, about
--- Returns: {next cursor, {room too large for one call, ...}, {suffix of a member found gone, ...}}
+-- ARGV: cursor ('0' first); count (rooms a page, about)
+-- Returns: {next cursor, {room that was too large for this call, ...}, {suffix of a member found gone, ...}}
 -- Publishes: nothing
 local page = redis.call('ZSCAN', ROOMS, ARGV[1], 'COUNT', ARGV[2])
-local large, gone = {}, {}
+local large, gone, rows = {}, {}, 0
 for i = 1, #page[2], 2 do
   local room = page[2][i]
-  if redis.call('ZCARD', members_key(room)) > BATCH then
+  local size = redis.call('ZCARD', members_key(room))
+  if rows + size > BATCH then
     large[#large + 1] = room
   else
+    rows = rows + size
     audit(room, redis.call('ZRANGE', members_key(room), 0, -1), 1, gone)
   end
 end
