@@ -39,7 +39,9 @@ def shadow_key(room_id: str, user_id: str) -> str:
 
 def rows(server: Server, room_id: str) -> dict[str, float]:
     """The room's index: users (encoded) and the deadlines noted for them."""
-    found: Any = server.control.zrange(f"{{reactor:{shard(room_id)}}}:members:{encoded(room_id)}", 0, -1, withscores=True)
+    found: Any = server.control.zrange(
+        f"{{reactor:{shard(room_id)}}}:members:{encoded(room_id)}", 0, -1, withscores=True
+    )
     return dict(found)
 
 

@@ -1,4 +1,4 @@
-"""Nodes on one of the test servers, in this process or in one of their own, and a bare client that speaks the wire."""
+"""Nodes on the test servers, in this process or in their own, and a bare client that speaks the wire."""
 
 import asyncio
 import json
@@ -49,7 +49,12 @@ class Process:
     @asynccontextmanager
     async def start(cls, server: Server, **options: Any) -> AsyncIterator[Self]:
         """`reactor serve` with settings as flags; it is ready when this returns."""
-        settings = {"redis_url": server.socket_url, "port": 0, "drain_seconds": 0, "log_format": "json"} | options
+        settings = {
+            "redis_url": server.socket_url,
+            "port": 0,
+            "drain_seconds": 0,
+            "log_format": "json",
+        } | options
         flags = [
             part
             for name, value in settings.items()
@@ -98,8 +103,7 @@ class Process:
 
 
 async def _read_on(stream: asyncio.StreamReader, log: list[str]) -> None:
-    async for line in stream:
-        log.append(line.decode())
+    log += (await stream.read()).decode().splitlines(keepends=True)
 
 
 def _as_flag(value: Any) -> str:
@@ -146,16 +150,19 @@ class RawClient:
         await self.socket.send(json.dumps({"type": kind, **fields}))
 
     async def ask(self, kind: str, reply: str, **fields: Any) -> Message:
+        """Say it and wait for the answer; what is heard meanwhile is left to `hear`."""
+        start = len(self.heard)
         await self.say(kind, **fields)
-        return await self.hear(reply)
+        return await self.has_heard(reply, start)
 
     async def join(self, room_id: str | int, user_id: str | int, **fields: Any) -> Message:
         return await self.ask("join_room", "room:joined", roomId=room_id, userId=user_id, **fields)
 
     async def barrier(self) -> None:
         """Return when the server has answered all that was said before and needs no Redis for its answer."""
+        start = len(self.heard)
         await self.socket.send("{")
-        await self.hear("error", code="bad_json")
+        await self.has_heard("error", start, code="bad_json")
 
     def beat(self, every: float = 0.2) -> Self:
         """Send heartbeats for all rooms from here on."""
@@ -178,21 +185,26 @@ class RawClient:
 
     async def hear(self, kind: str, **fields: Any) -> Message:
         """The next message of that type, with those fields; what came before it is only kept."""
-        return await self.hear_next(
-            lambda message: (
-                message["type"] == kind
-                and all(message.get(key) == value for key, value in fields.items())
-            )
-        )
+        return await self.hear_next(lambda message: _is(message, kind, fields))
 
-    async def has_heard(self, kind: str, **fields: Any) -> Message:
-        """The first message of that type, with those fields, whenever it came."""
+    async def has_heard(self, kind: str, start: int = 0, **fields: Any) -> Message:
+        """The first message of that type, with those fields, of all that came or will come."""
+
+        def found() -> Message | None:
+            return next((message for message in self.heard[start:] if _is(message, kind, fields)), None)
+
+        await self.until(lambda: found() is not None)
+        message = found()
+        assert message is not None
+        return message
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        """Wait until something holds of all that was heard so far."""
         with anyio.fail_after(PATIENCE):
-            while True:
-                for message in self.heard:
-                    if message["type"] == kind and all(message.get(key) == value for key, value in fields.items()):
-                        return message
-                assert not self._ended.is_set(), f"closed with {self.socket.close_code} after {self.heard[-5:]}"
+            while not true():
+                assert not self._ended.is_set(), (
+                    f"closed with {self.socket.close_code} after {self.heard[-5:]}"
+                )
                 self._news.clear()
                 await self._news.wait()
 
@@ -204,8 +216,9 @@ class RawClient:
                     self._read += 1
                     if wanted(message):
                         return message
-                if self._ended.is_set():
-                    raise AssertionError(f"closed with {self.socket.close_code} after {self.heard[-5:]}")
+                assert not self._ended.is_set(), (
+                    f"closed with {self.socket.close_code} after {self.heard[-5:]}"
+                )
                 self._news.clear()
                 await self._news.wait()
 
@@ -234,6 +247,10 @@ class RawClient:
         """Cut the socket off without a word."""
         self.hush()
         self.socket.transport.abort()
+
+
+def _is(message: Message, kind: str, fields: Message) -> bool:
+    return message["type"] == kind and all(message.get(key) == value for key, value in fields.items())
 
 
 def departures(heard: Iterable[Message], room_id: str | None = None) -> list[tuple[str, str]]:

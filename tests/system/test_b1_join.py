@@ -36,7 +36,9 @@ HOSTILE: list[Any] = [
 ]
 
 
-async def test_b1_a_join_writes_the_presence_key_with_the_rooms_ttl_and_its_shadow(redis_server: Server) -> None:
+async def test_b1_a_join_writes_the_presence_key_with_the_rooms_ttl_and_its_shadow(
+    redis_server: Server,
+) -> None:
     async with served(redis_server) as node, RawClient.connect(node) as ann:
         before = plain.now(redis_server)
         joined = await ann.join("lobby", "u1", username="Ann", data={"mood": ["good", 1]}, id=7)
@@ -78,9 +80,11 @@ async def test_b1_the_client_gets_the_room_and_the_others_get_a_join(redis_serve
         }
         diff = await ann.hear("room:diff")
         assert (diff["from"], diff["version"]) == (first["version"], joined["version"])
-        assert (diff["epoch"], diff["count"]) == (joined["epoch"], 2) and first["epoch"] == joined["epoch"]
+        assert (diff["epoch"], diff["count"]) == (joined["epoch"], 2)
+        assert first["epoch"] == joined["epoch"]
         assert diff["left"] == diff["updated"] == []
-        assert [joined["members"][1]] == diff["joined"] and diff["joined"][0]["userId"] == "bob"
+        assert [joined["members"][1]] == diff["joined"]
+        assert diff["joined"][0]["userId"] == "bob"
         await other_room.barrier()
         assert not other_room.of("room:diff")
 
@@ -95,7 +99,8 @@ async def test_b1_a_second_socket_of_a_member_is_the_same_member(redis_server: S
         await watcher.join("lobby", "watcher")
         first = await tab.join("lobby", "ann", username="Ann")
         second = await phone.join("lobby", "ann")
-        assert second["resumed"] is True and second["count"] == 2
+        assert second["resumed"] is True
+        assert second["count"] == 2
         assert second["socketId"] != first["socketId"]
         diff = await watcher.hear("room:diff", joined=[], left=[])
         (updated,) = diff["updated"]
@@ -129,11 +134,15 @@ async def test_b1_hostile_ids_round_trip(redis_server: Server) -> None:
                 joined = await ann.join(room_id, user_id)
                 assert (joined["roomId"], joined["userId"]) == (str(room_id), str(user_id))
                 here = await asker.ask("room:members", "room:members", roomId=room_id)
-                assert [(m["userId"], m["username"]) for m in here["members"]] == [(str(user_id), str(user_id))]
-                assert (await asker.ask("room:is_present", "room:is_present", roomId=room_id, userId=user_id))[
-                    "present"
+                assert [(m["userId"], m["username"]) for m in here["members"]] == [
+                    (str(user_id), str(user_id))
                 ]
-                assert redis_server.control.hget(plain.presence_key(str(room_id), str(user_id)), "roomId") == str(room_id)
+                assert (
+                    await asker.ask("room:is_present", "room:is_present", roomId=room_id, userId=user_id)
+                )["present"]
+                assert redis_server.control.hget(
+                    plain.presence_key(str(room_id), str(user_id)), "roomId"
+                ) == str(room_id)
                 if user_id == "ann":
                     continue
                 await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId=room_id)
@@ -150,6 +159,7 @@ async def test_b1_a_member_that_joins_again_over_the_same_socket_is_told_the_roo
         first = await ann.join("lobby", "ann")
         await bob.join("lobby", "bob")
         again = await ann.join("lobby", "ann")
-        assert again["resumed"] is True and again["socketId"] == first["socketId"]
+        assert again["resumed"] is True
+        assert again["socketId"] == first["socketId"]
         assert [(m["userId"], m["connections"]) for m in again["members"]] == [("ann", 1), ("bob", 1)]
         await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")

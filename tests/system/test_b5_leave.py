@@ -1,0 +1,78 @@
+"""B5: the user leaves."""
+
+from tests.servers import Server
+from tests.system import plain
+from tests.system.running import RawClient, departures, served
+
+
+async def test_b5_who_leaves_is_gone_at_once_and_the_others_are_told(redis_server: Server) -> None:
+    async with (
+        served(redis_server) as one,
+        served(redis_server) as two,
+        RawClient.connect(one) as ann,
+        RawClient.connect(one) as bob,
+        RawClient.connect(two) as zoe,
+    ):
+        for client, name in ((ann, "ann"), (zoe, "zoe"), (bob, "bob")):
+            await client.join("lobby", name)
+        await bob.say("leave_room", roomId="lobby", id=3)
+        assert await bob.hear("room:left") == {"type": "room:left", "roomId": "lobby", "id": 3}
+        keys = plain.presence_key("lobby", "bob"), plain.shadow_key("lobby", "bob")
+        assert redis_server.control.exists(*keys) == 0
+        assert set(plain.rows(redis_server, "lobby")) == {"ann", "zoe"}
+        for client in (ann, zoe):
+            assert await client.hear_left("bob") == "left"
+            diff = client.of("room:diff")[-1]
+            assert (diff["count"], diff["joined"], diff["updated"]) == (2, [], [])
+        # Its socket stays, is in no room, and hears nothing of this one any more.
+        refused = await bob.ask("room:heartbeat", "error", roomId="lobby")
+        assert refused["code"] == "not_joined"
+        assert (await bob.ask("leave_room", "error", roomId="lobby"))["code"] == "not_joined"
+        await ann.ask("leave_room", "room:left", roomId="lobby")
+        assert await zoe.hear_left("ann") == "left"
+        assert not departures(bob.heard)
+        assert not bob.of("room:force-leave")
+        joined = await bob.join("lobby", "bob")
+        assert (joined["resumed"], [m["userId"] for m in joined["members"]]) == (False, ["zoe", "bob"])
+
+
+async def test_b5_who_leaves_with_one_of_two_sockets_is_still_there(redis_server: Server) -> None:
+    async with (
+        served(redis_server) as node,
+        RawClient.connect(node) as watcher,
+        RawClient.connect(node) as tab,
+        RawClient.connect(node) as phone,
+    ):
+        await watcher.join("lobby", "watcher")
+        await tab.join("lobby", "ann")
+        await phone.join("lobby", "ann")
+        await watcher.hear("room:diff", left=[], joined=[])
+        await tab.ask("leave_room", "room:left", roomId="lobby")
+        diff = await watcher.hear("room:diff")
+        assert [(m["userId"], m["connections"]) for m in diff["updated"]] == [("ann", 1)]
+        assert diff["left"] == []
+        await phone.ask("leave_room", "room:left", roomId="lobby")
+        assert await watcher.hear_left("ann") == "left"
+        assert departures(watcher.heard) == [("ann", "left")]
+        assert [entry["reason"] for entry in plain.stream(redis_server, "lobby")] == ["left"]
+
+
+async def test_b5_joins_and_leaves_said_in_one_breath_are_done_in_their_order(redis_server: Server) -> None:
+    async with (
+        served(redis_server) as node,
+        RawClient.connect(node) as watcher,
+        RawClient.connect(node) as ann,
+    ):
+        first = await watcher.join("lobby", "watcher")
+        for number in range(10):
+            await ann.say("join_room", roomId="lobby", userId="ann", id=number)
+            await ann.say("room:update", roomId="lobby", data=number, id=number)
+            await ann.say("leave_room", roomId="lobby", id=number)
+        for number in range(10):
+            assert (await ann.hear("room:joined", id=number))["resumed"] is False
+            await ann.hear("room:updated", id=number)
+            await ann.hear("room:left", id=number)
+        await watcher.hear("room:diff", version=first["version"] + 30)
+        assert plain.members(redis_server, "lobby").keys() == {"watcher"}
+        assert len(plain.stream(redis_server, "lobby")) == 10
+        assert not ann.of("error")
