@@ -169,8 +169,8 @@ async def site_on(
         try:
             yield site
             for person in site.people:
-                assert person.strangers == []
-                assert may_fail or person.errors == []
+                assert not person.strangers, person.strangers
+                assert may_fail or not person.errors, person.errors
         finally:
             for context in browser.contexts:
                 await context.close()
