@@ -96,24 +96,22 @@ class ExpiredKeys:
     Foreign keys are dropped on their first bytes, before anything is decoded.
     """
 
-    __slots__ = ("_head",)
+    __slots__ = ("_head", "_namespace")
 
     def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
         self._head = f"{{{namespace}:".encode()
 
     def parse(self, key: bytes) -> tuple[int, str] | None:
         """(shard, suffix) of a presence key of this namespace, or None for any other key."""
         if not key.startswith(self._head):
             return None
-        shard_text, brace, rest = key[len(self._head) :].partition(b"}:room:")
-        if not brace or not shard_text.isdigit() or b":user:" not in rest:
-            return None
         try:
-            text = rest.decode()
+            text = key.partition(b"}:room:")[2].decode()
         except UnicodeDecodeError:
             return None
-        shard = int(shard_text)
         entry = parse_suffix(text)
-        if suffix(entry) != text or shard_of(entry.room_id) != shard:
+        # Ours is only what we would have written in the same way.
+        if not all(entry) or presence_key(self._namespace, entry).encode() != key:
             return None
-        return shard, text
+        return shard_of(entry.room_id), text
