@@ -1,0 +1,83 @@
+"""The sets of servers do what the other tests of this folder use them for."""
+
+import pytest
+
+from tests.fleets import ClusterSet, Fleet, SentinelSet, slot_of
+
+ROOM = "lobby"
+KEY = "{reactor:7}:some"  # in the slot of the room
+
+
+def test_a_set_is_whole_and_tells_of_expired_keys_on_every_server(fleet: Fleet) -> None:
+    assert fleet.is_whole()
+    for server in fleet.servers:
+        assert server.control.config_get("notify-keyspace-events") == {"notify-keyspace-events": "xE"}
+    assert len(fleet.primaries()) == (3 if isinstance(fleet, ClusterSet) else 1)
+    primary = fleet.primary_of(ROOM)
+    assert primary in fleet.primaries()
+    primary.control.set(KEY, 1)  # a cluster would refuse it elsewhere
+
+
+def test_a_failover_in_good_order_changes_the_primary_and_loses_nothing(fleet: Fleet) -> None:
+    old = fleet.primary_of(ROOM)
+    old.control.set(KEY, "kept")
+    old.control.wait(1, 1000)
+    new = fleet.failover(ROOM)
+    assert old is not new is fleet.primary_of(ROOM)
+    assert old.alive
+    assert new.control.get(KEY) == "kept"
+
+
+@pytest.mark.slow
+def test_a_dead_primary_is_replaced_and_without_replication_its_writes_are_lost(fleet: Fleet) -> None:
+    primary = fleet.primary_of(ROOM)
+    primary.control.set(KEY, "before")
+    primary.control.wait(1, 1000)
+    with fleet.unreplicated(primary):
+        primary.control.set(KEY, "lost")
+        dead = fleet.kill_primary(ROOM)
+        assert dead is primary
+        new = fleet.promoted(dead, ROOM)
+    assert new.control.get(KEY) == "before"
+    fleet.reset()
+    assert fleet.is_whole()
+    assert dead.follows(fleet.primary_of(ROOM))
+    assert fleet.primary_of(ROOM).control.dbsize() == 0
+
+
+@pytest.mark.slow
+def test_a_server_started_again_finds_its_place(cluster: ClusterSet) -> None:
+    dead = cluster.kill_primary(ROOM)
+    new = cluster.promoted(dead, ROOM)
+    cluster.restart(dead)
+    assert dead.follows(new)
+
+
+@pytest.mark.slow
+def test_a_former_primary_comes_back_as_one_until_the_sentinels_see_it(sentinels: SentinelSet) -> None:
+    old = sentinels.primary
+    old.control.set(KEY, "old")
+    old.kill_saved()
+    new = sentinels.promoted(old)
+    new.control.set(KEY, "new")
+    old.start()
+    assert old.is_primary
+    assert old.control.get(KEY) == "old"
+    sentinels.wait_whole()
+    assert sentinels.primary is new
+    assert old.control.get(KEY) == "new"
+
+
+@pytest.mark.parametrize("atomic", [False, True])
+def test_a_slot_moves_with_its_keys(cluster: ClusterSet, atomic: bool) -> None:
+    if atomic and cluster.kind != "valkey":
+        pytest.skip("Redis 7 moves slots key by key only")
+    slot = slot_of(ROOM)
+    source = cluster.owner_of(slot)
+    for number in range(25):
+        source.control.set(f"{KEY}{number}", number)
+    to = cluster.another_primary(source)
+    cluster.move_slot(slot, to, atomic=atomic)
+    assert cluster.primary_of(ROOM) is to
+    assert to.control.get(f"{KEY}24") == "24"
+    assert source.control.dbsize() == 0
