@@ -194,7 +194,7 @@ class Node:
     def _on_left(self, room_id: str, left: LeftRow, member: Member | None) -> None:
         if member is not None:
             self.recovery.remember(Entry(room_id, left.user_id), member.joined_at, left.reason)
-        self.reconciler.on_left(room_id, left)
+        self.reconciler.on_left(room_id, left, member)
 
     def _on_message(self, channel: bytes, payload: bytes) -> None:
         shard = self._wake_channels.get(channel)

@@ -25,6 +25,7 @@ from reactor.presence.heartbeats import Beat
 from reactor.presence.rows import LeftRow
 from reactor.presence.store import Joined, NotJoined, Store
 from reactor.protocol.closing import LeaveReason
+from reactor.protocol.messages import Member
 from reactor.settings import Settings
 from reactor.tasks import Spawner
 
@@ -91,7 +92,7 @@ class Reconciler:
         known_epoch: if Redis is still in it and the member is gone, it has departed and stays so;
         `*` for never.
         """
-        member = self._feed.last_known(*attachment.entry)
+        member = self._feed.last_known(*attachment.entry) or attachment.last_seen
         if member is None:
             return await self._enter(attachment, known_epoch=known_epoch)
         data = b"" if member.data is UNSET else json.encode(member.data)
@@ -128,7 +129,7 @@ class Reconciler:
                 joined_at=joined_at,
             )
             if isinstance(reply, Joined):
-                attachment.epoch = reply.epoch
+                attachment.epoch, attachment.last_seen = reply.epoch, None
                 self._feed.offer(attachment.entry.room_id, reply.diff)
                 return reply
             if reply.why != "fenced":
@@ -140,8 +141,8 @@ class Reconciler:
 
     # Redis says that a member has ended.
 
-    def on_left(self, room_id: str, left: LeftRow) -> None:
-        """Act on a departure of the room before the others hear of it."""
+    def on_left(self, room_id: str, left: LeftRow, member: Member | None) -> None:
+        """Act on a departure of the room before the others hear of it. member: as it was, where known."""
         attachments = self.attachments_of(room_id, left.user_id)
         if not attachments:
             return
@@ -150,6 +151,7 @@ class Reconciler:
         else:
             # Its socket is here and open, so it was not gone: this node was thought dead, or was cut off.
             for attachment in attachments:
+                attachment.last_seen = member
                 self.revive(attachment, None)
 
     def expel(self, room_id: str, user_id: str, reason: str, *, at: int, message: str = "") -> None:

@@ -132,18 +132,19 @@ class Recovery:
         old = await self._persist(self._leases.rename)
         await self._reconciler.enter_all_again(known_epoch=ANY_EPOCH)
         await self._end_departed()
-        await self._finish(old)
+        await self._let_go(old)
+        await gather(*(self._renew_epoch(room_id) for room_id in list(self._feed.rooms())))
+        self._feed.resume()
 
     async def _after_rename(self, old: str) -> None:
         await self._reconciler.enter_all_again()
-        await self._finish(old)
+        await self._let_go(old)
+        self._feed.resume()
 
-    async def _finish(self, old: str) -> None:
-        """Let go of what Redis knows under the former name; go on when the others are there too."""
+    async def _let_go(self, old: str) -> None:
+        """Let go of what Redis knows under the former name; return when the others are there too."""
         await self._persist(lambda: self._leases.lose(old))
         await anyio.sleep(self._settle)
-        await gather(*(self._renew_epoch(room_id) for room_id in list(self._feed.rooms())))
-        self._feed.resume()
 
     async def _renew_epoch(self, room_id: str) -> None:
         await self._persist(lambda: self._store.renew_epoch(room_id, self._run))

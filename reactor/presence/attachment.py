@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from reactor.presence.keys import Entry, shard_of, suffix
+from reactor.protocol.messages import Member
 
 
 class Terms(Protocol):
@@ -29,10 +30,11 @@ class Attachment:
     """A connection in a room.
 
     `live` falls once, when it left, was put out or lost its socket: from then on nothing that still waits
-    in a batch may lengthen the member's life on its behalf.
+    in a batch may lengthen the member's life on its behalf. `last_seen` is the member as it was when Redis
+    ended it, for the case that it is to be entered again.
     """
 
-    __slots__ = ("away", "connection", "entry", "epoch", "live", "shard", "suffix", "terms")
+    __slots__ = ("away", "connection", "entry", "epoch", "last_seen", "live", "shard", "suffix", "terms")
 
     def __init__(self, entry: Entry, connection: str, terms: Terms) -> None:
         self.entry = entry
@@ -42,4 +44,5 @@ class Attachment:
         self.suffix = suffix(entry)
         self.epoch = ""
         self.away = False
+        self.last_seen: Member | None = None
         self.live = True
