@@ -1,7 +1,7 @@
 -- Who is in the room, exactly: members whose noted deadline has passed are settled first. A large room comes in pages;
 -- who is there throughout is on one of them (https://redis.io/docs/latest/commands/scan/#scan-guarantees), and diffs
 -- newer than the first page's version make up for the rest.
--- ARGV: room; cursor ('0' first); count (rows a page, about)
+-- ARGV: room; cursor ('0' first); size (rows a page, about)
 -- Returns: {'again'} | {now, epoch, version, count, next cursor, then each member's seven fields in a row}
 -- Publishes: a diff (left) for what it settled
 local room, cursor, size = unpack(ARGV)

@@ -123,7 +123,11 @@ local function reflect(room, user, connections)
     changed = true
   end
   if tonumber(before[2] or 1) ~= count then
-    if count == 1 then redis.call('HDEL', presence, 'connections') else redis.call('HSET', presence, 'connections', count) end
+    if count == 1 then
+      redis.call('HDEL', presence, 'connections')
+    else
+      redis.call('HSET', presence, 'connections', count)
+    end
     changed = true
   end
   return changed
@@ -253,8 +257,8 @@ local function start_grace(room, user, node, grace)
   return deadline
 end
 
--- Adds the suffix of each member whose presence key is gone to `gone`. Names stand at every `stride`th place of `users`.
--- One EXISTS asks for all of them; single ones are asked for only when it does not count them all.
+-- Adds to `gone` the suffix of each member whose presence key is gone. Names are every `stride`th of `users`. One EXISTS
+-- asks for all of them; single ones are asked for only when it does not count them all.
 local function audit(room, users, stride, gone)
   local keys = {}
   for i = 1, #users, stride do keys[#keys + 1] = presence_key(room, users[i]) end
