@@ -257,8 +257,8 @@ local function start_grace(room, user, node, grace)
   return deadline
 end
 
--- Adds to `gone` the suffix of each member whose presence key is gone. Names are every `stride`th of `users`. One EXISTS
--- asks for all of them; single ones are asked for only when it does not count them all.
+-- Adds to `gone` the suffix of each member whose presence key is gone. Names are every `stride`th of `users`.
+-- One EXISTS asks for all of them; single ones are asked for only when it does not count them all.
 local function audit(room, users, stride, gone)
   local keys = {}
   for i = 1, #users, stride do keys[#keys + 1] = presence_key(room, users[i]) end
