@@ -13,7 +13,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 import anyio
 import structlog
 from anyio.abc import TaskGroup
-from redis.asyncio import Redis
 
 from reactor.dispatch import Dispatch
 from reactor.errors import ReactorError, Unavailable
@@ -26,14 +25,8 @@ from reactor.gateway.connection import Connection
 from reactor.gateway.fanout import Fanout, send_to_all
 from reactor.gateway.roster import Roster
 from reactor.gateway.server import Gateway
-from reactor.presence.connect import (
-    EventsState,
-    Target,
-    ensure_events,
-    open_data,
-    open_pubsub_client,
-    parse_url,
-)
+from reactor.presence.backend import Backend, open_backend
+from reactor.presence.connect import EventsState
 from reactor.presence.departures import Departures
 from reactor.presence.diffs import RoomFeed
 from reactor.presence.embedded import EmbeddedServer
@@ -41,9 +34,8 @@ from reactor.presence.fleet import Fleet
 from reactor.presence.heartbeats import Heartbeats
 from reactor.presence.keys import SHARDS, Entry, wake_channel
 from reactor.presence.rows import LeftRow
-from reactor.presence.scripts import ScriptRunner, load_scripts
 from reactor.presence.store import Store
-from reactor.presence.subscription import Subscription
+from reactor.presence.target import Target, parse_url
 from reactor.protocol.messages import Member, MembersReply
 from reactor.reconcile import Reconciler
 from reactor.recovery import Recovery
@@ -67,41 +59,32 @@ FLUSH_AT_STOP = 5.0
 class Node:
     """A running server. Made by `run`; its parts are public for tests and for whoever embeds it."""
 
-    def __init__(
-        self, settings: Settings, target: Target, data: Redis, pubsub: Redis, tasks: TaskGroup
-    ) -> None:
+    def __init__(self, settings: Settings, target: Target, tasks: TaskGroup, backend: Backend) -> None:
         self.settings = settings
+        self.backend = backend
         self._group = tasks
         self._tasks = guarded = GuardedTasks(tasks)
-        self.runner = ScriptRunner(
-            data,
-            load_scripts(departures_kept=settings.departures_kept),
-            on_health=self._on_health,
-        )
         namespace = settings.namespace
-        self.store = Store(self.runner, namespace)
-        self.fleet = Fleet(self.runner, namespace)
-        self.departures = Departures(data, namespace)
+        self.store = Store(backend.runner, namespace)
+        self.fleet = Fleet(backend.runner, namespace)
+        self.departures = Departures(backend.client_of, namespace)
         self.reaper = Reaper(self.store)
         self.leases = Leases(
             self.store, self.fleet, lease=settings.lease, policy=settings.policy,
-            on_renamed=self._on_renamed,
-            on_held=self._on_held,
+            on_renamed=self._on_renamed, on_held=self._on_held,
         )  # fmt: skip
         self.sweep = Sweep(
             self.store, self.fleet, self.reaper,
             node=self.name, interval=settings.sweep_interval, end_leftovers=self.leases.end_leftovers,
         )  # fmt: skip
         self.listener = Listener(
-            pubsub, namespace=namespace, database=target.db, reaper=self.reaper, on_gap=self.sweep.now
+            backend, namespace=namespace, database=target.db, reaper=self.reaper, on_gap=self._on_events_gap
         )
         self.pacemaker = Pacemaker(
             self.store, self.fleet, self.reaper, node=self.name, events_flow=self._events_flow
         )
         self._wake_channels = {wake_channel(namespace, shard).encode(): shard for shard in range(SHARDS)}
-        self.bus = Subscription(
-            pubsub, on_message=self._on_message, on_gap=self._on_bus_gap, on_lost=self._on_bus_lost
-        )
+        self.bus = backend.channels(self._on_message, self._on_bus_gap, self._on_bus_lost)
         self.roster: Roster[Connection] = Roster()
         self.fanout = Fanout(settings, self.roster, self._snapshot)
         self.feed = RoomFeed(
@@ -111,10 +94,11 @@ class Node:
             settings, self.store, self.departures, self.leases, self.feed, self.roster, self.fanout, guarded
         )
         self.recovery = Recovery(
-            data, self.store, self.leases, self.sweep, self.feed, self.reconciler, guarded,
+            backend, self.store, self.leases, self.sweep, self.feed, self.reconciler, guarded,
             settle=min(SETTLE, settings.lease * 0.4), subscribed=self.bus.subscribed,
             tell_all=lambda message: send_to_all(message, self.gateway.connections),
         )  # fmt: skip
+        backend.on_health = self.recovery.on_health
         self.heartbeats = Heartbeats(self.store, self.name)
         self.dispatch = Dispatch(
             settings, self.store, self.heartbeats, self.feed,
@@ -130,7 +114,7 @@ class Node:
 
     def ready(self) -> tuple[bool, str]:
         """Whether clients are well served now, and a word on why not."""
-        if not self.runner.healthy:
+        if not self.backend.healthy:
             return False, "Redis does not answer"
         if not self.bus.listening:
             return False, "not subscribed to Redis"
@@ -147,7 +131,8 @@ class Node:
     async def start(self) -> None:
         """Start every step, in order; return once the node is open to clients."""
         tasks, settings = self._tasks, self.settings
-        self._group.start_soon(self.runner.serve)
+        for needed in self.backend.loops:
+            self._group.start_soon(needed)
         await self.leases.register()
         await self.recovery.note_run()
         wake_channels = [channel.decode() for channel in self._wake_channels]
@@ -182,9 +167,6 @@ class Node:
     def _snapshot(self, room_id: str) -> MembersReply | None:
         return self.dispatch.snapshot(room_id)
 
-    def _on_health(self, healthy: bool, reason: str) -> None:
-        self.recovery.on_health(healthy, reason)
-
     def _on_renamed(self, old: str) -> None:
         self.recovery.on_renamed(old)
 
@@ -202,6 +184,17 @@ class Node:
             self.feed.on_message(channel, payload)
         else:
             self.pacemaker.wake(shard, int(payload))
+
+    def _on_events_gap(self, first: bool) -> None:
+        self.sweep.now()
+        if not first:
+            self._tasks.start_soon(self.check_events)
+
+    async def check_events(self) -> None:
+        """See that events are sent by whatever server is there now."""
+        self.events = await self.backend.ensure_events()
+        if self.events.line:
+            log.warning("keyspace_events", found=self.events.line)
 
     def _on_bus_gap(self, first: bool) -> None:
         if not first:
@@ -239,15 +232,13 @@ async def running(settings: Settings) -> AsyncIterator[Node]:
         if url is None:
             url = (await stack.enter_async_context(EmbeddedServer(advertise=True))).url
         target = parse_url(url)
-        data = await stack.enter_async_context(await open_data(target))
-        pubsub = await stack.enter_async_context(await open_pubsub_client(target))
         stack.enter_context(_one_error())
+        backend = await open_backend(target, departures_kept=settings.departures_kept)
+        stack.push_async_callback(backend.aclose)
         async with anyio.create_task_group() as tasks:
-            node = Node(settings, target, data, pubsub, tasks)
+            node = Node(settings, target, tasks, backend)
             if settings.listener:
-                node.events = await ensure_events(data, target)
-                if node.events.line:
-                    log.warning("keyspace_events", found=node.events.line)
+                await node.check_events()
             await node.start()
             try:
                 yield node

@@ -11,7 +11,6 @@ from time import time
 import anyio
 import structlog
 from msgspec import UNSET, json
-from redis.exceptions import RedisError
 
 from reactor.errors import Unavailable
 from reactor.expiry.leases import Leases
@@ -193,7 +192,7 @@ class Reconciler:
             reply = await self.enter_again(attachment, known_epoch=attachment.epoch or ANY_EPOCH)
             if isinstance(reply, NotJoined) and attachment.live and await self._was_cut_off(attachment):
                 reply = await self.enter_again(attachment, known_epoch=ANY_EPOCH)
-        except (Unavailable, RedisError):
+        except Unavailable:
             await anyio.sleep(RETRY_AFTER)
             beats = self._waiting.pop(attachment, [])
             if attachment.live:

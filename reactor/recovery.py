@@ -13,12 +13,11 @@ from typing import Any
 
 import anyio
 import structlog
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from reactor.errors import Unavailable
 from reactor.expiry.leases import Leases
 from reactor.expiry.sweep import Sweep
+from reactor.presence.backend import Backend
 from reactor.presence.diffs import RoomFeed
 from reactor.presence.keys import Entry
 from reactor.presence.store import Store
@@ -42,11 +41,11 @@ class Recovery:
     """
 
     def __init__(
-        self, redis: Redis, store: Store, leases: Leases, sweep: Sweep, feed: RoomFeed,
+        self, backend: Backend, store: Store, leases: Leases, sweep: Sweep, feed: RoomFeed,
         reconciler: Reconciler, tasks: Spawner, *, settle: float, tell_all: Callable[[Any], None],
         subscribed: Callable[[], Awaitable[None]],
     ) -> None:  # fmt: skip
-        self._redis, self._store, self._leases, self._sweep = redis, store, leases, sweep
+        self._backend, self._store, self._leases, self._sweep = backend, store, leases, sweep
         self._feed, self._reconciler, self._tasks = feed, reconciler, tasks
         self._settle, self._tell_all, self._subscribed = settle, tell_all, subscribed
         self._run = ""
@@ -56,8 +55,8 @@ class Recovery:
         self._departed: deque[tuple[float, Entry, int, str]] = deque()
 
     async def note_run(self) -> None:
-        """Note which life of the server this is. Raises redis.RedisError."""
-        self._run = await self._read_run()
+        """Note which life of the server this is. Raises Unavailable."""
+        self._run = await self._backend.run_id()
 
     def remember(self, entry: Entry, joined_at: int, reason: str) -> None:
         """A departure was told: if Redis goes back to before it, it still holds. joined_at: ms."""
@@ -123,7 +122,7 @@ class Recovery:
             self._tell_all(ServiceRestored(reason="Redis answers again"))
 
     async def _after_gap(self) -> None:
-        run = await self._persist(self._read_run)
+        run = await self._persist(self._backend.run_id)
         if run == self._run:
             self._feed.resume()
             return
@@ -163,9 +162,5 @@ class Recovery:
         while True:
             try:
                 return await work()
-            except (Unavailable, RedisError, OSError):
+            except Unavailable:
                 await anyio.sleep(RETRY_AFTER)
-
-    async def _read_run(self) -> str:
-        server = await self._redis.info("server")
-        return str(server["run_id"])

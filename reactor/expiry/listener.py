@@ -8,11 +8,10 @@ good.
 from collections.abc import Callable
 
 import structlog
-from redis.asyncio import Redis
 
 from reactor.expiry.reaper import Reaper
+from reactor.presence.backend import Backend
 from reactor.presence.keys import ExpiredKeys
-from reactor.presence.subscription import Subscription
 
 log = structlog.get_logger()
 
@@ -20,26 +19,24 @@ log = structlog.get_logger()
 class Listener:
     """The subscription to `expired` events of one database. `serve` has to run.
 
-    on_gap is called whenever events may have been missed: at the start, and after each lost link.
+    on_gap(first) is called whenever events may have been missed: at the start, and after each lost link.
     """
 
     def __init__(
         self,
-        redis: Redis,
+        backend: Backend,
         *,
         namespace: str,
         database: int,
         reaper: Reaper,
-        on_gap: Callable[[], None],
+        on_gap: Callable[[bool], None],
     ) -> None:
         self.channel = f"__keyevent@{database}__:expired"
         self.heard = 0
         self._keys = ExpiredKeys(namespace)
         self._reaper = reaper
         self._on_gap = on_gap
-        self._subscription = Subscription(
-            redis, on_message=self._on_event, on_gap=self._on_subscribed, on_lost=self._on_lost
-        )
+        self._subscription = backend.events(self._on_event, self._on_subscribed, self._on_lost)
 
     @property
     def listening(self) -> bool:
@@ -63,7 +60,7 @@ class Listener:
     def _on_subscribed(self, first: bool) -> None:
         if not first:
             log.warning("events_resubscribed", channel=self.channel)
-        self._on_gap()
+        self._on_gap(first)
 
     def _on_lost(self, reason: str) -> None:
         log.warning("events_lost", channel=self.channel, reason=reason)

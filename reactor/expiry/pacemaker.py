@@ -30,7 +30,7 @@ LOOK_AT_LEAST_EVERY = 1.0
 ROWS_PER_LOOK = 5000
 CLAIM_RETRY_MS = 250
 EVENT_COMES_WITHIN = 0.2
-"""Seconds. After a touch, the event has this long to bring its claim before the pacemaker claims by itself."""
+"""Seconds. After a touch the event has so long to bring its claim, before the pacemaker claims by itself."""
 
 
 class Pacemaker:

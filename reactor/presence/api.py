@@ -9,21 +9,17 @@ Answers are exact by Redis's own clock: a member whose time is up is never liste
 
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Self
 
 import anyio
 from anyio.abc import TaskGroup
 from msgspec import Struct
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from reactor.errors import Unavailable
-from reactor.presence.connect import open_data, open_pubsub_client
+from reactor.presence.backend import Backend, open_backend
 from reactor.presence.departures import Departures
 from reactor.presence.keys import SHARDS, Entry
 from reactor.presence.rows import Departure
-from reactor.presence.scripts import ScriptRunner, load_scripts
 from reactor.presence.store import Store
 from reactor.presence.target import parse_url
 from reactor.presence.watch import Watches
@@ -45,11 +41,10 @@ class Presence:
     Every call raises Unavailable when Redis does not answer; it can be made again.
     """
 
-    def __init__(self, settings: Settings, data: Redis, pubsub: Redis, tasks: TaskGroup) -> None:
-        self._runner = ScriptRunner(data, load_scripts(departures_kept=settings.departures_kept))
-        self._store = Store(self._runner, settings.namespace)
-        self._departures = Departures(data, settings.namespace)
-        self._watches = Watches(pubsub, self._store, self._departures, tasks)
+    def __init__(self, settings: Settings, backend: Backend, tasks: TaskGroup) -> None:
+        self._store = Store(backend.runner, settings.namespace)
+        self._departures = Departures(backend.client_of, settings.namespace)
+        self._watches = Watches(backend, self._store, self._departures, tasks)
 
     @classmethod
     @asynccontextmanager
@@ -60,16 +55,18 @@ class Presence:
         """
         settings = Settings(redis_url=where) if isinstance(where, str) else where
         target = parse_url(settings.redis_url or "")
-        async with AsyncExitStack() as stack:
-            data = await stack.enter_async_context(await open_data(target))
-            pubsub = await stack.enter_async_context(await open_pubsub_client(target))
-            tasks = await stack.enter_async_context(anyio.create_task_group())
-            presence = cls(settings, data, pubsub, tasks)
-            tasks.start_soon(presence._runner.serve)
-            try:
-                yield presence
-            finally:
-                tasks.cancel_scope.cancel()
+        backend = await open_backend(target, departures_kept=settings.departures_kept)
+        try:
+            async with anyio.create_task_group() as tasks:
+                for loop in backend.loops:
+                    tasks.start_soon(loop)
+                try:
+                    yield cls(settings, backend, tasks)
+                finally:
+                    tasks.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await backend.aclose()
 
     async def rooms(self) -> list[RoomInfo]:
         """The rooms with somebody in them, the largest first."""
@@ -98,10 +95,7 @@ class Presence:
 
     async def totals(self) -> Counter[str]:
         """How many left for each reason, in all rooms, since the namespace began."""
-        try:
-            return await self._departures.totals()
-        except RedisError as error:
-            raise Unavailable(f"Redis did not answer: {error}") from error
+        return await self._departures.totals()
 
     async def departures(
         self, room_id: str | None = None, *, since: int | None = None, follow: bool = False
@@ -110,15 +104,12 @@ class Presence:
 
         Of one room or of all, since a time (ms since 1970), and on as they come.
         """
-        try:
-            positions = await self._departures.positions(room_id) if follow else {}
-            for departure in await self._departures.read(room_id=room_id, since=since or 0, until=positions):
+        positions = await self._departures.positions(room_id) if follow else {}
+        for departure in await self._departures.read(room_id=room_id, since=since or 0, until=positions):
+            yield departure
+        if follow:
+            async for departure in self._departures.follow(positions, room_id=room_id):
                 yield departure
-            if follow:
-                async for departure in self._departures.follow(positions, room_id=room_id):
-                    yield departure
-        except RedisError as error:
-            raise Unavailable(f"Redis did not answer: {error}") from error
 
     def watch(self, room_id: str) -> AsyncIterator[RoomEvent]:
         """What happens in a room.

@@ -1,16 +1,18 @@
 """Opens Redis, and says in one line what is wrong and what mends it when that does not work."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import anyio
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
-from reactor.errors import RedisMisconfigured, RedisTooOld, SettingError
+from reactor.errors import RedisMisconfigured, RedisTooOld, Unavailable
 from reactor.presence.diagnose import explain
 from reactor.presence.target import Target, parse_url
 
@@ -27,6 +29,7 @@ __all__ = [
 
 CONNECT_TIMEOUT = 3.0
 COMMAND_TIMEOUT = 5.0
+SENTINEL_TIMEOUT = 0.5
 LINK_ERRORS = (RedisError, OSError, RuntimeError)
 """What a command may raise when the link is lost: uvloop raises RuntimeError for a write to a transport that
 the other side has closed, and redis-py hands it on as it is."""
@@ -52,6 +55,15 @@ class EventsState:
         return self.kind in {"ok", "set"}
 
 
+@contextmanager
+def lost_means_unavailable() -> Iterator[None]:
+    """Raise Unavailable in place of whatever redis-py raises when the server does not answer, or refuses."""
+    try:
+        yield
+    except LINK_ERRORS as error:
+        raise Unavailable(f"Redis did not answer: {error}") from error
+
+
 async def open_data(target: Target) -> Redis:
     """Open the client for commands, and see that the server behind it will do.
 
@@ -60,16 +72,25 @@ async def open_data(target: Target) -> Redis:
     """
     client = _client(target, COMMAND_TIMEOUT)
     try:
+        await check_server(target, client)
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await client.aclose()
+        raise
+    return client
+
+
+async def check_server(target: Target, client: Redis) -> None:
+    """See that a server answers and will do.
+
+    Raises RedisUnreachable, RedisMisconfigured or RedisTooOld, each with one line and its mend.
+    """
+    try:
         with anyio.fail_after(CONNECT_TIMEOUT + COMMAND_TIMEOUT):
             await client.ping()
             await _check_server(client, target)
-    except BaseException as error:
-        with anyio.CancelScope(shield=True):
-            await client.aclose()
-        if isinstance(error, LINK_ERRORS):
-            raise await explain(error, target) from error
-        raise
-    return client
+    except LINK_ERRORS as error:
+        raise await explain(error, target) from error
 
 
 async def open_pubsub_client(target: Target) -> Redis:
@@ -116,28 +137,48 @@ def check_version(info: Mapping[str, Any], target: Target) -> None:
         raise RedisTooOld(f"{target} is Redis {version}; reactor needs Redis 7.0 or later, or Valkey.")
 
 
-def _client(target: Target, timeout: float | None) -> Redis:
-    if target.kind != "single":
-        raise SettingError(
-            f"{target}: Sentinel and Cluster come with a later version; give one server, as in redis://host:6379."
-        )
+def client_at(target: Target, address: tuple[str, int], *, waits: bool = False) -> Redis:
+    """Make a client of one server of the target. waits: for subscriptions, which may wait without end."""
     options: dict[str, Any] = {"unix_socket_path": target.path}
     if target.path is None:
-        (host, port), *_ = target.hosts
+        host, port = address
         options = {"host": host, "port": port, "ssl": target.tls, "socket_keepalive": True, **_tls(target)}
-    return Redis(
-        **options,
-        db=target.db,
-        username=target.username,
-        password=target.password,
-        # Hashes parse faster from RESP2 than from RESP3.
-        protocol=2,
-        decode_responses=False,
-        retry=Retry(NoBackoff(), 0),
-        socket_timeout=timeout,
-        socket_connect_timeout=CONNECT_TIMEOUT,
-        health_check_interval=0,
-    )
+    return Redis(**options, **_common(target, None if waits else COMMAND_TIMEOUT))
+
+
+def open_sentinel(target: Target) -> Sentinel:
+    """Make the client that asks the target's Sentinels for the primary's address."""
+    ask: dict[str, Any] = {
+        "socket_timeout": SENTINEL_TIMEOUT,
+        "socket_connect_timeout": SENTINEL_TIMEOUT,
+        "protocol": 2,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    return Sentinel(list(target.hosts), sentinel_kwargs=ask)  # type: ignore[no-untyped-call]
+
+
+def _client(target: Target, timeout: float | None) -> Redis:
+    if target.kind == "sentinel":
+        tls = {"ssl": True, **_tls(target)} if target.tls else {}
+        primary: Redis = open_sentinel(target).master_for(
+            target.master_name or "", **_common(target, timeout), **tls
+        )
+        return primary
+    return client_at(target, target.hosts[0] if target.hosts else ("", 0), waits=timeout is None)
+
+
+def _common(target: Target, timeout: float | None) -> dict[str, Any]:
+    return {
+        "db": target.db,
+        "username": target.username,
+        "password": target.password,
+        "protocol": 2,  # hashes parse faster from RESP2 than from RESP3
+        "decode_responses": False,
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": timeout,
+        "socket_connect_timeout": CONNECT_TIMEOUT,
+        "health_check_interval": 0,
+    }
 
 
 def _tls(target: Target) -> dict[str, Any]:
@@ -158,12 +199,14 @@ async def _check_server(client: Redis, target: Target) -> None:
     except NoPermissionError:
         return
     check_version(server, target)
-    if server.get("redis_mode") in {"cluster", "sentinel"}:
-        raise RedisMisconfigured(
-            f"{target} is part of a {server['redis_mode']}, which this version does not serve; "
-            "give a single server, as in redis://host:6379."
-        )
-    if replication.get("role") == "slave":
+    mode = server.get("redis_mode")
+    if mode == "sentinel":
+        raise RedisMisconfigured(f"{target} is a Sentinel; write redis+sentinel://HOST:PORT/NAME.")
+    if mode == "cluster" and target.kind != "cluster":
+        raise RedisMisconfigured(f"{target} is part of a cluster; write redis+cluster://HOST:PORT.")
+    if mode != "cluster" and target.kind == "cluster":
+        raise RedisMisconfigured(f"{target} is no cluster; write redis://HOST:PORT.")
+    if replication.get("role") == "slave" and target.kind != "cluster":
         primary = f"{replication.get('master_host')}:{replication.get('master_port')}"
         raise RedisMisconfigured(f"{target} is a replica and takes no writes; give its primary, {primary}.")
 

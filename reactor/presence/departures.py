@@ -1,25 +1,33 @@
 """The durable record of who left and why: a capped stream for each shard, and totals that outlive the cap."""
 
+from asyncio import gather
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from time import time
 from typing import Any
 
+import anyio
 from redis.asyncio import Redis
 
+from reactor.presence.connect import lost_means_unavailable
 from reactor.presence.keys import SHARDS, departures_stream, shard_of, shard_prefix
 from reactor.presence.rows import Departure, departure_from_stream
 
 PAGE = 1000
-FOLLOW_BLOCK_MS = 1000
+FOLLOW_EVERY = 0.5
+"""Seconds between looks at streams in which nothing came. On a cluster no one command waits for all."""
+
 RECENT = 200
 
 
 class Departures:
-    """Reads the streams of one namespace. All raise redis.RedisError when Redis does not answer."""
+    """Reads the streams of one namespace. All raise Unavailable when Redis does not answer.
 
-    def __init__(self, redis: Redis, namespace: str) -> None:
-        self._redis = redis
+    client_of: the client of the server that has a key.
+    """
+
+    def __init__(self, client_of: Callable[[str], Redis], namespace: str) -> None:
+        self._client_of = client_of
         self._namespace = namespace
 
     def _streams(self, room_id: str | None) -> list[str]:
@@ -34,52 +42,71 @@ class Departures:
         self, *, room_id: str | None = None, since: int = 0, until: dict[str, str] | None = None
     ) -> list[Departure]:
         """Departures of one room or of all, oldest first, from `since` (ms, Redis's clock) up to `until`."""
-        found = []
+        found: list[Departure] = []
         for stream in self._streams(room_id):
             start, end = str(since), (until or {}).get(stream, "+")
             while True:
-                page: Any = await self._redis.xrange(stream, min=start, max=end, count=PAGE)
-                found += [departure_from_stream(entry_id, fields) for entry_id, fields in page]
+                page = await self._ask("xrange", stream, min=start, max=end, count=PAGE)
+                found += _departures(page)
                 if len(page) < PAGE:
                     break
                 start = f"({page[-1][0].decode()}"
-        return sorted(
-            (one for one in found if room_id is None or one.room_id == room_id), key=lambda one: one.left_at
-        )
+        return _of_room(found, room_id)
 
     async def follow(
         self, positions: dict[str, str], *, room_id: str | None = None
     ) -> AsyncIterator[Departure]:
         """Those that come after some positions, as they come."""
-        after: dict[Any, Any] = dict(positions)
+        after = dict(positions)
         while True:
-            answer: Any = await self._redis.xread(after, count=PAGE, block=FOLLOW_BLOCK_MS)
-            batch = []
-            for name, entries in answer or []:
-                after[name.decode()] = entries[-1][0]
-                batch += [departure_from_stream(entry_id, fields) for entry_id, fields in entries]
-            for departure in sorted(batch, key=lambda one: one.left_at):
-                if room_id is None or departure.room_id == room_id:
-                    yield departure
+            pages = await gather(*(self._newer(stream, after[stream]) for stream in after))
+            found: list[Departure] = []
+            for stream, page in zip(list(after), pages, strict=True):
+                if page:
+                    after[stream] = page[-1][0].decode()
+                    found += _departures(page)
+            for departure in _of_room(found, room_id):
+                yield departure
+            if not found:
+                await anyio.sleep(FOLLOW_EVERY)
+
+    async def _newer(self, stream: str, after: str) -> list[Any]:
+        answer = await self._ask("xread", stream, {stream: after}, count=PAGE)
+        return answer[0][1] if answer else []
 
     async def _last_id(self, stream: str) -> str:
-        newest: Any = await self._redis.xrevrange(stream, count=1)
+        newest = await self._ask("xrevrange", stream, count=1)
         return str(newest[0][0].decode()) if newest else "0"
 
     async def totals(self) -> Counter[str]:
         """How many left for each reason, in all rooms, since the namespace began."""
         totals: Counter[str] = Counter()
         for shard in range(SHARDS):
-            counts: Any = await self._redis.hgetall(f"{shard_prefix(self._namespace, shard)}:totals")
+            counts = await self._ask("hgetall", f"{shard_prefix(self._namespace, shard)}:totals")
             totals.update({reason.decode(): int(number) for reason, number in counts.items()})
         return totals
 
     async def recent_reasons(self, room_id: str) -> dict[str, str]:
         """Why the users who left this room lately did: for those whose diff was missed."""
         stream = departures_stream(self._namespace, shard_of(room_id))
-        newest_first: Any = await self._redis.xrevrange(stream, count=RECENT)
-        departures = [departure_from_stream(entry_id, fields) for entry_id, fields in reversed(newest_first)]
-        return {one.user_id: one.reason for one in departures if one.room_id == room_id}
+        newest_first = await self._ask("xrevrange", stream, count=RECENT)
+        found = _departures(reversed(newest_first))
+        return {one.user_id: one.reason for one in found if one.room_id == room_id}
+
+    async def _ask(self, command: str, key: str, *args: Any, **options: Any) -> Any:
+        with lost_means_unavailable():
+            client = self._client_of(key)
+            arguments = args or (key,)
+            return await getattr(client, command)(*arguments, **options)
+
+
+def _departures(page: Iterable[Any]) -> list[Departure]:
+    return [departure_from_stream(entry_id, fields) for entry_id, fields in page]
+
+
+def _of_room(found: list[Departure], room_id: str | None) -> list[Departure]:
+    chosen = (one for one in found if room_id is None or one.room_id == room_id)
+    return sorted(chosen, key=lambda one: one.left_at)
 
 
 def milliseconds_ago(seconds: float) -> int:

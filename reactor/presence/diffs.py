@@ -11,14 +11,13 @@ from time import time
 
 import anyio
 import structlog
-from redis.exceptions import RedisError
 
 from reactor.errors import Unavailable
+from reactor.presence.backend import Channels
 from reactor.presence.departures import Departures
 from reactor.presence.keys import diff_channel
 from reactor.presence.rows import DiffRow, LeftRow, decode_diff
 from reactor.presence.store import Listing, Store
-from reactor.presence.subscription import Subscription
 from reactor.protocol.closing import LeaveReason
 from reactor.protocol.messages import Departed, Member, RoomDiff
 from reactor.protocol.room import RoomView, Verdict, diff_between
@@ -54,7 +53,7 @@ class RoomFeed:
     """
 
     def __init__(
-        self, store: Store, subscription: Subscription, departures: Departures, tasks: Spawner, *,
+        self, store: Store, subscription: Channels, departures: Departures, tasks: Spawner, *,
         on_diff: Callable[[RoomDiff], None], on_left: Callable[[str, LeftRow, Member | None], None],
     ) -> None:  # fmt: skip
         self._store, self._subscription, self._departures = store, subscription, departures
@@ -212,7 +211,7 @@ class RoomFeed:
             try:
                 listing = await self._store.members(room_id)
                 reasons = await self._departures.recent_reasons(room_id)
-            except (Unavailable, RedisError):
+            except Unavailable:
                 await anyio.sleep(HEAL_AGAIN_AFTER)
                 continue
             if not self._open_gate.is_set() or room.view.reset(*_snapshot(listing)) is Verdict.GAP:

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
+from reactor.presence.backend import Runner
 from reactor.presence.keys import fleet_prefix, shard_prefix
-from reactor.presence.scripts import ScriptRunner
 
 
 class NodeRecord(NamedTuple):
@@ -16,7 +16,7 @@ class NodeRecord(NamedTuple):
 class Fleet:
     """Typed calls for the scripts that concern nodes. Each raises Unavailable when Redis did not answer."""
 
-    def __init__(self, runner: ScriptRunner, namespace: str) -> None:
+    def __init__(self, runner: Runner, namespace: str) -> None:
         self._runner = runner
         self._namespace = namespace
         self._prefix = fleet_prefix(namespace)

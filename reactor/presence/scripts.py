@@ -17,16 +17,19 @@ from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import (
+    AskError,
     BusyLoadingError,
     ClusterDownError,
     MasterDownError,
+    MovedError,
     NoScriptError,
     ReadOnlyError,
-    RedisError,
     ResponseError,
+    TryAgainError,
 )
 
 from reactor.errors import Unavailable
+from reactor.presence.connect import LINK_ERRORS
 
 MAX_BATCH = 512
 """Commands in one round trip at most. It bounds what one slow reader of replies can hold."""
@@ -73,6 +76,8 @@ def load_scripts(*, departures_kept: int, publish: str = "PUBLISH") -> dict[str,
 
 
 def _is_outage(reply: Any) -> bool:
+    if isinstance(reply, MovedError | AskError | TryAgainError):
+        return False
     if isinstance(reply, ResponseError):
         return isinstance(reply, _OUTAGES) or str(reply).startswith(_OUTAGE_WORDS)
     return isinstance(reply, Exception)
@@ -90,6 +95,17 @@ def read_header(text: str) -> Mapping[str, str]:
         elif key:
             header[key] += " " + line.removeprefix("--").strip()
     return header
+
+
+class Redirected(Unavailable):
+    """A cluster's node does not serve this slot, or not now; nothing was done.
+
+    moved: another node has it; otherwise it is on its way there.
+    """
+
+    def __init__(self, *, moved: bool) -> None:
+        super().__init__("the slot is served by another node" if moved else "the slot is being moved")
+        self.moved = moved
 
 
 class ScriptRunner:
@@ -163,7 +179,7 @@ class ScriptRunner:
                 again = await self._execute([batch[i] for i in missing])
                 for i, reply in zip(missing, again, strict=True):
                     replies[i] = reply
-        except (RedisError, OSError) as error:
+        except LINK_ERRORS as error:
             replies = [error] * len(batch)
         self._note_health(next(filter(_is_outage, replies), None))
         for (script, _, _, future), reply in zip(batch, replies, strict=True):
@@ -191,6 +207,8 @@ class ScriptRunner:
 
     @staticmethod
     def _explain(script: Script, error: Exception) -> Exception:
+        if isinstance(error, MovedError | AskError | TryAgainError):
+            return Redirected(moved=type(error) is MovedError)
         if isinstance(error, ResponseError):
             return Unavailable(f"Redis refused {script.name}: {error}")
         return Unavailable(f"Redis did not answer: {error}")

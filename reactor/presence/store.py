@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from reactor.presence.backend import Runner
 from reactor.presence.keys import Entry, escape, shard_of, shard_prefix
 from reactor.presence.rows import members_from_flat, room_from
-from reactor.presence.scripts import ScriptRunner
 from reactor.protocol.messages import Member
 
 PAGE = 1000
@@ -93,7 +93,7 @@ class Audit(Struct, frozen=True, gc=False):
 class Store:
     """The transitions of one namespace."""
 
-    def __init__(self, runner: ScriptRunner, namespace: str) -> None:
+    def __init__(self, runner: Runner, namespace: str) -> None:
         self._runner = runner
         self.namespace = namespace
 

@@ -16,7 +16,9 @@ from typing import Any
 import anyio
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import MovedError
+
+from reactor.presence.connect import LINK_ERRORS
 
 log = structlog.get_logger()
 
@@ -30,7 +32,8 @@ class Subscription:
 
     on_message(channel, payload) is called for each message, in order, and must not block.
     on_gap(first) is called after each completed subscription to all channels: messages before it may be lost.
-    on_lost(reason) is called when the link is lost.
+    on_lost(reason) is called when the link is lost. sharded: channels live on their slot's node of a cluster
+    (https://redis.io/docs/latest/develop/pubsub/#sharded-pubsub).
     """
 
     def __init__(
@@ -40,8 +43,12 @@ class Subscription:
         on_message: Callable[[bytes, bytes], None],
         on_gap: Callable[[bool], None],
         on_lost: Callable[[str], None],
+        sharded: bool = False,
     ) -> None:
         self._redis = redis
+        self._subscribe, self._unsubscribe = (
+            ("SSUBSCRIBE", "SUNSUBSCRIBE") if sharded else ("SUBSCRIBE", "UNSUBSCRIBE")
+        )
         self._on_message, self._on_gap, self._on_lost = on_message, on_gap, on_lost
         self._channels: dict[bytes, asyncio.Event] = {}
         self._connection: Any = None
@@ -63,20 +70,24 @@ class Subscription:
         for confirmed in list(self._channels.values()):
             await confirmed.wait()
 
-    async def subscribe(self, channel: str) -> None:
-        """Return once Redis has confirmed the channel; a lost link only makes that take longer."""
+    def want(self, channel: str) -> asyncio.Event:
+        """Ask for a channel; the event is set while Redis has confirmed it."""
         name = channel.encode()
         confirmed = self._channels.get(name)
         if confirmed is None:
             confirmed = self._channels[name] = asyncio.Event()
-            self._send("SUBSCRIBE", name)
-        await confirmed.wait()
+            self._send(self._subscribe, name)
+        return confirmed
+
+    async def subscribe(self, channel: str) -> None:
+        """Return once Redis has confirmed the channel; a lost link only makes that take longer."""
+        await self.want(channel).wait()
 
     def unsubscribe(self, channel: str) -> None:
         """Stop listening to the channel."""
         name = channel.encode()
         if self._channels.pop(name, None) is not None:
-            self._send("UNSUBSCRIBE", name)
+            self._send(self._unsubscribe, name)
 
     async def reconnect(self) -> None:
         """Drop the link, so that it is made anew."""
@@ -89,7 +100,7 @@ class Subscription:
         Connect again and again, until cancelled.
         """
         for channel in channels:
-            self._channels.setdefault(channel.encode(), asyncio.Event())
+            self.want(channel)
         self._started.set()
         wait = FIRST_RETRY
         while True:
@@ -99,7 +110,7 @@ class Subscription:
                     await connection.connect()
                 wait = FIRST_RETRY
                 await self._listen(connection)
-            except* (RedisError, OSError) as errors:
+            except* LINK_ERRORS as errors:
                 if self._connection is not None:
                     self._on_lost(str(errors.exceptions[0]) or type(errors.exceptions[0]).__name__)
             finally:
@@ -116,7 +127,9 @@ class Subscription:
         self._awaited = len(self._channels)
         self._heard_at = monotonic()
         if self._channels:
-            await connection.send_command("SUBSCRIBE", *self._channels)
+            # One command each: the channels of a sharded subscription may lie in many slots.
+            commands = [(self._subscribe, name) for name in self._channels]
+            await connection.send_packed_command(connection.pack_commands(commands))
         self._connection = connection
         if not self._channels:
             self._report_gap()
@@ -126,12 +139,15 @@ class Subscription:
 
     async def _read(self, connection: Any) -> None:
         while True:
-            reply = await connection.read_response(timeout=math.inf)
+            try:
+                reply = await connection.read_response(timeout=math.inf)
+            except MovedError:
+                continue  # the slot of a sharded channel has gone to another node; the topology says where
             self._heard_at = monotonic()
             kind = reply[0]
-            if kind == b"message":
+            if kind in (b"message", b"smessage"):
                 self._on_message(reply[1], reply[2])
-            elif kind == b"subscribe":
+            elif kind in (b"subscribe", b"ssubscribe"):
                 if confirmed := self._channels.get(reply[1]):
                     confirmed.set()
                 if self._awaited:

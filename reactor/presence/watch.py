@@ -7,12 +7,11 @@ from collections import deque
 from collections.abc import AsyncIterator
 
 import anyio
-from redis.asyncio import Redis
 
+from reactor.presence.backend import Backend
 from reactor.presence.departures import Departures
 from reactor.presence.diffs import RoomFeed
 from reactor.presence.store import Store
-from reactor.presence.subscription import Subscription
 from reactor.protocol.events import RoomEvent, events_of
 from reactor.protocol.messages import Member, RoomDiff
 from reactor.protocol.room import diff_between
@@ -82,13 +81,11 @@ class Watcher:
 class Watches:
     """The rooms that this process watches."""
 
-    def __init__(self, redis: Redis, store: Store, departures: Departures, tasks: Spawner) -> None:
+    def __init__(self, backend: Backend, store: Store, departures: Departures, tasks: Spawner) -> None:
         self._watchers: dict[str, set[Watcher]] = {}
         self._tasks = tasks
         self._serving = False
-        self._subscription = Subscription(
-            redis, on_message=self._on_message, on_gap=self._on_gap, on_lost=self._on_lost
-        )
+        self._subscription = backend.channels(self._on_message, self._on_gap, self._on_lost)
         self._feed = RoomFeed(
             store, self._subscription, departures, tasks,
             on_diff=self._on_diff, on_left=lambda _room_id, _left, _member: None,

@@ -81,7 +81,7 @@ async def test_the_acl_user_can_do_all_that_is_needed_and_nothing_else(kind: str
             while node.sweep.rounds < rounds + 2:
                 await node.fleet.registry()
             await node.leases.lose("nobody")
-            assert node.runner.healthy
+            assert node.backend.healthy
         client: Any = redis.Redis.from_url(url)
         server.control.set("foreign", "1")
         for forbidden in (
