@@ -23,8 +23,8 @@ from reactor.settings import Settings
 __all__ = ["Fanout", "frame", "send_to_all"]
 
 _SECONDS_A_SOCKET = 50e-6
-"""A window lasts at least this long for each socket in the room: a write takes some 5 us, so the news of one
-room never takes more than a tenth of the node's time. Rooms of up to 1,000 sockets stay at 50 ms."""
+"""A window lasts at least this long for each socket in the room: a write takes some 7 us, so the news of one
+room never takes more than a seventh of the node's time. Rooms of up to 1,000 sockets stay at 50 ms."""
 
 
 def send_to_all(message: object, connections: Iterable[Connection]) -> None:

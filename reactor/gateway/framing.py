@@ -1,4 +1,4 @@
-"""The little of RFC 6455 that is worth writing by hand. PURE.
+"""The little of RFC 6455 that is worth writing by hand.
 
 Everything else about frames is left to websockets' Sans-I/O parser. By hand are: framing a message once for
 many sockets, putting fragments together within bounds, and knowing when a parser holds nothing of its

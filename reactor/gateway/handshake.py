@@ -1,4 +1,4 @@
-"""The opening handshake (RFC 6455 section 4.2), or the plain HTTP answer to whoever wants no socket. PURE."""
+"""The opening handshake (RFC 6455 section 4.2), or the plain HTTP answer to whoever wants no socket."""
 
 from collections.abc import Callable
 

@@ -262,6 +262,17 @@ def test_a_good_client_keeps_no_parser():
     assert len(hub._spare) == 1
 
 
+def test_no_more_parsers_are_kept_than_are_worth_it():
+    hub = FakeHub()
+    listeners = [opened(hub, binary=False) for _ in range(200)]
+    whole = client_frame(1, b"{}")
+    for half in (whole[:3], whole[3:]):
+        for listener in listeners:
+            listener.data_received(half)
+    assert all(listener.got == [(False, b"{}")] for listener in listeners)
+    assert 0 < len(hub._spare) <= 64
+
+
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, 100_000])
 @pytest.mark.parametrize("binary", [False, True])
 def test_a_frame_is_the_one_websockets_would_send(size, binary):

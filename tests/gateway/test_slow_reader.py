@@ -68,6 +68,19 @@ async def test_thousands_of_messages_in_one_turn_are_bounded_too():
         await served.handler.until(lambda: connection in served.handler.closed_)
 
 
+async def test_once_the_socket_has_stopped_taking_the_rest_of_the_turn_waits_here():
+    async with serving(send_buffer=1_000_000, close_timeout=0.3) as served, deaf(served):
+        connection = served.handler.opened_[-1]
+        while not connection._outbox.blocked:
+            connection.send(ServiceDegraded("x" * 40_000))
+        connection.send(ServiceDegraded("x" * 40_000))
+        waiting = connection._outbox.size
+        assert waiting > 40_000
+        connection.flush()
+        await asyncio.sleep(0)
+        assert connection._outbox.size == waiting
+
+
 async def test_one_who_begins_to_read_again_hears_the_reason():
     async with serving(send_buffer=65_536, close_timeout=5) as served, deaf(served) as client:
         connection = served.handler.opened_[-1]
