@@ -227,6 +227,10 @@ class RawClient:
         diff = await self.hear_next(lambda message: user_id in [left for left, _ in departures([message])])
         return next(reason for left, reason in departures([diff]) if left == user_id)
 
+    async def hear_departures(self, number: int) -> None:
+        """Wait until so many departures were told in all."""
+        await self.until(lambda: len(departures(self.heard)) >= number)
+
     async def closed(self) -> int:
         """Wait until the socket is closed; the close code."""
         with anyio.fail_after(PATIENCE):

@@ -62,7 +62,7 @@ async def test_b6_who_stays_away_longer_leaves_as_disconnected_and_not_before(re
         dropped_at = time.time() * 1000
         cut.vanish()
         await closed.socket.close()
-        await watcher.until(lambda: len(departures(watcher.heard)) == 2)
+        await watcher.hear_departures(2)
         assert dict(departures(watcher.heard)) == {"cut": "disconnected", "closed": "disconnected"}
         entries = plain.stream(redis_server, "lobby")
         assert len(entries) == 2

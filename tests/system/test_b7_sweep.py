@@ -44,7 +44,7 @@ async def test_b7_ends_whose_event_was_lost_are_found(redis_server: Server) -> N
         await silent.join("brief", "silent")
         await cut.join("lobby", "cut")
         cut.vanish()
-        await watcher.until(lambda: len(departures(watcher.heard)) == 2)
+        await watcher.hear_departures(2)
         assert set(departures(watcher.heard)) == {("silent", "inactivity_timeout"), ("cut", "disconnected")}
         assert await silent.closed() == 4003
         assert node.listener.heard == 0

@@ -1,0 +1,193 @@
+"""B8: a node stops, dies, freezes or is deployed anew."""
+
+import signal
+import time
+from contextlib import AsyncExitStack
+from typing import Any
+
+import anyio
+
+from tests.servers import Server
+from tests.system import plain
+from tests.system.running import Message, Process, RawClient, departures, served
+
+QUICK: dict[str, Any] = {"lease": 0.6, "grace": 0.6}
+
+
+async def test_b8_the_members_of_a_killed_node_leave_once_on_every_other(redis_server: Server) -> None:
+    async with (
+        served(redis_server, **QUICK) as one,
+        served(redis_server, **QUICK) as two,
+        Process.start(redis_server, **QUICK) as doomed,
+        RawClient.connect(one) as ann,
+        RawClient.connect(two) as bob,
+        RawClient.connect(one) as tab,
+        RawClient.connect(doomed) as phone,
+        RawClient.connect(doomed) as carl,
+        RawClient.connect(doomed) as dora,
+    ):
+        for client, name in (
+            (ann, "ann"),
+            (bob, "bob"),
+            (tab, "tab"),
+            (phone, "tab"),
+            (carl, "carl"),
+            (dora, "dora"),
+        ):
+            await client.join("lobby", name)
+        killed_at = time.time() * 1000
+        await doomed.kill()
+        for client in (ann, bob):
+            await client.hear_departures(2)
+        entries = plain.stream(redis_server, "lobby")
+        assert sorted((e["user"], e["reason"]) for e in entries) == [
+            ("carl", "disconnected"),
+            ("dora", "disconnected"),
+        ]
+        for entry in entries:  # a lease unchanged for its length and a grace, at least
+            assert 1000 < int(entry["leftAt"]) - killed_at < 4000
+        # Who has a socket on a living node stays, and nothing is told twice: all news join on.
+        await tab.ask("room:update", "room:updated", roomId="lobby", username="Tab")
+        for client in (ann, bob):
+            await client.hear_next(lambda message: _tells(message, "tab", "Tab", connections=1))
+            assert sorted(departures(client.heard)) == [("carl", "disconnected"), ("dora", "disconnected")]
+        assert plain.members(redis_server, "lobby").keys() == {"ann", "bob", "tab"}
+
+
+def _tells(message: Message, user_id: str, username: str, connections: int) -> bool:
+    return any(
+        (member["userId"], member["username"], member["connections"]) == (user_id, username, connections)
+        for member in message.get("updated", ())
+    )
+
+
+async def test_b8_who_returns_from_a_killed_node_within_the_grace_was_never_gone(
+    redis_server: Server,
+) -> None:
+    options: dict[str, Any] = {"lease": 0.6, "grace": 1.5}
+    async with (
+        served(redis_server, **options) as one,
+        Process.start(redis_server, **options) as doomed,
+        RawClient.connect(one) as watcher,
+        RawClient.connect(doomed) as ann,
+        RawClient.connect(doomed) as lost,
+    ):
+        await watcher.join("lobby", "watcher")
+        await ann.join("lobby", "ann", data="mine")
+        joined = await lost.join("lobby", "lost")
+        await watcher.hear("room:diff", version=joined["version"])
+        await doomed.kill()
+        async with RawClient.connect(one) as again:
+            back = await again.join("lobby", "ann")
+            assert back["resumed"] is True
+            assert back["version"] >= joined["version"]
+            assert await watcher.hear_left("lost") == "disconnected"
+            assert departures(watcher.heard) == [("lost", "disconnected")]
+            me = next(m for m in plain.members(redis_server, "lobby").values() if m["userId"] == "ann")
+            assert "connections" not in me
+            assert me["data"] == '"mine"'
+            assert not [diff for diff in watcher.of("room:diff") if diff["joined"][1:]]
+
+
+async def test_b8_a_node_that_stops_in_order_sends_its_clients_away_and_tells_nobody(
+    redis_server: Server,
+) -> None:
+    """A deploy: closed with 1012, back on the next node within the grace."""
+    options: dict[str, Any] = {"lease": 0.6, "grace": 2.0}
+    async with (
+        served(redis_server, **options) as one,
+        RawClient.connect(one) as watcher,
+        Process.start(redis_server, **options) as old,
+        Process.start(redis_server, **options) as new,
+        RawClient.connect(old) as ann,
+        RawClient.connect(old) as lost,
+    ):
+        await watcher.join("lobby", "watcher")
+        await ann.join("lobby", "ann")
+        joined = await lost.join("lobby", "lost")
+        await watcher.hear("room:diff", version=joined["version"])
+        assert await old.stop() == 0
+        assert await ann.closed() == await lost.closed() == 1012
+        async with RawClient.connect(new) as again:
+            back = await again.join("lobby", "ann")
+            assert (back["resumed"], back["version"]) == (True, joined["version"])
+            assert await watcher.hear_left("lost") == "disconnected"
+            diff = watcher.of("room:diff")[-1]
+            assert (diff["from"], diff["joined"], diff["updated"]) == (joined["version"], [], [])
+
+
+async def test_b8_when_all_nodes_are_dead_the_first_to_come_up_ends_their_members(
+    redis_server: Server,
+) -> None:
+    async with AsyncExitStack() as stack:
+        doomed = [await stack.enter_async_context(Process.start(redis_server, **QUICK)) for _ in range(2)]
+        for number, process in enumerate(doomed):
+            client = await stack.enter_async_context(RawClient.connect(process))
+            await client.join("lobby", f"u{number}")
+        for process in doomed:
+            await process.kill()
+    assert plain.members(redis_server, "lobby").keys() == {"u0", "u1"}
+    async with served(redis_server, **QUICK) as node, RawClient.connect(node) as ann:
+        await ann.join("lobby", "ann")
+        await ann.hear_departures(2)
+        assert set(departures(ann.heard)) == {("u0", "disconnected"), ("u1", "disconnected")}
+        assert plain.members(redis_server, "lobby").keys() == {"ann"}
+        assert len(plain.stream(redis_server, "lobby")) == 2
+
+
+async def test_b8_a_node_frozen_for_less_than_its_members_grace_loses_nobody(redis_server: Server) -> None:
+    options: dict[str, Any] = {"lease": 0.6, "grace": 6.0}
+    async with (
+        served(redis_server, **options) as one,
+        Process.start(redis_server, **options) as frozen,
+        RawClient.connect(one) as watcher,
+        RawClient.connect(frozen) as ann,
+    ):
+        await watcher.join("lobby", "watcher")
+        joined = await ann.join("lobby", "ann")
+        key = plain.presence_key("lobby", "ann")
+        frozen.send(signal.SIGSTOP)
+        await plain.until(lambda: redis_server.control.pttl(key) <= 6000)  # it was judged lost
+        frozen.send(signal.SIGCONT)
+        await plain.until(lambda: redis_server.control.pttl(key) > 6000)
+        await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
+        await anyio.sleep(1.0)  # whatever the node still does about it
+        await watcher.ask("room:update", "room:updated", roomId="lobby", username="W")
+        diff = await watcher.hear_next(lambda message: bool(message.get("updated")))
+        assert (diff["epoch"], diff["from"]) == (joined["epoch"], joined["version"])
+        assert not departures(watcher.heard)
+        assert not departures(ann.heard)
+        assert ann.open
+        assert not ann.of("room:force-leave")
+
+
+async def test_b8_a_node_frozen_for_longer_brings_its_living_clients_back(redis_server: Server) -> None:
+    """They left, and that was told once; they are here, and that is told once."""
+    async with (
+        served(redis_server, **QUICK) as one,
+        Process.start(redis_server, **QUICK) as frozen,
+        RawClient.connect(one) as watcher,
+        RawClient.connect(frozen) as ann,
+        RawClient.connect(frozen) as gone,
+    ):
+        await watcher.join("lobby", "watcher")
+        await ann.join("lobby", "ann", username="Ann", data=[1])
+        await gone.join("lobby", "gone")
+        frozen.send(signal.SIGSTOP)
+        await watcher.hear_departures(2)
+        gone.vanish()
+        frozen.send(signal.SIGCONT)
+        await watcher.until(lambda: [m["userId"] for m in _joined(watcher)].count("ann") == 2)
+        back = _joined(watcher)[-1]
+        assert (back["userId"], back["username"], back["data"]) == ("ann", "Ann", [1])
+        await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
+        assert ann.open
+        assert not ann.of("room:force-leave")
+        # `gone` may be back for the moment until its node has read that it is not there.
+        await plain.until(lambda: plain.members(redis_server, "lobby").keys() == {"ann", "watcher"})
+        assert departures(watcher.heard).count(("ann", "disconnected")) == 1
+        assert {reason for _, reason in departures(watcher.heard)} == {"disconnected"}
+
+
+def _joined(client: RawClient) -> list[dict[str, Any]]:
+    return [member for diff in client.of("room:diff") for member in diff["joined"]]
