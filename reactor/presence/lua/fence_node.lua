@@ -4,7 +4,7 @@
 -- Publishes: nothing
 local node, count = ARGV[1], tonumber(ARGV[2])
 redis.call('SET', fenced_key(node), 1, 'PX', 3600000)
-local lost = SHARD .. ':lost:' .. node
+local lost = lost_key(node)
 if redis.call('EXISTS', node_key(node)) == 1 then
   redis.call('SUNIONSTORE', lost, lost, node_key(node))
   redis.call('DEL', node_key(node))

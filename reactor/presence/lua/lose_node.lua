@@ -27,5 +27,5 @@ for _, user in ipairs(redis.call('ZRANGE', by_room, 0, BATCH - 1)) do
 end
 if #changed > 0 then tell(room, #changed, {}, changed, {}) end
 if redis.call('EXISTS', by_room) == 1 then return 1 end
-redis.call('SREM', SHARD .. ':lost:' .. node, room)
+redis.call('SREM', lost_key(node), room)
 return 0

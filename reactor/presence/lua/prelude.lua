@@ -21,6 +21,7 @@ local function shadow_key(room, user) return SHARD .. ':shadow:room:' .. room ..
 local function members_key(room) return SHARD .. ':members:' .. room end
 local function state_key(room) return SHARD .. ':state:' .. room end
 local function node_key(node) return SHARD .. ':node:' .. node end
+local function lost_key(node) return SHARD .. ':lost:' .. node end
 local function node_room_key(node, room) return SHARD .. ':node:' .. node .. ':' .. room end
 
 local function unescape(text)
@@ -89,7 +90,7 @@ local function forget_node(room, user, node)
   local by_room = node_room_key(node, room)
   if redis.call('ZREM', by_room, user) == 1 and redis.call('EXISTS', by_room) == 0 then
     redis.call('SREM', node_key(node), room)
-    if redis.call('EXISTS', node_key(node)) == 0 then redis.call('SREM', NODES, node) end
+    if redis.call('EXISTS', node_key(node), lost_key(node)) == 0 then redis.call('SREM', NODES, node) end
   end
 end
 
@@ -268,5 +269,5 @@ local function audit(room, users, stride, gone)
   end
 end
 
--- A node that was judged lost may wake up and go on as if nothing had happened. Until it takes a new name it is refused.
+-- A node that was judged lost may wake up and go on as if nothing had been. Until it takes a new name it is refused.
 local function fenced_key(node) return SHARD .. ':fenced:' .. node end

@@ -1,0 +1,185 @@
+"""Ends by time that do not count: after a time in which no node could speak up, everybody only looks gone."""
+
+from typing import Any
+
+import pytest
+
+from reactor.presence.keys import shard_of
+from tests.presence.cases import Case, check, each, probing
+from tests.presence.direct import done
+from tests.presence.probe import BATCH, GRACE, TTL, Probe
+from tests.presence.steps import Step, detaches, joins, lapses, passes
+from tests.servers import Server
+
+LEASE = 5_000
+
+
+def pulses(probe: Probe) -> Any:
+    return probe.on_shard("pulse", "lobby", LEASE)
+
+
+def stalls(probe: Probe) -> None:
+    """Redis stood still for longer than a lease, and nobody has pulsed since."""
+    probe.client.hincrby(probe.key("pulse"), "at", -(LEASE + 1))
+
+
+def hold_ends(probe: Probe) -> None:
+    probe.client.hset(probe.key("pulse"), "hold", probe.now() - 1)
+
+
+HELD: list[Step] = [pulses, joins("ann", username="A", data="1"), lapses("ann"), stalls]
+ANN_HELD = ["ann n1.1 | gone"]
+
+CASES = [
+    Case("a claim finds nothing", HELD, lambda p: p.claim("ann"), ["now"], [], ANN_HELD),
+    Case("a claim finds nothing for a lease after the first pulse", [*HELD, pulses],
+         lambda p: p.claim("ann"), ["now"],
+         [], ANN_HELD),
+    Case("a claim counts again after that", [*HELD, pulses, passes(4), pulses, hold_ends],
+         lambda p: p.claim("ann")[1:3], ["lobby/ann", "inactivity_timeout"],
+         ["1>2 (0) -ann:inactivity_timeout"], [],
+         ["ann:inactivity_timeout"]),
+    Case("a claim counts where the pulse was never late", [pulses, joins("ann"), lapses("ann")],
+         lambda p: p.claim("ann")[1:3], ["lobby/ann", "inactivity_timeout"],
+         ["1>2 (0) -ann:inactivity_timeout"], [],
+         ["ann:inactivity_timeout"]),
+    Case("the list leaves it out, and tells nothing", HELD, lambda p: p.in_room("list", "lobby", 0, 10),
+         ["now", "epoch", 1, 0, "0"], [], ANN_HELD),
+    Case("the count leaves it out", HELD, lambda p: p.in_room("count"), ["now", "epoch", 1, 0], [], ANN_HELD),
+    Case("it is not present", HELD, lambda p: p.ask("is_present", "ann"), 0, [], ANN_HELD),
+    Case("it cannot be updated", HELD, lambda p: p.ask("update", "ann", "B", ""), ["absent"], [], ANN_HELD),
+    Case("it cannot go away", HELD, lambda p: p.ask("away", "ann", "n1.1", 1), ["absent"], [], ANN_HELD),
+    Case("its heartbeat is told so, and makes no key", HELD, lambda p: p.refresh("ann"), ["now", "0"], [],
+         ANN_HELD),
+    Case("it may leave", HELD, lambda p: p.ask("leave", "ann", "n1.1"), ["left", "now"],
+         ["1>2 (0) -ann:left"], [],
+         ["ann:left"]),
+    Case("it may be kicked", HELD, lambda p: p.ask("kick", "ann", ""), 1, ["1>2 (0) -ann:kicked"], [],
+         ["ann:kicked"]),
+    Case("its socket drops: it ends as disconnected, when ends count again", HELD,
+         lambda p: p.detach("ann")[:1],
+         ["grace"], [], ["ann | gone r=disconnected"]),
+    Case("its socket drops, and there is no grace", HELD, lambda p: p.detach("ann", grace=0), ["departed",
+         "now"],
+         ["1>2 (0) -ann:disconnected"], [], ["ann:disconnected"]),
+    Case("it is entered again as if nothing had been, and nobody is told",
+         HELD, lambda p: p.join("ann", username="A", data="1", epoch=p.epoch()),
+         ["resumed", "now", "epoch", 1, 1, "now", ""], [], ["ann n1.1 | ttl username=A data=1"]),
+    Case("it comes back by a client of its own accord: the others see its new face", HELD,
+         joins("ann", "n2.1", data="2"), ["resumed", "now", "epoch", 2, 1, "now", "diff"], ["1>2 (1) ~ann"],
+         ["ann n1.1 n2.1 | ttl x2 username=A data=2"]),
+    Case("it comes back from its grace", [pulses, joins("ann"), detaches("ann"), lapses("ann"), stalls],
+         lambda p: p.join("ann", "n2.1", epoch=p.epoch()), ["resumed", "now", "epoch", 1, 1, "now", ""], [],
+         ["ann n2.1 | ttl"]),
+    Case("another one joins a room with one that is held", HELD, joins("bob"),
+         ["joined", "now", "epoch", 2, 2, "now", "diff"], ["1>2 (2) +bob"], [*ANN_HELD, "bob n1.1 | ttl"]),
+]  # fmt: skip
+
+
+@each(CASES)
+def test_while_ends_by_time_do_not_count(
+    redis_server: Server, case: Case, ids: dict[str, str] | None
+) -> None:
+    check(redis_server, case, ids)
+
+
+def test_a_pulse_says_until_when_ends_do_not_count(redis_server: Server) -> None:
+    with probing(redis_server) as probe:
+        assert pulses(probe) == 0, "nobody to wait for in an empty shard"
+        probe.join("ann")
+        assert pulses(probe) == 0
+        stalls(probe)
+        before = probe.now()
+        hold = pulses(probe)
+        assert before + LEASE <= hold <= probe.now() + LEASE
+        assert pulses(probe) == hold, "the next pulse does not put it off"
+        hold_ends(probe)
+        assert pulses(probe) == 0
+        assert 0 < probe.client.pttl(probe.key("pulse")) <= 86_400_000
+
+
+def test_a_shard_with_members_that_was_never_pulsed_waits_for_those_who_come_up(redis_server: Server) -> None:
+    with probing(redis_server) as probe:
+        probe.join("ann")
+        before = probe.now()
+        assert pulses(probe) >= before + LEASE
+
+
+def test_a_look_finds_the_held_and_comes_again_when_ends_count(redis_server: Server) -> None:
+    with probing(redis_server) as probe:
+        pulses(probe)
+        probe.join("ann")
+        probe.lapse("ann")
+        stalls(probe)
+        hold = pulses(probe)
+        assert probe.due(retry=1)[1:] == [hold, 0, [b"lobby:user:ann"]]
+        probe.sleep()
+        assert probe.due(retry=1)[2:] == [0, []], "no spin while it is held"
+
+
+@pytest.mark.parametrize("others", [0, 1, BATCH])
+def test_a_room_full_of_held_members_answers_at_once(redis_server: Server, others: int) -> None:
+    with probing(redis_server) as probe:
+        pulses(probe)
+        held = [f"u{number}" for number in range(2 * BATCH)]
+        alive = [f"v{number}" for number in range(others)]
+        for user in (*held, *alive):
+            probe.join(user, ttl=TTL if user[0] == "u" else 90_000)
+        probe.lapse(*held)
+        stalls(probe)
+        assert probe.in_room("count")[3] == others
+        listing = done(probe.store.members("lobby"))
+        assert len(listing.members) == listing.position.count == others
+        assert done(probe.store.rooms(shard_of("lobby"))) == ({"lobby": others} if others else {})
+        probe.hear()
+
+
+def test_a_lost_nodes_member_whose_time_is_up_and_held_is_noted_as_disconnected(redis_server: Server) -> None:
+    with probing(redis_server) as probe:
+        pulses(probe)
+        probe.join("ann")
+        probe.lapse("ann")
+        stalls(probe)
+        probe.hear()
+        done(probe.store.fence_node(shard_of("lobby"), "n1"))
+        done(probe.store.lose_node("n1", "lobby", grace=GRACE, away_grace=GRACE))
+        done(probe.store.fence_node(shard_of("lobby"), "n1"))
+        assert probe.hear().told == []
+        assert probe.shadow("ann")["r"] == "disconnected"
+
+
+# After Redis went back to an older state.
+
+
+def test_a_room_begins_one_new_epoch_for_each_life_of_the_server(redis_server: Server) -> None:
+    with probing(redis_server) as probe:
+        assert not done(probe.store.renew_epoch("lobby", "run 1")), "nobody is there"
+        assert probe.keys() == set()
+        probe.join("ann")
+        first = probe.epoch()
+        assert done(probe.store.renew_epoch("lobby", "run 1"))
+        second = probe.epoch()
+        assert second != first
+        assert not done(probe.store.renew_epoch("lobby", "run 1"))
+        assert probe.epoch() == second
+        probe.hear()
+        probe.join("bob")
+        ((_, row),) = probe.hear().diffs
+        assert (row.epoch, row.from_version > 0) == (second, True), "it joins on to what nobody has"
+        assert done(probe.store.renew_epoch("lobby", "run 2"))
+        assert probe.epoch() != second
+
+
+def test_a_member_that_came_back_with_an_older_state_is_ended_again_and_no_other_joining_of_it(
+    redis_server: Server,
+) -> None:
+    with probing(redis_server) as probe:
+        _, joined_at, *_ = probe.join("ann")
+        entry = probe.entry("ann")
+        assert not done(probe.store.end_again(entry, joined_at=joined_at - 1, reason="left"))
+        assert not done(probe.store.end_again(probe.entry("bob"), joined_at=joined_at, reason="left"))
+        probe.hear()
+        assert done(probe.store.end_again(entry, joined_at=joined_at, reason="left"))
+        assert probe.hear().told == ["1>2 (0) -ann:left"]
+        assert not done(probe.store.end_again(entry, joined_at=joined_at, reason="left"))
+        assert probe.hear().told == []
