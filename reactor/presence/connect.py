@@ -199,7 +199,7 @@ async def _check_server(client: Redis, target: Target) -> None:
     except NoPermissionError:
         return
     check_version(server, target)
-    mode = server.get("redis_mode")
+    mode = server.get("server_mode", server.get("redis_mode"))  # Valkey has its own word
     if mode == "sentinel":
         raise RedisMisconfigured(f"{target} is a Sentinel; write redis+sentinel://HOST:PORT/NAME.")
     if mode == "cluster" and target.kind != "cluster":
