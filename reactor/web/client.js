@@ -16,11 +16,14 @@ import { Room } from "./membership.js";
 /** How long (ms) the server may stay silent after a heartbeat before its socket counts as dead. */
 export const SILENCE = 10_000;
 
+/** @typedef {(error: ReactorError | null, reply?: any) => void} Answered */
+
 /** How long (ms, and up to twice that) until something refused as `unavailable` is asked again. */
 const AGAIN_AFTER = 1000;
 
 /** Something the server refused, or that was cut off: `code` is stable, `message` says how to mend it. */
 export class ReactorError extends Error {
+  /** @param {string} code @param {string} message */
   constructor(code, message) {
     super(message);
     this.name = "ReactorError";
@@ -40,10 +43,11 @@ export class ReactorClient extends Emitter {
   #link;
   #beating = true;
   #nextId = 1;
-  /** @type {Map<number, (error: ReactorError | null, reply?: any) => void>} */
+  /** @type {Map<number, Answered>} */
   #asked = new Map();
   #beatAt = 0;
   #unanswered = false;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
   #random;
 
@@ -85,6 +89,7 @@ export class ReactorClient extends Emitter {
       return Promise.reject(new ReactorError("already_joined", "this client is in the room: leave it first"));
     }
     return new Promise((resolve, reject) => {
+      /** @type {Room} */
       const room = new Room(this, roomId, who, (error) => (error ? reject(error) : resolve(room)));
       this.rooms.set(roomId, room);
       if (this.status === "open") this.#enter(room);
@@ -97,7 +102,11 @@ export class ReactorClient extends Emitter {
     this.#link.open();
   }
 
-  /** Let go of the socket as a lost network would; come back after `pause` ms (Infinity: only by `reconnect`). */
+  /**
+   * Let go of the socket as a lost network would.
+   *
+   * @param {number} pause ms until it comes back; Infinity for only by `reconnect`
+   */
   drop(pause) {
     this.#link.drop(pause);
   }
@@ -131,7 +140,11 @@ export class ReactorClient extends Emitter {
     }
   }
 
-  /** Stop the heartbeats, to see what becomes of a member who says nothing any more; or go on with them. */
+  /**
+   * Stop the heartbeats, to see what becomes of a member who says nothing any more; or go on with them.
+   *
+   * @param {boolean} on
+   */
   setHeartbeats(on) {
     this.#beating = on;
     if (on) this.beat();
@@ -159,6 +172,8 @@ export class ReactorClient extends Emitter {
   /**
    * Send a request; `answered` gets the error or the reply, at once when the reply comes.
    *
+   * @param {{type: string, [field: string]: unknown}} request
+   * @param {Answered} answered
    * @returns {boolean} false when there is no open socket: nothing was sent, and nothing will be answered
    */
   ask(request, answered) {
@@ -168,9 +183,13 @@ export class ReactorClient extends Emitter {
     return true;
   }
 
-  /** Call `action` when Redis may answer again, unless the socket is lost first. */
+  /**
+   * Call `action` when Redis may answer again, unless the socket is lost first.
+   *
+   * @param {() => void} action
+   */
   later(action) {
-    const finish = (act) => {
+    const finish = (/** @type {boolean} */ act) => {
       clearTimeout(timer);
       for (const stop of stops) stop();
       if (act) action();
@@ -182,7 +201,7 @@ export class ReactorClient extends Emitter {
     const timer = setTimeout(() => finish(true), AGAIN_AFTER * (1 + this.#random()));
   }
 
-  /** A room is over: the last one takes the socket along. */
+  /** A room is over: the last one takes the socket along. @param {Room} room */
   forget(room) {
     if (this.rooms.get(room.id) !== room) return;
     this.rooms.delete(room.id);
@@ -190,6 +209,7 @@ export class ReactorClient extends Emitter {
     if (this.rooms.size === 0 && this.status !== "closed") this.#link.close();
   }
 
+  /** @param {Room} room */
   #enter(room) {
     room.enter((error) => {
       if (error?.code === "unavailable") this.#setDegraded(true);
@@ -207,6 +227,7 @@ export class ReactorClient extends Emitter {
     return [...this.rooms.values()].filter((room) => room.status === "joined");
   }
 
+  /** @param {Link["state"]} state */
   #onStatus(state) {
     if (state === "open") {
       this.#beatAt = Date.now(); // joining counts as a heartbeat
@@ -222,6 +243,7 @@ export class ReactorClient extends Emitter {
     this.emit("status", state);
   }
 
+  /** @param {{code: number, reason: string}} end */
   #onEnded({ code, reason }) {
     // 4003 speaks of the rooms that were; one asked for meanwhile wants a socket of its own.
     if (code === 4003 && this.rooms.size > 0) {
@@ -232,9 +254,10 @@ export class ReactorClient extends Emitter {
     for (const room of [...this.rooms.values()]) room.refuse(error);
   }
 
+  /** @param {any} message as the server said it */
   #receive(message) {
-    if (message.id !== undefined && this.#asked.has(message.id)) {
-      const answered = this.#asked.get(message.id);
+    const answered = this.#asked.get(message.id);
+    if (answered) {
       this.#asked.delete(message.id);
       if (message.type === "error") answered(new ReactorError(message.code, message.message));
       else answered(null, message);
@@ -248,6 +271,7 @@ export class ReactorClient extends Emitter {
     }
   }
 
+  /** @param {boolean} degraded */
   #setDegraded(degraded) {
     if (this.degraded === degraded) return;
     this.degraded = degraded;

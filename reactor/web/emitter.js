@@ -16,6 +16,7 @@ export class Emitter {
     return () => listeners.delete(listener);
   }
 
+  /** @param {string} event @param {any} [detail] */
   emit(event, detail) {
     for (const listener of [...(this.#listeners.get(event) ?? [])]) listener(detail);
   }

@@ -29,7 +29,9 @@ export class Link extends Emitter {
   #random;
   #attempts = 0;
   #openedAt = 0;
+  /** @type {WebSocket | null} */
   #socket = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
 
   /**
@@ -80,7 +82,7 @@ export class Link extends Emitter {
   send(message) {
     if (this.state !== "open") return false;
     const text = JSON.stringify(message);
-    this.#socket.send(text);
+    this.#socket?.send(text);
     this.emit("frame", { direction: "sent", text });
     return true;
   }
@@ -90,7 +92,11 @@ export class Link extends Emitter {
     this.drop(this.#pause());
   }
 
-  /** Let go of the socket as a lost network would, and come back after so many ms (Infinity: only by `open`). */
+  /**
+   * Let go of the socket as a lost network would.
+   *
+   * @param {number} pause ms until it comes back; Infinity for only by `open`
+   */
   drop(pause) {
     const socket = this.#letGo();
     socket?.close();
@@ -118,6 +124,7 @@ export class Link extends Emitter {
     return socket;
   }
 
+  /** @param {number} pause */
   #comeBack(pause) {
     this.retryAt = Date.now() + pause;
     if (Number.isFinite(pause)) this.#timer = setTimeout(() => this.open(), pause);
@@ -133,6 +140,7 @@ export class Link extends Emitter {
     return (whole / 2) * (1 + this.#random());
   }
 
+  /** @param {Link["state"]} state */
   #enter(state) {
     this.state = state;
     this.emit("status", state);

@@ -49,7 +49,7 @@ export class Log {
 function changes(before, after, own) {
   if (!before) return [];
   const words = [];
-  if (before.username !== after.username) words.push(`${own ? "are" : "is"} now the name of “${before.username}”`);
+  if (before.username !== after.username) words.push(`${own ? "were" : "was"} called “${before.username}” until now`);
   if (!before.away && after.away) words.push("stepped away");
   if (before.away && !after.away) words.push(own ? "are back" : "is back");
   if (before.connections < after.connections) words.push(`opened another connection, ${after.connections} now`);

@@ -3,6 +3,14 @@ import { Emitter } from "./emitter.js";
 import { RoomView, differenceBetween } from "./room.js";
 
 /**
+ * @typedef {import("./client.js").ReactorClient} ReactorClient
+ * @typedef {import("./client.js").ReactorError} ReactorError
+ * @typedef {import("./room.js").Member} Member
+ * @typedef {"members" | "count" | "none"} View
+ * @typedef {{epoch: string, version: number, count: number, members?: Member[], view?: View}} Snapshot
+ */
+
+/**
  * Events: `change` ({joined, updated, left}; of `left` each also holds the `member` as last known, and the reason is
  * "unknown" where nobody could tell it), `sync` (served by name or by count from now on, so all members are other
  * ones), `count` (the number), `status`, `refreshed` (the TTL begins anew), `force-leave` ({message, reason, timestamp}: the server ended it), `refused` (a ReactorError: it could not be
@@ -22,12 +30,20 @@ export class Room extends Emitter {
   /** When the TTL last began anew (ms since 1970). */
   refreshedAt = 0;
   /** What is served: "count" also for a room too big for names. */
+  /** @type {View} */
   view = "members";
   #client;
   #who;
+  /** @type {((error: ReactorError | null) => void) | null} */
   #answered;
   #members = new RoomView();
 
+  /**
+   * @param {ReactorClient} client
+   * @param {string} id
+   * @param {{userId: string, username?: string, data?: unknown, view?: View}} who
+   * @param {(error: ReactorError | null) => void} answered gets the outcome of the first joining
+   */
   constructor(client, id, who, answered) {
     super();
     this.#client = client;
@@ -62,13 +78,18 @@ export class Room extends Emitter {
     return this.#members.version;
   }
 
-  /** Leave now; the others are told at once. Resolves when it is done; while the socket is lost, the grace does it. */
+  /**
+   * Leave now; the others are told at once. While the socket is lost, the grace does it.
+   *
+   * @returns {Promise<void>} when it is done
+   */
   leave() {
     return new Promise((resolve) => {
       const done = () => {
         this.#client.forget(this);
         resolve();
       };
+      /** @returns {boolean} */
       const ask = () =>
         this.#client.ask({ type: "leave_room", roomId: this.id }, (error) => {
           if (error?.code === "unavailable") this.#client.later(ask);
@@ -78,7 +99,7 @@ export class Room extends Emitter {
     });
   }
 
-  /** Tell the others that one is away (true) or here (false). */
+  /** Tell the others that one is away (true) or here (false). @param {boolean} away */
   setAway(away) {
     this.away = away;
     if (this.status === "joined") this.#tellAway();
@@ -86,6 +107,7 @@ export class Room extends Emitter {
 
   // What its client asks of it.
 
+  /** @param {(error: ReactorError | null) => void} answered */
   enter(answered) {
     const sent = this.#client.ask({ type: "join_room", roomId: this.id, ...this.#who }, (error, reply) => {
       if (!error) this.#onJoined(reply);
@@ -106,6 +128,7 @@ export class Room extends Emitter {
     this.emit("refreshed", this.refreshedAt);
   }
 
+  /** @param {ReactorError} error */
   refuse(error) {
     this.#client.forget(this);
     this.#tellFirst(error);
@@ -116,6 +139,7 @@ export class Room extends Emitter {
     this.#enterStatus("ended");
   }
 
+  /** @param {any} message as the server said it */
   receive(message) {
     switch (message.type) {
       case "room:diff":
@@ -134,6 +158,7 @@ export class Room extends Emitter {
     }
   }
 
+  /** @param {any} reply */
   #onJoined(reply) {
     this.resumed = reply.resumed;
     this.ttl = reply.ttl;
@@ -146,6 +171,7 @@ export class Room extends Emitter {
     this.#tellFirst(null);
   }
 
+  /** @param {ReactorError | null} error */
   #tellFirst(error) {
     this.#answered?.(error);
     this.#answered = null;
@@ -158,6 +184,7 @@ export class Room extends Emitter {
     });
   }
 
+  /** @param {import("./room.js").Diff} diff */
   #onDiff(diff) {
     const { epoch, members: before } = this.#members;
     const known = new Map(diff.left.map(({ userId }) => [userId, before.get(userId)]));
@@ -172,6 +199,7 @@ export class Room extends Emitter {
     }
   }
 
+  /** @param {Snapshot} snapshot */
   #onSnapshot({ epoch, version, count, members, view = members ? "members" : "count" }) {
     if (!members) {
       this.#onCount({ epoch, version, count }, view);
@@ -186,7 +214,12 @@ export class Room extends Emitter {
     else this.#sync(view);
   }
 
-  /** Only the count is served from here on, until a snapshot comes by itself. */
+  /**
+   * Only the count is served from here on, until a snapshot comes by itself.
+   *
+   * @param {Snapshot} position
+   * @param {View} [view]
+   */
   #onCount({ epoch, version, count }, view = this.view === "none" ? "none" : "count") {
     Object.assign(this.#members, { epoch, version, count, members: new Map() });
     this.#members.lose();
@@ -194,6 +227,7 @@ export class Room extends Emitter {
     else this.#sync(view);
   }
 
+  /** @param {View} view */
   #sync(view) {
     this.view = view;
     this.emit("count", this.count);
@@ -207,16 +241,19 @@ export class Room extends Emitter {
     });
   }
 
+  /** @param {Map<string, Member>} before @param {Map<string, string>} [reasons] */
   #tellDifference(before, reasons = new Map()) {
     const change = differenceBetween(before, this.members.values(), (userId) => reasons.get(userId) ?? "unknown");
     this.#tell({ ...change, left: change.left.map((one) => ({ ...one, member: before.get(one.userId) })) });
   }
 
+  /** @param {import("./room.js").Change} change */
   #tell(change) {
     this.emit("count", this.count);
     if (change.joined.length + change.updated.length + change.left.length > 0) this.emit("change", change);
   }
 
+  /** @param {Room["status"]} status */
   #enterStatus(status) {
     if (this.status === status) return;
     this.status = status;

@@ -44,25 +44,25 @@ async function join() {
 function enter(joined) {
   room = joined;
   keep(true);
-  membersBefore = new Map(room.members);
-  room.on("change", (change) => {
-    log.change(change, membersBefore, room.userId);
-    people.change(room, change);
-    membersBefore = new Map(room.members);
+  membersBefore = new Map(joined.members);
+  joined.on("change", (change) => {
+    log.change(change, membersBefore, joined.userId);
+    people.change(joined, change);
+    membersBefore = new Map(joined.members);
     showFacts();
   });
-  room.on("sync", () => {
-    membersBefore = new Map(room.members);
-    people.reset(room);
-    log.own(room.view === "members" ? "The room is served by name again" : "The room is served as a count now");
+  joined.on("sync", () => {
+    membersBefore = new Map(joined.members);
+    people.reset(joined);
+    log.own(joined.view === "members" ? "The room is served by name again" : "The room is served as a count now");
   });
-  room.on("count", showFacts);
-  room.on("status", onRoomStatus);
-  room.on("force-leave", ({ message, reason }) => {
+  joined.on("count", showFacts);
+  joined.on("status", onRoomStatus);
+  joined.on("force-leave", ({ message, reason }) => {
     log.own(message, reason);
     popUp(reason === "kicked" ? "You were removed" : "You are out of the room", message, reason);
   });
-  room.on("refused", (error) => {
+  joined.on("refused", (error) => {
     log.own(`You could not come back: ${error.message}`, error.code);
     popUp("You are out of the room", sentence(error.message), error.code);
   });
@@ -193,9 +193,8 @@ function statusNow() {
   const seconds = Math.max(0, Math.ceil((client.retryAt - Date.now()) / 1000));
   switch (client.status) {
     case "open":
-      return client.degraded
-        ? { state: "degraded", said: "Degraded: Redis does not answer" }
-        : { state: "open", said: "Connected" };
+      if (client.degraded) return { state: "degraded", said: "Degraded: Redis does not answer" };
+      return navigator.onLine ? { state: "open", said: "Connected" } : { state: "waiting", said: "Device offline" };
     case "connecting":
       return { state: "waiting", said: "Connecting" };
     case "waiting":
@@ -257,8 +256,12 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   join();
 });
-for (const event of ["online", "pageshow"]) addEventListener(event, () => client.wake({ network: true }));
-addEventListener("offline", showStatus);
+for (const event of ["online", "offline", "pageshow"]) {
+  addEventListener(event, () => {
+    client.wake({ network: true });
+    showStatus();
+  });
+}
 document.addEventListener("visibilitychange", () => {
   client.wake();
   tick();

@@ -97,6 +97,7 @@ export class RoomView {
     return new Map(this.#held.flatMap((diff) => diff.left.map(({ userId, reason }) => [userId, reason])));
   }
 
+  /** @param {string} epoch @param {number} version @param {Iterable<Member>} members */
   #start(epoch, version, members) {
     this.epoch = epoch;
     this.version = version;
@@ -105,6 +106,7 @@ export class RoomView {
     this.count = this.members.size;
   }
 
+  /** @param {Diff} diff @returns {"applied" | "stale" | "gap"} */
   #take(diff) {
     if (diff.epoch !== this.epoch) {
       if (diff.from !== 0) return "gap";
@@ -135,6 +137,7 @@ export class RoomView {
  * @returns {Change}
  */
 export function differenceBetween(before, after, reasonOf) {
+  /** @type {Change} */
   const change = { joined: [], updated: [], left: [] };
   const seen = new Set();
   for (const member of after) {
@@ -155,13 +158,20 @@ export function differenceBetween(before, after, reasonOf) {
   return change;
 }
 
+/** @param {Member} a @param {Member} b */
 function sameFace(a, b) {
   return (
     a.username === b.username && a.away === b.away && a.connections === b.connections && same(a.data, b.data)
   );
 }
 
-/** Whether two JSON values (or undefined) are equal, whatever the order of their keys. */
+/**
+ * Whether two JSON values (or undefined) are equal, whatever the order of their keys.
+ *
+ * @param {any} a
+ * @param {any} b
+ * @returns {boolean}
+ */
 function same(a, b) {
   if (a === b) return true;
   if (typeof a !== "object" || typeof b !== "object" || a === null || b === null) return false;

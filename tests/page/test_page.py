@@ -218,3 +218,16 @@ async def test_a_big_room_is_shown_as_a_count(browser: Browser, bundled_server: 
         await ada.reads("The room is served by name again")
         await ada.sees("Ada", "here", "you")
         await expect(ada.page.locator("#people .person")).to_have_count(1)
+
+
+async def test_a_new_name_and_new_data_are_told(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server) as site, RawClient.connect(site.node) as other:
+        ada = await (await site.person("Ada")).join()
+        await other.join("lobby", "cy")
+        await ada.sees("cy", "here")
+        await other.ask("room:update", "room:updated", roomId="lobby", username="Cyd")
+        await ada.reads("Cyd was called “cy” until now")
+        await ada.sees("Cyd", "here")
+        await other.ask("room:update", "room:updated", roomId="lobby", data={"mood": "fine"})
+        await ada.reads("Cyd changed the data")
+        await ada.sees("Cyd", "here", '{"mood":"fine"}')

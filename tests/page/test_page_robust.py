@@ -38,12 +38,31 @@ async def test_offline_and_back(browser: Browser, bundled_server: Server):
         await bob.context.set_offline(True)
         await bob.press("Drop the socket")
         await expect(bob.page.locator("#banner")).to_contain_text("This device says it is offline.")
-        await bob.press("Reconnect")
+        for _ in range(6):
+            await bob.press("Reconnect")
+            await expect(bob.page.locator("#banner")).to_be_visible()
+        # After so many failures the next attempt is more than 7 s away; news of the network does not wait.
+        await bob.context.set_offline(False)
+        await expect(bob.page.locator("#status-text")).to_have_text("Connected", timeout=6000)
+        await bob.reads("You are back in time; nobody has noticed")
+        await bob.status_is("Connected")
+        assert len(ada.diffs()) == told
+
+
+async def test_a_network_that_swallows_everything_is_noticed(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server, may_fail=True, grace=30) as site:
+        ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
+        await ada.sees("Bob", "here")
+        told = len(ada.diffs())
+        await bob.page.clock.install()
+        await bob.context.set_offline(True)
+        await bob.status_is("Device offline")
+        await bob.page.clock.run_for(10_500)  # no acknowledgement for so long
         await bob.status_is("Reconnecting in")
         await bob.context.set_offline(False)
         await bob.reads("You are back in time; nobody has noticed")
         await bob.status_is("Connected")
-        assert len(ada.diffs()) == told
+        assert [diff for diff in ada.diffs()[told:] if diff["joined"] or diff["left"]] == []
 
 
 async def test_a_server_that_restarts_is_found_again(browser: Browser, bundled_server: Server):
