@@ -25,7 +25,7 @@ from reactor.gateway.connection import Connection
 from reactor.gateway.fanout import Fanout, send_to_all
 from reactor.gateway.roster import Roster
 from reactor.gateway.server import Gateway
-from reactor.presence.backend import Backend, open_backend
+from reactor.presence.backend import Backend
 from reactor.presence.connect import EventsState
 from reactor.presence.departures import Departures
 from reactor.presence.diffs import RoomFeed
@@ -33,6 +33,7 @@ from reactor.presence.embedded import EmbeddedServer
 from reactor.presence.fleet import Fleet
 from reactor.presence.heartbeats import Heartbeats
 from reactor.presence.keys import SHARDS, Entry, wake_channel
+from reactor.presence.opening import open_backend
 from reactor.presence.rows import LeftRow
 from reactor.presence.store import Store
 from reactor.presence.target import Target, parse_url

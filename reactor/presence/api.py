@@ -16,9 +16,10 @@ import anyio
 from anyio.abc import TaskGroup
 from msgspec import Struct
 
-from reactor.presence.backend import Backend, open_backend
+from reactor.presence.backend import Backend
 from reactor.presence.departures import Departures
 from reactor.presence.keys import SHARDS, Entry
+from reactor.presence.opening import open_backend
 from reactor.presence.rows import Departure
 from reactor.presence.store import Store
 from reactor.presence.target import parse_url

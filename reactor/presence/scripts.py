@@ -125,6 +125,7 @@ class ScriptRunner:
         self._scripts = scripts
         self._queue: list[tuple[Script, str, tuple[Any, ...], asyncio.Future[Any]]] = []
         self._wakeup = asyncio.Event()
+        self._ended = False
         self._on_health = on_health
         self.healthy = True
 
@@ -134,6 +135,10 @@ class ScriptRunner:
         Raises Unavailable when Redis did not answer: the script may or may not have run, so every
         transition is safe to ask for again.
         """
+        if self._ended:
+            raise Unavailable("the server is shutting down")
+        # Encoded here, so that a text that is none concerns its own caller, and not the whole batch.
+        args = tuple(arg.encode() if isinstance(arg, str) else arg for arg in args)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._queue.append((self._scripts[name], prefix, args, future))
         self._wakeup.set()
@@ -149,8 +154,9 @@ class ScriptRunner:
     async def serve(self) -> None:
         """Send what is asked for, batch after batch, until cancelled.
 
-        Whoever still waits then gets Unavailable.
+        Whoever still waits then gets Unavailable, and whoever asks later.
         """
+        self._ended = False
         try:
             while True:
                 await self._wakeup.wait()
@@ -163,6 +169,7 @@ class ScriptRunner:
                     self._queue[:0] = batch
                     raise
         finally:
+            self._ended = True
             for *_, future in self._queue:
                 if not future.done():
                     future.set_exception(Unavailable("the server is shutting down"))

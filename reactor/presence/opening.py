@@ -1,0 +1,25 @@
+"""Opens the backend that an address means."""
+
+from reactor.errors import ReactorError
+from reactor.presence.backend import Backend
+from reactor.presence.cluster import open_cluster
+from reactor.presence.connect import open_data, open_pubsub_client
+from reactor.presence.single import SentinelBackend, SingleBackend
+from reactor.presence.target import Target
+
+
+async def open_backend(target: Target, *, departures_kept: int) -> Backend:
+    """Connect to a Redis of whatever shape.
+
+    Raises RedisUnreachable, RedisMisconfigured, RedisTooOld or SettingError, each with its mend.
+    """
+    if target.kind == "cluster":
+        return await open_cluster(target, departures_kept=departures_kept)
+    data = await open_data(target)
+    try:
+        pubsub = await open_pubsub_client(target)
+    except ReactorError:
+        await data.aclose()
+        raise
+    kind = SentinelBackend if target.kind == "sentinel" else SingleBackend
+    return kind(target, data, pubsub, departures_kept=departures_kept)
