@@ -181,14 +181,26 @@ class Hub:
         if self._dirty:
             self._loop.call_soon(self._flush)
         for wire in batch:
-            wire.flush()
+            try:
+                wire.flush()
+            except Exception:
+                _failed(wire)
 
     def _tick(self) -> None:
         self.now = self._loop.time()
         due = self.wheel.due(self.now, _AT_ONCE)
         self._ticker = self._loop.call_later(0 if len(due) == _AT_ONCE else self.wheel.tick, self._tick)
         for wire in due:
-            wire.time_is_up()
+            try:
+                wire.time_is_up()
+            except Exception:
+                _failed(wire)
+
+
+def _failed(wire: "Wire") -> None:
+    """Let a socket that failed, where many are served in a row, cost itself alone."""
+    log.exception("a socket failed", socket_id=wire.socket_id)
+    wire.abort()
 
 
 _DEFLATE = ServerPerMessageDeflateFactory(

@@ -51,11 +51,13 @@ class Gateway:
         hub = Hub(self._settings, self._handler, self.connections)
         factory = partial(self.connection_class, hub)
         host, port = self._settings.host, self._settings.port
+        # asyncio's own loop also tries, and complains, this many times at each accept when files run out.
+        backlog = 100 if isinstance(loop, asyncio.BaseEventLoop) else _BACKLOG
         try:
             if sock is None:
-                server = await loop.create_server(factory, host, port, backlog=_BACKLOG)
+                server = await loop.create_server(factory, host, port, backlog=backlog)
             else:
-                server = await loop.create_server(factory, sock=sock, backlog=_BACKLOG)
+                server = await loop.create_server(factory, sock=sock, backlog=backlog)
         except OSError as error:
             hub.stop()
             raise _explained(error, host, port) from error

@@ -132,6 +132,30 @@ async def test_a_close_to_one_who_does_not_read_ends_at_the_close_time_out():
         await served.handler.until(lambda: connection in served.handler.closed_)
 
 
+async def test_a_socket_that_fails_costs_itself_alone():
+    async with serving(ping_interval=0.2) as served, bystander(served):
+        clients = [await served.raw() for _ in range(3)]
+
+        class Broken:
+            def __init__(self, transport):
+                self._transport = transport
+
+            def __getattr__(self, name):
+                return getattr(self._transport, name)
+
+            def write(self, _data):
+                raise RuntimeError("on purpose")
+
+        broken = served.handler.opened_[-2]
+        broken._transport = Broken(broken._transport)
+        for connection in served.handler.opened_[-3:]:
+            connection.send(ServiceDegraded("to all"))
+        assert (await clients[0].message())["reason"] == (await clients[2].message())["reason"] == "to all"
+        await served.handler.until(lambda: broken in served.handler.closed_)
+        for client in clients:
+            client.writer.transport.abort()
+
+
 async def test_messages_of_one_turn_go_out_by_one_write():
     async with serving() as served, await served.raw() as client:
         connection = served.handler.opened_[-1]
