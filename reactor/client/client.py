@@ -1,5 +1,7 @@
 """The client: one socket to a server, and the rooms that are joined over it."""
 
+import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -12,14 +14,17 @@ from reactor.client.backoff import Backoff
 from reactor.client.connection import Connection
 from reactor.client.dial import Dialler
 from reactor.client.feed import Callbacks
+from reactor.client.link import Link
 from reactor.client.room import Room
 from reactor.client.status import Status
 from reactor.client.stay import Stay, Wanted
 from reactor.client.stays import Stays
-from reactor.errors import Refused, SettingError
+from reactor.errors import ConnectionClosed, Refused, SettingError
 from reactor.protocol import messages as said
 from reactor.protocol.codec import JSON, MSGPACK
 from reactor.protocol.requests import Count, IsPresent, Members, Request
+
+log = logging.getLogger(__name__)
 
 
 class Client:
@@ -72,7 +77,9 @@ class Client:
         self._close_timeout = close_timeout
         self._queue = queue
         self._callbacks = Callbacks("status")
+        self._task: asyncio.Task[None] | None = None
         self._tasks: TaskGroup | None = None
+        self._begun = asyncio.Event()
 
     @property
     def status(self) -> Status:
@@ -86,28 +93,40 @@ class Client:
     # Its life.
 
     async def __aenter__(self) -> Self:
-        if self._tasks is not None:
+        if self._task is not None:
             raise RuntimeError("a client is used for one block: make another one")
         link = await self._connection.open()
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
-        self._tasks.start_soon(self._connection.serve, link)
+        # In a task of its own the group binds nobody to leave this block where it was entered, and in order.
+        self._task = asyncio.create_task(self._live(link), name="reactor client")
+        try:
+            await self._begun.wait()
+        except BaseException:
+            self._task.cancel()
+            await link.abort()
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        tasks = self._tasks
-        assert tasks is not None
-        if tasks.cancel_scope.cancel_called:
-            # A task of ours has failed, which cut the block short: the group is to say so.
-            return await tasks.__aexit__(kind, error, trace)
+    ) -> None:
+        assert self._task is not None
         with anyio.CancelScope(shield=True):
             await self.close()
-        tasks.cancel_scope.cancel()
-        # Not told of the block's own error, the group does not wrap it.
-        await tasks.__aexit__(None, None, None)
-        return None
+        failure = None if self._task.cancelled() else self._task.exception()
+        if failure is not None and error is None:
+            raise failure
+
+    async def _live(self, link: Link) -> None:
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                self._begun.set()
+                await self._connection.serve(link)
+        except Exception:
+            log.exception("the client failed")
+            raise
+        finally:
+            self._connection.give_up(ConnectionClosed("the client has stopped; its log says why"))
 
     async def close(self, *, leave: bool = True) -> None:
         """Close the connection for good, ahead of the end of the block; the rooms end.
@@ -117,11 +136,17 @@ class Client:
                 return for as long as its grace.
 
         """
-        if leave and self._connection.end is None:
-            with anyio.move_on_after(self._close_timeout):
-                await self._stays.leave_all()
-        self._stays.end_all(None)
-        await self._connection.close(self._close_timeout)
+        tasks, task = self._running(), self._task
+        assert task is not None
+        try:
+            if leave and self._connection.end is None:
+                with anyio.move_on_after(self._close_timeout):
+                    await self._stays.leave_all()
+            self._stays.end_all(None)
+            await self._connection.close(self._close_timeout)
+        finally:
+            tasks.cancel_scope.cancel()
+            await asyncio.wait([task])
 
     # Rooms.
 

@@ -85,7 +85,7 @@ class Connection:
         while True:
             if self.end is not None:
                 raise ConnectionClosed(str(self.end), self.end.code)
-            if self._link is not None:
+            if self._link is not None and not self._link.lost:
                 return self._link
             self._called_for = True
             self._changed.fire()
@@ -177,8 +177,8 @@ class Connection:
                 tasks.cancel_scope.cancel()
         finally:
             self._link = None
+            self._attendant.lost()
             await link.abort()
-        self._attendant.lost()
         return code
 
     async def _after(self, code: int, link: Link) -> Link | None:

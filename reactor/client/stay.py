@@ -21,7 +21,7 @@ from reactor.client.link import Link, LinkLost
 from reactor.client.listing import Listing
 from reactor.client.signals import Signal
 from reactor.client.status import Status
-from reactor.errors import ForceLeave, NotJoined, ReactorError, Refused, RequestTimedOut, Unavailable
+from reactor.errors import ForceLeave, NotJoined, ReactorError, RequestTimedOut
 from reactor.protocol.events import RoomEvent
 from reactor.protocol.messages import MembersReply, RoomJoined, View
 from reactor.protocol.requests import Away, Back, JoinRoom, LeaveRoom, Members, Request, Update
@@ -125,15 +125,16 @@ class Stay:
                         await link.ask(LeaveRoom(self.room_id))
                     except LinkLost:
                         continue
-                    except NotJoined:
-                        self.end(None)
         except RequestTimedOut:
-            # The grace, or the next heartbeat that does not come, does what was asked for.
+            # Whom the server could not take out, the grace does, since nobody returns.
             self.end(None)
             raise
-        except (Unavailable, Refused):
+        except NotJoined:
+            self.end(None)
+        except ReactorError:
             self.leaving = False
-            raise
+            if not self.over:
+                raise
 
     async def ended(self) -> None:
         """Return once the stay is over."""
@@ -176,7 +177,8 @@ class Stay:
     async def _live(self) -> Link:
         while True:
             self.check()
-            if self.link is not None:
+            # A link that is lost says so before `lost` is called here.
+            if self.link is not None and not self.link.lost:
                 return self.link
             await self._changed.wait()
 

@@ -1,0 +1,146 @@
+import asyncio
+import gc
+import logging
+import weakref
+
+import anyio
+import pytest
+
+from reactor.client.feed import Callbacks, Events, Feed
+from reactor.protocol.events import RoomEvent
+
+
+def numbered(number: int, kind: str = "join") -> RoomEvent:
+    return RoomEvent(kind=kind, room_id="r", count=number)  # type: ignore[arg-type]
+
+
+class Source:
+    """A room whose count is the number of the last event."""
+
+    def __init__(self, limit: int) -> None:
+        self.count = 0
+        self.feed = Feed(lambda: numbered(self.count, "sync"), limit)
+
+    def happen(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.count += 1
+            self.feed.put(numbered(self.count))
+
+
+async def taken(reader: Events, many: int) -> list[tuple[str, int]]:
+    with anyio.fail_after(5):
+        return [(event.kind, event.count) for event in [await anext(reader) for _ in range(many)]]
+
+
+async def test_a_reader_begins_with_the_whole_and_then_gets_each_event():
+    source = Source(10)
+    source.happen(3)
+    reader = source.feed.reader()
+    assert await taken(reader, 1) == [("sync", 3)]
+    source.happen(2)
+    assert await taken(reader, 2) == [("join", 4), ("join", 5)]
+
+
+async def test_what_happens_before_the_first_look_is_in_the_first_sync():
+    source = Source(10)
+    reader = source.feed.reader()
+    source.happen(3)
+    assert await taken(reader, 1) == [("sync", 3)]
+    source.happen()
+    assert await taken(reader, 1) == [("join", 4)]
+
+
+async def test_every_reader_gets_all_and_a_waiting_one_is_woken():
+    source = Source(10)
+    readers = [source.feed.reader() for _ in range(3)]
+    for reader in readers:
+        await taken(reader, 1)
+    waiting = [asyncio.ensure_future(taken(reader, 2)) for reader in readers]
+    await asyncio.sleep(0)
+    source.happen(2)
+    assert [await one for one in waiting] == [[("join", 1), ("join", 2)]] * 3
+
+
+async def test_a_slow_reader_gets_a_sync_instead_of_growing():
+    source = Source(5)
+    slow, quick = source.feed.reader(), source.feed.reader()
+    await taken(slow, 1)
+    await taken(quick, 1)
+    for number in range(1, 1001):
+        source.happen()
+        assert await taken(quick, 1) == [("join", number)]
+        assert len(slow._queue) <= 5
+    assert await taken(slow, 1) == [("sync", 1000)]
+    source.happen()
+    assert await taken(slow, 1) == [("join", 1001)]
+
+
+async def test_the_end_comes_after_what_is_queued():
+    source = Source(10)
+    reader = source.feed.reader()
+    await taken(reader, 1)
+    source.happen(2)
+    source.feed.end()
+    with anyio.fail_after(5):
+        assert [event.count async for event in reader] == [1, 2]
+        assert [event async for event in source.feed.reader()] == []
+
+
+async def test_the_end_wakes_who_waits():
+    source = Source(10)
+    reader = source.feed.reader()
+    await taken(reader, 1)
+    rest = asyncio.ensure_future(anext(reader, None))
+    await asyncio.sleep(0)
+    source.feed.end()
+    with anyio.fail_after(5):
+        assert await rest is None
+
+
+async def test_a_reader_that_nobody_holds_is_forgotten():
+    source = Source(10)
+    gone = weakref.ref(source.feed.reader())
+    gc.collect()
+    assert gone() is None
+    source.happen()
+
+
+def test_functions_are_called_until_they_are_taken_out():
+    callbacks, heard = Callbacks("join"), []
+    one, two = callbacks.add("join", heard.append), callbacks.add("join", heard.append)
+    callbacks.call("join", 1)
+    one()
+    one()
+    callbacks.call("join", 2)
+    two()
+    callbacks.call("join", 3)
+    assert heard == [1, 1, 2]
+
+
+def test_a_function_that_takes_itself_out_keeps_nobody_from_hearing():
+    callbacks, heard = Callbacks("join"), []
+    remove = callbacks.add("join", lambda news: (heard.append(news), remove()))
+    callbacks.add("join", heard.append)
+    callbacks.call("join", 1)
+    callbacks.call("join", 2)
+    assert heard == [1, 1, 2]
+
+
+def test_a_function_that_fails_is_logged_and_the_others_hear(caplog):
+    callbacks, heard = Callbacks("join"), []
+    callbacks.add("join", lambda _: 1 / 0)
+    callbacks.add("join", heard.append)
+    with caplog.at_level(logging.ERROR, "reactor.client.feed"):
+        callbacks.call("join", 1)
+    assert heard == [1]
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_what_is_no_kind_and_what_nobody_would_await_is_refused():
+    async def later(_news: object) -> None: ...
+
+    callbacks = Callbacks("join", "leave")
+    with pytest.raises(ValueError, match="use one of join, leave"):
+        callbacks.add("enter", print)
+    with pytest.raises(TypeError, match="plain function"):
+        callbacks.add("join", later)

@@ -1,0 +1,311 @@
+"""What a reader is told of a room: only what is true, once, and in the end all of it."""
+
+from collections.abc import Iterable
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from reactor.client.listing import Listing
+from reactor.protocol.events import RoomEvent
+from reactor.protocol.messages import CountReply, Departed, Member, MembersReply, RoomDiff, RoomJoined
+
+ME = "me"
+
+
+def person(user_id: str, joined_at: int = 1, **face: object) -> Member:
+    fields: dict[str, object] = {"username": user_id.title(), "last_active_at": joined_at, **face}
+    return Member(user_id=user_id, joined_at=joined_at, **fields)  # type: ignore[arg-type]
+
+
+def change(
+    from_: int,
+    version: int,
+    *,
+    epoch: str = "e1",
+    joined: Iterable[Member] = (),
+    updated: Iterable[Member] = (),
+    left: Iterable[tuple[str, str]] = (),
+) -> RoomDiff:
+    departed = [Departed(user_id, reason) for user_id, reason in left]
+    return RoomDiff("r", epoch, from_, version, 0, list(joined), list(updated), departed)
+
+
+def told(events: list[RoomEvent]) -> list[tuple[str, str | None, str | None]]:
+    return [(event.kind, event.member and event.member.user_id, event.reason) for event in events]
+
+
+def listing_of(*members: Member, version: int = 1, epoch: str = "e1") -> Listing:
+    listing = Listing("r", ME)
+    events = listing.snapshot(epoch, version, members)
+    assert told(events) == [("sync", None, None)]
+    assert events[0].members == members
+    return listing
+
+
+def test_changes_are_told_one_by_one_with_the_member_and_the_reason():
+    listing = listing_of(person(ME), person("ann"))
+    events = listing.diff(change(1, 2, joined=[person("bob", 2)]))
+    assert told(events) == [("join", "bob", None)]
+    assert events[0].count == listing.count == 3
+    assert told(listing.diff(change(2, 3, updated=[person("bob", 2, away=True)]))) == [
+        ("update", "bob", None)
+    ]
+    events = listing.diff(change(3, 4, left=[("bob", "inactivity_timeout")]))
+    assert told(events) == [("leave", "bob", "inactivity_timeout")]
+    assert events[0].member == person("bob", 2, away=True), "as it was last known"
+    assert listing.members.keys() == {ME, "ann"}
+
+
+def test_what_a_snapshot_has_told_is_not_told_again():
+    listing = listing_of(person(ME), person("ann", 5), version=5)
+    assert listing.diff(change(3, 5, joined=[person("ann", 5)])) == []
+    overlapping = change(3, 6, joined=[person("ann", 5), person("bob", 6)], left=[("cy", "left")])
+    assert told(listing.diff(overlapping)) == [("join", "bob", None)]
+
+
+def test_who_left_and_came_again_does_both():
+    listing = listing_of(person(ME), person("ann", 1))
+    again = change(1, 3, left=[("ann", "left")], joined=[person("ann", 3)])
+    assert told(listing.diff(again)) == [("leave", "ann", "left"), ("join", "ann", None)]
+
+
+def test_a_heartbeat_and_an_unchanged_face_are_no_news():
+    listing = listing_of(person(ME), person("ann"))
+    assert listing.diff(change(1, 2, updated=[person("ann", last_active_at=999)])) == []
+    assert listing.members["ann"].last_active_at == 999
+
+
+def test_a_gap_stops_the_list_until_a_snapshot_and_then_only_the_difference_is_told():
+    listing = listing_of(person(ME), person("ann"), person("bob"))
+    assert not listing.incomplete
+    assert listing.diff(change(2, 3, joined=[person("dan", 3)])) == []
+    assert listing.incomplete
+    assert listing.diff(change(3, 4, left=[("bob", "kicked")])) == []
+    assert listing.members.keys() == {ME, "ann", "bob"}
+    snapshot = MembersReply(
+        "r", "e1", 3, 5, [person(ME), person("ann"), person("bob"), person("cy", 2), person("dan", 3)]
+    )
+    assert told(listing.listed(snapshot)) == [
+        ("leave", "bob", "kicked"),
+        ("join", "cy", None),
+        ("join", "dan", None),
+    ]
+    assert not listing.incomplete
+
+
+def test_a_snapshot_that_is_too_old_for_what_was_kept_leaves_the_list_incomplete():
+    listing = listing_of(person(ME))
+    listing.diff(change(4, 5, joined=[person("ann", 5)]))
+    listing.snapshot("e1", 3, [person(ME)])
+    assert listing.incomplete
+    assert told(listing.snapshot("e1", 5, [person(ME), person("ann", 5)])) == [("join", "ann", None)]
+
+
+def test_after_a_lost_connection_those_who_stayed_make_no_event():
+    listing = listing_of(person(ME), person("ann"), person("bob"), person("cy"))
+    listing.lose()
+    assert listing.members.keys() == {ME, "ann", "bob", "cy"}
+    now = [person(ME, last_active_at=50), person("ann"), person("cy", away=True), person("dan", 9)]
+    assert told(listing.snapshot("e1", 30, now)) == [
+        ("leave", "bob", "disconnected"),
+        ("join", "dan", None),
+        ("update", "cy", None),
+    ]
+
+
+class TestAnotherEpoch:
+    """Redis has lost the room, and the servers enter their members anew."""
+
+    def test_a_list_without_oneself_is_not_believed(self):
+        listing = listing_of(person(ME), person("ann"))
+        assert (
+            listing.diff(change(0, 0, epoch="", left=[(ME, "disconnected"), ("ann", "disconnected")])) == []
+        )
+        assert listing.unsettled
+        assert listing.members.keys() == {ME, "ann"}
+
+    def test_those_who_are_entered_anew_make_no_event(self):
+        listing = listing_of(person(ME), person("ann"), person("bob"))
+        listing.diff(change(0, 0, epoch=""))
+        assert listing.diff(change(0, 1, epoch="e2", joined=[person("ann", 70)])) == []
+        assert listing.diff(change(1, 2, epoch="e2", joined=[person(ME, 71)])) == []
+        assert listing.unsettled, "bob is still missing"
+        assert listing.diff(change(2, 3, epoch="e2", joined=[person("bob", 72)])) == []
+        assert not listing.unsettled
+        assert listing.members["ann"].joined_at == 70
+        assert told(listing.diff(change(3, 4, epoch="e2", left=[("ann", "left")]))) == [
+            ("leave", "ann", "left")
+        ]
+
+    def test_a_changed_face_is_told(self):
+        listing = listing_of(person(ME), person("ann"))
+        events = listing.snapshot("e2", 2, [person(ME, 70), person("ann", 71, username="Anna")])
+        assert told(events) == [("update", "ann", None)]
+
+    def test_newcomers_are_told_at_once_and_who_stays_away_when_it_has_settled(self):
+        listing = listing_of(person(ME), person("ann"), person("bob"))
+        fresh = change(0, 2, epoch="e2", joined=[person(ME, 70), person("new", 71)])
+        assert told(listing.diff(fresh)) == [("join", "new", None)]
+        assert told(listing.diff(change(2, 3, epoch="e2", joined=[person("ann", 72)]))) == []
+        assert told(listing.settle()) == [("leave", "bob", "disconnected")]
+        assert not listing.unsettled
+        assert listing.settle() == []
+
+    def test_who_was_entered_anew_and_then_leaves_has_left(self):
+        listing = listing_of(person(ME), person("ann"), person("bob"))
+        listing.snapshot("e2", 2, [person(ME, 70), person("ann", 70)])
+        assert told(listing.diff(change(2, 3, epoch="e2", left=[("ann", "kicked")]))) == [
+            ("leave", "ann", "kicked")
+        ]
+        assert listing.unsettled, "bob is still missing"
+
+    def test_a_list_that_stays_without_oneself_is_told_when_it_has_settled(self):
+        listing = listing_of(person(ME), person("ann"))
+        listing.diff(change(1, 2, left=[(ME, "disconnected")]))
+        assert told(listing.settle()) == [("leave", ME, "disconnected")]
+
+    def test_nothing_settles_while_a_snapshot_is_awaited(self):
+        listing = listing_of(person(ME), person("ann"))
+        listing.snapshot("e2", 1, [person(ME, 70)])
+        listing.lose()
+        assert listing.settle() == []
+        assert listing.unsettled
+
+
+class TestCounts:
+    def joined(self, view: str, count: int) -> RoomJoined:
+        return RoomJoined("r", ME, "s", 1, 1, False, "e1", 5, count, view)  # type: ignore[arg-type]
+
+    def test_a_count_view_is_told_each_new_count_once(self):
+        listing = Listing("r", ME)
+        assert [event.count for event in listing.joined(self.joined("count", 7))] == [7]
+        assert [event.count for event in listing.count_told(CountReply("r", "e1", 6, 8))] == [8]
+        assert listing.count_told(CountReply("r", "e1", 7, 8)) == []
+        assert listing.count_told(CountReply("r", "e1", 5, 3)) == [], "an older one"
+        assert listing.count == 8
+        assert not listing.incomplete
+        assert listing.diff(change(7, 8, joined=[person("ann")])) == []
+
+    def test_a_room_that_grows_too_large_is_a_count_and_becomes_a_list_again(self):
+        listing = listing_of(person(ME), person("ann"))
+        events = listing.count_told(CountReply("r", "e1", 9, 2000))
+        assert [(event.kind, event.count, event.members) for event in events] == [("sync", 2000, ())]
+        assert listing.members == {}
+        assert listing.served == "count"
+        members = [person(ME), person("bob", 9)]
+        (event,) = listing.listed(MembersReply("r", "e1", 20, 2, members))
+        assert (event.kind, event.members) == ("sync", tuple(members))
+        assert told(listing.diff(change(20, 21, left=[("bob", "left")]))) == [("leave", "bob", "left")]
+
+    def test_a_list_that_is_asked_for_and_refused_for_its_size_is_a_count(self):
+        listing = listing_of(person(ME))
+        listing.diff(change(5, 6))
+        assert listing.incomplete
+        listing.listed(MembersReply("r", "e1", 9, 1500))
+        assert (listing.served, listing.count, listing.incomplete) == ("count", 1500, False)
+
+
+names = st.sampled_from([ME, "ann", "bob", "cy"])
+
+
+class AnyHistory(RuleBasedStateMachine):
+    """A room lives, and its news are lost, repeated or late: who follows the events knows the list."""
+
+    @initialize()
+    def join(self) -> None:
+        self.clock = 10
+        self.epoch, self.version = "e1", 1
+        self.room = {ME: person(ME)}
+        self.news: list[RoomDiff] = []
+        self.listing = Listing("r", ME)
+        self.replayed: dict[str, Member] = {}
+        self.snapshot()
+
+    def follow(self, events: list[RoomEvent]) -> None:
+        for event in events:
+            if event.kind == "sync":
+                self.replayed = {member.user_id: member for member in event.members}
+            else:
+                assert event.member is not None
+                user_id = event.member.user_id
+                if event.kind == "join":
+                    assert user_id not in self.replayed
+                    self.replayed[user_id] = event.member
+                elif event.kind == "update":
+                    assert user_id in self.replayed
+                    self.replayed[user_id] = event.member
+                else:
+                    del self.replayed[user_id]
+                    assert event.reason
+
+    def tell(self, diff: RoomDiff) -> None:
+        self.news.append(diff)
+        self.version = diff.version
+
+    @rule()
+    def snapshot(self) -> None:
+        self.follow(self.listing.snapshot(self.epoch, self.version, list(self.room.values())))
+
+    @rule(name=names)
+    def comes(self, name: str) -> None:
+        self.clock += 1
+        if name not in self.room:
+            self.room[name] = person(name, self.clock)
+            self.tell(change(self.version, self.version + 1, epoch=self.epoch, joined=[self.room[name]]))
+
+    @rule(name=names)
+    def changes(self, name: str) -> None:
+        if name in self.room:
+            old = self.room[name]
+            self.room[name] = person(name, old.joined_at, away=not old.away)
+            self.tell(change(self.version, self.version + 1, epoch=self.epoch, updated=[self.room[name]]))
+
+    @rule(name=names)
+    def goes(self, name: str) -> None:
+        if name in self.room:
+            del self.room[name]
+            self.tell(change(self.version, self.version + 1, epoch=self.epoch, left=[(name, "left")]))
+
+    @rule()
+    def is_lost_by_redis(self) -> None:
+        self.clock += 1
+        self.epoch, self.version, self.room = f"e{self.clock}", 0, {}
+        self.news.clear()
+
+    @rule()
+    def hears(self) -> None:
+        for diff in self.news:
+            self.follow(self.listing.diff(diff))
+
+    @rule(data=st.data())
+    def misses(self, data: st.DataObject) -> None:
+        if self.news:
+            del self.news[data.draw(st.integers(0, len(self.news) - 1))]
+
+    @rule()
+    def loses_the_connection(self) -> None:
+        self.listing.lose()
+
+    @rule()
+    def settles(self) -> None:
+        self.follow(self.listing.settle())
+
+    @invariant()
+    def the_events_and_the_list_agree(self) -> None:
+        assert self.replayed.keys() == self.listing.members.keys()
+        for user_id, member in self.listing.members.items():
+            assert self.replayed[user_id].away == member.away
+
+    def teardown(self) -> None:
+        self.listing.lose()
+        self.snapshot()
+        self.follow(self.listing.settle())
+        assert self.replayed.keys() == self.room.keys()
+        assert {name: member.away for name, member in self.replayed.items()} == {
+            name: member.away for name, member in self.room.items()
+        }
+
+
+AnyHistory.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestAnyHistory = AnyHistory.TestCase

@@ -1,0 +1,88 @@
+"""A TCP proxy on loopback that misbehaves on demand, for what a network does to a connection."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Self
+
+
+class Proxy:
+    """Passes on to `target`, a port on loopback; `port` is its own.
+
+    Set `delay` (seconds, before each piece that passes) and `refuse` (new connections are dropped) at any
+    time. `opened` counts the connections so far.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.port = 0
+        self.delay = 0.0
+        self.refuse = False
+        self.opened = 0
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    @asynccontextmanager
+    async def to(cls, target: int) -> AsyncIterator[Self]:
+        proxy = cls(target)
+        server = await asyncio.start_server(proxy._accept, "127.0.0.1", 0)
+        proxy.port = server.sockets[0].getsockname()[1]
+        try:
+            yield proxy
+        finally:
+            server.close()
+            proxy.release()
+            proxy.cut()
+            while proxy._tasks:
+                await asyncio.wait(proxy._tasks)
+            await server.wait_closed()
+
+    def cut(self) -> None:
+        """Reset every connection, at both ends."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def withhold(self) -> None:
+        """Pass nothing on, and keep all connections open: each end is left to find out by itself."""
+        self._flowing.clear()
+
+    def release(self) -> None:
+        """Pass on again, what was withheld first."""
+        self._flowing.set()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.opened += 1
+        try:
+            if not self.refuse:
+                with suppress(OSError):
+                    await self._pass_on(reader, writer)
+        finally:
+            writer.transport.abort()
+            self._tasks.discard(task)
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        pair = {writer, far_writer}
+        self._writers |= pair
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._pump(reader, far_writer))
+                tasks.create_task(self._pump(far_reader, writer))
+        finally:
+            self._writers -= pair
+            far_writer.transport.abort()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                await asyncio.sleep(self.delay)
+                await self._flowing.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.close()
