@@ -184,7 +184,8 @@ class Hub:
             try:
                 wire.flush()
             except Exception:
-                _failed(wire)
+                log.exception("a socket failed", socket_id=wire.socket_id)
+                wire.abort()  # its failure costs itself alone
 
     def _tick(self) -> None:
         self.now = self._loop.time()
@@ -194,13 +195,8 @@ class Hub:
             try:
                 wire.time_is_up()
             except Exception:
-                _failed(wire)
-
-
-def _failed(wire: "Wire") -> None:
-    """Let a socket that failed, where many are served in a row, cost itself alone."""
-    log.exception("a socket failed", socket_id=wire.socket_id)
-    wire.abort()
+                log.exception("a socket failed", socket_id=wire.socket_id)
+                wire.abort()  # its failure costs itself alone
 
 
 _DEFLATE = ServerPerMessageDeflateFactory(
