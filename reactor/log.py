@@ -20,7 +20,9 @@ def set_up_logs(settings: Settings) -> None:
     in_terminal = sys.stderr.isatty()
     for_people = settings.log_format == "console" or (settings.log_format == "auto" and in_terminal)
     colors = in_terminal and "NO_COLOR" not in os.environ
-    renderers = [structlog.dev.ConsoleRenderer(colors=colors)] if for_people else [_in_order, _JSON]
+    renderers: list[structlog.typing.Processor] = [_in_order, _JSON]
+    if for_people:
+        renderers = [_all_printable, structlog.dev.ConsoleRenderer(colors=colors)]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -36,6 +38,12 @@ def set_up_logs(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [_ToStructlog()]
     root.setLevel(max(level, logging.WARNING))
+
+
+def printable(value: Any) -> str:
+    """Write a value so that it cannot move the cursor or hide: what does not print is shown by its code."""
+    text = value if isinstance(value, str) else str(value)
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 class _ToStructlog(logging.Handler):
@@ -64,6 +72,14 @@ def _in_order(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mu
     """Begin each line with what it is read by."""
     first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
     return {**first, **event}
+
+
+def _all_printable(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Keep what clients send from steering the terminal; JSON escapes it by itself."""
+    texts = {
+        key: printable(value) for key, value in event.items() if isinstance(value, str) and key != "exception"
+    }
+    return {**event, **texts}
 
 
 def _whole_traceback(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -133,18 +133,17 @@ async def kick(
         What the user is told.
     """
     from reactor.cli import show
+    from reactor.log import printable
     from reactor.presence.api import Presence
 
     async with Presence.open(_reach(flags)) as presence:
         kicked = await presence.kick(room, user, message)
     if not kicked:
-        raise ReactorError(
-            f"{show.plain(user)} is not in {show.plain(room)}; `reactor members` shows who is."
-        )
+        raise ReactorError(f"{printable(user)} is not in {printable(room)}; `reactor members` shows who is.")
     if show.as_json(json):
         show.json_line({"roomId": room, "userId": user, "kicked": True})
     else:
-        show.line(f"{show.plain(user)} was put out of {show.plain(room)}.")
+        show.line(f"{printable(user)} was put out of {printable(room)}.")
 
 
 @app.command(sort_key=5, help_epilogue="")

@@ -3,6 +3,7 @@
 from collections import Counter
 
 from reactor.cli import show
+from reactor.log import printable
 from reactor.presence.api import Departure, Presence
 
 _COLUMNS = ["LEFT", "ROOM", "USER", "NAME", "REASON", "JOINED"]
@@ -42,9 +43,9 @@ async def list_totals(presence: Presence, room: str | None, since: int | None, *
 def _cells(departure: Departure) -> list[str]:
     return [
         show.moment(departure.left_at),
-        show.plain(departure.room_id),
-        show.plain(departure.user_id),
-        show.plain(departure.username),
+        printable(departure.room_id),
+        printable(departure.user_id),
+        printable(departure.username),
         departure.reason,
         show.moment(departure.joined_at),
     ]

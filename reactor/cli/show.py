@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from reactor.log import printable
+
 _encoder = msgspec.json.Encoder()
 
 
@@ -30,7 +32,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: Seq
     for column in columns:
         shown.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
     for row in rows:
-        shown.add_row(*(Text(plain(cell)) for cell in row))
+        shown.add_row(*(Text(printable(cell)) for cell in row))
     Console().print(shown)
 
 
@@ -46,12 +48,6 @@ def sums(counts: Mapping[str, int]) -> str:
         f"{count} {reason}" for reason, count in sorted(counts.items(), key=lambda one: -one[1])
     )
     return f"{total} in all: {parts}" if parts else "none"
-
-
-def plain(value: Any) -> str:
-    """Write a value so that it cannot move the cursor or hide: what does not print is shown by its code."""
-    text = value if isinstance(value, str) else str(value)
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def moment(milliseconds: int) -> str:

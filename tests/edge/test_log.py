@@ -1,0 +1,100 @@
+"""The log: one line for each event, JSON for machines, and a traceback only for who asks for it."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+
+import pytest
+import structlog
+
+from reactor.log import printable, set_up_logs
+from reactor.settings import Settings
+
+Logged = Callable[[], list[str]]
+
+
+@pytest.fixture
+def logged(capsys: pytest.CaptureFixture[str]) -> Iterator[Logged]:
+    """What was written to standard error, by lines; the test run's own logging is put back at the end."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+
+    def lines() -> list[str]:
+        return capsys.readouterr().err.splitlines()
+
+    yield lines
+    root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
+
+
+def test_json_lines_begin_with_time_level_and_event(logged: Logged):
+    set_up_logs(Settings())
+    structlog.get_logger().info("joined", room="a\nb", count=2)
+    (line,) = logged()
+    assert list(json.loads(line)) == ["timestamp", "level", "event", "room", "count"]
+    assert json.loads(line)["room"] == "a\nb"
+    assert json.loads(line)["timestamp"].endswith("Z")
+
+
+def test_the_level_holds(logged: Logged):
+    set_up_logs(Settings(log_level="warning"))
+    structlog.get_logger().info("quiet")
+    structlog.get_logger().warning("loud")
+    assert [json.loads(line)["event"] for line in logged()] == ["loud"]
+
+
+def test_an_exception_is_one_line(logged: Logged):
+    set_up_logs(Settings())
+    try:
+        raise ValueError("first\nsecond")
+    except ValueError:
+        structlog.get_logger().exception("it failed")
+    (line,) = logged()
+    assert json.loads(line)["error"] == "ValueError: first"
+    assert "Traceback" not in line
+
+
+def test_debug_shows_where_it_was(logged: Logged):
+    set_up_logs(Settings(log_level="debug"))
+    try:
+        raise ValueError("first")
+    except ValueError:
+        structlog.get_logger().exception("it failed")
+    structlog.get_logger().debug("calm")
+    failed, calm = (json.loads(line) for line in logged())
+    assert "Traceback" in failed["exception"]
+    assert "test_debug_shows_where_it_was" in failed["exception"]
+    assert "exception" not in calm
+
+
+def test_what_libraries_log_has_the_same_form(logged: Logged):
+    set_up_logs(Settings())
+    logging.getLogger("asyncio").error("Task was destroyed\nsource: x", exc_info=ValueError("inner"))
+    logging.getLogger("websockets").info("not heard at info")
+    (line,) = logged()
+    said = json.loads(line)
+    assert (said["level"], said["event"], said["logger"]) == ("error", "Task was destroyed", "asyncio")
+    assert said["error"] == "ValueError: inner"
+
+
+def test_console_lines_are_for_people(logged: Logged):
+    set_up_logs(Settings(log_format="console"))
+    structlog.get_logger().warning("redis_away", reason="gone\x1b[2J")
+    (line,) = logged()
+    assert "redis_away" in line
+    assert "\x1b" not in line
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("plain", "plain"),
+        ("grün 漢字 🎉", "grün 漢字 🎉"),
+        ("a\nb\x1b[2J", "a\\nb\\x1b[2J"),
+        ("\u202etxt.exe", "\\u202etxt.exe"),
+        ("[bold]x[/bold]", "[bold]x[/bold]"),
+        (7, "7"),
+    ],
+)
+def test_what_does_not_print_is_shown_by_its_code(value, shown):
+    assert printable(value) == shown
