@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 from msgspec import UNSET
 
+from reactor.acks import ENDED, PendingAck
 from reactor.errors import Unavailable
 from reactor.gateway.connection import Connection
 from reactor.gateway.fanout import Fanout
@@ -19,10 +20,11 @@ from reactor.presence.attachment import Attachment
 from reactor.presence.diffs import RoomFeed
 from reactor.presence.heartbeats import Heartbeats
 from reactor.presence.keys import Entry
-from reactor.presence.store import NotJoined, Position, Store
+from reactor.presence.store import Joined, NotJoined, Position, Store
 from reactor.protocol import intents as want
 from reactor.protocol import messages as say
 from reactor.protocol.requests import Request
+from reactor.protocol.room import RoomView
 from reactor.reconcile import Reconciler
 from reactor.settings import Settings
 from reactor.tasks import Spawner
@@ -32,46 +34,8 @@ log = structlog.get_logger()
 _AWAY = "Redis does not answer: try again in a moment, this connection stays open"
 _REFUSED = {
     "full": ("room_full", "the room has as many members as it may have: try again when somebody left"),
-    "departed": ("not_joined", "this membership has ended: join again"),
+    "departed": ("not_joined", ENDED),
 }
-
-
-class PendingAck:
-    """A heartbeat that waits until Redis has taken it for every room that it speaks of.
-
-    A room that ended meanwhile is not waited for; a heartbeat for that room alone gets an error.
-    """
-
-    __slots__ = ("_connection", "_id", "_now", "_reconciler", "_room_id", "_rooms_left")
-
-    def __init__(self, connection: Connection, intent: want.Refresh, reconciler: Reconciler) -> None:
-        self._connection = connection
-        self._reconciler = reconciler
-        self._room_id, self._id = intent.room_id, intent.id
-        self._rooms_left = len(intent.memberships)
-        self._now = 0
-
-    def taken(self, now: int) -> None:
-        """Redis has it for one more room."""
-        self._now = now
-        self._rooms_left -= 1
-        if self._rooms_left <= 0:
-            self._connection.send(say.HeartbeatAck(now, self._room_id, self._id))
-
-    def refused(self, attachment: Attachment) -> None:
-        """Redis does not know the member: enter it again, or learn that it has departed."""
-        if attachment.live:
-            self._reconciler.revive(attachment, self)
-        else:
-            self.ended()
-
-    def ended(self) -> None:
-        """One of the rooms is none of this connection's any more."""
-        if self._room_id is None:
-            self.taken(self._now or int(time() * 1000))
-        else:
-            sentence = _REFUSED["departed"][1]
-            self._connection.send(say.ErrorMessage("not_joined", sentence, self._id, self._room_id))
 
 
 class Dispatch:
@@ -101,7 +65,11 @@ class Dispatch:
     # A socket's life.
 
     def opened(self, connection: Connection) -> None:
-        """Name the socket: the node's name and a number."""
+        """Take note of a new socket."""
+        self._name(connection)
+
+    def _name(self, connection: Connection) -> None:
+        """Give the socket its id: the node's name and a number."""
         self._sequence += 1
         connection.socket_id = f"{self._node()}.{self._sequence:x}"
 
@@ -152,36 +120,34 @@ class Dispatch:
     async def _join(self, connection: Connection, intent: want.Join) -> None:
         session, room_id = connection.session, intent.room_id
         membership = session.rooms.get(room_id)
-        attachment = membership.attachment if membership is not None else None
-        again = attachment is not None
-        if attachment is None:
-            terms = self._settings.policy(room_id)
-            attachment = Attachment(Entry(room_id, intent.user_id), connection.socket_id, terms)
-        held = again
+        if membership is None:
+            return  # the socket went before its turn came
+        former: Attachment | None = membership.attachment
+        if former is not None and not former.live:
+            former = None
+        attachment = former or self._new_attachment(connection, intent)
         try:
-            if not again:
-                await self._feed.hold(room_id)
-                held = True
-            reply = await self._reconciler.enter(
-                attachment, username=intent.username, data=intent.data_json or b""
-            )
-            view = None
-            if not isinstance(reply, NotJoined):
-                view = await self._feed.reached(room_id, reply.epoch, reply.version)
-        except Unavailable:
-            self._not_joined(attachment, again=again, held=held)
+            reply, view = await self._enter(attachment, intent)
+        except Exception:
+            if former is None or not former.live:
+                self._take_back(connection, attachment)
             self._receive_again(connection, session.refused(room_id))
             raise
-        if isinstance(reply, NotJoined) or view is None:
-            self._not_joined(attachment, again=again, held=held)
+        if session.closed:
+            self._feed.release(room_id)
+            await self._reconciler.drop(attachment)
+            return
+        if isinstance(reply, NotJoined) or intent.user_id not in view.members:
+            self._feed.release(room_id)
             code, sentence = _REFUSED[reply.why if isinstance(reply, NotJoined) else "departed"]
             connection.send(say.ErrorMessage(code, sentence, intent.id, room_id))
             self._receive_again(connection, session.refused(room_id))
             return
-        if session.closed or membership is None:
-            self._not_joined(attachment, again=again, held=held)
-            await self._reconciler.drop(attachment)
-            return
+        if former is not None and former.live:
+            self._feed.release(room_id)  # it holds the room already
+        elif former is not None:
+            attachment = self._new_attachment(connection, intent)  # the one before ended by the way
+            attachment.connection, attachment.epoch = former.connection, former.epoch
         membership.attachment = attachment
         self._reconciler.attach(attachment)
         self._roster.add(room_id, intent.user_id, connection, intent.view)
@@ -204,12 +170,32 @@ class Dispatch:
         )
         self._receive_again(connection, session.joined(room_id))
 
-    def _not_joined(self, attachment: Attachment, *, again: bool, held: bool) -> None:
-        if again:
-            return  # it stays what it was
+    def _new_attachment(self, connection: Connection, intent: want.Join) -> Attachment:
+        terms = self._settings.policy(intent.room_id)
+        return Attachment(Entry(intent.room_id, intent.user_id), connection.socket_id, terms)
+
+    async def _enter(self, attachment: Attachment, intent: want.Join) -> tuple[Joined | NotJoined, RoomView]:
+        """Follow the room and enter it; the view includes the joining. When it raises, it follows no more."""
+        view = await self._feed.hold(intent.room_id)
+        try:
+            reply = await self._reconciler.enter(
+                attachment, username=intent.username, data=intent.data_json or b""
+            )
+            if isinstance(reply, Joined):
+                view = await self._feed.reached(intent.room_id, reply.epoch, reply.version)
+        except BaseException:
+            self._feed.release(intent.room_id)
+            raise
+        return reply, view
+
+    def _take_back(self, connection: Connection, attachment: Attachment) -> None:
+        """Redis may have taken a join all the same, or take it yet: see that no member is left of it.
+
+        The socket gets another name, so that this does not meet its next attempt.
+        """
         attachment.live = False
-        if held:
-            self._feed.release(attachment.entry.room_id)
+        self._reconciler.start_drop(attachment)
+        self._name(connection)
 
     async def _leave(self, connection: Connection, intent: want.Leave) -> None:
         membership, session = intent.membership, connection.session
@@ -241,7 +227,7 @@ class Dispatch:
         )
         if updated is None:
             self._reconciler.revive(attachment, None)
-            connection.send(say.ErrorMessage("not_joined", _REFUSED["departed"][1], intent.id, room_id))
+            connection.send(say.ErrorMessage("not_joined", ENDED, intent.id, room_id))
             return
         connection.send(say.RoomUpdated(room_id, updated.version, intent.id))
         self._feed.offer(room_id, updated.diff)

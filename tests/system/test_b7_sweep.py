@@ -54,7 +54,7 @@ async def test_b7_ends_whose_event_was_lost_are_found(redis_server: Server) -> N
 async def test_b7_what_a_killed_node_left_behind_is_gone_through(redis_server: Server) -> None:
     """The node dies with everything; another one, started later, finds its members and ends them."""
     async with (
-        Process.start(redis_server, lease=0.5, grace=0.5) as doomed,
+        Process.start(redis_server, lease=0.5, grace=0.5, sweep_interval=0.3) as doomed,
         RawClient.connect(doomed) as ann,
         RawClient.connect(doomed) as tab,
     ):
@@ -82,7 +82,10 @@ async def test_b7_a_shard_that_knows_a_node_which_nobody_else_knows_is_cleared_o
     redis_server: Server,
 ) -> None:
     """As a failover may leave it: the registry has lost the node, and its members stand there for hours."""
-    async with Process.start(redis_server, grace=0.3) as doomed, RawClient.connect(doomed) as ann:
+    async with (
+        Process.start(redis_server, grace=0.3, sweep_interval=0.3) as doomed,
+        RawClient.connect(doomed) as ann,
+    ):
         await ann.join("lobby", "ann")
         await doomed.kill()
     redis_server.control.delete("{reactor:fleet}:registry")

@@ -1,0 +1,48 @@
+"""A heartbeat's answer: it goes back when Redis has taken the heartbeat, and not before."""
+
+from time import time
+
+from reactor.gateway.connection import Connection
+from reactor.presence.attachment import Attachment
+from reactor.protocol import intents as want
+from reactor.protocol import messages as say
+from reactor.reconcile import Reconciler
+
+ENDED = "this membership has ended: join again"
+
+
+class PendingAck:
+    """A heartbeat that waits until Redis has taken it for every room that it speaks of.
+
+    A room that ended meanwhile is not waited for; a heartbeat for that room alone gets an error.
+    """
+
+    __slots__ = ("_connection", "_id", "_now", "_reconciler", "_room_id", "_rooms_left")
+
+    def __init__(self, connection: Connection, intent: want.Refresh, reconciler: Reconciler) -> None:
+        self._connection = connection
+        self._reconciler = reconciler
+        self._room_id, self._id = intent.room_id, intent.id
+        self._rooms_left = len(intent.memberships)
+        self._now = 0
+
+    def taken(self, now: int) -> None:
+        """Redis has it for one more room."""
+        self._now = now
+        self._rooms_left -= 1
+        if self._rooms_left <= 0:
+            self._connection.send(say.HeartbeatAck(now, self._room_id, self._id))
+
+    def refused(self, attachment: Attachment) -> None:
+        """Redis does not know the member: enter it again, or learn that it has departed."""
+        if attachment.live:
+            self._reconciler.revive(attachment, self)
+        else:
+            self.ended()
+
+    def ended(self) -> None:
+        """One of the rooms is none of this connection's any more."""
+        if self._room_id is None:
+            self.taken(self._now or int(time() * 1000))
+        else:
+            self._connection.send(say.ErrorMessage("not_joined", ENDED, self._id, self._room_id))
