@@ -55,6 +55,7 @@ class Subscription:
         self._awaited = 0
         self._heard_at = 0.0
         self._gaps = 0
+        self._retry = FIRST_RETRY
         self._outgoing = asyncio.Event()
         self._started = asyncio.Event()
         self._to_send: list[tuple[str, bytes]] = []
@@ -102,13 +103,11 @@ class Subscription:
         for channel in channels:
             self.want(channel)
         self._started.set()
-        wait = FIRST_RETRY
         while True:
             connection: Any = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
             try:
                 with anyio.fail_after(SILENCE_ALLOWED):
                     await connection.connect()
-                wait = FIRST_RETRY
                 await self._listen(connection)
             except* LINK_ERRORS as errors:
                 if self._connection is not None:
@@ -119,19 +118,21 @@ class Subscription:
                     confirmed.clear()
                 with anyio.CancelScope(shield=True):
                     await connection.disconnect(nowait=True)
-            await anyio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnections, keeps no secret
-            wait = min(wait * 2, LONGEST_RETRY)
+            await anyio.sleep(self._retry * random.uniform(0.5, 1.0))  # noqa: S311 - spreads them, keeps no secret
+            self._retry = min(self._retry * 2, LONGEST_RETRY)
 
     async def _listen(self, connection: Any) -> None:
         self._to_send.clear()
         self._awaited = len(self._channels)
         self._heard_at = monotonic()
-        if self._channels:
-            # One command each: the channels of a sharded subscription may lie in many slots.
-            commands = [(self._subscribe, name) for name in self._channels]
-            await connection.send_packed_command(connection.pack_commands(commands))
+        # One command each: the channels of a sharded subscription may lie in many slots.
+        commands = [(self._subscribe, name) for name in self._channels]
+        # Whatever is asked for while these are being written is written behind them.
         self._connection = connection
-        if not self._channels:
+        if commands:
+            with anyio.fail_after(SILENCE_ALLOWED):
+                await connection.send_packed_command(connection.pack_commands(commands))
+        else:
             self._report_gap()
         async with anyio.create_task_group() as tasks:
             for work in (self._read, self._ping, self._write):
@@ -179,4 +180,5 @@ class Subscription:
 
     def _report_gap(self) -> None:
         self._gaps += 1
+        self._retry = FIRST_RETRY
         self._on_gap(self._gaps == 1)
