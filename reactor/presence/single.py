@@ -95,6 +95,15 @@ class SentinelBackend(SingleBackend):
         """What has to run."""
         return [*super().loops, self._follow_primary]
 
+    async def aclose(self) -> None:
+        """Close all connections, also those that each client has to the Sentinels on its own."""
+        await super().aclose()
+        managers: list[Any] = [self._sentinel]
+        managers += [client.connection_pool.sentinel_manager for client in (self._data, self._pubsub)]
+        for manager in managers:
+            for sentinel in manager.sentinels:
+                await sentinel.aclose()
+
     async def _follow_primary(self) -> None:
         known: Any = None
         while True:
