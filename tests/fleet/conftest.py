@@ -10,6 +10,8 @@ from tests.fleets import ClusterSet, Fleet, SentinelSet
 
 Fleets = Callable[[type[Fleet], str], Fleet]
 
+_ALL = [(shape, kind) for shape in (SentinelSet, ClusterSet) for kind in servers.KINDS]
+
 
 @pytest.fixture(scope="session")
 def running_fleets() -> Iterator[Fleets]:
@@ -40,12 +42,21 @@ def cluster(request: pytest.FixtureRequest, running_fleets: Fleets) -> Fleet:
     return running_fleets(ClusterSet, request.param)
 
 
+def _name(param: tuple[type[Fleet], str]) -> str:
+    return f"{param[0].__name__}-{param[1]}"
+
+
+@pytest.fixture(params=_ALL, ids=_name)
+def every_fleet(request: pytest.FixtureRequest, running_fleets: Fleets) -> Fleet:
+    """Each kind of set of each kind of server."""
+    return running_fleets(*request.param)
+
+
 @pytest.fixture(
-    params=[(shape, kind) for shape in (SentinelSet, ClusterSet) for kind in servers.KINDS],
-    ids=lambda param: f"{param[0].__name__}-{param[1]}",
+    params=[pytest.param(one, marks=[pytest.mark.slow] * (one[1] != "valkey")) for one in _ALL], ids=_name
 )
 def fleet(request: pytest.FixtureRequest, running_fleets: Fleets) -> Fleet:
-    """Each kind of set of each kind of server."""
+    """Each kind of set; in the quick part of the tests of the bundled server alone."""
     return running_fleets(*request.param)
 
 

@@ -1,0 +1,114 @@
+"""B1 to B6, B9 and B13 on Sentinel sets and clusters, over two nodes."""
+
+from typing import Any
+
+from reactor.presence.api import Presence
+from reactor.settings import RoomRule
+from tests.fleet.serving import TOLD_WITHIN, crowd, in_step, lateness, one_room_in_each_shard, serving
+from tests.fleets import Fleet
+from tests.system import plain
+from tests.system.running import RawClient
+
+BEAT, ACK = "room:heartbeat", "room:heartbeat:ack"
+
+
+async def test_what_one_does_on_a_node_the_others_hear_on_another(every_fleet: Fleet) -> None:
+    async with (
+        serving(every_fleet) as one,
+        serving(every_fleet) as two,
+        RawClient.connect(one) as ann,
+        RawClient.connect(two) as bob,
+    ):
+        await ann.join("lobby", "ann")
+        joined = await bob.join("lobby", "bob", username="Bob", data={"n": 1})
+        assert [member["userId"] for member in joined["members"]] == ["ann", "bob"]
+        assert (await ann.hear("room:diff"))["joined"][0]["data"] == {"n": 1}
+        server = every_fleet.primary_of("lobby")
+        fields = plain.members(server, "lobby")["bob"]
+        assert (fields["userId"], fields["roomId"], fields["username"]) == ("bob", "lobby", "Bob")
+        before = plain.now(server)
+        assert (await bob.ask(BEAT, ACK, roomId="lobby"))["timestamp"] >= before
+        await bob.ask("room:update", "room:updated", roomId="lobby", data=2)
+        assert (await ann.hear("room:diff"))["updated"][0]["data"] == 2
+        await bob.ask("room:away", "room:away:ok")
+        assert (await ann.hear("room:diff"))["updated"][0]["away"] is True
+        await bob.ask("room:back", "room:back:ok")
+        assert (await ann.hear("room:diff"))["updated"][0]["away"] is False
+        assert (await ann.ask("room:count", "room:count", roomId="lobby"))["count"] == 2
+        asked: dict[str, Any] = {"roomId": "lobby", "userId": "bob"}
+        assert (await ann.ask("room:is_present", "room:is_present", **asked))["present"] is True
+        await bob.ask("leave_room", "room:left", roomId="lobby")
+        assert await ann.hear_left("bob") == "left"
+        assert (await ann.ask("room:is_present", "room:is_present", **asked))["present"] is False
+        await in_step([ann], every_fleet, "lobby", ["ann"])
+
+
+async def test_who_goes_silent_or_vanishes_is_told_of_in_time_on_every_shard(every_fleet: Fleet) -> None:
+    rooms = one_room_in_each_shard()
+    async with (
+        serving(every_fleet, grace=0.5, rooms=(RoomRule(match="room *", ttl=2.0),), sweep_interval=0) as one,
+        serving(every_fleet, grace=0.5, rooms=(RoomRule(match="room *", ttl=2.0),), sweep_interval=0) as two,
+        crowd([one, two], rooms, 2) as (ann, bob),
+        RawClient.connect(one) as silent,
+        RawClient.connect(two) as vanishing,
+    ):
+        deadlines = {}
+        for room in rooms:
+            joined = await silent.join(room, "silent")
+            await vanishing.join(room, "vanishing")
+            deadlines[room] = next(m["joinedAt"] for m in joined["members"] if m["userId"] == "silent") + 2000
+        vanishing.vanish()
+        for watcher in (ann, bob):
+            told: dict[tuple[str, str], str] = {}
+            while len(told) < 2 * len(rooms):
+                diff = await watcher.hear_next(lambda message: bool(message.get("left")))
+                for left in diff["left"]:
+                    assert told.setdefault((diff["roomId"], left["userId"]), left["reason"]) == left["reason"]
+                    if left["userId"] == "silent" and watcher is ann:
+                        assert 0 <= lateness(deadlines[diff["roomId"]]) < TOLD_WITHIN
+            assert {user: reason for (_, user), reason in told.items()} == {
+                "silent": "inactivity_timeout",
+                "vanishing": "disconnected",
+            }
+        assert await silent.closed() == 4003
+        assert {message["roomId"] for message in silent.of("room:force-leave")} == set(rooms)
+        for room in rooms:
+            await in_step([ann, bob], every_fleet, room, ["u0", "u1"])
+
+
+async def test_a_back_end_asks_watches_kicks_and_reads_departures(every_fleet: Fleet) -> None:
+    rooms = one_room_in_each_shard()
+    async with (
+        serving(every_fleet) as one,
+        serving(every_fleet) as two,
+        crowd([one, two], rooms, 2) as (ann, bob),
+        Presence.open(every_fleet.url) as presence,
+    ):
+        assert {room.room_id: room.count for room in await presence.rooms()} == dict.fromkeys(rooms, 2)
+        assert [member.user_id for member in await presence.members(rooms[3])] == ["u0", "u1"]
+        assert await presence.count(rooms[4]) == 2
+        assert await presence.is_present(rooms[5], "u1")
+        watched = {room: presence.watch(room) for room in rooms}
+        for events in watched.values():
+            event = await anext(events)
+            assert (event.kind, event.count) == ("sync", 2)
+        followed = presence.departures(follow=True)
+        for room in rooms:
+            assert await presence.kick(room, "u1", "Out.")
+            assert not await presence.kick(room, "u1")
+            farewell = await bob.hear("room:force-leave", roomId=room)
+            assert (farewell["reason"], farewell["message"]) == ("kicked", "Out.")
+            await ann.has_heard("room:diff", roomId=room, left=[{"userId": "u1", "reason": "kicked"}])
+            event = await anext(watched[room])
+            assert event.member is not None
+            assert (event.kind, event.member.user_id, event.reason) == ("leave", "u1", "kicked")
+        assert await bob.closed() == 4003
+        found = [await anext(followed) for _ in rooms]
+        assert sorted((one.room_id, one.user_id, one.reason) for one in found) == sorted(
+            (room, "u1", "kicked") for room in rooms
+        )
+        assert await presence.totals() == {"kicked": len(rooms)}
+        assert [one.room_id async for one in presence.departures(rooms[7])] == [rooms[7]]
+        for events in watched.values():
+            await events.aclose()  # type: ignore[attr-defined]
+        await followed.aclose()  # type: ignore[attr-defined]
