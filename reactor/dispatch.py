@@ -149,6 +149,8 @@ class Dispatch:
             attachment = self._new_attachment(connection, intent)  # the one before ended by the way
             attachment.connection, attachment.epoch = former.connection, former.epoch
         membership.attachment = attachment
+        member = view.members.get(intent.user_id)
+        attachment.away = member is not None and member.away  # all its connections are, so this one is
         self._reconciler.attach(attachment)
         self._roster.add(room_id, intent.user_id, connection, intent.view)
         shown = self._fanout.view_for(room_id, intent.view, view.count)
@@ -158,7 +160,7 @@ class Dispatch:
                 user_id=intent.user_id,
                 socket_id=attachment.connection,
                 ttl=attachment.terms.ttl,
-                heartbeat_interval=self._heartbeat_ms,
+                heartbeat_interval=min(self._heartbeat_ms, attachment.terms.ttl // 3),
                 resumed=reply.resumed,
                 epoch=view.epoch,
                 version=view.version,

@@ -59,7 +59,7 @@ class PresenceModel:
             self.versions[room] += 1
             return "joined"
         before = (member.away, member.shown_connections)
-        member.connections[connection] = False
+        member.connections[connection] = not member.connections and member.away
         member.deadline, member.reason = self.now + self.ttl, "inactivity_timeout"
         member.show()
         self.versions[room] += before != (member.away, member.shown_connections)

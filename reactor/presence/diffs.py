@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from time import time
 
 import anyio
+import msgspec
 import structlog
 
 from reactor.errors import Unavailable
@@ -62,6 +63,7 @@ class RoomFeed:
         self._by_channel: dict[bytes, str] = {}
         self._open_gate = anyio.Event()
         self._open_gate.set()
+        self._missed = 0
         self.resyncs = 0
 
     def view(self, room_id: str) -> RoomView | None:
@@ -104,11 +106,14 @@ class RoomFeed:
 
         Raises Unavailable when the room is followed no more.
         """
+        healed = False
         while True:
             room = self._rooms.get(room_id)
             if room is None:
                 raise Unavailable("the room is not followed any more")
-            if room.view.epoch == epoch and room.view.version >= version and not room.healing:
+            # A listing that was asked for from here is newer than whatever the caller knows of, in any epoch.
+            there = healed or (room.view.epoch == epoch and room.view.version >= version)
+            if there and not room.healing:
                 return room.view
             moved = asyncio.Event()
             room.waiting.append((version, moved))
@@ -116,6 +121,7 @@ class RoomFeed:
                 await moved.wait()
             if waited.cancelled_caught and not room.healing:
                 self._heal(room, "diff_lost", (room.view.epoch, room.view.version))
+                healed = True
 
     def offer(self, room_id: str, payload: bytes) -> None:
         """Take a diff that came back with a script's reply, ahead of its publication.
@@ -126,13 +132,24 @@ class RoomFeed:
         if room is not None and payload:
             row = decode_diff(payload)
             if room.view.epoch == row.epoch and row.from_version == room.view.version and not room.healing:
-                self._take(room_id, room, row)
+                self._take(room, row, row.diff(room_id))
 
     def on_message(self, channel: bytes, payload: bytes) -> None:
         """A publication on the channel of a room."""
         room_id = self._by_channel.get(channel)
-        if room_id is not None:
-            self._take(room_id, self._rooms[room_id], decode_diff(payload))
+        if room_id is None:
+            return
+        room = self._rooms[room_id]
+        try:
+            row = decode_diff(payload)
+            diff = row.diff(room_id)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            # Not ours, or of a version of ours to come: what it said is in the list.
+            log.warning("diff_unreadable", room=room_id, bytes=len(payload))
+            if room.ready.is_set():
+                self._heal(room, "unreadable", (room.view.epoch, room.view.version))
+        else:
+            self._take(room, row, diff)
 
     def resync(self) -> None:
         """Diffs of any room may have been missed: heal all."""
@@ -144,6 +161,7 @@ class RoomFeed:
 
         Tell nothing until `resume`.
         """
+        self._missed += 1
         if self._open_gate.is_set():
             self._open_gate = anyio.Event()
         for room in self._rooms.values():
@@ -161,15 +179,14 @@ class RoomFeed:
         room = self._rooms.get(room_id)
         return room.view.members.get(user_id) if room is not None else None
 
-    def _take(self, room_id: str, room: Room, row: DiffRow) -> None:
+    def _take(self, room: Room, row: DiffRow, diff: RoomDiff) -> None:
         place = room.view.epoch, room.view.version
-        diff = row.diff(room_id)
         leaving = [(left, room.view.members.get(left.user_id)) for left in row.left]
         verdict = room.view.apply(diff)
         if verdict is Verdict.APPLIED:
             self._moved(room)
             for left, member in leaving:
-                self._on_left(room_id, left, member)
+                self._on_left(diff.room_id, left, member)
             self._on_diff(diff)
         elif verdict is Verdict.GAP:
             self._heal(room, "gap", place)
@@ -186,7 +203,10 @@ class RoomFeed:
         try:
             with anyio.fail_after(5.0):
                 await self._subscription.subscribe(diff_channel(self._store.namespace, room_id))
-            listing = await self._store.members(room_id)
+            missed = -1
+            while missed != self._missed:
+                missed = self._missed
+                listing = await self._store.members(room_id)
         except (Unavailable, TimeoutError) as error:
             room.failed = Unavailable(str(error) or "Redis did not confirm the subscription")
             if self._rooms.get(room_id) is room:
@@ -208,13 +228,15 @@ class RoomFeed:
         room_id, before = room.view.room_id, dict(room.view.members)
         while self._rooms.get(room_id) is room:
             await self._open_gate.wait()
+            missed = self._missed
             try:
                 listing = await self._store.members(room_id)
                 reasons = await self._departures.recent_reasons(room_id)
             except Unavailable:
                 await anyio.sleep(HEAL_AGAIN_AFTER)
                 continue
-            if not self._open_gate.is_set() or room.view.reset(*_snapshot(listing)) is Verdict.GAP:
+            # A listing from before the last loss does not show what was missed then.
+            if missed != self._missed or room.view.reset(*_snapshot(listing)) is Verdict.GAP:
                 continue
             room.healing = False
             for _, event in room.waiting:

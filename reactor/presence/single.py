@@ -98,9 +98,8 @@ class SentinelBackend(SingleBackend):
     async def aclose(self) -> None:
         """Close all connections, also those that each client has to the Sentinels on its own."""
         await super().aclose()
-        managers: list[Any] = [self._sentinel]
-        managers += [client.connection_pool.sentinel_manager for client in (self._data, self._pubsub)]
-        for manager in managers:
+        pools: list[Any] = [self._data.connection_pool, self._pubsub.connection_pool]
+        for manager in (self._sentinel, *(pool.sentinel_manager for pool in pools)):
             for sentinel in manager.sentinels:
                 await sentinel.aclose()
 

@@ -65,8 +65,8 @@ CASES = [
          ["ann n2.7 | ttl"]),
     Case("back on the same socket", [joins("ann"), detaches("ann")], joins("ann"), BACK, [], ANN),
     Case(
-        "back from an away grace", [joins("ann", away=1), detaches("ann")], joins("ann", "n1.2"), CHANGED,
-        ["1>2 (1) ~ann"], ["ann n1.2 | ttl"],
+        "back from an away grace, away as before", [joins("ann", away=1), detaches("ann")],
+        joins("ann", "n1.2"), BACK, [], ["ann n1.2:away | ttl away"],
     ),
     # A new name, new data.
     Case("another name", [joins("ann")], joins("ann", username="A"), CHANGED, ["1>2 (1) ~ann"],

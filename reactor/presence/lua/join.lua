@@ -50,8 +50,11 @@ redis.call('PEXPIRE', presence, ttl)
 -- A ttl that was set shorter meanwhile is nearer than what was noted.
 if redis.call('ZADD', members, 'LT', 'CH', NOW + ttl, user) == 1 then lower(room, NOW + ttl) end
 redis.call('HDEL', shadow, 'r', 'n')
+local _, connections, count = read_shadow(room, user)
+-- Who comes back within the grace is what it was: away, until it says that it is back.
+if count == 0 and known_epoch == '' and redis.call('HEXISTS', presence, 'away') == 1 then away = '1' end
 remember_connection(room, user, connection, away)
-local _, connections = read_shadow(room, user)
+connections[connection] = away
 if replaces ~= '' then forget_connection(room, user, replaces, connections) end
 local changed = reflect(room, user, connections) or status == 'held' and known_epoch == ''
 local face = redis.call('HMGET', presence, 'username', 'data')
