@@ -71,8 +71,12 @@ class RoomView:
         self.waiting = False
         held, self._held = self._held, []
         for index, diff in enumerate(held):
+            if diff.epoch != epoch:
+                # Of the next epoch, or of one that is over, even its beginning: another snapshot will tell, and
+                # holds all that these hold.
+                self.waiting, self._held = True, [late for late in held[index + 1 :] if late.epoch == epoch]
+                return Verdict.GAP
             if self._take(diff) is Verdict.GAP:
-                # Not this one again: a late diff of an epoch that is over would ask for snapshots for ever.
                 self.waiting, self._held = True, held[index + 1 :]
                 return Verdict.GAP
         return Verdict.APPLIED

@@ -56,10 +56,17 @@ export class RoomView {
     const held = this.#held;
     this.#held = [];
     for (const [index, diff] of held.entries()) {
-      if (this.#take(diff) === "gap") {
-        // Not this one again: a late diff of an epoch that is over would ask for snapshots for ever.
+      const later = held.slice(index + 1);
+      if (diff.epoch !== epoch) {
+        // Of the next epoch, or of one that is over, even its beginning: another snapshot will tell, and holds all
+        // that these hold.
         this.waiting = true;
-        this.#held = held.slice(index + 1);
+        this.#held = later.filter((late) => late.epoch === epoch);
+        return "gap";
+      }
+      if (this.#take(diff) === "gap") {
+        this.waiting = true;
+        this.#held = later;
         return "gap";
       }
     }
