@@ -87,7 +87,7 @@ async def test_b3_who_is_away_and_loses_its_socket_has_the_away_grace(redis_serv
             assert grace <= after < grace + 800, (room, user, after)
 
 
-async def test_b3_who_is_away_and_comes_back_within_the_away_grace_is_here_again(
+async def test_b3_who_comes_back_within_the_away_grace_is_away_until_it_says_that_it_is_back(
     redis_server: Server,
 ) -> None:
     async with (
@@ -107,9 +107,10 @@ async def test_b3_who_is_away_and_comes_back_within_the_away_grace_is_here_again
             joined = await again.join("lobby", "ann")
             assert joined["resumed"] is True
             assert {(m["userId"], m["away"]) for m in joined["members"]} == {
-                ("ann", False),
+                ("ann", True),
                 ("watcher", False),
             }
+            await again.ask("room:back", "room:back:ok", roomId="lobby")
             await watcher.until(lambda: _seen(watcher, "ann") == [(True, 1), (False, 1)])
             assert redis_server.control.pttl(plain.presence_key("lobby", "ann")) > 50_000
 
