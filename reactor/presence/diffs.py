@@ -28,6 +28,9 @@ log = structlog.get_logger()
 
 CATCH_UP = 1.0
 """Seconds. A diff that Redis published but that has not come by then is taken for lost."""
+CONFIRMED_WITHIN = 5.0
+"""Seconds that a room's first holders wait for its channel."""
+
 HEAL_AGAIN_AFTER = 0.2
 
 
@@ -201,12 +204,13 @@ class RoomFeed:
 
     async def _open(self, room_id: str, room: Room) -> None:
         try:
-            with anyio.fail_after(5.0):
+            with anyio.fail_after(CONFIRMED_WITHIN):
                 await self._subscription.subscribe(diff_channel(self._store.namespace, room_id))
-            missed = -1
-            while missed != self._missed:
+            while True:
                 missed = self._missed
                 listing = await self._store.members(room_id)
+                if missed == self._missed:
+                    break
         except (Unavailable, TimeoutError) as error:
             room.failed = Unavailable(str(error) or "Redis did not confirm the subscription")
             if self._rooms.get(room_id) is room:

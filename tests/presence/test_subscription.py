@@ -108,7 +108,6 @@ async def test_who_waits_to_be_subscribed_waits_for_the_new_link(redis_server: S
     async with listening(redis_server, "a") as (ear, _):
         redis_server.kill()
         await ear.hears("lost")
-        assert not ear.channels.listening
         with pytest.raises(TimeoutError), anyio.fail_after(0.3):
             await ear.channels.subscribed()
         redis_server.start()

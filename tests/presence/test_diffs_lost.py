@@ -1,0 +1,179 @@
+"""Views when diffs are lost: each gap is noticed, healed by a listing, and told as one diff."""
+
+from typing import Any
+
+import anyio
+import pytest
+
+from reactor.errors import Unavailable
+from reactor.presence import diffs
+from tests.presence.connected import until
+from tests.presence.following import CHANNEL, following
+from tests.presence.probe import Probe
+from tests.servers import Server
+
+
+async def test_a_gap_is_healed_by_a_listing_and_told_as_one_diff(redis_server: Server) -> None:
+    async with following(redis_server) as it:
+        for user in ("ann", "bob", "cy"):
+            it.probe.join(user)
+        await it.agrees()
+        it.told.clear()
+        it.to_lose = 3
+        it.probe.ask("kick", "bob", "")
+        it.probe.ask("update", "cy", "C", "")
+        it.probe.join("dan")
+        it.probe.join("eve")
+        await it.agrees()
+        assert it.feed.resyncs == 1
+        diff, *more = it.told
+        assert (diff.from_, diff.version) == (3, 7)
+        assert {member.user_id for member in diff.joined} == {"dan", "eve"}
+        assert {member.user_id for member in diff.updated} == {"cy"}
+        assert [(left.user_id, left.reason) for left in diff.left] == [("bob", "kicked")]
+        assert more == []
+        assert ("bob", "kicked", "bob") in it.left
+
+
+async def test_a_killed_link_is_healed_though_nothing_is_published_any_more(redis_server: Server) -> None:
+    async with following(redis_server) as it:
+        it.probe.join("ann")
+        await it.agrees()
+        it.to_lose = 99
+        it.probe.join("bob")
+        it.probe.ask("leave", "ann", "n1.1")
+        redis_server.control.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        await it.agrees()
+        assert it.left[-1] == ("ann", "left", "ann")
+
+
+async def test_a_link_killed_again_while_its_loss_is_being_healed_is_healed_too(redis_server: Server) -> None:
+    """A listing that was on its way when the link was lost again may be older than what was missed then."""
+    async with following(redis_server) as it:
+        it.probe.join("ann")
+        await it.agrees()
+        listed = it.feed._store.members
+
+        async def slow(room_id: str) -> Any:
+            listing = await listed(room_id)
+            it.feed._store.members = listed  # type: ignore[method-assign]
+            it.to_lose = 99
+            it.probe.join("bob")
+            await until(lambda: redis_server.control.pubsub_numsub(CHANNEL) == [(CHANNEL, 1)])
+            it.feed.resync()
+            return listing
+
+        it.feed._store.members = slow  # type: ignore[method-assign]
+        it.feed.resync()
+        await it.agrees()
+
+
+async def test_a_link_lost_while_a_room_is_being_opened_is_healed_too(redis_server: Server) -> None:
+    async with following(redis_server, held=False) as it:
+        listed = it.feed._store.members
+
+        async def slow(room_id: str) -> Any:
+            listing = await listed(room_id)
+            it.feed._store.members = listed  # type: ignore[method-assign]
+            it.to_lose = 99
+            it.probe.join("ann")
+            it.feed.resync()
+            return listing
+
+        it.feed._store.members = slow  # type: ignore[method-assign]
+        view = await it.hold()
+        await until(lambda: set(view.members) == {"ann"})
+
+
+async def test_a_diff_lost_on_the_way_is_missed_by_who_waits_for_it(
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diffs, "CATCH_UP", 0.2)
+    async with following(redis_server) as it:
+        it.probe.join("ann")
+        await it.agrees()
+        it.to_lose = 99
+        reply = it.probe.join("bob")
+        with anyio.fail_after(5):
+            view = await it.feed.reached("lobby", reply[2].decode(), reply[3])
+        assert set(view.members) == {"ann", "bob"}
+        assert it.feed.resyncs == 1
+        await it.agrees()
+
+
+async def test_who_waits_for_a_version_of_an_epoch_that_is_over_gets_what_there_is(
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diffs, "CATCH_UP", 0.2)
+    async with following(redis_server) as it:
+        it.probe.join("ann")
+        await it.agrees()
+        reply = it.probe.join("bob")
+        it.probe.client.flushall()
+        it.probe.join("cy")
+        with anyio.fail_after(5):
+            view = await it.feed.reached("lobby", reply[2].decode(), reply[3] + 1)
+        assert set(view.members) == {"cy"}
+
+
+async def test_a_room_cannot_be_held_while_redis_is_away_and_can_when_it_is_back(
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with following(redis_server) as it:
+        redis_server.kill()
+        await until(lambda: not it.channels.listening)
+        monkeypatch.setattr(diffs, "CONFIRMED_WITHIN", 0.5)
+        with anyio.fail_after(8), pytest.raises(Unavailable):
+            await it.feed.hold("hall")
+        assert it.feed.view("hall") is None
+        redis_server.start()
+        view = await it.feed.hold("hall")
+        probe = Probe(redis_server)
+        probe.join("ann", room="hall")
+        await until(lambda: set(view.members) == {"ann"})
+        probe.join("bob")
+        await until(lambda: set(it.view.members) == {"bob"})
+        probe.close()
+
+
+async def test_what_was_flushed_is_told_as_a_fresh_room_with_the_next_change(redis_server: Server) -> None:
+    async with following(redis_server) as it:
+        for user in ("ann", "bob"):
+            it.probe.join(user)
+        await it.agrees()
+        it.probe.client.flushall()
+        it.probe.join("cy")
+        await it.agrees()
+        assert it.told[-1].from_ == 0
+        assert it.view.epoch == it.probe.epoch()
+
+
+async def test_what_nobody_can_read_is_no_diff_and_takes_nothing_down(redis_server: Server) -> None:
+    async with following(redis_server) as it:
+        it.probe.join("ann")
+        await it.agrees()
+        for garbage in (b"", b"garbage", b"\xc1", b"\x97" + b"\xa1x" * 7, b"\x90"):
+            redis_server.control.publish(CHANNEL, garbage)
+        it.probe.join("bob")
+        await it.agrees()
+
+
+async def test_while_paused_nothing_is_told_and_then_all_at_once(redis_server: Server) -> None:
+    async with following(redis_server) as it:
+        it.probe.join("ann")
+        await it.agrees()
+        it.told.clear()
+        it.feed.pause()
+        known = it.feed.last_known("lobby", "ann")
+        assert known is not None
+        it.probe.join("bob")
+        it.probe.ask("leave", "ann", "n1.1")
+        it.probe.join("ann", username="A")
+        await until(lambda: it.probe.version() == 4)
+        await anyio.wait_all_tasks_blocked()
+        assert it.told == []
+        it.feed.resume()
+        await it.agrees()
+        (diff,) = it.told
+        assert (diff.from_, diff.version) == (1, 4)
+        assert it.view.members["ann"].username == "A"
