@@ -54,38 +54,42 @@ def _call(command: Callable[..., object], args: tuple[object, ...], kwargs: dict
 
     from reactor.cli.commands import serve
 
-    async def run() -> int:
+    signals: list[signal.Signals] = []
+
+    async def run() -> None:
         # A running server ends in good order by itself when a signal comes.
         if command is serve:
             await command(*args, **kwargs)
-            return 0
-        return await _until_signalled(lambda: command(*args, **kwargs))
+        else:
+            await _until_signalled(lambda: command(*args, **kwargs), signals)
 
-    return anyio.run(run, backend_options={"use_uvloop": True})
+    try:
+        anyio.run(run, backend_options={"use_uvloop": True})
+    except BaseException:
+        # Whoever asked for the end does not care what broke on the way, be it a library's own CancelledError.
+        if not signals:
+            raise
+    return 128 + signals[0] if signals else 0
 
 
-async def _until_signalled(work: Callable[[], Awaitable[object]]) -> int:
-    """Do the work, or stop it when a signal asks for that; give the exit code.
+async def _until_signalled(work: Callable[[], Awaitable[object]], signals: list[signal.Signals]) -> None:
+    """Do the work, or stop it when a signal asks for that, and note the signal.
 
     asyncio itself cancels once, and `asyncio.wait_for`, which redis-py uses, can swallow that
     (https://github.com/python/cpython/issues/86296); a cancel scope goes on until the work has ended.
     """
     import anyio
 
-    code = 0
-
     async def listen() -> None:
-        nonlocal code
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async for number in signals:
-                code = 128 + number
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+            async for number in received:
+                signals.append(number)
                 tasks.cancel_scope.cancel()
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(listen)
         await work()
         tasks.cancel_scope.cancel()
-    return code
 
 
 def _report(error: BaseException, given: list[str]) -> int:

@@ -45,12 +45,16 @@ async def serve(**flags: str | None) -> None:
     from reactor import node
     from reactor.cli.banner import greet
     from reactor.log import set_up_logs
+    from reactor.workers import run_workers
 
     settings = load(flags)
     set_up_logs(settings)
     for line in advice(settings):
         structlog.get_logger().warning("setting", advice=line)
-    await node.run(settings, on_ready=lambda running: greet(settings, running.gateway.port))
+    if settings.workers > 1:
+        await run_workers(settings, on_ready=lambda port: greet(settings, port))
+    else:
+        await node.run(settings, on_ready=lambda running: greet(settings, running.gateway.port))
 
 
 @app.command(sort_key=2, help_epilogue="")
