@@ -7,6 +7,7 @@ fan-out -> socket.
 """
 
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
@@ -129,8 +130,8 @@ class Node:
     def _events_flow(self) -> bool:
         return self.settings.listener and self.events.ok and self.listener.listening
 
-    async def start(self) -> None:
-        """Start every step, in order; return once the node is open to clients."""
+    async def start(self, sock: socket.socket | None = None) -> None:
+        """Start every step, in order; return once the node is open to clients (on `sock`, if given)."""
         tasks, settings = self._tasks, self.settings
         for needed in self.backend.loops:
             self._group.start_soon(needed)
@@ -149,7 +150,7 @@ class Node:
             await self.bus.subscribed()
             if settings.listener:
                 await self.listener.subscribed()
-        await self.gateway.start()
+        await self.gateway.start(sock)
 
     async def stop(self) -> None:
         """See all clients out, put their members under the grace, and give up the lease."""
@@ -223,8 +224,10 @@ def _one_error() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Node]:
+async def running(settings: Settings, *, sock: socket.socket | None = None) -> AsyncIterator[Node]:
     """A node that serves as long as the block runs, and stops in order behind it.
+
+    sock: a bound socket to listen on, in place of the host and port of the settings.
 
     Raises ReactorError with one clear line when it cannot begin.
     """
@@ -240,7 +243,7 @@ async def running(settings: Settings) -> AsyncIterator[Node]:
             node = Node(settings, target, tasks, backend)
             if settings.listener:
                 await node.check_events()
-            await node.start()
+            await node.start(sock)
             try:
                 yield node
             finally:
@@ -248,13 +251,19 @@ async def running(settings: Settings) -> AsyncIterator[Node]:
                     await node.stop()
 
 
-async def run(settings: Settings, *, on_ready: Callable[[Node], None] | None = None) -> None:
+async def run(
+    settings: Settings,
+    *,
+    on_ready: Callable[[Node], None] | None = None,
+    sock: socket.socket | None = None,
+    stop_signals: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM),
+) -> None:
     """Serve until SIGINT or SIGTERM. Raises ReactorError with one clear line when it cannot begin.
 
     on_ready is called once clients can connect.
     """
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with running(settings) as node:
+    with anyio.open_signal_receiver(*stop_signals) as signals:
+        async with running(settings, sock=sock) as node:
             if on_ready is not None:
                 on_ready(node)
             async for _ in signals:

@@ -34,7 +34,7 @@ ARROWS = {
     "web": set[str](),
 }
 # Those who know all; nobody else knows them.
-TOP = {"node", "dispatch", "acks", "reconcile", "recovery", "cli", "__main__"}
+TOP = {"node", "workers", "dispatch", "acks", "reconcile", "recovery", "cli", "__main__"}
 
 BARE = """
 import sys

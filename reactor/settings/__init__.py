@@ -113,7 +113,7 @@ class Settings:
 
     workers: int = setting(
         1,
-        whole(1, 1, takes="1 in this version; for more cores, start the command again on the same Redis"),
+        whole(1, 256),
         "Process",
         "server processes",
     )
