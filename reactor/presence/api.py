@@ -57,14 +57,23 @@ class Presence:
         settings = Settings(redis_url=where) if isinstance(where, str) else where
         target = parse_url(settings.redis_url or "")
         backend = await open_backend(target, departures_kept=settings.departures_kept)
+        raised: BaseException | None = None
         try:
             async with anyio.create_task_group() as tasks:
                 for loop in backend.loops:
                     tasks.start_soon(loop)
                 try:
                     yield cls(settings, backend, tasks)
+                except BaseException as error:
+                    raised = error
+                    raise
                 finally:
                     tasks.cancel_scope.cancel()
+        except BaseExceptionGroup:
+            # What the caller's own block raised comes out as it was, and not in the group of our tasks.
+            if raised is None:
+                raise
+            raise raised from raised.__cause__
         finally:
             with anyio.CancelScope(shield=True):
                 await backend.aclose()
