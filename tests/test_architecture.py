@@ -15,7 +15,14 @@ PURE = sorted(
         *(PACKAGE / "protocol").glob("*.py"),
         *(
             PACKAGE / path
-            for path in ("presence/keys.py", "expiry/deadlines.py", "gateway/outbox.py", "gateway/roster.py")
+            for path in (
+                "presence/keys.py",
+                "expiry/deadlines.py",
+                "gateway/outbox.py",
+                "gateway/roster.py",
+                "client/backoff.py",
+                "client/listing.py",
+            )
         ),
     }
 )

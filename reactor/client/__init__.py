@@ -1,9 +1,25 @@
-"""The Python client: join rooms, see who is there, and stay there through whatever the network does."""
+"""The Python client: join rooms, see who is there, and stay there through whatever the network does.
 
-from reactor.client.backoff import Backoff
-from reactor.client.client import Client
-from reactor.client.feed import Events
-from reactor.client.room import Room
-from reactor.client.status import Status
+The names load on first use, so that the pure parts can be had without websockets.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reactor.client.backoff import Backoff as Backoff
+    from reactor.client.client import Client as Client
+    from reactor.client.feed import Events as Events
+    from reactor.client.room import Room as Room
+    from reactor.client.status import Status as Status
+
+_HOMES = {"Backoff": "backoff", "Client": "client", "Events": "feed", "Room": "room", "Status": "status"}
 
 __all__ = ["Backoff", "Client", "Events", "Room", "Status"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home (PEP 562)."""
+    if home := _HOMES.get(name):
+        return getattr(import_module(f"reactor.client.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

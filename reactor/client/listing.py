@@ -113,8 +113,8 @@ class Listing:
             return []
         if self.view.epoch != epoch:
             return self._tell(None)
-        touched = {member.user_id for member in (*diff.joined, *diff.updated)}
-        return self._tell(touched | {left.user_id for left in diff.left})
+        changed = [member.user_id for member in (*diff.joined, *diff.updated)]
+        return self._tell([*(left.user_id for left in diff.left), *changed])
 
     def count_told(self, message: CountReply) -> list[RoomEvent]:
         """Take a count that came unasked: the room is served as one from here on."""
@@ -146,7 +146,7 @@ class Listing:
         self._count = count
         return [self.sync()] if changed else []
 
-    def _tell(self, touched: set[str] | None, *, believe: bool = False) -> list[RoomEvent]:
+    def _tell(self, touched: Iterable[str] | None, *, believe: bool = False) -> list[RoomEvent]:
         now, before = self.view.members, self.members
         if self.view.epoch != self._epoch:
             self._epoch = self.view.epoch
@@ -157,15 +157,20 @@ class Listing:
             self._all = True
             return []
         if self._all or touched is None:
-            touched = now.keys() | before.keys()
+            touched = (*before, *now)
         self._all = False
+        users = dict.fromkeys(touched)
         returned = {user_id for user_id in self._missing if user_id in now}
         self._missing -= returned
-        old = {user_id: before[user_id] for user_id in touched - self._missing if user_id in before}
+        old = {
+            user_id: before[user_id]
+            for user_id in users
+            if user_id in before and user_id not in self._missing
+        }
         for user_id in returned & old.keys():
             # Entered anew by a server, at another time, and yet never gone.
             old[user_id] = replace(old[user_id], joined_at=now[user_id].joined_at)
-        news = [now[user_id] for user_id in touched if user_id in now]
+        news = [now[user_id] for user_id in users if user_id in now]
         return self._events(*diff_between(old, news), news)
 
     def _events(

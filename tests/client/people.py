@@ -36,7 +36,7 @@ class Ears:
         self.force_leaves: list[ForceLeave] = []
         self._news = Signal()
         for kind in ("join", "leave", "update", "sync"):
-            room.on(kind, self._note(self.events))  # type: ignore[call-overload]
+            room.on(kind, self._note(self.events))
         room.on("status", self._note(self.statuses))
         room.on("force-leave", self._note(self.force_leaves))
 
@@ -63,6 +63,19 @@ class Ears:
         with anyio.fail_after(PATIENCE):
             while not what():
                 await self._news.wait()
+
+    async def until_member(self, user_id: str, **face: Any) -> None:
+        """Until this member is there and looks like this."""
+
+        def is_so() -> bool:
+            member = self.room.members.get(user_id)
+            return member is not None and all(getattr(member, name) == look for name, look in face.items())
+
+        await self.until(is_so)
+
+    async def until_statuses(self, *statuses: Status) -> None:
+        """Until the room has said just these, from the beginning."""
+        await self.until(lambda: self.statuses == [*statuses])
 
     async def until_members(self, *user_ids: str) -> None:
         await self.until(lambda: set(self.room.members) == set(user_ids))

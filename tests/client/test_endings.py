@@ -7,7 +7,7 @@ from contextlib import suppress
 import anyio
 import pytest
 
-from reactor.client import Client, Status
+from reactor.client import Client, Room, Status
 from reactor.client.link import Link
 from reactor.client.stay import Stay
 from reactor.errors import (
@@ -28,7 +28,7 @@ from tests.servers import Server
 from tests.system.running import PATIENCE, served
 
 
-async def ended(room) -> ReactorError | None:
+async def ended(room: Room) -> ReactorError | None:
     with anyio.fail_after(PATIENCE):
         return await room.ended()
 
@@ -86,7 +86,7 @@ async def test_who_is_kicked_from_one_room_stays_in_the_other(bundled_server: Se
             assert (end.message, end.reason) == ("Out!", "kicked")
         await until(lambda: phone.status is Status.IDLE)
         await hall.update(username="Ann")
-        await ears.until(lambda: hall.members["ann"].username == "Ann")
+        await ears.until_member("ann", username="Ann")
         assert ears.statuses == []
         assert desk.status is Status.CONNECTED
         back = await desk.join("lobby", user_id="ann")
@@ -124,7 +124,7 @@ async def test_codes_that_say_come_again(bundled_server: Server, code):
     ):
         ears = Ears(await client.join("lobby", user_id="ann"))
         await meddler.close_all(code)
-        await ears.until(lambda: ears.statuses == [Status.RECONNECTING, Status.CONNECTED])
+        await ears.until_statuses(Status.RECONNECTING, Status.CONNECTED)
         assert ears.events == []
 
 
@@ -183,7 +183,7 @@ async def test_a_token_that_ran_out_is_asked_for_again(bundled_server: Server):
         ears = Ears(await client.join("lobby", user_id="ann"))
         meddler.hang_up = lambda message: 4001 if message.get("token") == "token 1" else None
         await meddler.close_all(CloseCode.UNAUTHORISED)
-        await ears.until(lambda: ears.statuses == [Status.RECONNECTING, Status.CONNECTED])
+        await ears.until_statuses(Status.RECONNECTING, Status.CONNECTED)
         assert given == ["token 0", "token 1", "token 2"]
         assert [said[0]["token"] for said in meddler.heard] == given
         meddler.hang_up = lambda message: 4001 if message["type"] == "auth" else None

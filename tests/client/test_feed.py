@@ -106,7 +106,8 @@ async def test_a_reader_that_nobody_holds_is_forgotten():
 
 
 def test_functions_are_called_until_they_are_taken_out():
-    callbacks, heard = Callbacks("join"), []
+    callbacks = Callbacks("join")
+    heard: list[int] = []
     one, two = callbacks.add("join", heard.append), callbacks.add("join", heard.append)
     callbacks.call("join", 1)
     one()
@@ -118,8 +119,14 @@ def test_functions_are_called_until_they_are_taken_out():
 
 
 def test_a_function_that_takes_itself_out_keeps_nobody_from_hearing():
-    callbacks, heard = Callbacks("join"), []
-    remove = callbacks.add("join", lambda news: (heard.append(news), remove()))
+    callbacks = Callbacks("join")
+    heard: list[int] = []
+
+    def once(news: int) -> None:
+        heard.append(news)
+        remove()
+
+    remove = callbacks.add("join", once)
     callbacks.add("join", heard.append)
     callbacks.call("join", 1)
     callbacks.call("join", 2)
@@ -127,7 +134,8 @@ def test_a_function_that_takes_itself_out_keeps_nobody_from_hearing():
 
 
 def test_a_function_that_fails_is_logged_and_the_others_hear(caplog):
-    callbacks, heard = Callbacks("join"), []
+    callbacks = Callbacks("join")
+    heard: list[int] = []
     callbacks.add("join", lambda _: 1 / 0)
     callbacks.add("join", heard.append)
     with caplog.at_level(logging.ERROR, "reactor.client.feed"):

@@ -31,8 +31,13 @@ def change(
     return RoomDiff("r", epoch, from_, version, 0, list(joined), list(updated), departed)
 
 
+def state(listing: Listing) -> Listing:
+    """The same, but no type checker takes what was asserted of it before for still so."""
+    return listing
+
+
 def told(events: list[RoomEvent]) -> list[tuple[str, str | None, str | None]]:
-    return [(event.kind, event.member and event.member.user_id, event.reason) for event in events]
+    return [(event.kind, event.member.user_id if event.member else None, event.reason) for event in events]
 
 
 def listing_of(*members: Member, version: int = 1, epoch: str = "e1") -> Listing:
@@ -78,9 +83,9 @@ def test_a_heartbeat_and_an_unchanged_face_are_no_news():
 
 def test_a_gap_stops_the_list_until_a_snapshot_and_then_only_the_difference_is_told():
     listing = listing_of(person(ME), person("ann"), person("bob"))
-    assert not listing.incomplete
+    assert not state(listing).incomplete
     assert listing.diff(change(2, 3, joined=[person("dan", 3)])) == []
-    assert listing.incomplete
+    assert state(listing).incomplete
     assert listing.diff(change(3, 4, left=[("bob", "kicked")])) == []
     assert listing.members.keys() == {ME, "ann", "bob"}
     snapshot = MembersReply(
@@ -91,14 +96,14 @@ def test_a_gap_stops_the_list_until_a_snapshot_and_then_only_the_difference_is_t
         ("join", "cy", None),
         ("join", "dan", None),
     ]
-    assert not listing.incomplete
+    assert not state(listing).incomplete
 
 
 def test_a_snapshot_that_is_too_old_for_what_was_kept_leaves_the_list_incomplete():
     listing = listing_of(person(ME))
     listing.diff(change(4, 5, joined=[person("ann", 5)]))
     listing.snapshot("e1", 3, [person(ME)])
-    assert listing.incomplete
+    assert state(listing).incomplete
     assert told(listing.snapshot("e1", 5, [person(ME), person("ann", 5)])) == [("join", "ann", None)]
 
 
@@ -122,7 +127,7 @@ class TestAnotherEpoch:
         assert (
             listing.diff(change(0, 0, epoch="", left=[(ME, "disconnected"), ("ann", "disconnected")])) == []
         )
-        assert listing.unsettled
+        assert state(listing).unsettled
         assert listing.members.keys() == {ME, "ann"}
 
     def test_those_who_are_entered_anew_make_no_event(self):
@@ -130,9 +135,9 @@ class TestAnotherEpoch:
         listing.diff(change(0, 0, epoch=""))
         assert listing.diff(change(0, 1, epoch="e2", joined=[person("ann", 70)])) == []
         assert listing.diff(change(1, 2, epoch="e2", joined=[person(ME, 71)])) == []
-        assert listing.unsettled, "bob is still missing"
+        assert state(listing).unsettled, "bob is still missing"
         assert listing.diff(change(2, 3, epoch="e2", joined=[person("bob", 72)])) == []
-        assert not listing.unsettled
+        assert not state(listing).unsettled
         assert listing.members["ann"].joined_at == 70
         assert told(listing.diff(change(3, 4, epoch="e2", left=[("ann", "left")]))) == [
             ("leave", "ann", "left")
@@ -149,7 +154,7 @@ class TestAnotherEpoch:
         assert told(listing.diff(fresh)) == [("join", "new", None)]
         assert told(listing.diff(change(2, 3, epoch="e2", joined=[person("ann", 72)]))) == []
         assert told(listing.settle()) == [("leave", "bob", "disconnected")]
-        assert not listing.unsettled
+        assert not state(listing).unsettled
         assert listing.settle() == []
 
     def test_who_was_entered_anew_and_then_leaves_has_left(self):
@@ -158,7 +163,7 @@ class TestAnotherEpoch:
         assert told(listing.diff(change(2, 3, epoch="e2", left=[("ann", "kicked")]))) == [
             ("leave", "ann", "kicked")
         ]
-        assert listing.unsettled, "bob is still missing"
+        assert state(listing).unsettled, "bob is still missing"
 
     def test_a_list_that_stays_without_oneself_is_told_when_it_has_settled(self):
         listing = listing_of(person(ME), person("ann"))
@@ -170,7 +175,7 @@ class TestAnotherEpoch:
         listing.snapshot("e2", 1, [person(ME, 70)])
         listing.lose()
         assert listing.settle() == []
-        assert listing.unsettled
+        assert state(listing).unsettled
 
 
 class TestCounts:
@@ -184,7 +189,7 @@ class TestCounts:
         assert listing.count_told(CountReply("r", "e1", 7, 8)) == []
         assert listing.count_told(CountReply("r", "e1", 5, 3)) == [], "an older one"
         assert listing.count == 8
-        assert not listing.incomplete
+        assert not state(listing).incomplete
         assert listing.diff(change(7, 8, joined=[person("ann")])) == []
 
     def test_a_room_that_grows_too_large_is_a_count_and_becomes_a_list_again(self):
@@ -201,7 +206,7 @@ class TestCounts:
     def test_a_list_that_is_asked_for_and_refused_for_its_size_is_a_count(self):
         listing = listing_of(person(ME))
         listing.diff(change(5, 6))
-        assert listing.incomplete
+        assert state(listing).incomplete
         listing.listed(MembersReply("r", "e1", 9, 1500))
         assert (listing.served, listing.count, listing.incomplete) == ("count", 1500, False)
 

@@ -2,6 +2,7 @@
 
 import random
 from contextlib import AsyncExitStack
+from time import time
 
 import anyio
 import pytest
@@ -10,7 +11,7 @@ from reactor.client import Client, Status, link
 from reactor.errors import RequestTimedOut
 from reactor.protocol.events import RoomEvent
 from reactor.protocol.messages import Member
-from tests.client.meddler import Meddler
+from tests.client.meddler import Meddler, Message
 from tests.client.people import Ears, client_of, until
 from tests.proxy import Proxy
 from tests.servers import Server, free_port
@@ -31,11 +32,11 @@ async def test_b10_a_cut_connection_comes_back_and_nobody_notices(redis_server: 
         await witness.until_members("ann", "bob")
         for times in range(1, 4):
             proxy.cut()
-            await ears.until(lambda times=times: ears.statuses == THERE_AND_BACK * times)
+            await ears.until_statuses(*THERE_AND_BACK * times)
         assert ears.events == []
         assert witness.heard == [("join", "ann")]
         await ears.room.update(data={"x": 2})
-        await witness.until(lambda: witness.room.members["ann"].data == {"x": 2})
+        await witness.until_member("ann", data={"x": 2})
         assert witness.heard == [("join", "ann"), ("update", "ann")]
 
 
@@ -162,7 +163,7 @@ async def test_b8_a_server_that_restarts_on_its_port_gets_everyone_back_and_nobo
             assert len(node.gateway.connections) == 5
             await rooms[0].update(username="Still here")
             for ear in ears:
-                await ear.until(lambda ear=ear: ear.room.members["user 0"].username == "Still here")
+                await ear.until_member("user 0", username="Still here")
                 assert ear.heard == [("update", "user 0")]
             for client in clients:
                 await client.close()
@@ -186,14 +187,14 @@ async def test_a_return_is_as_one_was(bundled_server: Server):
         ears = [Ears(room) for room in (lobby, hall, *many)]
         proxy.cut()
         for ear in ears:
-            await ear.until(lambda ear=ear: ear.statuses == THERE_AND_BACK)
-        await witness.until(lambda: "ann" in witness.room.members and witness.room.members["ann"].away)
+            await ear.until_statuses(*THERE_AND_BACK)
+        await witness.until_member("ann", away=True)
         ann = witness.room.members["ann"]
         assert (ann.username, ann.data, ann.connections) == ("Anna", {"x": 1}, 1)
         assert (hall.view, hall.count) == ("count", 1)
         assert ("leave", "ann") not in witness.heard
-        for room in many:
-            await until(lambda room=room: room.me is not None and room.me.away)
+        for ear in ears[2:]:
+            await ear.until_member("ann", away=True)
         await lobby.back()
         proxy.cut()
         await until(lambda: lobby.status is Status.RECONNECTING)
@@ -213,9 +214,9 @@ async def test_what_another_device_has_changed_is_not_changed_back(bundled_serve
         on_phone = await phone.join("lobby", user_id="ann")
         await on_phone.update(data="phone")
         ears = Ears(at_desk)
-        await ears.until(lambda: at_desk.members["ann"].data == "phone")
+        await ears.until_member("ann", data="phone")
         proxy.cut()
-        await ears.until(lambda: ears.statuses == THERE_AND_BACK)
+        await ears.until_statuses(*THERE_AND_BACK)
         members = {member.user_id: member for member in await phone.members("lobby")}
         assert members["ann"].data == "phone"
 
@@ -249,7 +250,7 @@ async def test_what_is_asked_meanwhile_is_done_on_the_return(bundled_server: Ser
             assert done == []
             proxy.refuse = False
         assert sorted(done) == ["away", "count", "join", "leave", "update"]
-        await ears.until(lambda: room.members["ann"].username == "Ann" and room.members["ann"].away)
+        await ears.until_member("ann", username="Ann", away=True)
         assert await client.count("new") == 1
         assert await client.count("old") == 0
 
@@ -304,8 +305,7 @@ async def test_a_machine_that_slept_sends_a_heartbeat_when_it_wakes(bundled_serv
         await client.join("lobby", user_id="ann")
         (said,) = meddler.heard
         assert [message["type"] for message in said] == ["join_room"]
-        wall = link.time
-        monkeypatch.setattr(link, "time", lambda: wall() + 3600)
+        monkeypatch.setattr(link, "time", lambda: time() + 3600)
         await until(lambda: len(said) == 2)
         assert said[1]["type"] == "room:heartbeat"
         assert "roomId" not in said[1]
@@ -321,8 +321,15 @@ class TestMissedDiffs:
             client_of(node) as two,
         ):
             ears = Ears(await client.join("lobby", user_id="ann"))
-            lost: list[dict] = []
-            meddler.swallow = lambda message: message["type"] == "room:diff" and not lost.append(message)
+            lost: list[Message] = []
+
+            def swallow(message: Message) -> bool:
+                if message["type"] != "room:diff":
+                    return False
+                lost.append(message)
+                return True
+
+            meddler.swallow = swallow
             await one.join("lobby", user_id="bob")
             await until(lambda: len(lost) == 1)
             meddler.swallow = lambda _: False
@@ -345,7 +352,7 @@ class TestMissedDiffs:
             ears = Ears(await client.join("lobby", user_id="ann"))
             lost: list[str] = []
 
-            def swallow(message: dict) -> bool:
+            def swallow(message: Message) -> bool:
                 if message["type"] == "room:diff" and lost:
                     return False
                 if message["type"] in ("room:diff", "room:members") and len(lost) < 3:

@@ -41,15 +41,15 @@ async def test_two_see_each_other_come_change_and_go(redis_server: Server, codec
             await ears.until_members("ann", "7")
 
             await bob.update(username="Bob", data=[1, None, {"deep": True}])
-            await ears.until(lambda: ann.members["7"].username == "Bob")
+            await ears.until_member("7", username="Bob")
             assert ann.members["7"].data == [1, None, {"deep": True}]
             await bob.update(data=None)
-            await ears.until(lambda: ann.members["7"].data is None)
+            await ears.until_member("7", data=None)
             assert ann.members["7"].username == "Bob"
             await bob.away()
-            await ears.until(lambda: ann.members["7"].away)
+            await ears.until_member("7", away=True)
             await bob.back()
-            await ears.until(lambda: not ann.members["7"].away)
+            await ears.until_member("7", away=False)
 
         await ears.until_members("ann")
         assert ears.heard == [("join", "7"), *[("update", "7")] * 4, ("leave", "7")]
@@ -105,7 +105,7 @@ async def test_iterators_each_get_everything_and_end_with_the_room(bundled_serve
                 bob = await two.join("lobby", user_id="bob")
                 await ears.until_members("ann", "bob")
                 await bob.update(username="Bob")
-                await ears.until(lambda: ann.members["bob"].username == "Bob")
+                await ears.until_member("bob", username="Bob")
                 await bob.leave()
                 await ears.until_members("ann")
                 await ann.leave()
@@ -124,7 +124,7 @@ async def test_a_slow_iterator_gets_the_whole_anew_and_holds_nothing_up(bundled_
         bob = await two.join("lobby", user_id="bob")
         for number in range(20):
             await bob.update(username=f"Bob {number}")
-        await Ears(ann).until(lambda: ann.members["bob"].username == "Bob 19")
+        await Ears(ann).until_member("bob", username="Bob 19")
         event = await anext(slow)
         assert event.kind == "sync"
         assert {member.username for member in event.members} == {"ann", "Bob 19"}
@@ -138,12 +138,12 @@ async def test_two_clients_of_one_user_are_one_member(bundled_server: Server):
             at_desk = await desk.join("lobby", user_id="ann", username="Ann")
             async with client_of(node) as phone:
                 on_phone = await phone.join("lobby", user_id="ann")
-                await ears.until(lambda: watch.count == 2 and watch.members["ann"].connections == 2)
+                await ears.until_member("ann", connections=2)
                 assert on_phone.me is not None
                 assert on_phone.me.username == "Ann"
                 await on_phone.update(username="Ann on the phone")
-                await Ears(at_desk).until(lambda: at_desk.members["ann"].username == "Ann on the phone")
-            await ears.until(lambda: watch.members["ann"].connections == 1)
+                await Ears(at_desk).until_member("ann", username="Ann on the phone")
+            await ears.until_member("ann", connections=1)
             assert at_desk.status is Status.CONNECTED
         await ears.until_members("witness")
         assert [heard for heard in ears.heard if heard[0] != "update"] == [("join", "ann"), ("leave", "ann")]
@@ -177,12 +177,9 @@ async def test_a_hundred_clients_come_to_the_same_list(bundled_server: Server):
         lists = []
         for user_id in staying:
             room = rooms[user_id]
-            await ears[user_id].until(
-                lambda room=room: (
-                    room.members.keys() == set(staying)
-                    and all(member.away for member in room.members.values())
-                )
-            )
+            await ears[user_id].until_members(*staying)
+            for other in staying:
+                await ears[user_id].until_member(other, away=True)
             left = [heard for heard in ears[user_id].heard if heard[0] == "leave"]
             assert sorted(left) == sorted(("leave", other) for other in gone), "each once"
             lists.append(dict(room.members))
@@ -248,7 +245,7 @@ async def test_to_join_again_changes_what_is_given(bundled_server: Server):
         room = await client.join("lobby", user_id="ann", data=1)
         again = await client.join("lobby", user_id="ann", username="Ann")
         assert again == room
-        await Ears(room).until(lambda: room.members["ann"].username == "Ann")
+        await Ears(room).until_member("ann", username="Ann")
         assert room.members["ann"].data == 1
         both = []
 
