@@ -42,6 +42,7 @@ _EXPELS = {LeaveReason.INACTIVITY_TIMEOUT, LeaveReason.KICKED, LeaveReason.LEFT}
 _MESSAGES = {
     LeaveReason.KICKED: "You were removed from the room.",
     LeaveReason.LEFT: "You left the room on another device.",
+    LeaveReason.DISCONNECTED: "You left the room because the connection was lost.",
 }
 
 
@@ -154,10 +155,7 @@ class Reconciler:
                 self.revive(attachment, None)
 
     def expel(self, room_id: str, user_id: str, reason: str, *, at: int, message: str = "") -> None:
-        """Tell a member's sockets that they are out of the room, and close those that are in no other.
-
-        At: ms.
-        """
+        """Tell a member's sockets that they are out of the room; close those that are in no other. at: ms."""
         for attachment in self.attachments_of(room_id, user_id):
             self.detach(attachment)
             self._feed.release(room_id)
@@ -204,9 +202,8 @@ class Reconciler:
             for beat in beats:
                 beat.taken(reply.now)
             return
-        if isinstance(
-            reply, Joined
-        ):  # its socket dropped meanwhile, and so did the detaching that went before
+        if isinstance(reply, Joined):
+            # Its socket dropped meanwhile, and what detached it came before this.
             await self.drop(attachment)
         elif attachment.live:
             await self._expel_departed(attachment)
