@@ -184,7 +184,7 @@ class Node:
         shard = self._wake_channels.get(channel)
         if shard is None:
             self.feed.on_message(channel, payload)
-        else:
+        elif payload.isdigit() and len(payload) < 16:
             self.pacemaker.wake(shard, int(payload))
 
     def _on_events_gap(self, first: bool) -> None:

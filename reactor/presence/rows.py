@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 
 import msgspec
+import structlog
 
 from reactor.presence.keys import unescape
 from reactor.protocol.closing import LeaveReason
 from reactor.protocol.messages import Departed, Member, RoomDiff
+
+log = structlog.get_logger()
 
 
 class MemberRow(msgspec.Struct, array_like=True):
@@ -72,16 +75,19 @@ decode_diff = msgspec.msgpack.Decoder(DiffRow).decode
 
 
 def members_from_flat(flat: Sequence[bytes | int]) -> list[Member]:
-    """The members that `list.lua` returns as seven fields each, in a row."""
-    return [
-        MemberRow(
-            _text(flat[i]),
-            _text(flat[i + 1]),
-            _text(flat[i + 2]),
-            *(int(field) for field in flat[i + 3 : i + 7]),
-        ).member()
-        for i in range(0, len(flat), 7)
-    ]
+    """The members that `list.lua` returns as seven fields each, in a row.
+
+    One whose text a hand has spoilt is left out.
+    """
+    members = []
+    for i in range(0, len(flat), 7):
+        user_id, username, data, *numbers = flat[i : i + 7]
+        try:
+            row = MemberRow(_text(user_id), _text(username), _text(data), *map(int, numbers))
+            members.append(row.member())
+        except (UnicodeDecodeError, msgspec.DecodeError):
+            log.warning("member_unreadable", user=str(user_id), fields=str(flat[i : i + 7])[:200])
+    return members
 
 
 class Departure(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -30,12 +30,19 @@ end
 
 local function node_of(connection) return string.match(connection, '^[^.]+') end
 
--- A member as diffs and lists carry it, or nil when its presence key is gone.
+-- A member as diffs and lists carry it, or nil when its presence key is gone. A hand may have changed the key: what is
+-- asked for many at once goes by `pcall`, so that one that is no hash any more harms no other.
 local MEMBER_FIELDS = { 'userId', 'username', 'data', 'joinedAt', 'lastActiveAt', 'away', 'connections' }
 local function read_member(room, user)
-  local row = redis.call('HMGET', presence_key(room, user), unpack(MEMBER_FIELDS))
+  local row = redis.pcall('HMGET', presence_key(room, user), unpack(MEMBER_FIELDS))
   if not row[1] then return nil end
-  return { row[1], row[2], row[3] or '', tonumber(row[4]), tonumber(row[5]), row[6] and 1 or 0, tonumber(row[7] or 1) }
+  local joined_at, last_active = tonumber(row[4]) or 0, tonumber(row[5]) or 0
+  return { row[1], row[2] or row[1], row[3] or '', joined_at, last_active, row[6] and 1 or 0, tonumber(row[7]) or 1 }
+end
+
+local function read_last_active(room, user)
+  local found = redis.pcall('HGET', presence_key(room, user), 'lastActiveAt')
+  return type(found) == 'string' and found or nil
 end
 
 -- Moves the room's position by `steps` and tells its nodes; returns epoch, version, count and what was published.
@@ -144,7 +151,7 @@ local function depart(room, users, reason, message)
     if deadline then
       local presence = presence_key(room, user)
       local fields, connections = read_shadow(room, user)
-      local last_active = redis.call('HGET', presence, 'lastActiveAt') or fields.a or fields.j or NOW
+      local last_active = read_last_active(room, user) or fields.a or fields.j or NOW
       local why = reason or fields.r or 'inactivity_timeout'
       local node = fields.n or ''
       for connection in pairs(connections) do
@@ -190,7 +197,7 @@ local function look(room, limit, offset)
       -- Redis 7.0 reads TIME a moment after the one by which it judges keys: look again in the next millisecond.
       if deadline < NOW then deadline = NOW end
       redis.call('ZADD', members, deadline, user)
-      redis.call('HSET', shadow_key(room, user), 'a', redis.call('HGET', presence, 'lastActiveAt') or NOW)
+      redis.call('HSET', shadow_key(room, user), 'a', read_last_active(room, user) or NOW)
     end
   end
   return gone, #due
@@ -248,7 +255,7 @@ local function start_grace(room, user, node, grace)
   end
   local presence, shadow = presence_key(room, user), shadow_key(room, user)
   redis.call('HSET', shadow, 'r', 'disconnected', 'n', node)
-  local last_active = redis.call('HGET', presence, 'lastActiveAt')
+  local last_active = read_last_active(room, user)
   if not last_active then return NOW end -- its time is up already, and held
   redis.call('HSET', shadow, 'a', last_active)
   redis.call('PEXPIRE', presence, grace, 'LT')

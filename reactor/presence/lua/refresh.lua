@@ -11,8 +11,9 @@ end
 local alive = {}
 for i = 2, #ARGV, 2 do
   local presence = SHARD .. ':room:' .. ARGV[i]
-  if redis.call('PEXPIRE', presence, ARGV[i + 1]) == 1 then
-    redis.call('HSET', presence, 'lastActiveAt', NOW)
+  -- By `pcall`: a key that a hand made something else is one member's trouble, and the others' heartbeats count.
+  local there = redis.call('PEXPIRE', presence, ARGV[i + 1]) == 1
+  if there and type(redis.pcall('HSET', presence, 'lastActiveAt', NOW)) == 'number' then
     alive[#alive + 1] = '1'
   else
     alive[#alive + 1] = '0'
