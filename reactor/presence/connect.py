@@ -8,12 +8,12 @@ from typing import Any, Literal
 import anyio
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from reactor.errors import RedisMisconfigured, RedisTooOld, Unavailable
 from reactor.presence.diagnose import explain
+from reactor.presence.sentinels import Sentinels
 from reactor.presence.target import Target, parse_url
 
 __all__ = [
@@ -146,7 +146,7 @@ def client_at(target: Target, address: tuple[str, int], *, waits: bool = False) 
     return Redis(**options, **_common(target, None if waits else COMMAND_TIMEOUT))
 
 
-def open_sentinel(target: Target) -> Sentinel:
+def open_sentinel(target: Target) -> Sentinels:
     """Make the client that asks the target's Sentinels for the primary's address."""
     ask: dict[str, Any] = {
         "socket_timeout": SENTINEL_TIMEOUT,
@@ -154,7 +154,7 @@ def open_sentinel(target: Target) -> Sentinel:
         "protocol": 2,
         "retry": Retry(NoBackoff(), 0),
     }
-    return Sentinel(list(target.hosts), sentinel_kwargs=ask)  # type: ignore[no-untyped-call]
+    return Sentinels(list(target.hosts), sentinel_kwargs=ask)  # type: ignore[no-untyped-call]
 
 
 def _client(target: Target, timeout: float | None) -> Redis:

@@ -6,7 +6,6 @@ from typing import Any
 import anyio
 import structlog
 from redis.asyncio import Redis
-from redis.asyncio.sentinel import Sentinel
 
 from reactor.presence.backend import Loop, OnHealth, Runner, ignore_health
 from reactor.presence.connect import (
@@ -17,6 +16,7 @@ from reactor.presence.connect import (
     open_sentinel,
 )
 from reactor.presence.scripts import ScriptRunner, load_scripts
+from reactor.presence.sentinels import Sentinels
 from reactor.presence.subscription import Subscription
 from reactor.presence.target import Target
 
@@ -88,7 +88,7 @@ class SentinelBackend(SingleBackend):
 
     def __init__(self, target: Target, data: Redis, pubsub: Redis, *, departures_kept: int) -> None:
         super().__init__(target, data, pubsub, departures_kept=departures_kept)
-        self._sentinel: Sentinel = open_sentinel(target)
+        self._sentinel: Sentinels = open_sentinel(target)
 
     @property
     def loops(self) -> list[Loop]:
