@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import anyio
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -28,6 +29,12 @@ _NO_WAY = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.ENE
 
 async def explain(error: BaseException, target: Target) -> ReactorError:
     """Give the error to raise in place of `error`. It may ask the server once more, to tell TLS from none."""
+    if isinstance(error, MasterNotFoundError):
+        if error.__cause__ is None:
+            return RedisMisconfigured(
+                f"{target}: its Sentinels know no master of that name; see SENTINEL MASTERS for those they know."
+            )
+        error = error.__cause__
     return _refusal(error, target) or _no_link(error, target) or await _no_answer(error, target)
 
 
@@ -49,6 +56,8 @@ def _refusal(error: BaseException, target: Target) -> ReactorError | None:
             return RedisMisconfigured(f"{target}: {said}; grant it with ACL SETUSER, or give another user.")
         case BusyLoadingError():
             return RedisUnreachable(f"{target} is still loading its data; try again when it has.")
+        case ResponseError() if target.kind == "sentinel" and "unknown command" in said:
+            return RedisMisconfigured(f"{target} is no Sentinel; write redis://HOST:PORT.")
         case ResponseError():
             return RedisMisconfigured(f"{target} answers: {said}.")
         case InvalidResponse():

@@ -23,7 +23,7 @@ class Sentinels(Sentinel):
         )
         named = Counter(tuple(answer) for answer in answers if isinstance(answer, list | tuple))
         if not named:
-            reasons = [str(answer) for answer in answers if isinstance(answer, BaseException)]
-            raise MasterNotFoundError(f"No master found for {service_name!r} {'; '.join(reasons)}".rstrip())
+            failed = next((answer for answer in answers if isinstance(answer, BaseException)), None)
+            raise MasterNotFoundError(f"No master found for {service_name!r}") from failed
         ((host, port), _), *_ = named.most_common(1)
         return str_if_bytes(host), int(port)
