@@ -23,8 +23,11 @@ class RedisClock:
         self._offsets.append(redis_ms / 1000 - read_at)
 
     def steady(self, redis_ms: int) -> float:
-        """The steady clock's time (s) at which Redis's clock will show redis_ms (ms)."""
-        return redis_ms / 1000 - max(self._offsets, default=0.0)
+        """The steady clock's time (s) at which Redis's clock will show redis_ms (ms).
+
+        Before the first reply that may be any time, and so at once.
+        """
+        return redis_ms / 1000 - max(self._offsets) if self._offsets else 0.0
 
 
 class Deadlines:

@@ -1,0 +1,86 @@
+"""When each shard wants a look, and what time it is for Redis."""
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from reactor.expiry.deadlines import Deadlines, RedisClock
+
+TIMES = st.floats(0, 1e6, allow_nan=False)
+
+
+def test_at_first_every_shard_is_due() -> None:
+    assert Deadlines(4).due(0.0) == [0, 1, 2, 3]
+
+
+def test_a_shard_is_due_when_its_time_has_come() -> None:
+    deadlines = Deadlines(3)
+    for shard, at in enumerate((5.0, 3.0, 4.0)):
+        deadlines.set(shard, at)
+    assert deadlines.nearest() == 3.0
+    assert deadlines.due(2.9) == []
+    assert deadlines.due(3.0) == [1]
+    assert deadlines.due(4.5) == [1, 2]
+    deadlines.all_due()
+    assert deadlines.due(0.0) == [0, 1, 2]
+
+
+def test_a_wake_up_counts_only_where_it_is_nearer_and_matters_only_where_it_is_the_nearest() -> None:
+    deadlines = Deadlines(2)
+    deadlines.set(0, 10.0)
+    deadlines.set(1, 20.0)
+    assert not deadlines.lower(0, 11.0)
+    assert not deadlines.lower(1, 15.0)
+    assert deadlines.due(15.0) == [0, 1]
+    assert deadlines.lower(1, 9.0)
+    assert not deadlines.lower(0, 9.5)
+    assert not deadlines.lower(1, 9.0), "the same again is no news"
+    assert deadlines.nearest() == 9.0
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), TIMES, st.booleans())))
+@example([(0, 1.0, True), (0, 1.0, False)])
+def test_the_nearest_is_always_the_least_of_all(steps: list[tuple[int, float, bool]]) -> None:
+    deadlines, expected = Deadlines(4), [0.0] * 4
+    for shard, at, lowers in steps:
+        if lowers:
+            was_nearest = min(expected)
+            assert deadlines.lower(shard, at) == (at < was_nearest)
+            expected[shard] = min(expected[shard], at)
+        else:
+            deadlines.set(shard, at)
+            expected[shard] = at
+        assert deadlines.nearest() == min(expected)
+        assert deadlines.due(at) == [one for one, wanted in enumerate(expected) if wanted <= at]
+
+
+def test_before_any_reply_every_time_may_have_come() -> None:
+    assert RedisClock().steady(1_700_000_000_000) == 0.0
+
+
+DELAYS = st.lists(st.floats(0, 0.5), min_size=1, max_size=200)
+
+
+@given(st.floats(-1e9, 1e9), DELAYS)
+def test_the_guess_is_never_early_and_no_later_than_the_least_delay(
+    offset: float, delays: list[float]
+) -> None:
+    """A touch before the deadline finds the key alive; a millisecond is what Redis's clock rounds off."""
+    clock, now = RedisClock(), 1e6
+    for delay in delays:
+        written = now + offset
+        clock.observe(int(written * 1000), now + delay)
+        now += 1.0
+    deadline = int((now + offset) * 1000)
+    truly = deadline / 1000 - offset
+    late = clock.steady(deadline) - truly
+    assert -1e-3 <= late <= min(delays[-RedisClock.SAMPLES :]) + 2e-3
+
+
+def test_a_clock_that_was_set_back_is_followed() -> None:
+    clock = RedisClock()
+    for second in range(100):
+        clock.observe((1_000 + second) * 1000, float(second))
+    assert clock.steady(1_100_000) == 100.0
+    for second in range(100, 100 + RedisClock.SAMPLES):
+        clock.observe((500 + second) * 1000, float(second))
+    assert clock.steady(700_000) == 200.0
