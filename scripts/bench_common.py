@@ -5,6 +5,7 @@ import json
 import math
 import os
 import platform
+import re
 import resource
 import secrets
 import signal
@@ -183,10 +184,15 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
+_NUMBERS = re.compile(r"\[[\s\d.,null-]*\]")
+"""A list of figures, which is easier to read on one line."""
+
+
 def write_json(path: Path, result: dict[str, Any]) -> None:
     """Write a result for other programs; infinite and missing figures become null."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_plain(result), indent=1, allow_nan=False) + "\n")
+    text = json.dumps(_plain(result), indent=1, allow_nan=False)
+    path.write_text(_NUMBERS.sub(lambda found: " ".join(found[0].split()), text) + "\n")
 
 
 def _plain(value: Any) -> Any:

@@ -34,6 +34,7 @@ from scripts.bench_common import (
     run_benchmark,
     server_facts,
     server_name,
+    write_json,
 )
 from scripts.bench_load import IdleMembers, idle_members
 from scripts.bench_node import NodeProcess, node_process
@@ -181,6 +182,7 @@ async def benchmark(arguments: argparse.Namespace) -> None:
         result["load_seconds"] = round(await load(idle, arguments), 1)
         for way in arguments.ways:
             result["ways"][way] = await run_way(bench, way, arguments)
+            write_json(arguments.output / "expiry.json", result)
         result["idle_members_left"] = await _still_there(bench)
     report(result, arguments.output)
 

@@ -4,8 +4,9 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import Any, Self
 
 import anyio
 from redis.asyncio import Redis
@@ -100,15 +101,31 @@ class Beats:
             await anyio.sleep(max(0.0, began + self._period - monotonic()))
 
 
-async def measure_pacemaker(
-    bench: Bench, members: int, ttl: float, *, heartbeat: float, baseline: float, tell: Callable[[str], None]
-) -> dict[str, Any]:
-    """Let the noted deadlines of all members come due within one TTL, while heartbeats move the true ones.
+@dataclass(frozen=True)
+class Moving:
+    """Members whose deadlines keep moving: how many, their TTL, and how long to measure (s)."""
 
-    They are noted evenly spread over a TTL (s), as if all had joined at different times; each member beats
+    members: int
+    ttl: float
+    seconds: float
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Read `MEMBERS:TTL:SECONDS`."""
+        members, ttl, seconds = text.split(":")
+        return cls(int(members), float(ttl), float(seconds))
+
+
+async def measure_pacemaker(
+    bench: Bench, moving: Moving, *, heartbeat: float, baseline: float, tell: Callable[[str], None]
+) -> dict[str, Any]:
+    """Let noted deadlines come due while heartbeats move the true ones.
+
+    They are noted evenly spread over one TTL, as if all had joined at different times; each member beats
     every `heartbeat` seconds. Processor time is measured for `baseline` seconds with the pacemaker off, then
-    for a whole TTL with it on.
+    with it on; over one whole TTL every deadline comes due.
     """
+    members, ttl = moving.members, moving.ttl
     chance = random.Random(1)
     began = monotonic()
     # The first deadline lies behind the loading, a round of heartbeats, and the baseline.
@@ -132,7 +149,7 @@ async def measure_pacemaker(
                 await node.settled(sweeps=1, leading=True)
                 await anyio.sleep(max(0.0, margin - (monotonic() - began)))
                 tell("heartbeats, with the pacemaker")
-                within = await _use(bench, node, beats, ttl)
+                within = await _use(bench, node, beats, moving.seconds)
             tasks.cancel_scope.cancel()
     return _figures(members, ttl, without, within, beats)
 

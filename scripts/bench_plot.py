@@ -26,10 +26,10 @@ def plot_expiry(result: dict[str, Any], path: Path) -> bool:
     figure, axes = plt.subplots(figsize=(9, 4.4), dpi=160, facecolor=PAPER)
     axes.set_facecolor(PAPER)
     for way, figures in result["ways"].items():
-        told, probes = figures["client"]["late_ms"], figures["probes"]
+        told, probes = _told(figures["client"]), figures["probes"]
         colour = COLOURS[way]
         axes.step(*_curve(told, probes, patience), where="post", color=colour, linewidth=2.4, zorder=3)
-        others = _curve(figures["others"]["late_ms"], probes, patience)
+        others = _curve(_told(figures["others"]), probes, patience)
         axes.step(
             *others, where="post", color=colour, linewidth=1.0, linestyle=(0, (4, 2)), alpha=0.8, zorder=2
         )
@@ -65,6 +65,11 @@ def plot_expiry(result: dict[str, Any], path: Path) -> bool:
     return True
 
 
+def _told(side: dict[str, Any]) -> list[float]:
+    """Give the latenesses of those told, the least first; in a file the others are None."""
+    return sorted(late for late in side["late_ms"] if late is not None and math.isfinite(late))
+
+
 def _curve(told: Sequence[float], probes: int, patience: float) -> tuple[list[float], list[float]]:
     """Give the steps of the share told, thinned; what was not told keeps the curve down until the edge."""
     step = max(1, len(told) // POINTS)
@@ -77,7 +82,7 @@ def _curve(told: Sequence[float], probes: int, patience: float) -> tuple[list[fl
 
 def _label(axes: Any, way: str, figures: dict[str, Any], patience: float) -> None:
     """Write beside a curve what it is; a figure is None in a file where it was never reached."""
-    told, probes = figures["client"]["late_ms"], figures["probes"]
+    told, probes = _told(figures["client"]), figures["probes"]
     text = f"{figures['label']}\n{len(told):,} of {probes:,} told"
     for name in ("p50", "p99"):
         late = figures["client"][f"{name}_ms"]

@@ -1,7 +1,7 @@
 """What members, heartbeats, departures and idleness cost Redis.
 
     python scripts/bench_redis.py                        the bundled server, and the redis-server on PATH
-    python scripts/bench_redis.py --members 1000000 --only pacemaker
+    python scripts/bench_redis.py --only pacemaker --moving 1000000:21600:300
     python scripts/bench_redis.py --redis-url redis://localhost:6379
 
 Memory: bytes a member in rooms of 50, of 5, and in one room; commands: what a heartbeat and a departure come
@@ -31,7 +31,7 @@ from scripts.bench_common import (
     write_json,
 )
 from scripts.bench_memory import measure_memory
-from scripts.bench_pacemaker import measure_pacemaker, measure_silence
+from scripts.bench_pacemaker import Moving, measure_pacemaker, measure_silence
 from scripts.bench_tables import tables_of, verdicts
 
 PARTS = ("memory", "heartbeats", "departures", "silence", "pacemaker")
@@ -44,7 +44,7 @@ def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         description=usage, epilog=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--members", type=int, default=100_000, help="members for memory and the pacemaker (100000)")
+    add("--members", type=int, default=100_000, help="members for memory (100000)")
     add("--only", default=",".join(PARTS), help=f"which parts ({','.join(PARTS)})")
     add("--beating", type=int, default=20_000, help="members whose heartbeats are measured (20000)")
     add("--rounds", type=int, default=20, help="heartbeats of each of them (20)")
@@ -52,7 +52,7 @@ def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     add("--over", type=float, default=10.0, help="seconds over which they lapse (10)")
     add("--period", type=float, default=3.0, help="seconds between heartbeats in the idle room (3)")
     add("--heartbeat", type=float, default=25.0, help="seconds between a member's heartbeats (25)")
-    add("--ttl", type=float, default=300.0, help="seconds in which all noted deadlines come due (300)")
+    add("--moving", default="100000:60:60", help="the pacemaker's MEMBERS:TTL:SECONDS,... (100000:60:60)")
     add("--baseline", type=float, default=60.0, help="seconds measured without the pacemaker (60)")
     server = parser.add_mutually_exclusive_group()
     server.add_argument(
@@ -62,6 +62,7 @@ def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     add("--output", type=Path, default=Path("build/bench"), help="folder for redis.json")
     arguments = parser.parse_args(given)
     arguments.only = arguments.only.split(",")
+    arguments.moving = [Moving.read(text) for text in arguments.moving.split(",")]
     if unknown := set(arguments.only) - set(PARTS):
         parser.error(f"--only takes {', '.join(PARTS)}; there is no {', '.join(unknown)}")
     return arguments
@@ -72,15 +73,17 @@ async def measure(
 ) -> None:
     """Measure one server; call `keep` whenever there is more in `result`."""
     url = arguments.redis_url
-    parts: dict[str, Callable[[Bench], Awaitable[dict[str, Any]]]] = {
-        "heartbeats": lambda bench: measure_heartbeats(bench, arguments.beating, arguments.rounds),
-        "departures": lambda bench: measure_departures(bench, arguments.departures, arguments.over),
-        "silence": lambda bench: measure_silence(bench, 100, arguments.period),
-        "pacemaker": lambda bench: measure_pacemaker(
-            bench, arguments.members, arguments.ttl,
-            heartbeat=arguments.heartbeat, baseline=arguments.baseline, tell=say,
-        ),
-    }  # fmt: skip
+    parts: list[tuple[str, Callable[[Bench], Awaitable[dict[str, Any]]]]] = [
+        ("heartbeats", lambda bench: measure_heartbeats(bench, arguments.beating, arguments.rounds)),
+        ("departures", lambda bench: measure_departures(bench, arguments.departures, arguments.over)),
+        ("silence", lambda bench: measure_silence(bench, 100, arguments.period)),
+    ]
+
+    async def pacemaker(bench: Bench, moving: Moving) -> dict[str, Any]:
+        return await measure_pacemaker(
+            bench, moving, heartbeat=arguments.heartbeat, baseline=arguments.baseline, tell=say
+        )
+
     with console.status("starting") as status:
 
         def say(what: str) -> None:
@@ -94,11 +97,17 @@ async def measure(
             sizes = (50, 5, arguments.members)
             result["memory"] = await measure_memory(arguments.members, sizes, url, program)
             keep()
-        for name, part in parts.items():
+        for name, part in parts:
             if name in arguments.only:
                 say(name)
                 async with bench_server(url, program) as bench:
                     result[name] = await part(bench)
+                keep()
+        if "pacemaker" in arguments.only:
+            result["pacemaker"] = []
+            for moving in arguments.moving:
+                async with bench_server(url, program) as bench:
+                    result["pacemaker"].append(await pacemaker(bench, moving))
                 keep()
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from scripts.bench_common import ClockOffset, console, quantile, write_json
@@ -18,21 +19,22 @@ GOAL_P50, GOAL_P99 = 5.0, 20.0
 def summary(label: str, outcomes: Sequence[Outcome], *, settings: dict[str, Any]) -> dict[str, Any]:
     """Sum up a way. A probe that nobody told of counts as infinitely late."""
     failed = [outcome.failed for outcome in outcomes if outcome.failed]
-    good = [outcome for outcome in outcomes if not outcome.failed]
+    good = sorted((one for one in outcomes if not one.failed), key=lambda one: one.deadline)
     wrong = {outcome.reason for outcome in good} - {"inactivity_timeout", ""}
     sides: dict[str, Any] = {}
     for side, lates in (
         ("client", [outcome.client_late() for outcome in good]),
         ("others", [outcome.others_late() for outcome in good]),
     ):
-        told = sorted(late for late in lates if late < math.inf)
+        told = [late for late in lates if late < math.inf]
         sides[side] = {
             "delivered": len(told), "min_ms": _round(min(told, default=math.inf)),
             "p50_ms": _round(quantile(lates, 0.5)), "p99_ms": _round(quantile(lates, 0.99)),
-            "max_ms": _round(max(lates, default=math.inf)), "late_ms": [_round(late) for late in told],
+            "max_ms": _round(max(lates, default=math.inf)), "late_ms": [_round(late) for late in lates],
         }  # fmt: skip
     return {
         "label": label, "settings": settings, "probes": len(outcomes), **sides,
+        "deadlines_s": [round(outcome.deadline - good[0].deadline, 3) for outcome in good],
         "failed": failed[:10], "failures": len(failed), "wrong_reasons": sorted(wrong),
     }  # fmt: skip
 
@@ -45,8 +47,8 @@ def table_of(result: dict[str, Any]) -> Table:
     """Lay the figures out for people."""
     table = Table(
         title=f"From the deadline to being told, {result['members']:,} idle members, {result['server_name']}",
-        title_justify="left",
-    )
+        title_justify="left", box=SIMPLE_HEAD, pad_edge=False,
+    )  # fmt: skip
     for heading in ("way", "to whom", "told", "p50", "p99", "max"):
         left = heading in {"way", "to whom"}
         table.add_column(heading, justify="left" if left else "right", no_wrap=True)

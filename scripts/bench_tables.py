@@ -38,7 +38,7 @@ def tables_of(server: dict[str, Any]) -> Iterator[Table]:
             ("idle room: heartbeats", f"{silence['heartbeats']} of {silence['members']} members"),
             ("idle room: published", f"{silence['publish_commands']} messages"),
         ]
-    if pace := server.get("pacemaker"):
+    for pace in server.get("pacemaker", ()):
         rows += _pacemaker(pace)
     if rows:
         table = Table(title=name, title_justify="left", show_header=False)
@@ -60,7 +60,7 @@ def verdicts(server: dict[str, Any]) -> Iterator[str]:
     if silence := server.get("silence"):
         quiet = silence["publish_commands"] == silence["messages_published"] == 0
         yield _verdict(quiet and not silence["messages_to_clients"], "an idle room is silent")
-    if pace := server.get("pacemaker"):
+    for pace in server.get("pacemaker", ()):
         share = sum(pace["core_share"].values())
         yield _verdict(
             share < MOST_OF_A_CORE,
