@@ -32,7 +32,7 @@ async def explain(error: BaseException, target: Target) -> ReactorError:
     if isinstance(error, MasterNotFoundError):
         if error.__cause__ is None:
             return RedisMisconfigured(
-                f"{target}: its Sentinels know no master of that name; see SENTINEL MASTERS for those they know."
+                f"{target}: its Sentinels know no master of that name; see what SENTINEL MASTERS lists."
             )
         error = error.__cause__
     return _refusal(error, target) or _no_link(error, target) or await _no_answer(error, target)
