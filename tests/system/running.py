@@ -117,6 +117,7 @@ class RawClient:
         self.socket = socket
         self.heard: list[Message] = []
         self._read = 0
+        self._asked = 0
         self._news = asyncio.Event()
         self._ended = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = [asyncio.create_task(self._listen())]
@@ -154,6 +155,14 @@ class RawClient:
         start = len(self.heard)
         await self.say(kind, **fields)
         return await self.has_heard(reply, start)
+
+    async def answer(self, kind: str, **fields: Any) -> Message:
+        """Say it with an id of its own, and wait for whatever answers that."""
+        self._asked += 1
+        start, request_id = len(self.heard), f"request {self._asked}"
+        await self.say(kind, id=request_id, **fields)
+        await self.until(lambda: any(message.get("id") == request_id for message in self.heard[start:]))
+        return next(message for message in self.heard[start:] if message.get("id") == request_id)
 
     async def join(self, room_id: str | int, user_id: str | int, **fields: Any) -> Message:
         return await self.ask("join_room", "room:joined", roomId=room_id, userId=user_id, **fields)
