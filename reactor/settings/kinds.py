@@ -85,7 +85,7 @@ def duration(low: float = 0.0, high: float = YEAR, *, off: bool = False) -> Kind
     )
 
 
-def whole(low: int, high: int, meaning: str = "", *, takes: str = "") -> Kind:
+def whole(low: int, high: int, meaning: str = "") -> Kind:
     """A whole number from `low` to `high`."""
 
     def parse(raw: Any) -> int:
@@ -94,7 +94,7 @@ def whole(low: int, high: int, meaning: str = "", *, takes: str = "") -> Kind:
             raise ValueError
         return int(_within(value, low, high))
 
-    return Kind("NUMBER", takes or f"a whole number from {low} to {high}{meaning}", parse)
+    return Kind("NUMBER", f"a whole number from {low} to {high}{meaning}", parse)
 
 
 def size(low: int, high: int) -> Kind:

@@ -12,7 +12,7 @@ import pytest
 import redis
 from redis.asyncio import Redis
 
-from reactor.errors import ReactorError, RedisMisconfigured, RedisTooOld, RedisUnreachable, SettingError
+from reactor.errors import ReactorError, RedisMisconfigured, RedisTooOld, RedisUnreachable
 from reactor.presence import connect, diagnose
 from reactor.presence.connect import EventsState, check_version, ensure_events, open_data, open_pubsub_client
 from reactor.presence.target import parse_url
@@ -241,11 +241,6 @@ async def test_tls(tls_server: int, certificate: Path):
 async def test_no_tls_to_a_server_with_it(tls_server: int):
     line = await refused(f"redis://127.0.0.1:{tls_server}", RedisMisconfigured)
     assert line.endswith("speaks TLS there; write rediss:// in place of redis://.")
-
-
-@pytest.mark.parametrize("url", ["redis+sentinel://h:1/main", "redis+cluster://h:1"])
-async def test_what_a_later_version_serves(url):
-    assert "come with a later version; give one server" in await refused(url, SettingError)
 
 
 @pytest.mark.parametrize("version", ["6.2.14", "5.0.7", "x", ""])

@@ -85,7 +85,7 @@ def test_switches_off(given):
         ({"port": "80.5"}, 'port is "80.5", but takes a whole number'),
         ({"log_level": "warn"}, "but takes one of debug, info, warning, error. Did you mean warning?"),
         ({"namespace": "a{b}"}, "but takes 1 to 64 letters, digits or . _ -."),
-        ({"workers": 2}, "workers is 2, but takes 1 in this version"),
+        ({"workers": 0}, "workers is 0, but takes a whole number from 1 to 256."),
         ({"origins": "example.org"}, "but takes web origins such as https://example.org"),
         ({"inactivity_message": "two\nlines"}, "but takes a text of 1 to 500 characters on one line."),
         ({"host": "a b"}, 'host is "a b", but takes a host name or an address.'),
