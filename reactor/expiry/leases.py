@@ -54,6 +54,7 @@ class Leases:
         self._renewing = anyio.Lock()
         self._held = False
         self._seen: dict[str, tuple[int, float]] = {}
+        self._former: str | None = None
         self.name = new_node_name()
 
     async def register(self) -> None:
@@ -69,11 +70,15 @@ class Leases:
             await self._renew()
 
     async def rename(self) -> str:
-        """Take another name, since Redis may know things of this one that are not so; the former name."""
+        """Take another name, since Redis may know things of this one that are not so; the former name.
+
+        Raises Unavailable; then it can be done again.
+        """
         async with self._renewing:
-            old, self.name, self._registered = self.name, new_node_name(), False
-            await self._renew()
-            return old
+            self._drop_name()
+            await self._take_name()
+            former, self._former = self._former or self.name, None
+        return former
 
     async def serve(self) -> None:
         """Renew, pulse and judge, until cancelled."""
@@ -89,23 +94,34 @@ class Leases:
         await self._fleet.resign(self.name)
 
     async def _renew(self) -> None:
-        self._counter += 1
-        registry = await self._fleet.renew(
-            self.name,
-            self._counter,
-            lease=int(self._lease * 1000),
-            about=self._about,
-            first=not self._registered,
-        )
-        if registry is None:
-            old, self.name, self._registered = self.name, new_node_name(), False
-            log.warning("node_renamed", old=old, new=self.name)
-            await self._renew()
-            self._on_renamed(old)
-            return
-        self._registered = True
+        registry = await self._take_name()
+        if self._former is not None:
+            former, self._former = self._former, None
+            log.warning("node_renamed", old=former, new=self.name)
+            self._on_renamed(former)
         await self._pulse()
         await self._judge(registry)
+
+    async def _take_name(self) -> dict[str, NodeRecord]:
+        """Renew the lease under the present name, or take another one where that is lost; the registry."""
+        while True:
+            self._counter += 1
+            registry = await self._fleet.renew(
+                self.name,
+                self._counter,
+                lease=int(self._lease * 1000),
+                about=self._about,
+                first=not self._registered,
+            )
+            if registry is not None:
+                self._registered = True
+                return registry
+            self._drop_name()
+
+    def _drop_name(self) -> None:
+        # A name that Redis never took is no former name, and may still become one.
+        if self._registered:
+            self._former, self.name, self._registered = self.name, new_node_name(), False
 
     async def _pulse(self) -> None:
         lease = int(self._lease * 1000)
