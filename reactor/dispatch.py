@@ -147,7 +147,7 @@ class Dispatch:
             self._feed.release(room_id)  # it holds the room already
         elif former is not None:
             attachment = self._new_attachment(connection, intent)  # the one before ended by the way
-            attachment.connection, attachment.epoch = former.connection, former.epoch
+            attachment.connection, attachment.joined_at = former.connection, former.joined_at
         membership.attachment = attachment
         member = view.members.get(intent.user_id)
         attachment.away = member is not None and member.away  # all its connections are, so this one is

@@ -86,12 +86,32 @@ class Reconciler:
         """Put a client's membership into Redis, under this node's present name. Raises Unavailable."""
         return await self._enter(attachment, username=username, data=data)
 
-    async def enter_again(self, attachment: Attachment, *, known_epoch: str) -> Joined | NotJoined:
-        """Put a membership that was in Redis there again, as it was last known. Raises Unavailable.
+    async def enter_again(self, attachment: Attachment) -> Joined | LeaveReason:
+        """Put a membership into Redis that was there; or why it is not to be there. Raises Unavailable.
 
-        known_epoch: if Redis is still in it and the member is gone, it has departed and stays so;
-        `*` for never.
+        Where Redis is still in the epoch that this node knows, it has departed, if it is on record; else its
+        joining was lost, as a failover can do. Who was put out as disconnected while the socket is here was
+        only cut off.
         """
+        view = self._feed.view(attachment.entry.room_id)
+        reply = await self._enter_known(attachment, view.epoch if view is not None else "")
+        if isinstance(reply, NotJoined):
+            reason = await self._reason_on_record(attachment)
+            if reason is not None and reason is not LeaveReason.DISCONNECTED:
+                return reason
+            reply = await self._enter_known(attachment, "")
+        assert isinstance(reply, Joined)  # in whatever epoch
+        return reply
+
+    async def _reason_on_record(self, attachment: Attachment) -> LeaveReason | None:
+        departed = (await self._departures.recent(attachment.entry.room_id)).get(attachment.entry.user_id)
+        if departed is None or departed.joined_at != attachment.joined_at:
+            return None
+        return LeaveReason(departed.reason)
+
+    async def _enter_known(self, attachment: Attachment, known_epoch: str) -> Joined | NotJoined:
+        """Enter a membership as it was last known; in whatever epoch when none is given."""
+        known_epoch = known_epoch or ANY_EPOCH
         member = self._feed.last_known(*attachment.entry) or attachment.last_seen
         if member is None:
             return await self._enter(attachment, known_epoch=known_epoch)
@@ -129,7 +149,7 @@ class Reconciler:
                 joined_at=joined_at,
             )
             if isinstance(reply, Joined):
-                attachment.epoch, attachment.last_seen = reply.epoch, None
+                attachment.joined_at, attachment.last_seen = reply.joined_at, None
                 self._feed.offer(attachment.entry.room_id, reply.diff)
                 return reply
             if reply.why != "fenced":
@@ -187,9 +207,7 @@ class Reconciler:
 
     async def _revive(self, attachment: Attachment) -> None:
         try:
-            reply = await self.enter_again(attachment, known_epoch=attachment.epoch or ANY_EPOCH)
-            if isinstance(reply, NotJoined) and attachment.live and await self._was_cut_off(attachment):
-                reply = await self.enter_again(attachment, known_epoch=ANY_EPOCH)
+            reply = await self.enter_again(attachment)
         except Unavailable:
             await anyio.sleep(RETRY_AFTER)
             beats = self._waiting.pop(attachment, [])
@@ -205,41 +223,33 @@ class Reconciler:
         if isinstance(reply, Joined):
             # Its socket dropped meanwhile, and what detached it came before this.
             await self.drop(attachment)
-        elif attachment.live:
-            await self._expel_departed(attachment)
+        else:
+            await self._expel_departed(attachment, reply)
         for beat in beats:
             beat.ended()
 
-    async def _was_cut_off(self, attachment: Attachment) -> bool:
-        """Whether the member was ended as disconnected, although its socket is here and open."""
-        reasons = await self._departures.recent_reasons(attachment.entry.room_id)
-        return reasons.get(attachment.entry.user_id) == LeaveReason.DISCONNECTED
-
-    async def enter_all_again(self, *, known_epoch: str | None = None) -> None:
-        """Enter every membership of this node again, and return when all are tried.
-
-        known_epoch: `*` where Redis may have gone back to an older state; each one's own epoch otherwise.
-        """
+    async def enter_all_again(self) -> None:
+        """Enter every membership of this node again, and return when all are tried."""
         attachments = list(self._attached)
-        results = await gather(
-            *(self.enter_again(one, known_epoch=known_epoch or one.epoch) for one in attachments),
-            return_exceptions=True,
-        )
+        results = await gather(*(self.enter_again(one) for one in attachments), return_exceptions=True)
         for attachment, result in zip(attachments, results, strict=True):
-            if attachment.live and not isinstance(result, Joined):
+            if isinstance(result, LeaveReason):
+                self._tasks.start_soon(self._expel_departed, attachment, result)
+            elif isinstance(result, BaseException) and attachment.live:
                 self.revive(attachment, None)
+            elif not attachment.live:
+                self._tasks.start_soon(self.drop, attachment)
 
-    async def _expel_departed(self, attachment: Attachment) -> None:
+    async def _expel_departed(self, attachment: Attachment, reason: LeaveReason) -> None:
         """The member departed; its diff tells the socket, and where that got lost, we do."""
-        room_id, user_id = attachment.entry
+        if not attachment.live:
+            return
         ended = self._ending[attachment] = anyio.Event()
         with anyio.move_on_after(DIFF_COMES_WITHIN):
             await ended.wait()
         self._ending.pop(attachment, None)
         if attachment.live:
-            reasons = await self._departures.recent_reasons(room_id)
-            reason = reasons.get(user_id, LeaveReason.INACTIVITY_TIMEOUT)
-            self.expel(room_id, user_id, reason, at=int(time() * 1000))
+            self.expel(*attachment.entry, reason, at=int(time() * 1000))
 
     # A socket is gone, and Redis still has it.
 

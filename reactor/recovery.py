@@ -22,7 +22,7 @@ from reactor.presence.diffs import RoomFeed
 from reactor.presence.keys import Entry
 from reactor.presence.store import Store
 from reactor.protocol.messages import ServiceDegraded, ServiceRestored
-from reactor.reconcile import ANY_EPOCH, Reconciler
+from reactor.reconcile import Reconciler
 from reactor.tasks import Spawner
 
 log = structlog.get_logger()
@@ -129,7 +129,7 @@ class Recovery:
         log.warning("redis_is_another", was=self._run, now=run)
         self._run = run
         old = await self._persist(self._leases.rename)
-        await self._reconciler.enter_all_again(known_epoch=ANY_EPOCH)
+        await self._reconciler.enter_all_again()
         await self._end_departed()
         await self._let_go(old)
         await gather(*(self._renew_epoch(room_id) for room_id in list(self._feed.rooms())))

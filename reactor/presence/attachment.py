@@ -30,11 +30,12 @@ class Attachment:
     """A connection in a room.
 
     `live` falls once, when it left, was put out or lost its socket: from then on nothing that still waits
-    in a batch may lengthen the member's life on its behalf. `last_seen` is the member as it was when Redis
-    ended it, for the case that it is to be entered again.
+    in a batch may lengthen the member's life on its behalf. `joined_at` (ms) tells the member's joining from
+    others of the same user, before and after. `last_seen` is the member as it was when Redis ended it, for
+    the case that it is to be entered again.
     """
 
-    __slots__ = ("away", "connection", "entry", "epoch", "last_seen", "live", "shard", "suffix", "terms")
+    __slots__ = ("away", "connection", "entry", "joined_at", "last_seen", "live", "shard", "suffix", "terms")
 
     def __init__(self, entry: Entry, connection: str, terms: Terms) -> None:
         self.entry = entry
@@ -42,7 +43,7 @@ class Attachment:
         self.terms = terms
         self.shard = shard_of(entry.room_id)
         self.suffix = suffix(entry)
-        self.epoch = ""
+        self.joined_at = 0
         self.away = False
         self.last_seen: Member | None = None
         self.live = True
