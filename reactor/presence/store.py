@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from reactor.errors import Unavailable
 from reactor.presence.backend import Runner
 from reactor.presence.keys import Entry, escape, shard_of, shard_prefix
 from reactor.presence.rows import members_from_flat, room_from
@@ -136,8 +137,10 @@ class Store:
                 return NotJoined("full", count)
             case [b"departed"]:
                 return NotJoined("departed")
-            case _:
+            case [b"fenced"]:
                 return NotJoined("fenced")
+            case _:
+                raise Unavailable(f"Redis gave an unexpected reply to a join: {reply}")
 
     async def refresh(self, shard: int, node: str, members: Sequence[tuple[str, int]]) -> tuple[int, bytes]:
         """Heartbeats of a node's members, given as (suffix, ttl in ms).

@@ -1,12 +1,13 @@
 """The store over a blocking client: for tests that need no loop, only the scripts and a real server."""
 
 from collections.abc import Coroutine
+from functools import cache
 from typing import Any, TypeVar
 
 import redis
 
 from reactor.presence.fleet import Fleet
-from reactor.presence.scripts import load_scripts
+from reactor.presence.scripts import Script, load_scripts
 from reactor.presence.store import Store
 
 T = TypeVar("T")
@@ -31,12 +32,17 @@ until cursor == '0'
 """
 
 
+@cache
+def _scripts(departures_kept: int) -> dict[str, Script]:
+    return load_scripts(departures_kept=departures_kept)
+
+
 class DirectRunner:
     """Runs a script at once. NOSCRIPT is answered by sending the source."""
 
     def __init__(self, client: Any, *, departures_kept: int = 100_000) -> None:
         self._client = client
-        self._scripts = load_scripts(departures_kept=departures_kept)
+        self._scripts = _scripts(departures_kept)
 
     def source(self, name: str) -> str:
         """A script's whole text."""

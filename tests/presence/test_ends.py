@@ -66,7 +66,7 @@ DUE = [
          ["now", "now+20s", 0, ["lobby/ann"]], [], ["ann | gone r=disconnected", "bob n1.1 | ttl"]),
     Case("a refresh after the detaching: the noted end is no end",
          [joins("ann", away=1), detaches("ann"), joins("ann"), passes(31)],
-         lambda p: p.due(), ["now", "now+ttl-31s", 1, []], [], ["ann n1.1 | ttl-31s"]),
+         lambda p: p.due(), ["now", "now+ttl-31s", 1, []], [], ["ann n1.1:away | ttl-31s away"]),
 ]  # fmt: skip
 
 

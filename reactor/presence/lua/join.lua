@@ -68,7 +68,7 @@ if data ~= '' and data ~= face[2] then
   redis.call('HSET', presence, 'data', data)
   changed = true
 end
-local joined_at = tonumber(redis.call('HGET', presence, 'joinedAt'))
+local joined_at = tonumber(redis.call('HGET', presence, 'joinedAt')) or NOW
 if changed then
   local epoch, version, total, diff = tell(room, 1, {}, { read_member(room, user) }, {})
   return { 'resumed', NOW, epoch, version, total, joined_at, diff }

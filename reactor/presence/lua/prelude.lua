@@ -255,9 +255,8 @@ local function start_grace(room, user, node, grace)
   end
   local presence, shadow = presence_key(room, user), shadow_key(room, user)
   redis.call('HSET', shadow, 'r', 'disconnected', 'n', node)
-  local last_active = read_last_active(room, user)
-  if not last_active then return NOW end -- its time is up already, and held
-  redis.call('HSET', shadow, 'a', last_active)
+  if redis.call('EXISTS', presence) == 0 then return NOW end -- its time is up already, and held
+  redis.call('HSET', shadow, 'a', read_last_active(room, user) or NOW)
   redis.call('PEXPIRE', presence, grace, 'LT')
   local deadline = redis.call('PEXPIRETIME', presence)
   redis.call('ZADD', members_key(room), deadline, user)
