@@ -104,15 +104,12 @@ class Listing:
         """Take a change."""
         if self.served != "members":
             return []
-        epoch = self.view.epoch
         verdict = self.view.apply(diff)
         if verdict is Verdict.STALE:
             return []
         self._reasons.update((left.user_id, left.reason) for left in diff.left)
         if verdict is not Verdict.APPLIED:
             return []
-        if self.view.epoch != epoch:
-            return self._tell(None)
         changed = [member.user_id for member in (*diff.joined, *diff.updated)]
         return self._tell([*(left.user_id for left in diff.left), *changed])
 

@@ -13,6 +13,7 @@ from reactor.client.stay import Stay
 from reactor.errors import (
     ConnectionClosed,
     ForceLeave,
+    NotJoined,
     ReactorError,
     RequestTimedOut,
     RoomFull,
@@ -21,7 +22,7 @@ from reactor.errors import (
 from reactor.presence.keys import Entry
 from reactor.protocol.closing import CloseCode
 from reactor.settings import RoomRule
-from tests.client.meddler import Meddler
+from tests.client.meddler import Meddler, Message
 from tests.client.people import Ears, client_of, until
 from tests.proxy import Proxy
 from tests.servers import Server
@@ -335,6 +336,52 @@ async def test_a_join_that_is_given_up_is_undone(bundled_server: Server):
         assert await client.count("two") == 0
         room = await client.join("one", user_id="ann")
         assert room.count == 1
+
+
+async def test_a_join_after_one_that_was_given_up_is_its_own(bundled_server: Server):
+    async with served(bundled_server) as node, client_of(node) as client:
+        for _ in range(20):
+            given_up = asyncio.ensure_future(client.join("lobby", user_id="ann"))
+            await asyncio.sleep(0)
+            given_up.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await given_up
+            room = await client.join("lobby", user_id="ann")
+            assert await client.is_present("lobby", "ann")
+            leaving = asyncio.ensure_future(room.leave())
+            await asyncio.sleep(0)
+            again = await client.join("lobby", user_id="ann")
+            assert again != room
+            assert await client.is_present("lobby", "ann")
+            await leaving
+            assert again.status is Status.CONNECTED
+            await again.leave()
+            assert await client.count("lobby") == 0
+
+
+async def test_who_leaves_where_the_server_has_already_put_it_out_has_left(bundled_server: Server):
+    async with (
+        served(bundled_server) as node,
+        Meddler.before(node) as meddler,
+        client_of(meddler.port) as client,
+    ):
+        await client.join("hall", user_id="ann")
+        room = await client.join("lobby", user_id="ann")
+        lost: list[str] = []
+
+        def swallow(message: Message) -> bool:
+            if message["type"] != "room:force-leave":
+                return False
+            lost.append(message["roomId"])
+            return True
+
+        meddler.swallow = swallow
+        await node.store.kick(Entry("lobby", "ann"))
+        await until(lambda: lost == ["lobby"])
+        with pytest.raises(NotJoined):
+            await room.update(username="Ann")
+        await room.leave()
+        assert await ended(room) is None
 
 
 async def test_a_join_that_is_given_up_spares_who_else_joins(bundled_server: Server):

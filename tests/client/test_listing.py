@@ -119,6 +119,14 @@ def test_after_a_lost_connection_those_who_stayed_make_no_event():
     ]
 
 
+def test_who_was_thought_gone_and_is_entered_again_hears_nothing_of_it():
+    listing = listing_of(person(ME), person("ann"))
+    assert listing.diff(change(1, 2, left=[(ME, "disconnected")])) == []
+    assert listing.diff(change(2, 3, joined=[person("bob", 60)])) == []
+    assert told(listing.diff(change(3, 4, joined=[person(ME, 61)]))) == [("join", "bob", None)]
+    assert not state(listing).unsettled
+
+
 class TestAnotherEpoch:
     """Redis has lost the room, and the servers enter their members anew."""
 
