@@ -190,7 +190,9 @@ class RoomFeed:
             self._moved(room)
             for left, member in leaving:
                 self._on_left(diff.room_id, left, member)
-            self._on_diff(diff)
+            # Who was not listed any more when the view was made is no news.
+            known = [told for told, (_, member) in zip(diff.left, leaving, strict=True) if member is not None]
+            self._on_diff(msgspec.structs.replace(diff, left=known) if len(known) < len(leaving) else diff)
         elif verdict is Verdict.GAP:
             self._heal(room, "gap", place)
 
@@ -235,12 +237,14 @@ class RoomFeed:
             missed = self._missed
             try:
                 listing = await self._store.members(room_id)
+                waiting = await self._still_to_depart(room_id, before, listing)
                 reasons = await self._departures.recent_reasons(room_id)
             except Unavailable:
                 await anyio.sleep(HEAL_AGAIN_AFTER)
                 continue
+            epoch, version, members = _snapshot(listing)
             # A listing from before the last loss does not show what was missed then.
-            if missed != self._missed or room.view.reset(*_snapshot(listing)) is Verdict.GAP:
+            if missed != self._missed or room.view.reset(epoch, version, members + waiting) is Verdict.GAP:
                 continue
             room.healing = False
             for _, event in room.waiting:
@@ -249,6 +253,14 @@ class RoomFeed:
             if (room.view.epoch, room.view.version) != told:
                 self._tell_healed(_healing_diff(room.view, before, told, reasons), before)
             return
+
+    async def _still_to_depart(
+        self, room_id: str, before: Mapping[str, Member], listing: Listing
+    ) -> list[Member]:
+        """Those who lapsed, but whose departure does not count yet: a diff of their own will tell it."""
+        missing = list(before.keys() - {member.user_id for member in listing.members})
+        found = await self._store.unclaimed(room_id, missing) if missing else ()
+        return [before[user_id] for user_id in found]
 
     def _tell_healed(self, diff: RoomDiff, before: Mapping[str, Member]) -> None:
         for left in diff.left:

@@ -210,6 +210,14 @@ class Store:
             if cursor == b"0":
                 return Listing(first, list(members.values()))
 
+    async def unclaimed(self, room_id: str, user_ids: Sequence[str]) -> set[str]:
+        """Of users that are not listed in the room, those whose departure is still to come."""
+        found: set[str] = set()
+        for start in range(0, max(len(user_ids), 1), PAGE):
+            users = map(escape, user_ids[start : start + PAGE])
+            found.update(map(room_from, await self._run_for_room("unclaimed", room_id, *users)))
+        return found
+
     async def rooms(self, shard: int) -> dict[str, int]:
         """The shard's rooms with their counts."""
         found: dict[str, int] = {}

@@ -125,6 +125,7 @@ def call_everything(store: Store, fleet: Fleet) -> None:
         store.audit(7, 0), store.audit_room("lobby", 0), store.pulse(7, lease=5000),
         store.renew_epoch("lobby", "run"), store.end_again(ann, joined_at=1, reason="left"),
         store.detach(ann, "n1.1", grace=1000, away_grace=1000), store.leave(ann, "n1.1"), store.kick(ann),
+        store.unclaimed("lobby", []), store.unclaimed("lobby", ["ann", "bob"]),
         store.fence_node(7, "n1"), store.lose_node("n1", "lobby", grace=1000, away_grace=1000),
         fleet.renew("n1", 1, lease=1000, about="me", first=True), fleet.registry(),
         fleet.take_turn("job", "n1", milliseconds=1000), fleet.nodes_of_shard(7), fleet.resign("n1"),
