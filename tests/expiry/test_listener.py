@@ -90,8 +90,7 @@ async def test_a_thousand_at_once_are_all_heard(redis_server: Server) -> None:
     async with expiry_path(redis_server) as it:
         await it.listen()
         users = [f"u{number}" for number in range(1500)]
-        for user in users:
-            it.join(user, ttl=60_000)
+        it.probe.join_many(users)
         it.probe.lapse(*users)
         it.probe.client.exists(*(it.probe.presence_key(user) for user in users))
         await until(lambda: it.reaper.found_by == {"event": len(users)})

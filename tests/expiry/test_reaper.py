@@ -12,8 +12,7 @@ from tests.servers import Server
 
 
 def lapsed(it: Path, *users: str, room: str = "lobby") -> list[str]:
-    for user in users:
-        it.join(user, room=room, ttl=60_000)
+    it.probe.join_many(users, room=room)
     it.probe.lapse(*users, room=room)
     return [f"{room}:user:{user}" for user in users]
 

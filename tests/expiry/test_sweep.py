@@ -40,8 +40,8 @@ async def test_it_finds_whoever_is_gone_in_whatever_way(redis_server: Server) ->
 async def test_it_finds_thousands_in_one_room(redis_server: Server, how: str) -> None:
     async with expiry_path(redis_server, reaps=False) as it:
         users = [f"u{number}" for number in range(2 * BATCH + 1)]
-        for user in (*users, "stays"):
-            it.join(user, ttl=60_000 if user != "stays" else 90_000)
+        it.probe.join_many(users)
+        it.join("stays", ttl=90_000)
         if how == "lapsed":
             it.probe.lapse(*users)
         else:
@@ -77,8 +77,8 @@ async def test_when_asked_it_sweeps_at_once_and_once_for_many_who_ask(redis_serv
         await until(lambda: other.rounds == 2)
 
 
-async def test_without_an_interval_it_sweeps_only_when_asked(redis_server: Server) -> None:
-    async with expiry_path(redis_server) as it:
+async def test_without_an_interval_it_sweeps_only_when_asked(bundled_server: Server) -> None:
+    async with expiry_path(bundled_server) as it:
         sweep = it.sweep(interval=0)
         it.redis.tasks.start_soon(sweep.serve)
         await anyio.sleep(0.5)
@@ -87,8 +87,8 @@ async def test_without_an_interval_it_sweeps_only_when_asked(redis_server: Serve
         await until(lambda: sweep.rounds == 1)
 
 
-async def test_one_node_sweeps_and_another_takes_over(redis_server: Server) -> None:
-    async with expiry_path(redis_server) as it:
+async def test_one_node_sweeps_and_another_takes_over(bundled_server: Server) -> None:
+    async with expiry_path(bundled_server) as it:
         one, two = it.sweep("n1", interval=0.3), it.sweep("n2", interval=0.3)
         scope = serve_alone(it, one)
         await until(lambda: one.rounds == 1)

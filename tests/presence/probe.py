@@ -4,7 +4,7 @@ A test speaks of rooms and users by short names, whatever their ids are. Redis's
 is off, so that only a touch can end one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,9 +97,20 @@ class Probe(Direct):
     def join(self, user: str, connection: str = "n1.1", *, room: str = "lobby", **options: Any) -> Any:
         given: dict[str, Any] = {
             "username": "", "data": "", "connection": connection, "ttl": TTL, "max_members": 0,
-            "epoch": "", "replaces": "", "away": 0,
+            "epoch": "", "replaces": "", "away": 0, "joined_at": "",
         }  # fmt: skip
         return self.ask("join", user, self.id(room), self.id(user), *(given | options).values(), room=room)
+
+    def join_many(self, users: Iterable[str], *, room: str = "lobby", ttl: int = TTL) -> None:
+        """New members over one connection each, in one round trip."""
+        source = self.runner.source("join")
+        prefix = shard_prefix(NAMESPACE, shard_of(self.id(room)))
+        digest: Any = self.client.script_load(source)
+        pipe = self.client.pipeline(transaction=False)
+        for number, user in enumerate(users):
+            names = escape(self.id(room)), escape(self.id(user)), self.id(room), self.id(user)
+            pipe.evalsha(digest, 1, prefix, *names, "", "", f"n1.{number}", ttl, 0, "", "", 0, "")
+        assert all(reply[0] == b"joined" for reply in pipe.execute())
 
     def detach(
         self, user: str, connection: str = "n1.1", *, grace: int = GRACE, away_grace: int = AWAY_GRACE,
@@ -121,11 +132,13 @@ class Probe(Direct):
     def lapse(self, *users: str, room: str = "lobby") -> None:
         """Let the time of these members run out, as their noted deadlines say too."""
         now = self.now()
+        pipe = self.client.pipeline(transaction=False)
         for user in users:
             # A life of 1 ms may be over before Redis 7 has noted it, and is then deleted without an event.
-            self.client.pexpire(self.presence_key(user, room), 2)
-            self.client.zadd(self.members_key(room), {escape(self.id(user)): now + 1}, xx=True)
-        self.client.zadd(self.key("rooms", room), {escape(self.id(room)): now + 1}, xx=True, lt=True)
+            pipe.pexpire(self.presence_key(user, room), 2)
+            pipe.zadd(self.members_key(room), {escape(self.id(user)): now + 1}, xx=True)
+        pipe.zadd(self.key("rooms", room), {escape(self.id(room)): now + 1}, xx=True, lt=True)
+        pipe.execute()
         self.sleep()
 
     def sleep(self) -> None:

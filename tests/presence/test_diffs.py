@@ -143,8 +143,7 @@ async def test_who_waits_for_a_room_that_is_let_go_is_told_so(redis_server: Serv
 
 async def test_a_large_room_is_followed_while_it_changes(redis_server: Server) -> None:
     async with following(redis_server, held=False) as it:
-        for number in range(2500):
-            it.probe.join(f"u{number}", f"n1.{number}")
+        it.probe.join_many(f"u{number}" for number in range(2500))
 
         async def change() -> None:
             for number in range(0, 300, 2):

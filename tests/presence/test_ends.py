@@ -174,8 +174,7 @@ def test_a_member_whose_time_is_up_while_the_script_runs_is_looked_at_again_at_o
 def test_all_of_thousands_that_lapsed_at_once_are_found_and_claimed_once(redis_server: Server) -> None:
     with probing(redis_server) as probe:
         users = [f"u{number}" for number in range(3 * BATCH)]
-        for user in users:
-            probe.join(user)
+        probe.join_many(users)
         probe.lapse(*users)
         probe.hear()
         shard, claimed = shard_of("lobby"), []

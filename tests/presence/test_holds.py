@@ -7,7 +7,7 @@ import pytest
 from reactor.presence.keys import shard_of
 from tests.presence.cases import Case, check, each, probing
 from tests.presence.direct import done
-from tests.presence.probe import BATCH, GRACE, TTL, Probe
+from tests.presence.probe import BATCH, GRACE, Probe
 from tests.presence.steps import Step, detaches, joins, lapses, passes
 from tests.servers import Server
 
@@ -123,8 +123,8 @@ def test_a_room_full_of_held_members_answers_at_once(redis_server: Server, other
         pulses(probe)
         held = [f"u{number}" for number in range(2 * BATCH)]
         alive = [f"v{number}" for number in range(others)]
-        for user in (*held, *alive):
-            probe.join(user, ttl=TTL if user[0] == "u" else 90_000)
+        probe.join_many(held)
+        probe.join_many(alive, ttl=90_000)
         probe.lapse(*held)
         stalls(probe)
         assert probe.in_room("count")[3] == others

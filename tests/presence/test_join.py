@@ -186,9 +186,9 @@ def test_a_join_over_a_lapsed_joining_makes_redis_say_so_once_and_the_late_event
 @pytest.mark.parametrize("lapsed", [BATCH - 1, BATCH, 2 * BATCH + 1])
 def test_thousands_that_lapsed_at_once_are_settled_a_batch_a_call(redis_server: Server, lapsed: int) -> None:
     with probing(redis_server) as probe:
-        for number in range(lapsed):
-            probe.join(f"u{number}", f"n1.{number}")
-        probe.lapse(*(f"u{number}" for number in range(lapsed)))
+        users = [f"u{number}" for number in range(lapsed)]
+        probe.join_many(users)
+        probe.lapse(*users)
         probe.hear()
         asked_again = 0
         while (reply := probe.join("ann")) == [b"again"]:

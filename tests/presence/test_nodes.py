@@ -98,8 +98,7 @@ def test_a_node_that_was_judged_lost(redis_server: Server, case: Case, ids: dict
 
 def test_a_large_room_is_gone_through_a_batch_at_a_time(redis_server: Server) -> None:
     with probing(redis_server) as probe:
-        for number in range(BATCH + 1):
-            probe.join(f"u{number}", f"n1.{number}")
+        probe.join_many(f"u{number}" for number in range(BATCH + 1))
         assert probe.on_shard("fence_node", "lobby", "n1", 100) == [b"lobby"]
         assert loses("n1")(probe) == 1
         graces = [probe.shadow(f"u{number}").get("r") for number in range(BATCH + 1)]

@@ -61,8 +61,7 @@ def test_thousands_that_lapsed_at_once_are_settled_before_the_answer(
 ) -> None:
     with probing(redis_server) as probe:
         users = [f"u{number}" for number in range(BATCH + 1)]
-        for user in users:
-            probe.join(user)
+        probe.join_many(users)
         probe.join("ann", ttl=90_000)
         probe.lapse(*users)
         args = ("0", "10") if script == "list" else ()
@@ -89,8 +88,7 @@ def test_the_rooms_of_a_shard_are_counted_exactly(redis_server: Server) -> None:
 def test_a_shards_rooms_are_exact_when_thousands_have_lapsed_in_one_of_them(redis_server: Server) -> None:
     with probing(redis_server) as probe:
         users = [f"u{number}" for number in range(2 * BATCH + 1)]
-        for user in users:
-            probe.join(user)
+        probe.join_many(users)
         probe.join("ann", ttl=90_000)
         probe.lapse(*users)
         assert done(probe.store.rooms(shard_of("lobby"))) == {"lobby": 1}
@@ -98,9 +96,8 @@ def test_a_shards_rooms_are_exact_when_thousands_have_lapsed_in_one_of_them(redi
 
 def test_a_large_room_is_listed_by_pages_while_it_changes(redis_server: Server) -> None:
     with probing(redis_server) as probe:
-        for number in range(1000):
-            probe.join(f"stays{number}")
-            probe.join(f"goes{number}")
+        probe.join_many(f"stays{number}" for number in range(1000))
+        probe.join_many(f"goes{number}" for number in range(1000))
         seen: list[str] = []
         cursor: bytes | int = 0
         pages, first = 0, (0, 0)
@@ -110,7 +107,7 @@ def test_a_large_room_is_listed_by_pages_while_it_changes(redis_server: Server) 
                 first = version, count
             seen += [member.user_id for member in members_from_flat(flat)]
             for number in range(10 * pages, 10 * pages + 10):
-                probe.ask("leave", f"goes{number}", "n1.1")
+                probe.ask("leave", f"goes{number}", f"n1.{number}")
                 probe.join(f"comes{number}")
             pages += 1
         assert first == (2000, 2000)
@@ -124,8 +121,7 @@ def test_a_large_room_is_listed_by_pages_while_it_changes(redis_server: Server) 
 def test_a_page_after_the_first_leaves_out_who_has_lapsed_meanwhile(redis_server: Server) -> None:
     with probing(redis_server) as probe:
         users = [f"u{number}" for number in range(300)]
-        for user in users:
-            probe.join(user)
+        probe.join_many(users)
         _, _, _, _, cursor, *flat = probe.in_room("list", "lobby", 0, 100)
         assert cursor != b"0"
         listed = {member.user_id for member in members_from_flat(flat)}

@@ -203,8 +203,7 @@ def commands(client: Any) -> Mapping[str, int]:
 def test_a_heartbeat_costs_two_commands_a_member_and_writes_no_index(redis_server: Server) -> None:
     with probing(redis_server) as probe:
         users = [f"u{number}" for number in range(500)]
-        for user in users:
-            probe.join(user)
+        probe.join_many(users)
         probe.refresh(*users)
         probe.client.config_resetstat()
         assert probe.refresh(*users)[1] == b"1" * 500
@@ -216,8 +215,7 @@ def test_a_heartbeat_costs_two_commands_a_member_and_writes_no_index(redis_serve
 def test_an_idle_room_publishes_nothing_for_two_heartbeats_of_everyone(redis_server: Server) -> None:
     with probing(redis_server) as probe:
         users = [f"u{number}" for number in range(100)]
-        for user in users:
-            probe.join(user)
+        probe.join_many(users)
         probe.hear()
         for _ in range(2):
             probe.refresh(*users)

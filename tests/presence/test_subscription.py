@@ -157,11 +157,11 @@ async def test_a_frozen_link_is_noticed_and_comes_back_with_the_server(redis_ser
 
 
 async def test_a_quiet_link_is_not_taken_for_frozen(
-    redis_server: Server, monkeypatch: pytest.MonkeyPatch
+    bundled_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subscription, "PING_EVERY", 0.1)
     monkeypatch.setattr(subscription, "SILENCE_ALLOWED", 0.5)
-    async with listening(redis_server, "a") as (ear, _):
+    async with listening(bundled_server, "a") as (ear, _):
         await anyio.sleep(1.2)
         assert ear.heard == []
 
@@ -197,12 +197,14 @@ async def test_a_channel_asked_for_while_a_link_is_being_made_is_not_forgotten(r
         await ear.hears(*(f"late{number}=1" for number in range(asked)))
 
 
-async def test_a_server_that_refuses_to_subscribe_is_not_asked_without_a_pause(redis_server: Server) -> None:
-    async with listening(redis_server, "a") as (ear, _):
+async def test_a_server_that_refuses_to_subscribe_is_asked_with_a_pause(
+    bundled_server: Server,
+) -> None:
+    async with listening(bundled_server, "a") as (ear, _):
         with structlog.testing.capture_logs():
-            redis_server.control.execute_command("ACL", "SETUSER", "default", "resetchannels")
-            redis_server.control.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            bundled_server.control.execute_command("ACL", "SETUSER", "default", "resetchannels")
+            bundled_server.control.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
             await anyio.sleep(1.5)
             assert 1 < ear.heard.count("lost") < 8
-            redis_server.control.execute_command("ACL", "SETUSER", "default", "allchannels")
+            bundled_server.control.execute_command("ACL", "SETUSER", "default", "allchannels")
             await until(lambda: ear.heard[-1] == "gap")
