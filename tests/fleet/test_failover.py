@@ -1,0 +1,238 @@
+"""B12 where servers take over from each other: what a node's clients notice of it, and what they must not."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from time import time
+
+import anyio
+
+from reactor.node import Node
+from reactor.presence.api import Presence
+from reactor.settings import RoomRule
+from tests.fleet.serving import (
+    TOLD_WITHIN,
+    aside,
+    beside,
+    crowd,
+    hush_replicas,
+    in_step,
+    is_listened_to,
+    lateness,
+    serving,
+)
+from tests.fleets import Fleet
+from tests.system import plain
+from tests.system.running import RawClient, departures
+
+BEAT, ACK = "room:heartbeat", "room:heartbeat:ack"
+SHORT, VANISHING, SILENT = (beside("lobby", name) for name in ("short", "vanishing", "silent"))
+CROWD = ["u0", "u1", "u2", "u3"]
+
+
+async def stayed(clients: list[RawClient], fleet: Fleet) -> None:
+    """All sockets are open and all are members, heartbeats are taken again, and nobody heard of a leave."""
+    for client in clients:
+        await client.ask(BEAT, ACK, roomId="lobby", id="at the end")
+        assert departures(client.heard) == []
+        assert not client.of("room:force-leave")
+    await in_step(clients, fleet, "lobby", CROWD)
+
+
+def service(client: RawClient) -> list[str]:
+    return [message["type"] for message in client.of("service:degraded", "service:restored")]
+
+
+@asynccontextmanager
+async def ending(fleet: Fleet, node: Node, seconds: float) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """One who has vanished and one who is silent, each with an end in so many seconds.
+
+    Gives what waits until both are told of, in time and once.
+    """
+    async with (
+        RawClient.connect(node) as watching,
+        RawClient.connect(node) as vanishing,
+        RawClient.connect(node) as silent,
+    ):
+        await watching.join(VANISHING, "watching")
+        watching.beat()
+        await vanishing.join(VANISHING, "vanishing")
+        vanishing.vanish()
+        primary, key = await aside(fleet.primary_of, VANISHING), plain.presence_key(VANISHING, "vanishing")
+        await plain.until(lambda: 0 < primary.control.pttl(key) <= seconds * 1000)
+        deadline: int = primary.control.pexpiretime(key)
+        await silent.join(SILENT, "silent")
+
+        async def told() -> None:
+            now = int(time() * 1000)
+            assert await watching.hear_left("vanishing") == "disconnected"
+            assert 0 <= lateness(max(deadline, now)) < TOLD_WITHIN
+            # Who is connected was entered again, with the whole TTL before it.
+            await silent.hear("room:force-leave", reason="inactivity_timeout")
+            assert lateness(now) < seconds + TOLD_WITHIN
+            new = await aside(fleet.primary_of, VANISHING)
+            for room, end in (VANISHING, "disconnected"), (SILENT, "inactivity_timeout"):
+                assert [entry["reason"] for entry in plain.stream(new, room)] == [end]
+            assert departures(watching.heard) == [("vanishing", "disconnected")]
+            assert len(silent.of("room:force-leave")) == 1
+
+        yield told
+
+
+def rules(seconds: float) -> tuple[RoomRule, ...]:
+    return (RoomRule(match=VANISHING, grace=seconds), RoomRule(match=SILENT, ttl=seconds))
+
+
+async def test_a_failover_in_good_order_ends_nobody_and_no_end_is_missed(fleet: Fleet) -> None:
+    async with (
+        serving(fleet, rooms=rules(3.0)) as one,
+        serving(fleet, rooms=rules(3.0)) as two,
+        crowd([one, two], ["lobby"], 4) as clients,
+        ending(fleet, two, 3.0) as told,
+    ):
+        await aside(hush_replicas, fleet)
+        new = await aside(fleet.failover, "lobby")
+        await plain.until(lambda: is_listened_to(new), TOLD_WITHIN)
+        await told()
+        await stayed(clients, fleet)
+        for client in clients:
+            assert service(client) in ([], ["service:degraded", "service:restored"])
+
+
+async def test_a_dead_primary_ends_nobody_and_no_end_is_missed(fleet: Fleet) -> None:
+    async with (
+        serving(fleet, rooms=rules(5.0)) as one,
+        serving(fleet, rooms=rules(5.0)) as two,
+        crowd([one, two], ["lobby"], 4) as clients,
+        ending(fleet, two, 5.0) as told,
+    ):
+        await aside(hush_replicas, fleet)
+        dead = await aside(fleet.kill_primary, "lobby")
+        for client in clients:
+            await client.hear("service:degraded")
+        new = await aside(fleet.promoted, dead, "lobby")
+        await plain.until(lambda: is_listened_to(new), TOLD_WITHIN)
+        for client in clients:
+            await client.hear("service:restored")
+        await told()
+        await stayed(clients, fleet)
+        for client in clients:
+            assert service(client) == ["service:degraded", "service:restored"]
+
+
+async def test_events_of_the_new_primary_alone_make_a_departure(fleet: Fleet) -> None:
+    off = {"pacemaker": False, "sweep_interval": 0}
+    async with serving(fleet, **off, rooms=(RoomRule(match="short *", ttl=0.5),)) as node:
+        await aside(hush_replicas, fleet)
+        new = await aside(fleet.failover, "lobby")
+        await plain.until(lambda: is_listened_to(new), TOLD_WITHIN)
+        new.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+        async with RawClient.connect(node) as silent:
+            joined = await silent.join(SHORT, "silent")
+            await plain.lapsed(new, joined["members"][0]["joinedAt"], 0.5)
+            await silent.ask("room:count", "room:count", roomId="elsewhere")
+            assert not silent.of("room:force-leave")  # nobody looked
+            assert new.control.exists(plain.presence_key(SHORT, "silent")) == 0  # the touch
+            await silent.hear("room:force-leave", reason="inactivity_timeout")
+
+
+async def test_an_outage_longer_than_lease_ttl_and_grace_ends_nobody_who_is_there(fleet: Fleet) -> None:
+    short = {"lease": 1.0, "ttl": 2.0, "grace": 1.0}
+    async with (
+        serving(fleet, **short) as one,
+        serving(fleet, **short) as two,
+        crowd([one, two], ["lobby"], 4) as clients,
+        RawClient.connect(two) as vanishing,
+    ):
+        await vanishing.join("lobby", "vanishing")
+        dead = await aside(fleet.kill_primary, "lobby")
+        await clients[0].hear("service:degraded")
+        vanishing.vanish()
+        await aside(fleet.promoted, dead, "lobby")
+        for client in clients:
+            await client.hear("service:restored")
+            assert await client.hear_left("vanishing") == "disconnected"
+            await client.ask(BEAT, ACK, roomId="lobby", id="at the end")
+            assert departures(client.heard) == [("vanishing", "disconnected")]
+        await in_step(clients, fleet, "lobby", CROWD)
+
+
+async def test_what_a_failover_lost_is_made_good(fleet: Fleet) -> None:
+    """Who joined just before is there, who left is not, and nothing of that is told twice."""
+    async with (
+        serving(fleet, grace=1.0) as one,
+        serving(fleet, grace=1.0) as two,
+        crowd([one, two], ["lobby"], 4) as clients,
+        RawClient.connect(one) as late,
+        RawClient.connect(two) as leaving,
+        RawClient.connect(one) as kicked,
+        RawClient.connect(two) as vanishing,
+    ):
+        for client, name in ((leaving, "leaving"), (kicked, "kicked"), (vanishing, "vanishing")):
+            await client.join("lobby", name)
+        primary = await aside(fleet.primary_of, "lobby")
+        await aside(primary.control.wait, 1, 2000)
+        with fleet.unreplicated(primary):
+            await late.join("lobby", "late", username="Late", data={"kept": True})
+            late.beat()
+            await leaving.ask("leave_room", "room:left", roomId="lobby")
+            async with Presence.open(fleet.url) as presence:
+                assert await presence.kick("lobby", "kicked")
+            for client in clients:
+                await client.hear_left("kicked")
+            vanishing.vanish()
+            await plain.until(lambda: primary.control.pttl(plain.presence_key("lobby", "vanishing")) <= 1000)
+            primary.kill()
+            new = await aside(fleet.promoted, primary, "lobby")
+        everybody = [*clients, late]
+        for client in everybody:
+            await client.has_heard("service:restored")
+        await plain.until(lambda: set(plain.members(new, "lobby")) == {*CROWD, "late"})
+        expected = {("leaving", "left"): 1, ("kicked", "kicked"): 1, ("vanishing", "disconnected"): 1}
+        await plain.until(lambda: all(len(departures(client.heard)) >= len(expected) for client in clients))
+        for client in everybody:
+            await client.ask(BEAT, ACK, roomId="lobby", id="at the end")
+        for client in clients:
+            assert Counter(departures(client.heard)) == expected
+        await in_step(everybody, fleet, "lobby", [*CROWD, "late"])
+        face = plain.members(new, "lobby")["late"]
+        assert (face["username"], face["data"]) == ("Late", '{"kept":true}')
+        assert Counter((entry["user"], entry["reason"]) for entry in plain.stream(new, "lobby")) == expected
+
+
+async def test_every_end_around_a_failover_is_told_once(fleet: Fleet) -> None:
+    rooms = {f"short {number}": 0.75 * number for number in range(1, 9)}
+    rules = tuple(RoomRule(match=room, ttl=ttl) for room, ttl in rooms.items())
+    left: list[tuple[str, str, str | None]] = []
+
+    async def watch(presence: Presence, room: str, ready: anyio.Event) -> None:
+        async for event in presence.watch(room):
+            ready.set()
+            if event.kind == "leave" and event.member is not None:
+                left.append((room, event.member.user_id, event.reason))
+
+    async with (
+        serving(fleet, rooms=rules) as one,
+        serving(fleet, rooms=rules) as two,
+        RawClient.connect(one) as ann,
+        RawClient.connect(two) as bob,
+        Presence.open(fleet.url) as presence,
+        anyio.create_task_group() as tasks,
+    ):
+        for room in rooms:
+            await ann.join(room, "ann")
+            await bob.join(room, "bob")
+        for room in rooms:
+            ready = anyio.Event()
+            tasks.start_soon(watch, presence, room, ready)
+            await ready.wait()
+        dead = await aside(fleet.kill_primary, "short 4")
+        await aside(fleet.promoted, dead, "short 4")
+        for client in (ann, bob):
+            assert await client.closed() == 4003
+            told = Counter(message["roomId"] for message in client.of("room:force-leave"))
+            assert told == dict.fromkeys(rooms, 1)
+        everybody = {(room, user, "inactivity_timeout") for room in rooms for user in ("ann", "bob")}
+        await plain.until(lambda: set(left) == everybody)
+        assert len(left) == len(everybody)
+        tasks.cancel_scope.cancel()
