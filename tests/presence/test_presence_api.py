@@ -1,12 +1,15 @@
 """`reactor.Presence`: what a back end sees and does that has only Redis, with no gateway anywhere."""
 
+from contextlib import aclosing
+from typing import Any
+
 import anyio
 import pytest
 
 import reactor
 from reactor.errors import RedisUnreachable, SettingError, Unavailable
 from reactor.presence.api import Presence, RoomInfo
-from tests.presence.connected import until
+from tests.presence.connected import PATIENCE, until
 from tests.presence.probe import HOSTILE
 from tests.presence.watching import presence_and_probe, watching
 from tests.servers import Server
@@ -78,6 +81,27 @@ async def test_a_kick_puts_out_and_says_whether_there_was_anybody(redis_server: 
             ("ann", "kicked", "Enough.")
         ]
         assert await presence.totals() == {"kicked": 1}
+
+
+async def test_departures_are_read_and_then_followed_with_none_missed_or_twice(
+    redis_server: Server,
+) -> None:
+    async with presence_and_probe(redis_server) as (presence, probe):
+        for room in ("lobby", "hall"):
+            probe.join("ann", room=room)
+            probe.ask("leave", "ann", "n1.1", room=room)
+            probe.sleep()
+        assert [one.room_id async for one in presence.departures()] == ["lobby", "hall"]
+        assert [one.room_id async for one in presence.departures("hall")] == ["hall"]
+        assert [one async for one in presence.departures(since=probe.now() + 1)] == []
+        following: Any = presence.departures(follow=True)
+        async with aclosing(following):
+            with anyio.fail_after(PATIENCE):
+                assert [(await anext(following)).room_id for _ in range(2)] == ["lobby", "hall"]
+                probe.join("bob")
+                probe.ask("kick", "bob", "")
+                departure = await anext(following)
+                assert (departure.user_id, departure.reason) == ("bob", "kicked")
 
 
 # Opening, losing and closing.

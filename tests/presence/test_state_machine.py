@@ -25,6 +25,7 @@ from reactor.presence.rows import decode_diff
 from reactor.presence.store import NotJoined
 from reactor.protocol.room import RoomView, Verdict
 from tests.model import PresenceModel, node_of
+from tests.presence.consistent import assert_consistent
 from tests.presence.direct import NAMESPACE, Direct, done
 from tests.servers import Server
 
@@ -59,6 +60,7 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.events.close()
+        assert_consistent(self.direct.client)
 
     # Clients.
 
