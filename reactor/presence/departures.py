@@ -88,14 +88,16 @@ class Departures:
 
     async def recent(self, room_id: str) -> dict[str, Departure]:
         """The last departure of each user who left this room lately: for those whose diff was missed."""
+        return {one.user_id: one for one in await self._recent(room_id)}
+
+    async def recent_reasons(self, room_id: str) -> dict[tuple[str, int], str]:
+        """Why the members who left this room lately did, each by user and the time of joining (ms)."""
+        return {(one.user_id, one.joined_at): one.reason for one in await self._recent(room_id)}
+
+    async def _recent(self, room_id: str) -> list[Departure]:
         stream = departures_stream(self._namespace, shard_of(room_id))
         newest_first = await self._ask("xrevrange", stream, count=RECENT)
-        found = _departures(reversed(newest_first))
-        return {one.user_id: one for one in found if one.room_id == room_id}
-
-    async def recent_reasons(self, room_id: str) -> dict[str, str]:
-        """Why the users who left this room lately did."""
-        return {user_id: one.reason for user_id, one in (await self.recent(room_id)).items()}
+        return [one for one in _departures(reversed(newest_first)) if one.room_id == room_id]
 
     async def _ask(self, command: str, key: str, *args: Any, **options: Any) -> Any:
         with lost_means_unavailable():
