@@ -1,14 +1,13 @@
 """Clients of a node, and ears that note what a room tells them."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import anyio
 
 from reactor.client import Backoff, Client, Room, Status
 from reactor.client.signals import Signal
-from reactor.errors import ForceLeave
+from reactor.errors import ForceLeave, ReactorError
 from reactor.node import Node
 from reactor.protocol.events import RoomEvent
 from tests.system.running import PATIENCE
@@ -84,17 +83,14 @@ class Ears:
         await self.until(lambda: self.room.status is status)
 
 
+async def ended(room: Room) -> ReactorError | None:
+    """Why the room has ended, once it has."""
+    with anyio.fail_after(PATIENCE):
+        return await room.ended()
+
+
 async def until(what: Callable[[], bool]) -> None:
     """For what nobody tells: looked at every few milliseconds."""
     with anyio.fail_after(PATIENCE):
         while not what():  # noqa: ASYNC110 - there is no event
             await anyio.sleep(0.005)
-
-
-@asynccontextmanager
-async def joined(
-    place: Node | int, room_id: str, user_id: str, **options: Any
-) -> AsyncIterator[tuple[Client, Room]]:
-    """A client in one room."""
-    async with client_of(place, **options) as client:
-        yield client, await client.join(room_id, user_id=user_id)

@@ -1,40 +1,24 @@
 """How a stay in a room ends, and a client: by the server, by the user, by an error, half-way."""
 
 import asyncio
-import gc
 from contextlib import suppress
 
 import anyio
 import pytest
 
-from reactor.client import Client, Room, Status
-from reactor.client.link import Link
-from reactor.client.stay import Stay
+from reactor.client import Status
 from reactor.errors import (
     ConnectionClosed,
     ForceLeave,
-    NotJoined,
     ReactorError,
-    RequestTimedOut,
     RoomFull,
-    ServerUnreachable,
 )
 from reactor.presence.keys import Entry
-from reactor.protocol.closing import CloseCode
 from reactor.settings import RoomRule
-from tests.client.meddler import Meddler, Message
-from tests.client.people import Ears, client_of, until
+from tests.client.people import Ears, client_of, ended, until
 from tests.proxy import Proxy
 from tests.servers import Server
 from tests.system.running import PATIENCE, served
-
-
-async def ended(room: Room) -> ReactorError | None:
-    with anyio.fail_after(PATIENCE):
-        return await room.ended()
-
-
-# By the server.
 
 
 async def test_b4_who_sends_no_heartbeat_is_told_and_the_room_ends(redis_server: Server):
@@ -114,105 +98,6 @@ async def test_who_lost_the_place_while_the_connection_was_lost_is_told(bundled_
         proxy.refuse = False
         assert isinstance(await ended(room), RoomFull)
         await until(lambda: hall.status is Status.CONNECTED)
-
-
-@pytest.mark.parametrize("code", [1001, 1011, 1012, 4008, 4029])
-async def test_codes_that_say_come_again(bundled_server: Server, code):
-    async with (
-        served(bundled_server) as node,
-        Meddler.before(node) as meddler,
-        client_of(meddler.port) as client,
-    ):
-        ears = Ears(await client.join("lobby", user_id="ann"))
-        await meddler.close_all(code)
-        await ears.until_statuses(Status.RECONNECTING, Status.CONNECTED)
-        assert ears.events == []
-
-
-@pytest.mark.parametrize("code", [1000, 1002, 1003, 1007, 1008, 1009, 4001, 4999])
-async def test_codes_that_say_stay_away(bundled_server: Server, code):
-    async with (
-        served(bundled_server) as node,
-        Meddler.before(node) as meddler,
-        client_of(meddler.port) as client,
-    ):
-        statuses: list[Status] = []
-        client.on("status", statuses.append)
-        room = await client.join("lobby", user_id="ann")
-        await meddler.close_all(code, "so it is")
-        end = await ended(room)
-        assert isinstance(end, ConnectionClosed)
-        assert end.code == code
-        assert "so it is" in str(end)
-        assert statuses == [Status.CLOSED]
-        with pytest.raises(ConnectionClosed, match="so it is"):
-            await client.join("lobby", user_id="ann")
-        with pytest.raises(ConnectionClosed):
-            await room.update(username="Ann")
-        with pytest.raises(ConnectionClosed):
-            await client.count("lobby")
-
-
-# Tokens.
-
-
-async def test_a_server_without_tokens_lets_in_who_has_one(bundled_server: Server):
-    for token in ("secret", lambda: "secret"):
-        async with (
-            served(bundled_server) as node,
-            Meddler.before(node) as meddler,
-            client_of(meddler.port, token=token) as client,
-        ):
-            await client.join("lobby", user_id="ann")
-            assert [message["type"] for message in meddler.heard[0]] == ["auth", "join_room"]
-            assert meddler.heard[0][0]["token"] == "secret"
-
-
-async def test_a_token_that_ran_out_is_asked_for_again(bundled_server: Server):
-    given: list[str] = []
-
-    async def token() -> str:
-        await asyncio.sleep(0)
-        given.append(f"token {len(given)}")
-        return given[-1]
-
-    async with (
-        served(bundled_server) as node,
-        Meddler.before(node) as meddler,
-        client_of(meddler.port, token=token) as client,
-    ):
-        ears = Ears(await client.join("lobby", user_id="ann"))
-        meddler.hang_up = lambda message: 4001 if message.get("token") == "token 1" else None
-        await meddler.close_all(CloseCode.UNAUTHORISED)
-        await ears.until_statuses(Status.RECONNECTING, Status.CONNECTED)
-        assert given == ["token 0", "token 1", "token 2"]
-        assert [said[0]["token"] for said in meddler.heard] == given
-        meddler.hang_up = lambda message: 4001 if message["type"] == "auth" else None
-        await meddler.close_all(CloseCode.UNAUTHORISED)
-        end = await ended(ears.room)
-        assert isinstance(end, ConnectionClosed)
-        assert end.code == 4001
-        assert len(given) == 5, "two in a row that are not taken are enough"
-
-
-async def test_a_token_that_is_not_taken_at_first_is_said(bundled_server: Server):
-    async with served(bundled_server) as node, Meddler.before(node) as meddler:
-        meddler.hang_up = lambda message: 4001 if message["type"] == "auth" else None
-        with pytest.raises(ConnectionClosed, match="4001: unauthorised"):
-            async with client_of(meddler.port, token="wrong"):
-                pytest.fail("not let in")
-        assert len(meddler.heard) == 1
-
-    def broken() -> str:
-        raise LookupError("no such secret")
-
-    async with served(bundled_server) as node:
-        with pytest.raises(ServerUnreachable, match="no such secret"):
-            async with client_of(node, token=broken):
-                pytest.fail("no token")
-
-
-# By the user.
 
 
 async def test_who_closes_without_leaving_may_come_back_within_the_grace(bundled_server: Server):
@@ -307,142 +192,3 @@ async def test_closing_while_it_comes_back_ends_that(bundled_server: Server):
                 await join
             assert await ended(room) is None
         assert proxy.opened == opened
-
-
-# Half-way.
-
-
-def tasks_of_clients() -> list[str]:
-    names = [task.get_name() for task in asyncio.all_tasks()]
-    return [name for name in names if name.startswith(("reactor client", "reactor.client"))]
-
-
-async def test_a_join_that_is_given_up_is_undone(bundled_server: Server):
-    async with served(bundled_server) as node, client_of(node, request_timeout=0.2) as client:
-        await client.join("hall", user_id="ann")
-        bundled_server.pause()
-        try:
-            cancelled = asyncio.ensure_future(client.join("one", user_id="ann"))
-            late = asyncio.ensure_future(client.join("two", user_id="ann"))
-            (connection,) = node.gateway.connections
-            await until(lambda: {"one", "two"} <= connection.session.rooms.keys())
-            cancelled.cancel()
-            with pytest.raises(RequestTimedOut):
-                await late
-        finally:
-            bundled_server.resume()
-        await until(lambda: connection.session.rooms.keys() == {"hall"})
-        assert await client.count("one") == 0
-        assert await client.count("two") == 0
-        room = await client.join("one", user_id="ann")
-        assert room.count == 1
-
-
-async def test_a_join_after_one_that_was_given_up_is_its_own(bundled_server: Server):
-    async with served(bundled_server) as node, client_of(node) as client:
-        for _ in range(20):
-            given_up = asyncio.ensure_future(client.join("lobby", user_id="ann"))
-            await asyncio.sleep(0)
-            given_up.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await given_up
-            room = await client.join("lobby", user_id="ann")
-            assert await client.is_present("lobby", "ann")
-            leaving = asyncio.ensure_future(room.leave())
-            await asyncio.sleep(0)
-            again = await client.join("lobby", user_id="ann")
-            assert again != room
-            assert await client.is_present("lobby", "ann")
-            await leaving
-            assert again.status is Status.CONNECTED
-            await again.leave()
-            assert await client.count("lobby") == 0
-
-
-async def test_who_leaves_where_the_server_has_already_put_it_out_has_left(bundled_server: Server):
-    async with (
-        served(bundled_server) as node,
-        Meddler.before(node) as meddler,
-        client_of(meddler.port) as client,
-    ):
-        await client.join("hall", user_id="ann")
-        room = await client.join("lobby", user_id="ann")
-        lost: list[str] = []
-
-        def swallow(message: Message) -> bool:
-            if message["type"] != "room:force-leave":
-                return False
-            lost.append(message["roomId"])
-            return True
-
-        meddler.swallow = swallow
-        await node.store.kick(Entry("lobby", "ann"))
-        await until(lambda: lost == ["lobby"])
-        with pytest.raises(NotJoined):
-            await room.update(username="Ann")
-        await room.leave()
-        assert await ended(room) is None
-
-
-async def test_a_join_that_is_given_up_spares_who_else_joins(bundled_server: Server):
-    async with served(bundled_server) as node, client_of(node) as client:
-        await client.count("lobby")
-        for _ in range(20):
-            one = asyncio.ensure_future(client.join("lobby", user_id="ann"))
-            two = asyncio.ensure_future(client.join("lobby", user_id="ann"))
-            await asyncio.sleep(0)
-            one.cancel()
-            room = await two
-            assert await client.is_present("lobby", "ann")
-            await room.leave()
-            again = asyncio.ensure_future(client.join("lobby", user_id="ann"))
-            await asyncio.sleep(0)
-            again.cancel()
-            room = await client.join("lobby", user_id="ann")
-            assert await client.is_present("lobby", "ann")
-            await room.leave()
-
-
-@pytest.mark.parametrize("how", ["in order", "cancelled", "by an error", "while it comes back"])
-async def test_nothing_is_left_behind(bundled_server: Server, how):
-    async def use(proxy: Proxy) -> None:
-        async with client_of(proxy.port) as client:
-            room = await client.join("lobby", user_id="ann")
-            reading = aiter(room)
-            await anext(reading)
-            assert len(tasks_of_clients()) >= 2
-            if how == "cancelled":
-                await anext(reading)
-            elif how == "by an error":
-                raise KeyError
-            elif how == "while it comes back":
-                proxy.refuse = True
-                proxy.cut()
-                await until(lambda: client.status is Status.RECONNECTING)
-
-    async with served(bundled_server) as node, Proxy.to(node.gateway.port) as proxy:
-        for _ in range(5):
-            with suppress(KeyError), anyio.move_on_after(0.1 if how == "cancelled" else None):
-                await use(proxy)
-            proxy.refuse = False
-            assert not tasks_of_clients()
-            await until(lambda: not node.gateway.connections and not proxy._writers)
-        gc.collect()
-        assert not [thing for thing in gc.get_objects() if type(thing) in (Client, Link, Stay)]
-
-
-async def test_a_mistake_inside_ends_the_rooms_and_is_said_at_the_end(
-    bundled_server: Server, monkeypatch, caplog
-):
-    async with served(bundled_server) as node:
-        client = client_of(node)
-        with pytest.raises(ExceptionGroup) as raised:  # noqa: PT012 - the block is what raises
-            async with client:
-                room = await client.join("lobby", user_id="ann")
-                monkeypatch.setattr(client._connection._waits, "lost", lambda *_: 1 / 0)
-                (connection,) = node.gateway.connections
-                connection.abort()
-                end = await ended(room)
-                assert isinstance(end, ConnectionClosed)
-        assert raised.group_contains(ZeroDivisionError)
-        assert "the client failed" in caplog.text
