@@ -187,6 +187,34 @@ async def departures(
             await list_departures(presence, room, start, follow=follow, json=json)
 
 
+@app.command(sort_key=6, help_epilogue="")
+async def watch(
+    url: str,
+    room: str,
+    /,
+    *,
+    user: Annotated[str | None, Parameter(name="--as", metavar="USER")] = None,
+    json: Json = False,
+) -> None:
+    """Show what happens in a room of a server, as it happens.
+
+    Parameters
+    ----------
+    url
+        The server's socket, such as ws://127.0.0.1:8765/ws.
+    room
+        The room's id.
+    user
+        Be in the room as this user, and hear each change at once; without it the room is listed every second.
+    """
+    from reactor.cli import show
+    from reactor.cli.watched import told
+    from reactor.client.watch import watch as follow
+
+    as_json = show.as_json(json)
+    await follow(url, room, lambda event: show.json_line(event) if as_json else told(event), user=user)
+
+
 def _reach(flags: dict[str, Any]) -> Settings:
     """Settings with the Redis to ask: the one given, else that of a `reactor serve` of this user."""
     from reactor.log import set_up_logs

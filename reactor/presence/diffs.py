@@ -28,6 +28,8 @@ log = structlog.get_logger()
 
 CATCH_UP = 1.0
 """Seconds. A diff that Redis published but that has not come by then is taken for lost."""
+NO_LINK_PATIENCE = 1.0
+"""Seconds that a first join of a room waits while the link for diffs is down."""
 CONFIRMED_WITHIN = 5.0
 """Seconds that a room's first holders wait for its channel."""
 
@@ -206,7 +208,8 @@ class RoomFeed:
 
     async def _open(self, room_id: str, room: Room) -> None:
         try:
-            with anyio.fail_after(CONFIRMED_WITHIN):
+            # Without a link nobody is kept waiting: it is more likely to be Redis than a moment.
+            with anyio.fail_after(CONFIRMED_WITHIN if self._subscription.listening else NO_LINK_PATIENCE):
                 await self._subscription.subscribe(diff_channel(self._store.namespace, room_id))
             while True:
                 missed = self._missed

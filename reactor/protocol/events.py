@@ -11,7 +11,7 @@ from reactor.protocol.room import face
 Kind = Literal["sync", "join", "update", "leave"]
 
 
-class RoomEvent(Struct, frozen=True, kw_only=True):
+class RoomEvent(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """One thing that happened.
 
     `member` is the one concerned, as it was last known; `reason` goes with a leave.
