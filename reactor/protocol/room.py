@@ -72,8 +72,8 @@ class RoomView:
         held, self._held = self._held, []
         for index, diff in enumerate(held):
             if diff.epoch != epoch:
-                # Of the next epoch, or of one that is over, even its beginning: another snapshot will tell, and
-                # holds all that these hold.
+                # Of the next epoch, or of one that is over, even its beginning: another snapshot will tell,
+                # and holds all that these hold.
                 self.waiting, self._held = True, [late for late in held[index + 1 :] if late.epoch == epoch]
                 return Verdict.GAP
             if self._take(diff) is Verdict.GAP:
