@@ -27,7 +27,8 @@ def start_from(kind: str, **config: str) -> Server:
 async def test_a_server_from_standalone_conf_serves(kind: str) -> None:
     server = start_from(kind, **{"notify-keyspace-events": "", "include": str(CONF / "standalone.conf")})
     try:
-        assert set(server.control.config_get("notify-keyspace-events")["notify-keyspace-events"]) == set("xE")
+        flags: Any = server.control.config_get("notify-keyspace-events")
+        assert set(flags["notify-keyspace-events"]) == set("xE")
         async with served(server, ttl=1.0) as node:
             assert node.events.kind == "ok"
             async with RawClient.connect(node) as ann:
