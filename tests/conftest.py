@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 
+import hypothesis
 import pytest
 import uvloop
 
@@ -10,6 +11,10 @@ from tests import servers
 from tests.servers import Server
 
 Servers = Callable[[str], Server]
+
+# How long an example takes says how busy the machine is, and nothing about the code.
+hypothesis.settings.register_profile("reactor", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("reactor")
 
 
 def pytest_asyncio_loop_factories(
