@@ -229,7 +229,7 @@ class Machine(RuleBasedStateMachine):
 def test_transitions_agree_with_the_model(redis_server: Server) -> None:
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     Machine.direct = Direct(redis_server)
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Machine,
         settings=settings(
             max_examples=EXAMPLES,
