@@ -8,6 +8,7 @@ from typing import Any, Literal
 import anyio
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
@@ -21,6 +22,7 @@ __all__ = [
     "EventsState",
     "Target",
     "check_version",
+    "close_client",
     "ensure_events",
     "open_data",
     "open_pubsub_client",
@@ -75,9 +77,17 @@ async def open_data(target: Target) -> Redis:
         await check_server(target, client)
     except BaseException:
         with anyio.CancelScope(shield=True):
-            await client.aclose()
+            await close_client(client)
         raise
     return client
+
+
+async def close_client(client: Redis) -> None:
+    """Close a client of one server, with the links that it has to the Sentinels on its own."""
+    await client.aclose()
+    pool = client.connection_pool
+    if isinstance(pool, SentinelConnectionPool):
+        await pool.sentinel_manager.aclose()
 
 
 async def check_server(target: Target, client: Redis) -> None:

@@ -3,7 +3,7 @@
 from reactor.errors import ReactorError
 from reactor.presence.backend import Backend
 from reactor.presence.cluster import open_cluster
-from reactor.presence.connect import open_data, open_pubsub_client
+from reactor.presence.connect import close_client, open_data, open_pubsub_client
 from reactor.presence.single import SentinelBackend, SingleBackend
 from reactor.presence.target import Target
 
@@ -19,7 +19,7 @@ async def open_backend(target: Target, *, departures_kept: int) -> Backend:
     try:
         pubsub = await open_pubsub_client(target)
     except ReactorError:
-        await data.aclose()
+        await close_client(data)
         raise
     kind = SentinelBackend if target.kind == "sentinel" else SingleBackend
     return kind(target, data, pubsub, departures_kept=departures_kept)

@@ -11,6 +11,7 @@ from reactor.presence.backend import Loop, OnHealth, Runner, ignore_health
 from reactor.presence.connect import (
     LINK_ERRORS,
     EventsState,
+    close_client,
     ensure_events,
     lost_means_unavailable,
     open_sentinel,
@@ -79,8 +80,8 @@ class SingleBackend:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._data.aclose()
-        await self._pubsub.aclose()
+        await close_client(self._data)
+        await close_client(self._pubsub)
 
 
 class SentinelBackend(SingleBackend):
@@ -96,12 +97,9 @@ class SentinelBackend(SingleBackend):
         return [*super().loops, self._follow_primary]
 
     async def aclose(self) -> None:
-        """Close all connections, also those that each client has to the Sentinels on its own."""
+        """Close all connections."""
         await super().aclose()
-        pools: list[Any] = [self._data.connection_pool, self._pubsub.connection_pool]
-        for manager in (self._sentinel, *(pool.sentinel_manager for pool in pools)):
-            for sentinel in manager.sentinels:
-                await sentinel.aclose()
+        await self._sentinel.aclose()
 
     async def _follow_primary(self) -> None:
         known: Any = None
