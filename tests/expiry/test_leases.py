@@ -135,7 +135,7 @@ async def test_a_judge_that_was_away_itself_begins_to_count_anew(
     async with fleet(redis_server) as it:
         judge, other = await it.node(), await it.node()
         other.joins("ann")
-        await pass_leases(clock, 1, judge, other)
+        await pass_leases(clock, 1, other, judge)  # the judge has seen all that the other did
         clock.now += gap * LEASE
         await judge.leases.renew_now()
         await pass_leases(clock, 0.67, judge)

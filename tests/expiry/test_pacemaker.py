@@ -62,8 +62,9 @@ async def test_where_an_event_got_lost_the_pacemaker_claims_a_moment_later(redis
         assert pacemaker.EVENT_COMES_WITHIN * 1000 <= late < 1000 + SLACK
 
 
+@pytest.mark.parametrize("looked", [False, True], ids=["before its first look", "long after"])
 async def test_a_grace_wakes_it_though_it_had_nothing_to_do_for_long(
-    redis_server: Server, monkeypatch: pytest.MonkeyPatch
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch, looked: bool
 ) -> None:
     monkeypatch.setattr(pacemaker, "LOOK_AT_LEAST_EVERY", TOLD_BY_WAKE_UPS_ALONE)
     async with expiry_path(redis_server) as it:
@@ -72,6 +73,8 @@ async def test_a_grace_wakes_it_though_it_had_nothing_to_do_for_long(
         for number in range(20):
             it.join(f"u{number}", room=f"room{number}", ttl=60_000)
         await until(lambda: pacing.pacemaker.leading)
+        if looked:
+            await until(lambda: pacing.pacemaker.looks >= SHARDS)
         for number in range(20):
             it.detach(f"u{number}", room=f"room{number}", grace=300)
         await until(lambda: it.reaper.found_by.total() == 20)
