@@ -123,3 +123,21 @@ async def test_b6_a_heartbeat_that_was_on_its_way_does_not_undo_the_grace(redis_
         await plain.until(lambda: len(node.gateway.connections) == 1)
         redis_server.resume()
         assert await watcher.hear_left("ann") == "disconnected"
+
+
+async def test_b6_a_short_grace_is_over_on_time(redis_server: Server) -> None:
+    """Whoever keeps the time is told of each new end that is nearer than all it knew."""
+    redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+    late = []
+    async with served(redis_server, grace=0.1, sweep_interval=0) as node, RawClient.connect(node) as watcher:
+        for number in range(9):
+            room = f"room {number}"
+            await watcher.join(room, "watcher")
+            async with RawClient.connect(node) as client:
+                await client.join(room, "cut")
+                dropped_at = plain.now(redis_server)
+                client.vanish()
+                assert await watcher.hear_left("cut") == "disconnected"
+            (entry,) = plain.stream(redis_server, room)
+            late.append(int(entry["leftAt"]) - dropped_at - 100)
+    assert sorted(late)[4] < 200, late

@@ -191,3 +191,58 @@ async def test_b8_a_node_frozen_for_longer_brings_its_living_clients_back(redis_
 
 def _joined(client: RawClient) -> list[dict[str, Any]]:
     return [member for diff in client.of("room:diff") for member in diff["joined"]]
+
+
+async def test_b8_what_a_node_says_after_it_was_judged_lost_counts_under_its_new_name_only(
+    redis_server: Server,
+) -> None:
+    """Else its members would stand there without a connection, and outlive its real end by the whole TTL."""
+    async with (
+        served(redis_server, grace=30, lease=60) as judge,
+        served(redis_server, grace=30, lease=60) as node,
+        RawClient.connect(judge) as watcher,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+        RawClient.connect(node) as carl,
+    ):
+        await watcher.join("lobby", "watcher")
+        await ann.join("lobby", "ann")
+        last = await bob.join("lobby", "bob")
+        old = node.name()
+        await judge.leases.lose(old)
+        assert redis_server.control.pttl(plain.presence_key("lobby", "ann")) <= 30_000
+        await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
+        new = node.name()
+        assert new != old
+        assert [name.partition(".")[0] for name in _connections(redis_server, "ann")] == [new]
+        assert redis_server.control.pttl(plain.presence_key("lobby", "ann")) > 30_000
+        await plain.until(lambda: _connections(redis_server, "bob"))  # also who says nothing
+        await judge.leases.lose(new)
+        joined = await carl.join("lobby", "carl")
+        assert node.name() not in {old, new}
+        assert joined["socketId"].startswith(node.name())
+        assert [name.partition(".")[0] for name in _connections(redis_server, "carl")] == [node.name()]
+        await plain.until(lambda: _connections(redis_server, "ann") and _connections(redis_server, "bob"))
+        await watcher.has_heard("room:diff", version=joined["version"])
+        assert joined["version"] == last["version"] + 1
+        assert not departures(watcher.heard)
+
+
+def _connections(server: Server, user_id: str) -> list[str]:
+    fields: Any = server.control.hkeys(plain.shadow_key("lobby", user_id))
+    return [field for field in fields if "." in field]
+
+
+async def test_b8_the_pacemakers_turn_passes_on_within_two_seconds(redis_server: Server) -> None:
+    """The node that touches the keys of all is killed; a member of another one still ends on time."""
+    redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+    options: dict[str, Any] = {"ttl": 2.0, "sweep_interval": 0}
+    async with Process.start(redis_server, **options) as doomed, served(redis_server, **options) as node:
+        await plain.until(lambda: redis_server.control.exists("{reactor:fleet}:turn:pacemaker"))
+        before = node.pacemaker.leading
+        async with RawClient.connect(node) as ann:
+            await doomed.kill()
+            joined = await ann.join("lobby", "ann")
+            farewell = await ann.hear("room:force-leave")
+            assert (before, node.pacemaker.leading) == (False, True)
+            assert farewell["timestamp"] - joined["members"][0]["joinedAt"] - 2000 < 1000
