@@ -15,7 +15,7 @@ import anyio
 import structlog
 from redis.asyncio import Redis
 
-from reactor.errors import Unavailable
+from reactor.errors import RedisUnreachable, Unavailable
 from reactor.presence.backend import Loop, OnHealth, ignore_health
 from reactor.presence.cluster_channels import ClusterChannels
 from reactor.presence.connect import (
@@ -204,10 +204,23 @@ async def open_cluster(target: Target, *, departures_kept: int) -> ClusterBacken
     """
     topology = Topology(target)
     try:
-        await check_server(target, topology.client(target.hosts[0]))
+        await _check_first_that_answers(target, topology)
         await topology.start()
     except BaseException:
         with anyio.CancelScope(shield=True):
             await topology.aclose()
         raise
     return ClusterBackend(target, topology, departures_kept=departures_kept)
+
+
+async def _check_first_that_answers(target: Target, topology: Topology) -> None:
+    unreachable: RedisUnreachable | None = None
+    for address in target.hosts:
+        try:
+            await check_server(target, topology.client(address))
+        except RedisUnreachable as error:
+            unreachable = unreachable or error
+        else:
+            return
+    if unreachable is not None:
+        raise unreachable
