@@ -1,0 +1,201 @@
+"""What only clusters do: part of them is away, and slots move from one primary to another under load."""
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from redis.crc import key_slot
+
+from reactor.node import Node
+from reactor.presence.keys import fleet_prefix
+from reactor.settings import RoomRule
+from tests.fleet.serving import (
+    TOLD_WITHIN,
+    aside,
+    beside,
+    crowd,
+    in_step,
+    lateness,
+    one_room_in_each_shard,
+    serving,
+)
+from tests.fleets import ClusterSet, slot_of
+from tests.system import plain
+from tests.system.running import RawClient, departures
+
+BEAT, ACK = "room:heartbeat", "room:heartbeat:ack"
+CROWD = ["u0", "u1", "u2", "u3"]
+SILENT = beside("lobby", "silent")
+
+
+@pytest.fixture(params=["key by key", "at once"])
+def atomic(request: pytest.FixtureRequest, cluster: ClusterSet) -> bool:
+    """How a slot is moved."""
+    if request.param == "at once" and cluster.kind != "valkey":
+        pytest.skip("Redis 7 moves slots key by key only")
+    return bool(request.param == "at once")
+
+
+@asynccontextmanager
+async def coming_and_going(node: Node, room_id: str) -> AsyncIterator[Counter[str]]:
+    """Somebody who joins and leaves the whole time; how often so far."""
+    done: Counter[str] = Counter()
+    stop = anyio.Event()
+
+    async def go(client: RawClient) -> None:
+        while not stop.is_set():
+            await client.join(room_id, "restless")
+            done["joined"] += 1
+            await client.ask("leave_room", "room:left", roomId=room_id)
+            done["left"] += 1
+
+    async with RawClient.connect(node) as client, anyio.create_task_group() as tasks:
+        tasks.start_soon(go, client)
+        yield done
+        stop.set()
+
+
+async def test_a_slot_moves_under_load_and_nobody_notices(cluster: ClusterSet, atomic: bool) -> None:
+    rules = (RoomRule(match=SILENT, ttl=2.0),)
+    async with (
+        serving(cluster, rooms=rules) as one,
+        serving(cluster, rooms=rules) as two,
+        crowd([one, two], ["lobby", "elsewhere"], 4) as clients,
+        RawClient.connect(one) as silent,
+    ):
+        slot = slot_of("lobby")
+        to = cluster.another_primary(await aside(cluster.owner_of, slot))
+        joined = await silent.join(SILENT, "silent")
+        async with coming_and_going(two, "lobby") as done:
+            await plain.until(lambda: done["left"] >= 5)
+            await aside(lambda: cluster.move_slot(slot, to, atomic=atomic))
+            before = done["left"]
+            await plain.until(lambda: done["left"] >= before + 5)
+        await silent.hear("room:force-leave", reason="inactivity_timeout")
+        assert 0 <= lateness(joined["members"][0]["joinedAt"] + 2000) < TOLD_WITHIN
+        for client in clients:
+            for room in ("lobby", "elsewhere"):
+                await client.ask(BEAT, ACK, roomId=room, id="at the end")
+            assert not client.of("service:degraded", "room:force-leave", "error")
+            # Who comes and goes within one window of diffs is told of once.
+            assert set(departures(client.heard)) == {("restless", "left")}
+        await in_step(clients, cluster, "lobby", CROWD)
+        await in_step(clients, cluster, "elsewhere", CROWD)
+        assert [entry["user"] for entry in plain.stream(to, SILENT)] == ["silent"]
+        assert len(plain.stream(to, "lobby")) == done["left"] == done["joined"]
+
+
+async def test_while_a_slot_is_half_moved_nothing_is_decided_on_half_of_it(cluster: ClusterSet) -> None:
+    rules = (RoomRule(match=SILENT, ttl=1.5),)
+    async with (
+        serving(cluster, rooms=rules, sweep_interval=0.5) as one,
+        serving(cluster, rooms=rules, sweep_interval=0.5) as two,
+        crowd([one, two], ["lobby"], 4) as clients,
+        RawClient.connect(one) as silent,
+        RawClient.connect(two) as asking,
+    ):
+        slot = slot_of("lobby")
+        source = await aside(cluster.owner_of, slot)
+        to = cluster.another_primary(source)
+        joined = await silent.join(SILENT, "silent")
+        await aside(cluster.begin_move, slot, to)
+        total = source.control.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot)
+        await aside(cluster.move_keys, slot, to, total // 2)
+        await asking.say("room:count", roomId="lobby")
+        await plain.lapsed(source, joined["members"][0]["joinedAt"], 1.5)
+        assert not asking.of("room:count")
+        while await aside(cluster.move_keys, slot, to):
+            pass
+        await aside(cluster.end_move, slot, to)
+        assert (await asking.hear("room:count"))["count"] == 4
+        await silent.hear("room:force-leave", reason="inactivity_timeout")
+        assert 0 <= lateness(joined["members"][0]["joinedAt"] + 1500) < TOLD_WITHIN
+        for client in clients:
+            await client.ask(BEAT, ACK, roomId="lobby", id="at the end")
+            assert not client.of("service:degraded", "room:force-leave", "error")
+            assert departures(client.heard) == []
+        await in_step(clients, cluster, "lobby", CROWD)
+        assert [entry["user"] for entry in plain.stream(to, SILENT)] == ["silent"]
+
+
+async def test_the_slot_of_the_nodes_themselves_moves_and_none_is_judged_lost(
+    cluster: ClusterSet, atomic: bool
+) -> None:
+    async with (
+        serving(cluster, lease=1.0) as one,
+        serving(cluster, lease=1.0) as two,
+        crowd([one, two], ["lobby"], 4) as clients,
+    ):
+        names = one.name(), two.name()
+        slot = int(key_slot(fleet_prefix("reactor").encode()))
+        to = cluster.another_primary(await aside(cluster.owner_of, slot))
+        await aside(lambda: cluster.move_slot(slot, to, atomic=atomic))
+        registry = f"{fleet_prefix('reactor')}:registry"
+        noted = to.control.hgetall(registry)
+        await plain.until(lambda: all(to.control.hget(registry, name) != noted[name] for name in names))
+        async with RawClient.connect(two) as late:
+            await late.join("lobby", "late")
+            await late.ask("leave_room", "room:left", roomId="lobby")
+        for client in clients:
+            assert await client.hear_left("late") == "left"
+            assert departures(client.heard) == [("late", "left")]
+        assert (one.name(), two.name()) == names
+
+
+async def test_rooms_of_other_primaries_go_on_while_one_is_away(cluster: ClusterSet) -> None:
+    for server in cluster.servers:
+        server.control.config_set("cluster-require-full-coverage", "no")
+    rooms = one_room_in_each_shard()
+    async with serving(cluster) as one, serving(cluster) as two, crowd([one, two], rooms, 4) as clients:
+        homes = {room: await aside(cluster.primary_of, room) for room in rooms}
+        dead = homes[rooms[0]]
+        others = [room for room, home in homes.items() if home is not dead]
+        assert 0 < len(others) < len(rooms)
+        for client in clients:
+            client.hush()
+        await aside(cluster.kill_primary, rooms[0])
+        for client in clients:
+            await client.say(BEAT, roomId=rooms[0], id="kept")
+            await client.has_heard("service:degraded")
+            for room in others:
+                await client.ask(BEAT, ACK, roomId=room)
+        assert not dead.alive
+        async with RawClient.connect(one) as late:
+            await late.join(others[0], "late")
+            await clients[1].has_heard("room:diff", roomId=others[0], count=5)
+            await late.ask("leave_room", "room:left", roomId=others[0])
+        await aside(cluster.promoted, dead, rooms[0])
+        for client in clients:
+            await client.has_heard("service:restored")
+            await client.has_heard(ACK, id="kept")
+            for room in rooms:
+                await client.ask(BEAT, ACK, roomId=room)
+            assert departures(client.heard) == [("late", "left")]
+        for room in rooms:
+            await in_step(clients, cluster, room, CROWD)
+
+
+async def test_a_primary_gone_for_good_is_not_needed_any_more(cluster: ClusterSet) -> None:
+    rules = (RoomRule(match=SILENT, ttl=1.0),)
+    async with serving(cluster, rooms=rules) as one, crowd([one], ["lobby"], 4) as clients:
+        dead = await aside(cluster.kill_primary, "lobby")
+        new = await aside(cluster.promoted, dead, "lobby")
+        living = [server.address for server in cluster.servers if server.alive]
+        url = f"redis+cluster://{dead.address},{living[0]}"
+        async with (
+            serving(cluster, rooms=rules, redis_url=url) as two,
+            RawClient.connect(two) as late,
+            RawClient.connect(two) as silent,
+        ):
+            await late.join("lobby", "late")
+            await clients[0].has_heard("room:diff", count=5)
+            joined = await silent.join(SILENT, "silent")
+            await silent.hear("room:force-leave", reason="inactivity_timeout")
+            assert 0 <= lateness(joined["members"][0]["joinedAt"] + 1000) < TOLD_WITHIN
+            await clients[0].ask("leave_room", "room:left", roomId="lobby")
+            assert await late.hear_left("u0") == "left"
+            await in_step([*clients[1:], late], cluster, "lobby", [*CROWD[1:], "late"])
+            assert set(plain.members(new, "lobby")) == {*CROWD[1:], "late"}
+        assert not dead.alive
