@@ -61,3 +61,24 @@ class Deadlines:
     def all_due(self) -> None:
         """Nothing is certain any more: look everywhere."""
         self._next = [0.0] * len(self._next)
+
+
+class Touches:
+    """When each name was first touched, kept for 2 to 4 s: as long as an event may be on its way."""
+
+    __slots__ = ("_begun", "_newer", "_older")
+
+    KEPT = 2.0
+
+    def __init__(self) -> None:
+        self._older: dict[str, float] = {}
+        self._newer: dict[str, float] = {}
+        self._begun = 0.0
+
+    def first(self, name: str, now: float) -> float:
+        """The time (s, steady clock) of the first touch, which is now where none is known."""
+        age = now - self._begun
+        if age >= self.KEPT:
+            self._older, self._newer, self._begun = self._newer if age < 2 * self.KEPT else {}, {}, now
+        earlier = self._older.get(name)
+        return earlier if earlier is not None else self._newer.setdefault(name, now)

@@ -15,7 +15,7 @@ import anyio
 import structlog
 
 from reactor.errors import Unavailable
-from reactor.expiry.deadlines import Deadlines, RedisClock
+from reactor.expiry.deadlines import Deadlines, RedisClock, Touches
 from reactor.expiry.reaper import Reaper
 from reactor.presence.fleet import Fleet
 from reactor.presence.keys import SHARDS
@@ -53,7 +53,7 @@ class Pacemaker:
         self._node, self._events_flow = node, events_flow
         self._clock = RedisClock()
         self._deadlines = Deadlines(SHARDS)
-        self._touched: list[dict[str, float]] = [{} for _ in range(SHARDS)]
+        self._touches = [Touches() for _ in range(SHARDS)]
         self._wakeup = asyncio.Event()
         self.leading = False
         self.looks = 0
@@ -120,6 +120,5 @@ class Pacemaker:
         """Of those found gone, the ones that no event has brought to their claim, or will."""
         if not self._events_flow():
             return gone
-        now, before = monotonic(), self._touched[shard]
-        touched = self._touched[shard] = {name: before.get(name, now) for name in gone}
-        return [name for name, at in touched.items() if now - at >= EVENT_COMES_WITHIN]
+        now, touches = monotonic(), self._touches[shard]
+        return [name for name in gone if now - touches.first(name, now) >= EVENT_COMES_WITHIN]

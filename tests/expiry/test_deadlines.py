@@ -3,7 +3,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from reactor.expiry.deadlines import Deadlines, RedisClock
+from reactor.expiry.deadlines import Deadlines, RedisClock, Touches
 
 TIMES = st.floats(0, 1e6, allow_nan=False)
 
@@ -84,3 +84,27 @@ def test_a_clock_that_was_set_back_is_followed() -> None:
     for second in range(100, 100 + RedisClock.SAMPLES):
         clock.observe((500 + second) * 1000, float(second))
     assert clock.steady(700_000) == 200.0
+
+
+def test_a_touch_is_known_for_a_while_whatever_else_is_touched() -> None:
+    touches = Touches()
+    assert touches.first("ann", 100.0) == 100.0
+    for tenth in range(1, 20):
+        assert touches.first(f"u{tenth}", 100 + tenth / 10) == 100 + tenth / 10
+        assert touches.first("ann", 100 + tenth / 10) == 100.0
+    assert touches.first("bob", 102.1) == 102.1
+    assert touches.first("ann", 103.0) == 100.0, "among the older ones"
+    assert touches.first("ann", 104.2) == 104.2, (
+        "and then forgotten: it has come again, and its time is up anew"
+    )
+
+
+@given(st.lists(st.floats(0, 5), min_size=1))
+def test_a_touch_is_never_remembered_for_longer_than_twice_the_time(steps: list[float]) -> None:
+    touches, now, known = Touches(), 100.0, 100.0
+    for step in steps:
+        now += step
+        at = touches.first("ann", now)
+        assert now - at <= 2 * Touches.KEPT
+        assert at in {known, now}
+        known = at

@@ -62,6 +62,21 @@ async def test_where_an_event_got_lost_the_pacemaker_claims_a_moment_later(redis
         assert pacemaker.EVENT_COMES_WITHIN * 1000 <= late < 1000 + SLACK
 
 
+async def test_a_lost_event_is_made_good_also_where_others_are_looked_at_all_the_time(
+    redis_server: Server,
+) -> None:
+    async with expiry_path(redis_server) as it:
+        await it.pace(events=True)
+        near = next(room for n in range(99) if it.probe.key("", room := f"room{n}") == it.probe.key(""))
+        users = [f"u{number}" for number in range(60)]
+        for number, user in enumerate(users):
+            it.join(user, room=near, ttl=300 + 50 * number)
+        it.probe.refresh(*users, room=near, ttl=60_000)
+        it.join("ann", ttl=300)
+        await until(lambda: it.reaper.found_by.total() == 1)
+        assert max(it.lateness(1)) < 1000 + SLACK
+
+
 @pytest.mark.parametrize("looked", [False, True], ids=["before its first look", "long after"])
 async def test_a_grace_wakes_it_though_it_had_nothing_to_do_for_long(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch, looked: bool
