@@ -64,7 +64,7 @@ class Deadlines:
 
 
 class Touches:
-    """When each name was first touched, kept for 2 to 4 s: as long as an event may be on its way."""
+    """When each name was first touched, kept for 2 to 6 s: longer than an event may be on its way."""
 
     __slots__ = ("_begun", "_newer", "_older")
 

@@ -100,11 +100,11 @@ def test_a_touch_is_known_for_a_while_whatever_else_is_touched() -> None:
 
 
 @given(st.lists(st.floats(0, 5), min_size=1))
-def test_a_touch_is_never_remembered_for_longer_than_twice_the_time(steps: list[float]) -> None:
+def test_a_touch_is_never_remembered_for_longer_than_three_times_the_time(steps: list[float]) -> None:
     touches, now, known = Touches(), 100.0, 100.0
     for step in steps:
         now += step
         at = touches.first("ann", now)
-        assert now - at <= 2 * Touches.KEPT
+        assert now - at <= 3 * Touches.KEPT
         assert at in {known, now}
         known = at
