@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from time import time
 
 import anyio
+import pytest
 
 from reactor.node import Node
 from reactor.presence.api import Presence
@@ -236,3 +237,53 @@ async def test_every_end_around_a_failover_is_told_once(fleet: Fleet) -> None:
         await plain.until(lambda: set(left) == everybody)
         assert len(left) == len(everybody)
         tasks.cancel_scope.cancel()
+
+
+async def restless(node: Node, name: str, room_id: str, stop: anyio.Event, seen: Counter[str]) -> None:
+    """Join and leave the whole time, and try again what could not be done; out of the room in the end."""
+    async with RawClient.connect(node) as client:
+
+        async def insist(kind: str, reply: str, **fields: str) -> None:
+            while True:
+                await client.say(kind, **fields)
+                answer = await client.hear_next(lambda message: message["type"] in {reply, "error"})
+                seen[answer.get("code", reply)] += 1
+                if answer["type"] == reply or answer["code"] in {"not_joined", "already_joined"}:
+                    return
+                await anyio.sleep(0.05)
+
+        while not stop.is_set():
+            await insist("join_room", "room:joined", roomId=room_id, userId=name)
+            await insist("leave_room", "room:left", roomId=room_id)
+
+
+@pytest.mark.parametrize("graceful", [True, False], ids=["in good order", "by death"])
+async def test_joins_and_leaves_during_a_failover_end_in_the_same_list_everywhere(
+    fleet: Fleet, graceful: bool
+) -> None:
+    seen: Counter[str] = Counter()
+    stop = anyio.Event()
+    async with (
+        serving(fleet) as one,
+        serving(fleet) as two,
+        crowd([one, two], ["lobby"], 4) as clients,
+    ):
+        async with anyio.create_task_group() as tasks:
+            for i in range(6):
+                tasks.start_soon(restless, (one, two)[i % 2], f"restless {i}", "lobby", stop, seen)
+            await plain.until(lambda: seen["room:left"] > 50)
+            if graceful:
+                await aside(fleet.failover, "lobby")
+            else:
+                dead = await aside(fleet.kill_primary, "lobby")
+                await aside(fleet.promoted, dead, "lobby")
+            before = seen["room:left"]
+            await plain.until(lambda: seen["room:left"] > before + 50)
+            stop.set()
+        for client in clients:
+            await client.ask(BEAT, ACK, roomId="lobby", id="at the end")
+        await in_step(clients, fleet, "lobby", CROWD)
+        for client in clients:
+            assert {user for user, _ in departures(client.heard)}.isdisjoint(CROWD)
+            assert {reason for _, reason in departures(client.heard)} <= {"left", "disconnected"}
+    assert set(seen) <= {"room:joined", "room:left", "unavailable", "not_joined", "already_joined"}
