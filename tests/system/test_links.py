@@ -106,6 +106,7 @@ async def test_nothing_is_missed_while_it_happens_again_and_again(
             assert not client.of("room:force-leave")
 
 
+@pytest.mark.slow
 async def test_a_server_that_was_gone_for_a_while_and_lost_all_has_everybody_again(
     redis_server: Server,
 ) -> None:

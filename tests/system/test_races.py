@@ -3,6 +3,7 @@
 from typing import Any
 
 import anyio
+import pytest
 
 from tests.servers import Server
 from tests.system import plain
@@ -68,6 +69,7 @@ async def test_a_lapsed_socket_goes_and_another_of_the_same_user_that_joins_then
         assert plain.members(redis_server, "lobby")["ann"]["connections"] == "2"
 
 
+@pytest.mark.slow
 async def test_a_join_whose_answer_was_lost_leaves_no_ghost(redis_server: Server) -> None:
     """Redis stood still, took the join afterwards, and the client had been told that it was not taken."""
     async with (

@@ -49,7 +49,7 @@ async def test_a_full_redis_refuses_who_comes_and_serves_who_is_there(redis_serv
 async def test_while_writes_are_refused_nobody_is_judged(
     redis_server: Server,
 ) -> None:
-    """Longer than the lease, the grace and the TTL; time goes on in Redis, and nobody could say that they live."""
+    """For longer than the lease, the grace and the TTL: time goes on, and nobody can say that they live."""
     async with (
         served(redis_server, lease=0.6, grace=0.6, ttl=1.5) as one,
         served(redis_server, lease=0.6, grace=0.6, ttl=1.5) as two,
