@@ -1,6 +1,7 @@
 """Real servers for the tests: the bundled Valkey and the Redis on PATH, one process of each a run."""
 
 import os
+import random
 import re
 import shutil
 import signal
@@ -16,6 +17,8 @@ import redis
 from reactor.presence.embedded import find_binaries, spawn
 
 KINDS = ("valkey", "redis7")
+_RANDOM = random.SystemRandom()  # the other one is seeded alike in all runs by Hypothesis
+_CLAIMS: list[socket.socket] = []
 _TEMPORARY = tempfile.gettempdir()  # now, as a test may set another one
 _CONFIG = {
     "bind": "127.0.0.1",
@@ -63,8 +66,9 @@ class Server:
             try:
                 self.control.ping()
                 break
-            except redis.RedisError:
+            except redis.RedisError as error:
                 if time.monotonic() > deadline or self._watch.poll() is not None:
+                    error.add_note((self.folder / "server.log").read_text()[-2000:])
                     raise
                 time.sleep(0.01)
         self._settings = self._settings or self.control.config_get("*")
@@ -130,10 +134,21 @@ class Server:
 
 
 def free_port() -> int:
-    """Give a TCP port on loopback that nobody uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    """Give a TCP port on loopback that nobody uses, and that no other test run gives out while this one lasts.
+
+    It is below the ports that the system gives to outgoing connections. A UDP socket on it tells other runs.
+    """
+    while True:
+        port = _RANDOM.randrange(12_000, 32_000)
+        claim = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with socket.socket() as probe:
+            try:
+                claim.bind(("127.0.0.1", port))
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                claim.close()
+                continue
+        _CLAIMS.append(claim)
         return port
 
 
