@@ -134,7 +134,7 @@ class Server:
 
 
 def free_port() -> int:
-    """Give a TCP port on loopback that nobody uses, and that no other test run gives out while this one lasts.
+    """Give a TCP port on loopback that nobody uses, and that no other test run gives out meanwhile.
 
     It is below the ports that the system gives to outgoing connections. A UDP socket on it tells other runs.
     """
