@@ -258,7 +258,10 @@ class Dispatch:
             return _members_message(room_id, listing.position, listing.members, request_id)
         view = await self._feed.reached(room_id, position.epoch, position.version)
         position = Position(position.now, view.epoch, view.version, view.count)
-        return _members_message(room_id, position, list(view.members.values()), request_id)
+        small = view.count <= self._settings.max_members_view  # it may have grown meanwhile
+        return _members_message(
+            room_id, position, list(view.members.values()) if small else UNSET, request_id
+        )
 
     def snapshot(self, room_id: str) -> say.MembersReply | None:
         """A room's members as this node knows them, for those who were served its count until now."""
