@@ -48,7 +48,9 @@ class Recovery:
         self._backend, self._store, self._leases, self._sweep = backend, store, leases, sweep
         self._feed, self._reconciler, self._tasks = feed, reconciler, tasks
         self._settle, self._tell_all, self._subscribed = settle, tell_all, subscribed
-        self._run = ""
+        self._run = self._renewed_for = ""
+        self._settled_at = 0.0
+        self._again = anyio.Event()
         self._degraded, self._healthy = False, True
         self._busy = anyio.Lock()
         self._begun = 0
@@ -56,7 +58,7 @@ class Recovery:
 
     async def note_run(self) -> None:
         """Note which life of the server this is. Raises Unavailable."""
-        self._run = await self._backend.run_id()
+        self._run = self._renewed_for = await self._backend.run_id()
 
     def remember(self, entry: Entry, joined_at: int, reason: str) -> None:
         """A departure was told: if Redis goes back to before it, it still holds. joined_at: ms."""
@@ -93,6 +95,7 @@ class Recovery:
 
     def _begin(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         self._begun += 1
+        self._again.set()
         self._tasks.start_soon(self._one_at_a_time, work, args)
 
     async def _one_at_a_time(
@@ -123,27 +126,36 @@ class Recovery:
 
     async def _after_gap(self) -> None:
         run = await self._persist(self._backend.run_id)
-        if run == self._run:
-            self._feed.resume()
-            return
-        log.warning("redis_is_another", was=self._run, now=run)
-        self._run = run
-        old = await self._persist(self._leases.rename)
-        await self._reconciler.enter_all_again()
-        await self._end_departed()
-        await self._let_go(old)
-        await gather(*(self._renew_epoch(room_id) for room_id in list(self._feed.rooms())))
-        self._feed.resume()
+        if run != self._run:
+            log.warning("redis_is_another", was=self._run, now=run)
+            self._run = run
+            old = await self._persist(self._leases.rename)
+            await self._reconciler.enter_all_again()
+            await self._end_departed()
+            await self._let_go(old)
+        await self._go_on()
 
     async def _after_rename(self, old: str) -> None:
         await self._reconciler.enter_all_again()
         await self._let_go(old)
-        self._feed.resume()
+        await self._go_on()
 
     async def _let_go(self, old: str) -> None:
-        """Let go of what Redis knows under the former name; return when the others are there too."""
+        """Let go of what Redis knows under the former name."""
         await self._persist(lambda: self._leases.lose(old))
-        await anyio.sleep(self._settle)
+        self._settled_at = monotonic() + self._settle
+
+    async def _go_on(self) -> None:
+        """Hand changes on again, once the other nodes are there too; but not when it all begins anew."""
+        while self._begun == 1 and (wait := self._settled_at - monotonic()) > 0:
+            self._again = anyio.Event()
+            with anyio.move_on_after(wait):
+                await self._again.wait()
+        if self._begun == 1 and self._renewed_for != self._run:
+            await gather(*(self._renew_epoch(room_id) for room_id in list(self._feed.rooms())))
+            self._renewed_for = self._run
+        if self._begun == 1:
+            self._feed.resume()
 
     async def _renew_epoch(self, room_id: str) -> None:
         await self._persist(lambda: self._store.renew_epoch(room_id, self._run))
