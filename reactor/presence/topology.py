@@ -5,7 +5,6 @@ second. One that was cut off may answer with an older state: the answer with the
 whose sender finds the cluster whole.
 """
 
-from asyncio import gather
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +21,10 @@ log = structlog.get_logger()
 
 ASK_EVERY = 0.5
 ANSWER_WITHIN = 1.0
+OTHERS_WITHIN = 0.1
+"""Seconds that the other nodes get for their answers after the first one came."""
+DOUBTED_AT_MOST = 6
+"""Rounds for which an older state than one that is known is not believed."""
 SLOTS = 16384
 
 Address = tuple[str, int]
@@ -38,6 +41,7 @@ class Topology:
         self._clients: dict[Address, Redis] = {}
         self._nodes: set[Address] = set(target.hosts)
         self._owners: list[tuple[int, int, Address]] = []
+        self._epoch = self._doubted = 0
         self._asked = anyio.Event()
         self.on_change: Callable[[], None] = lambda: None
 
@@ -82,10 +86,14 @@ class Topology:
 
     async def refresh(self) -> bool:
         """Ask every node that is known; whether one of them finds the cluster whole."""
-        answers = [one for one in await gather(*(self._ask(address) for address in self._nodes)) if one]
+        answers = await self._answers()
         if not answers:
             return False
         newest = max(answers, key=lambda answer: answer.epoch)
+        if newest.epoch < self._epoch and self._doubted < DOUBTED_AT_MOST:
+            self._doubted += 1  # those that know better may only be slow
+            return True
+        self._epoch, self._doubted = newest.epoch, 0
         self._nodes = {*self._target.hosts, *newest.nodes}
         if newest.owners != self._owners:
             self._owners = newest.owners
@@ -93,12 +101,27 @@ class Topology:
             self.on_change()
         return True
 
+    async def _answers(self) -> "list[_Answer]":
+        """What the nodes say; one that is frozen does not hold up what the others say."""
+        answers: list[_Answer] = []
+
+        async def ask(address: Address) -> None:
+            answer = await self._ask(address)
+            if answer is not None:
+                answers.append(answer)
+                patience.deadline = min(patience.deadline, anyio.current_time() + OTHERS_WITHIN)
+
+        with anyio.move_on_after(ANSWER_WITHIN) as patience:
+            async with anyio.create_task_group() as tasks:
+                for address in self._nodes:
+                    tasks.start_soon(ask, address)
+        return answers
+
     async def _ask(self, address: Address) -> "_Answer | None":
         client = self.client(address)
         try:
-            with anyio.fail_after(ANSWER_WITHIN):
-                info: Any = await client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]
-                slots: Any = await client.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
+            info: Any = await client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]
+            slots: Any = await client.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
         except LINK_ERRORS:
             return None
         if info["cluster_state"] != "ok":
