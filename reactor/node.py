@@ -190,10 +190,16 @@ class Node:
     def _on_events_gap(self, first: bool) -> None:
         self.sweep.now()
         if not first:
-            self._tasks.start_soon(self.check_events)
+            self._tasks.start_soon(self._check_events_again)
+
+    async def _check_events_again(self) -> None:
+        try:
+            await self.check_events()
+        except ReactorError as error:  # away again: the next subscription leads here once more
+            log.warning("events_not_checked", reason=str(error))
 
     async def check_events(self) -> None:
-        """See that events are sent by whatever server is there now."""
+        """See that events are sent by whatever server is there now. Raises ReactorError."""
         self.events = await self.backend.ensure_events()
         if self.events.line:
             log.warning("keyspace_events", found=self.events.line)
