@@ -34,6 +34,7 @@ class Member(Server):
         program.write_text(f"#!/bin/sh\nexec '{binary}' server.conf {flags} \"$@\"\n")
         program.chmod(0o700)
         self._binary = program
+        self._paused = False
 
     @property
     def address(self) -> str:
@@ -41,7 +42,16 @@ class Member(Server):
 
     @property
     def alive(self) -> bool:
-        return self._watch is not None and self._watch.poll() is None
+        """Whether it runs, and answers."""
+        return self._watch is not None and self._watch.poll() is None and not self._paused
+
+    def pause(self) -> None:
+        super().pause()
+        self._paused = True
+
+    def resume(self) -> None:
+        super().resume()
+        self._paused = False
 
     def kill(self) -> None:
         """End it by SIGKILL. When it starts again it is empty."""

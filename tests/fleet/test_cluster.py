@@ -3,12 +3,14 @@
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import pytest
 from redis.crc import key_slot
 
 from reactor.node import Node
+from reactor.presence.api import Presence
 from reactor.presence.keys import fleet_prefix
 from reactor.settings import RoomRule
 from tests.fleet.serving import (
@@ -21,7 +23,7 @@ from tests.fleet.serving import (
     one_room_in_each_shard,
     serving,
 )
-from tests.fleets import ClusterSet, slot_of
+from tests.fleets import ClusterSet, Member, slot_of
 from tests.system import plain
 from tests.system.running import RawClient, departures
 
@@ -64,9 +66,12 @@ async def test_a_slot_moves_under_load_and_nobody_notices(cluster: ClusterSet, a
         serving(cluster, rooms=rules) as two,
         crowd([one, two], ["lobby", "elsewhere"], 4) as clients,
         RawClient.connect(one) as silent,
+        Presence.open(cluster.url) as presence,
     ):
         slot = slot_of("lobby")
         to = cluster.another_primary(await aside(cluster.owner_of, slot))
+        events = presence.watch(SILENT)
+        assert (await anext(events)).kind == "sync"
         joined = await silent.join(SILENT, "silent")
         async with coming_and_going(two, "lobby") as done:
             await plain.until(lambda: done["left"] >= 5)
@@ -75,6 +80,8 @@ async def test_a_slot_moves_under_load_and_nobody_notices(cluster: ClusterSet, a
             await plain.until(lambda: done["left"] >= before + 5)
         await silent.hear("room:force-leave", reason="inactivity_timeout")
         assert 0 <= lateness(joined["members"][0]["joinedAt"] + 2000) < TOLD_WITHIN
+        assert [(await anext(events)).kind for _ in range(2)] == ["join", "leave"]
+        await events.aclose()  # type: ignore[attr-defined]
         for client in clients:
             for room in ("lobby", "elsewhere"):
                 await client.ask(BEAT, ACK, roomId=room, id="at the end")
@@ -118,6 +125,38 @@ async def test_while_a_slot_is_half_moved_nothing_is_decided_on_half_of_it(clust
             assert departures(client.heard) == []
         await in_step(clients, cluster, "lobby", CROWD)
         assert [entry["user"] for entry in plain.stream(to, SILENT)] == ["silent"]
+
+
+@pytest.mark.slow
+async def test_a_slot_that_takes_longer_than_lease_and_ttl_to_move_ends_nobody(cluster: ClusterSet) -> None:
+    short = {"lease": 1.0, "ttl": 3.0, "grace": 1.0, "sweep_interval": 0.5}
+    async with (
+        serving(cluster, **short) as one,
+        serving(cluster, **short) as two,
+        crowd([one, two], ["lobby"], 4) as clients,
+    ):
+        slot = slot_of("lobby")
+        source = await aside(cluster.owner_of, slot)
+        to = cluster.another_primary(source)
+        await aside(cluster.begin_move, slot, to)
+        total = source.control.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot)
+        await aside(cluster.move_keys, slot, to, total // 2)
+        keys = [plain.presence_key("lobby", user) for user in CROWD]
+        await plain.until(lambda: not any(_lives(server, key) for server in (source, to) for key in keys))
+        while await aside(cluster.move_keys, slot, to):
+            pass
+        await aside(cluster.end_move, slot, to)
+        for client in clients:
+            await client.ask(BEAT, ACK, roomId="lobby", id="at the end")
+            assert not client.of("room:force-leave")
+            assert departures(client.heard) == []
+        await in_step(clients, cluster, "lobby", CROWD)
+
+
+def _lives(server: Member, key: str) -> bool:
+    asking: Any = server.control.pipeline(transaction=False)
+    found: Any = asking.execute_command("ASKING").exists(key).execute(raise_on_error=False)[1]
+    return bool(found == 1)  # or an error: it is to be asked for elsewhere
 
 
 async def test_the_slot_of_the_nodes_themselves_moves_and_none_is_judged_lost(

@@ -239,6 +239,51 @@ async def test_every_end_around_a_failover_is_told_once(fleet: Fleet) -> None:
         tasks.cancel_scope.cancel()
 
 
+async def test_a_frozen_primary_is_left_behind_and_does_no_harm_when_it_wakes(fleet: Fleet) -> None:
+    async with (
+        serving(fleet) as one,
+        serving(fleet) as two,
+        crowd([one, two], ["lobby"], 4) as clients,
+        RawClient.connect(one) as late,
+    ):
+        old = await aside(fleet.primary_of, "lobby")
+        old.pause()
+        new = await aside(fleet.promoted, old, "lobby")
+        await plain.until(lambda: is_listened_to(new), TOLD_WITHIN)
+        for client in clients:
+            await client.say(BEAT, roomId="lobby", id="soon")
+        with anyio.fail_after(2 * TOLD_WITHIN):
+            for client in clients:
+                await client.has_heard(ACK, id="soon")
+        await late.join("lobby", "late")
+        old.resume()
+        await late.ask("leave_room", "room:left", roomId="lobby")
+        for client in clients:
+            assert await client.hear_left("late") == "left"
+            assert departures(client.heard) == [("late", "left")]
+        await in_step(clients, fleet, "lobby", CROWD)
+
+
+@pytest.mark.slow
+async def test_all_servers_down_and_back_with_nothing(fleet: Fleet) -> None:
+    async with (
+        serving(fleet) as one,
+        serving(fleet) as two,
+        crowd([one, two], ["lobby", "elsewhere"], 4) as clients,
+    ):
+        for server in fleet.servers:
+            server.kill()
+        for client in clients:
+            await client.hear("service:degraded")
+        for server in fleet.servers:
+            await aside(server.start)
+        await aside(fleet.wait_whole)
+        for client in clients:
+            await client.hear("service:restored")
+        await stayed(clients, fleet)
+        await in_step(clients, fleet, "elsewhere", CROWD)
+
+
 async def restless(node: Node, name: str, room_id: str, stop: anyio.Event, seen: Counter[str]) -> None:
     """Join and leave the whole time, and try again what could not be done; out of the room in the end."""
     async with RawClient.connect(node) as client:
