@@ -32,7 +32,6 @@ NO_LINK_PATIENCE = 1.0
 """Seconds that a first join of a room waits while the link for diffs is down."""
 CONFIRMED_WITHIN = 5.0
 """Seconds that a room's first holders wait for its channel."""
-
 HEAL_AGAIN_AFTER = 0.2
 
 

@@ -1,26 +1,15 @@
-"""Leases: a dead node's members go under the grace, and a Redis that stalls kills nobody."""
+"""Leases: a dead node's members go under the grace; a judge that was away itself begins to count anew."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from time import monotonic
 from typing import Any
 
-import anyio
 import pytest
 
 from reactor.errors import Unavailable
 from reactor.expiry import leases
-from reactor.expiry.leases import Leases
-from reactor.presence import connect
 from reactor.presence.keys import SHARDS
-from reactor.settings import RoomPolicy
-from tests.presence.connected import Connected, connected, until
-from tests.presence.consistent import assert_consistent
-from tests.presence.probe import AWAY_GRACE, GRACE, TTL, Probe
+from tests.expiry.nodes import LEASE, Node, fleet
+from tests.presence.probe import AWAY_GRACE, GRACE
 from tests.servers import Server
-
-LEASE = 0.6
-TERMS = RoomPolicy(ttl=TTL, grace=GRACE, away_grace=AWAY_GRACE, message="", max_members=0)
 
 
 class Clock:
@@ -31,51 +20,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-class Node:
-    """A node's lease, and what it was told."""
-
-    def __init__(self, redis: Connected, probe: Probe, lease: float = LEASE) -> None:
-        self.renamed_from: list[str] = []
-        self.held: list[float] = []
-        self.probe = probe
-        self.leases = Leases(
-            redis.store, redis.fleet, lease=lease, policy=lambda _room_id: TERMS,
-            on_renamed=self.renamed_from.append, on_held=self.held.append,
-        )  # fmt: skip
-
-    @property
-    def name(self) -> str:
-        return self.leases.name
-
-    def joins(self, user: str, *, number: int = 1, room: str = "lobby", **options: Any) -> None:
-        self.probe.join(user, f"{self.name}.{number}", room=room, **options)
-
-
-class Fleet:
-    def __init__(self, redis: Connected, probe: Probe) -> None:
-        self.redis, self.probe = redis, probe
-
-    async def node(self, lease: float = LEASE) -> Node:
-        node = Node(self.redis, self.probe, lease)
-        await node.leases.register()
-        return node
-
-    def in_grace(self, *users: str, room: str = "lobby") -> bool:
-        return all(self.probe.shadow(user, room).get("r") == "disconnected" for user in users)
-
-
-@asynccontextmanager
-async def fleet(server: Server) -> AsyncIterator[Fleet]:
-    probe = Probe(server)
-    try:
-        async with connected(server) as redis:
-            yield Fleet(redis, probe)
-            if server.control.ping():
-                assert_consistent(probe.client)
-    finally:
-        probe.close()
 
 
 @pytest.fixture
@@ -287,45 +231,3 @@ async def test_the_first_pulse_after_a_long_silence_says_that_ends_do_not_count(
         await node.leases.renew_now()
         await node.leases.renew_now()
         assert node.held == [LEASE]
-
-
-# In real time.
-
-
-async def test_in_real_time_a_dead_node_is_lost_within_two_leases_and_a_living_one_is_not(
-    redis_server: Server,
-) -> None:
-    async with fleet(redis_server) as it:
-        judge, living, dead = await it.node(), await it.node(), await it.node()
-        it.redis.tasks.start_soon(judge.leases.serve)
-        it.redis.tasks.start_soon(living.leases.serve)
-        living.joins("ann")
-        dead.joins("bob")
-        died = monotonic()
-        await until(lambda: it.in_grace("bob"))
-        assert LEASE * 0.9 < monotonic() - died < 2 * LEASE + 1
-        assert not it.in_grace("ann")
-        # The judges go on through the other shards.
-        await until(lambda: not it.probe.client.hexists("{t:fleet}:registry", dead.name))
-
-
-async def test_in_real_time_a_redis_that_stalls_for_longer_than_the_lease_kills_nobody(
-    redis_server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connect, "COMMAND_TIMEOUT", 0.5)
-    async with fleet(redis_server) as it:
-        nodes = [await it.node() for _ in range(3)]
-        names = [node.name for node in nodes]
-        for number, node in enumerate(nodes):
-            node.joins(f"u{number}")
-            it.redis.tasks.start_soon(node.leases.serve)
-        await anyio.sleep(LEASE)
-        redis_server.pause()
-        try:
-            await anyio.sleep(2.5 * LEASE)
-        finally:
-            redis_server.resume()
-        await anyio.sleep(2.5 * LEASE)
-        assert [node.name for node in nodes] == names
-        assert not any(it.in_grace(f"u{number}") for number in range(3))
-        assert set(await it.redis.fleet.registry()) == set(names)
