@@ -21,7 +21,7 @@ from reactor.presence.rows import DiffRow, LeftRow, decode_diff
 from reactor.presence.store import Listing, Store
 from reactor.protocol.closing import LeaveReason
 from reactor.protocol.messages import Departed, Member, RoomDiff
-from reactor.protocol.room import RoomView, Verdict, diff_between
+from reactor.protocol.room import RoomView, Verdict, diff_between, is_news
 from reactor.tasks import Spawner
 
 log = structlog.get_logger()
@@ -161,10 +161,7 @@ class RoomFeed:
         self.resume()
 
     def pause(self) -> None:
-        """Diffs were missed, and what Redis says now may be less than what is true.
-
-        Tell nothing until `resume`.
-        """
+        """Tell nothing until `resume`: diffs were missed, and what Redis says now may be less than true."""
         self._missed += 1
         if self._open_gate.is_set():
             self._open_gate = anyio.Event()
@@ -185,15 +182,17 @@ class RoomFeed:
 
     def _take(self, room: Room, row: DiffRow, diff: RoomDiff) -> None:
         place = room.view.epoch, room.view.version
-        leaving = [(left, room.view.members.get(left.user_id)) for left in row.left]
+        members = room.view.members
+        leaving = [(left, members.get(left.user_id)) for left in row.left]
+        news = [one for one in diff.updated if is_news(members.get(one.user_id), one)]
         verdict = room.view.apply(diff)
         if verdict is Verdict.APPLIED:
             self._moved(room)
             for left, member in leaving:
                 self._on_left(diff.room_id, left, member)
-            # Who was not listed any more when the view was made is no news.
+            # No news is who was not listed any more when the view was made, or is entered again as it was.
             known = [told for told, (_, member) in zip(diff.left, leaving, strict=True) if member is not None]
-            self._on_diff(msgspec.structs.replace(diff, left=known) if len(known) < len(leaving) else diff)
+            self._on_diff(msgspec.structs.replace(diff, left=known, updated=news))
         elif verdict is Verdict.GAP:
             self._heal(room, "gap", place)
 

@@ -207,3 +207,8 @@ def diff_between(
 def face(member: Member) -> tuple[object, ...]:
     """What others see change; a heartbeat changes nothing of it."""
     return (member.username, member.away, member.connections, member.data)
+
+
+def is_news(before: Member | None, member: Member) -> bool:
+    """Whether others see that a member is not what it was."""
+    return before is None or before.joined_at != member.joined_at or face(before) != face(member)

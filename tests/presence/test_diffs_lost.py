@@ -178,3 +178,38 @@ async def test_while_paused_nothing_is_told_and_then_all_at_once(redis_server: S
         (diff,) = it.told
         assert (diff.from_, diff.version) == (1, 4)
         assert it.view.members["ann"].username == "A"
+
+
+async def test_who_is_entered_again_after_a_stall_is_seen_also_by_whoever_listed_the_room_meanwhile(
+    redis_server: Server,
+) -> None:
+    async with following(redis_server, held=False) as it:
+        it.probe.on_shard("pulse", "lobby", 5_000)
+        for user in ("ann", "bob"):
+            it.probe.join(user)
+        it.probe.lapse("ann")
+        it.probe.client.hincrby(it.probe.key("pulse"), "at", -5_001)  # nobody could speak up for a lease
+        view = await it.hold()
+        assert set(view.members) == {"bob"}
+        it.probe.join("ann", epoch=it.probe.epoch())
+        await it.agrees()
+        assert set(view.members) == {"ann", "bob"}
+
+
+async def test_who_is_entered_again_as_it_was_is_no_news_to_who_never_missed_it(
+    redis_server: Server,
+) -> None:
+    async with following(redis_server) as it:
+        it.probe.on_shard("pulse", "lobby", 5_000)
+        it.probe.join("ann", username="A")
+        await it.agrees()
+        it.probe.lapse("ann")
+        it.probe.client.hincrby(it.probe.key("pulse"), "at", -5_001)
+        it.told.clear()
+        it.probe.join("ann", epoch=it.probe.epoch())
+        await until(lambda: it.view.version == 2)
+        (diff,) = it.told
+        assert (diff.from_, diff.joined, diff.updated, diff.left) == (1, [], [], [])
+        it.probe.ask("update", "ann", "B", "")
+        await it.agrees()
+        assert [member.username for member in it.told[-1].updated] == ["B"]

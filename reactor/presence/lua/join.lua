@@ -56,7 +56,8 @@ if count == 0 and known_epoch == '' and redis.call('HEXISTS', presence, 'away') 
 remember_connection(room, user, connection, away)
 connections[connection] = away
 if replaces ~= '' then forget_connection(room, user, replaces, connections) end
-local changed = reflect(room, user, connections) or status == 'held' and known_epoch == ''
+-- Whoever listed the room meanwhile did not see one that was held.
+local changed = reflect(room, user, connections) or status == 'held'
 local face = redis.call('HMGET', presence, 'username', 'data')
 if known_epoch ~= '' then username, data = '', '' end
 if username ~= '' and username ~= face[1] then
