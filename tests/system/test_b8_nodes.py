@@ -1,4 +1,7 @@
-"""B8: a node stops, dies, freezes or is deployed anew."""
+"""B8: a node stops, dies, freezes or is deployed anew.
+
+Nodes in processes of their own take their time to start: most of these run on one of the two servers.
+"""
 
 import signal
 import time
@@ -62,12 +65,12 @@ def _tells(message: Message, user_id: str, username: str, connections: int) -> b
 
 
 async def test_b8_who_returns_from_a_killed_node_within_the_grace_was_never_gone(
-    redis_server: Server,
+    redis7_server: Server,
 ) -> None:
     options: dict[str, Any] = {"lease": 0.6, "grace": 1.5}
     async with (
-        served(redis_server, **options) as one,
-        Process.start(redis_server, **options) as doomed,
+        served(redis7_server, **options) as one,
+        Process.start(redis7_server, **options) as doomed,
         RawClient.connect(one) as watcher,
         RawClient.connect(doomed) as ann,
         RawClient.connect(doomed) as lost,
@@ -83,22 +86,22 @@ async def test_b8_who_returns_from_a_killed_node_within_the_grace_was_never_gone
             assert back["version"] >= joined["version"]
             assert await watcher.hear_left("lost") == "disconnected"
             assert departures(watcher.heard) == [("lost", "disconnected")]
-            me = next(m for m in plain.members(redis_server, "lobby").values() if m["userId"] == "ann")
+            me = next(m for m in plain.members(redis7_server, "lobby").values() if m["userId"] == "ann")
             assert "connections" not in me
             assert me["data"] == '"mine"'
             assert not [diff for diff in watcher.of("room:diff") if diff["joined"][1:]]
 
 
 async def test_b8_a_node_that_stops_in_order_sends_its_clients_away_and_tells_nobody(
-    redis_server: Server,
+    redis7_server: Server,
 ) -> None:
     """A deploy: closed with 1012, back on the next node within the grace."""
     options: dict[str, Any] = {"lease": 0.6, "grace": 2.0}
     async with (
-        served(redis_server, **options) as one,
+        served(redis7_server, **options) as one,
         RawClient.connect(one) as watcher,
-        Process.start(redis_server, **options) as old,
-        Process.start(redis_server, **options) as new,
+        Process.start(redis7_server, **options) as old,
+        Process.start(redis7_server, **options) as new,
         RawClient.connect(old) as ann,
         RawClient.connect(old) as lost,
     ):
@@ -117,29 +120,29 @@ async def test_b8_a_node_that_stops_in_order_sends_its_clients_away_and_tells_no
 
 
 async def test_b8_when_all_nodes_are_dead_the_first_to_come_up_ends_their_members(
-    redis_server: Server,
+    bundled_server: Server,
 ) -> None:
     async with AsyncExitStack() as stack:
-        doomed = [await stack.enter_async_context(Process.start(redis_server, **QUICK)) for _ in range(2)]
+        doomed = [await stack.enter_async_context(Process.start(bundled_server, **QUICK)) for _ in range(2)]
         for number, process in enumerate(doomed):
             client = await stack.enter_async_context(RawClient.connect(process))
             await client.join("lobby", f"u{number}")
         for process in doomed:
             await process.kill()
-    assert plain.members(redis_server, "lobby").keys() == {"u0", "u1"}
-    async with served(redis_server, **QUICK) as node, RawClient.connect(node) as ann:
+    assert plain.members(bundled_server, "lobby").keys() == {"u0", "u1"}
+    async with served(bundled_server, **QUICK) as node, RawClient.connect(node) as ann:
         await ann.join("lobby", "ann")
         await ann.hear_departures(2)
         assert set(departures(ann.heard)) == {("u0", "disconnected"), ("u1", "disconnected")}
-        assert plain.members(redis_server, "lobby").keys() == {"ann"}
-        assert len(plain.stream(redis_server, "lobby")) == 2
+        assert plain.members(bundled_server, "lobby").keys() == {"ann"}
+        assert len(plain.stream(bundled_server, "lobby")) == 2
 
 
-async def test_b8_a_node_frozen_for_less_than_its_members_grace_loses_nobody(redis_server: Server) -> None:
+async def test_b8_a_node_frozen_for_less_than_its_members_grace_loses_nobody(redis7_server: Server) -> None:
     options: dict[str, Any] = {"lease": 0.6, "grace": 6.0}
     async with (
-        served(redis_server, **options) as one,
-        Process.start(redis_server, **options) as frozen,
+        served(redis7_server, **options) as one,
+        Process.start(redis7_server, **options) as frozen,
         RawClient.connect(one) as watcher,
         RawClient.connect(frozen) as ann,
     ):
@@ -147,9 +150,9 @@ async def test_b8_a_node_frozen_for_less_than_its_members_grace_loses_nobody(red
         joined = await ann.join("lobby", "ann")
         key = plain.presence_key("lobby", "ann")
         frozen.send(signal.SIGSTOP)
-        await plain.until(lambda: redis_server.control.pttl(key) <= 6000)  # it was judged lost
+        await plain.until(lambda: redis7_server.control.pttl(key) <= 6000)  # it was judged lost
         frozen.send(signal.SIGCONT)
-        await plain.until(lambda: redis_server.control.pttl(key) > 6000)
+        await plain.until(lambda: redis7_server.control.pttl(key) > 6000)
         await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
         await anyio.sleep(1.0)  # whatever the node still does about it
         await watcher.ask("room:update", "room:updated", roomId="lobby", username="W")
@@ -161,11 +164,11 @@ async def test_b8_a_node_frozen_for_less_than_its_members_grace_loses_nobody(red
         assert not ann.of("room:force-leave")
 
 
-async def test_b8_a_node_frozen_for_longer_brings_its_living_clients_back(redis_server: Server) -> None:
+async def test_b8_a_node_frozen_for_longer_brings_its_living_clients_back(bundled_server: Server) -> None:
     """They left, and that was told once; they are here, and that is told once."""
     async with (
-        served(redis_server, **QUICK) as one,
-        Process.start(redis_server, **QUICK) as frozen,
+        served(bundled_server, **QUICK) as one,
+        Process.start(bundled_server, **QUICK) as frozen,
         RawClient.connect(one) as watcher,
         RawClient.connect(frozen) as ann,
         RawClient.connect(frozen) as gone,
@@ -184,7 +187,7 @@ async def test_b8_a_node_frozen_for_longer_brings_its_living_clients_back(redis_
         assert ann.open
         assert not ann.of("room:force-leave")
         # `gone` may be back for the moment until its node has read that it is not there.
-        await plain.until(lambda: plain.members(redis_server, "lobby").keys() == {"ann", "watcher"})
+        await plain.until(lambda: plain.members(bundled_server, "lobby").keys() == {"ann", "watcher"})
         assert departures(watcher.heard).count(("ann", "disconnected")) == 1
         assert {reason for _, reason in departures(watcher.heard)} == {"disconnected"}
 
@@ -233,12 +236,12 @@ def _connections(server: Server, user_id: str) -> list[str]:
     return [field for field in fields if "." in field]
 
 
-async def test_b8_the_pacemakers_turn_passes_on_within_two_seconds(redis_server: Server) -> None:
+async def test_b8_the_pacemakers_turn_passes_on_within_two_seconds(bundled_server: Server) -> None:
     """The node that touches the keys of all is killed; a member of another one still ends on time."""
-    redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+    bundled_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     options: dict[str, Any] = {"ttl": 2.0, "sweep_interval": 0}
-    async with Process.start(redis_server, **options) as doomed, served(redis_server, **options) as node:
-        await plain.until(lambda: redis_server.control.exists("{reactor:fleet}:turn:pacemaker"))
+    async with Process.start(bundled_server, **options) as doomed, served(bundled_server, **options) as node:
+        await plain.until(lambda: bundled_server.control.exists("{reactor:fleet}:turn:pacemaker"))
         before = node.pacemaker.leading
         async with RawClient.connect(node) as ann:
             await doomed.kill()

@@ -87,6 +87,8 @@ async def test_damage_to_one_member_is_no_damage_to_others(redis_server: Server)
         await plain.until(lambda: node.sweep.rounds > rounds + 1)
         assert ann.open
         assert not ann.of("service:degraded", "room:force-leave")
+        # Made good, so that the node can put its members under the grace when it stops.
+        redis_server.control.delete(plain.shadow_key(ROOMS["a shadow of another type"], "victim"))
 
 
 def _left(client: RawClient, room: str) -> bool:
