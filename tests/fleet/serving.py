@@ -1,10 +1,11 @@
 """Nodes on a set of servers, what their clients were told, and how a test waits for either."""
 
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from itertools import count
 from time import time
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 from anyio import to_thread
 
@@ -81,15 +82,15 @@ def replayed(client: RawClient, room_id: str) -> dict[str, Message]:
 
 async def in_step(clients: Iterable[RawClient], fleet: Fleet, room_id: str, users: Iterable[str]) -> None:
     """Wait until these users are in the room, in Redis and in what each client was told."""
-    wanted = set(users)
+    wanted, primary = set(users), await aside(fleet.primary_of, room_id)
 
-    def agree() -> bool:
-        return all(set(replayed(client, room_id)) == wanted for client in clients)
+    def found() -> list[set[str]]:
+        rows = {unquote(user) for user in plain.rows(primary, room_id)}
+        return [rows, set(plain.members(primary, room_id)), *(set(replayed(one, room_id)) for one in clients)]
 
-    await plain.until(agree)
-    primary = await aside(fleet.primary_of, room_id)
-    assert set(plain.rows(primary, room_id)) == {plain.encoded(user) for user in wanted}
-    assert set(plain.members(primary, room_id)) == wanted
+    with suppress(AssertionError):
+        await plain.until(lambda: all(one == wanted for one in found()))
+    assert found() == [wanted] * len(found()), f"in the index, in Redis, and told to clients: {found()}"
 
 
 async def said(client: RawClient) -> None:
