@@ -17,7 +17,7 @@ from reactor.protocol.intents import Intent, Refresh
 from reactor.protocol.messages import HeartbeatAck
 from reactor.settings import Settings
 
-SOON = 10.0  # seconds after which a test gives up waiting
+SOON = 30.0  # seconds after which a test gives up waiting
 
 
 class Recorder:
