@@ -1,6 +1,7 @@
 """Sets of servers, made once a run and as new for each test; a node's own mistakes fail the test, too."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -9,8 +10,20 @@ from tests import servers
 from tests.fleets import ClusterSet, Fleet, SentinelSet
 
 Fleets = Callable[[type[Fleet], str], Fleet]
+Request = pytest.FixtureRequest
 
-_ALL = [(shape, kind) for shape in (SentinelSet, ClusterSet) for kind in servers.KINDS]
+
+def _once_quick(*shapes: type[Fleet]) -> list[Any]:
+    """Each shape of each kind of server; the quick part of the tests runs on the bundled one alone."""
+    return [
+        pytest.param(
+            (shape, kind),
+            id=f"{shape.__name__}-{kind}",
+            marks=() if kind == "valkey" else pytest.mark.slow,
+        )
+        for shape in shapes
+        for kind in servers.KINDS
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -32,31 +45,18 @@ def running_fleets() -> Iterator[Fleets]:
         fleet.stop()
 
 
-@pytest.fixture(params=servers.KINDS)
-def sentinels(request: pytest.FixtureRequest, running_fleets: Fleets) -> Fleet:
-    return running_fleets(SentinelSet, request.param)
-
-
-@pytest.fixture(params=servers.KINDS)
-def cluster(request: pytest.FixtureRequest, running_fleets: Fleets) -> Fleet:
-    return running_fleets(ClusterSet, request.param)
-
-
-def _name(param: tuple[type[Fleet], str]) -> str:
-    return f"{param[0].__name__}-{param[1]}"
-
-
-@pytest.fixture(params=_ALL, ids=_name)
-def every_fleet(request: pytest.FixtureRequest, running_fleets: Fleets) -> Fleet:
-    """Each kind of set of each kind of server."""
+@pytest.fixture(params=_once_quick(SentinelSet))
+def sentinels(request: Request, running_fleets: Fleets) -> Fleet:
     return running_fleets(*request.param)
 
 
-@pytest.fixture(
-    params=[pytest.param(one, marks=[pytest.mark.slow] * (one[1] != "valkey")) for one in _ALL], ids=_name
-)
-def fleet(request: pytest.FixtureRequest, running_fleets: Fleets) -> Fleet:
-    """Each kind of set; in the quick part of the tests of the bundled server alone."""
+@pytest.fixture(params=_once_quick(ClusterSet))
+def cluster(request: Request, running_fleets: Fleets) -> Fleet:
+    return running_fleets(*request.param)
+
+
+@pytest.fixture(params=_once_quick(SentinelSet, ClusterSet))
+def fleet(request: Request, running_fleets: Fleets) -> Fleet:
     return running_fleets(*request.param)
 
 

@@ -183,6 +183,7 @@ async def test_the_slot_of_the_nodes_themselves_moves_and_none_is_judged_lost(
         assert (one.name(), two.name()) == names
 
 
+@pytest.mark.slow
 async def test_rooms_of_other_primaries_go_on_while_one_is_away(cluster: ClusterSet) -> None:
     for server in cluster.servers:
         server.control.config_set("cluster-require-full-coverage", "no")
@@ -216,6 +217,7 @@ async def test_rooms_of_other_primaries_go_on_while_one_is_away(cluster: Cluster
             await in_step(clients, cluster, room, CROWD)
 
 
+@pytest.mark.slow
 async def test_a_primary_gone_for_good_is_not_needed_any_more(cluster: ClusterSet) -> None:
     rules = (RoomRule(match=SILENT, ttl=1.0),)
     async with serving(cluster, rooms=rules) as one, crowd([one], ["lobby"], 4) as clients:

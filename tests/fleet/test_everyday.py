@@ -12,10 +12,10 @@ from tests.system.running import RawClient
 BEAT, ACK = "room:heartbeat", "room:heartbeat:ack"
 
 
-async def test_what_one_does_on_a_node_the_others_hear_on_another(every_fleet: Fleet) -> None:
+async def test_what_one_does_on_a_node_the_others_hear_on_another(fleet: Fleet) -> None:
     async with (
-        serving(every_fleet) as one,
-        serving(every_fleet) as two,
+        serving(fleet) as one,
+        serving(fleet) as two,
         RawClient.connect(one) as ann,
         RawClient.connect(two) as bob,
     ):
@@ -23,7 +23,7 @@ async def test_what_one_does_on_a_node_the_others_hear_on_another(every_fleet: F
         joined = await bob.join("lobby", "bob", username="Bob", data={"n": 1})
         assert [member["userId"] for member in joined["members"]] == ["ann", "bob"]
         assert (await ann.hear("room:diff"))["joined"][0]["data"] == {"n": 1}
-        server = every_fleet.primary_of("lobby")
+        server = fleet.primary_of("lobby")
         fields = plain.members(server, "lobby")["bob"]
         assert (fields["userId"], fields["roomId"], fields["username"]) == ("bob", "lobby", "Bob")
         before = plain.now(server)
@@ -40,14 +40,14 @@ async def test_what_one_does_on_a_node_the_others_hear_on_another(every_fleet: F
         await bob.ask("leave_room", "room:left", roomId="lobby")
         assert await ann.hear_left("bob") == "left"
         assert (await ann.ask("room:is_present", "room:is_present", **asked))["present"] is False
-        await in_step([ann], every_fleet, "lobby", ["ann"])
+        await in_step([ann], fleet, "lobby", ["ann"])
 
 
-async def test_who_goes_silent_or_vanishes_is_told_of_in_time_on_every_shard(every_fleet: Fleet) -> None:
+async def test_who_goes_silent_or_vanishes_is_told_of_in_time_on_every_shard(fleet: Fleet) -> None:
     rooms = one_room_in_each_shard()
     async with (
-        serving(every_fleet, grace=0.5, rooms=(RoomRule(match="room *", ttl=2.0),), sweep_interval=0) as one,
-        serving(every_fleet, grace=0.5, rooms=(RoomRule(match="room *", ttl=2.0),), sweep_interval=0) as two,
+        serving(fleet, grace=0.5, rooms=(RoomRule(match="room *", ttl=2.0),), sweep_interval=0) as one,
+        serving(fleet, grace=0.5, rooms=(RoomRule(match="room *", ttl=2.0),), sweep_interval=0) as two,
         crowd([one, two], rooms, 2) as (ann, bob),
         RawClient.connect(one) as silent,
         RawClient.connect(two) as vanishing,
@@ -73,16 +73,16 @@ async def test_who_goes_silent_or_vanishes_is_told_of_in_time_on_every_shard(eve
         assert await silent.closed() == 4003
         assert {message["roomId"] for message in silent.of("room:force-leave")} == set(rooms)
         for room in rooms:
-            await in_step([ann, bob], every_fleet, room, ["u0", "u1"])
+            await in_step([ann, bob], fleet, room, ["u0", "u1"])
 
 
-async def test_a_back_end_asks_watches_kicks_and_reads_departures(every_fleet: Fleet) -> None:
+async def test_a_back_end_asks_watches_kicks_and_reads_departures(fleet: Fleet) -> None:
     rooms = one_room_in_each_shard()
     async with (
-        serving(every_fleet) as one,
-        serving(every_fleet) as two,
+        serving(fleet) as one,
+        serving(fleet) as two,
         crowd([one, two], rooms, 2) as (ann, bob),
-        Presence.open(every_fleet.url) as presence,
+        Presence.open(fleet.url) as presence,
     ):
         assert {room.room_id: room.count for room in await presence.rooms()} == dict.fromkeys(rooms, 2)
         assert [member.user_id for member in await presence.members(rooms[3])] == ["u0", "u1"]

@@ -100,6 +100,7 @@ async def test_a_failover_in_good_order_ends_nobody_and_no_end_is_missed(fleet: 
             assert service(client) in ([], ["service:degraded", "service:restored"])
 
 
+@pytest.mark.slow
 async def test_a_dead_primary_ends_nobody_and_no_end_is_missed(fleet: Fleet) -> None:
     async with (
         serving(fleet, rooms=rules(5.0)) as one,
@@ -137,6 +138,7 @@ async def test_events_of_the_new_primary_alone_make_a_departure(fleet: Fleet) ->
             await silent.hear("room:force-leave", reason="inactivity_timeout")
 
 
+@pytest.mark.slow
 async def test_an_outage_longer_than_lease_ttl_and_grace_ends_nobody_who_is_there(fleet: Fleet) -> None:
     short = {"lease": 1.0, "ttl": 2.0, "grace": 1.0}
     async with (
@@ -201,6 +203,7 @@ async def test_what_a_failover_lost_is_made_good(fleet: Fleet) -> None:
         assert Counter((entry["user"], entry["reason"]) for entry in plain.stream(new, "lobby")) == expected
 
 
+@pytest.mark.slow
 async def test_every_end_around_a_failover_is_told_once(fleet: Fleet) -> None:
     rooms = {f"short {number}": 0.75 * number for number in range(1, 9)}
     rules = tuple(RoomRule(match=room, ttl=ttl) for room, ttl in rooms.items())
@@ -239,6 +242,7 @@ async def test_every_end_around_a_failover_is_told_once(fleet: Fleet) -> None:
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 async def test_a_frozen_primary_is_left_behind_and_does_no_harm_when_it_wakes(fleet: Fleet) -> None:
     async with (
         serving(fleet) as one,
@@ -302,6 +306,7 @@ async def restless(node: Node, name: str, room_id: str, stop: anyio.Event, seen:
             await insist("leave_room", "room:left", roomId=room_id)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("graceful", [True, False], ids=["in good order", "by death"])
 async def test_joins_and_leaves_during_a_failover_end_in_the_same_list_everywhere(
     fleet: Fleet, graceful: bool

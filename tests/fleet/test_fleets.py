@@ -8,41 +8,41 @@ ROOM = "lobby"
 KEY = "{reactor:7}:some"  # in the slot of the room
 
 
-def test_a_set_is_whole_and_tells_of_expired_keys_on_every_server(every_fleet: Fleet) -> None:
-    assert every_fleet.is_whole()
-    for server in every_fleet.servers:
+def test_a_set_is_whole_and_tells_of_expired_keys_on_every_server(fleet: Fleet) -> None:
+    assert fleet.is_whole()
+    for server in fleet.servers:
         assert server.control.config_get("notify-keyspace-events") == {"notify-keyspace-events": "xE"}
-    assert len(every_fleet.primaries()) == (3 if isinstance(every_fleet, ClusterSet) else 1)
-    primary = every_fleet.primary_of(ROOM)
-    assert primary in every_fleet.primaries()
+    assert len(fleet.primaries()) == (3 if isinstance(fleet, ClusterSet) else 1)
+    primary = fleet.primary_of(ROOM)
+    assert primary in fleet.primaries()
     primary.control.set(KEY, 1)  # a cluster would refuse it elsewhere
 
 
-def test_a_failover_in_good_order_changes_the_primary_and_loses_nothing(every_fleet: Fleet) -> None:
-    old = every_fleet.primary_of(ROOM)
+def test_a_failover_in_good_order_changes_the_primary_and_loses_nothing(fleet: Fleet) -> None:
+    old = fleet.primary_of(ROOM)
     old.control.set(KEY, "kept")
     old.control.wait(1, 1000)
-    new = every_fleet.failover(ROOM)
-    assert old is not new is every_fleet.primary_of(ROOM)
+    new = fleet.failover(ROOM)
+    assert old is not new is fleet.primary_of(ROOM)
     assert old.alive
     assert new.control.get(KEY) == "kept"
 
 
 @pytest.mark.slow
-def test_a_dead_primary_is_replaced_and_without_replication_its_writes_are_lost(every_fleet: Fleet) -> None:
-    primary = every_fleet.primary_of(ROOM)
+def test_a_dead_primary_is_replaced_and_without_replication_its_writes_are_lost(fleet: Fleet) -> None:
+    primary = fleet.primary_of(ROOM)
     primary.control.set(KEY, "before")
     primary.control.wait(1, 1000)
-    with every_fleet.unreplicated(primary):
+    with fleet.unreplicated(primary):
         primary.control.set(KEY, "lost")
-        dead = every_fleet.kill_primary(ROOM)
+        dead = fleet.kill_primary(ROOM)
         assert dead is primary
-        new = every_fleet.promoted(dead, ROOM)
+        new = fleet.promoted(dead, ROOM)
     assert new.control.get(KEY) == "before"
-    every_fleet.reset()
-    assert every_fleet.is_whole()
-    assert dead.follows(every_fleet.primary_of(ROOM))
-    assert every_fleet.primary_of(ROOM).control.dbsize() == 0
+    fleet.reset()
+    assert fleet.is_whole()
+    assert dead.follows(fleet.primary_of(ROOM))
+    assert fleet.primary_of(ROOM).control.dbsize() == 0
 
 
 @pytest.mark.slow
