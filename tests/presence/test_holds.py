@@ -8,7 +8,7 @@ from reactor.presence.keys import shard_of
 from tests.presence.cases import Case, check, each, probing
 from tests.presence.direct import done
 from tests.presence.probe import BATCH, GRACE, Probe
-from tests.presence.steps import Step, detaches, joins, lapses, passes
+from tests.presence.steps import Step, detaches, is_lost, joins, lapses, passes
 from tests.servers import Server
 
 LEASE = 5_000
@@ -28,6 +28,9 @@ def hold_ends(probe: Probe) -> None:
 
 
 HELD: list[Step] = [pulses, joins("ann", username="A", data="1"), lapses("ann"), stalls]
+HELD_WITH_THREE: list[Step] = [
+    pulses, joins("ann"), joins("ann", "n1.2"), joins("ann", "n2.1"), lapses("ann"), stalls,
+]  # fmt: skip
 ANN_HELD = ["ann n1.1 | gone"]
 
 CASES = [
@@ -62,6 +65,13 @@ CASES = [
     Case("its socket drops, and there is no grace", HELD, lambda p: p.detach("ann", grace=0), ["departed",
          "now"],
          ["1>2 (0) -ann:disconnected"], [], ["ann:disconnected"]),
+    Case("one of its sockets drops: that makes no key", HELD_WITH_THREE, lambda p: p.detach("ann", "n1.2"),
+         ["kept", "now"],
+         [], ["ann n1.1 n2.1 | gone"]),
+    Case("it leaves with one of its sockets: that makes no key", HELD_WITH_THREE,
+         lambda p: p.ask("leave", "ann", "n1.2"), ["kept", "now"], [], ["ann n1.1 n2.1 | gone"]),
+    Case("one of its nodes is lost: that makes no key", [*HELD_WITH_THREE, is_lost("n2")],
+         lambda p: p.in_room("count"), ["now", "epoch", 3, 0], [], ["ann n1.1 n1.2 | gone"]),
     Case("it is entered again as it was, for whoever has listed the room meanwhile",
          HELD, lambda p: p.join("ann", username="A", data="1", epoch=p.epoch()),
          ["resumed", "now", "epoch", 2, 1, "now", "diff"], ["1>2 (1) ~ann"],

@@ -124,7 +124,8 @@ local function reflect(room, user, connections)
   end
   if count == 0 then return false end -- in its grace a member keeps the face it had
   local presence = presence_key(room, user)
-  local before = redis.call('HMGET', presence, 'away', 'connections')
+  local before = redis.call('HMGET', presence, 'away', 'connections', 'userId')
+  if not before[3] then return false end -- it lapsed and is held: no key is made here, which would have no end
   local changed = false
   if (before[1] and true or false) ~= away then
     if away then redis.call('HSET', presence, 'away', 1) else redis.call('HDEL', presence, 'away') end
