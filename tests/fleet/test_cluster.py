@@ -27,6 +27,8 @@ from tests.fleets import ClusterSet, Member, slot_of
 from tests.system import plain
 from tests.system.running import RawClient, departures
 
+pytestmark = pytest.mark.slow  # failovers take their time
+
 BEAT, ACK = "room:heartbeat", "room:heartbeat:ack"
 CROWD = ["u0", "u1", "u2", "u3"]
 SILENT = beside("lobby", "silent")

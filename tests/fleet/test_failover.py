@@ -26,6 +26,8 @@ from tests.fleets import Fleet
 from tests.system import plain
 from tests.system.running import RawClient, departures
 
+pytestmark = pytest.mark.slow  # failovers take their time
+
 BEAT, ACK = "room:heartbeat", "room:heartbeat:ack"
 SHORT, VANISHING, SILENT = (beside("lobby", name) for name in ("short", "vanishing", "silent"))
 CROWD = ["u0", "u1", "u2", "u3"]

@@ -11,6 +11,8 @@ from tests.servers import Server
 from tests.system import plain
 from tests.system.running import RawClient, departures
 
+pytestmark = pytest.mark.slow  # failovers take their time
+
 BEAT, ACK = "room:heartbeat", "room:heartbeat:ack"
 
 
