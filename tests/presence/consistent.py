@@ -3,53 +3,55 @@
 from collections import defaultdict
 from typing import Any
 
-from reactor.presence.keys import Entry, escape, parse_suffix, presence_key, shard_of, shard_prefix, unescape
+from reactor.presence.keys import Entry, parse_suffix, presence_key, shard_of, shard_prefix, unescape
 
 MEMBER_FIELDS = {"socketId", "userId", "roomId", "username", "lastActiveAt", "joinedAt"}
 LINGER = 60_000
 
 
 class Shard:
-    """The keys of one shard, sorted by what they are."""
+    """The keys of one shard, sorted by what they are. Ends are times in milliseconds, -1 for none."""
 
-    def __init__(self, client: Any, prefix: str) -> None:
-        self.client, self.prefix = client, prefix
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
         self.presence: dict[Entry, dict[str, str]] = {}
+        self.ends: dict[Entry, int] = {}
         self.shadows: dict[Entry, dict[str, str]] = {}
         self.rows: dict[str, dict[str, float]] = {}
-        self.states: dict[str, dict[str, str]] = {}
+        self.states: dict[str, int] = {}
         self.rooms: dict[str, float] = {}
         self.nodes: set[str] = set()
         self.node_rooms: dict[str, set[str]] = {}
         self.node_users: dict[tuple[str, str], set[str]] = {}
         self.others: set[str] = set()
 
-    def take(self, rest: str, key: bytes) -> None:
-        """Read one key; its name without the prefix is `rest`."""
+    def take(self, rest: str, content: Any, ends: int) -> None:
+        """Take one key; its name without the prefix is `rest`."""
         kind, _, name = rest.partition(":")
         if kind == "room":
-            self.presence[parse_suffix(name)] = self._hash(key)
+            entry = parse_suffix(name)
+            self.presence[entry], self.ends[entry] = _texts(content), ends
         elif kind == "shadow":
-            self.shadows[parse_suffix(name.removeprefix("room:"))] = self._hash(key)
+            self.shadows[parse_suffix(name.removeprefix("room:"))] = _texts(content)
         elif kind == "members":
-            self.rows[unescape(name)] = self._scores(key)
+            self.rows[unescape(name)] = _scores(content)
         elif kind == "state":
-            self.states[unescape(name)] = self._hash(key)
+            self.states[unescape(name)] = ends
         elif kind == "rooms":
-            self.rooms = self._scores(key)
+            self.rooms = _scores(content)
         elif kind == "nodes":
-            self.nodes = self._set(key)
+            self.nodes = _names(content)
         elif kind == "node" and ":" in name:
             node, _, room = name.partition(":")
-            self.node_users[node, unescape(room)] = set(self._scores(key))
+            self.node_users[node, unescape(room)] = set(_scores(content))
         elif kind == "node":
-            self.node_rooms[name] = self._set(key)
+            self.node_rooms[name] = _names(content)
         else:
             self.others.add(kind)
 
-    def check(self, *, torn: bool) -> None:
+    def check(self, *, now: int, torn: bool) -> None:
         self._check_members()
-        self._check_rooms()
+        self._check_rooms(now)
         if not torn:
             self._check_nodes()
         assert self.others <= {"departures", "totals", "fenced", "lost", "pulse"}, self.others
@@ -59,10 +61,9 @@ class Shard:
         assert set(self.shadows) == rows, "a shadow for each row"
         assert set(self.presence) <= rows, "a row for each presence key"
         for entry, fields in self.presence.items():
-            key = presence_key("t", entry)
+            key, ends = presence_key("t", entry), self.ends[entry]
             assert set(fields) >= MEMBER_FIELDS, fields
             assert (fields["roomId"], fields["userId"]) == entry
-            ends = self.client.pexpiretime(key)
             assert ends > 0, f"{key} never ends"
             assert self.rows[entry.room_id][entry.user_id] <= ends, f"noted later than it ends: {key}"
             connections = {name: flag for name, flag in self.shadows[entry].items() if "." in name}
@@ -71,17 +72,16 @@ class Shard:
                 assert ("away" in fields) == all(flag == "1" for flag in connections.values())
             assert ("r" in self.shadows[entry]) == (not connections), "a reason so far in the grace alone"
 
-    def _check_rooms(self) -> None:
+    def _check_rooms(self, now: int) -> None:
         assert set(self.rooms) == set(self.rows), "a deadline for each room"
         for room, noted in self.rooms.items():
             living = [end for user, end in self.rows[room].items() if Entry(room, user) in self.presence]
             assert noted <= min(living, default=noted), f"{room} comes up too late for one of its members"
-        for room in self.states:
-            life = self.client.pttl(f"{self.prefix}:state:{escape(room)}")
+        for room, ends in self.states.items():
             if room in self.rows:
-                assert life == -1, "a room with members keeps its position"
+                assert ends == -1, "a room with members keeps its position"
             else:
-                assert 0 < life <= LINGER, "an empty room's position ends"
+                assert 0 < ends <= now + LINGER, "an empty room's position ends"
         assert set(self.rows) <= set(self.states)
 
     def _check_nodes(self) -> None:
@@ -97,15 +97,17 @@ class Shard:
         assert self.node_rooms == by_node
         assert self.nodes == set(by_node)
 
-    def _hash(self, key: bytes) -> dict[str, str]:
-        return {name.decode(): value.decode() for name, value in self.client.hgetall(key).items()}
 
-    def _scores(self, key: bytes) -> dict[str, float]:
-        found = self.client.zrange(key, 0, -1, withscores=True)
-        return {unescape(name.decode()): score for name, score in found}
+def _texts(content: dict[bytes, bytes]) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in content.items()}
 
-    def _set(self, key: bytes) -> set[str]:
-        return {unescape(name.decode()) for name in self.client.smembers(key)}
+
+def _scores(content: list[tuple[bytes, float]]) -> dict[str, float]:
+    return {unescape(name.decode()): score for name, score in content}
+
+
+def _names(content: set[bytes]) -> set[str]:
+    return {unescape(name.decode()) for name in content}
 
 
 def assert_consistent(client: Any, *, torn: bool = False) -> None:
@@ -113,15 +115,33 @@ def assert_consistent(client: Any, *, torn: bool = False) -> None:
 
     torn: a hand has deleted a shadow, so that the nodes' indexes say more than can be known.
     """
+    keys = [key for key in client.scan_iter("*", count=1000) if not key.startswith(b"{t:fleet}:")]
     shards: dict[str, Shard] = {}
-    for key in list(client.scan_iter("*")):
-        name = key.decode()
-        prefix, brace, rest = name.partition("}:")
-        assert prefix.startswith("{t:"), name
-        assert brace, name
-        if prefix != "{t:fleet" and client.exists(key):
-            shards.setdefault(prefix + "}", Shard(client, prefix + "}")).take(rest, key)
+    kinds = _pipelined(client, [("type", key) for key in keys])
+    reads = {b"hash": "hgetall", b"zset": "zrange", b"set": "smembers"}
+    contents = _pipelined(
+        client, [(reads.get(kind, "exists"), key) for key, kind in zip(keys, kinds, strict=True)]
+    )
+    ends = _pipelined(client, [("pexpiretime", key) for key in keys])
+    for key, content, end in zip(keys, contents, ends, strict=True):
+        prefix, brace, rest = key.decode().partition("}:")
+        assert brace, key
+        assert prefix.startswith("{t:"), key
+        if end != -2:
+            shards.setdefault(prefix, Shard(prefix + "}")).take(rest, content, end)
+    seconds, micros = client.time()
     for prefix, shard in shards.items():
         for room in shard.rows:
-            assert shard_prefix("t", shard_of(room)) == prefix
-        shard.check(torn=torn)
+            assert shard_prefix("t", shard_of(room)) == prefix + "}"
+        shard.check(now=seconds * 1000 + micros // 1000, torn=torn)
+
+
+def _pipelined(client: Any, reads: list[tuple[str, bytes]]) -> list[Any]:
+    pipe = client.pipeline(transaction=False)
+    for command, key in reads:
+        if command == "zrange":
+            pipe.zrange(key, 0, -1, withscores=True)
+        else:
+            getattr(pipe, command)(key)
+    results: list[Any] = pipe.execute()
+    return results
