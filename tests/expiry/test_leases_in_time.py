@@ -41,10 +41,10 @@ async def test_in_real_time_a_redis_that_stalls_for_longer_than_the_lease_kills_
         await anyio.sleep(LEASE)
         redis_server.pause()
         try:
-            await anyio.sleep(2.5 * LEASE)
+            await anyio.sleep(1.8 * LEASE)
         finally:
             redis_server.resume()
-        await anyio.sleep(2.5 * LEASE)
+        await anyio.sleep(1.8 * LEASE)
         assert [node.name for node in nodes] == names
         assert not any(it.in_grace(f"u{number}") for number in range(3))
         assert set(await it.redis.fleet.registry()) == set(names)

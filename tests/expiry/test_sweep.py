@@ -101,14 +101,14 @@ async def test_one_node_sweeps_and_another_takes_over(bundled_server: Server) ->
         assert monotonic() - died < 3.0
 
 
-async def test_a_round_that_redis_did_not_take_is_made_again(redis_server: Server) -> None:
-    async with expiry_path(redis_server) as it:
+async def test_a_round_that_redis_did_not_take_is_made_again(bundled_server: Server) -> None:
+    async with expiry_path(bundled_server) as it:
         sweep = it.sweep(interval=0)
         it.redis.tasks.start_soon(sweep.serve)
-        redis_server.kill()
+        bundled_server.kill()
         sweep.now()
         await until(lambda: it.redis.health == [False])
-        redis_server.start()
+        bundled_server.start()
         it.join("ann", ttl=60_000)
         it.probe.client.delete(it.probe.presence_key("ann"))
         await until(lambda: sweep.rounds == 1)

@@ -123,7 +123,7 @@ async def test_a_room_cannot_be_held_while_redis_is_away_and_can_when_it_is_back
         redis_server.kill()
         await until(lambda: not it.channels.listening)
         with monkeypatch.context() as impatient:
-            impatient.setattr(diffs, "CONFIRMED_WITHIN", 0.5)
+            impatient.setattr(diffs, "NO_LINK_PATIENCE", 0.3)
             with pytest.raises(Unavailable):
                 await it.feed.hold("hall")
         assert it.feed.view("hall") is None

@@ -35,7 +35,7 @@ ROOMS = ["lobby", "a:user:b{c}*"]
 USERS = ["ann", "bob", "%3A é"]
 CONNECTIONS = ["n1.1", "n1.2", "n2.1", "n2.2", "n3.1"]
 
-EXAMPLES = int(os.environ.get("REACTOR_TEST_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("REACTOR_TEST_EXAMPLES", "45"))
 
 room, user, connection = st.sampled_from(ROOMS), st.sampled_from(USERS), st.sampled_from(CONNECTIONS)
 
