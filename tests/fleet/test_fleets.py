@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.fleets import ClusterSet, Fleet, SentinelSet, slot_of
+from tests.fleets import ClusterSet, Fleet, SentinelSet, slot_of, until
 
 ROOM = "lobby"
 KEY = "{reactor:7}:some"  # in the slot of the room
@@ -40,8 +40,7 @@ def test_a_dead_primary_is_replaced_and_without_replication_its_writes_are_lost(
         new = fleet.promoted(dead, ROOM)
     assert new.control.get(KEY) == "before"
     fleet.reset()
-    assert fleet.is_whole()
-    assert dead.follows(fleet.primary_of(ROOM))
+    until(lambda: fleet.is_whole() and dead.follows(fleet.primary_of(ROOM)), "the dead one is a replica")
     assert fleet.primary_of(ROOM).control.dbsize() == 0
 
 
