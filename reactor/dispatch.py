@@ -153,7 +153,7 @@ class Dispatch:
         attachment.away = member is not None and member.away  # all its connections are, so this one is
         self._reconciler.attach(attachment)
         self._roster.add(room_id, intent.user_id, connection, intent.view)
-        shown = self._fanout.view_for(room_id, intent.view, view.count)
+        shown = self._fanout.view_for(room_id, intent.view, len(view.members))
         connection.send(
             say.RoomJoined(
                 room_id=room_id,
@@ -164,7 +164,7 @@ class Dispatch:
                 resumed=reply.resumed,
                 epoch=view.epoch,
                 version=view.version,
-                count=view.count,
+                count=len(view.members),
                 view=shown,
                 members=list(view.members.values()) if shown == "members" else UNSET,
                 id=intent.id,
@@ -257,8 +257,8 @@ class Dispatch:
             listing = await self._store.members(room_id)
             return _members_message(room_id, listing.position, listing.members, request_id)
         view = await self._feed.reached(room_id, position.epoch, position.version)
-        position = Position(position.now, view.epoch, view.version, view.count)
-        small = view.count <= self._settings.max_members_view  # it may have grown meanwhile
+        position = Position(position.now, view.epoch, view.version, len(view.members))
+        small = position.count <= self._settings.max_members_view  # it may have grown meanwhile
         return _members_message(
             room_id, position, list(view.members.values()) if small else UNSET, request_id
         )
@@ -269,7 +269,7 @@ class Dispatch:
         if view is None or view.waiting:
             return None
         members = list(view.members.values())
-        return say.MembersReply(room_id, view.epoch, view.version, view.count, members)
+        return say.MembersReply(room_id, view.epoch, view.version, len(members), members)
 
     async def _count(self, connection: Connection, intent: want.CountMembers) -> None:
         at = await self._store.count(intent.room_id)

@@ -192,7 +192,8 @@ class RoomFeed:
                 self._on_left(diff.room_id, left, member)
             # No news is who was not listed any more when the view was made, or is entered again as it was.
             known = [told for told, (_, member) in zip(diff.left, leaving, strict=True) if member is not None]
-            self._on_diff(msgspec.structs.replace(diff, left=known, updated=news))
+            count = len(room.view.members)  # Redis counts those too whose end does not count yet
+            self._on_diff(msgspec.structs.replace(diff, left=known, updated=news, count=count))
         elif verdict is Verdict.GAP:
             self._heal(room, "gap", place)
 
@@ -295,4 +296,5 @@ def _healing_diff(
     if view.epoch != epoch:
         # Another epoch is told as a fresh room, whole: it replaces whatever anybody had.
         joined, updated, version = list(view.members.values()), [], 0
-    return RoomDiff(view.room_id, view.epoch, version, view.version, view.count, joined, updated, left)
+    count = len(view.members)
+    return RoomDiff(view.room_id, view.epoch, version, view.version, count, joined, updated, left)
