@@ -8,7 +8,7 @@ import asyncio
 import os
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,7 +21,7 @@ from reactor.settings import RoomRule
 from tests.servers import Server
 from tests.system import plain
 from tests.system.replay import Replay
-from tests.system.running import RawClient, departures, served
+from tests.system.running import Process, RawClient, departures, served
 
 ROOMS = ("lobby", "attic", "a:b{c}", "brief")
 CLIENTS = 40
@@ -36,7 +36,7 @@ class Person:
     `past` holds its sockets, `here` the one that it still has when the time is over.
     """
 
-    def __init__(self, name: str, nodes: list[Node], chance: random.Random) -> None:
+    def __init__(self, name: str, nodes: Sequence[Node | Process], chance: random.Random) -> None:
         self.name = name
         self.past: list[RawClient] = []
         self.here: RawClient | None = None
@@ -134,7 +134,7 @@ async def test_a_random_session_ends_with_all_of_one_mind(
 
         here = [person.here for person in people if person.here is not None]
         assert len(here) > CLIENTS / 4
-        await plain.until(lambda: _of_one_mind(redis_server, [near, far, *here]))
+        await plain.until(lambda: of_one_mind(redis_server, [near, far, *here]))
         _agrees_with_the_record(redis_server, [near, far], exactly=not harmed)
         over.set()
         await asyncio.gather(*lives)
@@ -143,7 +143,7 @@ async def test_a_random_session_ends_with_all_of_one_mind(
         await plain.until(
             lambda: all(len(_known(near, room)) == len(_known(far, room)) == 2 for room in ROOMS)
         )
-        assert _of_one_mind(redis_server, [near, far])
+        assert of_one_mind(redis_server, [near, far])
         _agrees_with_the_record(redis_server, [near, far], exactly=not harmed)
         for person in people:
             for client in person.past:
@@ -161,13 +161,13 @@ def _known(client: RawClient, room: str) -> dict[str, Any]:
     return Replay.of(client, room).members
 
 
-def _of_one_mind(server: Server, clients: list[RawClient]) -> bool:
+def of_one_mind(server: Server, clients: list[RawClient], *, after_outage: bool = False) -> bool:
     """Whether everyone in a room holds what Redis holds, at its very position."""
     for room in ROOMS:
         position: Any = server.control.hgetall(f"{{reactor:{plain.shard(room)}}}:state:{plain.encoded(room)}")
         present = plain.members(server, room)
         for client in clients:
-            replay = Replay.of(client, room)
+            replay = Replay.of(client, room, after_outage=after_outage)
             if not replay.inside:
                 continue
             if (replay.epoch, str(replay.version)) != (position["epoch"], position["version"]):
