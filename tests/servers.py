@@ -65,7 +65,8 @@ class Server:
         while True:
             try:
                 self.control.ping()
-                break
+                if (self.folder / "pid").exists():
+                    break
             except redis.RedisError as error:
                 if time.monotonic() > deadline or self._watch.poll() is not None:
                     error.add_note((self.folder / "server.log").read_text()[-2000:])

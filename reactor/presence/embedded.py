@@ -125,7 +125,7 @@ class EmbeddedServer:
         try:
             with anyio.move_on_after(_SECONDS_TO_START):
                 while self._watch.poll() is None:
-                    if await _answers(self._folder / _SOCKET):
+                    if (self._folder / "pid").exists() and await _answers(self._folder / _SOCKET):
                         if self._advertise:
                             (self._folder / _ADDRESS).write_text(self.url)
                         return None
@@ -141,8 +141,10 @@ class EmbeddedServer:
 def spawn(binary: Path, config: Mapping[str, str], folder: Path) -> subprocess.Popen[bytes]:
     """Start a server in `folder` that ends with this process, or when the result's `stdin` is closed.
 
-    The result is the process that watches over it. `folder` is removed once the server has ended.
+    The result is the process that watches over it. `folder` is removed once the server has ended; its
+    process id is in the file `pid` there, soon after the start.
     """
+    (folder / "pid").unlink(missing_ok=True)
     arguments = [part for key, value in config.items() for part in (f"--{key}", value)]
     return subprocess.Popen(  # noqa: S603
         [sys.executable, "-I", "-S", _WATCH, folder, binary, *arguments],

@@ -35,7 +35,9 @@ def main(folder: Path, command: list[str]) -> int:
         except OSError as error:
             log.write(f"{command[0]}: {error.strerror}\n".encode())
             return 127
-    (folder / "pid").write_text(str(server.pid))
+    # By rename, so that whoever sees the file sees all of it; the server may answer before it is there.
+    (folder / "pid.new").write_text(str(server.pid))
+    (folder / "pid.new").replace(folder / "pid")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     owner_is_gone = threading.Event()
