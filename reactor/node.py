@@ -43,6 +43,7 @@ from reactor.reconcile import Reconciler
 from reactor.recovery import Recovery
 from reactor.settings import Settings
 from reactor.tasks import GuardedTasks
+from reactor.webhooks.service import Webhooks
 
 log = structlog.get_logger()
 
@@ -85,6 +86,7 @@ class Node:
         self.pacemaker = Pacemaker(
             self.store, self.fleet, self.reaper, node=self.name, events_flow=self._events_flow
         )
+        self.webhooks = Webhooks(settings, backend.runner, self.fleet, node=self.name)
         self._wake_channels = {wake_channel(namespace, shard).encode(): shard for shard in range(SHARDS)}
         self.bus = backend.channels(self._on_message, self._on_bus_gap, self._on_bus_lost)
         self.roster: Roster[Connection] = Roster()
@@ -144,6 +146,9 @@ class Node:
             loops.append(self.listener.serve)
         if settings.pacemaker:
             loops.append(self.pacemaker.serve)
+        if self.webhooks.senders:
+            await self.webhooks.begin()
+            loops.append(self.webhooks.serve)
         for loop in loops:
             tasks.keep_running(loop)
         with anyio.move_on_after(SUBSCRIBED_AT_START):

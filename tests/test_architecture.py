@@ -18,6 +18,7 @@ PURE = sorted(
             for path in (
                 "presence/keys.py",
                 "expiry/deadlines.py",
+                "webhooks/signing.py",
                 "gateway/outbox.py",
                 "gateway/roster.py",
                 "client/backoff.py",
@@ -36,6 +37,7 @@ ARROWS = {
     "settings": {"errors"},
     "presence": {"protocol", "settings", "errors", "tasks"},
     "expiry": {"presence", "protocol", "settings", "errors"},
+    "webhooks": {"presence", "protocol", "settings", "errors"},
     "gateway": {"protocol", "settings", "errors"},
     "client": {"protocol", "settings", "errors"},
     "web": set[str](),

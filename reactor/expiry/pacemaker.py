@@ -20,11 +20,10 @@ from reactor.expiry.reaper import Reaper
 from reactor.presence.fleet import Fleet
 from reactor.presence.keys import SHARDS
 from reactor.presence.store import Store
+from reactor.presence.turn import Turn
 
 log = structlog.get_logger()
 
-TURN_MS = 1500
-TURN_RENEWED_EVERY = 0.5
 LOOK_AT_LEAST_EVERY = 1.0
 """Seconds. A wake-up that got lost costs no more than this."""
 ROWS_PER_LOOK = 5000
@@ -49,8 +48,8 @@ class Pacemaker:
         node: Callable[[], str],
         events_flow: Callable[[], bool],
     ) -> None:
-        self._store, self._fleet, self._reaper = store, fleet, reaper
-        self._node, self._events_flow = node, events_flow
+        self._store, self._reaper, self._events_flow = store, reaper, events_flow
+        self._turn = Turn(fleet, "pacemaker", node=node, on_change=self._on_turn)
         self._clock = RedisClock()
         self._deadlines = Deadlines(SHARDS)
         self._touches = [Touches() for _ in range(SHARDS)]
@@ -72,21 +71,14 @@ class Pacemaker:
     async def serve(self) -> None:
         """Keep the turn, and look when it is time, until cancelled."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._keep_turn)
+            tasks.start_soon(self._turn.serve)
             tasks.start_soon(self._keep_time)
 
-    async def _keep_turn(self) -> None:
-        while True:
-            try:
-                leading = await self._fleet.take_turn("pacemaker", self._node(), milliseconds=TURN_MS)
-            except Unavailable:
-                leading = False
-            if leading != self.leading:
-                log.info("pacemaker_turn", leading=leading)
-                self.leading = leading
-                if leading:
-                    self.look_everywhere()
-            await anyio.sleep(TURN_RENEWED_EVERY)
+    def _on_turn(self, leading: bool) -> None:
+        log.info("pacemaker_turn", leading=leading)
+        self.leading = leading
+        if leading:
+            self.look_everywhere()
 
     async def _keep_time(self) -> None:
         while True:

@@ -12,6 +12,7 @@ from typing import Any
 from reactor.settings import kinds
 from reactor.settings.kinds import Kind, duration, setting, size, whole
 from reactor.settings.rooms import GRACE, MESSAGE, TTL, RoomPolicy, RoomRule
+from reactor.settings.webhooks import EVENTS, WEBHOOK_EVENTS, WEBHOOK_SECRETS, WEBHOOK_URLS, check_webhooks
 
 __all__ = ["RoomPolicy", "RoomRule", "Settings", "setting_fields"]
 
@@ -111,6 +112,18 @@ class Settings:
     max_id: int = setting(256, size(1, 4096), "Limits", "size of a room's or user's id, as UTF-8")
     max_data: int = setting(4096, size(0, 1024 * 1024), "Limits", "size of a member's data, as JSON")
 
+    webhook_urls: tuple[str, ...] = setting(
+        (), WEBHOOK_URLS, "Webhooks", "endpoints that are told who comes and goes", none="nobody is told"
+    )
+    webhook_secrets: tuple[bytes, ...] = setting(
+        (), WEBHOOK_SECRETS, "Webhooks", "what requests are signed with; two while one replaces the other",
+        none="none", secret=True,
+    )  # fmt: skip
+    webhook_events: tuple[str, ...] = setting(EVENTS, WEBHOOK_EVENTS, "Webhooks", "events that are sent")
+    webhook_private: bool = setting(
+        False, kinds.SWITCH, "Webhooks", "also send to private addresses, and by http://"
+    )
+
     workers: int = setting(
         1,
         whole(1, 256),
@@ -140,6 +153,7 @@ class Settings:
             if value is not None or item.default is not None:
                 kind: Kind = item.metadata["kind"]
                 object.__setattr__(self, item.name, kind.read(item.name, value))
+        check_webhooks(self.webhook_urls, self.webhook_secrets, private=self.webhook_private)
         object.__setattr__(self, "_patterns", tuple((rule.pattern(), rule) for rule in self.rooms))
 
     def policy(self, room_id: str) -> RoomPolicy:

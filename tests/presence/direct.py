@@ -71,9 +71,9 @@ class Direct:
 
     def __init__(self, server: Any) -> None:
         self.client = redis.Redis(unix_socket_path=str(server.socket), protocol=2)
-        runner: Any = DirectRunner(self.client)
-        self.store = Store(runner, NAMESPACE)
-        self.fleet = Fleet(runner, NAMESPACE)
+        self.runner: Any = DirectRunner(self.client)
+        self.store = Store(self.runner, NAMESPACE)
+        self.fleet = Fleet(self.runner, NAMESPACE)
         self._shift = self.client.register_script(SHIFT)
 
     def pass_time(self, milliseconds: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 from redis.exceptions import OutOfMemoryError
 
+from reactor.presence.changes import ChangeLog
 from reactor.presence.fleet import Fleet
 from reactor.presence.keys import Entry
 from reactor.presence.scripts import GROWING, load_scripts, read_header
@@ -114,7 +115,7 @@ class Recorder(DirectRunner):
         return await super().run(name, prefix, *args)
 
 
-def call_everything(store: Store, fleet: Fleet) -> None:
+def call_everything(store: Store, fleet: Fleet, changes: ChangeLog) -> None:
     ann = Entry("lobby", "ann")
     calls = [
         store.join(ann, "n1.1", ttl=TTL), store.refresh(7, "n1", []),
@@ -129,6 +130,7 @@ def call_everything(store: Store, fleet: Fleet) -> None:
         store.fence_node(7, "n1"), store.lose_node("n1", "lobby", grace=1000, away_grace=1000),
         fleet.renew("n1", 1, lease=1000, about="me", first=True), fleet.registry(),
         fleet.take_turn("job", "n1", milliseconds=1000), fleet.nodes_of_shard(7), fleet.resign("n1"),
+        changes.read(7, "hook", limit=10), changes.served(7, "hook", "1-1", 1),
     ]  # fmt: skip
     for call in calls:
         done(call)
@@ -136,7 +138,7 @@ def call_everything(store: Store, fleet: Fleet) -> None:
 
 def test_the_store_passes_what_the_headers_name_and_calls_every_script(redis_server: Server) -> None:
     recorder: Any = Recorder(Direct(redis_server).client)
-    call_everything(Store(recorder, NAMESPACE), Fleet(recorder, NAMESPACE))
+    call_everything(Store(recorder, NAMESPACE), Fleet(recorder, NAMESPACE), ChangeLog(recorder, NAMESPACE))
     assert sorted(recorder.passed) == NAMES
     for name, numbers in recorder.passed.items():
         expected = arguments(read_header(BODIES[name])["ARGV"])
@@ -146,7 +148,7 @@ def test_the_store_passes_what_the_headers_name_and_calls_every_script(redis_ser
 
 def test_every_key_that_is_written_has_the_hash_tag_of_its_shard(redis_server: Server) -> None:
     direct = Direct(redis_server)
-    call_everything(direct.store, direct.fleet)
+    call_everything(direct.store, direct.fleet, ChangeLog(direct.runner, NAMESPACE))
     done(direct.store.join(Entry("lobby", "ann"), "n1.2", ttl=TTL))
     keys = {key.decode() for key in direct.client.scan_iter("*")}
     assert keys

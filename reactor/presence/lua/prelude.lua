@@ -13,6 +13,7 @@ local CLOCK = redis.call('TIME')
 local NOW = CLOCK[1] * 1000 + math.floor(CLOCK[2] / 1000)
 local ROOMS = SHARD .. ':rooms'
 local NODES = SHARD .. ':nodes'
+local CHANGES = SHARD .. ':changes'
 local BATCH = 1000 -- most rows that one call works through, so that nobody waits for more than some milliseconds
 local LINGER = 60000 -- an emptied room's position outlives it so long, so that its last diff can still be placed
 
@@ -59,6 +60,9 @@ local function tell(room, steps, joined, updated, left)
   end
   local diff = cmsgpack.pack({ epoch, version - steps, version, count, joined, updated, left })
   redis.call(PUBLISH, SHARD .. ':diff:' .. room, diff)
+  if #joined + #left > 0 then -- where webhooks are in use; else there is no log, and none is made
+    redis.call('XADD', CHANGES, 'NOMKSTREAM', 'MAXLEN', '~', KEPT, '*', 'room', room, 'diff', diff)
+  end
   return epoch, version, count, diff
 end
 

@@ -1,0 +1,87 @@
+"""What the settings of webhooks take."""
+
+from base64 import b64decode
+from binascii import Error as NotBase64
+from typing import Any
+from urllib.parse import urlsplit
+
+from reactor.errors import SettingError
+from reactor.settings.kinds import Kind, redacted
+
+EVENTS = ("member_joined", "member_left", "room_occupied", "room_vacated")
+SECRET = "whsec_"  # noqa: S105
+LEAST, MOST = 24, 64
+"""Bytes of a secret (https://www.standardwebhooks.com, section "Signature scheme")."""
+
+
+def _parts(raw: Any) -> list[Any]:
+    if isinstance(raw, str):
+        return [part.strip() for part in raw.split(",") if part.strip()]
+    if isinstance(raw, list | tuple):
+        return list(raw)
+    raise ValueError
+
+
+def _parse_urls(raw: Any) -> tuple[str, ...]:
+    urls = tuple(dict.fromkeys(_parts(raw)))
+    for url in urls:
+        parts = urlsplit(url)
+        plain = url.isascii() and url.isprintable() and " " not in url
+        if not plain or parts.scheme not in {"http", "https"} or not parts.hostname or parts.fragment:
+            raise ValueError
+        if parts.username is not None or (parts.port or 1) < 1:
+            raise ValueError
+    return urls
+
+
+def _parse_secrets(raw: Any) -> tuple[bytes, ...]:
+    return tuple(part if isinstance(part, bytes) else _parse_secret(part) for part in _parts(raw))
+
+
+def _parse_secret(text: Any) -> bytes:
+    if not isinstance(text, str) or not text.startswith(SECRET):
+        raise ValueError
+    try:
+        key = b64decode(text.removeprefix(SECRET), validate=True)
+    except NotBase64:
+        raise ValueError from None
+    if not LEAST <= len(key) <= MOST:
+        raise ValueError
+    return key
+
+
+def _parse_events(raw: Any) -> tuple[str, ...]:
+    events = tuple(_parts(raw))
+    if not events or not set(events) <= set(EVENTS):
+        raise ValueError
+    return events
+
+
+WEBHOOK_URLS = Kind(
+    "URLS",
+    "addresses such as https://example.org/hooks, separated by commas, without a name or password in them",
+    _parse_urls,
+    lambda urls: ", ".join(map(redacted, urls)),
+)
+WEBHOOK_SECRETS = Kind(
+    "SECRETS",
+    f"secrets of {LEAST} to {MOST} random bytes as {SECRET}BASE64, separated by commas",
+    _parse_secrets,
+    lambda _secrets: "***",
+)
+WEBHOOK_EVENTS = Kind("EVENTS", f"some of {', '.join(EVENTS)}", _parse_events, ", ".join, EVENTS)
+
+
+def check_webhooks(urls: tuple[str, ...], secrets: tuple[bytes, ...], *, private: bool) -> None:
+    """Raise SettingError where the settings of webhooks do not go together."""
+    if urls and not secrets:
+        raise SettingError(
+            "webhook_urls is set, but webhook_secrets is not: an endpoint could not tell our requests from a "
+            f'stranger\'s. Make one with: echo "{SECRET}$(openssl rand -base64 32)"'
+        )
+    for url in urls:
+        if url.startswith("http:") and not private:
+            raise SettingError(
+                f"webhook_urls names {redacted(url)}, which is not encrypted: use https, or allow it inside "
+                "your own network with webhook_private."
+            )

@@ -1,0 +1,59 @@
+"""What a change of a room means to a back end, as the events of a request's body."""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import msgspec
+
+from reactor.presence.changes import Change
+
+EventType = Literal["member_joined", "member_left", "room_occupied", "room_vacated"]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """One event. `id` is the same whenever the event is told again. Times are ms, by Redis's clock.
+
+    count, version: the room's after the event; of several departures told at once each has its own count.
+    """
+
+    id: str
+    type: EventType
+    timestamp: int
+    room_id: str
+    count: int
+    epoch: str
+    version: int
+    user_id: str | None = None
+    username: str | None = None
+    data: Any = msgspec.UNSET
+    joined_at: int | None = None
+    reason: str | None = None
+
+
+def events_of(change: Change) -> Iterator[Event]:
+    """The events of one change, in the order in which they happened."""
+    diff = change.diff
+    count = diff.count + len(diff.left) - len(diff.joined)
+    made = 0
+
+    def event(kind: EventType, **fields: Any) -> Event:
+        nonlocal made
+        made += 1
+        return Event(
+            id=f"{change.shard}-{change.id}-{made}", type=kind, timestamp=change.at, room_id=change.room_id,
+            count=count, epoch=diff.epoch, version=diff.version, **fields,
+        )  # fmt: skip
+
+    for row in diff.left:
+        count -= 1
+        yield event("member_left", user_id=row.user_id, reason=str(row.reason))
+        if count == 0:
+            yield event("room_vacated")
+    for member in (row.member() for row in diff.joined):
+        count += 1
+        if count == 1:
+            yield event("room_occupied")
+        yield event(
+            "member_joined", user_id=member.user_id, username=member.username, data=member.data,
+            joined_at=member.joined_at,
+        )  # fmt: skip

@@ -1,0 +1,63 @@
+"""Keeps a webhook from being turned against the network that the server stands in (SSRF).
+
+The address is looked at after the name was resolved, and it is that very address which is connected to, so
+that a name cannot resolve to one thing when looked at and to another when used. Redirects are not followed.
+"""
+
+import socket
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from typing import Any
+
+import anyio
+import httpcore
+
+_NAT64 = IPv6Network("64:ff9b::/96")
+"""RFC 6052 section 2.1: the last four bytes are an IPv4 address."""
+
+
+class PrivateAddress(httpcore.ConnectError):
+    """The name leads into a network that is not the public one."""
+
+
+def is_public(address: str) -> bool:
+    """Whether an address is one of the public internet, with any IPv4 address inside it."""
+    ip = ip_address(address.partition("%")[0])
+    if isinstance(ip, IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if ip in _NAT64:
+            inner = IPv4Address(int(ip) & 0xFFFFFFFF)
+        if inner is not None:
+            ip = inner
+    return ip.is_global and not ip.is_multicast
+
+
+class GuardedBackend(httpcore.AsyncNetworkBackend):
+    """Connects to public addresses only."""
+
+    def __init__(self) -> None:
+        self._inner = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Resolve, look, connect. Raises PrivateAddress, httpcore.ConnectError, httpcore.ConnectTimeout."""
+        try:
+            found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise httpcore.ConnectError(f"{host} does not resolve: {error}") from error
+        addresses = [str(entry[4][0]) for entry in found]
+        for address in addresses:
+            if not is_public(address):
+                raise PrivateAddress(f"{host} is {address}, which is no public address")
+        for address in addresses[:-1]:
+            try:
+                return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                continue  # a host without IPv6 finds an IPv6 address first
+        return await self._inner.connect_tcp(addresses[-1], port, timeout, local_address, socket_options)
