@@ -31,8 +31,9 @@ class Sentinel(Member):
         started = not self.alive
         super().start()
         if started:
-            # It would see a replica come back only after 10 s; its other paces stay as they are.
-            self.control.execute_command("SENTINEL", "DEBUG", "info-period", "1000")
+            # By itself it would see a replica come back only after 10 s, and with one ping a second take a
+            # primary that it has just met for down. Its other paces stay as they are.
+            self.control.execute_command("SENTINEL", "DEBUG", "info-period", "1000", "ping-period", "200")
         return self
 
     def reset(self) -> "Sentinel":
