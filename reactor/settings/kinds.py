@@ -43,6 +43,7 @@ class Kind:
     parse: Callable[[Any], Any]
     show: Callable[[Any], str] = str
     choices: tuple[str, ...] = ()
+    secret: bool = False
 
     def read(self, name: str, raw: object) -> Any:
         """Give the value that `raw` stands for.
@@ -54,7 +55,8 @@ class Kind:
             return self.parse(raw)
         except (ValueError, OverflowError):
             hint = did_you_mean(raw, self.choices) if isinstance(raw, str) else ""
-            raise SettingError(f"{name} is {quoted(raw)}, but takes {self.takes}.{hint}") from None
+            shown = "not shown here" if self.secret else quoted(raw)
+            raise SettingError(f"{name} is {shown}, but takes {self.takes}.{hint}") from None
 
 
 def setting(default: Any, kind: Kind, group: str, about: str, *, none: str = "", secret: bool = False) -> Any:

@@ -68,6 +68,7 @@ WEBHOOK_SECRETS = Kind(
     f"secrets of {LEAST} to {MOST} random bytes as {SECRET}BASE64, separated by commas",
     _parse_secrets,
     lambda _secrets: "***",
+    secret=True,
 )
 WEBHOOK_EVENTS = Kind("EVENTS", f"some of {', '.join(EVENTS)}", _parse_events, ", ".join, EVENTS)
 
