@@ -28,6 +28,10 @@ ErrorCode = Literal[
     "too_many_pending",
     "unavailable",
     "auth_disabled",
+    "unauthorized",
+    "token_expired",
+    "forbidden",
+    "too_many_requests",
     "internal",
     "not_utf8",
 ]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from reactor.protocol.messages import Message, RequestId, View
 
@@ -18,10 +18,10 @@ class Auth(Message, tag="auth", frozen=True, gc=False):
 
 
 class JoinRoom(Message, tag="join_room", frozen=True):
-    """Enter a room, or return to it."""
+    """Enter a room, or return to it; `user_id` may be left out where a token names the user."""
 
     room_id: AnyId
-    user_id: AnyId
+    user_id: AnyId | UnsetType = UNSET
     username: str | None = None
     data: Any = UNSET
     view: View = "members"

@@ -75,17 +75,15 @@ class Session:
         try:
             return self._HANDLERS[type(request)](self, request)
         except ProtocolError as error:
-            error.id = request.id
-            if error.room_id is None and error.code != "bad_id":
-                room_id = getattr(request, "room_id", None)
-                error.room_id = None if room_id is None else str(room_id)
-            raise
+            raise addressed(error, request) from None
 
     def _auth(self, request: ask.Auth) -> Intent:
         return Authenticate(request.token, request.id)
 
     def _join(self, request: ask.JoinRoom) -> Intent | None:
         room_id = self._room_id(request)
+        if request.user_id is UNSET:
+            raise ProtocolError("bad_message", 'join_room needs "userId": text or a whole number')
         user_id = clean_id(request.user_id, "userId", self._limits.max_id)
         username = self._username(request.username) or ""
         join = Join(room_id, user_id, username, self._data(request.data), request.view, request.id)
@@ -267,3 +265,12 @@ class Session:
         ask.IsPresent: _is_present,
         ask.LeaveRoom: _leave,
     }
+
+
+def addressed(error: ProtocolError, request: ask.Request) -> ProtocolError:
+    """Return the error with the request and the room that it is about, as far as these can be said."""
+    error.id = request.id
+    if error.room_id is None and error.code != "bad_id":
+        room_id = getattr(request, "room_id", None)
+        error.room_id = None if room_id is None else str(room_id)
+    return error

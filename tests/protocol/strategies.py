@@ -46,6 +46,8 @@ def _field(kind: type[Message], field: msgspec.structs.FieldInfo) -> st.SearchSt
     strategy: st.SearchStrategy[Any] = texts
     if kind in REQUESTS and field.name in ("room_id", "user_id"):
         strategy = texts | whole
+    if field.default is UNSET:
+        return st.just(UNSET) | strategy
     return strategy if field.required else st.none() | strategy
 
 

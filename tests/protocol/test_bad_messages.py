@@ -52,7 +52,7 @@ BAD: list[tuple[Any, str, str, Any, str | None]] = [
     ({"type": "auth"}, "bad_message", 'auth needs "token": text', None, None),
     ({"type": "auth", "token": 1}, "bad_message", '"token" of auth must be text', None, None),
     ({"type": "join_room", "userId": "u"}, "bad_message", 'join_room needs "roomId": text or a', None, None),
-    ({"type": "join_room", "roomId": "r", "id": 1}, "bad_message", 'join_room needs "userId"', 1, "r"),
+    ({"type": "join_room", "roomId": "r", "userId": None}, "bad_id", '"userId" of join_room', None, "r"),
     ({"type": "join_room", "roomId": True, "userId": "u"}, "bad_id", '"roomId" of join_room', None, None),
     ({"type": "join_room", "roomId": 1.5, "userId": "u"}, "bad_id", "text or a whole number", None, None),
     ({"type": "join_room", "roomId": 1.0, "userId": "u"}, "bad_id", "text or a whole number", None, None),

@@ -198,3 +198,9 @@ def test_wrong_values_are_refused_before_anything_else(state: State, request_, c
     error = refused(session_in(state), request_)
     assert (error.code, error.room_id) == (code, room)
     assert words in error.message
+
+
+def test_a_join_needs_a_user_where_no_token_names_one():
+    error = refused(Session(Limits()), ask.JoinRoom("lobby", id=1))
+    assert (error.code, error.id, error.room_id) == ("bad_message", 1, "lobby")
+    assert 'join_room needs "userId"' in error.message
