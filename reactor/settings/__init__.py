@@ -12,6 +12,16 @@ from typing import Any
 from reactor.settings import kinds
 from reactor.settings.kinds import Kind, duration, setting, size, whole
 from reactor.settings.rooms import GRACE, MESSAGE, TTL, RoomPolicy, RoomRule
+from reactor.settings.security import (
+    AUTH_CLAIM,
+    AUTH_HOOK,
+    AUTH_ROOMS,
+    AUTH_SECRET,
+    LOOPBACK,
+    NETWORKS,
+    Network,
+    check_tls,
+)
 from reactor.settings.webhooks import EVENTS, WEBHOOK_EVENTS, WEBHOOK_SECRETS, WEBHOOK_URLS, check_webhooks
 
 __all__ = ["RoomPolicy", "RoomRule", "Settings", "setting_fields"]
@@ -35,7 +45,43 @@ class Settings:
     )
     port: int = setting(8765, whole(0, 65535, " (0 for any free one)"), "Address", "port to listen on")
     origins: tuple[str, ...] = setting(
-        (), kinds.ORIGINS, "Address", "web pages that may connect, by their origin", none="any"
+        (), kinds.ORIGINS, "Address", "web pages that may connect, by their origin",
+        none="any where tokens are asked for, else those of this host and of loopback",
+    )  # fmt: skip
+    tls_cert: Path | None = setting(
+        None, kinds.PATH, "Address", "certificate chain, PEM; read again on SIGHUP", none="no TLS"
+    )
+    tls_key: Path | None = setting(None, kinds.PATH, "Address", "its private key, PEM", none="no TLS")
+    trusted_proxies: tuple[Network, ...] = setting(
+        LOOPBACK, NETWORKS, "Address", "whose X-Forwarded-For is believed"
+    )
+
+    auth_secret: bytes | None = setting(
+        None, AUTH_SECRET, "Tokens", "secret of tokens signed with HS256", none="none", secret=True
+    )
+    auth_jwks: Path | None = setting(
+        None, kinds.PATH, "Tokens", "file of public keys (JWKS); read again when it changes", none="none"
+    )
+    auth_hook: str | None = setting(
+        None, AUTH_HOOK, "Tokens", "an authenticator of your own, as module:function", none="none"
+    )
+    auth_audience: str | None = setting(
+        None, AUTH_CLAIM, "Tokens", "the claim aud that tokens need", none="not looked at"
+    )
+    auth_issuer: str | None = setting(
+        None, AUTH_CLAIM, "Tokens", "the claim iss that tokens need", none="not looked at"
+    )
+    auth_rooms: tuple[str, ...] = setting(
+        (), AUTH_ROOMS, "Tokens", "rooms of a token that has no claim rooms; * is all", none="none"
+    )
+    auth_leeway: float = setting(
+        5.0, duration(0.0, 300.0), "Tokens", "how far the clock of who made a token may be off"
+    )
+    auth_timeout: float = setting(
+        10.0, duration(0.05, 600.0), "Tokens", "time to send a token once the socket is open"
+    )
+    auth_grace: float = setting(
+        25.0, duration(0.0, 3600.0), "Tokens", "time to send a fresh token when one has run out"
     )
 
     redis_url: str | None = setting(
@@ -109,8 +155,28 @@ class Settings:
     )
 
     max_message: int = setting(65536, size(256, 16 * 1024 * 1024), "Limits", "size of one message")
+    max_headers: int = setting(
+        16384, size(1024, 1024 * 1024), "Limits", "size of a request's head, before the socket opens"
+    )
     max_id: int = setting(256, size(1, 4096), "Limits", "size of a room's or user's id, as UTF-8")
     max_data: int = setting(4096, size(0, 1024 * 1024), "Limits", "size of a member's data, as JSON")
+    max_connections: int = setting(
+        0, whole(0, 10_000_000, " (0 for as many as open files allow)"), "Limits",
+        "sockets of this process; 0 is as many as open files allow",
+    )  # fmt: skip
+    max_per_address: int = setting(
+        100, whole(0, 1_000_000, " (0 for no limit)"), "Limits",
+        "sockets of one address (of a /64 with IPv6); 0 is no limit",
+    )  # fmt: skip
+    new_per_second: int = setting(
+        50, whole(0, 100_000, " (0 for no limit)"), "Limits",
+        "new sockets a second of one address, twice as many at once; 0 is no limit",
+    )  # fmt: skip
+    messages_per_second: int = setting(
+        20, whole(0, 100_000, " (0 for no limit)"), "Limits",
+        "messages a second of one connection; 0 is no limit",
+    )  # fmt: skip
+    message_burst: int = setting(60, whole(1, 100_000), "Limits", "messages that may come at once")
 
     webhook_urls: tuple[str, ...] = setting(
         (), WEBHOOK_URLS, "Webhooks", "endpoints that are told who comes and goes", none="nobody is told"
@@ -153,8 +219,14 @@ class Settings:
             if value is not None or item.default is not None:
                 kind: Kind = item.metadata["kind"]
                 object.__setattr__(self, item.name, kind.read(item.name, value))
+        check_tls(self.tls_cert, self.tls_key)
         check_webhooks(self.webhook_urls, self.webhook_secrets, private=self.webhook_private)
         object.__setattr__(self, "_patterns", tuple((rule.pattern(), rule) for rule in self.rooms))
+
+    @property
+    def asks_for_tokens(self) -> bool:
+        """Whether clients have to prove who they are."""
+        return bool(self.auth_secret or self.auth_jwks or self.auth_hook)
 
     def policy(self, room_id: str) -> RoomPolicy:
         """What holds in this room: the rule with its exact name, else the first pattern that matches."""
@@ -162,23 +234,25 @@ class Settings:
         if known is None:
             if len(self._policies) >= _POLICIES_KEPT:
                 self._policies.clear()
-            known = self._policies[room_id] = self._find_policy(room_id)
+            known = self._policies[room_id] = self.policy_under(RoomRule(match=room_id))
         return known
 
-    def _find_policy(self, room_id: str) -> RoomPolicy:
+    def policy_under(self, first: RoomRule) -> RoomPolicy:
+        """What holds in the room that `first` names, where `first` stands above all other rules."""
+        room_id = first.match
         exact = (rule for rule in self.rooms if rule.match == room_id)
         by_pattern = (rule for pattern, rule in self._patterns if pattern.fullmatch(room_id))
         rule = next(exact, None) or next(by_pattern, None) or RoomRule(match="*")
-        ttl = _first(rule.ttl, self.ttl)
+        ttl = _first(first.ttl, rule.ttl, self.ttl)
         # A grace only ever cuts a life short, so it ends with the TTL at the latest.
-        grace = min(_first(rule.grace, self.grace), ttl)
-        away_grace = min(_first(rule.away_grace, self.away_grace, grace), ttl)
+        grace = min(_first(first.grace, rule.grace, self.grace), ttl)
+        away_grace = min(_first(first.away_grace, rule.away_grace, self.away_grace, grace), ttl)
         return RoomPolicy(
             ttl=round(ttl * 1000),
             grace=round(grace * 1000),
             away_grace=round(away_grace * 1000),
-            message=rule.message or self.inactivity_message,
-            max_members=rule.max_members or 0,
+            message=first.message or rule.message or self.inactivity_message,
+            max_members=(first.max_members if first.max_members is not None else rule.max_members) or 0,
         )
 
 

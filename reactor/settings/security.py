@@ -1,0 +1,74 @@
+"""What the settings take that say who may come, from where, and how."""
+
+import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Any
+
+from reactor.errors import SettingError
+from reactor.settings.kinds import Kind, text
+
+LEAST_SECRET = 32
+"""Bytes of a secret for HS256: as many as its hash has (RFC 7518 section 3.2)."""
+
+Network = IPv4Network | IPv6Network
+
+_HOOK = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+
+
+def _parse_secret(raw: Any) -> bytes:
+    secret = raw.encode() if isinstance(raw, str) else raw
+    if not isinstance(secret, bytes) or len(secret) < LEAST_SECRET:
+        raise ValueError
+    return secret
+
+
+def _parse_rooms(raw: Any) -> tuple[str, ...]:
+    parts = raw.split(",") if isinstance(raw, str) else raw
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+        raise ValueError
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def _parse_networks(raw: Any) -> tuple[Network, ...]:
+    parts = raw.split(",") if isinstance(raw, str) else raw
+    if not isinstance(parts, list | tuple):
+        raise ValueError
+    kept = [part.strip() if isinstance(part, str) else part for part in parts]
+    if kept in ([""], ["none"]):
+        return ()
+    return tuple(_network(part) for part in kept)
+
+
+def _network(part: Any) -> Network:
+    if isinstance(part, IPv4Network | IPv6Network):
+        return part
+    if not isinstance(part, str):
+        raise ValueError
+    return ip_network(part, strict=False)
+
+
+AUTH_SECRET = Kind(
+    "SECRET",
+    f"{LEAST_SECRET} bytes or more, best random: openssl rand -base64 48",
+    _parse_secret,
+    lambda _secret: "***",
+    secret=True,
+)
+AUTH_HOOK = text("a function to import, as module:function", _HOOK.pattern)
+AUTH_CLAIM = text("a text of 1 to 500 characters", r"[^\x00-\x1f\x7f]{1,500}")
+AUTH_ROOMS = Kind("ROOMS", "names or patterns of rooms, separated by commas", _parse_rooms, ", ".join)
+NETWORKS = Kind(
+    "NETWORKS",
+    "addresses or networks such as 10.0.0.0/8, separated by commas, or none",
+    _parse_networks,
+    lambda networks: ", ".join(map(str, networks)) or "none",
+)
+LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
+
+def check_tls(cert: Path | None, key: Path | None) -> None:
+    """Raise SettingError where only one half of a certificate is set."""
+    if (cert is None) is not (key is None):
+        here, missing = ("tls_cert", "tls_key") if key is None else ("tls_key", "tls_cert")
+        raise SettingError(f"{here} is set, but {missing} is not: TLS takes the certificate and its key.")
