@@ -1,9 +1,11 @@
-"""A heartbeat's answer: it goes back when Redis has taken the heartbeat, and not before."""
+"""Answers: a heartbeat's goes back when Redis has taken the heartbeat, and not before."""
 
 from time import time
+from typing import Any
 
 from reactor.gateway.connection import Connection
 from reactor.presence.attachment import Attachment
+from reactor.presence.store import Position
 from reactor.protocol import intents as want
 from reactor.protocol import messages as say
 from reactor.reconcile import Reconciler
@@ -46,3 +48,17 @@ class PendingAck:
             self.taken(self._now or int(time() * 1000))
         else:
             self._connection.send(say.ErrorMessage("not_joined", ENDED, self._id, self._room_id))
+
+
+def room_of(intent: Any) -> str | None:
+    """The room that an intent is about, where it is about one."""
+    membership = getattr(intent, "membership", None)
+    room_id: str | None = membership.room_id if membership else getattr(intent, "room_id", None)
+    return room_id
+
+
+def members_message(
+    room_id: str, at: Position, members: Any, request_id: say.RequestId | None
+) -> say.MembersReply:
+    """The answer to `room:members`."""
+    return say.MembersReply(room_id, at.epoch, at.version, at.count, members, request_id)

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from msgspec import UNSET
 
-from reactor.acks import ENDED, PendingAck
+from reactor.acks import ENDED, PendingAck, members_message, room_of
 from reactor.errors import Unavailable
 from reactor.gateway.connection import Connection
 from reactor.gateway.fanout import Fanout
@@ -26,7 +26,7 @@ from reactor.protocol import messages as say
 from reactor.protocol.requests import Request
 from reactor.protocol.room import RoomView
 from reactor.reconcile import Reconciler
-from reactor.settings import Settings
+from reactor.settings import RoomPolicy, Settings
 from reactor.tasks import Spawner
 
 log = structlog.get_logger()
@@ -42,15 +42,18 @@ class Dispatch:
     """The gateway's handler: B1 to B6, each a method."""
 
     def __init__(
-        self, settings: Settings, store: Store, heartbeats: Heartbeats, feed: RoomFeed,
-        reconciler: Reconciler, roster: Roster[Connection], fanout: Fanout, tasks: Spawner, *,
+        self, settings: Settings, policy: Callable[[str], RoomPolicy], store: Store,
+        heartbeats: Heartbeats, feed: RoomFeed, reconciler: Reconciler,
+        roster: Roster[Connection], fanout: Fanout, tasks: Spawner, *,
         node: Callable[[], str], ready: Callable[[], tuple[bool, str]],
     ) -> None:  # fmt: skip
-        self._settings, self._store, self._heartbeats = settings, store, heartbeats
+        self._settings, self._policy = settings, policy
+        self._store, self._heartbeats = store, heartbeats
         self._feed, self._reconciler = feed, reconciler
         self._roster, self._fanout, self._tasks = roster, fanout, tasks
         self._node, self.ready = node, ready
         self._sequence = 0
+        self.joins = 0
         self._heartbeat_ms = round(settings.heartbeat_interval * 1000)
         self._doing: dict[type, Callable[[Connection, Any], Any]] = {
             want.Join: self._join,
@@ -111,11 +114,11 @@ class Dispatch:
         try:
             await self._doing[type(intent)](connection, intent)
         except Unavailable:
-            connection.send(say.ErrorMessage("unavailable", _AWAY, intent.id, _room_of(intent)))
+            connection.send(say.ErrorMessage("unavailable", _AWAY, intent.id, room_of(intent)))
         except Exception:
             log.exception("a request failed", socket_id=connection.socket_id, intent=type(intent).__name__)
             sentence = "the server failed on this request; others are served"
-            connection.send(say.ErrorMessage("internal", sentence, intent.id, _room_of(intent)))
+            connection.send(say.ErrorMessage("internal", sentence, intent.id, room_of(intent)))
 
     async def _join(self, connection: Connection, intent: want.Join) -> None:
         session, room_id = connection.session, intent.room_id
@@ -152,6 +155,7 @@ class Dispatch:
         member = view.members.get(intent.user_id)
         attachment.away = member is not None and member.away  # all its connections are, so this one is
         self._reconciler.attach(attachment)
+        self.joins += not reply.resumed
         self._roster.add(room_id, intent.user_id, connection, intent.view)
         shown = self._fanout.view_for(room_id, intent.view, len(view.members))
         connection.send(
@@ -173,7 +177,7 @@ class Dispatch:
         self._receive_again(connection, session.joined(room_id))
 
     def _new_attachment(self, connection: Connection, intent: want.Join) -> Attachment:
-        terms = self._settings.policy(intent.room_id)
+        terms = self._policy(intent.room_id)
         return Attachment(Entry(intent.room_id, intent.user_id), connection.socket_id, terms)
 
     async def _enter(self, attachment: Attachment, intent: want.Join) -> tuple[Joined | NotJoined, RoomView]:
@@ -252,16 +256,14 @@ class Dispatch:
     async def _members_reply(self, room_id: str, request_id: say.RequestId | None) -> say.MembersReply:
         position = await self._store.count(room_id)
         if position.count > self._settings.max_members_view:
-            return _members_message(room_id, position, UNSET, request_id)
+            return members_message(room_id, position, UNSET, request_id)
         if self._feed.view(room_id) is None:
             listing = await self._store.members(room_id)
-            return _members_message(room_id, listing.position, listing.members, request_id)
+            return members_message(room_id, listing.position, listing.members, request_id)
         view = await self._feed.reached(room_id, position.epoch, position.version)
         position = Position(position.now, view.epoch, view.version, len(view.members))
         small = position.count <= self._settings.max_members_view  # it may have grown meanwhile
-        return _members_message(
-            room_id, position, list(view.members.values()) if small else UNSET, request_id
-        )
+        return members_message(room_id, position, list(view.members.values()) if small else UNSET, request_id)
 
     def snapshot(self, room_id: str) -> say.MembersReply | None:
         """A room's members as this node knows them, for those who were served its count until now."""
@@ -288,15 +290,3 @@ class Dispatch:
                     self.intent(connection, intent)
             except say.ProtocolError as error:
                 connection.send(error.reply())
-
-
-def _room_of(intent: Any) -> str | None:
-    membership = getattr(intent, "membership", None)
-    room_id: str | None = membership.room_id if membership else getattr(intent, "room_id", None)
-    return room_id
-
-
-def _members_message(
-    room_id: str, at: Position, members: Any, request_id: say.RequestId | None
-) -> say.MembersReply:
-    return say.MembersReply(room_id, at.epoch, at.version, at.count, members, request_id)

@@ -3,6 +3,9 @@
 Each message is one line that says what is wrong and what mends it; the command prints it as it stands.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class ReactorError(Exception):
     """The root of all of them: catching it catches what this package raises on purpose."""
@@ -92,3 +95,18 @@ class ForceLeave(ReactorError):
         self.room_id = room_id
         self.reason = reason
         self.timestamp = timestamp
+
+
+@contextmanager
+def one_error() -> Iterator[None]:
+    """Take what a person can mend out of the groups that task groups wrap it in."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        mistakes = group.subgroup(ReactorError)
+        error: BaseException | None = mistakes
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if error is None:
+            raise
+        raise error from None

@@ -8,15 +8,16 @@ fan-out -> socket.
 
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
+import msgspec
 import structlog
 from anyio.abc import TaskGroup
 
 from reactor.dispatch import Dispatch
-from reactor.errors import ReactorError, Unavailable
+from reactor.errors import ReactorError, Unavailable, one_error
 from reactor.expiry.leases import Leases
 from reactor.expiry.listener import Listener
 from reactor.expiry.pacemaker import Pacemaker
@@ -36,9 +37,10 @@ from reactor.presence.heartbeats import Heartbeats
 from reactor.presence.keys import SHARDS, Entry, wake_channel
 from reactor.presence.opening import open_backend
 from reactor.presence.rows import LeftRow
+from reactor.presence.rules import RoomRules
 from reactor.presence.store import Store
 from reactor.presence.target import Target, parse_url
-from reactor.protocol.messages import Member, MembersReply
+from reactor.protocol.messages import Member, MembersReply, RoomMessage
 from reactor.reconcile import Reconciler
 from reactor.recovery import Recovery
 from reactor.settings import Settings
@@ -70,10 +72,11 @@ class Node:
         namespace = settings.namespace
         self.store = Store(backend.runner, namespace)
         self.fleet = Fleet(backend.runner, namespace)
+        self.rules = RoomRules(settings, backend.runner)
         self.departures = Departures(backend.client_of, namespace)
         self.reaper = Reaper(self.store)
         self.leases = Leases(
-            self.store, self.fleet, lease=settings.lease, policy=settings.policy,
+            self.store, self.fleet, lease=settings.lease, policy=self.rules.policy,
             on_renamed=self._on_renamed, on_held=self._on_held,
         )  # fmt: skip
         self.sweep = Sweep(
@@ -88,15 +91,18 @@ class Node:
         )
         self.webhooks = Webhooks(settings, backend.runner, self.fleet, node=self.name)
         self._wake_channels = {wake_channel(namespace, shard).encode(): shard for shard in range(SHARDS)}
+        self._rules_channel = self.rules.channel.encode()
         self.bus = backend.channels(self._on_message, self._on_bus_gap, self._on_bus_lost)
         self.roster: Roster[Connection] = Roster()
         self.fanout = Fanout(settings, self.roster, self._snapshot)
         self.feed = RoomFeed(
-            self.store, self.bus, self.departures, guarded, on_diff=self.fanout.diff, on_left=self._on_left
-        )
+            self.store, self.bus, self.departures, guarded, on_diff=self.fanout.diff, on_left=self._on_left,
+            on_said=self._on_said,
+        )  # fmt: skip
         self.reconciler = Reconciler(
-            settings, self.store, self.departures, self.leases, self.feed, self.roster, self.fanout, guarded
-        )
+            self.rules.policy, self.store, self.departures, self.leases, self.feed,
+            self.roster, self.fanout, guarded,
+        )  # fmt: skip
         self.recovery = Recovery(
             backend, self.store, self.leases, self.sweep, self.feed, self.reconciler, guarded,
             settle=min(SETTLE, settings.lease * 0.4), subscribed=self.bus.subscribed,
@@ -105,7 +111,7 @@ class Node:
         backend.on_health = self.recovery.on_health
         self.heartbeats = Heartbeats(self.store, self.name)
         self.dispatch = Dispatch(
-            settings, self.store, self.heartbeats, self.feed,
+            settings, self.rules.policy, self.store, self.heartbeats, self.feed,
             self.reconciler, self.roster, self.fanout, guarded,
             node=self.name, ready=self.ready,
         )  # fmt: skip
@@ -139,9 +145,10 @@ class Node:
             self._group.start_soon(needed)
         await self.leases.register()
         await self.recovery.note_run()
-        wake_channels = [channel.decode() for channel in self._wake_channels]
-        tasks.keep_running(lambda: self.bus.serve(wake_channels))
+        channels = [self.rules.channel, *(channel.decode() for channel in self._wake_channels)]
+        tasks.keep_running(lambda: self.bus.serve(channels))
         loops = [self.heartbeats.serve, self.reaper.serve, self.leases.serve, self.sweep.serve]
+        loops.append(self.rules.serve)
         if settings.listener:
             loops.append(self.listener.serve)
         if settings.pacemaker:
@@ -185,10 +192,18 @@ class Node:
             self.recovery.remember(Entry(room_id, left.user_id), member.joined_at, left.reason)
         self.reconciler.on_left(room_id, left, member)
 
+    def _on_said(self, room_id: str, at: int, data: bytes) -> None:
+        views = self.roster.views(room_id).values()
+        message = RoomMessage(room_id, msgspec.json.decode(data), at)
+        send_to_all(message, [connection for connections in views for connection in connections])
+
     def _on_message(self, channel: bytes, payload: bytes) -> None:
         shard = self._wake_channels.get(channel)
         if shard is None:
-            self.feed.on_message(channel, payload)
+            if channel == self._rules_channel:
+                self.rules.changed(payload.decode(errors="replace"))
+            else:
+                self.feed.on_message(channel, payload)
         elif payload.isdigit() and len(payload) < 16:
             self.pacemaker.wake(shard, int(payload))
 
@@ -213,25 +228,11 @@ class Node:
         if not first:
             log.warning("diffs_resubscribed")
             self.recovery.on_gap()
+            self.rules.changed()
             self.pacemaker.look_everywhere()
 
     def _on_bus_lost(self, reason: str) -> None:
         log.warning("diffs_lost", reason=reason)
-
-
-@contextmanager
-def _one_error() -> Iterator[None]:
-    """Take what a person can mend out of the groups that task groups wrap it in."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        mistakes = group.subgroup(ReactorError)
-        error: BaseException | None = mistakes
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        if error is None:
-            raise
-        raise error from None
 
 
 @asynccontextmanager
@@ -247,7 +248,7 @@ async def running(settings: Settings, *, sock: socket.socket | None = None) -> A
         if url is None:
             url = (await stack.enter_async_context(EmbeddedServer(advertise=True))).url
         target = parse_url(url)
-        stack.enter_context(_one_error())
+        stack.enter_context(one_error())
         backend = await open_backend(target, departures_kept=settings.departures_kept)
         stack.push_async_callback(backend.aclose)
         async with anyio.create_task_group() as tasks:

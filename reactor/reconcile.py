@@ -6,6 +6,7 @@ good name), it is entered again.
 """
 
 from asyncio import gather
+from collections.abc import Callable
 from time import time
 
 import anyio
@@ -25,7 +26,7 @@ from reactor.presence.rows import LeftRow
 from reactor.presence.store import Joined, NotJoined, Store
 from reactor.protocol.closing import LeaveReason
 from reactor.protocol.messages import Member
-from reactor.settings import Settings
+from reactor.settings import RoomPolicy
 from reactor.tasks import Spawner
 
 log = structlog.get_logger()
@@ -50,10 +51,10 @@ class Reconciler:
     """Enters memberships into Redis, and takes out of the sockets what has ended there."""
 
     def __init__(
-        self, settings: Settings, store: Store, departures: Departures, leases: Leases, feed: RoomFeed,
-        roster: Roster[Connection], fanout: Fanout, tasks: Spawner,
+        self, policy: Callable[[str], RoomPolicy], store: Store, departures: Departures, leases: Leases,
+        feed: RoomFeed, roster: Roster[Connection], fanout: Fanout, tasks: Spawner,
     ) -> None:  # fmt: skip
-        self._settings, self._store, self._departures = settings, store, departures
+        self._policy, self._store, self._departures = policy, store, departures
         self._leases, self._feed, self._roster, self._fanout = leases, feed, roster, fanout
         self._tasks = tasks
         self._attached: set[Attachment] = set()
@@ -179,7 +180,7 @@ class Reconciler:
         for attachment in self.attachments_of(room_id, user_id):
             self.detach(attachment)
             self._feed.release(room_id)
-        text = message or _MESSAGES.get(LeaveReason(reason), self._settings.policy(room_id).message)
+        text = message or _MESSAGES.get(LeaveReason(reason), self._policy(room_id).message)
         self._fanout.force_leave(room_id, user_id, text, reason, at)
 
     def attachments_of(self, room_id: str, user_id: str) -> list[Attachment]:
@@ -274,7 +275,7 @@ class Reconciler:
 
     async def drop(self, attachment: Attachment) -> None:
         """Detach in Redis a membership whose socket is gone, however long Redis takes."""
-        terms = attachment.terms
+        terms = self._policy(attachment.entry.room_id)  # what holds now, not what held at the join
         while True:
             try:
                 await self._store.detach(

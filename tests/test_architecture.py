@@ -16,7 +16,9 @@ PURE = sorted(
         *(
             PACKAGE / path
             for path in (
+                "presence/healing.py",
                 "presence/keys.py",
+                "tally.py",
                 "expiry/deadlines.py",
                 "webhooks/signing.py",
                 "gateway/outbox.py",
@@ -34,9 +36,10 @@ ARROWS = {
     "protocol": set[str](),
     "errors": set[str](),
     "tasks": set[str](),
+    "tally": set[str](),
     "settings": {"errors"},
-    "presence": {"protocol", "settings", "errors", "tasks"},
-    "expiry": {"presence", "protocol", "settings", "errors"},
+    "presence": {"protocol", "settings", "errors", "tally", "tasks"},
+    "expiry": {"presence", "protocol", "settings", "errors", "tally"},
     "webhooks": {"presence", "protocol", "settings", "errors"},
     "gateway": {"protocol", "settings", "errors"},
     "client": {"protocol", "settings", "errors"},

@@ -14,6 +14,7 @@ import structlog
 from reactor.errors import Unavailable
 from reactor.presence.keys import SHARDS
 from reactor.presence.store import Store
+from reactor.tally import LATENESS, Tally
 
 log = structlog.get_logger()
 
@@ -29,6 +30,7 @@ class Reaper:
         self._queued: list[dict[str, str]] = [{} for _ in range(SHARDS)]
         self._wakeup = asyncio.Event()
         self.found_by: Counter[str] = Counter()
+        self.lateness = Tally(LATENESS)
 
     def found_gone(self, shard: int, suffixes: Iterable[str], path: str) -> None:
         """Queue members for their claim. path: who found them (event, pacemaker, sweep)."""
@@ -67,6 +69,7 @@ class Reaper:
         for claimed in await self._store.claim(shard, suffixes):
             path = paths.get(claimed.suffix, "sweep")
             self.found_by[path] += 1
+            self.lateness.add(claimed.lateness / 1000)
             log.debug(
                 "departed",
                 member=claimed.suffix,

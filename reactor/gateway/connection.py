@@ -210,6 +210,8 @@ class Connection(Wire):
     def send(self, message: Any) -> None:
         """Send a message; nothing happens once the socket is closing."""
         if self.state is OPEN:
+            if type(message) is ErrorMessage:
+                self._hub.counts.refused[message.code] += 1
             self.send_payload(self.codec.encode(message))
 
     def send_payload(self, payload: bytes) -> None:

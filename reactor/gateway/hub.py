@@ -6,6 +6,7 @@ than this.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -53,6 +54,16 @@ class Handler(Protocol):
         ...
 
 
+class Counts:
+    """What happened to the sockets of a gateway: `opened`, `too_slow` (cut off), `refused` by error code."""
+
+    __slots__ = ("opened", "refused", "too_slow")
+
+    def __init__(self) -> None:
+        self.opened = self.too_slow = 0
+        self.refused: Counter[str] = Counter()
+
+
 class Hub:
     """The shared part of all sockets.
 
@@ -61,10 +72,18 @@ class Hub:
         now: The loop's clock at the last tick: exact enough for deadlines of seconds, and free to read.
         stopping: No more sockets are let in.
         empty: Set while there is no socket at all.
+        counts: What happened to sockets; see `Counts`.
 
     """
 
-    def __init__(self, settings: Settings, handler: Handler, connections: "set[Connection]") -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        handler: Handler,
+        connections: "set[Connection]",
+        counts: "Counts | None" = None,
+    ) -> None:
+        self.counts = counts or Counts()
         self._loop = asyncio.get_running_loop()
         self._settings = settings
         self.handler = handler
@@ -142,6 +161,7 @@ class Hub:
         """Count a socket among the connections, and tell the handler."""
         self.strangers.discard(connection)
         self.connections.add(connection)
+        self.counts.opened += 1
         self.wheel.remove(connection)
         if self.ping_interval:
             self.wheel.put(connection, self.now + self.ping_interval)

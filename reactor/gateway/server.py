@@ -9,7 +9,7 @@ import anyio
 
 from reactor.errors import AddressInUse, ReactorError, SettingError
 from reactor.gateway.connection import Connection
-from reactor.gateway.hub import Handler, Hub
+from reactor.gateway.hub import Counts, Handler, Hub
 from reactor.protocol.closing import CloseCode
 from reactor.settings import Settings
 
@@ -26,6 +26,7 @@ class Gateway:
     Attributes:
         connections: The open sockets.
         port: The port that is listened on, once started.
+        counts: What happened to sockets so far.
 
     """
 
@@ -38,6 +39,7 @@ class Gateway:
         self._server: asyncio.Server | None = None
         self.connections: set[Connection] = set()
         self.port = settings.port
+        self.counts = Counts()
 
     async def start(self, sock: socket.socket | None = None) -> None:
         """Listen on `sock`, or on the host and port of the settings (0: any free port).
@@ -48,7 +50,7 @@ class Gateway:
 
         """
         loop = asyncio.get_running_loop()
-        hub = Hub(self._settings, self._handler, self.connections)
+        hub = Hub(self._settings, self._handler, self.connections, self.counts)
         factory = partial(self.connection_class, hub)
         host, port = self._settings.host, self._settings.port
         # asyncio's own loop also tries, and complains, this many times at each accept when files run out.

@@ -82,6 +82,7 @@ class Wire(asyncio.Protocol):
         elif verdict is Verdict.FLUSH_NOW:
             self._write_out()
         elif verdict is Verdict.TOO_SLOW:
+            self._hub.counts.too_slow += 1
             log.info("a client does not read", socket_id=self.socket_id, waiting=self._outbox.size)
             self._outbox.take()
             self._last_word(close_frame(CloseCode.TOO_SLOW, "too slow to read"))

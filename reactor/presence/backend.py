@@ -4,12 +4,13 @@ A backend runs scripts where their shard lives, carries diffs and events, and te
 a shard may be another one than before. All else in this package knows only this.
 """
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Protocol
 
 from redis.asyncio import Redis
 
 from reactor.presence.connect import EventsState
+from reactor.tally import Tally
 
 Loop = Callable[[], Coroutine[Any, Any, None]]
 OnHealth = Callable[[bool, str], None]
@@ -32,6 +33,11 @@ class Channels(Protocol):
     @property
     def listening(self) -> bool:
         """Whether what was subscribed to is heard."""
+        ...
+
+    @property
+    def lags(self) -> Tally:
+        """Seconds that a ping takes there and back, behind all that is to be read before its answer."""
         ...
 
     async def subscribed(self) -> None:
@@ -64,6 +70,11 @@ class Backend(Protocol):
     @property
     def healthy(self) -> bool:
         """Whether commands are taken."""
+        ...
+
+    @property
+    def times(self) -> Mapping[str, Tally]:
+        """Seconds from the asking to the answer, by the name of the script."""
         ...
 
     @property

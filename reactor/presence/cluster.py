@@ -7,7 +7,7 @@ no script runs on half of a shard, and it is tried again until the slot has arri
 """
 
 from asyncio import gather
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any
 
@@ -25,9 +25,10 @@ from reactor.presence.connect import (
     lost_means_unavailable,
 )
 from reactor.presence.primaries import LoopPerPrimary
-from reactor.presence.scripts import Redirected, Script, ScriptRunner, load_scripts
+from reactor.presence.scripts import Redirected, Script, ScriptRunner, load_scripts, new_times
 from reactor.presence.target import Target
 from reactor.presence.topology import Address, Topology
+from reactor.tally import Tally
 
 log = structlog.get_logger()
 
@@ -42,6 +43,7 @@ class ClusterRunner:
     def __init__(self, topology: Topology, scripts: dict[str, Script], on_health: OnHealth) -> None:
         self._topology, self._scripts, self._on_health = topology, scripts, on_health
         self._runners: dict[Address, ScriptRunner] = {}
+        self.times = new_times()
         self._loops = LoopPerPrimary()
         self._healthy = True
 
@@ -76,6 +78,7 @@ class ClusterRunner:
                 self._topology.client(address),
                 self._scripts,
                 on_health=lambda _healthy, why: self._judge(why),
+                times=self.times,
             )
             self._loops.reconcile()
         return runner
@@ -118,6 +121,11 @@ class ClusterBackend:
     def healthy(self) -> bool:
         """Whether all primaries take commands."""
         return self.runner.healthy
+
+    @property
+    def times(self) -> Mapping[str, Tally]:
+        """Seconds from the asking to the answer, by the name of the script."""
+        return self.runner.times
 
     @property
     def loops(self) -> list[Loop]:

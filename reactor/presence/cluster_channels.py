@@ -11,6 +11,7 @@ from reactor.presence.primaries import LoopPerPrimary
 from reactor.presence.subscription import Subscription
 from reactor.presence.target import Target
 from reactor.presence.topology import Address, Topology
+from reactor.tally import SECONDS, Tally
 
 NO_OWNER_PAUSE = 0.05
 
@@ -35,6 +36,7 @@ class ClusterChannels:
         self._loops = LoopPerPrimary()
         self._started = anyio.Event()
         self._told_first = False
+        self.lags = Tally(SECONDS)
 
     @property
     def listening(self) -> bool:
@@ -105,6 +107,7 @@ class ClusterChannels:
                 on_gap=self._on_part_gap,
                 on_lost=self._on_lost,
                 sharded=not self._everywhere,
+                lags=self.lags,
             )
             for channel in self._channels if self._everywhere else ():
                 part.want(channel)

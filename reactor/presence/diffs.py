@@ -6,6 +6,7 @@ whoever follows the rooms through `on_diff` sees one unbroken line.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from time import time
 
@@ -16,12 +17,13 @@ import structlog
 from reactor.errors import Unavailable
 from reactor.presence.backend import Channels
 from reactor.presence.departures import Departures
+from reactor.presence.healing import healing_diff
 from reactor.presence.keys import diff_channel
-from reactor.presence.rows import DiffRow, LeftRow, decode_diff
+from reactor.presence.rows import SAID, DiffRow, LeftRow, decode_diff, read_said
 from reactor.presence.store import Listing, Store
 from reactor.protocol.closing import LeaveReason
-from reactor.protocol.messages import Departed, Member, RoomDiff
-from reactor.protocol.room import RoomView, Verdict, diff_between, is_news
+from reactor.protocol.messages import Member, RoomDiff
+from reactor.protocol.room import RoomView, Verdict, is_news
 from reactor.tasks import Spawner
 
 log = structlog.get_logger()
@@ -52,7 +54,8 @@ class Room:
 class RoomFeed:
     """The rooms that a node follows.
 
-    On_diff(diff) is called for each change of a view, in order, after it was applied.
+    on_diff(diff) is called for each change of a view, in order, after it was applied.
+    on_said(room_id, at, data) is called for each message to a room: Redis's time (ms) and JSON.
 
     tasks: where listings run. A room is followed from its first `hold` to the last `release`.
     """
@@ -60,15 +63,16 @@ class RoomFeed:
     def __init__(
         self, store: Store, subscription: Channels, departures: Departures, tasks: Spawner, *,
         on_diff: Callable[[RoomDiff], None], on_left: Callable[[str, LeftRow, Member | None], None],
+        on_said: Callable[[str, int, bytes], None] = lambda _room_id, _at, _data: None,
     ) -> None:  # fmt: skip
         self._store, self._subscription, self._departures = store, subscription, departures
-        self._tasks, self._on_diff, self._on_left = tasks, on_diff, on_left
+        self._tasks, self._on_diff, self._on_left, self._on_said = tasks, on_diff, on_left, on_said
         self._rooms: dict[str, Room] = {}
         self._by_channel: dict[bytes, str] = {}
         self._open_gate = anyio.Event()
         self._open_gate.set()
         self._missed = 0
-        self.resyncs = 0
+        self.resyncs: Counter[str] = Counter()
 
     def view(self, room_id: str) -> RoomView | None:
         """The view of a room that is followed and known."""
@@ -145,9 +149,12 @@ class RoomFeed:
             return
         room = self._rooms[room_id]
         try:
+            if payload.startswith(SAID):
+                self._on_said(room_id, *read_said(payload))
+                return
             row = decode_diff(payload)
             diff = row.diff(room_id)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, ValueError):
             # Not ours, or of a version of ours to come: what it said is in the list.
             log.warning("diff_unreadable", room=room_id, bytes=len(payload))
             if room.ready.is_set():
@@ -228,7 +235,7 @@ class RoomFeed:
         """Replace the view by a listing. told: the epoch and version up to which diffs were handed on."""
         if not room.healing:
             room.healing = room.view.waiting = True
-            self.resyncs += 1
+            self.resyncs[cause] += 1
             log.info("room_resync", room=room.view.room_id, cause=cause)
             self._tasks.start_soon(self._heal_now, room, told)
 
@@ -253,7 +260,7 @@ class RoomFeed:
                 event.set()
             room.waiting.clear()
             if (room.view.epoch, room.view.version) != told:
-                self._tell_healed(_healing_diff(room.view, before, told, reasons), before)
+                self._tell_healed(healing_diff(room.view, before, told, reasons), before)
             return
 
     async def _still_to_depart(
@@ -281,20 +288,3 @@ class RoomFeed:
 
 def _snapshot(listing: Listing) -> tuple[str, int, list[Member]]:
     return listing.position.epoch, listing.position.version, listing.members
-
-
-def _healing_diff(
-    view: RoomView, before: Mapping[str, Member], told: tuple[str, int],
-    reasons: Mapping[tuple[str, int], str],
-) -> RoomDiff:  # fmt: skip
-    """The diff that leads from what was handed on to the healed view."""
-    epoch, version = told
-    joined, updated, left = diff_between(before, view.members.values())
-    # Of the end of this very joining: its user may have come and gone again since.
-    ends = ((one, (one.user_id, before[one.user_id].joined_at)) for one in left)
-    left = [Departed(one.user_id, reasons.get(end, one.reason)) for one, end in ends]
-    if view.epoch != epoch:
-        # Another epoch is told as a fresh room, whole: it replaces whatever anybody had.
-        joined, updated, version = list(view.members.values()), [], 0
-    count = len(view.members)
-    return RoomDiff(view.room_id, view.epoch, version, view.version, count, joined, updated, left)

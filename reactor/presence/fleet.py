@@ -43,6 +43,15 @@ class Fleet:
         taken: int = await self._runner.run("take_turn", self._prefix, job, node, milliseconds)
         return taken == 1
 
+    async def report(self, node: str, report: bytes, *, milliseconds: int) -> None:
+        """Tell how a node is; that is forgotten after a while."""
+        await self._runner.run("report", self._prefix, node, report, milliseconds)
+
+    async def reports(self) -> dict[str, bytes]:
+        """What the nodes of the registry told of themselves last; empty where one told nothing lately."""
+        flat = await self._runner.run("reports", self._prefix)
+        return {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
+
     async def nodes_of_shard(self, shard: int) -> list[str]:
         """The nodes that the shard holds connections of."""
         nodes = await self._runner.run("shard_nodes", shard_prefix(self._namespace, shard))

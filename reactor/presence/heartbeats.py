@@ -14,6 +14,7 @@ from reactor.errors import Unavailable
 from reactor.presence.attachment import Attachment
 from reactor.presence.keys import SHARDS
 from reactor.presence.store import Store
+from reactor.tally import SIZES, Tally
 
 MAX_MEMBERS = 500
 """Members in one script call: about a millisecond of Redis's time."""
@@ -48,6 +49,8 @@ class Heartbeats:
         self._wakeup = asyncio.Event()
         self.batches = 0
         self.members = 0
+        self.taken = 0
+        self.sizes = Tally(SIZES)
 
     def add(self, attachment: Attachment, beat: Beat) -> None:
         """Put a heartbeat into the next batch of its shard."""
@@ -99,6 +102,8 @@ class Heartbeats:
                 return
             self.batches += 1
             self.members += len(members)
+            self.taken += sum(map(len, batch.values()))
+            self.sizes.add(len(members))
             for (name, _), flag in zip(members, alive, strict=True):
                 for attachment, beat in batch[name]:
                     if flag == 49:  # "1"; a refused heartbeat is the rare case

@@ -85,6 +85,11 @@ def wake_channel(namespace: str, shard: int) -> str:
     return f"{shard_prefix(namespace, shard)}:wake"
 
 
+def rules_channel(namespace: str) -> str:
+    """The channel that says which room's rule was set or taken back."""
+    return f"{fleet_prefix(namespace)}:rules"
+
+
 def departures_stream(namespace: str, shard: int) -> str:
     """The capped stream of a shard's departures."""
     return f"{shard_prefix(namespace, shard)}:departures"

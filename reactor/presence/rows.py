@@ -70,6 +70,16 @@ class DiffRow(msgspec.Struct, array_like=True):
         )
 
 
+SAID = b"!"
+"""How a message to a room begins on its channel. A diff is an array, which begins otherwise."""
+
+
+def read_said(payload: bytes) -> tuple[int, bytes]:
+    """Redis's time (ms) and the JSON of a message to a room. Raises ValueError."""
+    at, _, data = payload.removeprefix(SAID).partition(b" ")
+    return int(at), data
+
+
 decode_diff = msgspec.msgpack.Decoder(DiffRow).decode
 """A published diff, from its MessagePack bytes."""
 

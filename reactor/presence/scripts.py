@@ -9,10 +9,12 @@ one connection.
 
 import asyncio
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
+from time import perf_counter
 from typing import Any
 
 from redis.asyncio import Redis
@@ -30,16 +32,20 @@ from redis.exceptions import (
 
 from reactor.errors import Unavailable
 from reactor.presence.connect import LINK_ERRORS
+from reactor.tally import SECONDS, Tally
 
 MAX_BATCH = 512
 """Commands in one round trip at most. It bounds what one slow reader of replies can hold."""
 
-GROWING = {"join", "update"}
+GROWING = {"join", "update", "set_rule"}
 """The transitions that make Redis grow."""
 
 _OUTAGES = (BusyLoadingError, ReadOnlyError, MasterDownError, ClusterDownError)
 _OUTAGE_WORDS = ("NOREPLICAS", "MISCONF", "BUSY", "UNKILLABLE")
 """Replies by which a server that answers says that it takes no writes from anyone."""
+
+Times = defaultdict[str, Tally]
+"""Seconds from the asking to the answer of each script, the wait in the queue included."""
 
 _HEADER_LINE = re.compile(r"^-- (KEYS|ARGV|Returns|Publishes): ?(.*)$")
 
@@ -51,6 +57,11 @@ class Script:
     name: str
     source: str
     digest: str
+
+
+def new_times() -> Times:
+    """Times of scripts, none so far."""
+    return defaultdict(lambda: Tally(SECONDS))
 
 
 def load_scripts(*, departures_kept: int, publish: str = "PUBLISH") -> dict[str, Script]:
@@ -112,6 +123,7 @@ class ScriptRunner:
     """The one queue to one Redis server. `serve` has to run for anything to be answered.
 
     on_health(healthy, reason) is called when Redis stops taking commands, and when it takes them again.
+    times: where to note how long each script took.
     """
 
     def __init__(
@@ -120,7 +132,9 @@ class ScriptRunner:
         scripts: Mapping[str, Script],
         *,
         on_health: Callable[[bool, str], None] | None = None,
+        times: Times | None = None,
     ) -> None:
+        self.times = new_times() if times is None else times
         self._redis = redis
         self._scripts = scripts
         self._queue: list[tuple[Script, str, tuple[Any, ...], asyncio.Future[Any]]] = []
@@ -142,7 +156,11 @@ class ScriptRunner:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._queue.append((self._scripts[name], prefix, args, future))
         self._wakeup.set()
-        return await future
+        asked = perf_counter()
+        try:
+            return await future
+        finally:
+            self.times[name].add(perf_counter() - asked)
 
     async def load(self) -> None:
         """Put every script into the server's cache. Raises redis.RedisError."""

@@ -1,6 +1,6 @@
 """One server, or the primary that Sentinels name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import anyio
@@ -20,6 +20,7 @@ from reactor.presence.scripts import ScriptRunner, load_scripts
 from reactor.presence.sentinels import Sentinels
 from reactor.presence.subscription import Subscription
 from reactor.presence.target import Target
+from reactor.tally import Tally
 
 log = structlog.get_logger()
 
@@ -46,6 +47,11 @@ class SingleBackend:
     def healthy(self) -> bool:
         """Whether commands are taken."""
         return self._scripts.healthy
+
+    @property
+    def times(self) -> Mapping[str, Tally]:
+        """Seconds from the asking to the answer, by the name of the script."""
+        return self._scripts.times
 
     @property
     def loops(self) -> list[Loop]:

@@ -186,6 +186,11 @@ class Store:
         found: int = await self._run_for_room("kick", entry.room_id, escape(entry.user_id), message)
         return found == 1
 
+    async def say(self, room_id: str, data: bytes) -> tuple[int, int]:
+        """Say something (JSON) to everyone in the room; Redis's time (ms), and how many nodes heard it."""
+        now, nodes = await self._run_for_room("say", room_id, data)
+        return now, nodes
+
     async def is_present(self, entry: Entry) -> bool:
         """Whether the user is in the room now, by Redis's clock."""
         found: int = await self._run_for_room("is_present", entry.room_id, escape(entry.user_id))

@@ -9,6 +9,7 @@ answer for three seconds is dropped and made anew.
 import asyncio
 import math
 import random
+from collections import deque
 from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any
@@ -19,6 +20,7 @@ from redis.asyncio import Redis
 from redis.exceptions import MovedError
 
 from reactor.presence.connect import LINK_ERRORS
+from reactor.tally import SECONDS, Tally
 
 log = structlog.get_logger()
 
@@ -33,7 +35,7 @@ class Subscription:
     on_message(channel, payload) is called for each message, in order, and must not block.
     on_gap(first) is called after each completed subscription to all channels: messages before it may be lost.
     on_lost(reason) is called when the link is lost. sharded: channels live on their slot's node of a cluster
-    (https://redis.io/docs/latest/develop/pubsub/#sharded-pubsub).
+    (https://redis.io/docs/latest/develop/pubsub/#sharded-pubsub). lags: where to note how long a ping took.
     """
 
     def __init__(
@@ -44,7 +46,9 @@ class Subscription:
         on_gap: Callable[[bool], None],
         on_lost: Callable[[str], None],
         sharded: bool = False,
+        lags: Tally | None = None,
     ) -> None:
+        self.lags = Tally(SECONDS) if lags is None else lags
         self._redis = redis
         self._subscribe, self._unsubscribe = (
             ("SSUBSCRIBE", "SUNSUBSCRIBE") if sharded else ("SUBSCRIBE", "UNSUBSCRIBE")
@@ -54,6 +58,7 @@ class Subscription:
         self._connection: Any = None
         self._awaited = 0
         self._heard_at = 0.0
+        self._pings: deque[float] = deque()
         self._gaps = 0
         self._retry = FIRST_RETRY
         self._outgoing = asyncio.Event()
@@ -123,6 +128,7 @@ class Subscription:
 
     async def _listen(self, connection: Any) -> None:
         self._to_send.clear()
+        self._pings.clear()
         self._awaited = len(self._channels)
         self._heard_at = monotonic()
         # One command each: the channels of a sharded subscription may lie in many slots.
@@ -148,6 +154,8 @@ class Subscription:
             kind = reply[0]
             if kind in (b"message", b"smessage"):
                 self._on_message(reply[1], reply[2])
+            elif kind == b"pong" and self._pings:
+                self.lags.add(self._heard_at - self._pings.popleft())
             elif kind in (b"subscribe", b"ssubscribe"):
                 if confirmed := self._channels.get(reply[1]):
                     confirmed.set()
@@ -163,6 +171,7 @@ class Subscription:
                 log.warning("redis_link_frozen", seconds=SILENCE_ALLOWED)
                 await connection.disconnect(nowait=True)
                 return
+            self._pings.append(monotonic())
             self._send("PING", b"")
 
     async def _write(self, connection: Any) -> None:

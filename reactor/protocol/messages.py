@@ -217,6 +217,14 @@ class ForceLeave(Message, tag="room:force-leave", frozen=True, gc=False):
     timestamp: int
 
 
+class RoomMessage(Message, tag="room:message", frozen=True):
+    """Something that the application says to everyone in a room; `data` is any JSON."""
+
+    room_id: str
+    data: Any
+    timestamp: int
+
+
 class ServiceDegraded(Message, tag="service:degraded", frozen=True, gc=False):
     """Redis does not answer; the connection stays, and requests are refused until it does."""
 
@@ -242,6 +250,7 @@ ServerMessage = (
     | RoomLeft
     | RoomDiff
     | ForceLeave
+    | RoomMessage
     | ServiceDegraded
     | ServiceRestored
     | ErrorMessage

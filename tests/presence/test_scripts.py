@@ -11,8 +11,10 @@ from redis.exceptions import OutOfMemoryError
 from reactor.presence.changes import ChangeLog
 from reactor.presence.fleet import Fleet
 from reactor.presence.keys import Entry
+from reactor.presence.rules import RoomRules
 from reactor.presence.scripts import GROWING, load_scripts, read_header
 from reactor.presence.store import Store
+from reactor.settings import RoomRule, Settings
 from tests.presence.cases import probing
 from tests.presence.direct import NAMESPACE, Direct, DirectRunner, done
 from tests.presence.probe import TTL
@@ -115,7 +117,7 @@ class Recorder(DirectRunner):
         return await super().run(name, prefix, *args)
 
 
-def call_everything(store: Store, fleet: Fleet, changes: ChangeLog) -> None:
+def call_everything(store: Store, fleet: Fleet, changes: ChangeLog, rules: RoomRules) -> None:
     ann = Entry("lobby", "ann")
     calls = [
         store.join(ann, "n1.1", ttl=TTL), store.refresh(7, "n1", []),
@@ -130,6 +132,8 @@ def call_everything(store: Store, fleet: Fleet, changes: ChangeLog) -> None:
         store.fence_node(7, "n1"), store.lose_node("n1", "lobby", grace=1000, away_grace=1000),
         fleet.renew("n1", 1, lease=1000, about="me", first=True), fleet.registry(),
         fleet.take_turn("job", "n1", milliseconds=1000), fleet.nodes_of_shard(7), fleet.resign("n1"),
+        fleet.report("n1", b"{}", milliseconds=1000), fleet.reports(), store.say("lobby", b"1"),
+        rules.put(RoomRule(match="lobby", ttl=60)), rules.read("lobby"), rules.remove("lobby"),
         changes.read(7, "hook", limit=10), changes.served(7, "hook", "1-1", 1),
     ]  # fmt: skip
     for call in calls:
@@ -138,7 +142,10 @@ def call_everything(store: Store, fleet: Fleet, changes: ChangeLog) -> None:
 
 def test_the_store_passes_what_the_headers_name_and_calls_every_script(redis_server: Server) -> None:
     recorder: Any = Recorder(Direct(redis_server).client)
-    call_everything(Store(recorder, NAMESPACE), Fleet(recorder, NAMESPACE), ChangeLog(recorder, NAMESPACE))
+    call_everything(
+        Store(recorder, NAMESPACE), Fleet(recorder, NAMESPACE), ChangeLog(recorder, NAMESPACE),
+        RoomRules(Settings(namespace=NAMESPACE), recorder),
+    )  # fmt: skip
     assert sorted(recorder.passed) == NAMES
     for name, numbers in recorder.passed.items():
         expected = arguments(read_header(BODIES[name])["ARGV"])
@@ -148,7 +155,8 @@ def test_the_store_passes_what_the_headers_name_and_calls_every_script(redis_ser
 
 def test_every_key_that_is_written_has_the_hash_tag_of_its_shard(redis_server: Server) -> None:
     direct = Direct(redis_server)
-    call_everything(direct.store, direct.fleet, ChangeLog(direct.runner, NAMESPACE))
+    rules = RoomRules(Settings(namespace=NAMESPACE), direct.runner)
+    call_everything(direct.store, direct.fleet, ChangeLog(direct.runner, NAMESPACE), rules)
     done(direct.store.join(Entry("lobby", "ann"), "n1.2", ttl=TTL))
     keys = {key.decode() for key in direct.client.scan_iter("*")}
     assert keys

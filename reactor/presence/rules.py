@@ -1,0 +1,117 @@
+"""What differs in single rooms by what stands in Redis: known to every node, above the rules of its settings.
+
+A node keeps all of them in memory, so that a join asks Redis for nothing. Whoever changes one publishes the
+room, and each node then reads it; after a lost link, and now and then, all are read.
+"""
+
+import asyncio
+
+import anyio
+import msgspec
+import structlog
+
+from reactor.errors import SettingError, Unavailable
+from reactor.presence.backend import Runner
+from reactor.presence.keys import fleet_prefix, rules_channel
+from reactor.settings import RoomPolicy, RoomRule, Settings
+from reactor.settings.rooms import KEYS, read_rules
+
+log = structlog.get_logger()
+
+MOST = 10_000
+"""Rooms that may have a rule in Redis: each node holds all of them."""
+
+READ_ALL_EVERY = 60.0
+READ_AGAIN_AFTER = 0.5
+
+
+class TooManyRules(SettingError):
+    """As many rooms as may have settings in Redis have them."""
+
+
+class RoomRules:
+    """The rules in Redis, and what holds in a room by them and by the settings. `serve` has to run.
+
+    A rule's times are seconds. Calls raise Unavailable when Redis does not answer.
+    """
+
+    def __init__(self, settings: Settings, runner: Runner) -> None:
+        self._settings, self._runner = settings, runner
+        self._prefix = fleet_prefix(settings.namespace)
+        self.channel = rules_channel(settings.namespace)
+        self._rules: dict[str, RoomRule] = {}
+        self._policies: dict[str, RoomPolicy] = {}
+        self._changed: set[str] = {""}  # rooms to read; "" for all
+        self._wakeup = asyncio.Event()
+        self._wakeup.set()
+
+    def policy(self, room_id: str) -> RoomPolicy:
+        """What holds in the room."""
+        rule = self._rules.get(room_id)
+        if rule is None:
+            return self._settings.policy(room_id)
+        known = self._policies.get(room_id)
+        if known is None:
+            known = self._policies[room_id] = self._settings.policy_under(rule)
+        return known
+
+    async def read(self, room_id: str) -> RoomRule | None:
+        """What was set for the room."""
+        return (await self._read(room_id)).get(room_id)
+
+    async def put(self, rule: RoomRule) -> None:
+        """Set what differs in the room that the rule names. Raises TooManyRules."""
+        fields = {key: getattr(rule, key) for key in KEYS if getattr(rule, key) is not None}
+        done = await self._runner.run("set_rule", self._prefix, rule.match, msgspec.json.encode(fields), MOST)
+        if done == b"full":
+            raise TooManyRules(f"{MOST} rooms have settings of their own, the most there may be: remove some")
+        self._keep({**self._rules, rule.match: rule})
+
+    async def remove(self, room_id: str) -> bool:
+        """Take back what was set for the room; whether anything was."""
+        done = await self._runner.run("set_rule", self._prefix, room_id, "", MOST)
+        self._keep({room: rule for room, rule in self._rules.items() if room != room_id})
+        return bool(done == b"gone")
+
+    def changed(self, room_id: str = "") -> None:
+        """A room's rule changed; without a room, any may have."""
+        self._changed.add(room_id)
+        self._wakeup.set()
+
+    async def serve(self) -> None:
+        """Read what changed, until cancelled."""
+        while True:
+            with anyio.move_on_after(READ_ALL_EVERY):
+                await self._wakeup.wait()
+            self._wakeup.clear()
+            changed, self._changed = self._changed or {""}, set()
+            try:
+                await self._follow(changed)
+            except Unavailable:
+                self._changed |= changed
+                await anyio.sleep(READ_AGAIN_AFTER)
+                self._wakeup.set()
+
+    async def _follow(self, changed: set[str]) -> None:
+        if "" in changed:
+            self._keep(await self._read(""))
+            return
+        for room_id in changed:
+            others = {room: rule for room, rule in self._rules.items() if room != room_id}
+            found = await self._read(room_id)
+            self._keep({**others, **found})
+
+    def _keep(self, rules: dict[str, RoomRule]) -> None:
+        self._rules = rules
+        self._policies.clear()
+
+    async def _read(self, room_id: str) -> dict[str, RoomRule]:
+        flat = await self._runner.run("rules", self._prefix, room_id)
+        found: dict[str, RoomRule] = {}
+        for i in range(0, len(flat), 2):
+            try:
+                room = flat[i].decode()
+                found[room] = read_rules({room: msgspec.json.decode(flat[i + 1])}, "")[0]
+            except (SettingError, msgspec.DecodeError, UnicodeDecodeError) as error:
+                log.warning("room_rule_unreadable", room=str(flat[i])[:200], reason=str(error)[:200])
+        return found
