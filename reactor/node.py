@@ -84,11 +84,13 @@ class Node:
             node=self.name, interval=settings.sweep_interval, end_leftovers=self.leases.end_leftovers,
         )  # fmt: skip
         self.listener = Listener(
-            backend, namespace=namespace, database=target.db, reaper=self.reaper, on_gap=self._on_events_gap
-        )
+            backend, namespace=namespace, database=target.db, reaper=self.reaper, on_gap=self._on_events_gap,
+            left_to_another=lambda: self.pacemaker.led_elsewhere,
+        )  # fmt: skip
         self.pacemaker = Pacemaker(
-            self.store, self.fleet, self.reaper, node=self.name, events_flow=self._events_flow
-        )
+            self.store, self.fleet, self.reaper, node=self.name, events_flow=self._events_flow,
+            on_leading=self.listener.take_over,
+        )  # fmt: skip
         self.webhooks = Webhooks(settings, backend.runner, self.fleet, node=self.name)
         self._wake_channels = {wake_channel(namespace, shard).encode(): shard for shard in range(SHARDS)}
         self._rules_channel = self.rules.channel.encode()

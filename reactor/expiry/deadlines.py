@@ -82,3 +82,32 @@ class Touches:
             self._older, self._newer, self._begun = self._newer if age < 2 * self.KEPT else {}, {}, now
         earlier = self._older.get(name)
         return earlier if earlier is not None else self._newer.setdefault(name, now)
+
+
+class Recent:
+    """Names of the last 5 to 10 s: longer than it takes until another node has a dead one's turn."""
+
+    __slots__ = ("_begun", "_newer", "_older")
+
+    KEPT = 5.0
+
+    def __init__(self) -> None:
+        self._older: set[str] = set()
+        self._newer: set[str] = set()
+        self._begun = 0.0
+
+    def add(self, name: str, now: float) -> None:
+        """Note a name. now: s, steady clock."""
+        self._forget(now)
+        self._newer.add(name)
+
+    def take(self, now: float) -> set[str]:
+        """Give what is noted, and note it no more. now: s, steady clock."""
+        self._forget(now)
+        found, self._older, self._newer = self._older | self._newer, set(), set()
+        return found
+
+    def _forget(self, now: float) -> None:
+        age = now - self._begun
+        if age >= self.KEPT:
+            self._older, self._newer, self._begun = self._newer if age < 2 * self.KEPT else set(), set(), now

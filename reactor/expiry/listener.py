@@ -3,15 +3,20 @@
 It reads, filters and hands on, and never waits for Redis: a listener that falls behind is cut off by the
 server. Foreign keys are dropped on their first bytes. Whatever it cannot have heard, the sweep makes
 good.
+
+Every node hears every event, and one claim is enough: the pacemaker's node makes it, and the others keep the
+name for as long as it takes to find out that this node is gone.
 """
 
 from collections.abc import Callable
+from time import monotonic
 
 import structlog
 
+from reactor.expiry.deadlines import Recent
 from reactor.expiry.reaper import Reaper
 from reactor.presence.backend import Backend
-from reactor.presence.keys import ExpiredKeys
+from reactor.presence.keys import SHARDS, ExpiredKeys
 
 log = structlog.get_logger()
 
@@ -20,6 +25,7 @@ class Listener:
     """The subscription to `expired` events of one database. `serve` has to run.
 
     on_gap(first) is called whenever events may have been missed: at the start, and after each lost link.
+    left_to_another: whether another node is known to claim what both hear; `take_over` when it did not.
     """
 
     def __init__(
@@ -30,12 +36,15 @@ class Listener:
         database: int,
         reaper: Reaper,
         on_gap: Callable[[bool], None],
+        left_to_another: Callable[[], bool] = lambda: False,
     ) -> None:
         self.channel = f"__keyevent@{database}__:expired"
         self.heard = 0
         self._keys = ExpiredKeys(namespace)
         self._reaper = reaper
         self._on_gap = on_gap
+        self._left_to_another = left_to_another
+        self._passed_on = [Recent() for _ in range(SHARDS)]
         self._subscription = backend.events(self._on_event, self._on_subscribed, self._on_lost)
 
     @property
@@ -47,6 +56,11 @@ class Listener:
         """Return once Redis has confirmed the subscription."""
         await self._subscription.subscribed()
 
+    def take_over(self) -> None:
+        """Claim what was left to another node, which may have died over it."""
+        for shard, passed_on in enumerate(self._passed_on):
+            self._reaper.found_gone(shard, passed_on.take(monotonic()), "event")
+
     async def serve(self) -> None:
         """Listen until cancelled."""
         await self._subscription.serve([self.channel])
@@ -55,7 +69,10 @@ class Listener:
         if (found := self._keys.parse(key)) is not None:
             self.heard += 1
             shard, suffix = found
-            self._reaper.found_gone(shard, (suffix,), "event")
+            if self._left_to_another():
+                self._passed_on[shard].add(suffix, monotonic())
+            else:
+                self._reaper.found_gone(shard, (suffix,), "event")
 
     def _on_subscribed(self, first: bool) -> None:
         if not first:

@@ -36,7 +36,7 @@ class Pacemaker:
     """Keeps one namespace punctual, while it is this node's turn. `serve` has to run.
 
     events_flow: whether the listener hears events; where it does not, the pacemaker claims what it finds
-    at once.
+    at once. on_leading is called when the turn comes to this node.
     """
 
     def __init__(
@@ -47,8 +47,10 @@ class Pacemaker:
         *,
         node: Callable[[], str],
         events_flow: Callable[[], bool],
+        on_leading: Callable[[], None] = lambda: None,
     ) -> None:
         self._store, self._reaper, self._events_flow = store, reaper, events_flow
+        self._on_leading = on_leading
         self._turn = Turn(fleet, "pacemaker", node=node, on_change=self._on_turn)
         self._clock = RedisClock()
         self._deadlines = Deadlines(SHARDS)
@@ -57,6 +59,11 @@ class Pacemaker:
         self.leading = False
         self.looks = 0
         self.moved = 0
+
+    @property
+    def led_elsewhere(self) -> bool:
+        """Whether another node is known to have the turn."""
+        return self._turn.held_elsewhere
 
     def wake(self, shard: int, deadline: int) -> None:
         """A shard's earliest deadline (ms, Redis's clock) came nearer."""
@@ -79,6 +86,7 @@ class Pacemaker:
         self.leading = leading
         if leading:
             self.look_everywhere()
+            self._on_leading()
 
     async def _keep_time(self) -> None:
         while True:

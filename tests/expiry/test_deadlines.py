@@ -3,7 +3,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from reactor.expiry.deadlines import Deadlines, RedisClock, Touches
+from reactor.expiry.deadlines import Deadlines, Recent, RedisClock, Touches
 
 TIMES = st.floats(0, 1e6, allow_nan=False)
 
@@ -108,3 +108,15 @@ def test_a_touch_is_never_remembered_for_longer_than_three_times_the_time(steps:
         assert now - at <= 3 * Touches.KEPT
         assert at in {known, now}
         known = at
+
+
+def test_a_recent_name_is_given_once_and_forgotten_after_a_while() -> None:
+    recent = Recent()
+    for second in range(8):
+        recent.add(f"u{second}", 100.0 + second)
+    assert recent.take(108.0) == {f"u{second}" for second in range(8)}
+    assert recent.take(108.0) == set()
+    recent.add("ann", 109.0)
+    assert recent.take(109.0 + Recent.KEPT) == {"ann"}
+    recent.add("ann", 120.0)
+    assert recent.take(120.0 + 2 * Recent.KEPT) == set()

@@ -97,6 +97,27 @@ async def test_a_thousand_at_once_are_all_heard(redis_server: Server) -> None:
         assert it.probe.totals() == {"inactivity_timeout": len(users)}
 
 
+async def test_what_is_left_to_another_node_is_claimed_when_that_one_is_gone(redis_server: Server) -> None:
+    led_elsewhere = True
+    async with expiry_path(redis_server) as it:
+        listener = Listener(
+            it.redis.backend, namespace=NAMESPACE, database=0, reaper=it.reaper, on_gap=it.gaps.append,
+            left_to_another=lambda: led_elsewhere,
+        )  # fmt: skip
+        it.redis.tasks.start_soon(listener.serve)
+        await listener.subscribed()
+        it.join("ann", ttl=60_000)
+        it.probe.lapse("ann")
+        it.probe.client.exists(it.probe.presence_key("ann"))
+        await until(lambda: listener.heard == 1)
+        await it.redis.fleet.registry()  # answered behind a claim, had there been one
+        assert not it.reaper.found_by
+        led_elsewhere = False
+        listener.take_over()
+        await until(lambda: it.reaper.found_by == {"event": 1})
+        assert it.probe.totals() == {"inactivity_timeout": 1}
+
+
 @pytest.mark.parametrize("database", [0, 3])
 async def test_it_listens_to_the_database_in_use_and_to_no_other(redis_server: Server, database: int) -> None:
     with probing(redis_server):

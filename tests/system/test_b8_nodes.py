@@ -249,3 +249,26 @@ async def test_b8_the_pacemakers_turn_passes_on_within_two_seconds(bundled_serve
             farewell = await ann.hear("room:force-leave")
             assert (before, node.pacemaker.leading) == (False, True)
             assert farewell["timestamp"] - joined["members"][0]["joinedAt"] - 2000 < 1000
+
+
+async def test_b8_an_end_that_the_pacemakers_node_died_over_is_made_by_the_next_one(
+    bundled_server: Server,
+) -> None:
+    """Who hears an event leaves the claim to the pacemaker's node, and makes it when that one is gone."""
+    bundled_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+    options: dict[str, Any] = {"sweep_interval": 0}
+    async with Process.start(bundled_server, **options) as doomed:
+        await plain.until(lambda: bundled_server.control.exists("{reactor:fleet}:turn:pacemaker"))
+        async with served(bundled_server, **options) as node, RawClient.connect(node) as ann:
+            await ann.join("lobby", "ann")
+            await plain.until(lambda: node.pacemaker.led_elsewhere)
+            doomed.send(signal.SIGSTOP)
+            key = plain.presence_key("lobby", "ann")
+            bundled_server.control.pexpire(key, 1)  # by hand: no deadline that anybody noted
+            await plain.until(lambda: not bundled_server.control.exists(key))
+            await plain.until(lambda: node.listener.heard == 1)
+            assert not node.reaper.found_by
+            touched = time.monotonic()
+            await ann.hear("room:force-leave", reason="inactivity_timeout")
+            assert time.monotonic() - touched < 2.5
+            await doomed.kill()

@@ -1,0 +1,68 @@
+"""What an expiry costs Redis as nodes are added: commands by INFO commandstats, those inside scripts too."""
+
+import random
+from contextlib import AsyncExitStack
+from time import monotonic
+from typing import Any
+
+import anyio
+
+from scripts.bench_commands import LOOKS, commands
+from scripts.bench_common import Bench
+from scripts.bench_load import idle_members
+from scripts.bench_node import NodeProcess, node_process
+
+FIRST_LAPSE = 3.0
+ROOM_SIZE = 10
+PATIENCE = 30.0
+
+
+async def measure_expiries(bench: Bench, nodes: int, *, count: int, over: float) -> dict[str, Any]:
+    """Let `count` members lapse one after the other, over so many seconds, before so many nodes.
+
+    What the nodes do anyhow, for their leases and their turns, is measured behind it and taken off.
+    """
+    settings = {"redis_url": bench.url, "namespace": bench.namespace, "port": 0, "sweep_interval": 0}
+    chance = random.Random(1)
+    ttls = [round((FIRST_LAPSE + chance.random() * over) * 1000) for _ in range(count)]
+    async with idle_members(bench) as idle, AsyncExitStack() as stack:
+        fleet = [await stack.enter_async_context(node_process(settings)) for _ in range(nodes)]
+        for node in fleet:
+            await node.settled(sweeps=1, leading=False)
+        began, before = monotonic(), await commands(bench.redis)
+        await idle.load(count, ROOM_SIZE, lambda number: ttls[number])
+        entered = await commands(bench.redis) - before
+        before = await commands(bench.redis)
+        began = monotonic()
+        with anyio.fail_after(FIRST_LAPSE + over + PATIENCE):
+            found = await _found(fleet, count)
+        seconds = monotonic() - began
+        done = await commands(bench.redis) - before
+        before, began = await commands(bench.redis), monotonic()
+        await anyio.sleep(over)
+        share = seconds / (monotonic() - began)
+        idle_done = await commands(bench.redis) - before
+    del entered
+    net = {
+        name: (calls - idle_done[name] * share) / count for name, calls in done.items() if name not in LOOKS
+    }
+    return {
+        "nodes": nodes, "expiries": count, "over": over, "found_by": found,
+        "background_a_second": round(
+            sum(calls for name, calls in idle_done.items() if name not in LOOKS) * share / seconds
+        ),
+        "commands": {name: round(each, 2) for name, each in sorted(net.items()) if abs(each) >= 0.05},
+        "commands_an_expiry": round(sum(net.values()), 2),
+    }  # fmt: skip
+
+
+async def _found(fleet: list[NodeProcess], count: int) -> dict[str, int]:
+    """Return once the nodes have made that many departures: by what these were found."""
+    while True:
+        total: dict[str, int] = {}
+        for node in fleet:
+            for path, found in (await node.status())["found_by"].items():
+                total[path] = total.get(path, 0) + found
+        if sum(total.values()) >= count:
+            return total
+        await anyio.sleep(0.1)
