@@ -1,0 +1,24 @@
+"""Webhooks on Sentinel sets and clusters: every shard's log is read where it lives."""
+
+from tests.fleet.serving import one_room_in_each_shard, serving
+from tests.fleets import Fleet
+from tests.system.running import RawClient
+from tests.webhooks.receiver import Receiver, hooked
+
+
+async def test_every_shard_tells_who_comes_and_goes(fleet: Fleet) -> None:
+    rooms = one_room_in_each_shard()
+    async with (
+        Receiver.listening() as receiver,
+        serving(fleet, **hooked(receiver, webhook_events="member_joined,member_left")) as one,
+        serving(fleet, **hooked(receiver, webhook_events="member_joined,member_left")),
+        RawClient.connect(one) as ann,
+    ):
+        for room in rooms:
+            await ann.join(room, "ann")
+        for room in rooms:
+            await ann.ask("leave_room", "room:left", roomId=room)
+        await receiver.until(lambda: len(receiver.taken) >= 2 * len(rooms))
+        for room in rooms:
+            of_room = [kind for kind, where, _ in receiver.told if where == room]
+            assert of_room == ["member_joined", "member_left"]
