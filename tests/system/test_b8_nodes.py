@@ -261,7 +261,7 @@ async def test_b8_an_end_that_the_pacemakers_node_died_over_is_made_by_the_next_
         await plain.until(lambda: bundled_server.control.exists("{reactor:fleet}:turn:pacemaker"))
         async with served(bundled_server, **options) as node, RawClient.connect(node) as ann:
             await ann.join("lobby", "ann")
-            await plain.until(lambda: node.pacemaker.led_elsewhere)
+            await plain.until(lambda: node.pacemaker.led_elsewhere and node.sweep.rounds)
             doomed.send(signal.SIGSTOP)
             key = plain.presence_key("lobby", "ann")
             bundled_server.control.pexpire(key, 1)  # by hand: no deadline that anybody noted
