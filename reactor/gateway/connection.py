@@ -1,53 +1,40 @@
-"""One socket: bytes to intents, messages to bytes, and the ends that both may come to.
+"""One socket: messages to intents, answers to messages, and the ends that both may come to.
 
-websockets' Sans-I/O parser decides what the bytes mean; this moves them. A parser is held only while it holds
-something: from the first byte of the handshake to its answer, while a message is half read, while the closing
-handshake runs, and all the time with compression. Between messages a socket is this object, its session and
-its transport. No task, timer or closure is its own: time and flushes come from the hub, which serves all.
+Between messages a socket is this object, its session and its transport. No task, timer or closure is its own:
+time and flushes come from the hub, which serves all.
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import structlog
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN as PARSER_OPEN
-from websockets.protocol import Event
 from websockets.server import ServerProtocol
-from websockets.speedups import apply_mask
 
+from reactor.gateway.entrance import Visit
 from reactor.gateway.framing import (
-    BINARY,
-    MAX_FRAGMENTS,
-    TEXT,
-    Fragments,
     Refused,
-    at_rest,
-    check_text,
-    close_frame,
     frame,
-    is_pong,
-    pong,
     short_reason,
 )
-from reactor.gateway.handshake import shake_hands
+from reactor.gateway.handshake import shake_hands, too_long
 from reactor.gateway.hub import Hub
-from reactor.gateway.wire import CONNECTING, GONE, OPEN, Wire
+from reactor.gateway.incoming import Incoming
+from reactor.gateway.pace import Over, Overdraft
+from reactor.gateway.visitors import Address
+from reactor.gateway.wire import CONNECTING, GONE, OPEN
 from reactor.protocol.closing import CloseCode
-from reactor.protocol.codec import JSON, Codec, codec_for
+from reactor.protocol.codec import codec_for
 from reactor.protocol.messages import ErrorMessage, ProtocolError
 from reactor.protocol.session import Session
 
 log = structlog.get_logger(__name__)
 
-_SLICE = 4096  # bytes parsed at a time, so that a flood of tiny frames is never many objects at once
-_MAX_PONGS = 16  # for one slice
-_NEVER = -1  # is no byte
 _PING = Frame(Opcode.PING, b"").serialize(mask=False)
 
 
-class Connection(Wire):
+class Connection(Incoming):
     """A client's socket.
 
     Attributes:
@@ -56,24 +43,21 @@ class Connection(Wire):
         compressed: Whether permessage-deflate was agreed on, so that no shared frame can be sent to it.
         socket_id: The id the handler gave it.
         state: Where it is in its life.
+        address: The place it is counted for; `visit` is how it came, until it is open.
 
     """
 
-    __slots__ = ("_fragments", "_heard", "_parser", "_pinged", "_quick", "codec", "compressed", "session")
-
-    max_fragments = MAX_FRAGMENTS
+    __slots__ = ("_overdraft", "_pinged", "address", "compressed", "session", "visit")
 
     session: Session
 
     def __init__(self, hub: Hub) -> None:
         super().__init__(hub)
-        self.codec: Codec = JSON
         self.compressed = False
-        self._parser: ServerProtocol | None = None
-        self._fragments: Fragments | None = None
-        self._heard = 0.0  # when something came, on the hub's clock
         self._pinged = 0.0  # when the last ping went out
-        self._quick = _NEVER  # first byte of a frame that needs no parser
+        self._overdraft: Overdraft | None = None
+        self.address: Address | None = None
+        self.visit: Visit | None = None
 
     # What comes in.
 
@@ -81,22 +65,14 @@ class Connection(Wire):
         """Begin: the opening time-out runs from here, however slowly the handshake drips in."""
         super().connection_made(transport)
         self._parser = self._hub.new_parser()
-        self._hub.arrived(self)
+        peer = transport.get_extra_info("peername")
+        self._hub.arrived(self, peer[0] if isinstance(peer, tuple) else "")
 
-    def data_received(self, data: bytes) -> None:
-        """Take bytes from the socket."""
-        self._heard = self._hub.now
-        # The quick way, for nearly all that clients say: one whole frame of at most 125 bytes, final, masked,
-        # with the opcode of this codec, nothing before it, nothing behind it and no message begun. Here it
-        # costs 0.3 us, in the parser 3.3 us, and an idle socket needs no parser (1.4 KiB).
-        size = len(data) - 6
-        if 0 <= size < 126 and data[0] == self._quick and data[1] == size + 128:
-            try:
-                self._whole(apply_mask(data[6:], data[2:6]), binary=data[0] == BINARY)
-            except Refused as refusal:
-                self._fail(refusal)
-        else:
-            self._parse(data)
+    def secured(self, transport: asyncio.Transport) -> None:
+        """Speak TLS from here on; the opening time-out runs on."""
+        super().connection_made(transport)
+        if self.state is GONE:
+            transport.abort()
 
     def eof_received(self) -> None:
         """End: the peer says no more, with or without having closed (RFC 6455 section 7.1.4)."""
@@ -108,29 +84,15 @@ class Connection(Wire):
         self._let_go()
         self._hub.gone(self)
 
-    def _parse(self, data: bytes) -> None:
-        parser = self._parser
-        if parser is None:
-            if self.state is not OPEN:
-                return
-            parser = self._parser = self._hub.borrow_parser()
-            self._quick = _NEVER
-        for start in range(0, len(data), _SLICE):
-            parser.receive_data(data[start : start + _SLICE])
-            if self.state is CONNECTING:
-                self._handshake(parser)
-            else:
-                self._events(parser.events_received())
-                self._pass_on(parser)
-            if self._parser is None:
-                return
-        if self.state is OPEN and at_rest(parser):
-            self._drop()
-            self._hub.return_parser(parser)
-            self._quick = BINARY if self.codec.binary else TEXT
-
-    def _handshake(self, parser: ServerProtocol) -> None:
-        refusal = shake_hands(parser, self._hub.answer)
+    def _handshake(self, parser: ServerProtocol, size: int) -> None:
+        hub, visit = self._hub, self.visit
+        if visit is None:
+            return  # it is being cut off
+        visit.read += size
+        refusal = shake_hands(parser, lambda request: hub.entrance.answer(request, visit, hub.now))
+        self.address = visit.address
+        if refusal is None and visit.read > hub.max_headers:
+            refusal = too_long(hub.max_headers)
         if refusal is not None:
             self._last_word(refusal)
         elif parser.state is PARSER_OPEN:
@@ -139,49 +101,10 @@ class Connection(Wire):
 
     def _open(self, parser: ServerProtocol) -> None:
         self.codec = codec_for(parser.subprotocol)
-        self.session = Session(self._hub.limits)
+        self.session = self._hub.session_class(self._hub.limits)
         self.compressed = bool(parser.extensions)
         self.state = OPEN
         self._hub.opened(self)
-
-    def _events(self, events: Sequence[Event]) -> None:
-        frames = cast("Sequence[Frame]", events)
-        pings = sum(event.opcode is Opcode.PING for event in frames)
-        # To many at once only the last is answered, as RFC 6455 section 5.5.3 allows.
-        unanswered = pings - 1 if pings > _MAX_PONGS else 0
-        try:
-            for received in frames:
-                if self._parser is None:
-                    return
-                if received.opcode is Opcode.PING:
-                    unanswered -= 1
-                    if unanswered < 0:
-                        self._put(pong(cast("bytes", received.data)))
-                elif self.state is OPEN:
-                    self._frame(received)
-        except Refused as refusal:
-            self._fail(refusal)
-
-    def _frame(self, received: Frame) -> None:
-        data = cast("bytes", received.data)
-        if received.opcode is Opcode.TEXT or received.opcode is Opcode.BINARY:
-            binary = received.opcode is Opcode.BINARY
-            if received.fin:
-                self._whole(data, binary=binary)
-            else:
-                self._fragments = Fragments(binary=binary, limit=self.max_fragments)
-                self._fragments.add(data, fin=False)
-        elif received.opcode is Opcode.CONT and self._fragments is not None:
-            whole = self._fragments.add(data, fin=received.fin)
-            if whole is not None:
-                binary = self._fragments.binary
-                self._fragments = None
-                self.message(whole, binary=binary)
-
-    def _whole(self, payload: bytes, *, binary: bool) -> None:
-        if not binary:
-            check_text(payload)
-        self.message(payload, binary=binary)
 
     def message(self, payload: bytes, *, binary: bool) -> None:
         """Act on one whole message: the handler gets what it asks for, or the client an `error`.
@@ -192,18 +115,50 @@ class Connection(Wire):
         """
         if binary is not self.codec.binary:
             raise Refused(CloseCode.UNSUPPORTED, f"{self.codec.subprotocol} uses the other kind of frame")
+        hub, now, paid = self._hub, self._heard, self._paid
+        self._paid = paid = (max(now, paid)) + hub.pace.gap
+        if paid - now > hub.pace.slack and self._is_too_much(payload):
+            return
         request: Any = None
         try:
             request = self.codec.decode(payload)
             intent = self.session.receive(request)
             if intent is not None:
-                self._hub.handler.intent(self, intent)
+                hub.handler.intent(self, intent)
         except ProtocolError as error:
             self.send(error.reply())
         except Exception:
             log.exception("a request failed", socket_id=self.socket_id, request=type(request).__name__)
             sentence = "the server failed on this request; others are served"
             self.send(ErrorMessage("internal", sentence, getattr(request, "id", None)))
+
+    def _is_too_much(self, payload: bytes) -> bool:
+        """Whether a message over the rate is refused; the client is told so.
+
+        Raises:
+            Refused: 4029, when it has gone on for too long.
+
+        """
+        hub = self._hub
+        now, pace = hub.look_at_clock(), hub.pace
+        if self._paid - now <= pace.slack:
+            return False  # it was the clock that stood still
+        self._paid -= pace.gap
+        if self._overdraft is None:
+            self._overdraft = Overdraft(hub.limits.max_rooms)
+        verdict = self._overdraft.draw(now, pace.rest)
+        if verdict is Over.TAKE:
+            return False
+        if verdict is Over.CLOSE:
+            raise Refused(CloseCode.TOO_MANY, "too many requests")
+        about: Any
+        try:
+            about = self.codec.decode(payload)
+        except ProtocolError as error:
+            about = error
+        sentence = "more requests than this server takes: wait a second, then send it again"
+        self.send(ErrorMessage("too_many_requests", sentence, about.id, getattr(about, "room_id", None)))
+        return True
 
     # What goes out.
 
@@ -229,14 +184,6 @@ class Connection(Wire):
         """Send a message that is encoded and framed; only to a connection that is not `compressed`."""
         if self.state is OPEN:
             self._put(data)
-
-    def _pass_on(self, parser: ServerProtocol) -> None:
-        """Write what the parser wants written, but for pongs, which went out in their place."""
-        for data in parser.data_to_send():
-            if not data:
-                self._last_word(b"")
-            elif self._parser is not None and not is_pong(data):
-                self._put(data)
 
     # How it ends.
 
@@ -277,21 +224,3 @@ class Connection(Wire):
                 self._put(_PING)
         if self.state is OPEN:
             hub.wheel.put(self, due)
-
-    def _fail(self, refusal: Refused) -> None:
-        """Close at once, deaf to what follows (RFC 6455 section 7.1.7)."""
-        if self.state is OPEN:
-            self._last_word(close_frame(refusal.code, str(refusal)))
-
-    def _close_soon(self) -> None:
-        super()._close_soon()
-        self._quick = _NEVER
-
-    def _let_go(self) -> None:
-        super()._let_go()
-        self._drop()
-
-    def _drop(self) -> None:
-        self._parser = None
-        self._fragments = None
-        self._quick = _NEVER

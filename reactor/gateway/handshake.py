@@ -1,11 +1,13 @@
 """The opening handshake (RFC 6455 section 4.2), or the plain HTTP answer to whoever wants no socket."""
 
 from collections.abc import Callable
+from http import HTTPStatus
 
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 from reactor.gateway.framing import at_frame_start
+from reactor.gateway.http import text
 
 _BAD_REQUEST = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{}"
 
@@ -39,6 +41,12 @@ def shake_hands(parser: ServerProtocol, answer: Callable[[Request], Response | N
         return response.serialize()
     parser.send_response(response)
     return None
+
+
+def too_long(limit: int) -> bytes:
+    """Answer a request whose head, whole or not yet, is longer than the limit (RFC 6585 section 5)."""
+    sentence = f"the head of a request takes at most {limit} bytes"
+    return text(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, sentence).serialize()
 
 
 def _bad_request(sentence: str) -> bytes:

@@ -12,16 +12,23 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
-from websockets.http11 import Request, Response
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
-from websockets.typing import Origin, Subprotocol
+from websockets.typing import Subprotocol
 
+from reactor.gateway.authenticator import Authenticator
+from reactor.gateway.chores import Chores
+from reactor.gateway.door import Door
+from reactor.gateway.entrance import Entrance
+from reactor.gateway.files import room_for_sockets
 from reactor.gateway.http import Site
+from reactor.gateway.pace import Pace
 from reactor.gateway.wheel import Wheel
 from reactor.protocol.codec import JSON, MSGPACK
+from reactor.protocol.guard import GuardedSession
 from reactor.protocol.intents import Intent
 from reactor.protocol.limits import Limits
+from reactor.protocol.session import Session
 from reactor.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,6 +61,23 @@ class Handler(Protocol):
         ...
 
 
+class Timed(Protocol):
+    """What the wheel keeps the time of."""
+
+    slot: int
+
+    @property
+    def socket_id(self) -> str:
+        """The handler's id of the socket."""
+        ...
+
+    def time_is_up(self) -> None:
+        """See to a deadline that has passed."""
+
+    def abort(self) -> None:
+        """Cut the socket off."""
+
+
 class Counts:
     """What happened to the sockets of a gateway: `opened`, `too_slow` (cut off), `refused` by error code."""
 
@@ -72,6 +96,8 @@ class Hub:
         now: The loop's clock at the last tick: exact enough for deadlines of seconds, and free to read.
         stopping: No more sockets are let in.
         empty: Set while there is no socket at all.
+        entrance: Who is let in.
+        pace: How fast a connection may speak.
         counts: What happened to sockets; see `Counts`.
 
     """
@@ -82,13 +108,19 @@ class Hub:
         handler: Handler,
         connections: "set[Connection]",
         counts: "Counts | None" = None,
+        authenticator: Authenticator | None = None,
     ) -> None:
         self.counts = counts or Counts()
         self._loop = asyncio.get_running_loop()
         self._settings = settings
         self.handler = handler
-        self._site = Site(handler.ready)
+        self.chores = Chores()
         self.limits = Limits(max_id=settings.max_id, max_data=settings.max_data, max_rooms=settings.max_rooms)
+        self.session_class: type[Session] = Session
+        if authenticator is not None:
+            patience, grace = settings.auth_timeout, settings.auth_grace
+            self.handler = Door(handler, authenticator, self, self.chores, patience=patience, grace=grace)
+            self.session_class = GuardedSession
         self.connections = connections
         self.strangers: set[Connection] = set()
         self.stopping = False
@@ -98,37 +130,42 @@ class Hub:
         self.now = self._loop.time()
         shortest = min(settings.open_timeout, settings.close_timeout, settings.ping_timeout)
         tick = min(max(shortest / 20, 0.01), 0.25)
-        self.wheel: Wheel[Wire] = Wheel(tick, self.now)
+        self.wheel: Wheel[Timed] = Wheel(tick, self.now)
+        self.pace = Pace(settings.messages_per_second, settings.message_burst, tick)
+        self.entrance = Entrance(
+            settings,
+            Site(handler.ready),
+            most=settings.max_connections or room_for_sockets(),
+            occupied=lambda: len(self.connections) + len(self.strangers),
+            identify=authenticator.at_once if authenticator else lambda _token: None,
+        )
         # `now` may be a tick old. The second tick is for heartbeats as far apart as pings: they come first.
         self.open_timeout = settings.open_timeout + tick
         self.close_timeout = settings.close_timeout + tick
         self.ping_interval = settings.ping_interval and settings.ping_interval + 2 * tick
         self.ping_timeout = settings.ping_timeout + tick
         self.send_buffer = settings.send_buffer
+        self.max_headers = settings.max_headers
 
         self._ticker = self._loop.call_later(tick, self._tick)
         self._dirty: list[Wire] = []
         self._spare: list[ServerProtocol] = []
         self._extensions = [_DEFLATE] if settings.compression else None
-        self._origins: list[Origin | None] | None = None
-        if settings.origins and "*" not in settings.origins:
-            # A client that is no web page has no origin to check (RFC 6455 section 10.2).
-            self._origins = [*map(Origin, settings.origins), None]
 
     def stop(self) -> None:
         """Stop the clock: from here on nothing times out."""
         self._ticker.cancel()
 
-    def answer(self, request: Request) -> Response | None:
-        """Answer a plain HTTP request; None when it asks for the socket."""
-        return self._site.answer(request)
+    def look_at_clock(self) -> float:
+        """Bring `now` up to date, where a tick makes a difference."""
+        self.now = self._loop.time()
+        return self.now
 
     # Parsers.
 
     def new_parser(self) -> ServerProtocol:
         """Return a parser for a handshake and what follows."""
         return ServerProtocol(
-            origins=self._origins,
             extensions=self._extensions,
             select_subprotocol=_select_subprotocol,
             max_size=self._settings.max_message,
@@ -148,11 +185,13 @@ class Hub:
 
     # A socket's life.
 
-    def arrived(self, connection: "Connection") -> None:
+    def arrived(self, connection: "Connection", peer: str) -> None:
         """Let a socket in, to make its handshake in time."""
-        if self.stopping:
+        visit = None if self.stopping else self.entrance.arrive(peer, self.now)
+        if visit is None:
             connection.abort()
             return
+        connection.visit, connection.address = visit, visit.address
         self.empty.clear()
         self.strangers.add(connection)
         self.wheel.put(connection, self.now + self.open_timeout)
@@ -170,6 +209,7 @@ class Hub:
         except Exception:
             log.exception("the handler failed on a new socket")
             connection.abort()
+        connection.visit = None
 
     def closing(self, wire: "Wire") -> None:
         """Give a socket the time of a closing handshake."""
@@ -179,6 +219,8 @@ class Hub:
         """Forget a socket, and tell the handler if it knew of it."""
         self.wheel.remove(connection)
         self.strangers.discard(connection)
+        self.entrance.leave(connection.address)
+        connection.address = connection.visit = None
         if connection in self.connections:
             self.connections.discard(connection)
             try:

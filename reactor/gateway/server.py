@@ -3,13 +3,16 @@
 import asyncio
 import errno
 import socket
+from collections.abc import Callable
 from functools import partial
 
 import anyio
 
 from reactor.errors import AddressInUse, ReactorError, SettingError
+from reactor.gateway.authenticator import Authenticator
 from reactor.gateway.connection import Connection
 from reactor.gateway.hub import Counts, Handler, Hub
+from reactor.gateway.tls import Certificate, Doorstep
 from reactor.protocol.closing import CloseCode
 from reactor.settings import Settings
 
@@ -22,6 +25,8 @@ _AT_ONCE = 1000  # sockets closed before the loop gets its turn
 
 class Gateway:
     """WebSockets, and a page and two probes over HTTP, on one port.
+
+    Raises SettingError where the certificate, the keys or the hook for tokens cannot be had.
 
     Attributes:
         connections: The open sockets.
@@ -40,6 +45,8 @@ class Gateway:
         self.connections: set[Connection] = set()
         self.port = settings.port
         self.counts = Counts()
+        self._certificate = Certificate.of(settings)
+        self._authenticator = Authenticator(settings) if settings.asks_for_tokens else None
 
     async def start(self, sock: socket.socket | None = None) -> None:
         """Listen on `sock`, or on the host and port of the settings (0: any free port).
@@ -50,8 +57,10 @@ class Gateway:
 
         """
         loop = asyncio.get_running_loop()
-        hub = Hub(self._settings, self._handler, self.connections, self.counts)
-        factory = partial(self.connection_class, hub)
+        hub = Hub(self._settings, self._handler, self.connections, self.counts, self._authenticator)
+        factory: Callable[[], asyncio.Protocol] = partial(self.connection_class, hub)
+        if self._certificate is not None:
+            factory = partial(self._on_doorstep, hub, self._certificate)
         host, port = self._settings.host, self._settings.port
         # asyncio's own loop also tries, and complains, this many times at each accept when files run out.
         backlog = 100 if isinstance(loop, asyncio.BaseEventLoop) else _BACKLOG
@@ -67,6 +76,16 @@ class Gateway:
         name = server.sockets[0].getsockname()
         # A Unix socket's name is a path.
         self.port = name[1] if isinstance(name, tuple) else 0
+
+    def reload(self) -> None:
+        """Read the certificate and the keys of tokens again; what cannot be read stays as it was."""
+        if self._certificate is not None:
+            self._certificate.reload()
+        if self._authenticator is not None:
+            self._authenticator.reload()
+
+    def _on_doorstep(self, hub: Hub, certificate: Certificate) -> Doorstep:
+        return Doorstep(hub, self.connection_class(hub), certificate)
 
     async def stop(self, *, code: int = CloseCode.RESTART, over_seconds: float = 0.0) -> None:
         """Let nobody in, close every socket with `code`, and return when the last is gone.
@@ -91,6 +110,7 @@ class Gateway:
                 left.abort()
             with anyio.CancelScope(shield=True):
                 await hub.empty.wait()
+                await hub.chores.stop()
             hub.stop()
 
     async def _close_all(self, code: int, over_seconds: float) -> None:

@@ -32,7 +32,7 @@ from reactor.protocol.messages import ProtocolError
 from reactor.protocol.session import Session, addressed
 
 
-class Door(Enum):
+class Standing(Enum):
     """Where a connection stands with its proof."""
 
     STRANGER = "stranger"
@@ -51,15 +51,15 @@ class Knock(Enum):
     CLOSED = "closed"
 
 
-DOORS: dict[Door, dict[Knock, Door]] = {
-    Door.STRANGER: {Knock.AUTH: Door.CHECKING, Knock.CLOSED: Door.SHUT},
-    Door.CHECKING: {Knock.ACCEPTED: Door.KNOWN, Knock.REFUSED: Door.SHUT, Knock.CLOSED: Door.SHUT},
-    Door.KNOWN: {Knock.AUTH: Door.RECHECKING, Knock.CLOSED: Door.SHUT},
-    Door.RECHECKING: {Knock.ACCEPTED: Door.KNOWN, Knock.REFUSED: Door.KNOWN, Knock.CLOSED: Door.SHUT},
-    Door.SHUT: {Knock.ACCEPTED: Door.SHUT, Knock.REFUSED: Door.SHUT, Knock.CLOSED: Door.SHUT},
+STANDINGS: dict[Standing, dict[Knock, Standing]] = {
+    Standing.STRANGER: {Knock.AUTH: Standing.CHECKING, Knock.CLOSED: Standing.SHUT},
+    Standing.CHECKING: {Knock.ACCEPTED: Standing.KNOWN, Knock.REFUSED: Standing.SHUT, Knock.CLOSED: Standing.SHUT},
+    Standing.KNOWN: {Knock.AUTH: Standing.RECHECKING, Knock.CLOSED: Standing.SHUT},
+    Standing.RECHECKING: {Knock.ACCEPTED: Standing.KNOWN, Knock.REFUSED: Standing.KNOWN, Knock.CLOSED: Standing.SHUT},
+    Standing.SHUT: {Knock.ACCEPTED: Standing.SHUT, Knock.REFUSED: Standing.SHUT, Knock.CLOSED: Standing.SHUT},
 }
 
-_IN = frozenset({Door.KNOWN, Door.RECHECKING})
+_IN = frozenset({Standing.KNOWN, Standing.RECHECKING})
 _OF_MEMBERS = frozenset({ask.Heartbeat, ask.Away, ask.Back, ask.LeaveRoom})
 
 
@@ -67,16 +67,16 @@ class GuardedSession(Session):
     """The memberships of one connection, and who it is.
 
     Attributes:
-        door: Where it stands with its proof.
+        standing: Where it stands with its proof.
         identity: Who it is; None until that is known.
 
     """
 
-    __slots__ = ("_early", "door", "identity")
+    __slots__ = ("_early", "standing", "identity")
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
-        self.door = Door.STRANGER
+        self.standing = Standing.STRANGER
         self.identity: Identity | None = None
         self._early: list[ask.Request] = []
 
@@ -90,9 +90,9 @@ class GuardedSession(Session):
 
         """
         kind = type(request)
-        if kind in _OF_MEMBERS and self.door in _IN:
+        if kind in _OF_MEMBERS and self.standing in _IN:
             return super().receive(request)
-        if self.door is Door.SHUT:
+        if self.standing is Standing.SHUT:
             return None
         try:
             if kind is ask.Auth:
@@ -107,12 +107,12 @@ class GuardedSession(Session):
         return super().receive(request)
 
     def _knock(self) -> None:
-        if Knock.AUTH not in DOORS[self.door]:
+        if Knock.AUTH not in STANDINGS[self.standing]:
             raise ProtocolError("too_many_pending", "a token is being checked already: wait for its answer")
         self._advance(Knock.AUTH)
 
     def _wait(self, request: ask.Request) -> None:
-        if self.door is Door.STRANGER:
+        if self.standing is Standing.STRANGER:
             raise ProtocolError("unauthorized", 'say who you are first: send "auth" with a token')
         if len(self._early) >= self._limits.max_pending:
             sentence = f"{len(self._early)} requests wait for the token's check already: wait for its answer"
@@ -157,7 +157,7 @@ class GuardedSession(Session):
         if known is not None and known.user_id != identity.user_id:
             self._advance(Knock.REFUSED)
             raise ProtocolError("forbidden", "the token is for another user: open a second connection")
-        if self._advance(Knock.ACCEPTED) is Door.KNOWN:
+        if self._advance(Knock.ACCEPTED) is Standing.KNOWN:
             self.identity = identity
         early, self._early = self._early, []
         return early
@@ -170,7 +170,7 @@ class GuardedSession(Session):
 
         """
         self._early = []
-        return self._advance(Knock.REFUSED) is Door.SHUT
+        return self._advance(Knock.REFUSED) is Standing.SHUT
 
     def outside(self) -> str | None:
         """Return a room that the connection has entered, or is entering, and is not allowed any more."""
@@ -185,9 +185,9 @@ class GuardedSession(Session):
         self._early = []
         return super().close()
 
-    def _advance(self, knock: Knock) -> Door:
-        after = DOORS[self.door].get(knock)
+    def _advance(self, knock: Knock) -> Standing:
+        after = STANDINGS[self.standing].get(knock)
         if after is None:
-            raise IllegalEvent(f"{knock.name} while {self.door.name}")
-        self.door = after
+            raise IllegalEvent(f"{knock.name} while {self.standing.name}")
+        self.standing = after
         return after

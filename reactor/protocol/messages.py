@@ -98,10 +98,10 @@ class Departed(Struct, frozen=True, rename="camel", gc=False):
 
 
 class AuthOk(Message, tag="auth:ok", frozen=True, gc=False):
-    """The token was taken; it runs out at `expires_at`, milliseconds since 1970."""
+    """The token was taken; it runs out at `expires_at`, milliseconds since 1970, or never."""
 
     user_id: str
-    expires_at: int
+    expires_at: int | None = None
     id: RequestId | None = None
 
 

@@ -84,7 +84,8 @@ async def serving(
     handler: Any = None, *, gateway: type[Gateway] = Gateway, **settings: Any
 ) -> AsyncIterator[Served]:
     handler = handler or Recorder()
-    server = gateway(Settings(port=0, **settings), handler)
+    # Bystanders are in a hurry; what the limit on messages does is tested by itself.
+    server = gateway(Settings(**{"port": 0, "messages_per_second": 0} | settings), handler)
     await server.start()
     try:
         yield Served(server, handler)

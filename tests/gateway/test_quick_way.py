@@ -17,6 +17,7 @@ from websockets.streams import StreamReader
 from reactor.gateway.connection import Connection
 from reactor.gateway.framing import at_rest, frame
 from reactor.gateway.hub import Hub
+from reactor.gateway.pace import Pace
 from reactor.gateway.wheel import Wheel
 from reactor.gateway.wire import State
 from reactor.protocol.codec import JSON, MSGPACK
@@ -55,6 +56,7 @@ class FakeHub(Hub):
         self.send_buffer = 1 << 20
         self.wheel: Any = Wheel(0.1, 0.0)
         self.close_timeout = 1.0
+        self.pace = Pace(0, 1, 0.1)
         self._spare: list[ServerProtocol] = []
 
         class Limits:

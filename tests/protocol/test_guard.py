@@ -6,7 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from reactor.protocol import intents as want
 from reactor.protocol import requests as ask
-from reactor.protocol.guard import DOORS, Door, GuardedSession, Knock
+from reactor.protocol.guard import STANDINGS, GuardedSession, Knock, Standing
 from reactor.protocol.identity import Identity, Unauthorised, checked
 from reactor.protocol.limits import Limits
 from reactor.protocol.membership import IllegalEvent
@@ -165,7 +165,7 @@ def test_a_fresh_token_of_somebody_else_changes_nothing():
         session.accepted(Identity("bob", ("*",)))
     assert caught.value.code == "forbidden"
     assert session.identity is ANN
-    assert session.door is Door.KNOWN
+    assert session.standing is Standing.KNOWN
 
 
 def test_a_fresh_token_that_is_refused_changes_nothing():
@@ -307,7 +307,7 @@ class AtTheDoor(RuleBasedStateMachine):
     def knock(self):
         self._take(AUTH)
 
-    @precondition(lambda self: Knock.ACCEPTED in DOORS[self.session.door])
+    @precondition(lambda self: Knock.ACCEPTED in STANDINGS[self.session.standing])
     @rule(identity=identities)
     def accept(self, identity):
         try:
@@ -315,15 +315,15 @@ class AtTheDoor(RuleBasedStateMachine):
         except ProtocolError:
             assert self.user not in (None, identity.user_id)
             return
-        if self.session.door is Door.KNOWN:
+        if self.session.standing is Standing.KNOWN:
             self.user = identity.user_id
         for request in early:
             self._take(request)
 
-    @precondition(lambda self: Knock.REFUSED in DOORS[self.session.door])
+    @precondition(lambda self: Knock.REFUSED in STANDINGS[self.session.standing])
     @rule()
     def deny(self):
-        assert self.session.denied() is (self.session.door is Door.SHUT)
+        assert self.session.denied() is (self.session.standing is Standing.SHUT)
 
     @rule()
     def close(self):
