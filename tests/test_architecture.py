@@ -43,6 +43,7 @@ ARROWS = {
     "webhooks": {"presence", "protocol", "settings", "errors"},
     "gateway": {"protocol", "settings", "errors"},
     "client": {"protocol", "settings", "errors"},
+    "doctor": {"presence", "settings", "errors"},
     "web": set[str](),
 }
 # Those who know all; nobody else knows them.
