@@ -14,16 +14,17 @@ def greet(settings: Settings, port: int) -> None:
     place = reachable(settings.host, port)
     own = settings.redis_url is None
     redis = "embedded" if own else redacted(settings.redis_url or "")
+    http, ws = ("https", "wss") if settings.tls_cert else ("http", "ws")
     if not (sys.stdout.isatty() and sys.stderr.isatty()):
         structlog.get_logger().info(
-            "serving", page=f"http://{place}/", socket=f"ws://{place}/ws", redis=redis
+            "serving", page=f"{http}://{place}/", socket=f"{ws}://{place}/ws", redis=redis
         )
         return
     used = "a server of its own, emptied at the end (--redis-url names another)" if own else redis
     sys.stdout.write(
         f"\n  reactor {__version__} is serving\n\n"
-        f"  Page    http://{place}/  (open it in two tabs)\n"
-        f"  Socket  ws://{place}/ws\n"
+        f"  Page    {http}://{place}/  (open it in two tabs)\n"
+        f"  Socket  {ws}://{place}/ws\n"
         f"  Redis   {used}\n"
         f"  Stop    Ctrl-C\n\n"
     )

@@ -44,11 +44,13 @@ async def serve(**flags: str | None) -> None:
 
     from reactor import node
     from reactor.cli.banner import greet
+    from reactor.gateway.files import raise_limit
     from reactor.log import set_up_logs
     from reactor.workers import run_workers
 
     settings = load(flags)
     set_up_logs(settings)
+    raise_limit()
     for line in advice(settings):
         structlog.get_logger().warning("setting", advice=line)
     if settings.workers > 1:

@@ -19,6 +19,7 @@ from reactor.gateway.http import Site, text
 from reactor.gateway.visitors import SPARE, Address, Visitors
 from reactor.protocol.identity import Identity, Unauthorised
 from reactor.settings import Settings
+from reactor.settings.security import is_loopback
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +28,6 @@ TOKEN_SUBPROTOCOL: Final = "reactor.token."  # noqa: S105 - a name, no secret
 
 _SPARE_SOCKETS = 64  # over the limit, to answer those that are refused
 _COMPLAIN_EVERY = 10.0  # seconds between two lines about the same thing
-_LOCAL_NAMES = frozenset({"localhost", "ip6-localhost"})
 
 
 class Visit:
@@ -87,7 +87,7 @@ class Entrance:
         self._identify = identify
         self._tokens = settings.asks_for_tokens
         self._origins = frozenset(settings.origins)
-        self._reached_by_name = not _is_local(settings.host)
+        self._reached_by_name = not is_loopback(settings.host)
         self._visitors = Visitors(
             most=settings.max_per_address, rate=settings.new_per_second, trusted=settings.trusted_proxies
         )
@@ -152,7 +152,7 @@ class Entrance:
         page = _host_of(origin)
         if page is None:
             return False
-        if _is_local(page):
+        if is_loopback(page):
             return True
         named = _host_of("//" + ",".join(headers.get_all("Host")).strip().lower())
         return page == named and (self._reached_by_name or _is_address(page))
@@ -216,16 +216,7 @@ def _host_of(url: str) -> str | None:
         return None
     if not host:
         return None
-    return host if port in (None, 80, 443) or _is_local(host) else f"{host}:{port}"
-
-
-def _is_local(host: str) -> bool:
-    if host in _LOCAL_NAMES or host.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return host if port in (None, 80, 443) or is_loopback(host) else f"{host}:{port}"
 
 
 def _is_address(host: str) -> bool:

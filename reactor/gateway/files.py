@@ -1,11 +1,19 @@
-"""How many files this process may have open, and so how many sockets it can serve."""
+"""How many files this process may have open, and so how many sockets; and when some are read anew."""
 
 import resource
+import signal
 import sys
+
+from reactor.settings import Settings
 
 _UNLIMITED = 1_000_000
 _KEPT_BACK = 128
 """Open files that are no clients' sockets: Redis, the admin port, logs, and those that are being refused."""
+
+
+def reload_signals(settings: Settings) -> tuple[signal.Signals, ...]:
+    """SIGHUP where there is a certificate or a file of keys; elsewhere it ends the process, as always."""
+    return (signal.SIGHUP,) if settings.tls_cert or settings.auth_jwks else ()
 
 
 def raise_limit() -> None:

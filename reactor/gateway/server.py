@@ -123,6 +123,13 @@ class Gateway:
                 await anyio.sleep(over_seconds / portions)
 
 
+def check_files(settings: Settings) -> None:
+    """Read once what each process will read: certificate, keys, and hook for tokens. Raises SettingError."""
+    Certificate.of(settings)
+    if settings.asks_for_tokens:
+        Authenticator(settings)
+
+
 def _explained(error: OSError, host: str, port: int) -> ReactorError:
     if error.errno == errno.EADDRINUSE:
         return AddressInUse(f"port {port} on {host} is taken by another program: choose another --port")

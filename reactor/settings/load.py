@@ -9,6 +9,7 @@ from typing import Any
 from reactor.errors import SettingError
 from reactor.settings import RoomRule, Settings, kinds, setting_fields
 from reactor.settings.rooms import read_rules
+from reactor.settings.security import is_loopback
 
 PREFIX = "REACTOR_"
 
@@ -62,6 +63,11 @@ def advice(settings: Settings, environ: Mapping[str, str] | None = None) -> list
     lines = [_unknown_variable(name) for name in sorted(environ) if _is_unknown(name)]
     if not (settings.pacemaker or settings.listener or settings.sweep_interval):
         lines.append("pacemaker, listener and sweep_interval are all off: nothing notices that a time is up.")
+    if not (settings.asks_for_tokens or is_loopback(settings.host)):
+        lines.append(
+            f"host is {settings.host} and no token is asked for: whoever reaches this server can be "
+            "anyone in any room. Set auth_secret or auth_jwks, or put it behind what knows its users."
+        )
     lines += _about_times("", settings.ttl, settings.ttl, settings.grace, settings.heartbeat_interval)
     for rule in settings.rooms:
         ttl = settings.ttl if rule.ttl is None else rule.ttl

@@ -1,7 +1,7 @@
 """What the settings take that say who may come, from where, and how."""
 
 import re
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ LEAST_SECRET = 32
 
 Network = IPv4Network | IPv6Network
 
+_LOCAL_NAMES = frozenset({"localhost", "ip6-localhost"})
 _HOOK = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
@@ -65,6 +66,16 @@ NETWORKS = Kind(
     lambda networks: ", ".join(map(str, networks)) or "none",
 )
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address is this machine's own, so that none but its programs reach it."""
+    if host in _LOCAL_NAMES or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def check_tls(cert: Path | None, key: Path | None) -> None:
