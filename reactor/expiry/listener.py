@@ -17,6 +17,7 @@ from reactor.expiry.deadlines import Recent
 from reactor.expiry.reaper import Reaper
 from reactor.presence.backend import Backend
 from reactor.presence.keys import SHARDS, ExpiredKeys
+from reactor.tally import Tally
 
 log = structlog.get_logger()
 
@@ -51,6 +52,11 @@ class Listener:
     def listening(self) -> bool:
         """Whether events reach us, as far as the link is concerned."""
         return self._subscription.listening
+
+    @property
+    def lags(self) -> Tally:
+        """Seconds that a ping takes there and back on the link; see `Subscription`."""
+        return self._subscription.lags
 
     async def subscribed(self) -> None:
         """Return once Redis has confirmed the subscription."""

@@ -37,6 +37,11 @@ class Roster(Generic[C]):
     def __len__(self) -> int:
         return len(self._rooms)
 
+    @property
+    def members(self) -> int:
+        """How many members have a socket here, each room counted by itself."""
+        return sum(len(room.users) for room in self._rooms.values())
+
     def add(self, room_id: str, user_id: str, connection: C, view: str) -> bool:
         """Enter a socket, or change its user and view. True when the room had no socket here before."""
         first = room_id not in self._rooms

@@ -2,7 +2,7 @@
 
 from asyncio import gather
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from time import time
 from typing import Any
 
@@ -52,6 +52,36 @@ class Departures:
                     break
                 start = f"({page[-1][0].decode()}"
         return _of_room(found, room_id)
+
+    async def page(
+        self, after: Mapping[str, str], *, room_id: str | None = None, since: int = 0, limit: int
+    ) -> tuple[list[Departure], dict[str, str]]:
+        """Up to `limit` departures behind some positions, oldest first; and the positions behind those.
+
+        since: ms, where there is no position. What is of other rooms is passed over, up to `PAGE` of it a
+        stream: there may be more although none was found, if the positions have moved.
+        """
+        streams = self._streams(room_id)
+        starts = [f"({after[stream]}" if stream in after else str(since) for stream in streams]
+        count = limit if room_id is None else PAGE
+        pages = await gather(
+            *(
+                self._ask("xrange", stream, min=start, max="+", count=count)
+                for stream, start in zip(streams, starts, strict=True)
+            )
+        )
+        entries = [(stream, entry) for stream, page in zip(streams, pages, strict=True) for entry in page]
+        entries.sort(key=lambda one: _place(one[1][0]))
+        found: list[Departure] = []
+        positions = dict(after)
+        for stream, (entry_id, fields) in entries:
+            if len(found) == limit:
+                break
+            positions[stream] = entry_id.decode()
+            departure = departure_from_stream(entry_id, fields)
+            if room_id is None or departure.room_id == room_id:
+                found.append(departure)
+        return found, positions
 
     async def follow(
         self, positions: dict[str, str], *, room_id: str | None = None
@@ -113,6 +143,11 @@ def _departures(page: Iterable[Any]) -> list[Departure]:
 def _of_room(found: list[Departure], room_id: str | None) -> list[Departure]:
     chosen = (one for one in found if room_id is None or one.room_id == room_id)
     return sorted(chosen, key=lambda one: one.left_at)
+
+
+def _place(entry_id: bytes) -> tuple[int, int]:
+    at, _, number = entry_id.partition(b"-")
+    return int(at), int(number)
 
 
 def milliseconds_ago(seconds: float) -> int:

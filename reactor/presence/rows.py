@@ -1,6 +1,6 @@
 """How members, diffs and departures stand in Redis, and the structs they become."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import structlog
@@ -98,6 +98,23 @@ def members_from_flat(flat: Sequence[bytes | int]) -> list[Member]:
         except (UnicodeDecodeError, msgspec.DecodeError):
             log.warning("member_unreadable", user=str(user_id), fields=str(flat[i : i + 7])[:200])
     return members
+
+
+def member_from_hash(fields: Mapping[bytes, bytes]) -> Member | None:
+    """The member in a presence key's fields; None where there are none, or a hand has spoilt them."""
+    try:
+        row = MemberRow(
+            fields[b"userId"].decode(),
+            fields.get(b"username", fields[b"userId"]).decode(),
+            fields.get(b"data", b"").decode(),
+            int(fields[b"joinedAt"]),
+            int(fields[b"lastActiveAt"]),
+            int(b"away" in fields),
+            int(fields.get(b"connections", 1)),
+        )
+        return row.member()
+    except (KeyError, ValueError, msgspec.DecodeError):
+        return None
 
 
 class Departure(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

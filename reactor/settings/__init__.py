@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reactor.settings import kinds
+from reactor.settings.admin import ADMIN_KEY, check_admin
 from reactor.settings.kinds import Kind, duration, setting, size, whole
 from reactor.settings.rooms import GRACE, MESSAGE, TTL, RoomPolicy, RoomRule
 from reactor.settings.security import (
@@ -190,6 +191,19 @@ class Settings:
         False, kinds.SWITCH, "Webhooks", "also send to private addresses, and by http://"
     )
 
+    admin_port: int | None = setting(
+        None, whole(0, 65535, " (0 for any free one)"), "Admin",
+        "port of the admin API, its page and the metrics; each further worker takes the next one", none="off",
+    )  # fmt: skip
+    admin_host: str = setting(
+        "127.0.0.1", kinds.text("a host name or an address", r"[^\s/]{1,253}"), "Admin",
+        "address that the admin port listens on",
+    )  # fmt: skip
+    admin_key: bytes | None = setting(
+        None, ADMIN_KEY, "Admin", "key of the admin API; better in the environment than as a flag",
+        none="none", secret=True,
+    )  # fmt: skip
+
     workers: int = setting(
         1,
         whole(1, 256),
@@ -220,6 +234,7 @@ class Settings:
                 kind: Kind = item.metadata["kind"]
                 object.__setattr__(self, item.name, kind.read(item.name, value))
         check_tls(self.tls_cert, self.tls_key)
+        check_admin(self.admin_port, self.admin_key, self.workers)
         check_webhooks(self.webhook_urls, self.webhook_secrets, private=self.webhook_private)
         object.__setattr__(self, "_patterns", tuple((rule.pattern(), rule) for rule in self.rooms))
 

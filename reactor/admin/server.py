@@ -1,0 +1,60 @@
+"""The admin port: uvicorn in the loop of its node."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import anyio
+import structlog
+import uvicorn
+
+from reactor.admin.app import make_app
+from reactor.admin.listening import bound
+from reactor.node import Node
+
+log = structlog.get_logger()
+
+AT_ONCE = 200
+"""Connections; the next ones get 503."""
+LAST_ANSWERS = 2
+"""Seconds that answers on their way get when the server stops."""
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to the node, which stops it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+@asynccontextmanager
+async def serving(node: Node) -> AsyncIterator[int]:
+    """Serve the admin port of a node while the block runs; the port.
+
+    Raises AddressInUse or SettingError.
+    """
+    settings = node.settings
+    assert settings.admin_port is not None
+    assert settings.admin_key is not None
+    sock = bound(settings.admin_host, settings.admin_port)
+    port: int = sock.getsockname()[1]
+    config = uvicorn.Config(
+        make_app(node, settings.admin_key),
+        loop="none", http="h11", ws="none", lifespan="off", interface="asgi3",
+        log_config=None, access_log=False, server_header=False, proxy_headers=False,
+        limit_concurrency=AT_ONCE, timeout_keep_alive=5, timeout_graceful_shutdown=LAST_ANSWERS,
+        h11_max_incomplete_event_size=16_384,
+    )  # fmt: skip
+    server = _Server(config)
+    # Cancelling it would leave the port open, so it is no task of a group that may be cancelled.
+    running = asyncio.create_task(server.serve([sock]))
+    log.info("admin_serving", url=f"http://{settings.admin_host}:{port}/")
+    try:
+        yield port
+    finally:
+        server.should_exit = True
+        with anyio.CancelScope(shield=True):
+            await running
+        sock.close()
