@@ -25,6 +25,7 @@ from reactor.expiry.reaper import Reaper
 from reactor.expiry.sweep import Sweep
 from reactor.gateway.connection import Connection
 from reactor.gateway.fanout import Fanout, send_to_all
+from reactor.gateway.files import reload_signals
 from reactor.gateway.roster import Roster
 from reactor.gateway.server import Gateway
 from reactor.presence.backend import Backend
@@ -274,12 +275,15 @@ async def run(
 ) -> None:
     """Serve until SIGINT or SIGTERM. Raises ReactorError with one clear line when it cannot begin.
 
-    on_ready is called once clients can connect.
+    on_ready is called once clients can connect. SIGHUP has certificate and keys read again, if there are any.
     """
-    with anyio.open_signal_receiver(*stop_signals) as signals:
+    with anyio.open_signal_receiver(*stop_signals, *reload_signals(settings)) as signals:
         async with running(settings, sock=sock) as node:
             if on_ready is not None:
                 on_ready(node)
-            async for _ in signals:
+            async for number in signals:
+                if number not in stop_signals:
+                    node.gateway.reload()
+                    continue
                 log.info("stopping", connections=len(node.gateway.connections))
                 return

@@ -19,6 +19,8 @@ import anyio
 import structlog
 
 from reactor.errors import AddressInUse, ReactorError, SettingError
+from reactor.gateway.files import reload_signals
+from reactor.gateway.server import check_files
 from reactor.log import set_up_logs
 from reactor.presence.connect import open_data
 from reactor.presence.embedded import EmbeddedServer
@@ -43,16 +45,21 @@ async def run_workers(settings: Settings, *, on_ready: Callable[[int], None] | N
         if parse_url(settings.redis_url or "").kind != "cluster":
             async with await open_data(parse_url(settings.redis_url or "")):
                 pass  # what is wrong with Redis is said once, here, and not by every worker
+        check_files(settings)
         reserved = stack.enter_context(listen_together(settings.host, settings.port))
         settings = replace(settings, port=reserved.getsockname()[1])
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, *reload_signals(settings)) as signals:
             async with anyio.create_task_group() as tasks:
                 workers = [Worker(settings, number) for number in range(settings.workers)]
                 for worker in workers:
                     tasks.start_soon(worker.keep_alive)
                 if on_ready is not None:
                     tasks.start_soon(_tell_ready, workers, lambda: on_ready(settings.port))
-                async for _ in signals:
+                async for number in signals:
+                    if number == signal.SIGHUP:
+                        for worker in workers:
+                            worker.signal(number)
+                        continue
                     log.info("stopping", workers=len(workers))
                     tasks.cancel_scope.cancel()
                     break
