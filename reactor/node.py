@@ -9,7 +9,7 @@ fan-out -> socket.
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 
 import anyio
 import msgspec
@@ -44,6 +44,7 @@ from reactor.presence.target import Target, parse_url
 from reactor.protocol.messages import Member, MembersReply, RoomMessage
 from reactor.reconcile import Reconciler
 from reactor.recovery import Recovery
+from reactor.report import Reporter
 from reactor.settings import Settings
 from reactor.tasks import GuardedTasks
 from reactor.webhooks.service import Webhooks
@@ -151,7 +152,7 @@ class Node:
         channels = [self.rules.channel, *(channel.decode() for channel in self._wake_channels)]
         tasks.keep_running(lambda: self.bus.serve(channels))
         loops = [self.heartbeats.serve, self.reaper.serve, self.leases.serve, self.sweep.serve]
-        loops.append(self.rules.serve)
+        loops += [self.rules.serve, Reporter(self, self.fleet).serve]
         if settings.listener:
             loops.append(self.listener.serve)
         if settings.pacemaker:
@@ -238,6 +239,15 @@ class Node:
         log.warning("diffs_lost", reason=reason)
 
 
+def serving_admin(node: Node) -> AbstractAsyncContextManager[int | None]:
+    """Serve the admin port of a node, where the settings ask for it. Raises AddressInUse or SettingError."""
+    if node.settings.admin_port is None:
+        return nullcontext()
+    from reactor.admin.server import serving  # noqa: PLC0415 - most nodes need none of it
+
+    return serving(node)
+
+
 @asynccontextmanager
 async def running(settings: Settings, *, sock: socket.socket | None = None) -> AsyncIterator[Node]:
     """A node that serves as long as the block runs, and stops in order behind it.
@@ -259,11 +269,12 @@ async def running(settings: Settings, *, sock: socket.socket | None = None) -> A
             if settings.listener:
                 await node.check_events()
             await node.start(sock)
-            try:
-                yield node
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await node.stop()
+            async with serving_admin(node):
+                try:
+                    yield node
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await node.stop()
 
 
 async def run(

@@ -1,5 +1,7 @@
 """Several processes on one port, each a node: started, watched and started again by their parent.
 
+Each has an admin port of its own: the first one the port that was set, the others the next ones.
+
 The kernel spreads new connections over those who listen with SO_REUSEPORT (socket(7)). A worker that dies is
 a node that died: the others put its members under the grace, and the parent starts another one.
 """
@@ -45,6 +47,7 @@ async def run_workers(settings: Settings, *, on_ready: Callable[[int], None] | N
         if parse_url(settings.redis_url or "").kind != "cluster":
             async with await open_data(parse_url(settings.redis_url or "")):
                 pass  # what is wrong with Redis is said once, here, and not by every worker
+        _see_admin_ports_free(settings)
         check_files(settings)
         reserved = stack.enter_context(listen_together(settings.host, settings.port))
         settings = replace(settings, port=reserved.getsockname()[1])
@@ -87,10 +90,21 @@ def listen_together(host: str, port: int) -> socket.socket:
     return sock
 
 
+def _see_admin_ports_free(settings: Settings) -> None:
+    """Say once, and not by every worker again and again, that a port is taken. Raises ReactorError."""
+    if settings.admin_port is not None:
+        from reactor.admin.listening import bound  # noqa: PLC0415 - only where it is used
+
+        for number in range(settings.workers if settings.admin_port else 1):
+            bound(settings.admin_host, settings.admin_port + number).close()
+
+
 class Worker:
     """One process, in all its lives."""
 
     def __init__(self, settings: Settings, number: int) -> None:
+        if settings.admin_port:
+            settings = replace(settings, admin_port=settings.admin_port + number, workers=1)
         self._settings, self._number = settings, number
         self._process: BaseProcess | None = None
         self.ready = anyio.Event()
