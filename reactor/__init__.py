@@ -8,13 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reactor.client import Client as Client
+    from reactor.gateway.authenticator import Arrival as Arrival
     from reactor.presence.api import Presence as Presence
+    from reactor.protocol.identity import Identity as Identity
+    from reactor.protocol.identity import Unauthorised as Unauthorised
     from reactor.settings import Settings as Settings
 
 __version__ = "0.1.0"
-__all__ = ["Client", "Presence", "Settings", "__version__"]
+__all__ = ["Arrival", "Client", "Identity", "Presence", "Settings", "Unauthorised", "__version__"]
 
-_HOMES = {"Client": "reactor.client", "Presence": "reactor.presence.api", "Settings": "reactor.settings"}
+_HOMES = {
+    "Arrival": "reactor.gateway.authenticator",
+    "Client": "reactor.client",
+    "Identity": "reactor.protocol.identity",
+    "Presence": "reactor.presence.api",
+    "Settings": "reactor.settings",
+    "Unauthorised": "reactor.protocol.identity",
+}
 
 
 def __getattr__(name: str) -> Any:

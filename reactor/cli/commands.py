@@ -14,6 +14,7 @@ from reactor.cli.flags import ABOUT_SETTINGS, with_settings
 from reactor.errors import ReactorError
 from reactor.settings import Settings, kinds
 from reactor.settings.load import advice, load
+from reactor.settings.security import AUTH_SECRET
 
 app = App(
     name="reactor",
@@ -215,6 +216,47 @@ async def watch(
 
     as_json = show.as_json(json)
     await follow(url, room, lambda event: show.json_line(event) if as_json else told(event), user=user)
+
+
+@app.command(sort_key=7, help_epilogue="")
+@with_settings(("auth_audience", "auth_issuer", "config"), "How the server checks it")
+def token(
+    user: str,
+    /,
+    *,
+    room: Annotated[list[str] | None, Parameter(metavar="ROOM")] = None,
+    name: Annotated[str | None, Parameter(metavar="TEXT")] = None,
+    data: Annotated[str | None, Parameter(metavar="JSON")] = None,
+    ttl: Annotated[str, Parameter(metavar="DURATION")] = "1h",
+    secret: Annotated[str | None, Parameter(metavar="SECRET")] = None,
+    **flags: str | None,
+) -> None:
+    """Make a token for a user, signed with the server's secret, and print it.
+
+    Parameters
+    ----------
+    user
+        The user's id.
+    room
+        A room that it allows, or a pattern such as 'game-*'; may be given several times. Without it the
+        server's auth_rooms hold.
+    name
+        The user's name, which the user then cannot change.
+    data
+        The member's data, which the user then cannot change.
+    ttl
+        How long it is good.
+    secret
+        The server's auth_secret; better in the environment, as REACTOR_AUTH_SECRET.
+    """
+    from reactor.cli.tokens import as_data, mint
+
+    if secret is not None:
+        AUTH_SECRET.read("--secret", secret)
+    settings = load({**flags, "auth_secret": secret})
+    seconds = kinds.duration(1.0).read("--ttl", ttl)
+    rooms = None if room is None else tuple(room)
+    print(mint(settings, user, rooms, name, as_data(data), seconds))
 
 
 def _reach(flags: dict[str, Any]) -> Settings:

@@ -1,0 +1,50 @@
+"""What `reactor token` makes."""
+
+import json
+import time
+from typing import Any
+
+import jwt
+
+from reactor.errors import ReactorError, SettingError
+from reactor.protocol.identity import Identity, Unauthorised, checked
+from reactor.protocol.limits import Limits
+from reactor.settings import Settings
+
+
+def mint(
+    settings: Settings, user: str, rooms: list[str] | None, name: str | None, data: Any, ttl: float
+) -> str:
+    """Make a token for a user that runs out in so many seconds. Raises ReactorError with one line."""
+    if settings.auth_secret is None:
+        raise ReactorError(
+            "No secret to sign with: give the server's as --secret, or set REACTOR_AUTH_SECRET. "
+            "For the keys of auth_jwks sign where the private key is; the README shows how."
+        )
+    now = int(time.time())
+    claims: dict[str, Any] = {"sub": user, "iat": now, "exp": now + round(ttl)}
+    optional = {
+        "rooms": rooms,
+        "name": name,
+        "data": data,
+        "aud": settings.auth_audience,
+        "iss": settings.auth_issuer,
+    }
+    claims |= {claim: value for claim, value in optional.items() if value is not None}
+    try:
+        limits = Limits(max_id=settings.max_id, max_data=settings.max_data)
+        checked(Identity(user, rooms, name, data, claims["exp"]), limits, ())
+    except Unauthorised as error:
+        raise ReactorError(f"The server would not take it: {error.message}.") from None
+    return jwt.encode(claims, settings.auth_secret, algorithm="HS256")
+
+
+def as_data(text: str | None) -> Any:
+    """Read what was given as --data. Raises SettingError."""
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        example = """--data '{"role": "host"}'"""
+        raise SettingError(f"--data is no JSON; put quotes around it, as in {example}.") from None
