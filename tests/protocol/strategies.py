@@ -28,8 +28,8 @@ members = st.builds(
 _BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "id": st.none() | safe | st.text(st.characters(exclude_categories=["Cs"]), max_size=128),
     "view": st.sampled_from(["members", "count", "none"]),
-    "data": st.just(UNSET) | anything,
-    "members": st.just(UNSET) | st.lists(members, max_size=3),
+    "data": anything,
+    "members": st.lists(members, max_size=3),
     "joined": st.lists(members, max_size=3),
     "updated": st.lists(members, max_size=3),
     "left": st.lists(st.builds(Departed, texts, texts), max_size=3),
@@ -40,7 +40,8 @@ _BY_NAME: dict[str, st.SearchStrategy[Any]] = {
 
 def _field(kind: type[Message], field: msgspec.structs.FieldInfo) -> st.SearchStrategy[Any]:
     if field.name in _BY_NAME:
-        return _BY_NAME[field.name]
+        known = _BY_NAME[field.name]
+        return st.just(UNSET) | known if field.default is UNSET else known
     if field.type is int:
         return positive
     strategy: st.SearchStrategy[Any] = texts
