@@ -13,7 +13,7 @@ from reactor.settings import Settings
 
 
 def mint(
-    settings: Settings, user: str, rooms: list[str] | None, name: str | None, data: Any, ttl: float
+    settings: Settings, user: str, rooms: tuple[str, ...] | None, name: str | None, data: Any, ttl: float
 ) -> str:
     """Make a token for a user that runs out in so many seconds. Raises ReactorError with one line."""
     if settings.auth_secret is None:
