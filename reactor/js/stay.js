@@ -1,0 +1,137 @@
+/** One membership as a screen wants it: from the wish to be in a room until that is over. */
+import { followVisibility } from "./visibility.js";
+
+/**
+ * @typedef {import("./index.js").ReactorClient} ReactorClient
+ * @typedef {import("./index.js").Room} Room
+ * @typedef {import("./index.js").RoomEvent} RoomEvent
+ * @typedef {import("./index.js").ForceLeave} ForceLeave
+ * @typedef {{events?: RoomEvent[], forceLeave?: ForceLeave}} News
+ */
+
+/**
+ * Who one is in a room, and what one wants of it.
+ *
+ * @typedef {object} Wish
+ * @property {string} userId
+ * @property {"members" | "count" | "none"} [view]
+ * @property {string} [username]
+ * @property {unknown} [data]
+ * @property {import("./react.js").Watch | null} [watch] tells when the member is away
+ */
+
+export class Stay {
+  /** The room, while one is in it. @type {Room | null} */
+  room = null;
+  /** @type {import("./react.js").Presence["status"]} */
+  status = "connecting";
+  /** What was refused, or why it is over. @type {Error | null} */
+  error = null;
+  #client;
+  #roomId;
+  #wish;
+  #tell;
+  #letGo = new AbortController();
+  /** @type {Promise<Room | null>} */
+  #coming;
+  /** @type {(() => void)[]} */
+  #stops = [];
+
+  /**
+   * @param {ReactorClient} client
+   * @param {string} roomId
+   * @param {Wish} wish
+   * @param {(news: News) => void} tell called whenever something about it is another
+   */
+  constructor(client, roomId, wish, tell) {
+    this.#client = client;
+    this.#roomId = roomId;
+    this.#wish = { ...wish };
+    this.#tell = tell;
+    this.#coming = this.#join().then(
+      (room) => this.#enter(room),
+      (error) => this.#end(error),
+    );
+  }
+
+  get userId() {
+    return this.#wish.userId;
+  }
+
+  get over() {
+    return this.status === "closed";
+  }
+
+  /** Say what is wanted otherwise; what is not given stays. @param {Omit<Wish, "userId">} wish */
+  describe({ view, username, data }) {
+    const { view: served, username: name, data: known } = this.#wish;
+    // One who wants the names gets them, also for those who asked for the count.
+    const wider = served === "count" && view === "members";
+    const renamed = username !== undefined && username !== name;
+    const changed = data !== undefined && JSON.stringify(data) !== JSON.stringify(known);
+    if (wider) this.#wish.view = view;
+    if (renamed) this.#wish.username = username;
+    if (changed) this.#wish.data = data;
+    if (wider) this.#answer(this.#coming.then((room) => room && this.#join()));
+    else if (renamed || changed) {
+      this.#answer(this.#coming.then((room) => room?.update(changed ? data : undefined, renamed ? { username } : {})));
+    }
+  }
+
+  /** Leave; nothing is told any more. */
+  leave() {
+    this.#end(null);
+    this.#letGo.abort();
+  }
+
+  #join() {
+    const { userId, username, data, view } = this.#wish;
+    return this.#client.join(this.#roomId, { userId, username, data, view, signal: this.#letGo.signal });
+  }
+
+  /** @param {Room} room @returns {Room | null} */
+  #enter(room) {
+    if (this.over) return null;
+    const client = this.#client;
+    this.room = room;
+    this.#stops = [
+      room.on("change", (events) => this.#tell({ events })),
+      room.on("status", () => this.#follow(room)),
+      room.on("force-leave", (forceLeave) => this.#tell({ forceLeave })),
+    ];
+    if (this.#wish.watch) this.#stops.push(followVisibility(room, this.#wish.watch, () => client.wake()));
+    this.#follow(room);
+    return room;
+  }
+
+  /** @param {Room} room */
+  #follow(room) {
+    if (room.status === "closed") {
+      this.#end(room.error);
+    } else {
+      this.status = room.status;
+      this.#tell({});
+    }
+  }
+
+  /** @param {Promise<unknown>} asked */
+  #answer(asked) {
+    const show = (/** @type {Error | null} */ error) => {
+      if (this.over || this.error === error) return;
+      this.error = error;
+      this.#tell({});
+    };
+    asked.then(() => show(null), show);
+  }
+
+  /** @param {Error | null} error @returns {null} */
+  #end(error) {
+    if (this.over) return null;
+    for (const stop of this.#stops) stop();
+    this.room = null;
+    this.status = "closed";
+    this.error = error;
+    this.#tell({});
+    return null;
+  }
+}
