@@ -42,8 +42,8 @@ def _field(kind: type[Message], field: msgspec.structs.FieldInfo) -> st.SearchSt
     if field.name in _BY_NAME:
         known = _BY_NAME[field.name]
         return st.just(UNSET) | known if field.default is UNSET else known
-    if field.type is int:
-        return positive
+    if field.type in (int, int | None):
+        return positive if field.required else st.none() | positive
     strategy: st.SearchStrategy[Any] = texts
     if kind in REQUESTS and field.name in ("room_id", "user_id"):
         strategy = texts | whole
