@@ -104,7 +104,7 @@ class Keys:
         if self._by_id:
             kid = jwt.get_unverified_header(token).get("kid")
             found = self._by_id.get(kid)
-            if found is None and kid is None and len(self._by_id) == 1:
+            if kid is None and self._secret is None and len(self._by_id) == 1:
                 (found,) = self._by_id.values()
             if found is not None:
                 return found.key, found.algorithm_name
