@@ -27,6 +27,7 @@ __all__ = [
     "open_data",
     "open_pubsub_client",
     "parse_url",
+    "with_expired",
 ]
 
 CONNECT_TIMEOUT = 3.0
@@ -122,9 +123,7 @@ async def ensure_events(redis: Redis, target: Target) -> EventsState:
                 "unknown",
                 f"{target} does not show its {_EVENTS}; for events it needs the flags E and x.",
             )
-        wanted = flags + "".join(
-            flag for flag in "Ex" if flag not in flags and not (flag == "x" and "A" in flags)
-        )
+        wanted = with_expired(flags)
         if wanted == flags:
             return EventsState("ok")
         reason = await _set_flags(redis, wanted)
@@ -137,6 +136,11 @@ async def ensure_events(redis: Redis, target: Target) -> EventsState:
         f"{target} sends no expired events, and we may not change that ({reason}): write "
         f'"{_EVENTS} {wanted}" into its configuration, or run redis-cli CONFIG SET {_EVENTS} {wanted}.',
     )
+
+
+def with_expired(flags: str) -> str:
+    """Flags of notify-keyspace-events with those that `expired` events need; what is there stays."""
+    return flags + "".join(flag for flag in "Ex" if flag not in flags and not (flag == "x" and "A" in flags))
 
 
 def check_version(info: Mapping[str, Any], target: Target) -> None:
