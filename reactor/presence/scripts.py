@@ -10,13 +10,14 @@ one connection.
 import asyncio
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
 from time import perf_counter
 from typing import Any
 
+import hiredis
 from redis.asyncio import Redis
 from redis.exceptions import (
     AskError,
@@ -32,6 +33,7 @@ from redis.exceptions import (
 
 from reactor.errors import Unavailable
 from reactor.presence.connect import LINK_ERRORS
+from reactor.presence.link import Link
 from reactor.tally import SECONDS, Tally
 
 MAX_BATCH = 512
@@ -40,6 +42,7 @@ MAX_BATCH = 512
 GROWING = {"join", "update", "set_rule"}
 """The transitions that make Redis grow."""
 
+_TRIES = 3  # times that scripts are loaded for one batch: somebody may flush them again and again
 _OUTAGES = (BusyLoadingError, ReadOnlyError, MasterDownError, ClusterDownError)
 _OUTAGE_WORDS = ("NOREPLICAS", "MISCONF", "BUSY", "UNKILLABLE")
 """Replies by which a server that answers says that it takes no writes from anyone."""
@@ -47,6 +50,7 @@ _OUTAGE_WORDS = ("NOREPLICAS", "MISCONF", "BUSY", "UNKILLABLE")
 Times = defaultdict[str, Tally]
 """Seconds from the asking to the answer of each script, the wait in the queue included."""
 
+_pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command  # its stub knows tuples of one alone
 _HEADER_LINE = re.compile(r"^-- (KEYS|ARGV|Returns|Publishes): ?(.*)$")
 
 
@@ -119,6 +123,10 @@ class Redirected(Unavailable):
         self.moved = moved
 
 
+_Asked = tuple[Script, bytes, asyncio.Future[Any]]
+"""A script, its packed call, and whoever awaits the reply."""
+
+
 class ScriptRunner:
     """The one queue to one Redis server. `serve` has to run for anything to be answered.
 
@@ -135,9 +143,10 @@ class ScriptRunner:
         times: Times | None = None,
     ) -> None:
         self.times = new_times() if times is None else times
-        self._redis = redis
+        self._link = Link(redis)
         self._scripts = scripts
-        self._queue: list[tuple[Script, str, tuple[Any, ...], asyncio.Future[Any]]] = []
+        self._loads = [_pack(("SCRIPT", "LOAD", script.source)) for script in scripts.values()]
+        self._queue: list[_Asked] = []
         self._wakeup = asyncio.Event()
         self._ended = False
         self._on_health = on_health
@@ -151,23 +160,17 @@ class ScriptRunner:
         """
         if self._ended:
             raise Unavailable("the server is shutting down")
-        # Encoded here, so that a text that is none concerns its own caller, and not the whole batch.
-        args = tuple(arg.encode() if isinstance(arg, str) else arg for arg in args)
+        script = self._scripts[name]
+        # Packed here, so that a text that is none concerns its own caller, and not the whole batch.
+        call = _pack(("EVALSHA", script.digest, 1, prefix, *args))
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.append((self._scripts[name], prefix, args, future))
+        self._queue.append((script, call, future))
         self._wakeup.set()
         asked = perf_counter()
         try:
             return await future
         finally:
             self.times[name].add(perf_counter() - asked)
-
-    async def load(self) -> None:
-        """Put every script into the server's cache. Raises redis.RedisError."""
-        pipe = self._redis.pipeline(transaction=False)
-        for script in self._scripts.values():
-            pipe.script_load(script.source)
-        await pipe.execute()
 
     async def serve(self) -> None:
         """Send what is asked for, batch after batch, until cancelled.
@@ -193,21 +196,27 @@ class ScriptRunner:
                     future.set_exception(Unavailable("the server is shutting down"))
             self._queue.clear()
 
-    async def _send(self, batch: list[tuple[Script, str, tuple[Any, ...], asyncio.Future[Any]]]) -> None:
+    async def _send(self, batch: Sequence[_Asked]) -> None:
+        calls = [call for _, call, _ in batch]
         try:
-            replies = await self._execute(batch)
-            if any(isinstance(reply, NoScriptError) for reply in replies):
-                # One missing script means a flushed cache. All are loaded before any is tried again, and what
-                # failed goes in its old order, so that no transition overtakes another one that came first.
-                await self.load()
+            replies = await self._link.exchange(calls)
+            for _ in range(_TRIES):
                 missing = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-                again = await self._execute([batch[i] for i in missing])
-                for i, reply in zip(missing, again, strict=True):
+                if not missing:
+                    break
+                # One missing script means a flushed cache. All are loaded before any is tried again, over the
+                # same connection, and what failed goes in its old order, so that no transition overtakes
+                # another one that came first.
+                again = await self._link.exchange([*self._loads, *(calls[i] for i in missing)])
+                for reply in again[: len(self._loads)]:
+                    if isinstance(reply, Exception):
+                        raise reply
+                for i, reply in zip(missing, again[len(self._loads) :], strict=True):
                     replies[i] = reply
         except LINK_ERRORS as error:
             replies = [error] * len(batch)
         self._note_health(next(filter(_is_outage, replies), None))
-        for (script, _, _, future), reply in zip(batch, replies, strict=True):
+        for (script, _, future), reply in zip(batch, replies, strict=True):
             if future.done():
                 continue
             if isinstance(reply, Exception):
@@ -221,14 +230,6 @@ class ScriptRunner:
         self.healthy = failed is None
         if self._on_health is not None:
             self._on_health(self.healthy, str(failed or ""))
-
-    async def _execute(
-        self, batch: Iterable[tuple[Script, str, tuple[Any, ...], asyncio.Future[Any]]]
-    ) -> list[Any]:
-        pipe = self._redis.pipeline(transaction=False)
-        for script, prefix, args, _ in batch:
-            pipe.execute_command("EVALSHA", script.digest, 1, prefix, *args)
-        return await pipe.execute(raise_on_error=False)
 
     @staticmethod
     def _explain(script: Script, error: Exception) -> Exception:
