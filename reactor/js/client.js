@@ -83,7 +83,7 @@ export class ReactorClient extends Emitter {
     let room = this.rooms.get(id);
     if (!room) this.rooms.set(id, (room = new Room(this, id)));
     else if (String(options.userId ?? room.userId) !== room.userId) {
-      throw new ReactorError("already_joined", `this client is in the room as "${room.userId}": leave it first`);
+      throw new ReactorError("already_joined", `in the room as ${room.userId}: leave it first`);
     }
     const joined = room.join(options);
     if (!room.over) this.#link.open();
@@ -141,12 +141,14 @@ export class ReactorClient extends Emitter {
     let due = this.#beatAt + interval;
     if (this.#unanswered) {
       due = Math.max(this.#beatAt, this.#link.heardAt) + SILENCE;
-      if (now >= due && !this.#degraded) return this.#link.lost();
-      due = Math.max(due, now + 1000);
+      if (now >= due) {
+        if (!this.#degraded) return this.#link.lost();
+        due = now + SILENCE;
+      }
     }
     this.#due = Math.min(due, this.#renewAt);
     if (this.#due < Infinity) {
-      this.#timer = setTimeout(() => this.tick(), Math.min(Math.max(this.#due - now, 50), LONGEST));
+      this.#timer = setTimeout(() => this.tick(), Math.min(this.#due - now, LONGEST));
     }
   }
 

@@ -1,7 +1,7 @@
 /** Named events, with nothing from the platform: React Native has no EventTarget. */
 export class Emitter {
-  /** @type {Map<string, Set<{hear: (detail: any) => void}>>} */
-  #listeners = new Map();
+  /** @type {{event: string, hear: (detail: any) => void}[]} */
+  #listeners = [];
 
   /**
    * Call `hear` at each such event.
@@ -11,22 +11,21 @@ export class Emitter {
    * @returns {() => void} stops it
    */
   on(event, hear) {
-    const listener = { hear };
-    const listeners = this.#listeners.get(event) ?? new Set();
-    this.#listeners.set(event, listeners.add(listener));
+    const listener = { event, hear };
+    this.#listeners = [...this.#listeners, listener];
     return () => {
-      listeners.delete(listener);
+      this.#listeners = this.#listeners.filter((other) => other !== listener);
     };
   }
 
   /** @param {string} event @param {any} [detail] */
   emit(event, detail) {
-    for (const listener of [...(this.#listeners.get(event) ?? [])]) {
+    for (const listener of this.#listeners) {
       try {
-        listener.hear(detail);
+        if (listener.event === event) listener.hear(detail);
       } catch (error) {
-        // Reported as the platform reports what nobody catches; the others hear the event all the same.
-        Promise.reject(error);
+        // The others hear the event all the same.
+        console.error(error);
       }
     }
   }

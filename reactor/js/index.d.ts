@@ -102,6 +102,8 @@ export interface RoomEvents {
   sync: SyncEvent;
   /** All events of one message together, after each of them was told. */
   change: RoomEvent[];
+  /** What the application says to everyone in the room. */
+  message: { roomId: string; data: any; timestamp: number };
   "force-leave": ForceLeave;
   status: Status;
 }

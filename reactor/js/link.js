@@ -53,7 +53,7 @@ export class Link {
     this.#options = { WebSocket: globalThis.WebSocket, random: Math.random, codec: json, ...options };
     this.#backoff = { ...BACKOFF, ...options.backoff };
     this.#owner = owner;
-    if (!this.#options.WebSocket) throw new TypeError("no WebSocket here: pass one, as { WebSocket }");
+    if (!this.#options.WebSocket) throw new TypeError("no WebSocket: pass one, as { WebSocket }");
   }
 
   /** Connect now, unless it is connected or on its way. */
@@ -145,7 +145,12 @@ export class Link {
     };
     socket.onmessage = ({ data }) => {
       this.heardAt = Date.now();
-      this.#owner.receive(codec.decode(data));
+      try {
+        this.#owner.receive(codec.decode(data));
+      } catch (error) {
+        // A diff among them is missed like one that was lost: by the gap it leaves.
+        console.error(error);
+      }
     };
     // Node's `ws` throws what nobody listens to; the close that follows says enough.
     socket.onerror = () => {};

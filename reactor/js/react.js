@@ -22,20 +22,27 @@ import { watchPage } from "./visibility.js";
 
 const Context = createContext(/** @type {Rooms | null} */ (null));
 
-/** @type {Map<string, Rooms>} by address */
+/** @type {Map<string | undefined, Rooms>} by address */
 const byUrl = new Map();
 /** @type {WeakMap<ReactorClient, Rooms>} */
 const byClient = new WeakMap();
 
-/** @param {string} [url] */
-const madeFor = (url) => new Rooms((rooms) => {
-  if (!url && !globalThis.location?.host) {
-    throw new Error('no server is known: put a <ReactorProvider url="wss://…/ws"> around, or give the hook a url');
-  }
-  // Asked each time, so that the newest token counts.
-  const token = () => (typeof rooms.token === "function" ? rooms.token() : /** @type {string} */ (rooms.token));
-  return new ReactorClient(url ?? "/ws", rooms.token === undefined ? {} : { token });
-});
+/** @param {string} [url] by default the page's own server */
+function madeFor(url) {
+  return new Rooms((rooms) => {
+    const address = url ?? ownServer();
+    if (rooms.token === undefined) return new ReactorClient(address);
+    // Asked for each time, so that the newest one counts.
+    const token = () => (typeof rooms.token === "function" ? rooms.token() : /** @type {string} */ (rooms.token));
+    return new ReactorClient(address, { token });
+  });
+}
+
+function ownServer() {
+  const { location } = globalThis;
+  if (location?.host) return `${location.protocol.replace("http", "ws")}//${location.host}/ws`;
+  throw new Error('no server is known: put a <ReactorProvider url="wss://…/ws"> around, or give the hook a url');
+}
 
 /** @param {ReactorClient} client */
 function roomsOf(client) {
@@ -45,7 +52,7 @@ function roomsOf(client) {
 }
 
 /** @param {string} [url] */
-function roomsAt(url = "") {
+function roomsAt(url) {
   const rooms = byUrl.get(url) ?? madeFor(url);
   byUrl.set(url, rooms);
   return rooms;

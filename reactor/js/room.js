@@ -13,6 +13,9 @@ import { Listing } from "./listing.js";
 /** How long (ms) servers may take to enter their members anew after Redis lost its data: a lease. */
 export const SETTLE = 5000;
 
+const AWAY = "room:away";
+const BACK = "room:back";
+
 export class Room extends Emitter {
   /** @type {Status} */
   status = "connecting";
@@ -88,9 +91,9 @@ export class Room extends Emitter {
     const former = this.#who;
     const change = { data, ...more };
     const wanted = (this.#who = { ...former, ...change });
-    return quiet(this.#change({ type: "room:update", ...change }, () => {
+    return this.#change({ type: "room:update", ...change }, () => {
       if (this.#who === wanted) this.#who = former;
-    }));
+    });
   }
 
   away() {
@@ -120,7 +123,7 @@ export class Room extends Emitter {
   #setAway(away) {
     const was = this.isAway;
     this.isAway = away;
-    return quiet(this.#change({ type: away ? "room:away" : "room:back" }, () => (this.isAway = was)));
+    return this.#change({ type: away ? AWAY : BACK }, () => (this.isAway = was));
   }
 
   /**
@@ -130,16 +133,12 @@ export class Room extends Emitter {
    * @param {() => void} undo when it is refused
    * @returns {Promise<void>}
    */
-  async #change(request, undo) {
+  #change(request, undo) {
     this.#changing++;
-    try {
-      await this.#client.request({ ...request, roomId: this.id }, this);
-    } catch (error) {
-      undo();
-      throw error;
-    } finally {
-      this.#changing--;
-    }
+    const answer = this.#client.request({ ...request, roomId: this.id }, this).finally(() => this.#changing--);
+    // An error that nobody waits for is no reason to end a program, either.
+    answer.catch(undo);
+    return answer;
   }
 
   // What its client asks of it.
@@ -175,7 +174,7 @@ export class Room extends Emitter {
       else this.#answer(error);
     });
     // On its heels, so that the others hear of both at once.
-    if (!this.entered) this.#sayAway();
+    if (!this.entered && this.isAway) this.#sayAway(true);
   }
 
   /** The socket is lost. */
@@ -224,6 +223,7 @@ export class Room extends Emitter {
     if (type === "room:members" || (type === "room:count" && message.id === undefined)) {
       this.#told(this.#listing.snapshot(message));
     }
+    if (type === "room:message") this.emit("message", message);
     if (type === "room:force-leave") {
       const { roomId, reason, timestamp } = message;
       this.end(new ReactorError("force-leave", message.message, { roomId, reason, timestamp }));
@@ -238,13 +238,16 @@ export class Room extends Emitter {
     this.#listing.userId = reply.userId;
     this.#told(this.#listing.snapshot(reply));
     this.showStatus();
+    // Who was away when its last socket dropped is still away, and here is a new one: a page loaded again.
+    if (this.me?.away) this.#sayAway(false);
     if (!again) this.#client.resume(this);
   }
 
-  #sayAway() {
-    if (!this.isAway) return;
-    this.#client.ask({ type: "room:away", roomId: this.id }, (error) => {
-      if (error && passes(error)) this.#client.later(() => this.#sayAway());
+  /** Say it unless it has changed meanwhile. @param {boolean} away */
+  #sayAway(away) {
+    if (away !== this.isAway) return;
+    this.#client.ask({ type: away ? AWAY : BACK, roomId: this.id }, (error) => {
+      if (error && passes(error)) this.#client.later(() => this.#sayAway(away));
     });
   }
 
@@ -284,14 +287,4 @@ export class Room extends Emitter {
       else again();
     });
   }
-}
-
-/**
- * An error that nobody waits for is no reason to end a program.
- *
- * @param {Promise<void>} answer
- */
-function quiet(answer) {
-  answer.catch(() => {});
-  return answer;
 }

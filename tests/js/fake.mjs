@@ -1,5 +1,7 @@
 // A socket and a clock that the test moves, and a client on both.
-import { ReactorClient } from "../../reactor/web/client.js";
+// What is tested: the package, or one file that was made of it.
+const { ReactorClient, ReactorError } = await import(process.env.REACTOR_CLIENT ?? "../../reactor/js/index.js");
+export { ReactorClient, ReactorError };
 
 export const HEARTBEAT = 25_000;
 export const TTL = 21_600_000;
@@ -21,6 +23,12 @@ export class Socket {
 
   close() {
     this.closed = true;
+  }
+
+  /** A new socket for one that was lost. */
+  static async again(tick, ms = 500) {
+    await tick(ms);
+    Socket.last.opens();
   }
 
   opens() {
@@ -58,26 +66,37 @@ export const diff = (from, more = {}) => ({
 });
 export const error = (code) => ({ type: "error", code, message: `because of ${code}` });
 
+/** Let all that waits for promises go on. */
+export async function settle() {
+  for (let turn = 0; turn < 20; turn += 1) await null;
+}
 
 export function begin(t, options = {}) {
   Socket.all = [];
   t.mock.timers.enable({ apis: ["setTimeout", "Date"], now: 1_000_000 });
   const client = new ReactorClient("ws://here/ws", { WebSocket: Socket, random: () => 1, ...options });
-  const seen = { changes: [], ends: [], refused: [], syncs: 0, counts: [] };
-  return { client, seen, tick: (ms) => t.mock.timers.tick(ms) };
+  const tick = async (ms) => {
+    t.mock.timers.tick(ms);
+    await settle();
+  };
+  return { client, seen: [], tick };
 }
 
-function watch(room, seen) {
-  room.on("change", (change) => seen.changes.push(change));
-  room.on("force-leave", (end) => seen.ends.push(end));
-  room.on("refused", (why) => seen.refused.push(why));
-  room.on("sync", () => (seen.syncs += 1));
-  room.on("count", (count) => seen.counts.push(count));
+/** Note all that a room tells, in short. */
+export function watch(room, seen) {
+  for (const kind of ["join", "update", "leave", "sync"]) {
+    room.on(kind, ({ kind: said, member: who, reason, count }) => {
+      seen.push([said, who?.userId ?? count, ...(reason ? [reason] : [])].join(" "));
+    });
+  }
+  room.on("force-leave", ({ message, reason }) => seen.push(`force-leave ${reason}: ${message}`));
+  room.on("status", (status) => seen.push(status));
 }
 
-export async function enter(t, members = [member("me"), member("ann")], more = {}) {
-  const all = begin(t);
+export async function enter(t, members = [member("me"), member("ann")], more = {}, options = {}) {
+  const all = begin(t, options);
   const coming = all.client.join("lobby", { userId: "me", username: "Me" });
+  await settle();
   Socket.last.opens();
   Socket.last.answers("join_room", joined(members, more));
   const room = await coming;
