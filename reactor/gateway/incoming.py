@@ -27,6 +27,7 @@ from reactor.gateway.framing import (
 )
 from reactor.gateway.hub import Hub
 from reactor.gateway.wire import CONNECTING, OPEN, Wire
+from reactor.protocol.closing import CloseCode
 from reactor.protocol.codec import JSON, Codec
 
 _SLICE = 4096  # bytes parsed at a time, so that a flood of tiny frames is never many objects at once
@@ -95,10 +96,10 @@ class Incoming(Wire):
     def _events(self, events: Sequence[Event]) -> None:
         frames = cast("Sequence[Frame]", events)
         pings = sum(event.opcode is Opcode.PING for event in frames)
-        self._paid += self._hub.pace.gap * pings
         # To many at once only the last is answered, as RFC 6455 section 5.5.3 allows.
         unanswered = pings - 1 if pings > _MAX_PONGS else 0
         try:
+            self._charge(pings + sum(event.opcode is Opcode.PONG for event in frames))
             for received in frames:
                 if self._parser is None:
                     return
@@ -110,6 +111,15 @@ class Incoming(Wire):
                     self._frame(received)
         except Refused as refusal:
             self._fail(refusal)
+
+    def _charge(self, controls: int) -> None:
+        """Count control frames as messages; there is no way to refuse one but to close."""
+        pace, now = self._hub.pace, self._heard
+        if not controls or not pace.gap:
+            return
+        self._paid = max(self._paid, now) + controls * pace.gap
+        if self._paid - now > 2 * pace.slack and self._paid - self._hub.look_at_clock() > 2 * pace.slack:
+            raise Refused(CloseCode.TOO_MANY, "too many control frames")
 
     def _frame(self, received: Frame) -> None:
         data = cast("bytes", received.data)
