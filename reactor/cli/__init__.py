@@ -13,7 +13,10 @@ _HELP = "`reactor --help` lists the commands."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command and exit: 0 done, 1 it did not work, 2 it was called wrongly, 130 by Ctrl-C."""
+    """Run the command and exit: 0 done, 1 it did not work, 2 it was called wrongly, 130 by Ctrl-C.
+
+    A command that gives a number ends with that.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = _run(given)
@@ -48,20 +51,23 @@ def _call(command: Callable[..., object], args: tuple[object, ...], kwargs: dict
     import inspect
 
     if not inspect.iscoroutinefunction(command):
-        command(*args, **kwargs)
-        return 0
+        return _as_code(command(*args, **kwargs))
     import anyio
 
     from reactor.cli.commands import serve
 
     signals: list[signal.Signals] = []
+    given: list[object] = []
+
+    async def do() -> None:
+        given.append(await command(*args, **kwargs))
 
     async def run() -> None:
         # A running server ends in good order by itself when a signal comes.
         if command is serve:
             await command(*args, **kwargs)
         else:
-            await _until_signalled(lambda: command(*args, **kwargs), signals)
+            await _until_signalled(do, signals)
 
     try:
         anyio.run(run, backend_options={"use_uvloop": True})
@@ -69,7 +75,11 @@ def _call(command: Callable[..., object], args: tuple[object, ...], kwargs: dict
         # Whoever asked for the end does not care what broke on the way, be it a library's own CancelledError.
         if not signals:
             raise
-    return 128 + signals[0] if signals else 0
+    return 128 + signals[0] if signals else _as_code(*given)
+
+
+def _as_code(given: object = None) -> int:
+    return given if isinstance(given, int) else 0
 
 
 async def _until_signalled(work: Callable[[], Awaitable[object]], signals: list[signal.Signals]) -> None:

@@ -3,16 +3,18 @@
 Modules are imported where they are used, so that `--help` and `--version` answer at once.
 """
 
-import sys
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import App, Group, Parameter
 
 from reactor import __version__
+from reactor.cli.completion import add_completion
+from reactor.cli.doctor import doctor
 from reactor.cli.flags import ABOUT_SETTINGS, with_settings
+from reactor.cli.reach import reach
 from reactor.errors import ReactorError
-from reactor.settings import Settings, kinds
+from reactor.settings import kinds
 from reactor.settings.load import advice, load
 from reactor.settings.security import AUTH_SECRET
 
@@ -67,7 +69,7 @@ async def rooms(*, json: Json = False, **flags: str | None) -> None:
     from reactor.cli import show
     from reactor.presence.api import Presence
 
-    async with Presence.open(_reach(flags)) as presence:
+    async with Presence.open(reach(flags)) as presence:
         found = await presence.rooms()
     if show.as_json(json):
         for room in found:
@@ -91,7 +93,7 @@ async def members(room: str, /, *, json: Json = False, **flags: str | None) -> N
     from reactor.cli import show
     from reactor.presence.api import Presence
 
-    async with Presence.open(_reach(flags)) as presence:
+    async with Presence.open(reach(flags)) as presence:
         found = await presence.members(room)
     if show.as_json(json):
         for member in found:
@@ -143,7 +145,7 @@ async def kick(
     from reactor.log import printable
     from reactor.presence.api import Presence
 
-    async with Presence.open(_reach(flags)) as presence:
+    async with Presence.open(reach(flags)) as presence:
         kicked = await presence.kick(room, user, message)
     if not kicked:
         raise ReactorError(f"{printable(user)} is not in {printable(room)}; `reactor members` shows who is.")
@@ -183,7 +185,7 @@ async def departures(
     start = None
     if since is not None:
         start = round((time.time() - kinds.duration(0.001).read("--since", since)) * 1000)
-    async with Presence.open(_reach(flags)) as presence:
+    async with Presence.open(reach(flags)) as presence:
         if totals:
             await list_totals(presence, room, start, json=json)
         else:
@@ -259,23 +261,5 @@ def token(
     print(mint(settings, user, rooms, name, as_data(data), seconds))
 
 
-def _reach(flags: dict[str, Any]) -> Settings:
-    """Settings with the Redis to ask: the one given, else that of a `reactor serve` of this user."""
-    from reactor.log import set_up_logs
-    from reactor.presence.embedded import running_urls
-
-    settings = load(flags)
-    if settings.redis_url is None:
-        urls = running_urls()
-        if not urls:
-            raise ReactorError(
-                "No Redis is named, and this user runs no `reactor serve` with a server of its own here. "
-                "Name one with --redis-url or REACTOR_REDIS_URL."
-            )
-        if len(urls) > 1:
-            sys.stderr.write(
-                f"note: {len(urls)} servers run here; asking the youngest, --redis-url {urls[0]}\n"
-            )
-        settings = load({**flags, "redis_url": urls[0]})
-    set_up_logs(settings)
-    return settings
+app.command(doctor, sort_key=8, help_epilogue=ABOUT_SETTINGS)
+add_completion(app)

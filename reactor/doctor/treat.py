@@ -1,0 +1,46 @@
+"""Sets what may be set, and writes it into the servers' files where that is wanted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reactor.doctor.finding import Finding, Fix
+from reactor.doctor.look import said
+from reactor.doctor.patient import Patient
+from reactor.presence.connect import LINK_ERRORS
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of a command; `refused` says why nothing did."""
+
+    fix: Fix
+    refused: str = ""
+
+
+def fixes_of(findings: Sequence[Finding]) -> list[Fix]:
+    """What may be set, each command once for each server."""
+    return list(dict.fromkeys(finding.fix for finding in findings if finding.fix is not None))
+
+
+async def apply(patient: Patient, fixes: Sequence[Fix]) -> list[Done]:
+    """Send the commands, each to its server."""
+    done = []
+    for fix in fixes:
+        try:
+            await patient.client_of(fix.where).execute_command(*fix.command)  # type: ignore[no-untyped-call]
+        except LINK_ERRORS as error:
+            done.append(Done(fix, said(error) or type(error).__name__))
+        else:
+            done.append(Done(fix))
+    return done
+
+
+def rewrites(patient: Patient, done: Sequence[Done]) -> dict[Fix, str]:
+    """The commands that write what was set into the servers' configuration files, each with its file."""
+    changed = {one.fix.where for one in done if not one.refused and one.fix.command[0] == "CONFIG"}
+    found = {}
+    for server in patient.seen:
+        file = str(server.info.get("config_file", ""))
+        if server.name in changed and file:
+            found[Fix(where=server.name, command=("CONFIG", "REWRITE"))] = file
+    return found
