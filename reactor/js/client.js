@@ -155,7 +155,7 @@ export class ReactorClient extends Emitter {
   /**
    * Ask until there is an answer, over however many sockets; of a room while one is in it.
    *
-   * @param {Request} request
+   * @param {any} request
    * @param {Room} [room]
    * @returns {Promise<any>} the reply
    */
@@ -219,7 +219,7 @@ export class ReactorClient extends Emitter {
     if (type === "room:joined" || Date.now() >= this.#due) this.tick();
   }
 
-  /** @param {ReactorError} error */
+  /** @param {import("./index.js").ReactorError} error */
   ended(error) {
     // It speaks of the rooms that were; one asked for meanwhile wants a socket of its own.
     if (error.closeCode !== FORCE_LEAVE) this.#finish(error);

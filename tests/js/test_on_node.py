@@ -1,31 +1,96 @@
-"""The page's client and its view of a room, on Node.js: the room by the same cases as the server's own."""
+"""The JavaScript client on Node.js: its parts with a clock and a socket of the tests' own, then on a server."""
 
-import shutil
+import json
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-OLDEST = (20, 19)
-"""The first Node.js that takes a plain .js file for a module by itself."""
+from reactor import __version__
+from reactor.settings.rooms import read_rules
+from tests.js.tools import HERE, PACKAGE, installed, npm_program, run_node
+from tests.servers import Server
+from tests.system.running import served
+
+CORE = ("client", "emitter", "error", "index", "link", "listing", "news", "room", "view")
+SMALL = 5 * 1024
+"""Bytes that the core may add to a page: bundled and minified (without comments), and gzipped."""
 
 
-def node_program() -> str:
-    program = shutil.which("node")
-    if program is None:
-        pytest.skip("no Node.js on PATH")
-    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
-    version = tuple(int(part) for part in said.strip().lstrip("v").split(".")[:2])
-    if version < OLDEST or (21, 0) <= version < (22, 7):
-        pytest.skip(f"Node.js {said.strip()} is too old: 20.19, or 22.7 and newer")
-    return program
+@pytest.mark.parametrize("name", ["view", "client", "room"])
+async def test_its_parts(name: str):
+    await run_node("--test", "--test-reporter=spec", f"{name}.test.mjs")
 
 
-@pytest.mark.parametrize("name", ["room", "client", "membership"])
-def test_on_node(name: str):
+async def test_on_a_server(bundled_server: Server):
+    installed()
+    rules = read_rules({"brief-*": {"ttl": "1s", "message": "Too long."}}, "test")
+    async with served(bundled_server, grace=5, rooms=rules) as node:
+        url = f"ws://127.0.0.1:{node.gateway.port}/ws"
+        await run_node("--test", "--test-reporter=spec", "server.test.mjs", REACTOR_URL=url)
+
+
+async def test_a_program_that_closes_its_client_ends(bundled_server: Server):
+    installed()
+    async with served(bundled_server) as node:
+        url = f"ws://127.0.0.1:{node.gateway.port}/ws"
+        assert await run_node("exits.mjs", seconds=20, REACTOR_URL=url) == "closed idle\n"
+
+
+async def test_its_types_are_those_that_it_promises():
+    await run_node(installed() / "typescript" / "bin" / "tsc", "-p", "types")
+
+
+async def test_it_is_small():
+    installed()
+    assert int(await run_node("size.mjs", PACKAGE / "index.js")) < SMALL
+
+
+def test_it_needs_nothing_and_nothing_of_the_platform_that_is_not_everywhere():
+    for name in CORE:
+        whole = (PACKAGE / f"{name}.js").read_text(encoding="utf-8")
+        code = re.sub(r"^\s*(\*|//|/\*).*", "", whole, flags=re.MULTILINE)
+        imported = re.findall(r'(?:from|import) "([^"]+)"', code)
+        assert all(path.startswith("./") and path[2:-3] in CORE for path in imported), (name, imported)
+        for word in (
+            "EventTarget",
+            "CustomEvent",
+            "structuredClone",
+            "AbortSignal.",
+            "process.",
+            "Object.groupBy",
+        ):
+            assert word not in code, (name, word)
+
+
+def test_what_is_published_is_the_package_and_nothing_else(tmp_path: Path):
     done = subprocess.run(
-        [node_program(), "--test", "--test-reporter=spec", str(HERE / f"{name}.test.mjs")],
-        capture_output=True, text=True, check=False, timeout=50,
+        [npm_program(), "pack", "--dry-run", "--json", f"--cache={tmp_path}"],
+        cwd=PACKAGE, capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    said = json.loads(done.stdout)
+    (packed,) = said.values() if isinstance(said, dict) else said
+    names = {entry["path"] for entry in packed["files"]}
+    manifest = json.loads((PACKAGE / "package.json").read_text())
+    assert names == {path.name for path in PACKAGE.iterdir() if path.is_file()}
+    assert not [name for name in names if "test" in name or "/" in name]
+    assert {f"{name}.js" for name in CORE} | {"index.d.ts", "README.md", "LICENSE"} <= names
+    assert manifest["version"] == __version__
+    assert manifest["sideEffects"] is False
+    assert "dependencies" not in manifest
+    assert set(manifest["peerDependencies"]) == set(manifest["peerDependenciesMeta"])
+    for entry in manifest["exports"].values():
+        if isinstance(entry, dict):
+            assert list(entry) == ["types", "default"]
+
+
+async def test_it_is_published_in_good_form():
+    said = await run_node(installed() / "publint" / "src" / "cli.js", PACKAGE, "--strict", "--pack", "npm")
+    assert "All good!" in said
+
+
+def test_the_lock_file_names_no_address_of_a_registry():
+    text = (HERE / "package-lock.json").read_text()
+    assert '"resolved": "http' not in text
+    assert text.count('"integrity": "sha512-') > 20

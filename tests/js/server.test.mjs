@@ -1,0 +1,108 @@
+// The client on a real server: the settings are ttl 1 s in rooms "brief-*", grace 5 s.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { decode, encode } from "@msgpack/msgpack";
+import { client, heard, until } from "./live.mjs";
+
+test("two see each other come, change, step away and go", async (t) => {
+  const ann = await client(t).join("lobby", { userId: 1, username: "Ann", data: { mood: "blue" } });
+  const seen = heard(ann);
+  const bob = await client(t).join("lobby", { userId: "2", username: "Bob" });
+  assert.deepEqual([...bob.members.keys()].sort(), ["1", "2"]);
+  assert.deepEqual(bob.others[0].data, { mood: "blue" });
+  await bob.update({ mood: "red" }, { username: "Bobby" });
+  await until(() => seen.length === 2);
+  assert.deepEqual(ann.members.get("2").data, { mood: "red" });
+  await bob.away();
+  await until(() => ann.members.get("2").away);
+  await bob.back();
+  await until(() => !ann.members.get("2").away);
+  await bob.leave();
+  await until(() => ann.count === 1);
+  assert.deepEqual(seen, ["join Bob", "update Bobby", "update Bobby", "update Bobby", "leave Bobby left"]);
+});
+
+test("a socket that is lost comes back unnoticed, and one of many rooms", async (t) => {
+  const ann = await client(t).join("den", { userId: "ann" });
+  const seen = heard(ann);
+  const two = client(t, { backoff: { first: 10 } });
+  const rooms = await Promise.all(["den", "attic", "cellar"].map((id) => two.join(id, { userId: "bob", data: id })));
+  await until(() => ann.count === 2);
+  rooms[0].away();
+  await until(() => ann.members.get("bob").away);
+  two.drop(20);
+  await until(() => two.status === "reconnecting");
+  await until(() => rooms.every(({ status }) => status === "connected"));
+  assert.deepEqual(rooms.map(({ resumed, me }) => [resumed, me.data, me.away]), [
+    [true, "den", true],
+    [true, "attic", false],
+    [true, "cellar", false],
+  ]);
+  await rooms[0].update("here");
+  await until(() => seen.length === 3);
+  assert.deepEqual(seen, ["join bob", "update bob", "update bob"]);
+});
+
+test("who loads the page again while away is here again", async (t) => {
+  const first = client(t);
+  const room = await first.join("hall", { userId: "ann" });
+  await room.away();
+  first.close({ leave: false });
+  const back = await client(t).join("hall", { userId: "ann" });
+  await until(() => back.me.away === false);
+  assert.equal(back.resumed, true);
+});
+
+test("MessagePack by a library", async (t) => {
+  const codec = {
+    subprotocol: "reactor.msgpack",
+    encode: (message) => encode(message, { ignoreUndefined: true }),
+    decode,
+  };
+  const ann = await client(t, { codec }).join("pack", { userId: "ann", data: { deep: [1, null, "ü"] } });
+  const bob = await client(t).join("pack", { userId: "bob" });
+  assert.deepEqual(bob.members.get("ann").data, { deep: [1, null, "ü"] });
+  await until(() => ann.count === 2);
+});
+
+test("counts, questions and refusals", async (t) => {
+  const asking = client(t);
+  const room = await client(t).join("quiet", { userId: "ann", view: "count" });
+  assert.deepEqual([room.view, room.count, room.members.size], ["count", 1, 0]);
+  const seen = heard(room);
+  const bob = await client(t).join("quiet", { userId: "bob" });
+  await until(() => seen.length === 1);
+  assert.deepEqual(seen, ["sync 2"]);
+  assert.equal((await asking.request({ type: "room:count", roomId: "quiet" })).count, 2);
+  assert.equal((await asking.request({ type: "room:members", roomId: "quiet" })).members.length, 2);
+  assert.equal((await asking.request({ type: "room:is_present", roomId: "quiet", userId: "bob" })).present, true);
+  assert.equal(asking.status, "idle");
+  await assert.rejects(asking.join("", { userId: "x" }), { code: "bad_id" });
+  await assert.rejects(bob.update("x".repeat(5000)), { code: "data_too_big" });
+});
+
+test("who is silent for the TTL hears why; who beats stays", async (t) => {
+  const silent = client(t);
+  const out = await silent.join("brief-1", { userId: "silent" });
+  silent.silent = true;
+  silent.tick();
+  const staying = await client(t).join("brief-1", { userId: "staying" });
+  const [seen, others] = [heard(out), heard(staying)];
+  await until(() => out.status === "closed");
+  assert.deepEqual(seen.filter((line) => line.startsWith("force")), ["force-leave: Too long."]);
+  assert.equal(out.error.reason, "inactivity_timeout");
+  await until(() => others.length === 1);
+  assert.deepEqual(others, ["leave silent inactivity_timeout"]);
+  assert.equal(staying.status, "connected");
+});
+
+test("a signal that is aborted leaves the room", async (t) => {
+  const ann = await client(t).join("signals", { userId: "ann" });
+  const seen = heard(ann);
+  const control = new AbortController();
+  await client(t).join("signals", { userId: "bob", signal: control.signal });
+  await until(() => ann.count === 2);
+  control.abort();
+  await until(() => ann.count === 1);
+  assert.deepEqual(seen, ["join bob", "leave bob left"]);
+});

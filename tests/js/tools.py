@@ -1,0 +1,80 @@
+"""Node.js and what the tests of the JavaScript client need of npm, fetched when a test first asks for it."""
+
+import asyncio
+import fcntl
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+PACKAGE = HERE.parents[1] / "reactor" / "js"
+_OLDEST = (20, 19)
+"""The first Node.js that takes a plain .js file for a module by itself."""
+
+
+def node_program() -> str:
+    """Give Node.js on PATH; skip the test where it is missing or too old."""
+    program = shutil.which("node")
+    if program is None:
+        pytest.skip("no Node.js on PATH")
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    version = tuple(int(part) for part in said.strip().lstrip("v").split(".")[:2])
+    if version < _OLDEST or (21, 0) <= version < (22, 7):
+        pytest.skip(f"Node.js {said.strip()} is too old: 20.19, or 22.7 and newer")
+    return program
+
+
+def npm_program() -> str:
+    """Give npm on PATH; skip the test where it is missing."""
+    program = shutil.which("npm")
+    if program is None:
+        pytest.skip("no npm on PATH")
+    return program
+
+
+def installed() -> Path:
+    """Give the folder of packages that package-lock.json names, installed if need be, or skip the test."""
+    node_program()
+    modules, lock_file = HERE / "node_modules", HERE / "package-lock.json"
+    # Several test processes share the folder.
+    with (HERE / ".npmrc").open() as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        mark = modules / ".installed"
+        wanted = lock_file.read_text()
+        if not mark.exists() or mark.read_text() != wanted:
+            done = subprocess.run(
+                [npm_program(), "ci"], cwd=HERE, capture_output=True, text=True, check=False, timeout=240
+            )
+            if done.returncode != 0:
+                pytest.skip(f"npm could not install what the test needs: {done.stderr.strip()[-300:]}")
+            mark.write_text(wanted)
+    return modules
+
+
+async def run_node(*arguments: str | Path, seconds: float = 50, **environment: str) -> str:
+    """Run Node.js in the folder of the tests and return what it printed; fail with that where it fails."""
+    process = await asyncio.create_subprocess_exec(
+        node_program(),
+        *map(str, arguments),
+        cwd=HERE,
+        stdout=-1,
+        stderr=-2,
+        env={**_environment(), **environment},
+    )
+    try:
+        async with asyncio.timeout(seconds):
+            said, _ = await process.communicate()
+    except BaseException:
+        process.kill()
+        await process.wait()
+        raise
+    assert process.returncode == 0, said.decode()
+    return said.decode()
+
+
+def _environment() -> dict[str, str]:
+    # A test inside a test run of Node.js would report to that one.
+    return {name: value for name, value in os.environ.items() if name != "NODE_TEST_CONTEXT"}

@@ -1,0 +1,11 @@
+// What the code is has to be what index.d.ts promises.
+import type * as promised from "reactor-presence";
+import { ReactorClient } from "../../../reactor/js/client.js";
+import { ReactorError } from "../../../reactor/js/error.js";
+import { json } from "../../../reactor/js/link.js";
+import type { Room } from "../../../reactor/js/room.js";
+
+export const client: typeof promised.ReactorClient = ReactorClient;
+export const error: typeof promised.ReactorError = ReactorError;
+export const codec: typeof promised.json = json;
+export const room = (made: Room): promised.Room => made;
