@@ -97,7 +97,6 @@ export class Stay {
     this.#stops = [
       room.on("change", (events) => this.#tell({ events })),
       room.on("status", () => this.#follow(room)),
-      room.on("force-leave", (forceLeave) => this.#tell({ forceLeave })),
     ];
     if (this.#wish.watch) this.#stops.push(followVisibility(room, this.#wish.watch, () => client.wake()));
     this.#follow(room);
@@ -131,7 +130,8 @@ export class Stay {
     this.room = null;
     this.status = "closed";
     this.error = error;
-    this.#tell({});
+    const forced = error && "code" in error && error.code === "force-leave";
+    this.#tell(forced ? { forceLeave: /** @type {ForceLeave} */ (error) } : {});
     return null;
   }
 }

@@ -1,0 +1,61 @@
+// The React Native module, on a stub of the platform: the app goes to the background and comes back.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { url } from "./dom.mjs";
+import { newRoom, until, watcher } from "./people.mjs";
+import { StrictMode, createElement as h } from "react";
+import { createRoot } from "react-dom/client";
+import { appBecomes, watchers } from "react-native";
+import { ReactorClient } from "reactor-presence";
+import * as native from "reactor-presence/react-native";
+import * as react from "reactor-presence/react";
+
+test("the app in the background is away, and beats on; a moment of inactivity is nothing", async (t) => {
+  const roomId = newRoom();
+  const bob = await watcher(t, url, roomId, "bob");
+  const client = new ReactorClient(url);
+  let woken = 0;
+  t.mock.method(client, "wake", () => (woken += 1));
+  function Chat() {
+    native.useRoomHeartbeat(roomId, "ann", () => {});
+    return native.useRoomMembers(roomId).length;
+  }
+  const container = document.createElement("div");
+  const root = createRoot(container);
+  root.render(h(StrictMode, null, h(native.ReactorProvider, { client }, h(Chat))));
+  await until(() => container.textContent === "2");
+  assert.equal(watchers(), 1);
+  const before = woken;
+  appBecomes("inactive");
+  appBecomes("active");
+  assert.deepEqual(await bob.all(), ["join ann"]);
+  appBecomes("inactive");
+  appBecomes("background");
+  await bob.sees("join ann", "update ann away");
+  appBecomes("active");
+  await bob.sees("join ann", "update ann away", "update ann here");
+  assert.equal(woken, before + 2);
+  root.unmount();
+  await until(() => bob.seen.includes("leave ann left"));
+  assert.equal(watchers(), 0);
+});
+
+test("one that was started in the background is away from the first", async (t) => {
+  const roomId = newRoom();
+  const bob = await watcher(t, url, roomId, "bob");
+  appBecomes("background");
+  t.after(() => appBecomes("active"));
+  const root = createRoot(document.createElement("div"));
+  t.after(() => root.unmount());
+  function Chat() {
+    native.useRoomHeartbeat(roomId, "ann", undefined, { url });
+    return null;
+  }
+  root.render(h(Chat));
+  await until(() => bob.room.members.get("ann")?.away);
+});
+
+test("it has all that the hooks of React have", () => {
+  assert.deepEqual(Object.keys(native).filter((name) => !(name in react)), ["watchApp"]);
+  assert.deepEqual(Object.keys(react).filter((name) => !(name in native)), []);
+});

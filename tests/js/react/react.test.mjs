@@ -1,0 +1,338 @@
+// The hooks on a real server: React renders, and somebody else in the room sees what comes of it.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { page, setHidden, url } from "./dom.mjs";
+import { newRoom, until, watcher } from "./people.mjs";
+import { Component, StrictMode, createElement as h, memo, useState } from "react";
+import { createRoot } from "react-dom/client";
+import { ReactorClient } from "reactor-presence";
+import {
+  ReactorProvider, useMember, useOthers, useRoomCount, useRoomHeartbeat, useRoomMembers, useSelf,
+} from "reactor-presence/react";
+
+/** Render, in strict mode and on a client of the test's own. */
+function show(t, element, { strict = true } = {}) {
+  const heard = [];
+  class Socket extends WebSocket {
+    constructor(...args) {
+      super(...args);
+      this.addEventListener("message", ({ data }) => heard.push(JSON.parse(data).type));
+    }
+  }
+  const client = new ReactorClient(url, { WebSocket: Socket });
+  const container = document.createElement("div");
+  const root = createRoot(container);
+  const render = (child) => {
+    const provided = h(ReactorProvider, { client }, child);
+    root.render(strict ? h(StrictMode, null, provided) : provided);
+  };
+  t.after(() => {
+    root.unmount();
+    client.close();
+  });
+  render(element);
+  return {
+    client,
+    heard,
+    render,
+    unmount: () => root.unmount(),
+    text: () => container.textContent,
+    reads: (text) => until(() => container.textContent === text, () => `"${text}", not "${container.textContent}"`),
+  };
+}
+
+function Stay({ roomId, userId = "ann", onForceLeave, options, children }) {
+  useRoomHeartbeat(roomId, userId, onForceLeave, options);
+  return children ?? null;
+}
+
+function Names({ roomId }) {
+  return useRoomMembers(roomId).map(({ userId }) => userId).join(" ");
+}
+
+test("the first screen joins once, and the last one leaves", async (t) => {
+  const roomId = newRoom();
+  const bob = await watcher(t, url, roomId, "bob");
+  const screen = show(t, h(Stay, { roomId }, h(Names, { roomId })));
+  await screen.reads("bob ann");
+  assert.deepEqual(await bob.all(), ["join ann"]);
+  assert.equal(bob.room.members.get("ann").connections, 1);
+  screen.unmount();
+  await bob.sees("join ann", "leave ann left");
+  assert.deepEqual(await bob.all(), ["join ann", "leave ann left"]);
+  await until(() => screen.client.status === "idle");
+});
+
+test("from one screen of a room to the next nobody notices", async (t) => {
+  const roomId = newRoom();
+  const bob = await watcher(t, url, roomId, "bob");
+  const screen = show(t, h(Stay, { key: 1, roomId }, h(Names, { roomId })));
+  await screen.reads("bob ann");
+  for (const key of [2, 3]) {
+    screen.render(h(Stay, { key, roomId, options: { username: "ann" } }, `screen ${key}`));
+    await screen.reads(`screen ${key}`);
+  }
+  assert.deepEqual(await bob.all(), ["join ann"]);
+});
+
+test("several components share one membership", async (t) => {
+  const roomId = newRoom();
+  const bob = await watcher(t, url, roomId, "bob");
+  const all = (...keys) => [...keys.map((key) => h(Stay, { key, roomId, options: { linger: 0 } })), h(Names, { key: "names", roomId })];
+  const screen = show(t, all("a", "b", "c"));
+  await screen.reads("bob ann");
+  screen.render(all("c"));
+  screen.render(all("c", "d"));
+  screen.render(all("d"));
+  assert.deepEqual(await bob.all(), ["join ann"]);
+  screen.render(all());
+  await bob.sees("join ann", "leave ann left");
+  await screen.reads("");
+});
+
+test("a room is left when another one is shown", async (t) => {
+  const [one, two] = [newRoom(), newRoom()];
+  const [bob, cleo] = [await watcher(t, url, one, "bob"), await watcher(t, url, two, "cleo")];
+  const screen = show(t, h(Stay, { roomId: one }, h(Names, { roomId: one })));
+  await screen.reads("bob ann");
+  screen.render(h(Stay, { roomId: two }, h(Names, { roomId: two })));
+  await screen.reads("cleo ann");
+  await bob.sees("join ann", "leave ann left");
+  assert.deepEqual(await cleo.all(), ["join ann"]);
+});
+
+test("nothing happens until it is known who one is; then another user comes in place of the first", async (t) => {
+  const roomId = newRoom();
+  const bob = await watcher(t, url, roomId, "bob");
+  const seen = [];
+  function Chat({ userId }) {
+    const { status } = useRoomHeartbeat(roomId, userId);
+    const me = useSelf(roomId);
+    seen.push(status);
+    return `${status} ${me?.userId}`;
+  }
+  const screen = show(t, h(Chat));
+  await screen.reads("idle undefined");
+  assert.equal(screen.client.status, "idle");
+  screen.render(h(Chat, { userId: 7 }));
+  await screen.reads("connected 7");
+  assert.deepEqual([...new Set(seen)], ["idle", "connecting", "connected"]);
+  screen.render(h(Chat, { userId: "8" }));
+  await screen.reads("connected 8");
+  assert.deepEqual(await bob.all(), ["join 7", "leave 7 left", "join 8"]);
+});
+
+test("who is there, how many, the others and oneself", async (t) => {
+  const roomId = newRoom();
+  const bob = await watcher(t, url, roomId, "bob");
+  function Facts() {
+    const others = useOthers(roomId).map(({ userId }) => userId);
+    const [me, him, her] = [useSelf(roomId), useMember(roomId, "bob"), useMember(roomId, "cleo")];
+    return [useRoomCount(roomId), others, me?.username, him?.data?.mood, her?.userId].join(",");
+  }
+  const screen = show(t, h(Stay, { roomId, options: { username: "Ann" } }, h(Facts)));
+  await screen.reads("2,bob,Ann,,");
+  await bob.room.update({ mood: "fine" });
+  await screen.reads("2,bob,Ann,fine,");
+  const cleo = await watcher(t, url, roomId, "cleo");
+  await screen.reads("3,bob,cleo,Ann,fine,cleo");
+  await cleo.room.leave();
+  await screen.reads("2,bob,Ann,fine,");
+});
+
+test("what one says of oneself is told when it changes, and not when only the object does", async (t) => {
+  const roomId = newRoom();
+  const bob = await watcher(t, url, roomId, "bob");
+  const chat = (text, options) => h(Stay, { roomId, options }, text);
+  const screen = show(t, chat("one", { username: "Ann", data: { typing: false } }));
+  await bob.sees("join ann");
+  screen.render(chat("two", { username: "Ann", data: { typing: false } }));
+  await screen.reads("two");
+  assert.deepEqual(await bob.all(), ["join ann"]);
+  screen.render(chat("three", { username: "Anna", data: { typing: true } }));
+  await bob.sees("join ann", "update ann here");
+  assert.deepEqual(await bob.all(), ["join ann", "update ann here"]);
+  const { username, data } = bob.room.members.get("ann");
+  assert.deepEqual({ username, data }, { username: "Anna", data: { typing: true } });
+});
+
+test("a refused word is shown as an error, and the stay goes on", async (t) => {
+  const roomId = newRoom();
+  function Chat({ data }) {
+    const { status, error } = useRoomHeartbeat(roomId, "ann", undefined, { data });
+    return `${status} ${error?.code}`;
+  }
+  const screen = show(t, h(Chat, { data: "short" }));
+  await screen.reads("connected undefined");
+  screen.render(h(Chat, { data: "x".repeat(5000) }));
+  await screen.reads("connected data_too_big");
+  screen.render(h(Chat, { data: "shorter" }));
+  await screen.reads("connected undefined");
+});
+
+test("nothing is rendered when nothing has changed, and only who has changed", async (t) => {
+  const roomId = newRoom();
+  const bob = await watcher(t, url, roomId, "bob");
+  const rendered = { list: 0, stay: 0, ann: 0, bob: 0, cleo: 0 };
+  const lists = [];
+  const Row = memo(({ member }) => {
+    rendered[member.userId] += 1;
+    return member.userId;
+  });
+  function List() {
+    rendered.list += 1;
+    const members = useRoomMembers(roomId);
+    lists.push(members);
+    return members.map((member) => h(Row, { key: member.userId, member }));
+  }
+  function Chat({ children }) {
+    rendered.stay += 1;
+    useRoomHeartbeat(roomId, "ann", () => {});
+    return children;
+  }
+  const screen = show(t, h(Chat, null, h(List)), { strict: false });
+  await screen.reads("bobann");
+  const before = { ...rendered };
+  const cleo = await watcher(t, url, roomId, "cleo");
+  await screen.reads("bobanncleo");
+  assert.deepEqual(rendered, { ...before, list: before.list + 1, cleo: 1 });
+
+  screen.client.beat();
+  await until(() => screen.heard.includes("room:heartbeat:ack"));
+  screen.client.drop(300); // ms: the server has seen the old socket close by then, so nobody has two
+  await until(() => screen.client.status === "reconnecting");
+  await until(() => screen.client.rooms.get(roomId).status === "connected");
+  assert.equal(screen.client.rooms.get(roomId).resumed, true);
+  await cleo.room.update("new");
+  await until(() => rendered.cleo === 2);
+  assert.deepEqual({ ...rendered, stay: 0 }, { ...before, stay: 0, list: before.list + 2, cleo: 2 });
+  assert.equal(new Set(lists.slice(before.list)).size, 2);
+  assert.ok(Object.isFrozen(lists.at(-1)));
+  assert.deepEqual(await bob.all(), ["join ann", "join cleo", "update cleo here"]);
+});
+
+test("a burst is one render, not one for each", async (t) => {
+  const roomId = newRoom();
+  let renders = 0;
+  function Count() {
+    renders += 1;
+    return String(useRoomMembers(roomId).length);
+  }
+  const screen = show(t, h(Stay, { roomId }, h(Count)), { strict: false });
+  await screen.reads("1");
+  const before = renders;
+  await Promise.all(Array.from({ length: 40 }, (_, number) => watcher(t, url, roomId, `user-${number}`)));
+  await screen.reads("41");
+  assert.ok(renders - before < 20, `${renders - before} renders`);
+});
+
+test("the server ends a stay: the message first, the whole event second, once; and one may come again", async (t) => {
+  const roomId = newRoom("brief");
+  const told = [];
+  let rejoin;
+  function Chat() {
+    const presence = useRoomHeartbeat(roomId, "ann", (...args) => told.push(args));
+    rejoin = presence.rejoin;
+    return `${presence.status} ${presence.error?.code} ${useRoomMembers(roomId).length}`;
+  }
+  const screen = show(t, h(Chat));
+  await screen.reads("connected undefined 1");
+  screen.client.silent = true;
+  await screen.reads("closed force-leave 0");
+  assert.equal(told.length, 1);
+  const [message, event] = told[0];
+  assert.equal(message, "You were away too long.");
+  assert.equal(event.reason, "inactivity_timeout");
+  assert.equal(event.roomId, roomId);
+  assert.ok(Math.abs(event.timestamp - Date.now()) < 60_000);
+  screen.client.silent = false;
+  rejoin();
+  await screen.reads("connected undefined 1");
+});
+
+test("the newest callback is called, without a new joining for it", async (t) => {
+  const roomId = newRoom("brief");
+  const told = [];
+  let next;
+  function Chat() {
+    const [turn, setTurn] = useState(1);
+    next = () => setTurn(turn + 1);
+    useRoomHeartbeat(roomId, "ann", (message) => told.push(`${turn}: ${message}`));
+    return `turn ${turn}`;
+  }
+  const screen = show(t, h(Chat));
+  await screen.reads("turn 1");
+  next();
+  await screen.reads("turn 2");
+  await until(() => screen.client.status === "connected");
+  screen.client.silent = true;
+  await until(() => told.length);
+  assert.deepEqual(told, ["2: You were away too long."]);
+});
+
+test("a hidden page is away, one hidden for a moment is not", async (t) => {
+  const roomId = newRoom();
+  const bob = await watcher(t, url, roomId, "bob");
+  const screen = show(t, h(Stay, { roomId }, h(Names, { roomId })));
+  t.after(() => setHidden(false));
+  await screen.reads("bob ann");
+  setHidden(true);
+  setHidden(false);
+  setHidden(true);
+  await bob.sees("join ann", "update ann away");
+  setHidden(false);
+  await bob.sees("join ann", "update ann away", "update ann here");
+  page.dispatchEvent(Object.assign(new page.Event("pagehide"), { persisted: false }));
+  assert.deepEqual(await bob.all(), ["join ann", "update ann away", "update ann here"]);
+  page.dispatchEvent(Object.assign(new page.Event("pagehide"), { persisted: true }));
+  await until(() => bob.seen.at(-1) === "update ann away");
+});
+
+test("away on purpose stays, whatever the page does", async (t) => {
+  const roomId = newRoom();
+  const bob = await watcher(t, url, roomId, "bob");
+  let room;
+  function Chat() {
+    ({ room } = useRoomHeartbeat(roomId, "ann"));
+    return String(room?.isAway);
+  }
+  const screen = show(t, h(Chat));
+  await screen.reads("false");
+  await room.away();
+  page.dispatchEvent(Object.assign(new page.Event("pagehide"), { persisted: true }));
+  page.dispatchEvent(new page.Event("pageshow"));
+  assert.deepEqual(await bob.all(), ["join ann", "update ann away"]);
+  await room.back();
+  await bob.sees("join ann", "update ann away", "update ann here");
+});
+
+test("without a provider the page's own server is asked, or the one that is named", async (t) => {
+  const roomId = newRoom();
+  const bob = await watcher(t, url, roomId, "bob");
+  const root = createRoot(document.createElement("div"));
+  root.render([h(Stay, { key: 1, roomId }), h(Stay, { key: 2, roomId, userId: "cleo", options: { url } })]);
+  await bob.sees("join ann", "join cleo");
+  root.unmount();
+  await until(() => bob.seen.length === 4);
+  assert.deepEqual([...bob.seen].sort(), ["join ann", "join cleo", "leave ann left", "leave cleo left"]);
+});
+
+test("where no server is known the error says what to do", async (t) => {
+  t.mock.method(console, "error", () => {});
+  const { location } = globalThis;
+  globalThis.location = undefined;
+  t.after(() => (globalThis.location = location));
+  class Boundary extends Component {
+    state = {};
+    static getDerivedStateFromError = (error) => ({ error });
+    render() {
+      return this.state.error?.message ?? this.props.children;
+    }
+  }
+  const container = document.createElement("div");
+  const root = createRoot(container);
+  t.after(() => root.unmount());
+  root.render(h(ReactorProvider, null, h(Boundary, null, h(Stay, { roomId: "lobby" }))));
+  await until(() => container.textContent);
+  assert.match(container.textContent, /put a <ReactorProvider url="wss:\/\/…\/ws"> around/);
+});

@@ -1,0 +1,5 @@
+export interface Router {
+  back(): void;
+}
+export const router: Router;
+export function useRouter(): Router;
