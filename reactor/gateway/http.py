@@ -1,11 +1,11 @@
-"""Plain HTTP on the same port: the page, and whether this node lives and is ready. Everything is in memory.
+"""Plain HTTP on the same port: the page, the client for any page, and whether this node lives and is ready.
 
-websockets parses a request without a body and closes after the answer (`Connection: close`), which is enough
-for a page of a few files and for the probes of an orchestrator.
+Everything is in memory. websockets parses a request without a body and closes after the answer (`Connection:
+close`), which is enough for a page of a few files and for the probes of an orchestrator.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -13,6 +13,8 @@ from pathlib import PurePosixPath
 
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
+
+from reactor.gateway.bundle import bundled
 
 SOCKET_PATH = "/ws"
 
@@ -26,6 +28,7 @@ _TYPES = {
     ".mjs": "text/javascript; charset=utf-8",
     ".png": "image/png",
     ".svg": "image/svg+xml",
+    ".ts": "application/typescript; charset=utf-8",
     ".webmanifest": "application/manifest+json",
     ".woff2": "font/woff2",
 }
@@ -35,6 +38,10 @@ _FILE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+_FOR_ALL_PAGES = {
+    "Access-Control-Allow-Origin": "*",  # a page gets a module only so, from another host
+    "Cross-Origin-Resource-Policy": "cross-origin",
+}
 _TEXT = "text/plain; charset=utf-8"
 
 
@@ -43,7 +50,8 @@ class Site:
 
     Args:
         ready: Tells whether clients are well served now, and why not.
-        package: Where the files are: those of its folder `web`, read once; none is fine too.
+        package: Where the files are, read once: those of its folder `web`, and the client in `js`, which is
+            served as `/client.js`, with its types as `/client.d.ts`. None is fine too.
 
     """
 
@@ -51,12 +59,21 @@ class Site:
         self._ready = ready
         self._files: dict[str, tuple[bytes, Headers]] = {}
         for path, content in _walk(files(package) / "web", "/"):
-            media = _TYPES.get(PurePosixPath(path).suffix, "application/octet-stream")
-            tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-            headers = Headers({"Content-Type": media, "ETag": tag, **_FILE_HEADERS})
-            self._files[path] = content, headers
+            self._add(path, content)
+        client = files(package) / "js"
+        if client.is_dir():
+            # Deno finds the types by this header.
+            types = {"X-TypeScript-Types": "./client.d.ts"}
+            self._add("/client.js", bundled(client).encode(), _FOR_ALL_PAGES | types)
+            self._add("/client.d.ts", (client / "index.d.ts").read_bytes(), _FOR_ALL_PAGES)
         if (index := self._files.get("/index.html")) is not None:
             self._files["/"] = index
+
+    def _add(self, path: str, content: bytes, more: Mapping[str, str] | None = None) -> None:
+        media = _TYPES.get(PurePosixPath(path).suffix, "application/octet-stream")
+        tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+        headers = Headers({"Content-Type": media, "ETag": tag, **_FILE_HEADERS, **(more or {})})
+        self._files[path] = content, headers
 
     def answer(self, request: Request) -> Response | None:
         """Answer a request; None when it asks for the socket."""

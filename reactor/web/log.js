@@ -19,16 +19,14 @@ export class Log {
     this.#add(element("span", "own-dot"), [sentence], code);
   }
 
-  /** Tell of a change of the room. `userId` is one's own. */
-  change({ joined, updated, left }, before, userId) {
-    for (const { userId: gone, reason, member } of left) {
-      if (gone !== userId) this.#person(member, GONE[reason] ?? "is gone", reason === "left" ? undefined : reason);
-    }
-    for (const member of joined) if (member.userId !== userId) this.#person(member, "joined");
-    for (const member of updated) {
-      for (const words of changes(before.get(member.userId), member, member.userId === userId)) {
-        this.#person(member, words, undefined, member.userId === userId);
-      }
+  /** Tell what happened in the room. `userId` is one's own. */
+  tell(events, before, userId) {
+    for (const { kind, member, reason } of events) {
+      const own = member?.userId === userId;
+      if (kind === "leave" && !own) this.#person(member, GONE[reason] ?? "is gone", reason === "left" ? undefined : reason);
+      if (kind === "join" && !own) this.#person(member, "joined");
+      if (kind !== "update") continue;
+      for (const words of changes(before.get(member.userId), member, own)) this.#person(member, words, undefined, own);
     }
   }
 

@@ -5,6 +5,7 @@ import { recall, remember } from "./identity.js";
 import { Log } from "./log.js";
 import { People } from "./people.js";
 import { Vitals } from "./vitals.js";
+import { Watched } from "./watched.js";
 import { Wire } from "./wire.js";
 
 /** How long (ms) a socket dropped by the button stays away: less than the default grace. */
@@ -12,17 +13,27 @@ const DROP_FOR = 8000;
 
 const socketUrl = new URL("ws", location.href);
 socketUrl.protocol = socketUrl.protocol.replace("http", "ws");
-const client = new ReactorClient(socketUrl.href);
+const watched = new Watched({
+  frame: (frame) => wire.add(frame),
+  beat(roundTrip) {
+    vitals.beat(roundTrip);
+    // The client has not taken it yet.
+    queueMicrotask(tick);
+  },
+});
+const client = new ReactorClient(socketUrl.href, { codec: watched });
 const log = new Log();
 const people = new People();
 const vitals = new Vitals();
 const wire = new Wire();
 const form = byId("form");
 const identity = recall();
-/** @type {import("./membership.js").Room | null} */
+/** @type {import("../js/index.js").Room | null} */
 let room = null;
 let silent = false;
 let membersBefore = new Map();
+/** The room's status before the present one. */
+let before = "connected";
 
 // Coming in.
 
@@ -45,26 +56,23 @@ function enter(joined) {
   room = joined;
   keep(true);
   membersBefore = new Map(joined.members);
-  joined.on("change", (change) => {
-    log.change(change, membersBefore, joined.userId);
-    people.change(joined, change);
+  let { view } = joined;
+  joined.on("sync", () => {
+    people.reset(joined);
+    if (view === joined.view) return;
+    view = joined.view;
+    log.own(view === "members" ? "The room is served by name again" : "The room is served as a count now");
+  });
+  joined.on("change", (events) => {
+    log.tell(events, membersBefore, joined.userId);
+    people.change(joined, events);
     membersBefore = new Map(joined.members);
     showFacts();
   });
-  joined.on("sync", () => {
-    membersBefore = new Map(joined.members);
-    people.reset(joined);
-    log.own(joined.view === "members" ? "The room is served by name again" : "The room is served as a count now");
-  });
-  joined.on("count", showFacts);
   joined.on("status", onRoomStatus);
   joined.on("force-leave", ({ message, reason }) => {
     log.own(message, reason);
     popUp(reason === "kicked" ? "You were removed" : "You are out of the room", message, reason);
-  });
-  joined.on("refused", (error) => {
-    log.own(`You could not come back: ${error.message}`, error.code);
-    popUp("You are out of the room", sentence(error.message), error.code);
   });
   log.own(room.resumed ? "You are in the room again; for the others you never left" : "You joined the room");
   setSilent(false);
@@ -80,10 +88,16 @@ function enter(joined) {
 }
 
 function onRoomStatus(status) {
-  if (status === "interrupted") log.own("Your socket is gone; the room's grace runs");
-  if (status === "joined") {
+  if (status === "reconnecting") log.own("Your socket is gone; the room's grace runs");
+  if (status === "connected" && before === "reconnecting") {
     log.own(room.resumed ? "You are back in time; nobody has noticed" : "You are back, as a new member: the grace had passed");
     client.beat();
+  }
+  before = status;
+  const { error } = room;
+  if (status === "closed" && error && error.code !== "force-leave") {
+    log.own(`You could not come back: ${error.message}`, error.code);
+    popUp("You are out of the room", sentence(error.message), error.code);
   }
   people.hint(room);
   showFacts();
@@ -112,7 +126,7 @@ byId("popup").addEventListener("close", () => goOut("You are out of the room. Jo
 
 byId("leave").addEventListener("click", async () => {
   const leaving = room;
-  const heard = client.status === "open";
+  const heard = isOpen();
   byId("leave").disabled = true;
   await leaving.leave();
   byId("leave").disabled = false;
@@ -124,7 +138,8 @@ byId("leave").addEventListener("click", async () => {
 // Mishaps on purpose.
 
 byId("away").addEventListener("click", () => {
-  room.setAway(!room.away);
+  if (room.isAway) room.back();
+  else room.away();
   showActions();
 });
 
@@ -134,13 +149,14 @@ byId("silent").addEventListener("click", () => {
 });
 
 byId("drop").addEventListener("click", () => client.drop(DROP_FOR));
-byId("reconnect").addEventListener("click", () => client.reconnect());
+byId("reconnect").addEventListener("click", () => client.wake());
 byId("stay-away").addEventListener("click", () => client.drop(Infinity));
 byId("beat").addEventListener("click", () => client.beat());
 
 function setSilent(on) {
   silent = on;
-  client.setHeartbeats(!on);
+  client.silent = on;
+  client.wake();
   vitals.silence(on ? room.ttl : 0);
   showActions();
 }
@@ -158,14 +174,14 @@ function showPlace() {
 }
 
 function showActions() {
-  const away = room?.away ?? false;
+  const away = room?.isAway ?? false;
   byId("away").classList.toggle("on", away);
   byId("away-name").textContent = away ? "Come back" : "Step away";
   byId("away-hint").textContent = away ? "The others see you as away." : "The others see you as away; you stay.";
   byId("silent").classList.toggle("on", silent);
   byId("silent-name").textContent = silent ? "Send heartbeats again" : "Go silent";
-  byId("beat").disabled = silent || client.status !== "open";
-  byId("drop").disabled = client.status !== "open";
+  byId("beat").disabled = silent || !isOpen();
+  byId("drop").disabled = !isOpen();
 }
 
 function showFacts() {
@@ -189,15 +205,25 @@ function showNotice(text) {
   byId("notice").hidden = !text;
 }
 
+function isOpen() {
+  return client.status === "connected" || client.status === "degraded";
+}
+
+/** Whether the socket is down and nothing is tried at the moment. */
+function isWaiting() {
+  return (client.status === "reconnecting" || client.status === "connecting") && client.retryAt > Date.now();
+}
+
 function statusNow() {
   const seconds = Math.max(0, Math.ceil((client.retryAt - Date.now()) / 1000));
   switch (client.status) {
-    case "open":
-      if (client.degraded) return { state: "degraded", said: "Degraded: Redis does not answer" };
+    case "degraded":
+      return { state: "degraded", said: "Degraded: Redis does not answer" };
+    case "connected":
       return navigator.onLine ? { state: "open", said: "Connected" } : { state: "waiting", said: "Device offline" };
     case "connecting":
-      return { state: "waiting", said: "Connecting" };
-    case "waiting":
+    case "reconnecting":
+      if (!isWaiting()) return { state: "waiting", said: "Connecting" };
       return Number.isFinite(client.retryAt)
         ? { state: "waiting", said: "Reconnecting", shown: `Reconnecting in ${seconds} s` }
         : { state: "waiting", said: "Disconnected" };
@@ -212,7 +238,7 @@ function showStatus() {
   setText("status-text", shown);
   // A count-down read out every second would drown the rest.
   setText("announce", said);
-  const waiting = client.status === "waiting";
+  const waiting = isWaiting();
   byId("banner").hidden = !waiting;
   byId("stay-away").hidden = client.retryAt === Infinity;
   if (!waiting) return;
@@ -237,17 +263,12 @@ function keep(inside) {
 }
 
 function tick() {
-  if (room) vitals.tick(room, silent);
-  if (client.status === "waiting") showStatus();
+  if (room) vitals.tick(room, watched.refreshedAt, silent);
+  if (!isOpen()) showStatus();
 }
 
 // What happens.
 
-client.on("frame", (frame) => wire.add(frame));
-client.on("heartbeat", ({ roundTrip }) => {
-  vitals.beat(roundTrip);
-  tick();
-});
 client.on("status", () => {
   showStatus();
   showActions();
@@ -258,16 +279,12 @@ form.addEventListener("submit", (event) => {
 });
 for (const event of ["online", "offline", "pageshow"]) {
   addEventListener(event, () => {
-    client.wake({ network: true });
     showStatus();
   });
 }
-document.addEventListener("visibilitychange", () => {
-  client.wake();
-  tick();
-});
+document.addEventListener("visibilitychange", tick);
 new Worker("ticker.js").addEventListener("message", () => {
-  if (document.hidden) client.wake();
+  if (document.hidden) client.tick();
 });
 setInterval(() => document.hidden || tick(), 250);
 

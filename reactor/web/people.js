@@ -52,7 +52,7 @@ export class People {
   #going = new Map();
   #userId = "";
 
-  /** Show a room anew, without any motion. @param {import("./membership.js").Room} room */
+  /** Show a room anew, without any motion. @param {import("../js/index.js").Room} room */
   reset(room) {
     this.#userId = room.userId;
     this.#rows.clear();
@@ -60,24 +60,19 @@ export class People {
     this.hint(room);
   }
 
-  /** Show what changed. */
-  change(room, { joined, updated, left }) {
-    for (const { userId, reason } of left) this.#goes(userId, reason);
-    for (const member of joined) {
-      const row = this.#make(member);
-      row.classList.add("comes");
-      this.#going.get(member.userId)?.remove();
-      this.#list.append(row);
-    }
-    for (const member of updated) {
-      const row = this.#rows.get(member.userId);
+  /** Show what changed. @param {import("../js/index.js").Room} room @param {import("../js/index.js").RoomEvent[]} events */
+  change(room, events) {
+    for (const { kind, member, reason } of events) {
+      if (kind === "leave") this.#goes(member.userId, reason);
+      if (kind === "join") this.#comes(member);
+      const row = kind === "update" && this.#rows.get(member.userId);
       if (row) this.#fill(row, member);
     }
     this.hint(room);
   }
 
   hint(room) {
-    this.#list.classList.toggle("stale", room.status === "interrupted");
+    this.#list.classList.toggle("stale", room.status === "reconnecting");
     let text = "";
     if (room.view !== "members") text = "This room is too big to be served by name: you see its count.";
     else if (room.count === 1 && room.members.size === 1) text = "You are alone here. Open another tab to see somebody come in.";
@@ -114,6 +109,13 @@ export class People {
     const text = element("span", "person-text", element("span", "person-name", name, tags), detail);
     if (data !== undefined) text.append(element("code", "data", JSON.stringify(data)));
     row.replaceChildren(element("span", "face", avatar(member), element("span", "dot")), text);
+  }
+
+  #comes(member) {
+    const row = this.#make(member);
+    row.classList.add("comes");
+    this.#going.get(member.userId)?.remove();
+    this.#list.append(row);
   }
 
   #goes(userId, reason) {

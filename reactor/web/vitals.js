@@ -23,10 +23,16 @@ export class Vitals {
     byId("beat-hint").textContent = "No heartbeat yet";
   }
 
-  /** Show where the TTL stands. @param {import("./membership.js").Room} room @param {boolean} silent */
-  tick(room, silent) {
-    const down = room.status === "interrupted" || room.status === "joining";
-    const left = down ? 0 : Math.max(0, room.refreshedAt + room.ttl - Date.now());
+  /**
+   * Show where the TTL stands.
+   *
+   * @param {import("../js/index.js").Room} room
+   * @param {number} refreshedAt when it last began anew
+   * @param {boolean} silent
+   */
+  tick(room, refreshedAt, silent) {
+    const down = room.status === "reconnecting" || room.status === "connecting";
+    const left = down ? 0 : Math.max(0, refreshedAt + room.ttl - Date.now());
     const share = room.ttl ? left / room.ttl : 0;
     const time = down ? "–" : clock(left);
     this.#ring.dataset.level = down ? "down" : share < 0.2 ? "low" : share < 0.5 ? "half" : "full";

@@ -145,3 +145,21 @@ async def test_probes_are_no_connections_to_the_handler():
         await get(served, "/healthz")
         assert served.handler.opened_ == served.handler.closed_ == []
         assert isinstance(served.gateway, Gateway)
+
+
+async def test_the_client_is_served_to_any_page_with_its_types():
+    async with serving() as served:
+        status, head, body = await get(served, "/client.js")
+        assert status == 200
+        assert b"content-type: text/javascript; charset=utf-8\r\n" in head
+        assert b"access-control-allow-origin: *\r\n" in head
+        assert b"x-typescript-types: ./client.d.ts\r\n" in head
+        assert b"\nexport { ReactorClient };\n" in body
+        assert b"import " not in body
+        tag = next(line for line in head.decode().split("\r\n") if line.startswith("etag: "))[6:]
+        assert (await get(served, "/client.js", If_None_Match=tag))[0] == 304
+        status, head, body = await get(served, "/client.d.ts")
+        assert status == 200
+        assert b"content-type: application/typescript; charset=utf-8\r\n" in head
+        assert b"access-control-allow-origin: *\r\n" in head
+        assert b"export class ReactorClient {" in body

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from reactor import __version__
+from reactor.gateway.bundle import bundled
 from reactor.settings.rooms import read_rules
 from tests.js.tools import HERE, PACKAGE, installed, npm_program, run_node
 from tests.servers import Server
@@ -21,6 +22,13 @@ SMALL = 5 * 1024
 @pytest.mark.parametrize("name", ["view", "client", "room"])
 async def test_its_parts(name: str):
     await run_node("--test", "--test-reporter=spec", f"{name}.test.mjs")
+
+
+@pytest.mark.parametrize("name", ["client", "room"])
+async def test_as_the_one_file_that_the_server_serves(name: str, tmp_path: Path):
+    served_file = tmp_path / "client.mjs"
+    served_file.write_text(bundled(PACKAGE), encoding="utf-8")
+    await run_node("--test", f"{name}.test.mjs", REACTOR_CLIENT=str(served_file))
 
 
 async def test_on_a_server(bundled_server: Server):

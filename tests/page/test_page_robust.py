@@ -46,7 +46,8 @@ async def test_offline_and_back(browser: Browser, bundled_server: Server):
         await expect(bob.page.locator("#status-text")).to_have_text("Connected", timeout=6000)
         await bob.reads("You are back in time; nobody has noticed")
         await bob.status_is("Connected")
-        assert len(ada.diffs()) == told
+        # The old socket's end may reach the server after the new one has come: two connections, for a moment.
+        assert not [diff for diff in ada.diffs()[told:] if diff["joined"] or diff["left"]]
 
 
 async def test_a_network_that_swallows_everything_is_noticed(browser: Browser, bundled_server: Server):
