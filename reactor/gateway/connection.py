@@ -68,12 +68,6 @@ class Connection(Incoming):
         peer = transport.get_extra_info("peername")
         self._hub.arrived(self, peer[0] if isinstance(peer, tuple) else "")
 
-    def secured(self, transport: asyncio.Transport) -> None:
-        """Speak TLS from here on; the opening time-out runs on."""
-        super().connection_made(transport)
-        if self.state is GONE:
-            transport.abort()
-
     def eof_received(self) -> None:
         """End: the peer says no more, with or without having closed (RFC 6455 section 7.1.4)."""
         self._close_soon()

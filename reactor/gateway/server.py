@@ -12,7 +12,7 @@ from reactor.errors import AddressInUse, ReactorError, SettingError
 from reactor.gateway.authenticator import Authenticator
 from reactor.gateway.connection import Connection
 from reactor.gateway.hub import Counts, Handler, Hub
-from reactor.gateway.tls import Certificate, Doorstep
+from reactor.gateway.tls import Certificate, Secured
 from reactor.protocol.closing import CloseCode
 from reactor.settings import Settings
 
@@ -60,7 +60,7 @@ class Gateway:
         hub = Hub(self._settings, self._handler, self.connections, self.counts, self._authenticator)
         factory: Callable[[], asyncio.Protocol] = partial(self.connection_class, hub)
         if self._certificate is not None:
-            factory = partial(self._on_doorstep, hub, self._certificate)
+            factory = partial(self._secured, hub, self._certificate)
         host, port = self._settings.host, self._settings.port
         # asyncio's own loop also tries, and complains, this many times at each accept when files run out.
         backlog = 100 if isinstance(loop, asyncio.BaseEventLoop) else _BACKLOG
@@ -84,8 +84,8 @@ class Gateway:
         if self._authenticator is not None:
             self._authenticator.reload()
 
-    def _on_doorstep(self, hub: Hub, certificate: Certificate) -> Doorstep:
-        return Doorstep(hub, self.connection_class(hub), certificate)
+    def _secured(self, hub: Hub, certificate: Certificate) -> Secured:
+        return Secured(self.connection_class(hub), certificate)
 
     async def stop(self, *, code: int = CloseCode.RESTART, over_seconds: float = 0.0) -> None:
         """Let nobody in, close every socket with `code`, and return when the last is gone.

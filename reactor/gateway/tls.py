@@ -1,7 +1,8 @@
-"""TLS: the certificate, and the step before a socket that speaks it."""
+"""TLS: the certificate, and the layer between a socket and its connection."""
 
 import asyncio
 import ssl
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -12,9 +13,10 @@ from reactor.settings import Settings
 
 if TYPE_CHECKING:
     from reactor.gateway.connection import Connection
-    from reactor.gateway.hub import Hub
 
 log = structlog.get_logger(__name__)
+
+_AT_ONCE = 65536  # bytes of plain text
 
 
 class Certificate:
@@ -55,6 +57,7 @@ def read(cert: Path, key: Path) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
     for setting, path in (("tls_cert", cert), ("tls_key", key)):
         try:
@@ -79,50 +82,101 @@ def _no_password() -> str:
     raise _Encrypted
 
 
-class Doorstep(asyncio.Protocol):
-    """A socket before its TLS handshake.
+class Secured(asyncio.Protocol):
+    """TLS between a transport and a connection, which takes this for its transport.
 
-    It is counted, and its opening time-out runs, from the moment it is there: so a handshake that drips in
-    costs no more here than it does without TLS.
+    Through memory, so that it takes no task, and what the gateway bounds is bounded here too: a socket is
+    counted, and its opening time-out runs, from its first moment, however slowly the handshake drips in.
     """
 
-    def __init__(self, hub: "Hub", connection: "Connection", certificate: Certificate) -> None:
-        self._hub = hub
+    __slots__ = ("_connection", "_incoming", "_opened", "_outgoing", "_tls", "_transport")
+
+    _transport: asyncio.Transport
+
+    def __init__(self, connection: "Connection", certificate: Certificate) -> None:
         self._connection = connection
-        self._certificate = certificate
-        self._lost = False
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = certificate.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._opened = False
+
+    # Towards the network.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin the handshake."""
-        self._connection.connection_made(transport)
-        if transport.is_closing():
-            return
-        plain = cast("asyncio.Transport", transport)
-        plain.pause_reading()
-        self._hub.chores.start(self._secure(plain))
+        """Show the socket to the connection; it hears nothing of it before the handshake is over."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._connection.connection_made(cast("asyncio.Transport", self))
+
+    def data_received(self, data: bytes) -> None:
+        """Take encrypted bytes, and hand on what they hold."""
+        self._incoming.write(data)
+        try:
+            if not self._opened:
+                self._tls.do_handshake()
+                self._opened = True
+            while not self._transport.is_closing() and (plain := self._tls.read(_AT_ONCE)):
+                self._connection.data_received(plain)
+            self._send()
+        except ssl.SSLWantReadError:
+            self._send()
+        except ssl.SSLError:
+            # It is no TLS, or none that is taken here, or it ends. The alert that says so goes out.
+            self._send()
+            self._transport.close()
+
+    def eof_received(self) -> None:
+        """End: the peer says no more."""
+        self._connection.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of it."""
-        if not self._lost:
-            self._lost = True
-            self._connection.connection_lost(exc)
+        """Let go of everything."""
+        self._connection.connection_lost(exc)
 
-    async def _secure(self, plain: asyncio.Transport) -> None:
-        connection = self._connection
-        loop = asyncio.get_running_loop()
+    def pause_writing(self) -> None:
+        """Tell the connection that the socket has stopped taking."""
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Tell the connection that it takes again."""
+        self._connection.resume_writing()
+
+    # Towards the connection: what it uses of a transport.
+
+    def get_extra_info(self, name: str) -> object:
+        """What is known of the socket."""
+        return self._transport.get_extra_info(name)
+
+    def is_closing(self) -> bool:
+        """Whether the socket is closed, or told to be."""
+        return self._transport.is_closing()
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, encrypted."""
+        if not self._opened:
+            return  # a refusal that nobody could read
         try:
-            secure = await loop.start_tls(
-                plain,
-                connection,
-                self._certificate.context,
-                server_side=True,
-                ssl_handshake_timeout=self._hub.open_timeout,
-                ssl_shutdown_timeout=self._hub.close_timeout,
-            )
-        except (OSError, RuntimeError, asyncio.CancelledError):
-            # No TLS, or none that fits, or not in time: whoever it was is gone.
-            plain.abort()
-            self.connection_lost(None)
-            return
-        assert secure is not None
-        connection.secured(secure)
+            self._tls.write(data)
+        except ssl.SSLError:
+            self._transport.abort()
+        else:
+            self._send()
+
+    def writelines(self, parts: list[bytes]) -> None:
+        """Send several at once."""
+        self.write(b"".join(parts))
+
+    def write_eof(self) -> None:
+        """Say that no more comes, in TLS (close_notify, RFC 8446 section 6.1) and in TCP."""
+        if self._opened:
+            with suppress(ssl.SSLError):
+                self._tls.unwrap()
+            self._send()
+        if not self._transport.is_closing():
+            self._transport.write_eof()
+
+    def abort(self) -> None:
+        """Cut the socket off."""
+        self._transport.abort()
+
+    def _send(self) -> None:
+        if self._outgoing.pending and not self._transport.is_closing():
+            self._transport.write(self._outgoing.read())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import pytest
 import uvloop
 
-ON_BOTH = {"test_closing", "test_server", "test_slow_reader"}
+ON_BOTH = {"test_closing", "test_server", "test_slow_reader", "test_tls"}
 
 
 @pytest.hookimpl(tryfirst=True)
