@@ -40,7 +40,13 @@ def serve(command: Path) -> None:
             events = (json.loads(line) for line in process.stderr)
             page = next((event["page"] for event in events if event["event"] == "serving"), None)
             assert page, f"the server ended with {process.wait(SECONDS)} before it served"
-            for path, expected in (("", b"<html"), ("page.js", b""), ("healthz", b"ok"), ("readyz", b"ok")):
+            for path, expected in (
+                ("", b"<html"),
+                ("page.js", b""),
+                ("client.js", b"ReactorClient"),
+                ("healthz", b"ok"),
+                ("readyz", b"ok"),
+            ):
                 with urllib.request.urlopen(page + path, timeout=SECONDS) as answer:
                     assert answer.status == 200, (path, answer.status)
                     assert expected in answer.read(), path

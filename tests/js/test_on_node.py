@@ -1,4 +1,4 @@
-"""The JavaScript client on Node.js: its parts with a clock and a socket of the tests' own, then on a server."""
+"""The JavaScript client on Node.js: its parts with a clock and a socket of the tests', then on a server."""
 
 import json
 import re
