@@ -29,11 +29,8 @@ async def measure_expiries(bench: Bench, nodes: int, *, count: int, over: float)
         fleet = [await stack.enter_async_context(node_process(settings)) for _ in range(nodes)]
         for node in fleet:
             await node.settled(sweeps=1, leading=False)
-        began, before = monotonic(), await commands(bench.redis)
         await idle.load(count, ROOM_SIZE, lambda number: ttls[number])
-        entered = await commands(bench.redis) - before
-        before = await commands(bench.redis)
-        began = monotonic()
+        before, began = await commands(bench.redis), monotonic()
         with anyio.fail_after(FIRST_LAPSE + over + PATIENCE):
             found = await _found(fleet, count)
         seconds = monotonic() - began
@@ -42,7 +39,6 @@ async def measure_expiries(bench: Bench, nodes: int, *, count: int, over: float)
         await anyio.sleep(over)
         share = seconds / (monotonic() - began)
         idle_done = await commands(bench.redis) - before
-    del entered
     net = {
         name: (calls - idle_done[name] * share) / count for name, calls in done.items() if name not in LOOKS
     }

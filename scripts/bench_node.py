@@ -45,6 +45,16 @@ class NodeProcess:
         status: dict[str, Any] = json.loads(line)
         return status
 
+    def kill(self) -> None:
+        """End it by SIGKILL."""
+        self._process.kill()
+
+    async def stop(self) -> tuple[int, float]:
+        """End it by SIGTERM; the exit code, and the seconds that took."""
+        began = time.monotonic()
+        self._process.terminate()
+        return await self._process.wait(), time.monotonic() - began
+
     async def settled(self, *, sweeps: int, leading: bool) -> None:
         """Return once it has swept what it found at its start, and has the pacemaker's turn."""
         while True:

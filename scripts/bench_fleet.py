@@ -1,0 +1,133 @@
+"""What a fleet's clients see when a node dies, when all are deployed anew, and when Redis is away.
+
+    python scripts/bench_fleet.py                       all of it, some six minutes
+    python scripts/bench_fleet.py --parts ghosts,deploy
+    python scripts/bench_fleet.py --server /usr/bin/redis-server
+
+Nodes are processes of their own with the default settings, clients are real sockets, and each client counts
+what it is told of the others. ghosts: the time from the SIGKILL of one node of two to the last survivor's
+diff. deploy: every node restarted, one after the other, behind a balancer. outage: Redis frozen, and killed
+and started again empty, for ten seconds. expiries: the commands that Redis runs for each expiry, with 1, 2, 4
+and 8 nodes.
+"""
+
+import argparse
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from reactor.settings import Settings
+from scripts.bench_common import (
+    bench_server,
+    console,
+    machine_facts,
+    run_benchmark,
+    server_facts,
+    server_name,
+    write_json,
+)
+from scripts.bench_fleet_deploy import measure_deploy
+from scripts.bench_fleet_expiries import measure_expiries
+from scripts.bench_fleet_ghosts import measure_ghosts
+from scripts.bench_fleet_outage import WAYS, measure_outage
+from scripts.bench_fleet_report import report
+
+DEFAULTS = Settings()
+
+
+def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    usage, _, about = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(
+        description=usage, epilog=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--parts", default=",".join(PARTS), help=f"which parts, in which order ({','.join(PARTS)})")
+    add("--clients", type=int, default=5000, help="clients of the deploy and of the outages (5000)")
+    add("--nodes", type=int, default=3, help="nodes that are deployed anew (3)")
+    add("--rounds", type=int, default=6, help="how often a node is killed (6)")
+    add("--members", type=int, default=200, help="clients then, half of them on each of two nodes (200)")
+    add("--outage", type=float, default=10.0, help="seconds that Redis is away (10)")
+    add("--expiries", type=int, default=500, help="members that lapse before each number of nodes (500)")
+    add("--over", type=float, default=8.0, help="seconds over which they lapse (8)")
+    add("--fleets", default="1,2,4,8", help="those numbers of nodes (1,2,4,8)")
+    for name in ("lease", "grace", "drain_seconds"):
+        default = getattr(DEFAULTS, name)
+        add(f"--{name.replace('_', '-')}", type=float, default=default, help=f"the setting ({default:g})")
+    add("--server", type=Path, help="a redis-server or valkey-server to start (the bundled one)")
+    add("--output", type=Path, default=Path("build/bench"), help="folder for fleet.json")
+    arguments = parser.parse_args(given)
+    arguments.parts = arguments.parts.split(",")
+    arguments.fleets = [int(text) for text in arguments.fleets.split(",")]
+    if unknown := set(arguments.parts) - PARTS.keys():
+        parser.error(f"--parts takes {', '.join(PARTS)}; there is no {', '.join(unknown)}")
+    arguments.settings = {name: getattr(arguments, name) for name in ("lease", "grace", "drain_seconds")}
+    return arguments
+
+
+async def ghosts(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Kill nodes."""
+    async with bench_server(program=arguments.server) as bench:
+        return await measure_ghosts(
+            bench, members=arguments.members, rounds=arguments.rounds, settings=arguments.settings
+        )
+
+
+async def deploy(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Restart nodes."""
+    async with bench_server(program=arguments.server) as bench:
+        return await measure_deploy(
+            bench, clients=arguments.clients, nodes=arguments.nodes, settings=arguments.settings
+        )
+
+
+async def outage(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Take Redis away, in each way."""
+    return [
+        await measure_outage(
+            way, binary=arguments.server, clients=arguments.clients, nodes=2, seconds=arguments.outage,
+            listen_on=arguments.grace + 5, settings=arguments.settings,
+        )
+        for way in WAYS
+    ]  # fmt: skip
+
+
+async def expiries(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Let members lapse before more and more nodes."""
+    results = []
+    for nodes in arguments.fleets:
+        async with bench_server(program=arguments.server) as bench:
+            results.append(
+                await measure_expiries(bench, nodes, count=arguments.expiries, over=arguments.over)
+            )
+    return results
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], Awaitable[Any]]] = {
+    "ghosts": ghosts,
+    "deploy": deploy,
+    "outage": outage,
+    "expiries": expiries,
+}
+
+
+async def benchmark(arguments: argparse.Namespace) -> None:
+    """Measure each part, tell."""
+    async with bench_server(program=arguments.server) as bench:
+        facts = await server_facts(bench.redis)
+    result: dict[str, Any] = {
+        "benchmark": "fleet", "machine": machine_facts(), "server": facts, "server_name": server_name(facts),
+        "settings": arguments.settings,
+    }  # fmt: skip
+    for part in arguments.parts:
+        with console.status(f"{part} ..."):
+            result[part] = await PARTS[part](arguments)
+        write_json(arguments.output / "fleet.json", result)
+    report(result, arguments.output)
+
+
+if __name__ == "__main__":
+    sys.exit(run_benchmark(benchmark(read_arguments())))

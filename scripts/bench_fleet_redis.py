@@ -1,0 +1,95 @@
+"""A Redis that the benchmark freezes, kills and starts again, and what it holds, read by plain commands."""
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+import anyio
+from anyio import to_thread
+from redis.asyncio import Redis
+
+from reactor.errors import RedisUnreachable
+from reactor.presence.connect import open_data
+from reactor.presence.embedded import find_binaries, spawn
+from reactor.presence.keys import SHARDS
+from reactor.presence.target import parse_url
+from scripts.bench_common import Bench
+
+START_WITHIN = 10.0
+_CONFIG = {"port": "0", "save": "", "appendonly": "no", "notify-keyspace-events": "Ex"}
+
+
+class OwnRedis:
+    """A server without persistence, on a Unix socket that stays where it is."""
+
+    def __init__(self, binary: Path | None) -> None:
+        self._binary = binary or find_binaries()[0]
+        self._folder = Path(tempfile.mkdtemp(prefix="reactor-bench-"))
+        self._watch: Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"unix://{self._folder / 'redis.sock'}?db=0"
+
+    async def start(self) -> None:
+        """Start it, empty; it answers when this returns. Raises RedisUnreachable."""
+        self._folder.mkdir(exist_ok=True)
+        socket = {"unixsocket": str(self._folder / "redis.sock")}
+        self._watch = spawn(self._binary, {**_CONFIG, **socket}, self._folder)
+        with anyio.fail_after(START_WITHIN):
+            while True:
+                try:
+                    async with await open_data(parse_url(self.url)):
+                        return
+                except RedisUnreachable:
+                    await anyio.sleep(0.01)
+
+    def send(self, number: int) -> None:
+        """Send it a signal."""
+        os.kill(int((self._folder / "pid").read_text()), number)
+
+    async def kill(self) -> None:
+        """End it by SIGKILL."""
+        self.send(signal.SIGKILL)
+        assert self._watch is not None
+        await to_thread.run_sync(self._watch.wait)
+
+    async def stop(self) -> None:
+        """End it in order."""
+        if self._watch is not None and self._watch.stdin is not None:
+            self._watch.stdin.close()
+            await to_thread.run_sync(self._watch.wait)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@asynccontextmanager
+async def own_redis(binary: Path | None) -> AsyncIterator[tuple[OwnRedis, Bench]]:
+    """A server that may be killed, and a client of it."""
+    server = OwnRedis(binary)
+    try:
+        await server.start()
+        async with await open_data(parse_url(server.url)) as redis:
+            yield server, Bench(server.url, redis, "reactor", owned=True)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await server.stop()
+
+
+async def members_in_redis(redis: Redis, namespace: str) -> int:
+    """Count the rows of all rooms whose presence keys live."""
+    total = 0
+    for shard in range(SHARDS):
+        prefix = f"{{{namespace}:{shard}}}"
+        rooms: Any = await redis.zrange(f"{prefix}:rooms", 0, -1)
+        for room in rooms:
+            users: Any = await redis.zrange(f"{prefix}:members:{room.decode()}", 0, -1)
+            keys = [f"{prefix}:room:{room.decode()}:user:{user.decode()}" for user in users]
+            total += int(await redis.exists(*keys)) if keys else 0
+    return total

@@ -1,0 +1,34 @@
+"""The fleet benchmark at a tiny size: each part runs to the end, and comes out as it has to."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.bench.test_benchmarks import run
+
+TINY = (
+    "--clients=60", "--nodes=2", "--rounds=2", "--members=40", "--outage=1.5", "--expiries=60", "--over=1",
+    "--fleets=1,3", "--lease=1", "--grace=6", "--drain-seconds=0.5",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+async def test_the_fleet_benchmark_counts_what_clients_are_told(tmp_path: Path) -> None:
+    result = await run("bench_fleet.py", tmp_path, *TINY)
+
+    for one in result["ghosts"]:
+        assert one["told_once"] == one["to_be_told"] == 100
+        assert one["told_wrongly"] == one["wrong_joins"] == 0
+        assert one["reasons"] == {"disconnected": 100}
+        assert one["last_s"] <= 1 + 6 + 2
+    deploy = result["deploy"]
+    assert [one["exit_code"] for one in deploy["restarts"]] == [0, 0]
+    assert deploy["closings"] == {"1012": sum(one["connections"] for one in deploy["restarts"])}
+    assert deploy["whole_at_the_end"]
+    assert [one["way"] for one in result["outage"]] == ["frozen", "killed"]
+    for one in (deploy, *result["outage"]):
+        assert (one["leaves_seen"], one["joins_seen"]) == (0, 0), one["examples"]
+        assert one["members_in_redis"] == 60
+    one, three = result["expiries"]
+    assert three["commands_an_expiry"] - one["commands_an_expiry"] <= 2
