@@ -268,8 +268,8 @@ async def running(settings: Settings, *, sock: socket.socket | None = None) -> A
             node = Node(settings, target, tasks, backend)
             if settings.listener:
                 await node.check_events()
-            await node.start(sock)
             async with serving_admin(node):
+                await node.start(sock)
                 try:
                     yield node
                 finally:

@@ -1,0 +1,71 @@
+"""A small validator of JSON Schema: the words that the API's description uses, and no others."""
+
+import re
+from typing import Any
+
+_TYPES: dict[str, Any] = {
+    "object": dict, "array": list, "string": str, "boolean": bool, "null": type(None),
+    "integer": int, "number": (int, float),
+}  # fmt: skip
+_NOTES = {
+    "title", "description", "default", "$ref", "enum", "anyOf", "type", "properties", "required", "items",
+    "additionalProperties", "minItems", "maxItems", "prefixItems",
+}  # fmt: skip
+
+
+def faults(value: Any, schema: Any, document: Any, where: str = "$") -> list[str]:
+    """Where a value is not as its schema says; nothing where it is."""
+    if "$ref" in schema:
+        target = document
+        for part in schema["$ref"].removeprefix("#/").split("/"):
+            target = target[part]
+        return faults(value, target, document, where)
+    unknown = set(schema) - _NOTES
+    assert not unknown, f"the validator does not know {unknown}"
+    if "anyOf" in schema:
+        tried = [faults(value, one, document, where) for one in schema["anyOf"]]
+        return [] if not all(tried) else [f"{where}: none of {len(tried)} fits: {tried}"]
+    if "enum" in schema and value not in schema["enum"]:
+        return [f"{where}: {value!r} is none of {schema['enum']}"]
+    if "type" in schema:
+        kind = schema["type"]
+        number = kind in {"integer", "number"} and isinstance(value, bool)
+        if number or not isinstance(value, _TYPES[kind]):
+            return [f"{where}: {value!r} is no {kind}"]
+    return _of_object(value, schema, document, where) + _of_array(value, schema, document, where)
+
+
+def _of_object(value: Any, schema: Any, document: Any, where: str) -> list[str]:
+    if not isinstance(value, dict):
+        return []
+    properties = schema.get("properties", {})
+    found = [f"{where}: {name} is missing" for name in schema.get("required", ()) if name not in value]
+    more = schema.get("additionalProperties", not properties)
+    for name, one in value.items():
+        if name in properties:
+            found += faults(one, properties[name], document, f"{where}.{name}")
+        elif isinstance(more, dict):
+            found += faults(one, more, document, f"{where}.{name}")
+        elif not more:
+            found.append(f"{where}: {name} is not described")
+    return found
+
+
+def _of_array(value: Any, schema: Any, document: Any, where: str) -> list[str]:
+    if not isinstance(value, list):
+        return []
+    found: list[str] = []
+    if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
+        found.append(f"{where}: {len(value)} items")
+    first = schema.get("prefixItems", [])
+    for number, one in enumerate(value):
+        one_schema = first[number] if number < len(first) else schema.get("items", {})
+        if one_schema is not False:
+            found += faults(one, one_schema, document, f"{where}[{number}]")
+    return found
+
+
+def path_of(url: str, paths: Any) -> str:
+    """The path of the description that a request's path is one of."""
+    (found,) = [path for path in paths if re.fullmatch(re.sub(r"{\w+}", "[^/]+", path), url)]
+    return str(found)
