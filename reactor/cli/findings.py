@@ -13,8 +13,6 @@ from reactor.log import printable
 from reactor.settings.kinds import redacted
 
 _STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
-_SHORT = 48
-"""Characters of a mend that stand in the table; a longer one stands below it, whole, to be copied."""
 
 
 def as_dict(finding: Finding, *, fixed: bool) -> dict[str, Any]:
@@ -39,8 +37,10 @@ def tell(findings: Sequence[Finding], url: str, *, looked: bool) -> None:
     mends: list[str] = []
     _section(f"Redis at {redacted(url)}", of_redis, mends)
     _section("Settings", of_settings, mends)
+    if mends:
+        show.line("\nMends (commands are for redis-cli, on each server concerned)\n")
     for number, mend in enumerate(mends, 1):
-        Console(soft_wrap=True).print(Text(f"\n[{number}] {printable(mend)}"))
+        Console(soft_wrap=True).print(Text(f"[{number}] {printable(mend)}"))
     show.line(f"\n{_verdict(findings, looked=looked)}")
 
 
@@ -48,14 +48,14 @@ def _section(title: str, findings: Sequence[Finding], mends: list[str]) -> None:
     places = list(dict.fromkeys(finding.where for finding in findings if finding.where))
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("", "WHAT", *(["WHERE"] if len(places) > 1 else []), "FOUND", "WANTED", "MEND"):
-        table.add_column(column, overflow="fold", no_wrap=not column)
+        table.add_column(column, overflow="fold", no_wrap=column in {"", "WHAT", "MEND"})
     for same in _together(findings):
         finding = same[0]
         where = [one.where for one in same]
         cells = [finding.what]
         if len(places) > 1:
             cells.append(f"all {len(where)}" if where == places else " ".join(where))
-        cells += [finding.found, finding.wanted, _short(finding.mend, mends)]
+        cells += [finding.found, finding.wanted, _number(finding.mend, mends)]
         table.add_row(
             Text(finding.severity, style=_STYLES[finding.severity]),
             *(Text(printable(cell)) for cell in cells),
@@ -73,12 +73,13 @@ def _together(findings: Iterable[Finding]) -> list[list[Finding]]:
     return list(groups.values())
 
 
-def _short(mend: str, mends: list[str]) -> str:
-    if len(mend) <= _SHORT:
-        return mend
+def _number(mend: str, mends: list[str]) -> str:
+    """Where a mend stands below the tables: whole and on a line of its own, to be copied."""
+    if not mend:
+        return ""
     if mend not in mends:
         mends.append(mend)
-    return f"[{mends.index(mend) + 1}] below"
+    return f"[{mends.index(mend) + 1}]"
 
 
 def _verdict(findings: Sequence[Finding], *, looked: bool) -> str:
@@ -91,6 +92,6 @@ def _verdict(findings: Sequence[Finding], *, looked: bool) -> str:
     )
     if not looked:
         return f"Could not look at this Redis. {counted}."
-    fixes = len({finding.fix for finding in findings if finding.fix})
-    hint = f" `reactor doctor --fix` can set {fixes} of it." if fixes else ""
+    fixes = len({finding.mend for finding in findings if finding.fix})
+    hint = f" `reactor doctor --fix` offers to set what may be set: {fixes} of the mends." if fixes else ""
     return f"{counted or 'All is well'}.{hint}"

@@ -60,7 +60,7 @@ async def probe(server: Server, prefix: str, database: int) -> None:
     finally:
         with anyio.CancelScope(shield=True):
             await _clear(server, touched, untouched)
-            await connection.disconnect(nowait=True)
+            await connection.disconnect()
 
 
 async def _subscribe(connection: Any, channel: str) -> None:

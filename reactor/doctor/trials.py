@@ -104,7 +104,7 @@ async def _ask(server: Server, commands: Sequence[Words]) -> list[Any]:
                 replies.append(error)
     finally:
         with anyio.CancelScope(shield=True):
-            await connection.disconnect(nowait=True)
+            await connection.disconnect()
     return replies
 
 

@@ -10,7 +10,7 @@ from reactor.doctor.probe import TOUCHED_WITHIN, UNTOUCHED_WITHIN
 PUNCTUAL = 0.25
 """Seconds after its deadline within which the event of a touched key is to come."""
 
-_TOUCHED, _UNTOUCHED = "expiry, touched at its deadline", "expiry, left alone"
+_TOUCHED, _UNTOUCHED = "expiry of a touched key", "expiry of another key"
 
 
 def expiry(patient: Patient) -> Iterator[Finding]:
@@ -67,7 +67,7 @@ def _untouched(server: Server, seen: Expiry, *, pacemaker: bool) -> Finding:
         check="expiry",
         what=_UNTOUCHED,
         found=f"no event within {span(UNTOUCHED_WITHIN)}",
-        wanted="any: the pacemaker touches each key" if pacemaker else "an event: the pacemaker is off",
+        wanted="any: the pacemaker touches keys" if pacemaker else "an event: the pacemaker is off",
         mend="" if pacemaker else "switch the pacemaker on",
         severity="ok" if pacemaker else "problem",
         where=server.name,

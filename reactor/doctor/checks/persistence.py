@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from reactor.doctor.finding import Finding
 from reactor.doctor.patient import Patient, Server
 
-_NONE = "nothing is written to disk: the nodes enter their members again; departures and rules are lost"
+_NONE = "none: after a restart members come back with their nodes; departures and rules are gone"
 _SNAPSHOTS = (
-    "snapshots ({save}): a restart goes back to the last one, and the nodes put right what it has wrong"
+    "snapshots ({save}): a restart goes back to the last one, and the nodes put right what is wrong in it"
 )
 _LOG = "a log of all writes (appendfsync {fsync}): a restart has nearly all"
 _UNKNOWN = "not shown to this user"

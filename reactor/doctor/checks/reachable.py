@@ -3,47 +3,44 @@
 from collections.abc import Iterator
 
 from reactor.doctor.checks.words import milliseconds
-from reactor.doctor.finding import Finding
+from reactor.doctor.finding import Finding, Severity
 from reactor.doctor.patient import Patient
+
+_START = "start it, or take it out of the address"
+_NEEDED = "start it, or open the way: it may be promoted, and then every node of reactor has to reach it"
+_NOT_NEEDED = "none, where only its primary has to reach it"
 
 
 def reachable(patient: Patient) -> Iterator[Finding]:
     """Judge every address. A replica that only its primary needs to reach is worth a note."""
-    wanted = "an answer"
     for name, reason in sorted(patient.seeds.items()):
-        yield Finding(
-            check="reachable",
-            what="address in the URL",
-            found=reason,
-            wanted=wanted,
-            mend="start it, or take it out of the address",
-            severity="problem",
-            where=name,
-        )
+        yield _silent("address in the URL", name, reason, _START)
     for sentinel in patient.sentinels:
-        yield Finding(
-            check="reachable",
-            what="Sentinel",
-            where=sentinel.name,
-            wanted=wanted,
-            found=sentinel.unreachable or "answers",
-            severity="problem" if sentinel.unreachable else "ok",
-            mend="start it, or take it out of the address" if sentinel.unreachable else "",
-        )
-    for server in patient.servers:
-        if server.unreachable:
-            needed = patient.target.kind != "single"
-            yield Finding(
-                check="reachable",
-                what=server.role,
-                found=server.unreachable,
-                wanted=wanted,
-                where=server.name,
-                mend="every node of reactor has to reach it: it may be promoted"
-                if needed
-                else "none, where it is reached by its primary alone",
-                severity="problem" if needed else "note",
-            )
+        if sentinel.unreachable:
+            yield _silent("Sentinel", sentinel.name, sentinel.unreachable, _START)
         else:
+            yield Finding(
+                check="reachable", what="Sentinel", found="answers", wanted="an answer", where=sentinel.name
+            )
+    for server in patient.servers:
+        if not server.unreachable:
             found = f"answers in {milliseconds(server.answered_in)}"
-            yield Finding(check="reachable", what=server.role, found=found, wanted=wanted, where=server.name)
+            yield Finding(
+                check="reachable", what=server.role, found=found, wanted="an answer", where=server.name
+            )
+        elif patient.target.kind == "single":
+            yield _silent(server.role, server.name, server.unreachable, _NOT_NEEDED, "note")
+        else:
+            yield _silent(server.role, server.name, server.unreachable, _NEEDED)
+
+
+def _silent(what: str, where: str, reason: str, mend: str, severity: Severity = "problem") -> Finding:
+    return Finding(
+        check="reachable",
+        what=what,
+        found=reason.partition("; ")[0],
+        wanted="an answer",
+        mend=mend,
+        severity=severity,
+        where=where,
+    )

@@ -42,7 +42,7 @@ def _idle(server: Server) -> Iterator[Finding]:
             check="timeouts",
             what="timeout",
             found="never" if seconds == 0 else span(seconds),
-            wanted=f"never (0), or {span(_IDLE)} and more",
+            wanted=f"never, or {span(_IDLE)} or more",
             where=server.name,
         )
         return
@@ -51,7 +51,7 @@ def _idle(server: Server) -> Iterator[Finding]:
         check="timeouts",
         what="timeout",
         found=f"idle connections are closed after {span(seconds)}",
-        wanted="never (0)",
+        wanted="never",
         mend=command_line(*command),
         severity="note",
         where=server.name,

@@ -48,7 +48,7 @@ def _judge(server: Server, least: int, has: int) -> Finding:
             severity="note",
             where=server.name,
         )
-    wanted = "0, or fewer than the replicas" if has < 2 else "1, or fewer than the replicas"
+    wanted = "0" if has == 0 else f"up to {has}" if has == 1 else "1 or more"
     return Finding(check="writes", what=NAME, found=str(least), wanted=wanted, where=server.name)
 
 

@@ -1,0 +1,209 @@
+"""Sets of servers: replicas that lack what a primary needs, Sentinels, slots that belong to nobody."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from anyio import to_thread
+
+from reactor.doctor.checks.clocks import clocks
+from reactor.doctor.checks.replicas import replicas
+from reactor.doctor.patient import Clock, Patient
+from reactor.doctor.patient import Server as Seen
+from reactor.presence.connect import client_at
+from reactor.presence.target import parse_url
+from reactor.settings import Settings
+from tests.doctor.examination import examine, treat, untouched
+from tests.fleets import ClusterSet, Fleet, SentinelSet, until
+from tests.servers import Server, free_port
+
+NAME = "notify-keyspace-events"
+
+
+def flags(server: Server) -> str:
+    return str(server.control.config_get(NAME)[NAME])
+
+
+async def test_sentinels_that_are_well(sentinels: SentinelSet):
+    with untouched(*sentinels.servers):
+        found = await examine(sentinels.url)
+    assert found.problems == []
+    assert len(found.all("reachable")) == 6
+    assert len([one for one in found.all("replicas") if one.found.startswith("online")]) == 2
+    assert found.one("sentinels").found == "3"
+    assert len([one for one in found.all("timeouts") if one.what == "down-after-milliseconds"]) == 3
+
+
+async def test_a_replica_that_lacks_flags(sentinels: SentinelSet):
+    replica = next(server for server in sentinels.servers if not server.is_primary)
+    replica.control.config_set(NAME, "")
+    found = await examine(sentinels.url)
+    assert found.problems == ["events"]
+    (lacking,) = [one for one in found.all("events") if one.severity == "problem"]
+    assert lacking.where == f"127.0.0.1:{replica.port}"
+    await treat(sentinels.url)
+    assert set(flags(replica)) == set("Ex")
+    assert (await examine(sentinels.url)).problems == []
+
+
+async def test_sentinels_that_wait_long(sentinels: SentinelSet):
+    for sentinel in sentinels.sentinels:
+        sentinel.control.execute_command("SENTINEL", "SET", "main", "down-after-milliseconds", "30000")
+    try:
+        found = await examine(sentinels.url)
+        assert found.problems == ["timeouts"]
+        long = [one for one in found.all("timeouts") if one.severity == "problem"]
+        assert len(long) == 3
+        assert {one.mend for one in long} == {"SENTINEL SET main down-after-milliseconds 5000"}
+        await treat(sentinels.url)
+        assert (await examine(sentinels.url)).problems == []
+    finally:
+        for sentinel in sentinels.sentinels:
+            sentinel.control.execute_command("SENTINEL", "SET", "main", "down-after-milliseconds", "1000")
+
+
+async def test_replicas_that_are_cut_off(sentinels: SentinelSet):
+    primary = sentinels.primary
+    with sentinels.unreplicated(primary):
+        found = await examine(sentinels.url)
+    assert "replicas" in found.problems
+    assert found.one("replicas", "replicas").found == "none: nobody can take over"
+    assert len([one for one in found.all("replicas") if one.what == "link to the primary"]) == 2
+
+
+async def test_a_replica_that_is_frozen(sentinels: SentinelSet, monkeypatch):
+    monkeypatch.setattr("reactor.presence.connect.COMMAND_TIMEOUT", 0.3)
+    monkeypatch.setattr("reactor.presence.diagnose._PROBE_SECONDS", 0.2)
+    replica = next(server for server in sentinels.servers if not server.is_primary)
+    replica.pause()
+    try:
+        found = await examine(sentinels.url)
+    finally:
+        replica.resume()
+    silent = found.one("reachable", "replica", f"127.0.0.1:{replica.port}")
+    assert (silent.severity, "does not answer in time" in silent.found) == ("problem", True)
+
+
+async def test_a_sentinel_that_is_down(sentinels: SentinelSet):
+    port = free_port()
+    found = await examine(sentinels.url.replace("/main", f",127.0.0.1:{port}/main"))
+    assert found.one("reachable", "Sentinel", f"127.0.0.1:{port}").found == "nothing listens there"
+    found = await examine(f"redis+sentinel://127.0.0.1:{port}/main")
+    assert found.report.exit_code == 2
+    found = await examine(sentinels.url.replace("/main", "/other"))
+    assert found.report.exit_code == 2
+    assert "SENTINEL MASTERS" in found.one("reachable").mend
+
+
+async def test_a_single_server_with_a_replica(sentinels: SentinelSet):
+    found = await examine(f"redis://127.0.0.1:{sentinels.primary.port}")
+    assert found.problems == []
+    assert [one.what for one in found.all("reachable")] == ["primary", "replica", "replica"]
+
+
+async def test_a_cluster_that_is_well(cluster: ClusterSet):
+    with untouched(*cluster.servers):
+        found = await examine(cluster.url)
+    assert found.problems == []
+    assert len(found.all("reachable")) == 6
+    assert found.one("coverage", "slots").found == "all 16384"
+    assert len([one for one in found.all("expiry") if one.what.startswith("expiry of a touched")]) == 3
+
+
+async def test_a_primary_and_a_replica_of_a_cluster_that_lack_flags(cluster: ClusterSet):
+    primary = cluster.primary_of("lobby")
+    lacking = [primary, cluster.replica_of(primary)]
+    for server in lacking:
+        server.control.config_set(NAME, "")
+    found = await examine(cluster.url)
+    assert found.problems == ["events", "expiry"]
+    assert {one.where for one in found.all("events") if one.severity == "problem"} == {
+        server.address for server in lacking
+    }
+    await treat(cluster.url)
+    assert [set(flags(server)) for server in lacking] == [set("Ex")] * 2
+    assert (await examine(cluster.url)).problems == []
+
+
+@contextmanager
+def slots_without_owner(cluster: ClusterSet, first: int, last: int) -> Iterator[None]:
+    owner = cluster.owner_of(first)
+    others = [server for server in cluster.servers if server is not owner]
+    for server in [owner, *others]:
+        server.control.execute_command("CLUSTER", "DELSLOTSRANGE", first, last)
+    try:
+        yield
+    finally:
+        owner.control.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+        cluster.wait_whole()
+
+
+async def test_slots_that_belong_to_nobody(cluster: ClusterSet):
+    with slots_without_owner(cluster, 100, 102):
+        await to_thread.run_sync(_until_broken, cluster)
+        found = await examine(cluster.url)
+    assert "coverage" in found.problems
+    assert found.one("coverage", "slots").found == "3 of 16384 belong to nobody: 100-102"
+    assert found.one("coverage", "cluster_state").found == "fail"
+
+
+async def test_a_node_of_a_cluster_that_is_named_and_down(cluster: ClusterSet):
+    port = free_port()
+    found = await examine(f"{cluster.url},127.0.0.1:{port}")
+    assert found.problems == ["reachable"]
+    assert found.one("reachable", "address in the URL").where == f"127.0.0.1:{port}"
+
+
+async def test_a_cluster_that_waits_long(cluster: ClusterSet):
+    for server in cluster.servers:
+        server.control.config_set("cluster-node-timeout", "30000")
+    try:
+        assert (await examine(cluster.url)).problems == ["timeouts"]
+        await treat(cluster.url)
+        assert (await examine(cluster.url)).problems == []
+    finally:
+        for server in cluster.servers:
+            server.control.config_set("cluster-node-timeout", server._config["cluster-node-timeout"])
+
+
+def _until_broken(cluster: Fleet) -> None:
+    until(
+        lambda: "cluster_state:fail" in cluster.servers[0].control.execute_command("CLUSTER", "INFO"),
+        "the cluster sees that slots are missing",
+    )
+
+
+def patient(*servers: Seen) -> Patient:
+    target = parse_url("redis+sentinel://127.0.0.1:1/main")
+    return Patient(target, Settings(redis_url=target.url), servers=list(servers))
+
+
+def seen(name: str, **facts: object) -> Seen:
+    server = Seen(name, client_at(parse_url("redis://127.0.0.1:1"), ("127.0.0.1", 1)))
+    for field, value in facts.items():
+        setattr(server, field, value)
+    return server
+
+
+@pytest.mark.parametrize(
+    ("ahead", "severities"),
+    [((0.0, 0.02), ["ok", "ok"]), ((30.0, 30.1), ["note", "note"]), ((0.0, 3.0), ["ok", "ok", "problem"])],
+)
+async def test_clocks(ahead: tuple[float, ...], severities: list[str]):
+    servers = [seen(f"s{i}", clock=Clock(by, 0.001)) for i, by in enumerate(ahead)]
+    assert [finding.severity for finding in clocks(patient(*servers))] == severities
+
+
+@pytest.mark.parametrize(
+    ("follower", "severity"),
+    [
+        ({"state": "online", "lag": 1, "offset": 100}, "ok"),
+        ({"state": "online", "lag": 45, "offset": 100}, "problem"),
+        ({"state": "wait_bgsave", "lag": 0, "offset": 0}, "problem"),
+        ({"state": "online", "lag": 0, "offset": 100 - (64 << 20)}, "note"),
+    ],
+)
+async def test_lags_of_replicas(follower: dict[str, object], severity: str):
+    info = {"master_repl_offset": 100, "slave0": {"ip": "10.0.0.1", "port": 6379, **follower}}
+    (finding,) = replicas(patient(seen("s", info=info)))
+    assert finding.severity == severity
