@@ -219,8 +219,9 @@ export class Room extends Emitter {
     const { type } = message;
     if (type === "room:joined") this.#onJoined(message);
     if (type === "room:diff") this.#told(this.#listing.diff(message));
-    // A count with an id only answers a question.
-    if (type === "room:members" || (type === "room:count" && message.id === undefined)) {
+    // With an id they only answer a question, unless that was asked to heal.
+    const unasked = message.id === undefined;
+    if (type === "room:members" ? unasked || this.#listing.incomplete : type === "room:count" && unasked) {
       this.#told(this.#listing.snapshot(message));
     }
     if (type === "room:message") this.emit("message", message);

@@ -137,6 +137,17 @@ test("a room that grows too big is served as a count, and by name again when it 
   assert.deepEqual(seen.slice(2), ["sync 2", "join new"], "nobody came or went: they only became visible");
 });
 
+test("what was only asked changes nothing of how the room is served", async (t) => {
+  const { client, room, seen } = await enter(t, [], { members: undefined, view: "count", count: 2 });
+  const asked = client.request({ type: "room:members", roomId: "lobby" });
+  Socket.last.answers("room:members", snapshot(6, [member("me"), member("ann")]));
+  assert.equal((await asked).members.length, 2);
+  const counted = client.request({ type: "room:count", roomId: "lobby" });
+  Socket.last.answers("room:count", { type: "room:count", roomId: "lobby", epoch: "e", version: 6, count: 3 });
+  assert.equal((await counted).count, 3);
+  assert.deepEqual([room.view, room.count, seen], ["count", 2, []]);
+});
+
 test("who was away is away again after a loss, in the same breath", async (t) => {
   const { room, tick } = await enter(t);
   const away = room.away();
