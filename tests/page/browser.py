@@ -33,7 +33,7 @@ PHONE: dict[str, Any] = {
 }
 
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_FLAGS = [
+FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
     "--no-first-run",
@@ -142,14 +142,20 @@ class Site:
         return person
 
 
+def program() -> str:
+    """The Chromium on PATH; skips the test where there is none."""
+    found = next(filter(None, map(shutil.which, _PROGRAMS)), None)
+    if found is None:
+        pytest.skip(f"no Chromium on PATH: {', '.join(_PROGRAMS)}")
+    return found
+
+
 @asynccontextmanager
 async def launched() -> AsyncIterator[Browser]:
     """The Chromium on PATH; skips the test where there is none."""
-    program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
-    if program is None:
-        pytest.skip(f"no Chromium on PATH: {', '.join(_PROGRAMS)}")
+    executable = program()
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=program, args=_FLAGS)
+        browser = await playwright.chromium.launch(executable_path=executable, args=FLAGS)
         try:
             yield browser
         finally:

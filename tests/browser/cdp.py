@@ -1,0 +1,124 @@
+"""A Chromium whose tabs really hide and freeze.
+
+Playwright holds every page it knows visible and in focus. So this speaks the DevTools protocol itself: a tab
+behind another one is hidden, and a hidden one may be frozen, as a phone does to save its battery.
+"""
+
+import asyncio
+import json
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import anyio
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from tests.page.browser import FLAGS, program
+from tests.system.plain import until
+from tests.system.running import PATIENCE
+
+
+class Chromium:
+    """A running browser."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self._numbers = count(1)
+        self._asked: dict[int, asyncio.Future[dict[str, Any]]] = {}
+
+    async def listen(self) -> None:
+        try:
+            async for text in self._socket:
+                message = json.loads(text)
+                if (asked := self._asked.pop(message.get("id", 0), None)) is not None:
+                    asked.set_result(message)
+        except ConnectionClosed:
+            pass
+
+    async def ask(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
+        number = next(self._numbers)
+        self._asked[number] = answer = asyncio.get_running_loop().create_future()
+        request = {"id": number, "method": method, "params": parameters}
+        await self._socket.send(json.dumps(request | ({"sessionId": session} if session else {})))
+        with anyio.fail_after(PATIENCE):
+            reply = await answer
+        assert "error" not in reply, (method, reply)
+        result: dict[str, Any] = reply["result"]
+        return result
+
+    async def tab(self, address: str = "about:blank") -> "Tab":
+        """Open a tab in front of all others."""
+        target = (await self.ask("Target.createTarget", url=address))["targetId"]
+        session = (await self.ask("Target.attachToTarget", targetId=target, flatten=True))["sessionId"]
+        return Tab(self, target, session)
+
+
+class Tab:
+    """A page, as it is to those who made it: not a word of it is simulated."""
+
+    def __init__(self, browser: Chromium, target: str, session: str) -> None:
+        self._browser = browser
+        self._target = target
+        self._session = session
+
+    async def read(self, expression: str) -> Any:
+        """Evaluate in the page."""
+        reply = await self._browser.ask(
+            "Runtime.evaluate", self._session, expression=expression, returnByValue=True
+        )
+        return reply["result"].get("value")
+
+    async def comes_to_read(self, expression: str, value: object) -> None:
+        """Wait until it evaluates to this."""
+        deadline = time.monotonic() + PATIENCE
+        while (found := await self.read(expression)) != value:
+            assert time.monotonic() < deadline, f"{expression} is {found!r}, not {value!r}"
+            await asyncio.sleep(0.02)
+
+    async def front(self) -> None:
+        """Bring it before the other tabs, which hides them."""
+        await self._browser.ask("Target.activateTarget", targetId=self._target)
+        await self.comes_to_read("document.visibilityState", "visible")
+
+    async def freeze(self) -> None:
+        """Stop all that runs in it; it has to be hidden."""
+        await self._browser.ask("Page.setWebLifecycleState", self._session, state="frozen")
+
+    async def thaw(self) -> None:
+        await self._browser.ask("Page.setWebLifecycleState", self._session, state="active")
+
+
+@asynccontextmanager
+async def chromium(profile: Path) -> AsyncIterator[Chromium]:
+    """Run a browser of its own on an empty profile."""
+    child = subprocess.Popen(
+        [program(), "--headless", *FLAGS, f"--user-data-dir={profile}", "--remote-debugging-port=0"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        told = await until(lambda: _complete(profile / "DevToolsActivePort"))
+        port, path = told.split("\n")[:2]
+        async with connect(f"ws://127.0.0.1:{port}{path}", max_size=None, ping_interval=None) as socket:
+            browser = Chromium(socket)
+            listening = asyncio.create_task(browser.listen())
+            try:
+                yield browser
+            finally:
+                listening.cancel()
+    finally:
+        child.terminate()
+        try:
+            await asyncio.to_thread(child.wait, PATIENCE)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def _complete(path: Path) -> str:
+    text = path.read_text() if path.exists() else ""
+    return text if "\n" in text else ""

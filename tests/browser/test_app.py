@@ -1,0 +1,123 @@
+"""An app made with React and Vite, in a real browser on a real server; what others see of each mishap."""
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from reactor.presence.api import Presence
+from tests.browser.people import FAREWELL, place, watching
+from tests.servers import Server
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")  # as the browser, which starts once
+
+
+async def test_two_people_see_each_other(browser: Browser, app: str, bundled_server: Server):
+    async with place(browser, app, bundled_server) as here, watching(here, "lobby") as bob:
+        ann = await (await here.person("ann")).enter("lobby")
+        await ann.sees("bob", "annyou")
+        assert await bob.all() == ["joined ann"]
+        cleo = await (await here.person("cleo")).enter("lobby")
+        await ann.sees("bob", "annyou", "cleo")
+        await cleo.sees("bob", "ann", "cleoyou")
+        await ann.page.get_by_label("Message").fill("Hello")
+        await cleo.sees("bob", "anntyping", "cleoyou")
+        assert await bob.all() == ["joined ann", "joined cleo", "updated ann 1"]
+
+
+async def test_going_back_leaves_at_once_and_the_next_room_is_entered(
+    browser: Browser, app: str, bundled_server: Server
+):
+    async with place(browser, app, bundled_server) as here, watching(here, "lobby") as bob:
+        ann = await (await here.person("ann")).enter("lobby")
+        await ann.page.get_by_role("button", name="Back").click()
+        await bob.sees("joined ann", "left ann left")
+        await ann.enter("kitchen")
+        await ann.sees("annyou")
+        assert await bob.all() == ["joined ann", "left ann left"]
+
+
+async def test_a_page_loaded_again_within_the_grace_was_never_away(
+    browser: Browser, app: str, bundled_server: Server
+):
+    async with place(browser, app, bundled_server) as here, watching(here, "lobby") as bob:
+        ann = await (await here.person("ann")).enter("lobby")
+        for _ in range(3):
+            await ann.page.reload()
+            await ann.is_in()
+            await ann.sees("bob", "annyou")
+        assert await bob.all() == ["joined ann"]
+
+
+async def test_a_closed_tab_is_told_when_the_grace_is_over(
+    browser: Browser, app: str, bundled_server: Server
+):
+    async with place(browser, app, bundled_server, grace=0.5) as here, watching(here, "lobby") as bob:
+        ann = await (await here.person("ann")).enter("lobby")
+        await ann.page.close()
+        await bob.sees("joined ann", "left ann disconnected")
+
+
+async def test_a_network_that_is_cut_comes_back_unnoticed(browser: Browser, app: str, bundled_server: Server):
+    async with (
+        place(browser, app, bundled_server, grace=30, may_fail=True) as here,
+        watching(here, "lobby") as bob,
+    ):
+        ann = await (await here.person("ann")).enter("lobby")
+        await ann.page.context.set_offline(True)
+        here.proxy.cut()
+        await ann.is_in("reconnecting")
+        await ann.sees("bob", "annyou")
+        await bob.say("room:update", roomId="lobby", username="Bobby")
+        await ann.page.context.set_offline(False)
+        await ann.is_in()
+        await ann.sees("Bobby", "annyou")
+        assert await bob.all() == ["joined ann"]
+
+
+async def test_many_tabs_of_one_user_are_one_member(browser: Browser, app: str, bundled_server: Server):
+    async with place(browser, app, bundled_server, grace=0.5) as here, watching(here, "lobby") as bob:
+        first = await (await here.person("ann")).enter("lobby")
+        tabs = [await (await here.person("ann", first.page.context)).enter("lobby") for _ in range(3)]
+        for tab in (first, *tabs):
+            await tab.sees("bob", "annyou · 4 tabs")
+        for tab in tabs:
+            await tab.page.close()
+        await first.sees("bob", "annyou")
+        assert {line.split()[0] for line in (await bob.all())[1:]} == {"updated"}
+        assert bob.seen[0] == "joined ann"
+
+
+async def test_who_is_removed_reads_why_and_goes_back(browser: Browser, app: str, bundled_server: Server):
+    async with place(browser, app, bundled_server) as here, watching(here, "lobby") as bob:
+        ann = await (await here.person("ann", color_scheme="dark")).enter("lobby")
+        async with Presence.open(bundled_server.socket_url) as presence:
+            assert await presence.kick("lobby", "ann", "See you tomorrow.")
+        await ann.reads_and_closes("See you tomorrow.")
+        await ann.is_at_the_list()
+        await bob.sees("joined ann", "left ann kicked")
+        await ann.enter("lobby")
+        await ann.sees("bob", "annyou")
+
+
+async def test_who_is_silent_for_too_long_reads_why_and_goes_back(
+    browser: Browser, app: str, bundled_server: Server
+):
+    async with place(browser, app, bundled_server) as here, watching(here, "brief-talk") as bob:
+        ann = await (await here.person("ann")).enter("brief-talk")
+        await ann.page.evaluate("WebSocket.prototype.send = () => {}")
+        await ann.reads_and_closes(FAREWELL)
+        await ann.is_at_the_list()
+        await bob.sees("joined ann", "left ann inactivity_timeout")
+
+
+async def test_a_server_that_is_not_there_yet_is_waited_for(
+    browser: Browser, app: str, bundled_server: Server
+):
+    async with place(browser, app, bundled_server, may_fail=True) as here:
+        here.proxy.refuse = True
+        ann = await here.person("ann")
+        await ann.page.get_by_role("button", name="lobby").click()
+        await ann.is_in("connecting")
+        await expect(ann.page.locator("#count")).to_have_text("0")
+        here.proxy.refuse = False
+        await ann.is_in()
+        await ann.sees("annyou")

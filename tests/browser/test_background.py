@@ -1,0 +1,74 @@
+"""The app in the background: hidden, and frozen, as the system does it."""
+
+from pathlib import Path
+
+from tests.browser.cdp import Chromium, Tab, chromium
+from tests.browser.people import Place, place, watching
+from tests.servers import Server
+
+_STATUS = "document.querySelector('#status')?.textContent"
+
+
+async def _in_the_room(browser: Chromium, here: Place, room: str) -> Tab:
+    """A tab that came from the list of rooms, so that there is a way back."""
+    tab = await browser.tab(here.address("ann"))
+    await tab.comes_to_read("document.querySelector('.rooms') !== null", value=True)
+    await tab.read(f"location.hash = '{room}'")
+    await tab.comes_to_read(_STATUS, "connected")
+    return tab
+
+
+async def test_a_hidden_page_is_away_and_one_that_is_seen_again_is_here(
+    app: str, bundled_server: Server, tmp_path: Path
+):
+    async with (
+        place(None, app, bundled_server) as here,
+        watching(here, "lobby") as bob,
+        chromium(tmp_path) as browser,
+    ):
+        ann = await _in_the_room(browser, here, "lobby")
+        await browser.tab()
+        await ann.comes_to_read("document.visibilityState", "hidden")
+        await bob.sees("joined ann", "updated ann away 1")
+        await ann.comes_to_read("document.querySelector('[data-user=ann]').dataset.state", "away")
+        await ann.front()
+        await bob.sees("joined ann", "updated ann away 1", "updated ann 1")
+
+
+async def test_a_page_that_is_frozen_at_once_was_away_before(
+    app: str, bundled_server: Server, tmp_path: Path
+):
+    async with (
+        place(None, app, bundled_server) as here,
+        watching(here, "lobby") as bob,
+        chromium(tmp_path) as browser,
+    ):
+        ann = await _in_the_room(browser, here, "lobby")
+        await browser.tab()
+        await ann.comes_to_read("document.visibilityState", "hidden")
+        await ann.freeze()
+        await bob.sees("joined ann", "updated ann away 1")
+        await ann.thaw()
+        await ann.front()
+        await bob.sees("joined ann", "updated ann away 1", "updated ann 1")
+
+
+async def test_a_page_frozen_for_longer_than_the_ttl_comes_back_by_itself(
+    app: str, bundled_server: Server, tmp_path: Path
+):
+    # Chromium cuts the socket of a frozen page, so what the server says to it is lost.
+    async with (
+        place(None, app, bundled_server) as here,
+        watching(here, "brief-talk") as bob,
+        chromium(tmp_path) as browser,
+    ):
+        ann = await _in_the_room(browser, here, "brief-talk")
+        await browser.tab()
+        await ann.comes_to_read("document.visibilityState", "hidden")
+        await ann.freeze()
+        assert await bob.hear_left("ann") == "inactivity_timeout"
+        await ann.thaw()
+        await ann.front()
+        await bob.until(lambda: bob.seen[-1] == "joined ann")
+        await ann.comes_to_read(_STATUS, "connected")
+        await ann.comes_to_read("document.querySelector('[data-user=ann]').dataset.state", "here")
