@@ -12,7 +12,7 @@ import structlog
 
 from reactor.gateway.framing import close_frame
 from reactor.gateway.hub import Hub
-from reactor.gateway.outbox import Outbox, Verdict
+from reactor.gateway.outbox import FLUSH_NOW, FLUSH_SOON, TOO_SLOW, Outbox
 from reactor.gateway.wheel import NOWHERE
 from reactor.protocol.closing import CloseCode
 
@@ -77,11 +77,11 @@ class Wire(asyncio.Protocol):
 
     def _put(self, data: bytes) -> None:
         verdict = self._outbox.put(data)
-        if verdict is Verdict.FLUSH_SOON:
+        if verdict is FLUSH_SOON:
             self._hub.flush_soon(self)
-        elif verdict is Verdict.FLUSH_NOW:
+        elif verdict is FLUSH_NOW:
             self._write_out()
-        elif verdict is Verdict.TOO_SLOW:
+        elif verdict is TOO_SLOW:
             self._hub.counts.too_slow += 1
             log.info("a client does not read", socket_id=self.socket_id, waiting=self._outbox.size)
             self._outbox.take()
