@@ -77,10 +77,14 @@ def _in_order(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mu
 
 def _all_printable(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Keep what clients send from steering the terminal; JSON escapes it by itself."""
-    texts = {
-        key: printable(value) for key, value in event.items() if isinstance(value, str) and key != "exception"
-    }
+    texts = {key: _shown(key, value) for key, value in event.items() if isinstance(value, str)}
     return {**event, **texts}
+
+
+def _shown(key: str, value: str) -> str:
+    if key == "exception":  # a traceback keeps its lines
+        return "\n".join(map(printable, value.split("\n")))
+    return printable(value)
 
 
 def _whole_traceback(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -85,6 +85,44 @@ def test_console_lines_are_for_people(logged: Logged):
     assert "\x1b" not in line
 
 
+HOSTILE = [
+    "a\nb",
+    "a\r\x1b[2K{}",
+    "\x1b]0;title\x07",
+    "\x9b31m",
+    "a\u2028b\u2029c",
+    "\u202egpj",
+    '"}\n{"level": "error"',
+]
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_id_makes_a_line_of_its_own_or_steers_a_terminal(logged: Logged, text: str, log_format: str):
+    set_up_logs(Settings(log_format=log_format, log_level="debug"))
+    structlog.get_logger().warning(
+        "a client does not read", room=text, more=[text], deep={"key": text}, raw=text.encode()
+    )
+    logging.getLogger("library").error("of %s", text)
+    try:
+        raise ValueError(text)
+    except ValueError:
+        structlog.get_logger().exception("it failed", room=text)
+    written = "\n".join(logged())
+    assert not [char for char in written if not char.isprintable() and char != "\n"]
+    events = ("a client does not read", "of ", "it failed")
+    if log_format == "json":
+        assert [
+            json.loads(line)["event"].startswith(event)
+            for line, event in zip(written.split("\n"), events, strict=True)
+        ]
+        assert [json.loads(line)["level"] for line in written.split("\n")] == ["warning", "error", "error"]
+        assert json.loads(written.split("\n")[0])["room"] == text
+    else:
+        own = [line for line in written.split("\n") if any(event in line for event in events)]
+        assert len(own) == 3
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
