@@ -15,6 +15,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from reactor.gateway.bundle import bundled
+from reactor.gateway.tarball import packed
 
 SOCKET_PATH = "/ws"
 
@@ -28,6 +29,7 @@ _TYPES = {
     ".mjs": "text/javascript; charset=utf-8",
     ".png": "image/png",
     ".svg": "image/svg+xml",
+    ".tgz": "application/gzip",
     ".ts": "application/typescript; charset=utf-8",
     ".webmanifest": "application/manifest+json",
     ".woff2": "font/woff2",
@@ -51,7 +53,8 @@ class Site:
     Args:
         ready: Tells whether clients are well served now, and why not.
         package: Where the files are, read once: those of its folder `web`, and the client in `js`, which is
-            served as `/client.js`, with its types as `/client.d.ts`. None is fine too.
+            served as `/client.js`, with its types as `/client.d.ts`, and as `/client.tgz` for npm. None is
+            fine too.
 
     """
 
@@ -66,6 +69,7 @@ class Site:
             types = {"X-TypeScript-Types": "./client.d.ts"}
             self._add("/client.js", bundled(client).encode(), _FOR_ALL_PAGES | types)
             self._add("/client.d.ts", (client / "index.d.ts").read_bytes(), _FOR_ALL_PAGES)
+            self._add("/client.tgz", packed(client), _FOR_ALL_PAGES)
         if (index := self._files.get("/index.html")) is not None:
             self._files["/"] = index
 
