@@ -16,8 +16,6 @@ export const SILENCE = 10_000;
 const AGAIN_AFTER = 1000;
 /** The longest (ms) that a timer is set for: more than 2^31 would be none. */
 const LONGEST = 86_400_000;
-/** The client left, or was told to: the last room of its connection is over. */
-const FORCE_LEAVE = 4003;
 
 /** @typedef {(error: ReactorError | null, reply?: any) => void} Answered */
 /** @typedef {{type: string, [field: string]: unknown}} Request */
@@ -132,9 +130,8 @@ export class ReactorClient extends Emitter {
     this.#link.tick();
     if (this.#link.state !== "open") return;
     const now = Date.now();
-    // A third of a short TTL, so that two lost heartbeats do no harm.
-    const terms = this.#entered().flatMap(({ heartbeatInterval, ttl }) => [heartbeatInterval, ttl / 3]);
-    const interval = this.silent ? Infinity : Math.min(...terms);
+    const intervals = this.#entered().map((room) => room.heartbeatInterval);
+    const interval = this.silent ? Infinity : Math.min(...intervals);
     // A clock that was set back must not silence a member.
     if (now >= this.#beatAt + interval || now < this.#beatAt) this.beat();
     if (now >= this.#renewAt) this.#renew();
@@ -182,6 +179,8 @@ export class ReactorClient extends Emitter {
 
   turned() {
     const { state, token } = this.#link;
+    const closed = state === "closed";
+    const error = closed && this.error;
     if (state === "open") {
       this.#wasOpen = true;
       this.#beatAt = Date.now(); // joining counts as a heartbeat
@@ -191,12 +190,14 @@ export class ReactorClient extends Emitter {
       for (const saying of this.#sayings) if (!saying.room) saying.send();
       this.tick();
     } else {
+      if (error) this.#finish(error);
       this.#interrupt();
     }
-    const closed = state === "closed";
     if (closed) this.#wasOpen = false;
     news(closed ? "removeEventListener" : "addEventListener", this.#onNews);
     this.#showStatus();
+    // One room was told to go, and another is asked for meanwhile.
+    if (closed && this.#wanted()) this.#link.open();
   }
 
   /** @param {any} message as the server said it */
@@ -217,13 +218,6 @@ export class ReactorClient extends Emitter {
     else answered?.(null, message);
     // A hidden page has its timers late: whatever comes is a chance for what is overdue.
     if (type === "room:joined" || Date.now() >= this.#due) this.tick();
-  }
-
-  /** @param {import("./index.js").ReactorError} error */
-  ended(error) {
-    // It speaks of the rooms that were; one asked for meanwhile wants a socket of its own.
-    if (error.closeCode !== FORCE_LEAVE) this.#finish(error);
-    else if (this.rooms.size || this.#sayings.size) this.#link.open();
   }
 
   // What rooms ask of their client.
@@ -274,7 +268,11 @@ export class ReactorClient extends Emitter {
 
   /** The socket is closed when nothing is wanted of it any more. */
   #rest() {
-    if (!this.rooms.size && !this.#sayings.size && this.#link.state !== "closed") this.#link.close();
+    if (!this.#wanted() && this.#link.state !== "closed") this.#link.close();
+  }
+
+  #wanted() {
+    return this.rooms.size + this.#sayings.size;
   }
 
   #entered() {
@@ -300,7 +298,7 @@ export class ReactorClient extends Emitter {
     }
   }
 
-  /** All rooms and requests are over. @param {ReactorError | null} error */
+  /** All rooms and requests are over. @param {any} error a ReactorError, or null */
   #finish(error) {
     for (const room of [...this.rooms.values()]) room.end(error);
     for (const { reject } of this.#sayings) reject(error ?? new ReactorError("closed", "the client was closed"));

@@ -16,11 +16,12 @@ export const json = { subprotocol: "reactor.json", encode: JSON.stringify, decod
 /** Close codes after which the same client may come again; after any other it would meet the same end. */
 const MAY_RETURN = [1001, 1005, 1006, 1011, 1012, 1013, 1014, 1015, 4008, 4029];
 const UNAUTHORISED = 4001;
+const FORCE_LEAVE = 4003;
 
 /**
  * @typedef {import("./index.js").ClientOptions & {random?: () => number}} LinkOptions
- * @typedef {{turned(): void, receive(message: any): void, ended(error: ReactorError): void}} Owner
- *   is told that the state has changed, what the server says, and that it wants no return
+ * @typedef {{turned(): void, receive(message: any): void}} Owner is told that the state has changed (to closed, with
+ *   an `error`: the server wants no return), and what the server says
  */
 
 export class Link {
@@ -132,7 +133,7 @@ export class Link {
       socket = this.#current = new WebSocket(this.#url, [codec.subprotocol]);
     } catch (error) {
       // No address; or a page on https that asks for ws://.
-      this.#end(new ReactorError("closed", String(error)));
+      this.close(new ReactorError("closed", String(error)));
       return;
     }
     this.token = token;
@@ -164,13 +165,8 @@ export class Link {
     this.error = error;
     if (renewed) this.trusted = false;
     if (renewed || MAY_RETURN.includes(code)) this.lost();
-    else this.#end(error);
-  }
-
-  /** @param {ReactorError} error */
-  #end(error) {
-    this.close(error);
-    this.#owner.ended(error);
+    // The last room of the connection is over, and has heard why.
+    else this.close(code === FORCE_LEAVE ? null : error);
   }
 
   #letGo() {

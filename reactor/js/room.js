@@ -89,7 +89,8 @@ export class Room extends Emitter {
   /** @param {unknown} data @param {{username?: string}} [more] */
   update(data, more) {
     const former = this.#who;
-    const change = { data, ...more };
+    const given = Object.entries({ data, ...more }).filter(([, value]) => value !== undefined);
+    const change = Object.fromEntries(given);
     const wanted = (this.#who = { ...former, ...change });
     return this.#change({ type: "room:update", ...change }, () => {
       if (this.#who === wanted) this.#who = former;

@@ -100,14 +100,6 @@ test("heartbeats go by the clock", async (t) => {
   assert.equal(Socket.last.of("room:heartbeat").length, 3, "a refused one is no end of them");
 });
 
-test("a room with a short TTL is beaten for three times in it", async (t) => {
-  const { tick } = await enter(t, [member("me")], { ttl: 9000 });
-  await tick(2999);
-  assert.equal(Socket.last.of("room:heartbeat").length, 0);
-  await tick(1);
-  assert.equal(Socket.last.of("room:heartbeat").length, 1);
-});
-
 test("after a sleep in which no timer ran, whatever comes sends what is due", async (t) => {
   const { client } = await enter(t);
   t.mock.timers.setTime(1_000_000 + 3 * HEARTBEAT);
