@@ -45,7 +45,8 @@ async def admitted(settings: Settings) -> AsyncIterator[Patient]:
 async def _admit_single(patient: Patient) -> None:
     target = patient.target
     address = target.hosts[0] if target.hosts else ("", 0)
-    server = Server(_name(address) if target.hosts else str(target.path), client_at(target, address))
+    name = _name(address) if target.hosts else str(target.path)
+    server = Server(name, address, client_at(target, address))
     patient.servers.append(server)
     started = perf_counter()
     await check_server(target, server.client)
@@ -97,7 +98,7 @@ async def _admit_cluster(patient: Patient) -> None:
 
     async def knock(seed: Server) -> None:
         try:
-            await check_server(replace(_one(target, _address(seed.name)), kind="cluster"), seed.client)
+            await check_server(replace(_one(target, seed.address), kind="cluster"), seed.client)
         except ReactorError as error:
             patient.seeds[seed.name] = seed.unreachable = _reason(error)
             failed.append(error)
@@ -109,12 +110,12 @@ async def _admit_cluster(patient: Patient) -> None:
         raise failed[0]
     nodes = await _read_slots(patient, answering[0])
     for seed in seeds:
-        if _address(seed.name) not in nodes:
+        if seed.address not in nodes:
             await close_client(seed.client)
-    known = {_address(seed.name): seed for seed in seeds}
+    known = {seed.address: seed for seed in seeds}
     patient.servers = [known.get(address) or _server(target, address) for address in sorted(nodes)]
     for server in patient.servers:
-        server.role = nodes[_address(server.name)]
+        server.role = nodes[server.address]
     await _all_at_once(
         [server for server in patient.servers if server not in seeds], lambda server: _reach(target, server)
     )
@@ -126,7 +127,7 @@ async def _read_slots(patient: Patient, seed: Server) -> "dict[Address, Any]":
         info: Any = await seed.client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]
         ranges: Any = await seed.client.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
     except LINK_ERRORS as error:
-        raise await explain(error, _one(patient.target, _address(seed.name))) from error
+        raise await explain(error, _one(patient.target, seed.address)) from error
     nodes: dict[Address, Any] = {}
     owners, missing, following = [], [], 0
     for first, last, *servers in sorted(ranges, key=lambda one: int(one[0])):
@@ -134,7 +135,7 @@ async def _read_slots(patient: Patient, seed: Server) -> "dict[Address, Any]":
             missing.append((following, first - 1))
         following = last + 1
         for place, server in enumerate(servers):
-            host = str_if_bytes(server[0]) or _address(seed.name)[0]
+            host = str_if_bytes(server[0]) or seed.address[0]
             nodes[host, int(server[1])] = "replica" if place else "primary"
             if not place:
                 owners.append((int(first), int(last), _name((host, int(server[1])))))
@@ -170,7 +171,7 @@ async def _reach(target: Target, server: Server) -> None:
     try:
         await server.client.ping()
     except LINK_ERRORS as error:
-        server.unreachable = _reason(await explain(error, _one(target, _address(server.name))))
+        server.unreachable = _reason(await explain(error, _one(target, server.address)))
     server.answered_in = perf_counter() - started
 
 
@@ -182,7 +183,7 @@ async def _all_at_once(items: list[Any], work: Callable[[Any], Coroutine[Any, An
 
 def _server(target: Target, address: Address) -> Server:
     client: Redis = client_at(_one(target, address), address)
-    return Server(_name(address), client)
+    return Server(_name(address), address, client)
 
 
 def _one(target: Target, address: Address) -> Target:

@@ -16,6 +16,7 @@ from reactor.doctor.checks.coverage import coverage, sentinels
 from reactor.doctor.checks.events import events
 from reactor.doctor.checks.expiry import expiry
 from reactor.doctor.checks.foreign import foreign
+from reactor.doctor.checks.hidden import hidden
 from reactor.doctor.checks.memory import memory
 from reactor.doctor.checks.persistence import persistence
 from reactor.doctor.checks.reachable import reachable
@@ -24,6 +25,7 @@ from reactor.doctor.checks.settings import settings as judge_settings
 from reactor.doctor.checks.timeouts import timeouts
 from reactor.doctor.checks.version import version
 from reactor.doctor.checks.writes import writes
+from reactor.doctor.door import try_door
 from reactor.doctor.finding import Finding
 from reactor.doctor.keyspace import Known, look_through
 from reactor.doctor.look import look
@@ -41,6 +43,7 @@ CHECKS = (
     sentinels,
     allowed,
     access,
+    hidden,
     events,
     expiry,
     writes,
@@ -106,6 +109,7 @@ async def _look_at_one(patient: Patient, server: Server, known: Known) -> None:
     await look(server)
     if server.unreachable:
         return
+    await try_door(server, patient.target, server.address)
     await try_rights(server, namespace, database, cluster=patient.target.kind == "cluster")
     if server.role == "replica":
         return

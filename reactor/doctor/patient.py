@@ -56,10 +56,12 @@ class Keys:
 class Server:
     """One server with data. `unreachable` says why nothing could be looked at.
 
-    `info` and `config` are empty where the server does not show them; `refused` says why, by command.
+    `open`: whoever gives no password comes in, too. `info` and `config` are empty where the server does not
+    show them; `refused` says why, by command.
     """
 
     name: str
+    address: Address
     client: Redis
     role: Role = "primary"
     info: dict[str, Any] = field(default_factory=dict)
@@ -69,6 +71,7 @@ class Server:
     rights: list[Right] = field(default_factory=list)
     expiry: Expiry | None = None
     keys: Keys | None = None
+    open: bool = False
     unreachable: str = ""
     answered_in: float = 0.0
 

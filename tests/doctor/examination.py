@@ -63,7 +63,7 @@ async def treat(url: str, **options: Any) -> list[Done]:
 async def seen(url: str) -> AsyncIterator[Server]:
     """One server for a single look at it."""
     target = parse_url(url)
-    server = Server("it", client_at(target, target.hosts[0]))
+    server = Server("it", target.hosts[0], client_at(target, target.hosts[0]))
     try:
         yield server
     finally:
@@ -82,6 +82,11 @@ def untouched(*on: servers.Server) -> Iterator[None]:
         assert now == were, f"{now} was {were}"
 
 
+def flags(server: servers.Server) -> set[str]:
+    """The server's notify-keyspace-events."""
+    return set(str(server.control.config_get("notify-keyspace-events")["notify-keyspace-events"]))
+
+
 def _traces(server: servers.Server) -> dict[str, Any]:
     control = server.control
     memory: Any = control.info("memory")
@@ -94,4 +99,4 @@ def _traces(server: servers.Server) -> dict[str, Any]:
     }
 
 
-__all__ = ["Found", "Patient", "examine", "seen", "treat", "untouched"]
+__all__ = ["Found", "Patient", "examine", "flags", "seen", "treat", "untouched"]

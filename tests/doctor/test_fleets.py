@@ -13,15 +13,11 @@ from reactor.doctor.patient import Server as Seen
 from reactor.presence.connect import client_at
 from reactor.presence.target import parse_url
 from reactor.settings import Settings
-from tests.doctor.examination import examine, treat, untouched
+from tests.doctor.examination import examine, flags, treat, untouched
 from tests.fleets import ClusterSet, Fleet, SentinelSet, until
-from tests.servers import Server, free_port
+from tests.servers import free_port
 
 NAME = "notify-keyspace-events"
-
-
-def flags(server: Server) -> str:
-    return str(server.control.config_get(NAME)[NAME])
 
 
 async def test_sentinels_that_are_well(sentinels: SentinelSet):
@@ -42,7 +38,7 @@ async def test_a_replica_that_lacks_flags(sentinels: SentinelSet):
     (lacking,) = [one for one in found.all("events") if one.severity == "problem"]
     assert lacking.where == f"127.0.0.1:{replica.port}"
     await treat(sentinels.url)
-    assert set(flags(replica)) == set("Ex")
+    assert flags(replica) == set("Ex")
     assert (await examine(sentinels.url)).problems == []
 
 
@@ -121,7 +117,7 @@ async def test_a_primary_and_a_replica_of_a_cluster_that_lack_flags(cluster: Clu
         server.address for server in lacking
     }
     await treat(cluster.url)
-    assert [set(flags(server)) for server in lacking] == [set("Ex")] * 2
+    assert [flags(server) for server in lacking] == [set("Ex")] * 2
     assert (await examine(cluster.url)).problems == []
 
 
@@ -179,7 +175,8 @@ def patient(*servers: Seen) -> Patient:
 
 
 def seen(name: str, **facts: object) -> Seen:
-    server = Seen(name, client_at(parse_url("redis://127.0.0.1:1"), ("127.0.0.1", 1)))
+    address = ("127.0.0.1", 1)
+    server = Seen(name, address, client_at(parse_url("redis://127.0.0.1:1"), address))
     for field, value in facts.items():
         setattr(server, field, value)
     return server

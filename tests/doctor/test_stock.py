@@ -5,6 +5,7 @@ import pytest
 from reactor.doctor import probe as probing
 from reactor.presence.keys import shard_prefix
 from tests.doctor.examination import examine, seen, treat, untouched
+from tests.doctor.examination import flags as flags_of
 from tests.servers import Server
 
 
@@ -29,17 +30,14 @@ async def test_events_that_are_off_are_switched_on(redis_server: Server):
     await treat(redis_server.url)
     with untouched(redis_server):
         assert (await examine(redis_server.url)).report.exit_code == 0
-    assert set(redis_server.control.config_get("notify-keyspace-events")["notify-keyspace-events"]) == set(
-        "Ex"
-    )
+    assert flags_of(redis_server) == set("Ex")
 
 
 @pytest.mark.parametrize(("flags", "after"), [("Kg", "KgEx"), ("K$x", "K$xE"), ("AK", "AKE"), ("E$", "E$x")])
 async def test_a_flag_that_is_there_stays(redis_server: Server, flags: str, after: str):
     redis_server.control.config_set("notify-keyspace-events", flags)
     await treat(redis_server.url)
-    now = redis_server.control.config_get("notify-keyspace-events")["notify-keyspace-events"]
-    assert set(now) == set(after)
+    assert flags_of(redis_server) == set(after)
 
 
 @pytest.mark.parametrize("policy", ["volatile-lru", "allkeys-lfu", "volatile-ttl"])
@@ -160,4 +158,15 @@ async def test_who_has_no_password(redis_server: Server):
     redis_server.control.config_set("bind", "0.0.0.0")
     found = await examine(redis_server.url)
     assert found.problems == ["access"]
-    assert found.one("access").mend.startswith("ACL SETUSER reactor on >PASSWORD resetkeys ~{reactor:*")
+    mend = found.one("access").mend
+    assert mend.startswith("ACL SETUSER reactor on >PASSWORD resetkeys ~{reactor:*")
+    redis_server.control.execute_command(*mend.split())
+    url = redis_server.url.replace("://", "://reactor:PASSWORD@")
+    found = await examine(url)
+    assert found.one("access").severity == "note"  # that user is not shown how far it is reached
+    redis_server.control.execute_command("ACL", "SETUSER", "default", "resetpass", ">another")
+    try:
+        found = await examine(url)
+    finally:
+        redis_server.control.execute_command("ACL", "SETUSER", "default", "nopass")
+    assert (found.one("access").found, found.notes, found.report.exit_code) == ("asked for", [], 0)

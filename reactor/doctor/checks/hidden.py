@@ -1,0 +1,22 @@
+"""What the user is not shown: the configuration of a managed service, or with few rights."""
+
+from collections.abc import Iterator
+
+from reactor.doctor.finding import Finding
+from reactor.doctor.patient import Patient
+
+_UNSEEN = "pub/sub buffer limit, timeout, tcp-keepalive, min-replicas-to-write"
+
+
+def hidden(patient: Patient) -> Iterator[Finding]:
+    """Say what could not be looked at; the server itself needs none of it."""
+    for server in patient.seen:
+        if "CONFIG GET" in server.refused:
+            yield Finding(
+                check="config",
+                what="CONFIG",
+                found=f"refused; not looked at: {_UNSEEN}",
+                wanted="any: the server needs it not",
+                mend="none; another user, or the service's parameters, show it",
+                where=server.name,
+            )

@@ -1,0 +1,26 @@
+"""Tries whether a server lets in somebody who gives no password."""
+
+from dataclasses import replace
+
+import anyio
+from redis.exceptions import RedisError
+
+from reactor.doctor.patient import Address, Server
+from reactor.presence.connect import LINK_ERRORS, client_at, close_client
+from reactor.presence.target import Target
+
+
+async def try_door(server: Server, target: Target, address: Address) -> None:
+    """Note whether anybody may come in."""
+    stranger = client_at(replace(target, username=None, password=None, db=0), address)
+    try:
+        await stranger.ping()
+    except RedisError:
+        server.open = False
+    except LINK_ERRORS:
+        pass
+    else:
+        server.open = True
+    finally:
+        with anyio.CancelScope(shield=True):
+            await close_client(stranger)
