@@ -13,11 +13,11 @@ from tests.js.tools import HERE, installed, run_node
 APP = HERE / "app"
 
 
-async def build(into: Path, mode: str = "development") -> Path:
-    """Build the app; in development React mounts everything twice, and complains of what it finds."""
+async def build(into: Path, root: Path = APP, mode: str = "development") -> Path:
+    """Build an app; in development React mounts everything twice, and complains of what it finds."""
     vite = installed() / "vite" / "bin" / "vite.js"
-    config = APP / "vite.config.js"
-    await run_node(vite, "build", "--config", config, "--mode", mode, "--outDir", into, NODE_ENV=mode)
+    options = ("--config", APP / "vite.config.js", "--mode", mode, "--outDir", into)
+    await run_node(vite, "build", root, *options, NODE_ENV=mode)
     return into
 
 

@@ -3,12 +3,9 @@
 import pytest
 
 from reactor.settings.rooms import read_rules
-from tests.js.tools import installed, run_node
+from tests.js.tools import LINKED, installed, run_node
 from tests.servers import Server
 from tests.system.running import served
-
-# The package is linked in: React is found from where it is linked to, not from where it lies.
-_FLAGS = ("--preserve-symlinks", "--preserve-symlinks-main", "--test", "--test-reporter=spec")
 
 
 @pytest.mark.parametrize("name", ["react", "server", "native"])
@@ -17,7 +14,7 @@ async def test_on_a_server(name: str, bundled_server: Server):
     rules = read_rules({"brief-*": {"ttl": "1s", "message": "You were away too long."}}, "test")
     async with served(bundled_server, grace=5, rooms=rules) as node:
         url = f"ws://127.0.0.1:{node.gateway.port}/ws"
-        await run_node(*_FLAGS, f"react/{name}.test.mjs", REACTOR_URL=url)
+        await run_node(*LINKED, "--test", "--test-reporter=spec", f"react/{name}.test.mjs", REACTOR_URL=url)
 
 
 async def test_their_types_are_those_that_they_promise():

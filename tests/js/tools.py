@@ -11,6 +11,8 @@ import pytest
 
 HERE = Path(__file__).parent
 PACKAGE = HERE.parents[1] / "reactor" / "js"
+LINKED = ("--preserve-symlinks", "--preserve-symlinks-main")
+"""The package is linked in: what it imports is found from where it is linked to, not from where it lies."""
 _OLDEST = (20, 4)
 """The first Node.js whose test runner has a clock that a test may move."""
 
