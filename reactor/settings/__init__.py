@@ -170,7 +170,7 @@ class Settings:
         "sockets of one address (of a /64 with IPv6); 0 is no limit",
     )  # fmt: skip
     new_per_second: int = setting(
-        50, whole(0, 100_000, " (0 for no limit)"), "Limits",
+        20, whole(0, 100_000, " (0 for no limit)"), "Limits",
         "new sockets a second of one address, twice as many at once; 0 is no limit",
     )  # fmt: skip
     messages_per_second: int = setting(
