@@ -151,8 +151,8 @@ class Client:
     # Rooms.
 
     async def join(
-        self, room_id: str | int, *, user_id: str | int, username: str | None = None, data: Any = UNSET,
-        view: said.View = "members",
+        self, room_id: str | int, *, user_id: str | int | None = None, username: str | None = None,
+        data: Any = UNSET, view: said.View = "members",
     ) -> Room:  # fmt: skip
         """Join a room, and stay in it until it is left, ended by the server, or the client is closed.
 
@@ -160,7 +160,7 @@ class Client:
 
         Args:
             room_id: Text or a whole number, which is text from here on.
-            user_id: The same.
+            user_id: The same; None for the one that the token says.
             username: What others see; the user id if there is no other name.
             data: Any small JSON for others to see.
             view: Hear of the members, of their `count` alone, or of `none`.
@@ -176,7 +176,8 @@ class Client:
         self._running()
         wanted = Wanted(username=username, data=data, view=view)
         with self._connection.deadline("join_room"):
-            return Room(await self._stays.enter(_text(room_id, "room_id"), _text(user_id, "user_id"), wanted))
+            user = "" if user_id is None else _text(user_id, "user_id")
+            return Room(await self._stays.enter(_text(room_id, "room_id"), user, wanted))
 
     async def members(self, room_id: str | int) -> list[said.Member]:
         """Return who is in a room, joined or not.

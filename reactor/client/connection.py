@@ -16,11 +16,12 @@ import anyio
 from reactor.client.backoff import Backoff, Waits
 from reactor.client.dial import Dialler, closed
 from reactor.client.link import Link, LinkLost
+from reactor.client.renewal import Renewal
 from reactor.client.signals import Signal
 from reactor.client.status import Status
 from reactor.errors import ConnectionClosed, ReactorError, RequestTimedOut
 from reactor.protocol.closing import CloseCode, may_return
-from reactor.protocol.messages import ServerMessage, ServiceDegraded, ServiceRestored
+from reactor.protocol.messages import AuthOk, ErrorMessage, ServerMessage, ServiceDegraded, ServiceRestored
 from reactor.protocol.requests import Request
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class Connection:
         self._interval = interval
         self._attendant: Attendant
         self._on_status: Callable[[], None] = lambda: None
+        self._renewal = Renewal(dialler, request_timeout)
         self._link: Link | None = None
         self._called_for = False
         self._changed = Signal()
@@ -173,8 +175,12 @@ class Connection:
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._attendant.return_all, link)
+                tasks.start_soon(self._renewal.run, link)
                 code = await link.run()
                 tasks.cancel_scope.cancel()
+            if self.end is None and self._is_end(code):
+                # Before the rooms hear that the link is gone: nothing comes back.
+                self.give_up(closed(code, link.close_reason))
         finally:
             self._link = None
             self._attendant.lost()
@@ -188,11 +194,11 @@ class Connection:
             while not self._called_for:
                 await self._changed.wait()
             return await self._reopen(0.0)
-        renewed = code == CloseCode.UNAUTHORISED and self._dialler.can_renew
-        if not (may_return(code) or renewed or code == CloseCode.FORCE_LEAVE):
-            self.give_up(closed(code, link.close_reason))
-            return None
         return await self._reopen(self._waits.lost(code, monotonic() - link.opened_at))
+
+    def _is_end(self, code: int) -> bool:
+        renewed = code == CloseCode.UNAUTHORISED and self._dialler.can_renew
+        return not (may_return(code) or renewed or code == CloseCode.FORCE_LEAVE)
 
     async def _reopen(self, wait: float) -> Link | None:
         self._set(Status.RECONNECTING)
@@ -216,6 +222,10 @@ class Connection:
                 self._set(Status.DEGRADED if link.degraded else Status.CONNECTED)
             if not link.degraded:
                 link.beat_now()
+        elif isinstance(message, AuthOk):
+            self._renewal.trusted(message)
+        elif isinstance(message, ErrorMessage) and message.code == "token_expired" and message.id is None:
+            self._renewal.at_once()
         self._attendant.take(link, message)
 
     def _set(self, status: Status) -> None:

@@ -21,6 +21,8 @@ from reactor.protocol.requests import Auth
 Token = str | Callable[[], Awaitable[str] | str] | None
 """What proves who one is: a token, or a function that gets a fresh one each time a socket is opened."""
 
+_NOT_GOOD = frozenset({"unauthorized", "token_expired"})
+
 _MAX_SIZE = 64 * 1024 * 1024
 """Bytes of one message; a room of thousands with data is a few megabytes, and the server is trusted."""
 
@@ -74,7 +76,7 @@ class Dialler:
         return await self._open()
 
     async def _open(self) -> tuple[ClientConnection, list[ServerMessage]]:
-        token = await self._fresh_token()
+        token = await self.fresh_token()
         try:
             socket = await connect(self.url, **self._options)
         except (OSError, TimeoutError, WebSocketException) as error:
@@ -87,7 +89,8 @@ class Dialler:
                 await socket.wait_closed()
             raise
 
-    async def _fresh_token(self) -> str | None:
+    async def fresh_token(self) -> str | None:
+        """Return the token, if one is wanted. Raises ServerUnreachable when the function for it fails."""
         if not callable(self._token):
             return self._token
         try:
@@ -100,24 +103,27 @@ class Dialler:
         early: list[ServerMessage] = []
         if token is None:
             return early
+        refused = ""
         codec = codec_for(socket.subprotocol)
         try:
             with anyio.fail_after(self._options["open_timeout"]):
                 await socket.send(codec.encode(Auth(token, id=0)), text=not codec.binary)
                 while True:
                     message = codec.decode_reply(await socket.recv(decode=False))
+                    if message is not None:
+                        early.append(message)
                     if isinstance(message, AuthOk):
                         return early
                     if isinstance(message, ErrorMessage) and message.id == 0:
                         if message.code == "auth_disabled":
                             return early
-                        raise refusal(message)
-                    if message is not None:
-                        early.append(message)
+                        if message.code not in _NOT_GOOD:
+                            raise refusal(message)
+                        refused = message.message  # the close that follows ends it
         except TimeoutError as error:
             raise ServerUnreachable(f"{self.url} did not answer to the token in time") from error
         except SocketClosed as error:
-            raise closed(socket.close_code or 1006, socket.close_reason or "") from error
+            raise closed(socket.close_code or 1006, refused or socket.close_reason or "") from error
 
     def _explained(self, error: Exception) -> str:
         if isinstance(error, InvalidStatus):

@@ -9,6 +9,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from itertools import count
+from random import uniform
 from time import monotonic, time
 
 import anyio
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_INTERVAL = 25.0
 """Seconds between heartbeats until the server has named its own interval."""
+
+_SLOWER = (1.0, 2.0)
+"""Seconds, by chance, until what came too fast is said again."""
 
 _LOOK = 5.0
 """Seconds between looks at the clocks: a machine that slept wakes up with a heartbeat that is due."""
@@ -84,17 +88,16 @@ class Link:
             ReactorError: The first one that was refused.
 
         """
-        if self.lost:
-            raise LinkLost
-        loop = asyncio.get_running_loop()
-        asked = {next(self._ids): loop.create_future() for _ in requests}
-        self._asked |= asked
+        asked: list[int] = []
         try:
-            for number, request in zip(asked, requests, strict=True):
-                self.post(replace(request, id=number))
-            answers = []
-            for future in asked.values():
+            futures = [self._send(request, asked) for request in requests]
+            answers: list[ServerMessage] = []
+            for request, future in zip(requests, futures, strict=True):
                 answer = await future
+                while isinstance(answer, ErrorMessage) and answer.code == "too_many_requests":
+                    # It was not done, and may be said again.
+                    await anyio.sleep(uniform(*_SLOWER))  # noqa: S311 - chance, no secret
+                    answer = await self._send(request, asked)
                 if answer is None:
                     raise LinkLost
                 if isinstance(answer, ErrorMessage):
@@ -104,6 +107,15 @@ class Link:
         finally:
             for number in asked:
                 self._asked.pop(number, None)
+
+    def _send(self, request: Request, asked: list[int]) -> asyncio.Future[ServerMessage | None]:
+        if self.lost:
+            raise LinkLost
+        number = next(self._ids)
+        asked.append(number)
+        self._asked[number] = asyncio.get_running_loop().create_future()
+        self.post(replace(request, id=number))
+        return self._asked[number]
 
     def pace(self, interval: float) -> None:
         """Set the time between heartbeats, in seconds."""

@@ -9,7 +9,7 @@ _CLASSES: dict[str, type[ReactorError]] = {
     "unavailable": Unavailable,
 }
 
-_PASSING = frozenset({"too_many_pending", "internal"})
+_PASSING = frozenset({"too_many_pending", "too_many_requests", "internal"})
 
 
 def refusal(message: ErrorMessage) -> ReactorError:

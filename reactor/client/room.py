@@ -89,7 +89,7 @@ class Room:
     #   Unavailable, Refused: the server's refusal, with its sentence; nothing has changed;
     #   RequestTimedOut: no answer in time; what was asked for may still be done.
 
-    async def update(self, *, username: str | None = None, data: Any = UNSET) -> None:
+    async def update(self, data: Any = UNSET, *, username: str | None = None) -> None:
         """Change one's own name or data, for all to see; what is not given stays. data: any small JSON."""
         await self._stay.update(username, data)
 

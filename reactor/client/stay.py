@@ -82,8 +82,14 @@ class Stay:
     # What the user does.
 
     def join_request(self, wanted: Wanted) -> JoinRoom:
-        """Return the request that enters the room."""
-        return JoinRoom(self.room_id, self.user_id, wanted.username, wanted.data, wanted.view)
+        """Return the request that enters the room; what is not wanted otherwise stays as it was."""
+        wanted = self._with(wanted)
+        return JoinRoom(self.room_id, self.user_id or UNSET, wanted.username, wanted.data, wanted.view)
+
+    def _with(self, wanted: Wanted) -> Wanted:
+        username = self.wanted.username if wanted.username is None else wanted.username
+        data = self.wanted.data if wanted.data is UNSET else wanted.data
+        return replace(self.wanted, username=username, data=data, view=wanted.view)
 
     def return_requests(self) -> list[Request]:
         """Return what enters the room again as it was."""
@@ -96,9 +102,7 @@ class Stay:
     def establish(self, wanted: Wanted) -> None:
         """Take note that a `join` has returned: from now on each new link joins again."""
         self.established = True
-        username = self.wanted.username if wanted.username is None else wanted.username
-        data = self.wanted.data if wanted.data is UNSET else wanted.data
-        self.wanted = replace(self.wanted, username=username, data=data, view=wanted.view)
+        self.wanted = self._with(wanted)
 
     async def update(self, username: str | None, data: Any) -> None:
         """Change name or data, here and for the others."""
@@ -188,8 +192,13 @@ class Stay:
         """Take note that the room is joined on this link."""
         self.link = link
         self.socket_id = message.socket_id
+        self.user_id = self.listing.user_id = message.user_id
         self.connection.pace(message.heartbeat_interval / 1000)
         self.took(self.listing.joined(message))
+        me = self.listing.members.get(self.user_id)
+        if me is not None and me.away and not self.wanted.away:
+            # Who was away when its last socket dropped is still away, and here is a new one.
+            link.post(Back(self.room_id))
         self.refresh_status()
 
     def took(self, events: list[RoomEvent]) -> None:

@@ -41,12 +41,12 @@ class Stays:
     # What the user wants.
 
     async def enter(self, room_id: str, user_id: str, wanted: Wanted) -> Stay:
-        """Join a room; return when that is answered. Raises as `Client.join`."""
+        """Join a room; return when that is answered. user_id: "" where a token says it. Raises as `join`."""
         while (stay := self._stays.get(room_id)) is not None and stay.leaving:
             await stay.ended()
         if stay is None:
             stay = self._stays[room_id] = self._make(room_id, user_id, wanted, self._forget)
-        elif stay.user_id != user_id:
+        elif user_id not in ("", stay.user_id):
             sentence = f'this client is in the room as "{stay.user_id}": leave first, or use a second client'
             raise Refused(sentence, "already_joined")
         stay.joiners += 1

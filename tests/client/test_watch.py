@@ -26,7 +26,7 @@ async def test_nobody_sees_who_watches_from_outside(bundled_server: Server):
         client_of(node) as two,
     ):
         room = await one.join("lobby", user_id="ann")
-        task = asyncio.ensure_future(watch(url_of(node), "lobby", events.append, every=0.01))
+        task = asyncio.ensure_future(watch(url_of(node), "lobby", events.append, every=0.06))
         await until(lambda: len(events) == 1)
         assert [member.user_id for member in events[0].members] == ["ann"]
         assert room.count == 1
@@ -58,7 +58,7 @@ async def test_a_watcher_outlives_a_redis_that_is_gone_for_a_while(bundled_serve
     events: list[RoomEvent] = []
     async with served(bundled_server) as node, client_of(node) as one:
         task = asyncio.ensure_future(
-            watch(url_of(node), "lobby", events.append, every=0.01, request_timeout=0.2)
+            watch(url_of(node), "lobby", events.append, every=0.06, request_timeout=0.2)
         )
         await until(lambda: len(events) == 1)
         bundled_server.pause()

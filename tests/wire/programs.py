@@ -1,0 +1,215 @@
+"""Programs that use a client, in Python and in JavaScript: they do as told, and tell what they hear."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import anyio
+
+from reactor.client import Backoff, Client, Room
+from reactor.client.signals import Signal
+from reactor.errors import ConnectionClosed, ForceLeave, NotJoined, ReactorError, RoomFull, Unavailable
+from reactor.protocol.events import RoomEvent
+from tests.js.tools import HERE, installed, node_program
+from tests.system.running import PATIENCE
+
+_CODES: dict[type[ReactorError], str] = {
+    ConnectionClosed: "closed",
+    ForceLeave: "force-leave",
+    NotJoined: "not_joined",
+    RoomFull: "room_full",
+    Unavailable: "unavailable",
+}
+
+
+class Program(Protocol):
+    """`told`: all that its room has told, in short; `outcomes`: what became of each deed, by its name."""
+
+    told: list[str]
+    outcomes: dict[str, tuple[str, Any]]
+    news: Signal
+
+    async def do(self, deed: str, *given: Any) -> None: ...
+    async def look(self) -> dict[str, Any]: ...
+
+
+async def until(program: Program, ready: Callable[[], bool]) -> None:
+    """Wait for something that the program tells."""
+    with anyio.fail_after(PATIENCE):
+        while not ready():
+            await program.news.wait()
+
+
+class InPython:
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.outcomes: dict[str, tuple[str, Any]] = {}
+        self.news = Signal()
+        self._client: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ending = asyncio.Event()
+        self._room: Room | None = None
+
+    @classmethod
+    @asynccontextmanager
+    async def started(cls, url: str, options: dict[str, Any]) -> AsyncIterator["InPython"]:
+        program = cls()
+        token = options.get("token")
+        if "tokens" in options:
+            left = list(options["tokens"])
+            token = lambda: left.pop(0)  # noqa: E731 - as a program would write it
+        client = Client(url, token=token, backoff=Backoff(first=0.02, restart=0.02))
+        living = asyncio.create_task(program._live(client))
+        try:
+            yield program
+        finally:
+            program._ending.set()
+            for task in program._tasks:
+                task.cancel()
+            await asyncio.gather(living, *program._tasks, return_exceptions=True)
+
+    async def _live(self, client: Client) -> None:
+        try:
+            async with client:
+                self._client.set_result(client)
+                await self._ending.wait()
+                await client.close(leave=False)
+        except ReactorError as error:
+            self._client.set_exception(error)
+
+    async def do(self, deed: str, *given: Any) -> None:
+        self._tasks.append(asyncio.create_task(self._do(deed, given)))
+
+    async def _do(self, deed: str, given: tuple[Any, ...]) -> None:
+        try:
+            result = await getattr(self, f"_{deed}")(*given)
+        except ReactorError as error:
+            self.outcomes[deed] = "refused", getattr(error, "code", None)
+            if type(error) in _CODES:
+                self.outcomes[deed] = "refused", _CODES[type(error)]
+        else:
+            self.outcomes[deed] = "done", result
+        self.news.fire()
+
+    async def _join(self, who: dict[str, Any]) -> None:
+        client = await self._client
+        names = {"userId": "user_id"}
+        room = await client.join("lobby", **{names.get(name, name): value for name, value in who.items()})
+        if room == self._room:
+            return
+        self._room = room
+        for kind in ("join", "leave", "update", "sync"):
+            room.on(kind, self._hear)
+        room.on("force-leave", lambda error: self._tell(f"force-leave {error.reason}: {error.message}"))
+        room.on("status", lambda status: self._tell(f"status {status}"))
+
+    def _hear(self, event: RoomEvent) -> None:
+        who = [event.member.user_id] if event.member else [str(event.count)]
+        self._tell(" ".join([event.kind, *who, *([event.reason] if event.reason else [])]))
+
+    def _tell(self, line: str) -> None:
+        self.told.append(line)
+        self.news.fire()
+
+    def _update(self, change: dict[str, Any]) -> Awaitable[None]:
+        assert self._room is not None
+        return self._room.update(**change)
+
+    def _away(self) -> Awaitable[None]:
+        assert self._room is not None
+        return self._room.away()
+
+    def _back(self) -> Awaitable[None]:
+        assert self._room is not None
+        return self._room.back()
+
+    def _leave(self) -> Awaitable[None]:
+        assert self._room is not None
+        return self._room.leave()
+
+    async def _count(self, room_id: str) -> int:
+        return await (await self._client).count(room_id)
+
+    async def _members(self, room_id: str) -> list[str]:
+        return sorted(member.user_id for member in await (await self._client).members(room_id))
+
+    async def _isPresent(self, room_id: str, user_id: str) -> bool:  # noqa: N802 - the deed's name
+        return await (await self._client).is_present(room_id, user_id)
+
+    async def look(self) -> dict[str, Any]:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        room = self._room
+        if room is None:
+            return {}
+        return {
+            "members": sorted(room.members),
+            "others": sorted(member.user_id for member in room.others),
+            "count": room.count,
+            "view": room.view,
+            "status": str(room.status),
+            "me": room.me.username if room.me else None,
+        }
+
+
+class InJavaScript:
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.told: list[str] = []
+        self.outcomes: dict[str, tuple[str, Any]] = {}
+        self.news = Signal()
+        self._process = process
+        self._looks: list[dict[str, Any]] = []
+
+    @classmethod
+    @asynccontextmanager
+    async def started(cls, url: str, options: dict[str, Any]) -> AsyncIterator["InJavaScript"]:
+        installed()
+        process = await asyncio.create_subprocess_exec(
+            node_program(), str(Path(HERE) / "program.mjs"), url, json.dumps(options),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        program = cls(process)
+        reading = asyncio.create_task(program._read())
+        try:
+            yield program
+            assert process.stdin is not None
+            process.stdin.close()
+            with anyio.fail_after(PATIENCE):
+                # No timer and no socket is left, or it would go on.
+                assert await process.wait() == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            await reading
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            said = json.loads(line)
+            if "told" in said:
+                self.told.append(said["told"])
+            elif "looked" in said:
+                self._looks.append(said["looked"])
+            elif "done" in said:
+                self.outcomes[said["done"]] = "done", said.get("with")
+            else:
+                self.outcomes[said["refused"]] = "refused", said.get("code", said)
+            self.news.fire()
+
+    async def _say(self, *line: Any) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(line).encode() + b"\n")
+        await self._process.stdin.drain()
+
+    async def do(self, deed: str, *given: Any) -> None:
+        await self._say(deed, *given)
+
+    async def look(self) -> dict[str, Any]:
+        seen = len(self._looks)
+        await self._say("look")
+        await until(self, lambda: len(self._looks) > seen)
+        return self._looks[-1]

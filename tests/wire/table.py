@@ -1,0 +1,85 @@
+"""The table of transcripts, and what stands for what in it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Step = dict[str, Any]
+Message = dict[str, Any]
+
+_TABLE = json.loads((Path(__file__).parent / "transcripts.json").read_text(encoding="utf-8"))
+_PEOPLE: dict[str, Any] = _TABLE["people"]
+_TIME = 1_764_000_000_000
+
+
+def transcripts(party: str) -> list[Any]:
+    """Those that are for the `server` or for `clients`, as parameters of a test."""
+    return [
+        pytest.param({**one, "steps": list(_steps(one["steps"]))}, id=one["name"])
+        for one in _TABLE["transcripts"]
+        if one.get("only", party) == party
+    ]
+
+
+def _steps(steps: list[Step]) -> Iterator[Step]:
+    for step in steps:
+        if "scene" in step:
+            yield from _steps(_TABLE["scenes"][step["scene"]])
+        else:
+            yield {key: _with_people(value) if key in "<>" else value for key, value in step.items()}
+
+
+def _with_people(message: Message) -> Message:
+    return {
+        key: [_PEOPLE.get(one, one) if isinstance(one, str) else one for one in value]
+        if key in {"members", "joined", "updated"}
+        else value
+        for key, value in message.items()
+    }
+
+
+class Values:
+    """What the texts that begin with $ stand for in one run of a transcript."""
+
+    def __init__(self, known: dict[str, Any] | None = None) -> None:
+        self._known = dict(known or {})
+
+    def check(self, expected: Any, said: Any) -> None:
+        """Fail unless this was said; what stands at a new name is from now on what it stands for."""
+        self._check(expected, said, f"{json.dumps(said)} for {json.dumps(expected)}")
+
+    def _check(self, expected: Any, said: Any, where: str) -> None:
+        if isinstance(expected, str) and expected.startswith("$"):
+            if expected == "$any":
+                return
+            if expected == "$time":
+                assert isinstance(said, int), where
+            elif expected == "$text":
+                assert isinstance(said, str), where
+                assert said, where
+            else:
+                assert self._known.setdefault(expected, said) == said, where
+        elif isinstance(expected, dict) and isinstance(said, dict):
+            assert expected.keys() == said.keys(), where
+            for key, value in expected.items():
+                self._check(value, said[key], where)
+        elif isinstance(expected, list) and isinstance(said, list):
+            assert len(expected) == len(said), where
+            for one, other in zip(expected, said, strict=True):
+                self._check(one, other, where)
+        else:
+            assert expected == said, where
+            assert type(expected) is type(said), where
+
+    def fill(self, expected: Any) -> Any:
+        """Give something that may be said: each name by what it stands for, which may be made up here."""
+        if isinstance(expected, dict):
+            return {key: self.fill(value) for key, value in expected.items()}
+        if isinstance(expected, list):
+            return [self.fill(value) for value in expected]
+        if not isinstance(expected, str) or not expected.startswith("$"):
+            return expected
+        return _TIME if expected == "$time" else self._known.setdefault(expected, expected.removeprefix("$"))
