@@ -4,6 +4,7 @@ import base64
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
+import anyio
 import msgspec
 from starlette.requests import Request
 
@@ -11,6 +12,11 @@ from reactor.protocol.ids import clean_id
 from reactor.protocol.messages import ProtocolError
 
 T = TypeVar("T")
+
+BODY_WITHIN = 10.0
+"""Seconds that a body may take to come."""
+
+_LAST = {"Connection": "close"}
 
 
 class Problem(Exception):
@@ -59,10 +65,14 @@ def cursor_of(value: Any) -> str:
 async def body_of(request: Request, kind: type[T], most: int) -> T:
     """The body, read from JSON. `most` is in bytes."""
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > most:
-            raise Problem(413, "too_big", f"the body takes at most {most} bytes.", {"Connection": "close"})
+    try:
+        with anyio.fail_after(BODY_WITHIN):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > most:
+                    raise Problem(413, "too_big", f"the body takes at most {most} bytes.", _LAST)
+    except TimeoutError:
+        raise Problem(408, "too_slow", f"the body did not come within {BODY_WITHIN:.0f} s.", _LAST) from None
     try:
         bytes(body).decode()
         return msgspec.json.decode(bytes(body), type=kind)

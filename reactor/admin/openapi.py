@@ -14,6 +14,7 @@ _REFUSALS = {
     400: "An id, the query or the body is wrong; the sentence says what.",
     401: "There is no key, or a wrong one.",
     404: "It is not there.",
+    408: "The body came too slowly.",
     409: "There are as many as there may be.",
     413: "The body is too large.",
     429: "Too many wrong keys; `Retry-After` says for how long.",

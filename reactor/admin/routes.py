@@ -58,12 +58,12 @@ def endpoints(api: Api) -> list[Endpoint]:
         ),
         Endpoint(
             "POST", room + "/messages", api.message, "Say something to everyone in a room", say.MessageSent,
-            body=say.MessageBody, refusals=(413,),
+            body=say.MessageBody, refusals=(408, 413),
         ),
         Endpoint("GET", settings, api.settings, "What was set for a room, and holds", say.SettingsAnswer),
         Endpoint(
             "PUT", settings, api.put_settings, "Set what differs in a room", say.SettingsAnswer,
-            body=say.RoomSettings, refusals=(409, 413),
+            body=say.RoomSettings, refusals=(408, 409, 413),
         ),
         Endpoint(
             "DELETE", settings, api.remove_settings, "Take back what was set for a room", say.SettingsAnswer,

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 import anyio
 import structlog
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from reactor.admin.app import make_app
 from reactor.admin.listening import bound
@@ -18,6 +19,23 @@ AT_ONCE = 200
 """Connections; the next ones get 503."""
 LAST_ANSWERS = 2
 """Seconds that answers on their way get when the server stops."""
+
+
+ASKED_WITHIN = 10.0
+"""Seconds that a new connection gets for the head of its first request."""
+
+
+class _Wire(H11Protocol):
+    """A connection that does not wait for ever for somebody to say what they want."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin."""
+        super().connection_made(transport)
+        self.loop.call_later(ASKED_WITHIN, self._see_asked)
+
+    def _see_asked(self) -> None:
+        if getattr(self, "cycle", None) is None:  # of its first request
+            self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -42,7 +60,7 @@ async def serving(node: Node) -> AsyncIterator[int]:
     port: int = sock.getsockname()[1]
     config = uvicorn.Config(
         make_app(node, settings.admin_key),
-        loop="none", http="h11", ws="none", lifespan="off", interface="asgi3",
+        loop="none", http=_Wire, ws="none", lifespan="off", interface="asgi3",
         log_config=None, access_log=False, server_header=False, proxy_headers=False,
         limit_concurrency=AT_ONCE, timeout_keep_alive=5, timeout_graceful_shutdown=LAST_ANSWERS,
         h11_max_incomplete_event_size=16_384,

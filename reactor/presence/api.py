@@ -10,7 +10,7 @@ Answers are exact by Redis's own clock: a member whose time is up is never liste
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Self
+from typing import Any, Self
 
 import anyio
 from anyio.abc import TaskGroup
@@ -24,9 +24,13 @@ from reactor.presence.rows import Departure
 from reactor.presence.store import Store
 from reactor.presence.target import parse_url
 from reactor.presence.watch import Watches
+from reactor.protocol.data import data_as_json
 from reactor.protocol.events import RoomEvent
 from reactor.protocol.messages import Member
 from reactor.settings import Settings
+
+MOST_SAID = 65_536
+"""Bytes of JSON that `say` takes."""
 
 
 class RoomInfo(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -102,6 +106,15 @@ class Presence:
     async def kick(self, room_id: str, user_id: str, message: str | None = None) -> bool:
         """Put a user out of a room, with all connections, and tell why; whether the user was there."""
         return await self._store.kick(Entry(room_id, user_id), message or "")
+
+    async def say(self, room_id: str, data: Any) -> int:
+        """Say something (any JSON) to everyone in a room; how many servers had somebody there to tell.
+
+        It is heard as `room:message`, at most once: who is not there now does not hear it. Raises
+        ProtocolError for what is no JSON, or more than 64 KiB of it.
+        """
+        _, nodes = await self._store.say(room_id, data_as_json(data, MOST_SAID))
+        return nodes
 
     async def totals(self) -> Counter[str]:
         """How many left for each reason, in all rooms, since the namespace began."""

@@ -8,8 +8,9 @@ const WORDS = { left: "left", disconnected: "disconnected", inactivity_timeout: 
 const SVG = "http://www.w3.org/2000/svg";
 
 const at = (id) => document.getElementById(id);
-const whole = new Intl.NumberFormat("en");
-const few = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const tenths = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+const few = { format: (number) => (number < 10 ? tenths : whole).format(number) };
 
 let key = sessionStorage.getItem("reactor-admin-key") ?? "";
 let history = new History();
