@@ -1,0 +1,44 @@
+"""The admin port on Sentinel sets and clusters: what it says and does is for the whole fleet."""
+
+from tests.admin.desk import KEY, admin_client, ok
+from tests.fleet.serving import one_room_in_each_shard, serving
+from tests.fleets import Fleet
+from tests.servers import free_port
+from tests.system.plain import until
+from tests.system.running import RawClient
+
+
+async def test_rooms_messages_settings_and_kicks_on_every_shard(fleet: Fleet) -> None:
+    rooms = one_room_in_each_shard()
+    async with (
+        serving(fleet, admin_port=free_port(), admin_key=KEY) as one,
+        serving(fleet) as two,
+        admin_client(one) as admin,
+        RawClient.connect(one) as ann,
+        RawClient.connect(two) as bob,
+    ):
+        for room in rooms:
+            await ann.join(room, "ann")
+            await bob.join(room, "bob")
+        listed = await ok(admin, "/v1/rooms")
+        assert listed["rooms"] == [{"roomId": room, "count": 2} for room in sorted(rooms)]
+        for room in rooms:
+            sent = await ok(admin, f"/v1/rooms/{room}/messages", "POST", json={"data": room})
+            assert sent["nodes"] == 2
+            for client in (ann, bob):
+                assert (await client.hear("room:message", roomId=room))["data"] == room
+            assert (await ok(admin, f"/v1/rooms/{room}/members/bob"))["userId"] == "bob"
+            await ok(admin, f"/v1/rooms/{room}/settings", "PUT", json={"ttl": 77})
+            await ok(admin, f"/v1/rooms/{room}/members/bob", "DELETE")
+        assert await bob.closed() == 4003
+        await until(lambda: all(two.rules.policy(room).ttl == 77_000 for room in rooms))
+        departures = await ok(admin, "/v1/departures")
+        assert {(one["roomId"], one["reason"]) for one in departures["departures"]} == {
+            (room, "kicked") for room in rooms
+        }
+        overview = await ok(admin, "/v1/overview")
+        assert overview["departures"] == {"kicked": len(rooms)}
+        assert {one["node"] for one in overview["nodes"]} == {one.name(), two.name()}
+        text = (await admin.get("/metrics")).text
+        assert f'reactor_departures_total{{reason="kicked"}} {len(rooms)}.0' in text
+        await until(lambda: one.bus.lags.count and one.listener.lags.count)
