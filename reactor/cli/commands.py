@@ -199,9 +199,10 @@ async def watch(
     /,
     *,
     user: Annotated[str | None, Parameter(name="--as", metavar="USER")] = None,
+    token: Annotated[str | None, Parameter(env_var="REACTOR_TOKEN", metavar="TOKEN")] = None,
     json: Json = False,
 ) -> None:
-    """Show what happens in a room of a server, as it happens.
+    """Show who is in a room of a server and what happens there, as it happens.
 
     Parameters
     ----------
@@ -211,13 +212,18 @@ async def watch(
         The room's id.
     user
         Be in the room as this user, and hear each change at once; without it the room is listed every second.
+    token
+        For a server that asks for one; `reactor token` makes it.
     """
     from reactor.cli import show
-    from reactor.cli.watched import told
+    from reactor.cli.watched import Screen
     from reactor.client.watch import watch as follow
 
-    as_json = show.as_json(json)
-    await follow(url, room, lambda event: show.json_line(event) if as_json else told(event), user=user)
+    if show.as_json(json):
+        await follow(url, room, show.json_line, user=user, token=token)
+        return
+    with Screen(room) as screen:
+        await follow(url, room, screen.told, user=user, token=token)
 
 
 @app.command(sort_key=7, help_epilogue="")

@@ -56,6 +56,12 @@ def moment(milliseconds: int) -> str:
     return when.strftime("%Y-%m-%d %H:%M:%S")
 
 
+def clock(milliseconds: int | None = None) -> str:
+    """Write the time of day of a time of the wire (ms since 1970), or of now, on this machine's wall."""
+    when = datetime.now(UTC) if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return when.astimezone().strftime("%H:%M:%S")
+
+
 def compact(value: Any) -> str:
     """Write any JSON value in a table's cell; nothing where there is none."""
     return "" if value is msgspec.UNSET else _encoder.encode(value).decode()

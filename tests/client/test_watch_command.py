@@ -1,7 +1,11 @@
-"""`reactor watch URL ROOM`, in a pipe."""
+"""`reactor watch URL ROOM`, in a pipe and in a terminal."""
 
 import asyncio
 import json
+import os
+import pty
+import re
+import signal
 import sys
 from typing import Any
 
@@ -46,3 +50,46 @@ async def test_what_happens_in_a_room_is_one_json_line_each(
         finally:
             command.terminate()
             await command.wait()
+
+
+async def test_a_person_sees_a_live_table(bundled_server: Server) -> None:
+    shown = ""
+    async with served(bundled_server) as node, RawClient.connect(node) as ann:
+        await ann.join("lobby", "ann", username="Ann B.", data={"mood": "blue"})
+        url = f"ws://127.0.0.1:{node.gateway.port}/ws"
+        ours, theirs = pty.openpty()
+        command = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "reactor", "watch", url, "lobby", "--as", "eve",
+            stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"},
+        )  # fmt: skip
+        os.close(theirs)
+
+        async def sees(pattern: str) -> None:
+            nonlocal shown
+            with anyio.fail_after(15):
+                while not re.search(pattern, shown):
+                    await anyio.wait_readable(ours)
+                    shown += os.read(ours, 65536).decode()
+
+        try:
+            await sees(r"lobby: 2 here")
+            await sees(r"Ann B\. +ann +\d\d:\d\d:\d\d +here +1 +\{\"mood\":\"blue\"\}")
+            async with RawClient.connect(node) as bob:
+                await bob.join("lobby", "bob")
+                await sees(r"lobby: 3 here")
+                await sees(r"\d\d:\d\d:\d\d  bob joined")
+                await bob.ask("leave_room", "room:left", roomId="lobby")
+            await sees(r"bob left \(left\)")
+            await ann.say("room:away", roomId="lobby")
+            await sees(r"ann +\d\d:\d\d:\d\d +away")
+            command.send_signal(signal.SIGINT)
+            await sees(r"\x1b\[\?25h")  # the cursor is shown again
+            with anyio.fail_after(15):
+                assert await command.wait() in {0, 130}
+            assert "Traceback" not in shown
+        finally:
+            if command.returncode is None:
+                command.kill()
+                await command.wait()
+            os.close(ours)
