@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from time import perf_counter
 from typing import Any
 
 import anyio
@@ -48,9 +47,7 @@ async def _admit_single(patient: Patient) -> None:
     name = _name(address) if target.hosts else str(target.path)
     server = Server(name, address, client_at(target, address))
     patient.servers.append(server)
-    started = perf_counter()
     await check_server(target, server.client)
-    server.answered_in = perf_counter() - started
     await _admit_replicas(patient, await _replicas_of(server))
 
 
@@ -167,12 +164,10 @@ async def _admit_replicas(patient: Patient, addresses: list[Address]) -> None:
 
 
 async def _reach(target: Target, server: Server) -> None:
-    started = perf_counter()
     try:
         await server.client.ping()
     except LINK_ERRORS as error:
         server.unreachable = _reason(await explain(error, _one(target, server.address)))
-    server.answered_in = perf_counter() - started
 
 
 async def _all_at_once(items: list[Any], work: Callable[[Any], Coroutine[Any, Any, None]]) -> None:

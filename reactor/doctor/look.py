@@ -34,6 +34,9 @@ _CLOCK_TRIES = 5
 async def look(server: Server) -> None:
     """Note what the server shows; where it refuses, why."""
     try:
+        started = perf_counter()
+        await server.client.ping()
+        server.answered_in = perf_counter() - started
         await _read_info(server)
         await _read_config(server)
         await _read_clock(server)

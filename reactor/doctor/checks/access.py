@@ -32,7 +32,7 @@ def access(patient: Patient) -> Iterator[Finding]:
             yield Finding(
                 check="access",
                 what="password",
-                found=f"none: {where} may do everything",
+                found=f"none: {where} may do all",
                 wanted="asked for",
                 mend=_CLOSE if patient.target.password else f"ACL SETUSER reactor on >PASSWORD {whole}",
                 severity="problem" if exposed else "note",

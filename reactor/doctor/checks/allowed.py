@@ -50,7 +50,7 @@ def allowed(patient: Patient) -> Iterator[Finding]:
             yield Finding(
                 check="rights",
                 what="rights",
-                found=f"user {user} has all",
-                wanted="all that are needed",
+                found=f"all, as user {user}",
+                wanted="all",
                 where=server.name,
             )

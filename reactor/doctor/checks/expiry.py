@@ -24,7 +24,7 @@ def expiry(patient: Patient) -> Iterator[Finding]:
                     check="expiry",
                     what=_TOUCHED,
                     found=f"not tried: {server.expiry.what}: {server.expiry.refused}",
-                    wanted=f"an event within {milliseconds(PUNCTUAL)}",
+                    wanted=f"within {milliseconds(PUNCTUAL)}",
                     mend="see the rights above",
                     severity="problem",
                     where=server.name,
@@ -36,12 +36,12 @@ def expiry(patient: Patient) -> Iterator[Finding]:
 
 
 def _touched(server: Server, seen: Expiry) -> Finding:
-    wanted = f"an event within {milliseconds(PUNCTUAL)}"
+    wanted = f"within {milliseconds(PUNCTUAL)}"
     if seen.touched is None:
         return Finding(
             check="expiry",
             what=_TOUCHED,
-            found=f"no event within {span(TOUCHED_WITHIN)}",
+            found=f"no event in {span(TOUCHED_WITHIN)}",
             wanted=wanted,
             mend="switch the events on, as above",
             severity="problem",
@@ -66,7 +66,7 @@ def _untouched(server: Server, seen: Expiry, *, pacemaker: bool) -> Finding:
     return Finding(
         check="expiry",
         what=_UNTOUCHED,
-        found=f"no event within {span(UNTOUCHED_WITHIN)}",
+        found=f"no event in {span(UNTOUCHED_WITHIN)}",
         wanted="any: the pacemaker touches keys" if pacemaker else "an event: the pacemaker is off",
         mend="" if pacemaker else "switch the pacemaker on",
         severity="ok" if pacemaker else "problem",

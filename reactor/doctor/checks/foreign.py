@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from reactor.doctor.finding import Finding
 from reactor.doctor.patient import Keys, Patient, Server
 
-_WANTED = "only such as this version writes"
+_WANTED = "none"
 
 
 def foreign(patient: Patient) -> Iterator[Finding]:
@@ -17,15 +17,15 @@ def foreign(patient: Patient) -> Iterator[Finding]:
         if keys.refused:
             yield Finding(
                 check="keys",
-                what="keys",
+                what="strange keys",
                 found=f"not looked at: {keys.refused}",
                 wanted=_WANTED,
                 mend="none, as the server itself never looks for keys; another user may run the doctor",
                 where=server.name,
             )
         elif not keys.strange:
-            found = f"none strange among {'all' if keys.whole else 'the first'} {keys.seen}"
-            yield Finding(check="keys", what="keys", found=found, wanted=_WANTED, where=server.name)
+            found = f"none among {'all' if keys.whole else 'the first'} {keys.seen}"
+            yield Finding(check="keys", what="strange keys", found=found, wanted="none", where=server.name)
         yield from _strange(server, keys)
 
 

@@ -5,10 +5,8 @@ from collections.abc import Iterator
 from reactor.doctor.finding import Finding
 from reactor.doctor.patient import Patient, Server
 
-_NONE = "none: after a restart members come back with their nodes; departures and rules are gone"
-_SNAPSHOTS = (
-    "snapshots ({save}): a restart goes back to the last one, and the nodes put right what is wrong in it"
-)
+_NONE = "none: a restart forgets departures and rules; members come back with their nodes"
+_SNAPSHOTS = "snapshots: a restart goes back to the last one; the nodes put right the rest"
 _LOG = "a log of all writes (appendfsync {fsync}): a restart has nearly all"
 _UNKNOWN = "not shown to this user"
 
@@ -20,7 +18,7 @@ def persistence(patient: Patient) -> Iterator[Finding]:
             check="persistence",
             what="persistence",
             found=_meaning(server),
-            wanted="any: presence needs none",
+            wanted="any",
             where=server.name,
         )
         for field, what in (
@@ -49,4 +47,4 @@ def _meaning(server: Server) -> str:
         return _LOG.format(fsync=server.setting("appendfsync") or "not shown")
     if save is None:
         return _UNKNOWN
-    return _SNAPSHOTS.format(save=f"save {save}") if save else _NONE
+    return _SNAPSHOTS if save else _NONE

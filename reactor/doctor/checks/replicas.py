@@ -42,7 +42,7 @@ def _none(patient: Patient, server: Server) -> Finding:
         return Finding(
             check="replicas",
             what="replicas",
-            found="none: joins are refused while it is away, and nobody leaves",
+            found="none",
             wanted="any",
             where=server.name,
         )

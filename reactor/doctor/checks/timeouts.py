@@ -42,7 +42,7 @@ def _idle(server: Server) -> Iterator[Finding]:
             check="timeouts",
             what="timeout",
             found="never" if seconds == 0 else span(seconds),
-            wanted=f"never, or {span(_IDLE)} or more",
+            wanted=f"never, or {span(_IDLE)}",
             where=server.name,
         )
         return

@@ -7,7 +7,7 @@ from reactor.doctor.patient import Patient, Server
 from reactor.errors import RedisTooOld
 from reactor.presence.connect import check_version
 
-_WANTED = "Redis 7.0 or later, Valkey"
+_WANTED = "7.0 or later"
 
 
 def version(patient: Patient) -> Iterator[Finding]:
