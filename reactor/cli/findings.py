@@ -93,5 +93,5 @@ def _verdict(findings: Sequence[Finding], *, looked: bool) -> str:
     if not looked:
         return f"Could not look at this Redis. {counted}."
     fixes = len({finding.mend for finding in findings if finding.fix})
-    hint = f" `reactor doctor --fix` offers to set what may be set: {fixes} of the mends." if fixes else ""
+    hint = f" `reactor doctor --fix` offers to set {fixes} of the mends." if fixes else ""
     return f"{counted or 'All is well'}.{hint}"
