@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """Bounds for what takes milliseconds."""
 
-LATENESS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0)
+LATENESS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0)
 """Bounds for what should take milliseconds, and takes minutes where something is amiss."""
 
 SIZES = (1, 2, 5, 10, 25, 50, 100, 250, 500)

@@ -88,8 +88,8 @@ function show(overview, now) {
   at("connections").textContent = whole.format(reports.reduce((all, one) => all + one.connections, 0));
   at("joins").textContent = rates ? few.format(rates.joins) : "–";
   at("departures").textContent = rates ? few.format(REASONS.reduce((all, one) => all + rates.left[one], 0)) : "–";
-  at("lateness").textContent = late(history.lateness(now, 0.99));
-  at("lateness").title = "99 of 100 in the last five minutes";
+  at("lateness").textContent = late(history.lateness(now, 0.5));
+  at("lateness-most").textContent = history.lateness(now, 0.99) === null ? "" : `99 of 100: ${late(history.lateness(now, 0.99))}`;
   at("largest").replaceChildren(...overview.largest.map((room) => bar(room, overview.largest[0].count)));
   at("no-rooms").hidden = overview.largest.length > 0;
   at("reasons").replaceChildren(...REASONS.map((reason) => reasonRow(reason, rates, overview.departures[reason] ?? 0)));
