@@ -16,6 +16,7 @@ import msgspec
 import structlog
 from anyio.abc import TaskGroup
 
+from reactor.collector import spare_the_collector
 from reactor.dispatch import Dispatch
 from reactor.errors import ReactorError, Unavailable, one_error
 from reactor.expiry.leases import Leases
@@ -132,12 +133,8 @@ class Node:
             return False, "Redis does not answer"
         if not self.bus.listening:
             return False, "not subscribed to Redis"
-        return (
-            True,
-            "ok"
-            if self._events_flow()
-            else "ok, without expired events: the pacemaker and the sweep stand in",
-        )
+        without = "ok, without expired events: the pacemaker and the sweep stand in"
+        return True, "ok" if self._events_flow() else without
 
     def _events_flow(self) -> bool:
         return self.settings.listener and self.events.ok and self.listener.listening
@@ -288,6 +285,7 @@ async def run(
 
     on_ready is called once clients can connect. SIGHUP has certificate and keys read again, if there are any.
     """
+    spare_the_collector()
     with anyio.open_signal_receiver(*stop_signals, *reload_signals(settings)) as signals:
         async with running(settings, sock=sock) as node:
             if on_ready is not None:

@@ -47,7 +47,20 @@ ARROWS = {
     "web": set[str](),
 }
 # Those who know all; nobody else knows them.
-TOP = {"node", "metrics", "report", "admin", "workers", "dispatch", "acks", "reconcile", "recovery", "cli", "__main__"}
+TOP = {
+    "node",
+    "collector",
+    "metrics",
+    "report",
+    "admin",
+    "workers",
+    "dispatch",
+    "acks",
+    "reconcile",
+    "recovery",
+    "cli",
+    "__main__",
+}
 
 BARE = """
 import sys

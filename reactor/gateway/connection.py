@@ -64,7 +64,6 @@ class Connection(Incoming):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin: the opening time-out runs from here, however slowly the handshake drips in."""
         super().connection_made(transport)
-        self._parser = self._hub.new_parser()
         peer = transport.get_extra_info("peername")
         self._hub.arrived(self, peer[0] if isinstance(peer, tuple) else "")
 
@@ -77,6 +76,24 @@ class Connection(Incoming):
         self.state = GONE
         self._let_go()
         self._hub.gone(self)
+
+    def _open_quickly(self, data: bytes) -> bool:
+        hub, visit = self._hub, self.visit
+        if visit is None:
+            return True  # it is being cut off
+        opening = hub.read_usual(data)
+        if opening is None or len(data) > hub.max_headers:
+            return False
+        refusal = hub.entrance.answer(opening.request, visit, hub.now)
+        self.address = visit.address
+        if refusal is not None:
+            self._last_word(refusal.serialize())
+        else:
+            self._put(opening.answer)
+            self._open(opening.subprotocol)
+            if self.state is OPEN:
+                self._rest()
+        return True
 
     def _handshake(self, parser: ServerProtocol, size: int) -> None:
         hub, visit = self._hub, self.visit
@@ -91,12 +108,12 @@ class Connection(Incoming):
             self._last_word(refusal)
         elif parser.state is PARSER_OPEN:
             self._pass_on(parser)
-            self._open(parser)
+            self._open(parser.subprotocol, compressed=bool(parser.extensions))
 
-    def _open(self, parser: ServerProtocol) -> None:
-        self.codec = codec_for(parser.subprotocol)
+    def _open(self, subprotocol: str | None, *, compressed: bool = False) -> None:
+        self.codec = codec_for(subprotocol)
         self.session = self._hub.session_class(self._hub.limits)
-        self.compressed = bool(parser.extensions)
+        self.compressed = compressed
         self.state = OPEN
         self._hub.opened(self)
 

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import structlog
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
@@ -22,6 +22,7 @@ from reactor.gateway.door import Door
 from reactor.gateway.entrance import Entrance
 from reactor.gateway.files import room_for_sockets
 from reactor.gateway.http import Site
+from reactor.gateway.opening import Opening, read_usual
 from reactor.gateway.pace import Pace
 from reactor.gateway.wheel import Wheel
 from reactor.protocol.codec import JSON, MSGPACK
@@ -172,6 +173,10 @@ class Hub:
             logger=_parser_log,
         )
 
+    def read_usual(self, data: bytes) -> Opening | None:
+        """Read a whole handshake without a parser, where it is usual in every way; see opening.py."""
+        return read_usual(data, _choose, extensions=self._extensions is not None)
+
     def borrow_parser(self) -> ServerProtocol:
         """Return a parser that stands between two messages of an open, uncompressed connection."""
         if self._spare:
@@ -273,6 +278,10 @@ _DEFLATE = ServerPerMessageDeflateFactory(
 _SUBPROTOCOLS = frozenset({JSON.subprotocol, MSGPACK.subprotocol})
 
 
-def _select_subprotocol(_parser: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+def _choose(offered: Sequence[str]) -> str | None:
     """Take the client's first choice that is known here; none offered means JSON (RFC 6455 section 4.2.2)."""
     return next((name for name in offered if name in _SUBPROTOCOLS), None)
+
+
+def _select_subprotocol(_parser: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    return cast("Subprotocol | None", _choose(offered))

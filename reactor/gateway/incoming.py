@@ -74,10 +74,15 @@ class Incoming(Wire):
     def _parse(self, data: bytes) -> None:
         parser = self._parser
         if parser is None:
-            if self.state is not OPEN:
+            if self.state is CONNECTING:
+                if self._open_quickly(data):
+                    return
+                parser = self._hub.new_parser()
+            elif self.state is OPEN:
+                parser = self._hub.borrow_parser()
+            else:
                 return
-            parser = self._parser = self._hub.borrow_parser()
-            self._quick = _NEVER
+            self._parser, self._quick = parser, _NEVER
         for start in range(0, len(data), _SLICE):
             part = data[start : start + _SLICE]
             parser.receive_data(part)
@@ -91,7 +96,11 @@ class Incoming(Wire):
         if self.state is OPEN and at_rest(parser):
             self._drop()
             self._hub.return_parser(parser)
-            self._quick = BINARY if self.codec.binary else TEXT
+            self._rest()
+
+    def _rest(self) -> None:
+        """Hold no parser until something comes that needs one."""
+        self._quick = BINARY if self.codec.binary else TEXT
 
     def _events(self, events: Sequence[Event]) -> None:
         frames = cast("Sequence[Frame]", events)
@@ -144,6 +153,10 @@ class Incoming(Wire):
 
     def message(self, payload: bytes, *, binary: bool) -> None:
         """Act on one whole message. Raises Refused."""
+
+    def _open_quickly(self, data: bytes) -> bool:
+        """Take a whole handshake that is usual in every way; False when it is not."""
+        raise NotImplementedError
 
     def _handshake(self, parser: ServerProtocol, size: int) -> None:
         """Go on with the handshake, after so many more bytes."""

@@ -20,8 +20,8 @@ MAX_MEMBERS = 500
 """Members in one script call: about a millisecond of Redis's time."""
 
 GATHER = 0.05
-"""Seconds that a heartbeat waits at most for others, which come 25 s apart; a busy node does not wait. At 200 a
-second it halves what they cost the node, and takes two thirds off what they cost Redis."""
+"""Seconds that a heartbeat waits at most for others, which come 25 s apart; a busy node does not wait. At
+200 a second it halves what they cost the node, and takes two thirds off what they cost Redis."""
 
 ENOUGH = 32
 """Members for which nobody waits."""

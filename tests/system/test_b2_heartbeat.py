@@ -61,7 +61,7 @@ async def test_b2_a_heartbeat_writes_no_index_and_is_told_to_nobody(redis_server
         stats: Any = redis_server.control.info("commandstats")
         calls = {name.removeprefix("cmdstat_"): found["calls"] for name, found in stats.items()}
         assert calls["pexpire"] == calls["hset"] == 20
-        # Beside these only the call of the script, its look at the clock and at the node; and the pings of links.
+        # Beside these only the call of the script, its look at the clock and at the node; and pings.
         others = {"config|resetstat", "info", "ping"}
         assert set(calls) - others == {"evalsha", "time", "exists", "pexpire", "hset"}
         assert calls["evalsha"] == calls["time"] == calls["exists"] <= 20
