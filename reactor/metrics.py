@@ -97,6 +97,8 @@ class NodeCollector(Collector):
         yield _gauge("members", members, node.roster.members)
         yield _gauge("rooms", "Rooms with such a member.", len(node.roster))
         yield _counter("slow_clients_closed", "Clients cut off because they did not read.", counts.too_slow)
+        away = "WebSockets that were not let in, by the status of the answer; cut off without one."
+        yield _by_label("turned_away", away, "status", counts.turned_away)
         refused = "Errors that clients were told, by their code."
         yield _by_label("refusals", refused, "code", counts.refused)
 

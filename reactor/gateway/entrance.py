@@ -5,6 +5,7 @@ too many sockets of one address, 503 for a server that is full. To answer, a req
 takes a socket; so far beyond a limit sockets are cut off without a word.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -69,6 +70,7 @@ class Entrance:
         most: Sockets that this process takes.
         occupied: How many it has.
         identify: Says whom a token proves, None where that takes time; raises Unauthorised.
+        turned_away: Counts who is not let in, by the status of the answer; `cut` without an answer.
 
     """
 
@@ -80,6 +82,7 @@ class Entrance:
         most: int,
         occupied: Callable[[], int],
         identify: Callable[[str], Identity | None],
+        turned_away: Counter[str] | None = None,
     ) -> None:
         self._site = site
         self._most = most
@@ -92,16 +95,19 @@ class Entrance:
             most=settings.max_per_address, rate=settings.new_per_second, trusted=settings.trusted_proxies
         )
         self._complained: dict[str, float] = {}
+        self.turned_away = Counter[str]() if turned_away is None else turned_away
 
     def arrive(self, peer: str, now: float) -> Visit | None:
         """Count a new socket; None when it is to be cut off, uncounted."""
         if self._occupied() >= self._most + _SPARE_SOCKETS:
             self._complain("full", now, connections=self._most, setting="max_connections, or open files")
+            self.turned_away["cut"] += 1
             return None
         visitors = self._visitors
         address = visitors.enter(peer, now)
         if visitors.too_many(address, now, times=SPARE):
             visitors.leave(address)
+            self.turned_away["cut"] += 1
             return None
         return Visit(peer, address)
 
@@ -113,6 +119,12 @@ class Entrance:
         """Answer a request; None when it asks for the socket and is let in."""
         if (response := self._site.answer(request)) is not None:
             return response
+        refusal = self._refusal(request, visit, now)
+        if refusal is not None:
+            self.turned_away[str(refusal.status_code)] += 1
+        return refusal
+
+    def _refusal(self, request: Request, visit: Visit, now: float) -> Response | None:
         if visit.address is None:
             self._look_behind(request, visit, now)
         if self._visitors.too_many(visit.address, now):

@@ -80,13 +80,17 @@ class Timed(Protocol):
 
 
 class Counts:
-    """What happened to the sockets of a gateway: `opened`, `too_slow` (cut off), `refused` by error code."""
+    """What happened to the sockets of a gateway.
 
-    __slots__ = ("opened", "refused", "too_slow")
+    `opened`; `turned_away` before that, by status; `refused` something, by error code; `too_slow`, cut off.
+    """
+
+    __slots__ = ("opened", "refused", "too_slow", "turned_away")
 
     def __init__(self) -> None:
         self.opened = self.too_slow = 0
         self.refused: Counter[str] = Counter()
+        self.turned_away: Counter[str] = Counter()
 
 
 class Hub:
@@ -139,6 +143,7 @@ class Hub:
             most=settings.max_connections or room_for_sockets(),
             occupied=lambda: len(self.connections) + len(self.strangers),
             identify=authenticator.at_once if authenticator else lambda _token: None,
+            turned_away=self.counts.turned_away,
         )
         # `now` may be a tick old. The second tick is for heartbeats as far apart as pings: they come first.
         self.open_timeout = settings.open_timeout + tick

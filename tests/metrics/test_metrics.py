@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from websockets.exceptions import InvalidStatus
 
 from reactor.metrics import Metrics
 from reactor.node import Node
@@ -21,7 +22,7 @@ NAMES = {
     "reactor_pubsub_lag_seconds", "reactor_resyncs_total", "reactor_slow_clients_closed_total",
     "reactor_redis_up", "reactor_build_info",
 }  # fmt: skip
-LABELS = {"reason", "path", "script", "link", "cause", "code", "outcome", "le", "version", "python"}
+LABELS = {"reason", "status", "path", "script", "link", "cause", "code", "outcome", "le", "version", "python"}
 
 
 class Read:
@@ -173,6 +174,18 @@ async def test_who_does_not_read_is_counted(bundled_server: Server) -> None:
             if node.gateway.counts.too_slow:
                 break
         assert (await read(node)).value("reactor_slow_clients_closed_total") == 1
+
+
+async def test_who_is_not_let_in_is_counted_by_status(bundled_server: Server) -> None:
+    async with served(bundled_server, max_connections=1) as node, RawClient.connect(node):
+        with pytest.raises(InvalidStatus):
+            async with RawClient.connect(node):
+                pass
+        with pytest.raises(InvalidStatus):
+            async with RawClient.connect(node, origin="https://stranger.example"):
+                pass
+        assert (await read(node)).value("reactor_turned_away_total") == 2
+        assert (await read(node)).value("reactor_turned_away_total", status="503") >= 1
 
 
 async def test_rooms_listed_anew_are_counted_by_cause(bundled_server: Server) -> None:
