@@ -25,10 +25,16 @@ def greet(settings: Settings, port: int) -> None:
         f"\n  reactor {__version__} is serving\n\n"
         f"  Page    {http}://{place}/  (open it in two tabs)\n"
         f"  Socket  {ws}://{place}/ws\n"
-        f"  Redis   {used}\n"
+        f"  Redis   {used}\n{_admin(settings)}"
         f"  Stop    Ctrl-C\n\n"
     )
     sys.stdout.flush()
+
+
+def _admin(settings: Settings) -> str:
+    if not settings.admin_port:  # any free one is told by the log
+        return ""
+    return f"  Admin   http://{reachable(settings.admin_host, settings.admin_port)}/  (with the admin key)\n"
 
 
 def reachable(host: str, port: int) -> str:

@@ -1,5 +1,6 @@
 """Nobody without the key learns or does anything, and guessing is slow."""
 
+import sys
 import time
 
 import anyio
@@ -10,9 +11,10 @@ from reactor.admin import keys
 from reactor.admin.api import Api
 from reactor.admin.keys import Keys
 from reactor.admin.routes import endpoints
+from reactor.cli.banner import greet
 from reactor.errors import AddressInUse, SettingError
 from reactor.settings import Settings
-from reactor.settings.load import load
+from reactor.settings.load import advice, load
 from tests.admin.desk import BEARER, KEY, admin_client, desk, ok, refused
 from tests.servers import Server, free_port
 from tests.system.running import served
@@ -140,6 +142,23 @@ def test_the_settings_go_together() -> None:
     assert settings.admin_port == 9000
     assert KEY not in repr(settings)
     assert settings.admin_host == "127.0.0.1"
+
+
+def test_a_key_that_would_travel_in_the_clear_is_advised_against() -> None:
+    (line,) = advice(Settings(admin_port=9000, admin_key=KEY.encode(), admin_host="0.0.0.0"), {})
+    assert "unencrypted" in line
+    assert advice(Settings(admin_port=9000, admin_key=KEY.encode()), {}) == []
+
+
+def test_a_person_is_told_where_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
+    greet(Settings(admin_port=9000, admin_key=KEY.encode()), 8765)
+    said = capsys.readouterr().out
+    assert "http://127.0.0.1:9000/" in said
+    assert KEY not in said
 
 
 async def test_a_port_that_is_taken_is_one_clear_error(bundled_server: Server) -> None:

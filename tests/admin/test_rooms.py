@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 
+from reactor.admin import api
+from reactor.presence.api import Presence
+from reactor.protocol.messages import ProtocolError
 from tests.admin.desk import admin_client, desk, encoded, ok, refused
 from tests.servers import Server
 from tests.system.plain import until
@@ -248,3 +251,30 @@ async def test_two_nodes_answer_alike(bundled_server: Server) -> None:
         overview = await ok(admin, "/v1/overview")
         assert {one["node"] for one in overview["nodes"]} == {node.name(), other.name()}
         assert overview["largest"] == [{"roomId": "lobby", "count": 1}]
+
+
+async def test_a_back_end_says_the_same_over_redis_alone(redis_server: Server) -> None:
+    async with (
+        served(redis_server) as node,
+        RawClient.connect(node, subprotocols=["reactor.json"]) as ann,
+        Presence.open(redis_server.url) as presence,
+    ):
+        await ann.join("a/b", "ann")
+        assert await presence.say("a/b", {"n": 1}) == 1
+        assert (await ann.hear("room:message"))["data"] == {"n": 1}
+        assert await presence.say("elsewhere", None) == 0
+        for wrong in (object(), b"bytes", float("nan"), "x" * 70_000):
+            with pytest.raises(ProtocolError):
+                await presence.say("a/b", wrong)
+
+
+async def test_rooms_are_not_looked_through_again_at_once(
+    bundled_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "SHARE_OF_TIME", 1_000_000)
+    async with desk(bundled_server) as (node, admin):
+        await ok(admin, "/v1/overview")
+        looked = node.backend.times["rooms"].count
+        await ok(admin, "/v1/overview")
+        await ok(admin, "/v1/rooms")
+        assert node.backend.times["rooms"].count == looked

@@ -1,0 +1,73 @@
+// How the overview makes rates from sums that grow.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { History } from "../../reactor/admin/page/rates.js";
+
+const report = (joins, lateness = []) => ({ joins, lateness });
+const overview = (nodes, departures = {}) => ({
+  nodes: Object.entries(nodes).map(([node, one]) => ({ node, report: one })),
+  departures,
+});
+
+test("one look says nothing of a minute", () => {
+  const history = new History();
+  history.add(overview({ a: report(100) }, { left: 50 }), 0);
+  assert.equal(history.perMinute(0), null);
+  assert.equal(history.lateness(0, 0.5), null);
+});
+
+test("what came between looks counts, and nothing else", () => {
+  const history = new History();
+  history.add(overview({ a: report(100), b: report(7) }, { left: 50 }), 0);
+  history.add(overview({ a: report(103), b: report(7) }, { left: 51, kicked: 1 }), 2000);
+  const rates = history.perMinute(2000);
+  assert.equal(rates.joins, 90);
+  assert.equal(rates.joinsOf("a"), 90);
+  assert.equal(rates.joinsOf("b"), 0);
+  assert.deepEqual(rates.left, { left: 30, disconnected: 0, inactivity_timeout: 0, kicked: 30 });
+});
+
+test("a server that comes brings no past, one that goes takes none, one that began anew counts from nothing", () => {
+  const history = new History();
+  history.add(overview({ a: report(100) }), 0);
+  history.add(overview({ a: report(110), b: report(1000) }), 30_000);
+  history.add(overview({ b: report(1005) }), 60_000);
+  history.add(overview({ b: report(3) }), 90_000);
+  assert.equal(history.perMinute(90_000, 120_000).joins, ((10 + 5 + 3) * 60) / 90);
+});
+
+test("sums of departures that began anew, with an empty Redis, count from nothing", () => {
+  const history = new History();
+  history.add(overview({}, { left: 500 }), 0);
+  history.add(overview({}, { left: 2 }), 60_000);
+  assert.equal(history.perMinute(60_000, 120_000).left.left, 2);
+});
+
+test("a server that tells nothing of itself is passed over", () => {
+  const history = new History();
+  history.add({ nodes: [{ node: "a", report: null }], departures: {} }, 0);
+  history.add({ nodes: [{ node: "a", report: null }], departures: {} }, 1000);
+  assert.equal(history.perMinute(1000).joins, 0);
+});
+
+test("how late is the bound that a share did not exceed, of what was seen", () => {
+  const history = new History();
+  history.add(overview({ a: report(0, [[1, 900], [5, 950], [null, 950]]) }), 0);
+  history.add(overview({ a: report(0, [[1, 909], [5, 960], [null, 960]]) }), 1000);
+  assert.equal(history.lateness(1000, 0.5), 1);
+  assert.equal(history.lateness(1000, 0.99), 5);
+  history.add(overview({ a: report(0, [[1, 909], [5, 960], [null, 970]]) }), 2000);
+  assert.equal(history.lateness(2000, 0.99), Infinity);
+});
+
+test("the five minutes fall into parts, the newest last, and what is older is forgotten", () => {
+  const history = new History();
+  history.add(overview({ a: report(0) }), 0);
+  history.add(overview({ a: report(4) }), 1000);
+  history.add(overview({ a: report(9) }), 299_000);
+  assert.deepEqual(history.parts(299_999, 60).map((part) => part.joins).filter(Boolean), [4, 5]);
+  assert.equal(history.parts(299_999, 60).at(-1).joins, 5);
+  history.add(overview({ a: report(9) }), 302_000);
+  assert.equal(history.parts(302_000, 60).reduce((all, part) => all + part.joins, 0), 5);
+});
