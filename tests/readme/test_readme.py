@@ -50,6 +50,7 @@ async def test_the_client_of_the_readme_sees_who_comes_and_goes(bundled_server: 
         async with RawClient.connect(node) as bob:
             there = await bob.join("lobby", "7", username="Bob")
             assert there["members"][0]["data"] == {"mood": "blue"}
+            await until(lambda: ("join", "Bob", None, 2) in said)
             await bob.ask("leave_room", "room:left", roomId="lobby")
         await until(lambda: ("leave", "Bob", "left", 1) in said)
         tasks.cancel_scope.cancel()

@@ -43,7 +43,7 @@ async def test_the_page_of_another_host_shows_who_is_in_the_room(bundled_server:
             assert not problems
 
 
-async def test_the_program_for_node_tells_who_comes_and_goes(bundled_server: Server, tmp_path: Path):
+async def test_the_program_for_node_tells_who_goes(bundled_server: Server, tmp_path: Path):
     (tmp_path / "node_modules").symlink_to(installed())
     async with served(bundled_server) as node:
         program = tmp_path / "program.mjs"
@@ -56,13 +56,12 @@ async def test_the_program_for_node_tells_who_comes_and_goes(bundled_server: Ser
                     await bob.join("lobby", "7", username="Bob")
                     await bob.hear("room:diff")  # the program has come in
                     await bob.ask("leave_room", "room:left", roomId="lobby")
-                    await bob.join("lobby", "7", username="Bob")
                 assert process.stdout is not None
                 said = ""
                 with anyio.fail_after(15):
-                    while said.count("\n") < 2:
+                    while "\n" not in said:
                         said += (await process.stdout.receive()).decode()
-                assert said.splitlines() == ["leave Bob left 1", "join Bob undefined 2"]
+                assert said == "leave Bob left 1\n"
             finally:
                 process.kill()
 
