@@ -51,7 +51,7 @@ async def doctor(
         raise
     except ReactorError as error:
         raise CouldNotLook(str(error)) from None
-    fixed: set[tuple[str, str]] = set()
+    fixed: set[tuple[str, str, str]] = set()
     if fix:
         async with examined(settings) as (report, patient):
             if patient is not None:
@@ -61,7 +61,7 @@ async def doctor(
         return report.exit_code
 
 
-async def _treat(findings: Any, patient: Any, *, ask: bool) -> set[tuple[str, str]]:
+async def _treat(findings: Any, patient: Any, *, ask: bool) -> set[tuple[str, str, str]]:
     """Set what may be set, and offer to write it into the servers' files; what was set, and where."""
     from reactor.doctor.treat import apply, fixes_of, rewrites
 
@@ -70,7 +70,7 @@ async def _treat(findings: Any, patient: Any, *, ask: bool) -> set[tuple[str, st
         _say("Nothing is to be set.")
         return set()
     _say("To be set, for all that these servers hold:", *(f"  {fix.where}  {fix}" for fix in fixes))
-    if ask and not _yes("Set this?"):
+    if ask and not await _yes("Set this?"):
         return set()
     done = await apply(patient, fixes)
     _tell_refused(done)
@@ -78,14 +78,14 @@ async def _treat(findings: Any, patient: Any, *, ask: bool) -> set[tuple[str, st
     if files:
         _say("To be written, so that it holds after a restart:")
         _say(*(f"  {fix.where}  {fix}, into {file}" for fix, file in files.items()))
-        if not ask or _yes("Write this?"):
+        if not ask or await _yes("Write this?"):
             _tell_refused(await apply(patient, list(files)))
     without = {one.fix.where for one in done if not one.refused and one.fix.command[0] == "CONFIG"}
     without -= {fix.where for fix in files}
     for where in sorted(without):
         _say(f"  {where} has no configuration file: this holds until it restarts.")
     applied = {one.fix for one in done if not one.refused}
-    return {(finding.check, finding.where) for finding in findings if finding.fix in applied}
+    return {(finding.check, finding.what, finding.where) for finding in findings if finding.fix in applied}
 
 
 def _tell_refused(done: Iterable[Any]) -> None:
@@ -101,18 +101,21 @@ def _say(*lines: str) -> None:
     sys.stderr.flush()
 
 
-def _yes(question: str) -> bool:
+async def _yes(question: str) -> bool:
+    import anyio
+
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()
+    await anyio.wait_readable(sys.stdin)  # unlike a read, this ends by Ctrl-C
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
-def _show(findings: Any, url: str, fixed: set[tuple[str, str]], *, json: bool, looked: bool) -> None:
+def _show(findings: Any, url: str, fixed: set[tuple[str, str, str]], *, json: bool, looked: bool) -> None:
     from reactor.cli import show
     from reactor.cli.findings import as_dict, tell
 
     if show.as_json(json):
         for finding in findings:
-            show.json_line(as_dict(finding, fixed=(finding.check, finding.where) in fixed))
+            show.json_line(as_dict(finding, fixed=(finding.check, finding.what, finding.where) in fixed))
     else:
         tell(findings, url, looked=looked)

@@ -26,8 +26,11 @@ async def apply(patient: Patient, fixes: Sequence[Fix]) -> list[Done]:
     """Send the commands, each to its server."""
     done = []
     for fix in fixes:
+        client = patient.client_of(fix.where)
+        # Somebody may have thought about it for longer than the server keeps an idle connection.
+        await client.connection_pool.disconnect()
         try:
-            await patient.client_of(fix.where).execute_command(*fix.command)  # type: ignore[no-untyped-call]
+            await client.execute_command(*fix.command)  # type: ignore[no-untyped-call]
         except LINK_ERRORS as error:
             done.append(Done(fix, said(error) or type(error).__name__))
         else:

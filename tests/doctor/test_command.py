@@ -10,10 +10,11 @@ from contextlib import suppress
 
 import pytest
 
-from tests.doctor.examination import untouched
+from tests.doctor.examination import flags, untouched
 from tests.edge.command import Answer, environment, reactor, reactor_in_terminal, serving
 from tests.servers import Server, free_port
 
+CTRL_C = "\x03"
 KEYS = ["check", "severity", "where", "what", "found", "wanted", "mend", "fix", "fixed"]
 
 
@@ -28,7 +29,8 @@ def in_dialogue(*arguments: str, answers: str) -> Answer:
     """Run it in a terminal, and type."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "reactor", *arguments],
+        # A session of its own, so that the terminal's Ctrl-C is its own, too.
+        ["setsid", "--ctty", sys.executable, "-m", "reactor", *arguments],
         env=environment(TERM="dumb"),
         stdin=theirs,
         stdout=theirs,
@@ -41,7 +43,8 @@ def in_dialogue(*arguments: str, answers: str) -> Answer:
         while chunk := os.read(ours, 65536):
             written += chunk
             if written.endswith(b"[y/N] ") and todo:
-                os.write(ours, f"{todo.pop(0)}\n".encode())
+                key = todo.pop(0)
+                os.write(ours, key.encode() if key == CTRL_C else f"{key}\n".encode())
     os.close(ours)
     return Answer(process.returncode, written.decode().replace("\r\n", "\n"), "")
 
@@ -99,6 +102,13 @@ def test_fix_with_yes(stock: Server):
     assert (events["severity"], events["fixed"], events["fix"]) == ("ok", True, None)
     again = reactor("doctor", "--fix", "--yes", "--redis-url", stock.url)
     assert (again.code, again.err) == (0, "Nothing is to be set.\n")
+
+
+def test_ctrl_c_at_the_question(stock: Server):
+    answer = in_dialogue("doctor", "--fix", "--redis-url", stock.url, answers=CTRL_C)
+    assert answer.code == 130
+    assert "Traceback" not in answer.out
+    assert flags(stock) == set()
 
 
 def test_fix_asks(stock: Server):
@@ -176,39 +186,6 @@ def test_a_wrong_call(stock: Server):
     for arguments in (["--fixx"], ["--ttl", "abc"], ["--redis-url", "http://h"], ["now"]):
         assert reactor("doctor", *arguments).code == 2
     assert "The exit code is 0 when there is" in reactor("doctor", "--help").out
-
-
-@pytest.mark.parametrize(
-    ("env", "severity", "words"),
-    [
-        ({}, "ok", "nothing dangerous"),
-        ({"REACTOR_TLL": "5"}, "problem", "REACTOR_TLL is no setting"),
-        ({"REACTOR_TTL": "30s"}, "problem", "less than two heartbeats"),
-        ({"REACTOR_HOST": "0.0.0.0"}, "problem", "can be anyone"),
-        ({"REACTOR_HOST": "0.0.0.0", "REACTOR_AUTH_SECRET": "x" * 32}, "note", "tokens travel in the clear"),
-        ({"REACTOR_ORIGINS": "*"}, "problem", "any web page"),
-        ({"REACTOR_MESSAGES_PER_SECOND": "0"}, "note", "no limit"),
-        ({"REACTOR_LEASE": "500ms"}, "note", "taken for a lost one"),
-        ({"REACTOR_AUTH_JWKS": "/no/such"}, "problem", "cannot be read"),
-        (
-            {"REACTOR_ADMIN_PORT": "9000", "REACTOR_ADMIN_HOST": "0.0.0.0", "REACTOR_ADMIN_KEY": "x" * 32},
-            "note",
-            "admin API",
-        ),
-        (
-            {"REACTOR_PACEMAKER": "off", "REACTOR_LISTENER": "off", "REACTOR_SWEEP_INTERVAL": "0"},
-            "problem",
-            "all off",
-        ),
-    ],
-)
-def test_settings(redis7_server: Server, env: dict[str, str], severity: str, words: str):
-    answer = reactor("doctor", "--redis-url", redis7_server.socket_url, **env)
-    about = [line for line in answer.lines if line["check"] == "settings"]
-    assert [(line["severity"], words in line["found"]) for line in about if words in line["found"]] == [
-        (severity, True)
-    ], about
-    assert answer.code == (1 if severity == "problem" else 0)
 
 
 def test_settings_of_a_file(redis7_server: Server, tmp_path):

@@ -8,8 +8,10 @@ from anyio import to_thread
 
 from reactor.doctor.checks.clocks import clocks
 from reactor.doctor.checks.replicas import replicas
+from reactor.doctor.examine import examined
 from reactor.doctor.patient import Clock, Patient
 from reactor.doctor.patient import Server as Seen
+from reactor.doctor.treat import apply, fixes_of, rewrites
 from reactor.presence.connect import client_at
 from reactor.presence.target import parse_url
 from reactor.settings import Settings
@@ -37,7 +39,12 @@ async def test_a_replica_that_lacks_flags(sentinels: SentinelSet):
     assert found.problems == ["events"]
     (lacking,) = [one for one in found.all("events") if one.severity == "problem"]
     assert lacking.where == f"127.0.0.1:{replica.port}"
-    await treat(sentinels.url)
+    async with examined(Settings(redis_url=sentinels.url)) as (report, patient_):
+        assert patient_ is not None
+        sentinels.primary.control.execute_command("CLIENT", "KILL", "TYPE", "normal")
+        done = await apply(patient_, fixes_of(report.findings))
+        assert [(one.fix.where, one.refused) for one in done] == [(replica.address, "")]
+        assert list(rewrites(patient_, done).values()) == [str(replica.folder / "server.conf")]
     assert flags(replica) == set("Ex")
     assert (await examine(sentinels.url)).problems == []
 

@@ -118,7 +118,7 @@ async def test_what_a_user_may_not_see_is_said_and_proved_by_the_event(redis_ser
     found = await examine(url)
     events = found.one("events")
     assert events.severity == "problem"
-    assert "config|get" in events.found
+    assert "config|get" in found.one("config").found
     assert events.found.endswith("no event comes")
     assert (events.fix, "redis.conf" in events.mend) == (None, True)
     assert "not looked at" in found.one("keys").found

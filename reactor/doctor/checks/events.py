@@ -38,7 +38,7 @@ def _by_flags(server: Server, flags: str) -> Finding:
 
 
 def _by_proof(server: Server) -> Finding:
-    hidden = f"not shown ({server.refused.get('CONFIG GET', 'this server has no such setting')})"
+    hidden = "not shown" if "CONFIG GET" in server.refused else "not there"
     mend = f'"{NAME} Ex" in redis.conf, or in the parameters of a managed service'
     if server.expiry is None:
         return Finding(

@@ -15,7 +15,7 @@ def hidden(patient: Patient) -> Iterator[Finding]:
             yield Finding(
                 check="config",
                 what="CONFIG",
-                found=f"refused; not looked at: {_UNSEEN}",
+                found=f"{server.refused['CONFIG GET']}; not looked at: {_UNSEEN}",
                 wanted="any: the server needs it not",
                 mend="none; another user, or the service's parameters, show it",
                 where=server.name,

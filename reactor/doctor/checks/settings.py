@@ -43,14 +43,6 @@ def _strangers(chosen: Settings) -> Iterator[Finding]:
             "name them in origins",
             "problem",
         )
-    if chosen.admin_port is not None and not is_loopback(chosen.admin_host):
-        yield _finding(
-            "admin_host",
-            f"{chosen.admin_host}: other machines reach the admin API",
-            "127.0.0.1, or a private network",
-            "set admin_host, or see that a firewall stands before it",
-            "note",
-        )
     if chosen.webhook_private and chosen.webhook_urls:
         yield _finding(
             "webhook_private",

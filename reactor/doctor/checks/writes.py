@@ -44,7 +44,7 @@ def _judge(server: Server, least: int, has: int) -> Finding:
             what=NAME,
             found="0: a primary that is cut off takes writes that are lost",
             wanted="1",
-            mend=f"CONFIG SET {NAME} 1",
+            mend=f"CONFIG SET {NAME} 1 (on replicas, too: they may be promoted)",
             severity="note",
             where=server.name,
         )
