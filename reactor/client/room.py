@@ -11,7 +11,7 @@ from reactor.client.status import Status
 from reactor.client.stay import Stay
 from reactor.errors import ForceLeave, ReactorError
 from reactor.protocol.events import Kind, RoomEvent
-from reactor.protocol.messages import Member, View
+from reactor.protocol.messages import Member, RoomMessage, View
 
 
 class Room:
@@ -126,13 +126,18 @@ class Room:
         self, kind: Literal["force-leave"], function: Callable[[ForceLeave], object]
     ) -> Callable[[], None]: ...
     @overload
+    def on(
+        self, kind: Literal["message"], function: Callable[[RoomMessage], object]
+    ) -> Callable[[], None]: ...
+    @overload
     def on(self, kind: Literal["status"], function: Callable[[Status], object]) -> Callable[[], None]: ...
     def on(self, kind: str, function: Callable[[Any], object]) -> Callable[[], None]:
         """Have a function called, and get the function that ends it.
 
         Args:
-            kind: `join`, `leave`, `update` or `sync`: called with the `RoomEvent`. `force-leave`: with the
-                `ForceLeave` that ended the stay. `status`: with the new `Status`.
+            kind: `join`, `leave`, `update` or `sync`: called with the `RoomEvent`. `message`: with what the
+                application says to everyone in the room, `data` and `timestamp` (milliseconds since 1970).
+                `force-leave`: with the `ForceLeave` that ended the stay. `status`: with the new `Status`.
             function: A plain function. It is called at once and must not block; an exception is only logged.
 
         """

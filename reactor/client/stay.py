@@ -71,7 +71,7 @@ class Stay:
         self.status = Status.CONNECTING
         self.listing = Listing(room_id, user_id)
         self.feed = Feed(self.listing.sync, queue)
-        self.callbacks = Callbacks("join", "leave", "update", "sync", "force-leave", "status")
+        self.callbacks = Callbacks("join", "leave", "update", "sync", "message", "force-leave", "status")
         self._tasks = tasks
         self._on_over = on_over
         self._changed = Signal()

@@ -146,6 +146,8 @@ class Stays:
                 stay.took(stay.listing.count_told(message))
             case said.MembersReply(id=None):
                 stay.took(stay.listing.listed(message))
+            case said.RoomMessage():
+                stay.callbacks.call("message", message)
             case said.ForceLeave():
                 stay.end(ForceLeave(message.message, message.room_id, message.reason, message.timestamp))
             case said.RoomLeft() if stay.leaving:

@@ -19,6 +19,7 @@ function listen() {
     room.on(kind, ({ member, reason }) => say({ told: [kind, member.userId, ...(reason ? [reason] : [])].join(" ") }));
   }
   room.on("sync", ({ count }) => say({ told: `sync ${count}` }));
+  room.on("message", ({ data }) => say({ told: `message ${JSON.stringify(data)}` }));
   room.on("force-leave", ({ reason, message }) => say({ told: `force-leave ${reason}: ${message}` }));
   room.on("status", (status) => say({ told: `status ${status}` }));
 }

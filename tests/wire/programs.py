@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import anyio
+import msgspec
 
 from reactor.client import Backoff, Client, Room
 from reactor.client.signals import Signal
@@ -103,6 +104,7 @@ class InPython:
         self._room = room
         for kind in ("join", "leave", "update", "sync"):
             room.on(kind, self._hear)
+        room.on("message", lambda said: self._tell(f"message {msgspec.json.encode(said.data).decode()}"))
         room.on("force-leave", lambda error: self._tell(f"force-leave {error.reason}: {error.message}"))
         room.on("status", lambda status: self._tell(f"status {status}"))
 
