@@ -65,6 +65,8 @@ def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     if unknown := set(arguments.parts) - PARTS.keys():
         parser.error(f"--parts takes {', '.join(PARTS)}; there is no {', '.join(unknown)}")
     arguments.settings = {name: getattr(arguments, name) for name in ("lease", "grace", "drain_seconds")}
+    # All clients come from one address here.
+    arguments.settings |= {"max_per_address": 0, "new_per_second": 0}
     return arguments
 
 

@@ -167,6 +167,8 @@ def open_sentinel(target: Target) -> Sentinels:
         "socket_connect_timeout": SENTINEL_TIMEOUT,
         "protocol": 2,
         "retry": Retry(NoBackoff(), 0),
+        "username": target.sentinel_username,
+        "password": target.sentinel_password,
     }
     return Sentinels(list(target.hosts), sentinel_kwargs=ask)  # type: ignore[no-untyped-call]
 

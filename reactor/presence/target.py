@@ -12,6 +12,9 @@ Kind = Literal["single", "sentinel", "cluster"]
 TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
 """Options after `?` that redis-py takes for TLS (https://redis.readthedocs.io/en/stable/examples/ssl_connection_examples.html)."""
 
+SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password")
+"""Options after `?` for Sentinels with users of their own; the user of the address is for the servers."""
+
 _OPTIONS = ("db", "username", "password", *TLS_OPTIONS)
 _PORTS: dict[Kind, int] = {"single": 6379, "sentinel": 26379, "cluster": 6379}
 
@@ -30,6 +33,8 @@ class Target:
     tls: bool = False
     tls_options: tuple[tuple[str, str], ...] = ()
     master_name: str | None = None
+    sentinel_username: str | None = None
+    sentinel_password: str | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         """The address without its password."""
@@ -40,14 +45,15 @@ def parse_url(url: str) -> Target:
     """Read the address of a Redis.
 
     The forms are `redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]`, `rediss://...` (TLS),
-    `unix://[[USER]:PASSWORD@]/PATH[?db=DB]`, `redis+sentinel://HOST:PORT,HOST:PORT/NAME[/DB]` and
+    `unix://[[USER]:PASSWORD@]/PATH[?db=DB]`, `redis+sentinel://HOST:PORT,HOST:PORT/NAME[/DB]` (where the
+    Sentinels have a password of their own, `?sentinel_password=PASSWORD`) and
     `redis+cluster://HOST:PORT,HOST:PORT`; `rediss+sentinel` and `rediss+cluster` are these with TLS.
     Raises SettingError with one line that says what is wrong; a password is not shown in it.
     """
     parts = _split(url)
-    options = _options(url, parts.query)
     scheme, _, suffix = parts.scheme.partition("+")
     kind: Kind = "sentinel" if suffix == "sentinel" else "cluster" if suffix == "cluster" else "single"
+    options = _options(url, parts.query, (*_OPTIONS, *(SENTINEL_OPTIONS if kind == "sentinel" else ())))
     user, password, place = _split_login(parts)
     segments = [unquote(part) for part in parts.path.split("/") if part]
     path = None
@@ -67,6 +73,8 @@ def parse_url(url: str) -> Target:
         username=options.get("username") or user,
         password=options.get("password") or password,
         tls=scheme == "rediss",
+        sentinel_username=options.get("sentinel_username"),
+        sentinel_password=options.get("sentinel_password"),
         tls_options=tuple((name, value) for name, value in options.items() if name in TLS_OPTIONS),
     )
 
@@ -86,11 +94,11 @@ def _split(url: str) -> SplitResult:
     return parts
 
 
-def _options(url: str, query: str) -> dict[str, str]:
+def _options(url: str, query: str, known: tuple[str, ...]) -> dict[str, str]:
     options = dict(parse_qsl(query, keep_blank_values=True))
     for name in options:
-        if name not in _OPTIONS:
-            raise _wrong(url, f"has an unknown option, {name}; there are {', '.join(_OPTIONS)}", name)
+        if name not in known:
+            raise _wrong(url, f"has an unknown option, {name}; there are {', '.join(known)}", name)
     return options
 
 

@@ -14,6 +14,18 @@ from reactor.presence.target import Target, parse_url
         ("redis://h?db=4", {"hosts": (("h", 6379),), "db": 4}),
         ("redis://u:p%40%2Fss@h:1", {"hosts": (("h", 1),), "username": "u", "password": "p@/ss"}),
         ("redis://:p@[::1]:2/", {"hosts": (("::1", 2),), "password": "p"}),
+        (
+            "redis+sentinel://u:p@h/main?sentinel_username=s&sentinel_password=q",
+            {
+                "kind": "sentinel",
+                "hosts": (("h", 26379),),
+                "master_name": "main",
+                "username": "u",
+                "password": "p",
+                "sentinel_username": "s",
+                "sentinel_password": "q",
+            },
+        ),
         ("redis://h?username=u&password=p", {"hosts": (("h", 6379),), "username": "u", "password": "p"}),
         (
             "rediss://h:6380?ssl_ca_certs=/ca.pem",
@@ -47,6 +59,7 @@ def test_addresses(url, expected):
         ("redis://h/1/2", 'has "1/2" where the number of a database belongs'),
         ("redis://h?db=-1", 'has "-1" where the number'),
         ("redis://h?pasword=secret", "has an unknown option, pasword; there are db, username, password"),
+        ("redis://h?sentinel_password=secret", "has an unknown option, sentinel_password"),
         ("redis://h?pasword=secret", "Did you mean password?"),
         ("redis://:secret#secret@h", "is cut by its password; in it, write # as %23"),
         ("redis://:secret/secret@h", "is cut by its password"),

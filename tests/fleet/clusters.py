@@ -8,7 +8,7 @@ from typing import Any, Self
 from redis.crc import key_slot
 
 from reactor.presence.keys import shard_of, shard_prefix
-from tests.fleet.members import QUICK, Fleet, Member, until
+from tests.fleet.members import USER, DataServer, Fleet, Member, until
 from tests.servers import free_port
 
 NODE_TIMEOUT = 1.5
@@ -23,16 +23,14 @@ class ClusterSet(Fleet):
     def __init__(self, kind: str, binary: Path) -> None:
         super().__init__(kind, binary)
         config = {
-            **QUICK,
-            "cluster-enabled": "yes",
             "cluster-node-timeout": f"{NODE_TIMEOUT * 1000:.0f}",
-            "cluster-replica-validity-factor": "0",
-            "cluster-allow-replica-migration": "no",
+            "cluster-allow-replica-migration": "no",  # tests count on each replica's place
         }
         self.servers = [
-            Member(kind, binary, config={**config, "cluster-port": str(free_port())}) for _ in range(6)
+            DataServer(kind, binary, "cluster.conf", {**config, "cluster-port": str(free_port())})
+            for _ in range(6)
         ]
-        self.url = f"redis+cluster://{','.join(server.address for server in self.servers[:3])}"
+        self.url = f"redis+cluster://{USER}@{','.join(server.address for server in self.servers[:3])}"
         self._by_id: dict[str, Member] = {}
 
     def start(self) -> Self:

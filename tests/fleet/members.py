@@ -12,7 +12,11 @@ import redis
 from tests.servers import Server
 
 PATIENCE = 30.0
-QUICK = {"repl-diskless-sync": "yes", "repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1"}
+CONF = Path(__file__).parents[2] / "redis-conf"
+USER = "reactor:change-this-password"
+"""Whom the nodes log in as: the user of users.acl, with no more rights than that."""
+QUICK = {"repl-ping-replica-period": "1"}
+_IN_FILES = ("notify-keyspace-events", "save", "appendonly")
 _CHANGED_BY_TESTS = ("notify-keyspace-events", "min-replicas-to-write", "cluster-require-full-coverage")
 
 
@@ -29,6 +33,8 @@ class Member(Server):
         config: dict[str, str] | None = None,
     ) -> None:
         super().__init__(kind, binary, config)
+        for name in _IN_FILES:
+            del self._config[name]
         (self.folder / "server.conf").write_text(text)
         program = self.folder / "run"
         program.write_text(f"#!/bin/sh\nexec '{binary}' server.conf {flags} \"$@\"\n")
@@ -86,12 +92,36 @@ class Member(Server):
         self.resume()
         control = self.control
         control.execute_command("CLIENT", "UNPAUSE")
-        control.execute_command("ACL", "SETUSER", "default", "+@all")
+        if "aclfile" in self._config:
+            control.execute_command("ACL", "SETUSER", "replica", "+psync")
         for name in _CHANGED_BY_TESTS:
             if name in self._settings:
                 control.config_set(name, self._settings[name])
         control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "1")
         return self
+
+
+class DataServer(Member):
+    """One with data, as redis-conf/ has it: standalone.conf, what its set needs beside, and users.acl."""
+
+    def __init__(self, kind: str, binary: Path, file: str, config: dict[str, str]) -> None:
+        text = f"include {CONF / 'standalone.conf'}\ninclude {CONF / file}\n"
+        super().__init__(kind, binary, text=text, config={**QUICK, "aclfile": "users.acl", **config})
+        (self.folder / "users.acl").write_text(open_users())
+
+    def start(self) -> "DataServer":
+        super().start()
+        if self.kind == "valkey":  # as cluster.conf says
+            rights = "~* +select +@write +cluster|syncslots"
+            self.control.execute_command("ACL", "SETUSER", "replica", *rights.split())
+        return self
+
+
+def open_users() -> str:
+    """The users of users.acl, but for the administrator, who needs no password here."""
+    users, closed = (CONF / "users.acl").read_text(), "user default on >change-this-password "
+    assert closed in users
+    return users.replace(closed, "user default on nopass ")
 
 
 class Fleet(ABC):
@@ -138,6 +168,11 @@ class Fleet(ABC):
     def is_whole(self) -> bool:
         """Whether everything is up, agreed upon and replicated."""
 
+    @property
+    def admin_url(self) -> str:
+        """The address for a node that may also switch events on."""
+        return self.url.replace(f"{USER}@", "")
+
     def stop(self) -> None:
         for server in self.everything():
             server.stop()
@@ -171,14 +206,15 @@ class Fleet(ABC):
     @contextmanager
     def unreplicated(self, primary: Member) -> Iterator[None]:
         """Let no write of a primary reach its replicas, so that a failover in the block loses it."""
-        primary.control.execute_command("ACL", "SETUSER", "default", "-psync", "-sync")
+        primary.control.config_set("min-replicas-to-write", 0)
+        primary.control.execute_command("ACL", "SETUSER", "replica", "-psync")
         primary.control.execute_command("CLIENT", "KILL", "TYPE", "replica")
         until(lambda: primary.info("replication")["connected_slaves"] == 0, "its replicas are cut off")
         try:
             yield
         finally:
             if primary.alive:
-                primary.control.execute_command("ACL", "SETUSER", "default", "+psync", "+sync")
+                primary.control.execute_command("ACL", "SETUSER", "replica", "+psync")
 
 
 def until(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:

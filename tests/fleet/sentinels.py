@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import redis
 
-from tests.fleet.members import QUICK, Fleet, Member, until
+from tests.fleet.members import CONF, USER, DataServer, Fleet, Member, until
 
 DOWN_AFTER = 1.0
 """Seconds after which Sentinels take a silent primary for down."""
@@ -18,12 +18,15 @@ class Sentinel(Member):
     """Looks after one primary, with two others."""
 
     def __init__(self, kind: str, binary: Path, primary: Member) -> None:
-        text = (
-            f"sentinel monitor {_NAME} 127.0.0.1 {primary.port} 2\n"
-            f"sentinel down-after-milliseconds {_NAME} {DOWN_AFTER * 1000:.0f}\n"
-            f"sentinel failover-timeout {_NAME} 3000\n"
-            f"sentinel parallel-syncs {_NAME} 2\n"
-        )
+        text = (CONF / "sentinel.conf").read_text()
+        for line, quick in (
+            ("port 26379", ""),
+            ("monitor main 127.0.0.1 6379", f"monitor {_NAME} 127.0.0.1 {primary.port}"),
+            ("down-after-milliseconds main 5000", f"down-after-milliseconds {_NAME} {DOWN_AFTER * 1000:.0f}"),
+            ("failover-timeout main 30000", f"failover-timeout {_NAME} 3000"),
+        ):
+            assert text.count(line) == 1
+            text = text.replace(line, quick)
         super().__init__(kind, binary, flags="--sentinel", text=text)
         self._settings = {"": ""}  # a Sentinel has none to ask for
 
@@ -61,9 +64,9 @@ class SentinelSet(Fleet):
 
     def __init__(self, kind: str, binary: Path) -> None:
         super().__init__(kind, binary)
-        self.servers = [Member(kind, binary, config=QUICK) for _ in range(3)]
+        self.servers = [DataServer(kind, binary, "replicated.conf", {}) for _ in range(3)]
         self.sentinels = [Sentinel(kind, binary, self.servers[0]) for _ in range(3)]
-        self.url = f"redis+sentinel://{','.join(one.address for one in self.sentinels)}/{_NAME}/0"
+        self.url = f"redis+sentinel://{USER}@{','.join(one.address for one in self.sentinels)}/{_NAME}/0"
 
     def start(self) -> Self:
         for server in self.servers:

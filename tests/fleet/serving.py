@@ -23,7 +23,8 @@ TOLD_WITHIN = 1.5
 
 def serving(fleet: Fleet, **options: Any) -> AbstractAsyncContextManager[Node]:
     """A node on the set. The lease is longer than a failover takes, so that ends by time go on counting."""
-    return served(fleet.servers[0], **({"redis_url": fleet.url, "lease": 10, "ttl": 30} | options))
+    plenty = {"messages_per_second": 10_000, "message_burst": 10_000}
+    return served(fleet.servers[0], **({"redis_url": fleet.url, "lease": 10, "ttl": 30} | plenty | options))
 
 
 async def aside(work: Callable[..., T], *args: Any) -> T:

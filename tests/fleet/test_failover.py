@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from time import time
+from typing import Any
 
 import anyio
 import pytest
@@ -88,8 +89,8 @@ def rules(seconds: float) -> tuple[RoomRule, ...]:
 
 async def test_a_failover_in_good_order_ends_nobody_and_no_end_is_missed(fleet: Fleet) -> None:
     async with (
-        serving(fleet, rooms=rules(3.0)) as one,
-        serving(fleet, rooms=rules(3.0)) as two,
+        serving(fleet, rooms=rules(3.0), redis_url=fleet.admin_url) as one,
+        serving(fleet, rooms=rules(3.0), redis_url=fleet.admin_url) as two,
         crowd([one, two], ["lobby"], 4) as clients,
         ending(fleet, two, 3.0) as told,
     ):
@@ -105,8 +106,8 @@ async def test_a_failover_in_good_order_ends_nobody_and_no_end_is_missed(fleet: 
 @pytest.mark.slow
 async def test_a_dead_primary_ends_nobody_and_no_end_is_missed(fleet: Fleet) -> None:
     async with (
-        serving(fleet, rooms=rules(5.0)) as one,
-        serving(fleet, rooms=rules(5.0)) as two,
+        serving(fleet, rooms=rules(5.0), redis_url=fleet.admin_url) as one,
+        serving(fleet, rooms=rules(5.0), redis_url=fleet.admin_url) as two,
         crowd([one, two], ["lobby"], 4) as clients,
         ending(fleet, two, 5.0) as told,
     ):
@@ -125,7 +126,7 @@ async def test_a_dead_primary_ends_nobody_and_no_end_is_missed(fleet: Fleet) -> 
 
 
 async def test_events_of_the_new_primary_alone_make_a_departure(fleet: Fleet) -> None:
-    off = {"pacemaker": False, "sweep_interval": 0}
+    off: dict[str, Any] = {"pacemaker": False, "sweep_interval": 0, "redis_url": fleet.admin_url}
     async with serving(fleet, **off, rooms=(RoomRule(match="short *", ttl=0.5),)) as node:
         await aside(hush_replicas, fleet)
         new = await aside(fleet.failover, "lobby")

@@ -85,3 +85,22 @@ async def test_what_is_wrong_with_the_address_is_said_in_one_line(
         with pytest.raises(RedisMisconfigured, match=re.escape(line)):
             async with serving(sentinels, redis_url=url):
                 pass
+
+
+async def test_sentinels_with_a_password_of_their_own_are_asked_with_it(sentinels: SentinelSet) -> None:
+    asking = "+sentinel|get-master-addr-by-name"
+    for sentinel in sentinels.sentinels:
+        acl = sentinel.control.execute_command
+        acl("ACL", "SETUSER", "asker", "on", ">a/sk", "resetchannels", "-@all", "+@connection", asking)
+        acl("ACL", "SETUSER", "default", f"-{asking[1:]}")
+    try:
+        with pytest.raises(RedisMisconfigured, match="no permissions"):
+            async with serving(sentinels):
+                pass
+        url = f"{sentinels.url}?sentinel_username=asker&sentinel_password=a%2Fsk"
+        async with serving(sentinels, redis_url=url) as node, crowd([node], ["lobby"], 2) as (ann, _):
+            await ann.ask(BEAT, ACK, roomId="lobby", id="at the end")
+    finally:
+        for sentinel in sentinels.sentinels:
+            sentinel.control.execute_command("ACL", "SETUSER", "default", asking)
+            sentinel.control.execute_command("ACL", "DELUSER", "asker")

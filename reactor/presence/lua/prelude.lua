@@ -220,8 +220,16 @@ local function held_until()
   return NOW < hold and hold or nil
 end
 
+-- Whether the user of Redis who runs this may only read: then nothing is settled, and the answers are the same.
+local reads_only_known
+local function reads_only()
+  if reads_only_known == nil then reads_only_known = not redis.acl_check_cmd('ZREM', ROOMS, '') end
+  return reads_only_known
+end
+
 -- Makes the room exact before it answers. True when there was more than one call may do: call again.
 local function settle(room)
+  if reads_only() then return false end
   local gone, looked = look(room, BATCH)
   if #gone == 0 then return looked == BATCH end
   if held_until() then
@@ -240,7 +248,7 @@ end
 local function settle_member(room, user)
   if redis.call('EXISTS', presence_key(room, user)) == 1 then return 'alive' end
   if not redis.call('ZSCORE', members_key(room), user) then return 'gone' end
-  if held_until() then return 'held' end
+  if held_until() or reads_only() then return 'held' end
   depart(room, { user })
   return 'gone'
 end
@@ -248,8 +256,13 @@ end
 -- The room's position: epoch ('' for a room nobody was in), version, count. Of a settled room only held ones are due.
 local function position(room)
   local state, members = redis.call('HMGET', state_key(room), 'epoch', 'version'), members_key(room)
-  local count = redis.call('ZCARD', members) - redis.call('ZCOUNT', members, '-inf', '(' .. NOW)
-  return state[1] or '', tonumber(state[2] or 0), count
+  local gone = redis.call('ZCOUNT', members, '-inf', '(' .. NOW)
+  if gone > 0 and reads_only() then
+    for _, user in ipairs(redis.call('ZRANGE', members, '-inf', '(' .. NOW, 'BYSCORE')) do
+      gone = gone - redis.call('EXISTS', presence_key(room, user))
+    end
+  end
+  return state[1] or '', tonumber(state[2] or 0), redis.call('ZCARD', members) - gone
 end
 
 -- The member's last connection is gone: cuts its life to the grace. Returns the deadline, or nil when it ended it.

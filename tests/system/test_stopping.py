@@ -1,0 +1,62 @@
+"""A node that is told to stop, whatever holds it up; and a deploy of all nodes."""
+
+import signal
+import time
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from scripts.bench_common import Bench
+from scripts.bench_fleet_deploy import measure_deploy
+from tests.servers import Server
+from tests.system.running import Process, RawClient
+
+
+@pytest.mark.slow
+async def test_a_node_ends_with_0_within_10_seconds_though_redis_and_a_client_are_frozen(
+    bundled_server: Server,
+) -> None:
+    async with (
+        Process.start(bundled_server, drain_seconds=5) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as deaf,
+    ):
+        await ann.join("lobby", "ann")
+        await deaf.join("lobby", "deaf")
+        deaf.socket.transport.pause_reading()
+        bundled_server.pause()
+        told = time.monotonic()
+        assert await node.stop() == 0
+        assert time.monotonic() - told < 10
+        assert await ann.closed() == 1012
+
+
+async def test_who_connects_while_a_node_stops_is_refused(bundled_server: Server) -> None:
+    async with (
+        Process.start(bundled_server, drain_seconds=2) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await ann.join("lobby", "ann")
+        node.send(signal.SIGTERM)
+        assert await ann.closed() == 1012
+        with pytest.raises(OSError, match=r"refused|Connect call failed"):
+            async with RawClient.connect(node):
+                pass
+        assert await bob.closed() == 1012
+        assert await node.stop() == 0
+
+
+async def test_a_rolling_restart_of_every_node_shows_no_leave_and_no_join_to_anyone(
+    bundled_server: Server,
+) -> None:
+    bench = Bench(bundled_server.socket_url, Redis.from_url(bundled_server.url), "reactor", owned=False)
+    settings: dict[str, Any] = {"drain_seconds": 0.5, "max_per_address": 0, "new_per_second": 0}
+    async with bench.redis:
+        seen = await measure_deploy(bench, clients=60, nodes=3, settings=settings)
+    assert (seen["leaves_seen"], seen["joins_seen"]) == (0, 0), seen["examples"]
+    assert seen["whole_at_the_end"]
+    assert seen["members_in_redis"] == 60
+    assert [one["exit_code"] for one in seen["restarts"]] == [0, 0, 0]
+    assert seen["closings"] == {1012: sum(one["connections"] for one in seen["restarts"])}
