@@ -13,7 +13,6 @@ import anyio
 import anyio.to_thread
 
 from reactor.errors import SettingError
-from reactor.gateway.tokens import Keys
 from reactor.protocol.identity import Identity, Unauthorised, checked
 from reactor.protocol.limits import Limits
 from reactor.settings import Settings
@@ -57,6 +56,8 @@ class Authenticator:
         self._rooms = settings.auth_rooms
         self._patience = settings.auth_timeout
         self._hook = load_hook(settings.auth_hook) if settings.auth_hook else None
+        from reactor.gateway.tokens import Keys  # noqa: PLC0415 - cryptography takes its time to load
+
         self._keys = Keys(settings)
         self._threads: anyio.CapacityLimiter | None = None
         self.takes_time = self._hook is not None

@@ -111,7 +111,13 @@ def _last_said(person: Person, user: str) -> int:
 @asynccontextmanager
 async def field(server: Server, token: Any = None, **options: Any) -> AsyncIterator[Field]:
     """People in a room of a server that takes nobody's word for where it comes from."""
-    defaults = {"trusted_proxies": "none", "open_timeout": 1, "max_per_address": 100, "close_timeout": 1}
+    defaults = {
+        "trusted_proxies": "none",
+        "open_timeout": 1,
+        "max_per_address": 100,
+        "close_timeout": 1,
+        "messages_per_second": 20,
+    }
     async with Process.start(server, **(defaults | options)) as process, AsyncExitStack() as stack:
         people = []
         for number in range(PEOPLE):

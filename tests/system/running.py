@@ -27,8 +27,10 @@ Message = dict[str, Any]
 
 @asynccontextmanager
 async def served(server: Server, **options: Any) -> AsyncIterator[Node]:
-    """A node on the server, on any free port. Options are settings."""
-    defaults: dict[str, Any] = {"redis_url": server.socket_url, "port": 0, "drain_seconds": 0}
+    """A node on the server, on any free port, for people in a hurry. Options are settings."""
+    defaults: dict[str, Any] = {
+        "redis_url": server.socket_url, "port": 0, "drain_seconds": 0, "messages_per_second": 0,
+    }  # fmt: skip
     try:
         async with running(Settings(**(defaults | options))) as node:
             yield node
@@ -54,6 +56,7 @@ class Process:
             "port": 0,
             "drain_seconds": 0,
             "log_format": "json",
+            "messages_per_second": 0,
         } | options
         flags = [
             part
