@@ -4,7 +4,9 @@ Everything is in memory. websockets parses a request without a body and closes a
 close`), which is enough for a page of a few files and for the probes of an orchestrator.
 """
 
+import gzip
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from importlib.resources import files
@@ -44,6 +46,8 @@ _FOR_ALL_PAGES = {
     "Access-Control-Allow-Origin": "*",  # a page gets a module only so, from another host
     "Cross-Origin-Resource-Policy": "cross-origin",
 }
+_WORTH_IT = 1024  # bytes from which on a file is sent compressed
+_COMPRESSED = (".png", ".tgz", ".woff2")
 _TEXT = "text/plain; charset=utf-8"
 
 
@@ -60,7 +64,7 @@ class Site:
 
     def __init__(self, ready: Callable[[], tuple[bool, str]], package: str = "reactor") -> None:
         self._ready = ready
-        self._files: dict[str, tuple[bytes, Headers]] = {}
+        self._files: dict[str, tuple[bytes, bytes | None, Headers]] = {}
         for path, content in _walk(files(package) / "web", "/"):
             self._add(path, content)
         client = files(package) / "js"
@@ -77,7 +81,11 @@ class Site:
         media = _TYPES.get(PurePosixPath(path).suffix, "application/octet-stream")
         tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
         headers = Headers({"Content-Type": media, "ETag": tag, **_FILE_HEADERS, **(more or {})})
-        self._files[path] = content, headers
+        smaller = None
+        if len(content) >= _WORTH_IT and not path.endswith(_COMPRESSED):
+            smaller = gzip.compress(content, 9, mtime=0)
+            headers["Vary"] = "Accept-Encoding"
+        self._files[path] = content, smaller, headers
 
     def answer(self, request: Request) -> Response | None:
         """Answer a request; None when it asks for the socket."""
@@ -110,14 +118,27 @@ def text(status: HTTPStatus, sentence: str) -> Response:
     return _response(status, body, Headers({"Content-Type": _TEXT, "Cache-Control": "no-store"}))
 
 
-def _file_response(request: Request, content: bytes, headers: Headers) -> Response:
+def _file_response(request: Request, content: bytes, smaller: bytes | None, headers: Headers) -> Response:
     known = {
         tag.strip().removeprefix("W/")
         for tag in ",".join(request.headers.get_all("If-None-Match")).split(",")
     }
     if headers["ETag"] in known or "*" in known:
         return _response(HTTPStatus.NOT_MODIFIED, b"", headers)
-    return _response(HTTPStatus.OK, content, headers)
+    if smaller is None or not _takes_gzip(request):
+        return _response(HTTPStatus.OK, content, headers)
+    headers = headers.copy()
+    tag = headers["ETag"]
+    del headers["ETag"]
+    headers["ETag"] = f"W/{tag}"  # other bytes of the same file (RFC 9110 section 8.8.1)
+    headers["Content-Encoding"] = "gzip"
+    return _response(HTTPStatus.OK, smaller, headers)
+
+
+def _takes_gzip(request: Request) -> bool:
+    asked = ",".join(request.headers.get_all("Accept-Encoding"))
+    # RFC 9110 section 12.5.3; a weight of nothing is a refusal.
+    return re.search(r"(?:^|,)\s*gzip(?![^\s;,])(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))", asked) is not None
 
 
 def _response(status: HTTPStatus, body: bytes, headers: Headers) -> Response:

@@ -1,6 +1,7 @@
 """Plain HTTP: the page's files, the probes, and nothing else."""
 
 import asyncio
+import gzip
 
 import pytest
 
@@ -158,6 +159,15 @@ async def test_the_client_is_served_to_any_page_with_its_types():
         assert b"import " not in body
         tag = next(line for line in head.decode().split("\r\n") if line.startswith("etag: "))[6:]
         assert (await get(served, "/client.js", If_None_Match=tag))[0] == 304
+        status, head, small = await get(served, "/client.js", Accept_Encoding="deflate, gzip;q=0.5")
+        assert (status, gzip.decompress(small)) == (200, body)
+        assert len(small) < 7 * 1024
+        assert f"content-length: {len(small)}\r\n".encode() in head
+        assert b"content-encoding: gzip\r\n" in head
+        assert b"vary: accept-encoding\r\n" in head
+        assert f"etag: w/{tag}\r\n".encode() in head
+        for refused in ("br", "gzip;q=0", "gzip ; q=0.0", "gzipped", "br, gzip; q=0, x"):
+            assert (await get(served, "/client.js", Accept_Encoding=refused))[2] == body
         status, head, body = await get(served, "/client.d.ts")
         assert status == 200
         assert b"content-type: application/typescript; charset=utf-8\r\n" in head
