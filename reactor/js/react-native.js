@@ -17,7 +17,7 @@ export function watchApp(tell, wake) {
     tell(false);
     wake();
   };
-  follow(AppState.currentState);
+  if (AppState.currentState === "background") tell(true);
   const subscription = AppState.addEventListener("change", follow);
   return () => subscription.remove();
 }

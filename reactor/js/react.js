@@ -113,7 +113,7 @@ const text = (id) => String(id ?? "");
 export function useRoomHeartbeat(roomId, userId, onForceLeave, options = {}) {
   const rooms = useRooms(options);
   const [room, user] = [text(roomId), text(userId)];
-  const { username, data, view, linger, watch = watchPage } = options;
+  const { username, data, view = "members", linger, watch = watchPage } = options;
   // One object for as long as the component lasts; what it says is always the newest.
   const [hold] = useState(() => /** @type {Hold} */ ({ userId: "" }));
   useInsertionEffect(() => {
@@ -121,7 +121,7 @@ export function useRoomHeartbeat(roomId, userId, onForceLeave, options = {}) {
   });
   useEffect(() => (room && user ? rooms.open(room).hold(hold) : undefined), [rooms, room, user, hold]);
   const said = JSON.stringify([username, data, view]);
-  useEffect(() => rooms.peek(room)?.describe(hold), [rooms, room, hold, said]);
+  useEffect(() => rooms.peek(room)?.describe(), [rooms, room, said]);
   return useShared(options, room, (shared) => shared.presence, IDLE);
 }
 

@@ -121,27 +121,30 @@ export class SharedRoom {
   // What is wanted.
 
   /**
-   * Be in the room, until what this returns is called. If holders differ about who they are, the newest counts.
+   * Be in the room, until what this returns is called. Where holders differ about who they are, the newest counts.
    *
    * @param {Hold} hold
    * @returns {() => void}
    */
   hold(hold) {
     clearTimeout(this.#lingering);
-    if (this.#isIn(hold)) this.describe(hold);
-    else this.#enter(hold);
     this.#holds.add(hold);
+    if (this.#isIn(hold)) this.describe();
+    else this.#enter(hold);
     return () => {
       this.#holds.delete(hold);
       const next = this.#newest();
       if (!next) this.#lingering = setTimeout(() => this.#leave(), hold.linger ?? LINGER);
-      else if (!this.#stay?.over && !this.#isIn(next)) this.#enter(next);
+      else if (this.#stay?.over) return;
+      else if (this.#isIn(next)) this.describe();
+      else this.#enter(next);
     };
   }
 
-  /** Tell the room what a holder now wants otherwise. @param {Hold} hold */
-  describe(hold) {
-    if (this.#isIn(hold)) this.#stay?.describe(hold);
+  /** Tell the room what its holders now want otherwise. */
+  describe() {
+    const hold = this.#newest();
+    if (hold && this.#isIn(hold)) this.#stay?.describe(this.#wishOf(hold));
   }
 
   /** Join again what the server has ended. */
@@ -159,11 +162,30 @@ export class SharedRoom {
     return [...this.#holds].pop();
   }
 
+  /** What all holders want together: the newest word of each, and names if one wants them. @param {Hold} hold */
+  #wishOf(hold) {
+    const wish = { ...hold };
+    for (const { userId, username, data, view } of [...this.#holds].reverse()) {
+      if (userId !== hold.userId) continue;
+      wish.username ??= username;
+      if (wish.data === undefined) wish.data = data;
+      if (view === "members") wish.view = view;
+    }
+    return wish;
+  }
+
   /** @param {Hold} hold */
   #enter(hold) {
-    const { client } = this.#rooms;
-    this.#stay?.leave();
-    const stay = new Stay(client, this.#id, hold, (news) => this.#stay === stay && this.#hear(news));
+    /** @type {Stay} */
+    let stay;
+    try {
+      const { client } = this.#rooms;
+      this.#stay?.leave();
+      stay = new Stay(client, this.#id, this.#wishOf(hold), (news) => this.#stay === stay && this.#hear(news));
+    } catch (error) {
+      this.#holds.delete(hold);
+      throw error;
+    }
     this.#stay = stay;
     this.#hear({});
   }

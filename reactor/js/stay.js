@@ -34,6 +34,9 @@ export class Stay {
   #letGo = new AbortController();
   /** @type {Promise<Room | null>} */
   #coming;
+  /** What the room was told last. @type {{view?: string, username?: string, data?: string}} */
+  #said = {};
+  #saying = false;
   /** @type {(() => void)[]} */
   #stops = [];
 
@@ -62,20 +65,34 @@ export class Stay {
     return this.status === "closed";
   }
 
-  /** Say what is wanted otherwise; what is not given stays. @param {Omit<Wish, "userId">} wish */
+  /** Say what is wanted otherwise. @param {Wish} wish */
   describe({ view, username, data }) {
-    const { view: served, username: name, data: known } = this.#wish;
-    // One who wants the names gets them, also for those who asked for the count.
-    const wider = served === "count" && view === "members";
-    const renamed = username !== undefined && username !== name;
-    const changed = data !== undefined && JSON.stringify(data) !== JSON.stringify(known);
-    if (wider) this.#wish.view = view;
-    if (renamed) this.#wish.username = username;
-    if (changed) this.#wish.data = data;
-    if (wider) this.#answer(this.#coming.then((room) => room && this.#join()));
-    else if (renamed || changed) {
-      this.#answer(this.#coming.then((room) => room?.update(changed ? data : undefined, renamed ? { username } : {})));
+    Object.assign(this.#wish, { view, username, data });
+    this.#say();
+  }
+
+  /** Say what was not said yet: one word at a time, so that of many changes in between only the last one counts. */
+  async #say() {
+    if (this.#saying) return;
+    this.#saying = true;
+    const room = await this.#coming;
+    while (room && !this.over) {
+      const { view, username, data } = this.#wish;
+      const said = this.#said;
+      const told = JSON.stringify(data);
+      const renamed = username !== undefined && username !== said.username;
+      const changed = told !== undefined && told !== said.data;
+      if (!renamed && !changed && view === said.view) break;
+      this.#said = { view, username, data: told };
+      try {
+        if (view !== said.view) await this.#join();
+        else await room.update(changed ? data : undefined, renamed ? { username } : {});
+        this.#show(null);
+      } catch (error) {
+        this.#show(/** @type {Error} */ (error));
+      }
     }
+    this.#saying = false;
   }
 
   /** Leave; nothing is told any more. */
@@ -86,6 +103,7 @@ export class Stay {
 
   #join() {
     const { userId, username, data, view } = this.#wish;
+    this.#said = { view, username, data: JSON.stringify(data) };
     return this.#client.join(this.#roomId, { userId, username, data, view, signal: this.#letGo.signal });
   }
 
@@ -113,14 +131,11 @@ export class Stay {
     }
   }
 
-  /** @param {Promise<unknown>} asked */
-  #answer(asked) {
-    const show = (/** @type {Error | null} */ error) => {
-      if (this.over || this.error === error) return;
-      this.error = error;
-      this.#tell({});
-    };
-    asked.then(() => show(null), show);
+  /** @param {Error | null} error of the last word */
+  #show(error) {
+    if (this.over || this.error === error) return;
+    this.error = error;
+    this.#tell({});
   }
 
   /** @param {Error | null} error @returns {null} */

@@ -4,6 +4,7 @@ import { test } from "node:test";
 import { page, setHidden, url } from "./dom.mjs";
 import { newRoom, until, watcher } from "./people.mjs";
 import { Component, StrictMode, createElement as h, memo, useState } from "react";
+import { flushSync } from "react-dom";
 import { createRoot } from "react-dom/client";
 import { ReactorClient } from "reactor-presence";
 import {
@@ -156,6 +157,17 @@ test("what one says of oneself is told when it changes, and not when only the ob
   assert.deepEqual({ username, data }, { username: "Anna", data: { typing: true } });
 });
 
+test("of many changes while one is on its way, only the last is told", async (t) => {
+  const roomId = newRoom();
+  const bob = await watcher(t, url, roomId, "bob");
+  const cursor = (x) => h(Stay, { roomId, options: { data: { x } } }, String(x));
+  const screen = show(t, cursor(0));
+  await bob.sees("join ann");
+  for (let x = 1; x <= 100; x += 1) flushSync(() => screen.render(cursor(x)));
+  await until(() => bob.room.members.get("ann").data.x === 100);
+  assert.deepEqual(await bob.all(), ["join ann", "update ann here"]);
+});
+
 test("a refused word is shown as an error, and the stay goes on", async (t) => {
   const roomId = newRoom();
   function Chat({ data }) {
@@ -224,6 +236,20 @@ test("a burst is one render, not one for each", async (t) => {
   await Promise.all(Array.from({ length: 40 }, (_, number) => watcher(t, url, roomId, `user-${number}`)));
   await screen.reads("41");
   assert.ok(renders - before < 20, `${renders - before} renders`);
+});
+
+test("one who wants names gets them, also where the count was asked for", async (t) => {
+  const roomId = newRoom();
+  const bob = await watcher(t, url, roomId, "bob");
+  const count = h(Stay, { key: 1, roomId, options: { view: "count" } });
+  function Facts() {
+    return `${useRoomCount(roomId)} ${useRoomMembers(roomId).length}`;
+  }
+  const screen = show(t, [count, h(Facts, { key: 2 })]);
+  await screen.reads("2 0");
+  screen.render([count, h(Facts, { key: 2 }), h(Stay, { key: 3, roomId })]);
+  await screen.reads("2 2");
+  assert.deepEqual(await bob.all(), ["join ann"]);
 });
 
 test("the server ends a stay: the message first, the whole event second, once; and one may come again", async (t) => {
