@@ -49,12 +49,12 @@ export class Link {
   #timer;
 
   /** @param {string} url @param {LinkOptions} options @param {Owner} owner */
-  constructor(url, options, owner) {
+  constructor(url, { WebSocket = globalThis.WebSocket, random = Math.random, codec = json, token, backoff }, owner) {
     this.#url = url;
-    this.#options = { WebSocket: globalThis.WebSocket, random: Math.random, codec: json, ...options };
-    this.#backoff = { ...BACKOFF, ...options.backoff };
+    this.#options = { WebSocket, random, codec, token };
+    this.#backoff = { ...BACKOFF, ...backoff };
     this.#owner = owner;
-    if (!this.#options.WebSocket) throw new TypeError("no WebSocket: pass one, as { WebSocket }");
+    if (!WebSocket) throw new TypeError("no WebSocket: pass one, as { WebSocket }");
   }
 
   /** Connect now, unless it is connected or on its way. */

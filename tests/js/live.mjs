@@ -6,7 +6,8 @@ export const URL = process.env.REACTOR_URL;
 
 /** A client that is closed with the test. */
 export function client(t, options = {}) {
-  const made = new ReactorClient(URL, { WebSocket, ...options });
+  // Node.js has one of its own where it is asked for it.
+  const made = new ReactorClient(URL, { WebSocket: globalThis.WebSocket ?? WebSocket, ...options });
   t.after(() => made.close());
   return made;
 }

@@ -266,6 +266,27 @@ test("leaving waits for the answer, and takes the socket along", async (t) => {
   assert.ok(Socket.last.closed);
 });
 
+test("an answer that comes twice is one", async (t) => {
+  const { room, tick } = await enter(t);
+  room.leave();
+  const refused = { ...error("unavailable"), id: Socket.last.of("leave_room")[0].id };
+  Socket.last.says(refused);
+  Socket.last.says(refused);
+  await tick(2000);
+  assert.equal(Socket.last.of("leave_room").length, 2);
+});
+
+test("what was to be said again on a socket that is lost since is not said on the next one", async (t) => {
+  const { tick } = await enter(t);
+  Socket.last.ends(1006);
+  await Socket.again(tick);
+  Socket.last.answers("join_room", error("unavailable"));
+  Socket.last.ends(1006);
+  await Socket.again(tick, 1000);
+  await tick(2000);
+  assert.equal(Socket.last.of("join_room").length, 1);
+});
+
 test("leaving while the socket is lost, or is lost meanwhile, is done at once; the grace does the rest", async (t) => {
   for (const before of [true, false]) {
     const { client, room, tick } = await enter(t);

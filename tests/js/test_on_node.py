@@ -31,12 +31,14 @@ async def test_as_the_one_file_that_the_server_serves(name: str, tmp_path: Path)
     await run_node("--test", f"{name}.test.mjs", REACTOR_CLIENT=str(served_file))
 
 
-async def test_on_a_server(bundled_server: Server):
+@pytest.mark.parametrize("own", [False, True], ids=["ws", "Node.js's own WebSocket"])
+async def test_on_a_server(bundled_server: Server, own: bool):
     installed()
+    flags = ["--experimental-websocket"] if own else []
     rules = read_rules({"brief-*": {"ttl": "1s", "message": "Too long."}}, "test")
     async with served(bundled_server, grace=5, rooms=rules) as node:
         url = f"ws://127.0.0.1:{node.gateway.port}/ws"
-        await run_node("--test", "--test-reporter=spec", "server.test.mjs", REACTOR_URL=url)
+        await run_node(*flags, "--test", "--test-reporter=spec", "server.test.mjs", REACTOR_URL=url)
 
 
 async def test_a_program_that_closes_its_client_ends(bundled_server: Server):
