@@ -43,7 +43,7 @@ export class Room extends Emitter {
   #healing = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #settling;
-  /** @type {{resolve: (room: Room) => void, reject: (error: Error) => void}[]} */
+  /** @type {{resolve: (room: Room) => void, reject: (error: Error) => void, undo: () => void}[]} */
   #joiners = [];
 
   /** @param {ReactorClient} client @param {string} id */
@@ -88,13 +88,8 @@ export class Room extends Emitter {
 
   /** @param {unknown} data @param {{username?: string}} [more] */
   update(data, more) {
-    const former = this.#who;
-    const given = Object.entries({ data, ...more }).filter(([, value]) => value !== undefined);
-    const change = Object.fromEntries(given);
-    const wanted = (this.#who = { ...former, ...change });
-    return this.#change({ type: "room:update", ...change }, () => {
-      if (this.#who === wanted) this.#who = former;
-    });
+    const change = { data, ...more };
+    return this.#change({ type: "room:update", ...change }, this.#want(change));
   }
 
   away() {
@@ -118,6 +113,21 @@ export class Room extends Emitter {
       if (!ask()) this.end(null);
       if (this.over) resolve();
     }));
+  }
+
+  /**
+   * Note what is to be said at each joining from now on.
+   *
+   * @param {JoinOptions} change what is undefined stays
+   * @returns {() => void} takes it back, unless something else is wanted meanwhile
+   */
+  #want(change) {
+    const former = this.#who;
+    const given = Object.entries(change).filter(([, value]) => value !== undefined);
+    const wanted = (this.#who = { ...former, ...Object.fromEntries(given) });
+    return () => {
+      if (this.#who === wanted) this.#who = former;
+    };
   }
 
   /** @param {boolean} away */
@@ -151,7 +161,7 @@ export class Room extends Emitter {
    * @returns {Promise<Room>}
    */
   join({ signal, ...who }) {
-    this.#who = { ...this.#who, ...who };
+    const undo = this.#want(who);
     return new Promise((resolve, reject) => {
       const abort = () => {
         reject(new ReactorError("aborted", "the signal was aborted"));
@@ -162,7 +172,7 @@ export class Room extends Emitter {
         this.on("over", () => signal.removeEventListener("abort", abort));
         if (signal.aborted) return abort();
       }
-      this.#joiners.push({ resolve, reject });
+      this.#joiners.push({ resolve, reject, undo });
       this.enter();
     });
   }
@@ -255,9 +265,11 @@ export class Room extends Emitter {
 
   /** Tell those who wait for the room. @param {ReactorError | null} error */
   #answer(error) {
-    for (const { resolve, reject } of this.#joiners.splice(0)) {
-      if (error) reject(error);
-      else resolve(this);
+    for (const { resolve, reject, undo } of this.#joiners.splice(0)) {
+      if (error) {
+        undo();
+        reject(error);
+      } else resolve(this);
     }
   }
 

@@ -25,8 +25,8 @@ test("joins over one socket, and gives the room", async (t) => {
 });
 
 test("joining again as the same user changes what is given; another user needs another client", async (t) => {
-  const { room, client } = await enter(t);
-  const again = client.join("lobby", { userId: "me", data: 1 });
+  const { room, client, tick } = await enter(t);
+  const again = client.join("lobby", { userId: "me", data: 1, view: undefined });
   await settle();
   const { username, data } = Socket.last.of("join_room")[1];
   assert.deepEqual([username, data], ["me", 1], "the name as the server has it");
@@ -38,6 +38,9 @@ test("joining again as the same user changes what is given; another user needs a
   Socket.last.answers("join_room", error("data_too_big"));
   await assert.rejects(refused, { code: "data_too_big" });
   assert.equal(room.status, "connected");
+  Socket.last.ends(1006);
+  await Socket.again(tick);
+  assert.equal(Socket.last.of("join_room")[0].data, 1, "what was refused is not said again");
 });
 
 test("a platform without WebSocket gets one clear line", () => {
@@ -128,7 +131,7 @@ for (const name of ["visibilitychange", "online", "pageshow"]) {
       delete globalThis.addEventListener;
       delete globalThis.removeEventListener;
     });
-    const { client } = await enter(t);
+    const { client, tick } = await enter(t);
     page.dispatchEvent(new Event(name));
     assert.equal(Socket.last.of("room:heartbeat").length, 1);
     Socket.last.ends(1006);
@@ -139,6 +142,7 @@ for (const name of ["visibilitychange", "online", "pageshow"]) {
     client.drop(Infinity);
     page.dispatchEvent(new Event(name));
     await settle();
+    await tick(1_000_000);
     assert.equal(Socket.all.length, 2, "unless one stays away on purpose");
     client.wake();
     await settle();

@@ -179,6 +179,16 @@ test("a change waits for the return, and the return says it too", async (t) => {
   await update;
 });
 
+test("a change that comes while the room is joined again waits for the answer", async (t) => {
+  const { room, tick } = await enter(t);
+  Socket.last.ends(1006);
+  await Socket.again(tick);
+  room.update(1);
+  assert.equal(Socket.last.of("room:update").length, 0);
+  Socket.last.answers("join_room", joined([member("me"), member("ann")]));
+  assert.equal(Socket.last.of("room:update").length, 1);
+});
+
 test("what another device changed is kept at the return, what was refused is not said again", async (t) => {
   const { room, tick } = await enter(t);
   const update = room.update("too much");
