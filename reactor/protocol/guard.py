@@ -53,9 +53,17 @@ class Knock(Enum):
 
 STANDINGS: dict[Standing, dict[Knock, Standing]] = {
     Standing.STRANGER: {Knock.AUTH: Standing.CHECKING, Knock.CLOSED: Standing.SHUT},
-    Standing.CHECKING: {Knock.ACCEPTED: Standing.KNOWN, Knock.REFUSED: Standing.SHUT, Knock.CLOSED: Standing.SHUT},
+    Standing.CHECKING: {
+        Knock.ACCEPTED: Standing.KNOWN,
+        Knock.REFUSED: Standing.SHUT,
+        Knock.CLOSED: Standing.SHUT,
+    },
     Standing.KNOWN: {Knock.AUTH: Standing.RECHECKING, Knock.CLOSED: Standing.SHUT},
-    Standing.RECHECKING: {Knock.ACCEPTED: Standing.KNOWN, Knock.REFUSED: Standing.KNOWN, Knock.CLOSED: Standing.SHUT},
+    Standing.RECHECKING: {
+        Knock.ACCEPTED: Standing.KNOWN,
+        Knock.REFUSED: Standing.KNOWN,
+        Knock.CLOSED: Standing.SHUT,
+    },
     Standing.SHUT: {Knock.ACCEPTED: Standing.SHUT, Knock.REFUSED: Standing.SHUT, Knock.CLOSED: Standing.SHUT},
 }
 
@@ -72,7 +80,7 @@ class GuardedSession(Session):
 
     """
 
-    __slots__ = ("_early", "standing", "identity")
+    __slots__ = ("_early", "identity", "standing")
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)

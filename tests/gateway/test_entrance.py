@@ -39,6 +39,7 @@ async def test_a_full_server_says_503_and_serves_on():
         clients = [await stack.enter_async_context(await served.raw()) for _ in range(3)]
         assert await refusal(served) == (503, "Retry-After: 5")
         assert await refusal(served) == (503, "Retry-After: 5")
+        assert served.gateway.counts.turned_away == {"503": 2}
         assert all([await works(client) for client in clients])
         clients[0].writer.transport.abort()
         await served.handler.until(lambda: len(served.handler.closed_) == 1)
