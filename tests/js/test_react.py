@@ -1,11 +1,16 @@
 """The hooks for React and React Native, on a real server."""
 
+import time
+
+import jwt
 import pytest
 
 from reactor.settings.rooms import read_rules
 from tests.js.tools import LINKED, installed, run_node
 from tests.servers import Server
 from tests.system.running import served
+
+RUN = (*LINKED, "--test", "--test-reporter=spec")
 
 
 @pytest.mark.parametrize("name", ["react", "server", "native"])
@@ -14,7 +19,17 @@ async def test_on_a_server(name: str, bundled_server: Server):
     rules = read_rules({"brief-*": {"ttl": "1s", "message": "You were away too long."}}, "test")
     async with served(bundled_server, grace=5, rooms=rules) as node:
         url = f"ws://127.0.0.1:{node.gateway.port}/ws"
-        await run_node(*LINKED, "--test", "--test-reporter=spec", f"react/{name}.test.mjs", REACTOR_URL=url)
+        await run_node(*RUN, f"react/{name}.test.mjs", REACTOR_URL=url)
+
+
+async def test_with_tokens(bundled_server: Server):
+    installed()
+    secret = "a secret of at least thirty-two bytes"
+    claims = {"sub": "ann", "rooms": ["*"], "exp": time.time() + 60}
+    good, bad = (jwt.encode(claims, key, "HS256") for key in (secret, secret[::-1]))
+    async with served(bundled_server, auth_secret=secret) as node:
+        url = f"ws://127.0.0.1:{node.gateway.port}/ws"
+        await run_node(*RUN, "react/token.test.mjs", REACTOR_URL=url, GOOD_TOKEN=good, BAD_TOKEN=bad)
 
 
 async def test_their_types_are_those_that_they_promise():

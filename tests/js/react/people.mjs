@@ -15,7 +15,7 @@ export async function until(read, what = read) {
   for (;;) {
     const got = read();
     if (got) return got;
-    if (Date.now() > end) throw new Error(`in vain: ${what}`);
+    if (Date.now() > end) throw new Error(`in vain: ${what === read ? read : what()}`);
     await pause(5);
   }
 }
