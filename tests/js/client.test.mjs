@@ -332,6 +332,33 @@ test("a getter that fails is asked again, and the reason is told", async (t) => 
   assert.equal(client.error, null);
 });
 
+test("a token that comes when nobody waits for it any more opens nothing", async (t) => {
+  for (const outcome of [(take) => take("abc"), (_, fail) => fail(new Error("no session"))]) {
+    let settleToken;
+    const token = () => new Promise((take, fail) => (settleToken = () => outcome(take, fail)));
+    const { client, tick } = begin(t, { token });
+    client.join("lobby").catch(() => {});
+    await settle();
+    client.close();
+    settleToken();
+    await tick(60_000);
+    assert.deepEqual([Socket.all.length, client.status], [0, "idle"]);
+    t.mock.timers.reset();
+  }
+});
+
+test("after a close the pauses begin anew", async (t) => {
+  const { client, tick } = await enter(t);
+  Socket.last.ends(1006);
+  await tick(500);
+  Socket.last.ends(1006);
+  client.close();
+  client.join("lobby", { userId: "me" });
+  await settle();
+  Socket.last.ends(1006);
+  assert.equal(client.retryAt - Date.now(), 500);
+});
+
 // Requests, and the end.
 
 test("questions are asked without a room, over however many sockets, and the socket goes with the last answer", async (t) => {

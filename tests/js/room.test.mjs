@@ -96,12 +96,34 @@ test("a snapshot that does not heal is followed by another one; one that is refu
   Socket.last.answers("room:members", snapshot(7, two));
   assert.equal(Socket.last.of("room:members").length, 2);
   Socket.last.answers("room:members", error("unavailable"));
+  assert.equal(Socket.last.of("room:members").length, 2);
   await tick(2000);
   assert.equal(Socket.last.of("room:members").length, 3);
   Socket.last.answers("room:members", snapshot(9, two));
   assert.equal(room.version, 9);
   await tick(9000);
   assert.equal(Socket.last.of("room:members").length, 3);
+});
+
+test("a gap is asked about on the next socket, too", async (t) => {
+  const { tick } = await enter(t);
+  Socket.last.says(diff(8));
+  Socket.last.ends(1006);
+  await Socket.again(tick);
+  Socket.last.answers("join_room", joined([member("me"), member("ann")], { version: 9 }));
+  assert.equal(Socket.last.of("room:members").length, 0);
+  Socket.last.says(diff(12));
+  assert.equal(Socket.last.of("room:members").length, 1);
+});
+
+test("a reason counts once", async (t) => {
+  const { seen, tick } = await enter(t);
+  Socket.last.says(diff(5, { left: [{ userId: "ann", reason: "kicked" }], count: 1 }));
+  Socket.last.says(diff(6, { joined: [member("ann", { joinedAt: 2000 })] }));
+  Socket.last.ends(1006);
+  await Socket.again(tick);
+  Socket.last.answers("join_room", joined([member("me")], { version: 9 }));
+  assert.deepEqual(seen, ["leave ann kicked", "join ann", "reconnecting", "leave ann disconnected", "connected"]);
 });
 
 test("who is missing from a new epoch has time to be entered again", async (t) => {
@@ -114,6 +136,15 @@ test("who is missing from a new epoch has time to be entered again", async (t) =
   assert.deepEqual(seen, ["join cy", "leave bob disconnected"]);
   assert.equal(room.count, 3);
   assert.equal(room.members.get("ann").joinedAt, 3001);
+});
+
+test("who leaves meanwhile is told nothing more", async (t) => {
+  const { seen, room, tick } = await enter(t);
+  Socket.last.says({ ...diff(0), epoch: "f", joined: [member("me")], count: 1 });
+  room.leave();
+  Socket.last.answers("leave_room", { type: "room:left", roomId: "lobby" });
+  await tick(SETTLE);
+  assert.deepEqual(seen, ["closed"]);
 });
 
 test("a list without oneself is not believed at once", async (t) => {
@@ -135,6 +166,9 @@ test("a room that grows too big is served as a count, and by name again when it 
   assert.equal(room.view, "members");
   Socket.last.says(diff(8, { joined: [member("new")], count: 3 }));
   assert.deepEqual(seen.slice(2), ["sync 2", "join new"], "nobody came or went: they only became visible");
+  Socket.last.says({ type: "room:count", roomId: "lobby", epoch: "e", version: 12, count: 5000 });
+  Socket.last.says(snapshot(11, [member("me")]));
+  assert.equal(room.count, 1, "a list that is a little older than the count is better than none");
 });
 
 test("what was only asked changes nothing of how the room is served", async (t) => {
@@ -160,8 +194,30 @@ test("who was away is away again after a loss, in the same breath", async (t) =>
   Socket.last.answers("join_room", joined([member("me"), member("ann")], { resumed: true }));
   await tick(2000);
   assert.equal(Socket.last.of("room:away").length, 2);
+  Socket.last.answers("room:away", error("too_many_pending"));
   room.back();
   assert.equal(Socket.last.of("room:back").length, 1);
+  await tick(2000);
+  assert.equal(Socket.last.of("room:away").length, 2, "who is back meanwhile is not away again");
+});
+
+test("who is away without having said so says that one is back", async (t) => {
+  await enter(t, [member("me", { away: true })], { resumed: true });
+  assert.equal(Socket.last.of("room:back").length, 1);
+});
+
+test("a change on its way outlives what others say, and is said once on a socket", async (t) => {
+  const { room, client, tick } = await enter(t);
+  room.update(7);
+  Socket.last.says(diff(5, { joined: [member("bob")], count: 3 }));
+  const again = client.join("lobby", { username: "Me" });
+  await settle();
+  Socket.last.answers("join_room", joined([member("me", { username: "Me" }), member("ann"), member("bob")], { version: 6 }));
+  await again;
+  assert.equal(Socket.last.of("room:update").length, 1);
+  Socket.last.ends(1006);
+  await Socket.again(tick);
+  assert.equal(Socket.last.of("join_room")[0].data, 7);
 });
 
 test("a change waits for the return, and the return says it too", async (t) => {
