@@ -42,9 +42,10 @@ class IdleMembers:
         ttl: Callable[[int], int],
         *,
         tick: Callable[[int], None] = lambda _: None,
+        start: int = 0,
     ) -> None:
-        """Enter `count` members; the room and user of each follow from its number. ttl(number): ms."""
-        numbers = iter(range(count))
+        """Enter members up to `count`, from `start` on; a number gives room and user. ttl(number): ms."""
+        numbers = iter(range(start, count))
 
         async def enter_some() -> None:
             for number in numbers:

@@ -2,11 +2,15 @@
 
 import asyncio
 import json
+import shutil
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from scripts.bench_gateway_tables import LINES, markdown
 from tests.servers import Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,3 +94,30 @@ async def test_ctrl_c_leaves_a_foreign_server_as_it_was(bundled_server: Server, 
 
     assert process.returncode == 130, said.decode()
     assert bundled_server.control.dbsize() == 0
+
+
+async def test_the_gateway_benchmark_measures_the_reactor_alone(tmp_path: Path):
+    parts = "heartbeats,kept,one_room,slow"
+    result = await run("bench_gateway.py", tmp_path, "--quick", "--no-peers", f"--only={parts}")
+
+    assert set(result["measured"]) == set(parts.split(","))
+    assert result["heartbeats"]["reactor"]["per_cpu_second"] > 1000
+    assert result["kept"]["reactor"]["other_messages"] == 0
+    assert result["kept"]["reactor"]["heartbeats"] > 0
+    assert result["one_room"]["reactor"]["lone"]["deliveries"] > 0
+    assert result["one_room"]["reactor"]["list"]["members"] == 62
+    assert result["slow"]["stalled"]["stalled"] == 1
+    assert (tmp_path / "gateway.svg").read_text().startswith("<?xml")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+async def test_the_gateway_benchmark_measures_its_peers_and_how_costs_grow(tmp_path: Path):
+    if shutil.which("npm") is None:
+        pytest.skip("Socket.IO needs Node.js with npm")
+    result = await run("bench_gateway.py", tmp_path, "--quick", "--only=heartbeats,storm,one_room,growth")
+
+    assert set(result["heartbeats"]) - {"socketio"} == {"reactor", "websockets", "picows"}
+    assert set(result["growth"]) == {"connections", "members", "workers"}
+    table = markdown(result)
+    assert all(line.work in table for line in LINES if line.part in {"heartbeats", "storm", "one_room"})

@@ -1,0 +1,159 @@
+"""What the gateway does with one core, beside what else could be taken, in the same run.
+
+    python scripts/bench_gateway.py                       all of it, in about twelve minutes
+    python scripts/bench_gateway.py --only heartbeats,storm --no-peers
+    python scripts/bench_gateway.py --quick               small sizes: whether it runs, not how fast
+
+The server has one core, the load generator and Redis the other. Peers: Socket.IO 4 with ioredis (it needs
+Node.js 20 and npm), and two bare echo servers. Rows that were not asked for stay in the file as they were.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scripts.bench_common import console, machine_facts, run_benchmark, server_facts, server_name, write_json
+from scripts.bench_gateway_clients import Dialect
+from scripts.bench_gateway_dialects import Echo, Reactor, SocketIo
+from scripts.bench_gateway_growth import grow_connections, grow_members, grow_workers
+from scripts.bench_gateway_plot import plot_gateway
+from scripts.bench_gateway_rows import QUICK, ROWS, Sizes, Subject
+from scripts.bench_gateway_servers import LOAD_CORE, install_peers, peer_server, pinned_redis, reactor_server
+from scripts.bench_gateway_slow import measure_slow
+from scripts.bench_gateway_tables import print_tables
+
+PARTS = (*ROWS, "slow", "growth")
+PEERS = {"heartbeats": ("socketio", "websockets", "picows")} | dict.fromkeys(
+    ("kept", "storm", "one_room"), ("socketio",)
+)
+TIMES = {"storm": 3, "one_room": 3}
+"""How often a row is played, each time on a server of its own; the median of each figure counts."""
+
+
+def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    usage, _, about = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(
+        description=usage, epilog=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--only", default=",".join(PARTS), help=f"which parts ({','.join(PARTS)})")
+    add("--quick", action="store_true", help="small sizes")
+    add("--no-peers", dest="peers", action="store_false", help="the reactor alone")
+    add("--redis-url", help="a Redis that runs already, in place of the bundled one; peers leave keys there")
+    add("--output", type=Path, default=Path("build/bench"), help="folder for gateway.json and gateway.svg")
+    arguments = parser.parse_args(given)
+    arguments.only = arguments.only.split(",")
+    if unknown := set(arguments.only) - set(PARTS):
+        parser.error(f"--only takes {', '.join(PARTS)}; there is no {', '.join(unknown)}")
+    return arguments
+
+
+@asynccontextmanager
+async def subject_of(
+    name: str, sizes: Sizes, url: str | None, settings: dict[str, Any] | None = None
+) -> AsyncIterator[Subject]:
+    """Start a server under test, on a Redis of its own."""
+    dialects: dict[str, Callable[[], Dialect]] = {"reactor": Reactor, "socketio": SocketIo}
+    async with pinned_redis(url, None) as (bench, pid):
+        starting = reactor_server(bench, settings) if name == "reactor" else peer_server(name, bench)
+        async with starting as served:
+            yield Subject(served, pid, dialects.get(name, Echo), sizes, bench)
+
+
+async def measure_row(row: str, name: str, sizes: Sizes, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Play a row, as often as it takes."""
+    # All see all by name, also in a room of 5,000.
+    settings = {"max_members_view": 10_000} if row == "one_room" else None
+    rounds = []
+    for _ in range(TIMES.get(row, 1) if name == "reactor" and not arguments.quick else 1):
+        async with subject_of(name, sizes, arguments.redis_url, settings) as subject:
+            rounds.append(await ROWS[row](subject))
+    return _median_of(rounds)
+
+
+def _median_of(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    if len(rounds) == 1:
+        return rounds[0]
+    result: dict[str, Any] = {}
+    for key, first in rounds[0].items():
+        values = [one[key] for one in rounds]
+        if isinstance(first, dict):
+            result[key] = _median_of(values)
+        elif isinstance(first, int | float):
+            result[key] = statistics.median(values)
+        else:
+            result[key] = first
+    return result
+
+
+async def measure_slow_readers(sizes: Sizes, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Play the room with all awake, and with one in a hundred asleep."""
+    members, rounds = (40, 20) if arguments.quick else (200, 150)
+    result = {}
+    for name, stalled in (("awake", 0), ("stalled", max(1, members // 100))):
+        async with subject_of("reactor", sizes, arguments.redis_url) as subject:
+            result[name] = await measure_slow(subject, members, stalled, rounds)
+    return result
+
+
+async def measure_growth(sizes: Sizes, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Play one operation at growing sizes."""
+    quick, url = arguments.quick, arguments.redis_url
+    connections = (50, 100) if quick else (1000, 2000, 4000, 8000, 15000)
+    members = (100, 200) if quick else (1000, 10_000, 100_000, 1_000_000)
+    workers = (1, 2) if quick else (1, 2, 4)
+    return {
+        "connections": await grow_connections(sizes, connections, url),
+        "members": await grow_members(sizes, members, url),
+        "workers": await grow_workers(sizes, workers, url),
+    }
+
+
+async def benchmark(arguments: argparse.Namespace) -> None:
+    """Measure, tell, write."""
+    os.sched_setaffinity(0, LOAD_CORE)
+    sizes = QUICK if arguments.quick else Sizes()
+    path = arguments.output / "gateway.json"
+    result: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"benchmark": "gateway"}
+    missing = install_peers() if arguments.peers else "not asked for"
+    async with pinned_redis(arguments.redis_url, None) as (bench, _):
+        result["redis"] = server_name(await server_facts(bench.redis))
+    result["machine"] = machine = machine_facts()
+    result.setdefault("measured", {})
+    with console.status("starting") as status:
+        for part in arguments.only:
+            status.update(f"{part}: the reactor")
+            if part == "slow":
+                result[part] = await measure_slow_readers(sizes, arguments)
+            elif part == "growth":
+                result[part] = await measure_growth(sizes, arguments)
+            else:
+                result[part] = {"reactor": await measure_row(part, "reactor", sizes, arguments)}
+                for name in PEERS[part] if arguments.peers else ():
+                    if name == "socketio" and missing:
+                        console.print(f"[yellow]without Socket.IO: {missing}[/]")
+                        continue
+                    status.update(f"{part}: {name}")
+                    result[part][name] = await measure_row(part, name, sizes, arguments)
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            result["measured"][part] = {"date": now, "commit": machine["commit"]}
+            write_json(path, result)
+            console.print(f"[dim]{part} done[/]")
+    print_tables(result)
+    if not plot_gateway(result, arguments.output / "gateway.svg"):
+        console.print("no plot: matplotlib is not installed")
+    console.print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_benchmark(benchmark(read_arguments())))

@@ -1,0 +1,89 @@
+"""How the cost of one operation grows: with connections of a node, with members in Redis, with workers."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from scripts.bench_gateway_clients import Crowd
+from scripts.bench_gateway_dialects import Reactor
+from scripts.bench_gateway_rows import Meter, Sizes, Subject
+from scripts.bench_gateway_servers import CORES, pinned_redis, reactor_server
+from scripts.bench_load import idle_members
+
+_BEATING = 200
+_TTL_MS = 21_600_000
+
+
+async def measure_operations(subject: Subject, tag: str) -> dict[str, float]:
+    """Processor microseconds, of server and of Redis, for a heartbeat and for a join with its leave."""
+    crowd = subject.crowd()
+    places = [(number, f"{tag}-{number // 50}") for number in range(_BEATING)]
+    await crowd.each(places, crowd.join)
+    crowd.beating = True
+    for client in crowd.clients:
+        client.say(client.beat)
+    await asyncio.sleep(0.3)
+    meter, before = Meter(subject), crowd.acks
+    await asyncio.sleep(subject.sizes.seconds)
+    server, redis, _ = meter.read()
+    acks = max(crowd.acks - before, 1)
+    crowd.beating = False
+    await asyncio.sleep(0.2)
+    meter = Meter(subject)
+    joins = subject.sizes.storm // 5
+    places = [(10**7 + number, f"{tag}-{number % 4}") for number in range(joins)]
+    await crowd.each(places, lambda number, room: _join_and_leave(crowd, number, room))
+    join_server, join_redis, _ = meter.read()
+    crowd.leave()
+    await asyncio.sleep(0.2)
+    return {
+        "heartbeat_us": server / acks * 1e6,
+        "heartbeat_redis_us": redis / acks * 1e6,
+        "join_us": join_server / joins * 1e6,
+        "join_redis_us": join_redis / joins * 1e6,
+    }
+
+
+async def _join_and_leave(crowd: Crowd, number: int, room: str) -> None:
+    client = await crowd.join(number, room)
+    await crowd.ask(client, b'{"type":"leave_room","roomId":"%b"}' % room.encode())
+
+
+async def grow_connections(sizes: Sizes, steps: Sequence[int], url: str | None) -> list[dict[str, Any]]:
+    """One node with more and more joined connections."""
+    rows = []
+    async with pinned_redis(url, None) as (bench, pid), reactor_server(bench) as served:
+        subject = Subject(served, pid, Reactor, sizes, bench)
+        idle = subject.crowd()
+        for step in steps:
+            places = ((number, f"idle-{number // 50}") for number in range(len(idle.clients), step))
+            await idle.each(list(places), idle.join)
+            await asyncio.sleep(0.5)
+            rows.append({"connections": step, **await measure_operations(subject, f"c{step}")})
+        idle.leave()
+    return rows
+
+
+async def grow_members(sizes: Sizes, steps: Sequence[int], url: str | None) -> list[dict[str, Any]]:
+    """One node, and more and more members of another one in Redis, who only lie there."""
+    rows = []
+    async with pinned_redis(url, None) as (bench, pid), idle_members(bench) as idle:
+        for step in steps:
+            await idle.load(step, 50, lambda _: _TTL_MS, start=idle.loaded)
+            async with reactor_server(bench) as served:
+                subject = Subject(served, pid, Reactor, sizes, bench)
+                rows.append({"members": step, **await measure_operations(subject, f"m{step}")})
+    return rows
+
+
+async def grow_workers(sizes: Sizes, steps: Sequence[int], url: str | None) -> list[dict[str, Any]]:
+    """More and more workers behind one port; the cost is that of all of them."""
+    rows = []
+    for step in steps:
+        async with (
+            pinned_redis(url, None) as (bench, pid),
+            reactor_server(bench, {"workers": step}, cores=set(CORES)) as served,
+        ):
+            subject = Subject(served, pid, Reactor, sizes, bench)
+            rows.append({"workers": step, **await measure_operations(subject, f"w{step}")})
+    return rows

@@ -1,0 +1,169 @@
+"""The servers that are measured, each a process on a core of its own; and what /proc says of them."""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import anyio
+
+from reactor.errors import ReactorError
+from scripts.bench_common import ROOT, Bench, bench_server
+
+PEERS = ROOT / "scripts" / "peers"
+START_WITHIN = 30.0
+STOP_WITHIN = 30.0
+_TICK = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+CORES = sorted(os.sched_getaffinity(0))
+SERVER_CORE, LOAD_CORE = {CORES[0]}, {CORES[-1]}
+"""The server has one core to itself; the load generator and Redis share the other."""
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used, user and system: proc(5), /proc/PID/stat."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICK
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process: proc(5), /proc/PID/statm."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+
+
+def children_of(pid: int) -> list[int]:
+    """Processes started by a process: proc(5), /proc/PID/task/TID/children."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@dataclass
+class Served:
+    """A running server: where it listens, and the processes that its cost is counted by."""
+
+    port: int
+    pids: list[int]
+    process: asyncio.subprocess.Process
+    marks: dict[str, Any] = field(default_factory=dict)
+
+    def cpu(self) -> float:
+        """Processor seconds so far."""
+        return sum(map(cpu_seconds, self.pids))
+
+    def resident(self) -> int:
+        """Bytes resident now."""
+        return sum(map(resident_bytes, self.pids))
+
+    async def question(self) -> dict[str, Any]:
+        """Ask a reactor for its counters; see bench_gateway_node.py."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(b"\n")
+        line = await self.process.stdout.readline()
+        if not line:
+            raise ReactorError("the server has ended")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+@asynccontextmanager
+async def server_process(command: Sequence[str], cores: set[int], cwd: Path = ROOT) -> AsyncIterator[Served]:
+    """Start a server that prints {"port": ...} and ends with its standard input.
+
+    Raises ReactorError with the last of its log when it does not start.
+    """
+    with tempfile.TemporaryFile() as log:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            cwd=cwd,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
+            start_new_session=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+        )  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            line = b""
+            with anyio.move_on_after(START_WITHIN):
+                line = await process.stdout.readline()
+            if not line:
+                raise ReactorError(f"{command[0]} did not start: {_last_lines(log)}")
+            yield Served(json.loads(line)["port"], [process.pid], process)
+        finally:
+            with anyio.CancelScope(shield=True):
+                process.stdin.close()
+                with anyio.move_on_after(STOP_WITHIN):
+                    await process.wait()
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+
+
+def _last_lines(log: IO[bytes]) -> str:
+    log.seek(0)
+    lines = [line for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+    return " / ".join(lines[-3:]) if lines else "it said nothing"
+
+
+@asynccontextmanager
+async def reactor_server(
+    bench: Bench, settings: Mapping[str, Any] | None = None, *, cores: set[int] = SERVER_CORE
+) -> AsyncIterator[Served]:
+    """Start a node on this Redis."""
+    given = {
+        "redis_url": bench.url, "namespace": bench.namespace, "port": 0, "log_level": "warning",
+        "drain_seconds": 0,
+        # All clients come from one address, and some speak as fast as they can; it is counted all the same.
+        "max_per_address": 1_000_000, "new_per_second": 100_000, "messages_per_second": 100_000,
+        "message_burst": 100_000, **(settings or {}),
+    }  # fmt: skip
+    command = (sys.executable, "-m", "scripts.bench_gateway_node", json.dumps(given))
+    async with server_process(command, cores) as served:
+        await asyncio.sleep(1.0)  # the first sweep, the pacemaker's turn
+        served.pids += children_of(served.pids[0])  # with several workers
+        yield served
+
+
+@asynccontextmanager
+async def peer_server(name: str, bench: Bench) -> AsyncIterator[Served]:
+    """Start a peer: `socketio`, or the bare echo of `websockets` or `picows`."""
+    if name == "socketio":
+        command: tuple[str, ...] = ("node", "server.js", bench.url.removeprefix("unix://"))
+        folder = PEERS / "socketio"
+    else:
+        command = (sys.executable, "-m", "scripts.bench_gateway_echo", name)
+        folder = ROOT
+    async with server_process(command, SERVER_CORE, folder) as served:
+        yield served
+
+
+def install_peers() -> str | None:
+    """Install what the Socket.IO peer needs from its lock file; why it cannot be had, where it cannot."""
+    folder = PEERS / "socketio"
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        return "there is no Node.js (20 or later) with npm"
+    if not (folder / "node_modules" / "socket.io").exists():
+        run = subprocess.run(
+            ("npm", "ci", "--no-audit", "--no-fund"), cwd=folder, capture_output=True, text=True, check=False
+        )
+        if run.returncode:
+            return f"npm could not install it: {run.stderr.strip().splitlines()[-1:]}"
+    return None
+
+
+@asynccontextmanager
+async def pinned_redis(url: str | None, program: Path | None) -> AsyncIterator[tuple[Bench, int | None]]:
+    """Give a Redis on the load generator's core, and its process id where it runs on this machine."""
+    async with bench_server(url, program) as bench:
+        pid: int | None = int((await bench.redis.info("server"))["process_id"])
+        if bench.owned and pid is not None:
+            os.sched_setaffinity(pid, LOAD_CORE)
+        yield bench, pid if bench.owned else None

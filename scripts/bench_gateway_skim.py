@@ -1,0 +1,76 @@
+"""Reads what large rooms send without keeping it: all sockets share a buffer, and a message's head will do.
+
+picows keeps each message until it is whole, in a buffer of the socket's own: 5,000 snapshots of 5,000 members
+would be gigabytes of the load generator's memory, and the time to fill them more than the server takes.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+HEAD = 512
+_BUFFER = memoryview(bytearray(256 * 1024))
+_TEXT, _CLOSE = 0x81, 0x88
+
+
+class Skimmer(asyncio.BufferedProtocol):
+    """Takes the place of picows's protocol on a socket after its handshake.
+
+    Args:
+        heard: Called with the head of each text message (up to HEAD bytes) and its size.
+        closed: Called when the server closes, with its code; or with 0 when the connection is lost.
+        whole: Messages up to this size are handed over whole.
+
+    """
+
+    def __init__(
+        self, heard: Callable[[bytes, int], None], closed: Callable[[int], None], whole: int = HEAD
+    ) -> None:
+        self._heard, self._closed, self._whole = heard, closed, whole
+        self._header = b""  # of a frame that has only begun
+        self._kind = self._size = self._left = 0
+        self._head = b""
+
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        """Give the buffer that all share: what is read into it is used up at once."""
+        return _BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was read."""
+        place = 0
+        while place < nbytes:
+            if self._left:
+                taken = min(self._left, nbytes - place)
+                if (missing := self._whole - len(self._head)) > 0:
+                    self._head += _BUFFER[place : min(place + missing, place + taken)]
+                place += taken
+                self._left -= taken
+                if not self._left:
+                    self._frame()
+            else:
+                place = self._begin(place, nbytes)
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """Tell that it is over."""
+        self._closed(0)
+
+    def _begin(self, place: int, end: int) -> int:
+        """Read a frame's header, as far as it has come (RFC 6455 section 5.2); a server's has no mask."""
+        before = len(self._header)
+        header = self._header + bytes(_BUFFER[place : min(place + 10, end)])
+        size = header[1] & 127 if len(header) > 1 else 0
+        length = 2 if size < 126 else 4 if size == 126 else 10
+        if len(header) < length:
+            self._header = header
+            return end
+        self._kind = header[0]
+        self._size = self._left = size if size < 126 else int.from_bytes(header[2:length])
+        self._header = self._head = b""
+        if not self._left:
+            self._frame()
+        return place + length - before
+
+    def _frame(self) -> None:
+        if self._kind == _TEXT:
+            self._heard(self._head, self._size)
+        elif self._kind == _CLOSE:
+            self._closed(int.from_bytes(self._head[:2]))
