@@ -1,6 +1,5 @@
 """Answers: a heartbeat's goes back when Redis has taken the heartbeat, and not before."""
 
-from time import time
 from typing import Any
 
 from reactor.gateway.connection import Connection
@@ -45,7 +44,7 @@ class PendingAck:
     def ended(self) -> None:
         """One of the rooms is none of this connection's any more."""
         if self._room_id is None:
-            self.taken(self._now or int(time() * 1000))
+            self.taken(self._now or self._reconciler.now())
         else:
             self._connection.send(say.ErrorMessage("not_joined", ENDED, self._id, self._room_id))
 

@@ -5,7 +5,6 @@ holds back what a client says about a room until its join or leave is answered, 
 """
 
 from collections.abc import Callable, Iterable
-from time import time
 from typing import Any
 
 import structlog
@@ -45,13 +44,13 @@ class Dispatch:
         self, settings: Settings, policy: Callable[[str], RoomPolicy], store: Store,
         heartbeats: Heartbeats, feed: RoomFeed, reconciler: Reconciler,
         roster: Roster[Connection], fanout: Fanout, tasks: Spawner, *,
-        node: Callable[[], str], ready: Callable[[], tuple[bool, str]],
+        node: Callable[[], str], ready: Callable[[], tuple[bool, str]], trouble: Callable[[], Any],
     ) -> None:  # fmt: skip
         self._settings, self._policy = settings, policy
         self._store, self._heartbeats = store, heartbeats
         self._feed, self._reconciler = feed, reconciler
         self._roster, self._fanout, self._tasks = roster, fanout, tasks
-        self._node, self.ready = node, ready
+        self._node, self.ready, self._trouble = node, ready, trouble
         self._sequence = 0
         self.joins = 0
         self._heartbeat_ms = round(settings.heartbeat_interval * 1000)
@@ -68,8 +67,10 @@ class Dispatch:
     # A socket's life.
 
     def opened(self, connection: Connection) -> None:
-        """Take note of a new socket."""
+        """Take note of a new socket; one that comes in an outage is told so, as the others were."""
         self._name(connection)
+        if (trouble := self._trouble()) is not None:
+            connection.send(trouble)
 
     def _name(self, connection: Connection) -> None:
         """Give the socket its id: the node's name and a number."""
@@ -104,7 +105,7 @@ class Dispatch:
 
     def _refresh(self, connection: Connection, intent: want.Refresh) -> None:
         if not intent.memberships:
-            connection.send(say.HeartbeatAck(int(time() * 1000), intent.room_id, intent.id))
+            connection.send(say.HeartbeatAck(self._reconciler.now(), intent.room_id, intent.id))
             return
         ack = PendingAck(connection, intent, self._reconciler)
         for membership in intent.memberships:
@@ -130,7 +131,7 @@ class Dispatch:
             former = None
         attachment = former or self._new_attachment(connection, intent)
         try:
-            reply, view = await self._enter(attachment, intent)
+            reply, view = await self._enter(connection, attachment, intent)
         except Exception:
             if former is None or not former.live:
                 self._take_back(connection, attachment)
@@ -156,7 +157,8 @@ class Dispatch:
         attachment.away = member is not None and member.away  # all its connections are, so this one is
         self._reconciler.attach(attachment)
         self.joins += not reply.resumed
-        self._roster.add(room_id, intent.user_id, connection, intent.view)
+        if self._roster.add(room_id, intent.user_id, connection, intent.view):
+            self._fanout.begin(room_id)
         shown = self._fanout.view_for(room_id, intent.view, len(view.members))
         connection.send(
             say.RoomJoined(
@@ -180,15 +182,25 @@ class Dispatch:
         terms = self._policy(intent.room_id)
         return Attachment(Entry(intent.room_id, intent.user_id), connection.socket_id, terms)
 
-    async def _enter(self, attachment: Attachment, intent: want.Join) -> tuple[Joined | NotJoined, RoomView]:
+    async def _enter(
+        self, connection: Connection, attachment: Attachment, intent: want.Join
+    ) -> tuple[Joined | NotJoined, RoomView]:
         """Follow the room and enter it; the view includes the joining. When it raises, it follows no more."""
         view = await self._feed.hold(intent.room_id)
+        face: Any = {"username": intent.username, "data": intent.data_json or b""}
         try:
-            reply = await self._reconciler.enter(
-                attachment, username=intent.username, data=intent.data_json or b""
-            )
+            reply = await self._reconciler.enter(attachment, **face)
             if isinstance(reply, Joined):
                 view = await self._feed.reached(intent.room_id, reply.epoch, reply.version)
+            # The node may have taken another name meanwhile; it lets go of all that it did under this one.
+            while isinstance(reply, Joined) and not (
+                connection.session.closed or self._reconciler.is_current(attachment)
+            ):
+                again = await self._reconciler.enter(attachment, **face)
+                if isinstance(again, NotJoined):
+                    reply = again
+                else:
+                    view = await self._feed.reached(intent.room_id, again.epoch, again.version)
         except BaseException:
             self._feed.release(intent.room_id)
             raise

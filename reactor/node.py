@@ -104,7 +104,7 @@ class Node:
         self.fanout = Fanout(settings, self.roster, self._snapshot)
         self.feed = RoomFeed(
             self.store, self.bus, self.departures, guarded, on_diff=self.fanout.diff, on_left=self._on_left,
-            on_said=self._on_said,
+            on_said=self._on_said, is_loss=self._is_loss,
         )  # fmt: skip
         self.reconciler = Reconciler(
             self.rules.policy, self.store, self.departures, self.leases, self.feed,
@@ -112,7 +112,8 @@ class Node:
         )  # fmt: skip
         self.recovery = Recovery(
             backend, self.store, self.leases, self.sweep, self.feed, self.reconciler, guarded,
-            settle=min(SETTLE, settings.lease * 0.4), subscribed=self.bus.subscribed,
+            settle=min(SETTLE, settings.lease * 0.4),
+            listening=lambda: self.bus.listening,
             tell_all=lambda message: send_to_all(message, self.gateway.connections),
         )  # fmt: skip
         backend.on_health = self.recovery.on_health
@@ -120,7 +121,7 @@ class Node:
         self.dispatch = Dispatch(
             settings, self.rules.policy, self.store, self.heartbeats, self.feed,
             self.reconciler, self.roster, self.fanout, guarded,
-            node=self.name, ready=self.ready,
+            node=self.name, ready=self.ready, trouble=lambda: self.recovery.trouble,
         )  # fmt: skip
         self.gateway = Gateway(settings, self.dispatch)
         self.events = EventsState("unknown")
@@ -194,13 +195,20 @@ class Node:
 
     def _on_left(self, room_id: str, left: LeftRow, member: Member | None) -> None:
         if member is not None:
-            self.recovery.remember(Entry(room_id, left.user_id), member.joined_at, left.reason)
+            self.recovery.remember(Entry(room_id, left.user_id), member.joined_at, left.reason, left.at)
         self.reconciler.on_left(room_id, left, member)
 
     def _on_said(self, room_id: str, at: int, data: bytes) -> None:
         views = self.roster.views(room_id).values()
         message = RoomMessage(room_id, msgspec.json.decode(data), at)
         send_to_all(message, [connection for connections in views for connection in connections])
+
+    def _is_loss(self, room_id: str, user_ids: set[str]) -> bool:
+        """Whether a room that begins anew does so without a member whose socket is here."""
+        if self.roster.users(room_id) <= user_ids:
+            return False
+        self.recovery.on_data_lost(room_id)
+        return True
 
     def _on_message(self, channel: bytes, payload: bytes) -> None:
         shard = self._wake_channels.get(channel)
@@ -238,6 +246,7 @@ class Node:
 
     def _on_bus_lost(self, reason: str) -> None:
         log.warning("diffs_lost", reason=reason)
+        self.recovery.on_link_lost()
 
 
 def serving_admin(node: Node) -> AbstractAsyncContextManager[int | None]:

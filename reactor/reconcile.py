@@ -7,7 +7,6 @@ good name), it is entered again.
 
 from asyncio import gather
 from collections.abc import Callable
-from time import time
 
 import anyio
 import structlog
@@ -67,6 +66,10 @@ class Reconciler:
     def attached(self) -> set[Attachment]:
         """The memberships of this node's sockets that Redis has, or should have."""
         return self._attached
+
+    def now(self) -> int:
+        """Redis's time (ms), guessed."""
+        return self._leases.now()
 
     def attach(self, attachment: Attachment) -> None:
         """From now on the membership is kept in Redis, whatever happens there."""
@@ -156,6 +159,10 @@ class Reconciler:
             if reply.why != "fenced":
                 return reply
             await self._leases.renew_now()
+
+    def is_current(self, attachment: Attachment) -> bool:
+        """Whether Redis knows the connection under this node's present name."""
+        return attachment.connection == self._present_name(attachment)
 
     def _present_name(self, attachment: Attachment) -> str:
         return f"{self._leases.name}.{attachment.connection.partition('.')[2]}"
@@ -250,7 +257,7 @@ class Reconciler:
             await ended.wait()
         self._ending.pop(attachment, None)
         if attachment.live:
-            self.expel(*attachment.entry, reason, at=int(time() * 1000))
+            self.expel(*attachment.entry, reason, at=self._leases.now())
 
     # A socket is gone, and Redis still has it.
 

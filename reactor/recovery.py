@@ -7,7 +7,7 @@ could enter its members again, no change is handed on, and no end by time counts
 
 from asyncio import gather
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from time import monotonic
 from typing import Any
 
@@ -37,33 +37,38 @@ class Recovery:
     """Makes the state right after a loss, and says so. Its methods are called by whoever noticed something.
 
     settle: seconds that the other nodes get to enter their members, before changes are handed on again.
-    subscribed: returns once this node hears diffs.
+    listening: whether this node hears diffs.
     """
 
     def __init__(
         self, backend: Backend, store: Store, leases: Leases, sweep: Sweep, feed: RoomFeed,
         reconciler: Reconciler, tasks: Spawner, *, settle: float, tell_all: Callable[[Any], None],
-        subscribed: Callable[[], Awaitable[None]],
+        listening: Callable[[], bool],
     ) -> None:  # fmt: skip
         self._backend, self._store, self._leases, self._sweep = backend, store, leases, sweep
         self._feed, self._reconciler, self._tasks = feed, reconciler, tasks
-        self._settle, self._tell_all, self._subscribed = settle, tell_all, subscribed
+        self._settle, self._tell_all, self._listening = settle, tell_all, listening
         self._run = self._renewed_for = ""
         self._settled_at = 0.0
         self._again = anyio.Event()
         self._degraded, self._healthy = False, True
         self._busy = anyio.Lock()
         self._begun = 0
-        self._departed: deque[tuple[float, Entry, int, str]] = deque()
+        self._departed: deque[tuple[float, Entry, int, str, int]] = deque()
 
     async def note_run(self) -> None:
         """Note which life of the server this is. Raises Unavailable."""
         self._run = self._renewed_for = await self._backend.run_id()
 
-    def remember(self, entry: Entry, joined_at: int, reason: str) -> None:
-        """A departure was told: if Redis goes back to before it, it still holds. joined_at: ms."""
+    @property
+    def trouble(self) -> ServiceDegraded | None:
+        """What whoever comes during an outage is to be told."""
+        return ServiceDegraded(reason="Redis does not answer") if self._degraded else None
+
+    def remember(self, entry: Entry, joined_at: int, reason: str, left_at: int) -> None:
+        """A departure was told: if Redis goes back to before it, it still holds. joined_at, left_at: ms."""
         now = monotonic()
-        self._departed.append((now, entry, joined_at, reason))
+        self._departed.append((now, entry, joined_at, reason, left_at))
         while self._departed[0][0] < now - REMEMBERED:
             self._departed.popleft()
 
@@ -75,14 +80,25 @@ class Recovery:
             self._tasks.start_soon(self._restore)
         else:
             log.warning("redis_away", reason=reason)
+            self._feed.pause()  # whoever answers next may be older, by versions that look alike
             if not self._degraded:
                 self._degraded = True
-                self._tell_all(ServiceDegraded(reason="Redis does not answer"))
+                self._tell_all(self.trouble)
+
+    def on_link_lost(self) -> None:
+        """Diffs are not heard any more: what replies say now may be of another server."""
+        self._feed.pause()
 
     def on_gap(self) -> None:
         """The subscription had to be made anew: diffs were missed, and it may be another server."""
         self._feed.pause()
         self._begin(self._after_gap)
+
+    def on_data_lost(self, room_id: str) -> None:
+        """A room begins anew without those who are here: Redis lost its data, and nothing else told so."""
+        log.warning("redis_lost_data", room=room_id)
+        self._feed.pause()
+        self._begin(self._after_loss)
 
     def on_renamed(self, old: str) -> None:
         """This node has another name: it was judged lost, or Redis lost its data."""
@@ -110,14 +126,12 @@ class Recovery:
                 self._restored()
 
     async def _restore(self) -> None:
-        try:
-            await self._subscribed()
-            await self._leases.renew_now()
-        except Unavailable:
-            return  # away again; the next time that it is healthy leads here once more
+        # Not by waiting for each channel: one that is let go of meanwhile, or its server, is never confirmed.
+        while not self._listening():
+            await anyio.sleep(RETRY_AFTER)
+        await self._persist(self._leases.renew_now)
         self._sweep.now()
-        if self._begun == 0:
-            self._restored()
+        self._begin(self._after_gap)
 
     def _restored(self) -> None:
         if self._degraded and self._healthy:
@@ -129,11 +143,19 @@ class Recovery:
         if run != self._run:
             log.warning("redis_is_another", was=self._run, now=run)
             self._run = run
-            old = await self._persist(self._leases.rename)
-            await self._reconciler.enter_all_again()
-            await self._end_departed()
-            await self._let_go(old)
+            await self._enter_anew()
         await self._go_on()
+
+    async def _after_loss(self) -> None:
+        await self._enter_anew()
+        await self._go_on()
+
+    async def _enter_anew(self) -> None:
+        """Under another name, as nothing that Redis knows of this one can be relied on."""
+        old = await self._persist(self._leases.rename)
+        await self._end_departed()
+        await self._reconciler.enter_all_again()
+        await self._let_go(old)
 
     async def _after_rename(self, old: str) -> None:
         await self._reconciler.enter_all_again()
@@ -154,17 +176,20 @@ class Recovery:
         if self._begun == 1 and self._renewed_for != self._run:
             await gather(*(self._renew_epoch(room_id) for room_id in list(self._feed.rooms())))
             self._renewed_for = self._run
-        if self._begun == 1:
+        # Else the next time that it is healthy, or subscribed, leads here once more.
+        if self._begun == 1 and self._healthy and self._listening():
             self._feed.resume()
 
     async def _renew_epoch(self, room_id: str) -> None:
         await self._persist(lambda: self._store.renew_epoch(room_id, self._run))
 
     async def _end_departed(self) -> None:
-        async def end(entry: Entry, joined_at: int, reason: str) -> None:
-            await self._persist(lambda: self._store.end_again(entry, joined_at=joined_at, reason=reason))
+        async def end(_told: float, entry: Entry, joined_at: int, reason: str, left_at: int) -> None:
+            await self._persist(
+                lambda: self._store.end_again(entry, joined_at=joined_at, reason=reason, left_at=left_at)
+            )
 
-        await gather(*(end(entry, joined_at, reason) for _, entry, joined_at, reason in self._departed))
+        await gather(*(end(*departed) for departed in self._departed))
 
     async def _sweep_after(self, seconds: float) -> None:
         await anyio.sleep(seconds)

@@ -16,7 +16,6 @@ PURE = sorted(
         *(
             PACKAGE / path
             for path in (
-                "presence/healing.py",
                 "presence/keys.py",
                 "tally.py",
                 "expiry/deadlines.py",

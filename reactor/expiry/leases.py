@@ -57,6 +57,10 @@ class Leases:
         self._former: str | None = None
         self.name = new_node_name()
 
+    def now(self) -> int:
+        """Redis's time (ms), guessed: what clients are told never comes from this machine's clock."""
+        return self._fleet.now()
+
     async def register(self) -> None:
         """Take the name. Raises Unavailable."""
         await self._renew()

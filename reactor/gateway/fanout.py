@@ -91,6 +91,12 @@ class Fanout:
         elif diff.room_id in self._roster:
             self._tell(diff.room_id, [diff])
 
+    def begin(self, room_id: str) -> None:
+        """The room has its first socket here: what waits to be told of it is from before."""
+        window = self._windows.pop(room_id, None)
+        if window is not None:
+            window.timer.cancel()
+
     def view_for(self, room_id: str, wanted: View, count: int) -> View:
         """Return the view to serve, and to tell, to a socket that has just been entered in the roster."""
         if wanted != "members":

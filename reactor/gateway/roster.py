@@ -5,6 +5,7 @@ a set would take 216.
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
@@ -64,6 +65,11 @@ class Roster(Generic[C]):
         """A member's sockets on this node, in the order they came."""
         room = self._rooms.get(room_id)
         return room.users.get(user_id, ()) if room is not None else ()
+
+    def users(self, room_id: str) -> AbstractSet[str]:
+        """The members of a room with a socket here."""
+        room = self._rooms.get(room_id)
+        return room.users.keys() if room is not None else frozenset()
 
     def views(self, room_id: str) -> Mapping[str, Collection[C]]:
         """A room's sockets by the view they chose; a view that nobody chose is missing."""

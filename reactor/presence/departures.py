@@ -19,6 +19,9 @@ FOLLOW_EVERY = 0.5
 
 RECENT = 200
 
+AT_ONCE = 4
+"""Questions on their way at most, each of which takes a connection: after a gap all rooms ask at once."""
+
 
 class Departures:
     """Reads the streams of one namespace. All raise Unavailable when Redis does not answer.
@@ -28,6 +31,7 @@ class Departures:
 
     def __init__(self, client_of: Callable[[str], Redis], namespace: str) -> None:
         self._client_of = client_of
+        self._turns = anyio.CapacityLimiter(AT_ONCE)
         self._namespace = namespace
 
     def _streams(self, room_id: str | None) -> list[str]:
@@ -130,10 +134,11 @@ class Departures:
         return [one for one in _departures(reversed(newest_first)) if one.room_id == room_id]
 
     async def _ask(self, command: str, key: str, *args: Any, **options: Any) -> Any:
-        with lost_means_unavailable():
-            client = self._client_of(key)
-            arguments = args or (key,)
-            return await getattr(client, command)(*arguments, **options)
+        async with self._turns:
+            with lost_means_unavailable():
+                client = self._client_of(key)
+                arguments = args or (key,)
+                return await getattr(client, command)(*arguments, **options)
 
 
 def _departures(page: Iterable[Any]) -> list[Departure]:

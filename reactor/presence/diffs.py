@@ -8,7 +8,6 @@ whoever follows the rooms through `on_diff` sees one unbroken line.
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from time import time
 
 import anyio
 import msgspec
@@ -17,7 +16,7 @@ import structlog
 from reactor.errors import Unavailable
 from reactor.presence.backend import Channels
 from reactor.presence.departures import Departures
-from reactor.presence.healing import healing_diff
+from reactor.presence.healing import healing_diff, record_lost, still_to_depart
 from reactor.presence.keys import diff_channel
 from reactor.presence.rows import SAID, DiffRow, LeftRow, decode_diff, read_said
 from reactor.presence.store import Listing, Store
@@ -40,7 +39,7 @@ HEAL_AGAIN_AFTER = 0.2
 class Room:
     """A room that this node follows: its view, who holds it, and who waits for it to move on."""
 
-    __slots__ = ("failed", "healing", "holders", "ready", "view", "waiting")
+    __slots__ = ("asked", "failed", "healing", "holders", "listed", "ready", "view", "waiting")
 
     def __init__(self, room_id: str) -> None:
         self.view = RoomView(room_id)
@@ -48,6 +47,7 @@ class Room:
         self.ready = asyncio.Event()
         self.failed: Unavailable | None = None
         self.healing = False
+        self.asked = self.listed = 0  # listings: how many were asked for, and the newest that was taken
         self.waiting: list[tuple[int, asyncio.Event]] = []
 
 
@@ -57,6 +57,9 @@ class RoomFeed:
     on_diff(diff) is called for each change of a view, in order, after it was applied.
     on_said(room_id, at, data) is called for each message to a room: Redis's time (ms) and JSON.
 
+    is_loss(room_id, user_ids) is asked when a room begins anew with these users while it is followed: whether
+    that cannot be, so that Redis must have lost its data. It then pauses the feed.
+
     tasks: where listings run. A room is followed from its first `hold` to the last `release`.
     """
 
@@ -64,9 +67,11 @@ class RoomFeed:
         self, store: Store, subscription: Channels, departures: Departures, tasks: Spawner, *,
         on_diff: Callable[[RoomDiff], None], on_left: Callable[[str, LeftRow, Member | None], None],
         on_said: Callable[[str, int, bytes], None] = lambda _room_id, _at, _data: None,
+        is_loss: Callable[[str, set[str]], bool] = lambda _room_id, _user_ids: False,
     ) -> None:  # fmt: skip
         self._store, self._subscription, self._departures = store, subscription, departures
         self._tasks, self._on_diff, self._on_left, self._on_said = tasks, on_diff, on_left, on_said
+        self._is_loss = is_loss
         self._rooms: dict[str, Room] = {}
         self._by_channel: dict[bytes, str] = {}
         self._open_gate = anyio.Event()
@@ -114,13 +119,14 @@ class RoomFeed:
 
         Raises Unavailable when the room is followed no more.
         """
-        healed = False
+        first, room = self._rooms.get(room_id), None
+        asked = first.asked if first is not None else 0
         while True:
             room = self._rooms.get(room_id)
-            if room is None:
+            if room is None or room is not first:
                 raise Unavailable("the room is not followed any more")
-            # A listing that was asked for from here is newer than whatever the caller knows of, in any epoch.
-            there = healed or (room.view.epoch == epoch and room.view.version >= version)
+            # A listing that was asked for from here on is newer than what the caller knows of, in any epoch.
+            there = room.listed > asked or (room.view.epoch == epoch and room.view.version >= version)
             if there and not room.healing:
                 return room.view
             moved = asyncio.Event()
@@ -129,7 +135,6 @@ class RoomFeed:
                 await moved.wait()
             if waited.cancelled_caught and not room.healing:
                 self._heal(room, "diff_lost", (room.view.epoch, room.view.version))
-                healed = True
 
     def offer(self, room_id: str, payload: bytes) -> None:
         """Take a diff that came back with a script's reply, ahead of its publication.
@@ -193,8 +198,14 @@ class RoomFeed:
     def _take(self, room: Room, row: DiffRow, diff: RoomDiff) -> None:
         place = room.view.epoch, room.view.version
         members = room.view.members
+        anew = row.epoch != room.view.epoch and row.from_version == 0 and not room.view.waiting
+        if anew and self._is_loss(diff.room_id, {member.user_id for member in diff.joined}):
+            return  # what is left of the room is listed when all are back
         leaving = [(left, members.get(left.user_id)) for left in row.left]
         news = [one for one in diff.updated if is_news(members.get(one.user_id), one)]
+        # One who was held, and not on the list when the view was made, comes in as far as anyone here knows.
+        joined = [*diff.joined, *(one for one in news if one.user_id not in members)]
+        news = [one for one in news if one.user_id in members]
         verdict = room.view.apply(diff)
         if verdict is Verdict.APPLIED:
             self._moved(room)
@@ -203,7 +214,7 @@ class RoomFeed:
             # No news is who was not listed any more when the view was made, or is entered again as it was.
             known = [told for told, (_, member) in zip(diff.left, leaving, strict=True) if member is not None]
             count = len(room.view.members)  # Redis counts those too whose end does not count yet
-            self._on_diff(msgspec.structs.replace(diff, left=known, updated=news, count=count))
+            self._on_diff(msgspec.structs.replace(diff, left=known, joined=joined, updated=news, count=count))
         elif verdict is Verdict.GAP:
             self._heal(room, "gap", place)
 
@@ -220,6 +231,7 @@ class RoomFeed:
             # Without a link nobody is kept waiting: it is more likely to be Redis than a moment.
             with anyio.fail_after(CONFIRMED_WITHIN if self._subscription.listening else NO_LINK_PATIENCE):
                 await self._subscription.subscribe(diff_channel(self._store.namespace, room_id))
+                await self._open_gate.wait()
             while True:
                 missed = self._missed
                 listing = await self._store.members(room_id)
@@ -240,43 +252,48 @@ class RoomFeed:
             room.healing = room.view.waiting = True
             self.resyncs[cause] += 1
             log.info("room_resync", room=room.view.room_id, cause=cause)
-            self._tasks.start_soon(self._heal_now, room, told)
+            # No pause was ordered then, so if the room is another one nobody has noticed a loss yet.
+            unnoticed = self._missed if cause != "resubscribed" else None
+            self._tasks.start_soon(self._heal_now, room, told, unnoticed)
 
-    async def _heal_now(self, room: Room, told: tuple[str, int]) -> None:
+    async def _heal_now(self, room: Room, told: tuple[str, int], unnoticed: int | None) -> None:
         room_id, before = room.view.room_id, dict(room.view.members)
         while self._rooms.get(room_id) is room:
             await self._open_gate.wait()
             missed = self._missed
+            room.asked += 1
+            asked = room.asked
             try:
                 listing = await self._store.members(room_id)
-                waiting = await self._still_to_depart(room_id, before, listing)
+                waiting = await still_to_depart(self._store, room_id, before, listing)
                 reasons = await self._departures.recent_reasons(room_id)
             except Unavailable:
                 await anyio.sleep(HEAL_AGAIN_AFTER)
                 continue
+            if self._rooms.get(room_id) is not room:
+                return  # let go of meanwhile, and followed anew by another
             epoch, version, members = _snapshot(listing)
+            if unnoticed == missed == self._missed and epoch != told[0]:
+                self._is_loss(room_id, {member.user_id for member in members})
             # A listing from before the last loss does not show what was missed then.
             if missed != self._missed or room.view.reset(epoch, version, members + waiting) is Verdict.GAP:
                 continue
-            room.healing = False
+            room.healing, room.listed = False, asked
             for _, event in room.waiting:
                 event.set()
             room.waiting.clear()
             if (room.view.epoch, room.view.version) != told:
-                self._tell_healed(healing_diff(room.view, before, told, reasons), before)
+                diff = healing_diff(room.view, before, told, reasons)
+                self._tell_healed(diff, before, listing.position.now)
+                if told[0] not in ("", epoch):
+                    for left in diff.left:
+                        member = before[left.user_id]
+                        self._tasks.start_soon(record_lost, self._store, room_id, member, left.reason)
             return
 
-    async def _still_to_depart(
-        self, room_id: str, before: Mapping[str, Member], listing: Listing
-    ) -> list[Member]:
-        """Those who lapsed, but whose departure does not count yet: a diff of their own will tell it."""
-        missing = list(before.keys() - {member.user_id for member in listing.members})
-        found = await self._store.unclaimed(room_id, missing) if missing else ()
-        return [before[user_id] for user_id in found]
-
-    def _tell_healed(self, diff: RoomDiff, before: Mapping[str, Member]) -> None:
+    def _tell_healed(self, diff: RoomDiff, before: Mapping[str, Member], now: int) -> None:
         for left in diff.left:
-            row = LeftRow(left.user_id, LeaveReason(left.reason), int(time() * 1000), "")
+            row = LeftRow(left.user_id, LeaveReason(left.reason), now, "")
             self._on_left(diff.room_id, row, before.get(left.user_id))
         self._on_diff(diff)
 

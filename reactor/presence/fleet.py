@@ -1,5 +1,6 @@
 """The nodes of one namespace as Redis knows them: registry, leases, turns."""
 
+from time import monotonic
 from typing import NamedTuple
 
 from reactor.presence.backend import Runner
@@ -20,6 +21,11 @@ class Fleet:
         self._runner = runner
         self._namespace = namespace
         self._prefix = fleet_prefix(namespace)
+        self._ahead = 0.0
+
+    def now(self) -> int:
+        """Redis's time (ms since 1970), as last heard with a lease and counted on by a steady clock."""
+        return int((monotonic() + self._ahead) * 1000)
 
     async def renew(
         self, node: str, counter: int, *, lease: int, about: str, first: bool
@@ -28,6 +34,7 @@ class Fleet:
         reply = await self._runner.run("lease", self._prefix, node, counter, lease, about, int(first))
         if reply[0] == b"lost":
             return None
+        self._ahead = reply[1] / 1000 - monotonic()
         return _registry(reply[2])
 
     async def registry(self) -> dict[str, NodeRecord]:

@@ -1,9 +1,16 @@
-"""What a room's followers are told when its view had to be made anew. PURE."""
+"""What a room's followers are told when its view had to be made anew, and what Redis has to be told then."""
 
 from collections.abc import Mapping
 
+import anyio
+
+from reactor.errors import Unavailable
+from reactor.presence.store import Listing, Store
 from reactor.protocol.messages import Departed, Member, RoomDiff
 from reactor.protocol.room import RoomView, diff_between
+
+RETRY_AFTER = 0.2
+"""Seconds between attempts while Redis does not answer."""
 
 
 def healing_diff(
@@ -21,3 +28,23 @@ def healing_diff(
         joined, updated, version = list(view.members.values()), [], 0
     count = len(view.members)
     return RoomDiff(view.room_id, view.epoch, version, view.version, count, joined, updated, left)
+
+
+async def still_to_depart(
+    store: Store, room_id: str, before: Mapping[str, Member], listing: Listing
+) -> list[Member]:
+    """Those who lapsed, but whose departure does not count yet: a diff of their own will tell it."""
+    missing = list(before.keys() - {member.user_id for member in listing.members})
+    found = await store.unclaimed(room_id, missing) if missing else ()
+    return [before[user_id] for user_id in found]
+
+
+async def record_lost(store: Store, room_id: str, member: Member, reason: str) -> None:
+    """See that the departure is on record of one who may have gone with Redis's data, however long it takes."""
+    while True:
+        try:
+            await store.record_lost(room_id, member, reason)
+        except Unavailable:
+            await anyio.sleep(RETRY_AFTER)
+        else:
+            return

@@ -112,10 +112,11 @@ class Heartbeats:
                 items = list(batch.items())
                 batch, later = dict(items[:MAX_MEMBERS]), dict(items[MAX_MEMBERS:])
             members = []
-            for name, waiting in batch.items():
+            for name, waiting in list(batch.items()):
                 if waiting[0][0].live or any(attachment.live for attachment, _ in waiting):
                     members.append((name, waiting[0][0].terms.ttl))
                 else:
+                    del batch[name]  # it is answered here, and must not be again if Redis does not answer
                     for _, beat in waiting:
                         beat.ended()
             if members and not await self._refresh(shard, batch, members):

@@ -269,12 +269,20 @@ class Store:
         begun: int = await self._run_for_room("renew_epoch", room_id, run)
         return begun == 1
 
-    async def end_again(self, entry: Entry, *, joined_at: int, reason: str) -> bool:
-        """End a member that came back with an older state of Redis; whether it had."""
+    async def end_again(self, entry: Entry, *, joined_at: int, reason: str, left_at: int) -> bool:
+        """End a member that came back with an older state of Redis; whether it had. Times are ms."""
         found: int = await self._run_for_room(
-            "end_again", entry.room_id, escape(entry.user_id), joined_at, reason
+            "end_again", entry.room_id, escape(entry.user_id), joined_at, reason, left_at
         )
         return found == 1
+
+    async def record_lost(self, room_id: str, member: Member, reason: str) -> bool:
+        """Put a departure on record of a member that Redis lost; whether it was not yet."""
+        recorded: int = await self._run_for_room(
+            "record_lost", room_id, escape(member.user_id), member.username, reason,
+            member.joined_at, member.last_active_at,
+        )  # fmt: skip
+        return recorded == 1
 
     async def pulse(self, shard: int, *, lease: int) -> int:
         """Say that a node lives and the shard takes its writes. lease: ms.

@@ -3,6 +3,7 @@
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from reactor.errors import Unavailable
@@ -213,3 +214,60 @@ async def test_who_is_entered_again_as_it_was_is_no_news_to_who_never_missed_it(
         it.probe.ask("update", "ann", "B", "")
         await it.agrees()
         assert [member.username for member in it.told[-1].updated] == ["B"]
+
+
+async def test_a_room_that_was_let_go_while_it_was_healed_says_nothing_more(redis_server: Server) -> None:
+    """It may be followed anew meanwhile, and what the former one says would take its followers back."""
+    async with following(redis_server) as it:
+        it.probe.join("ann")
+        await it.agrees()
+        it.feed.pause()
+        it.probe.join("bob")
+        it.feed.release("lobby")
+        it.told.clear()
+        it.view.lose()
+        it.feed.resume()
+        view = await it.feed.hold("lobby")
+        assert set(view.members) == {"ann", "bob"}
+        it.probe.join("cy")
+        await until(lambda: it.told)
+        assert [(diff.from_, diff.version) for diff in it.told] == [(2, 3)]
+
+
+async def test_all_who_wait_in_a_former_epoch_are_there_after_one_listing(redis_server: Server) -> None:
+    async with following(redis_server) as it:
+        it.probe.join("ann")
+        await it.agrees()
+        version = it.probe.join("bob")[3]
+        it.feed.pause()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(it.feed.reached, "lobby", "a former one", version)
+            await anyio.lowlevel.checkpoint()
+            it.feed.resume()
+            with anyio.fail_after(diffs.CATCH_UP * 3):
+                await it.agrees()
+        assert it.feed.resyncs.total() < 4
+
+
+async def test_a_room_that_begins_anew_without_those_who_are_here_is_not_told(redis_server: Server) -> None:
+    """FLUSHALL: nothing says that the data is gone but that somebody joins what should not be empty."""
+    async with following(redis_server) as it:
+        it.probe.join("ann")
+        await it.agrees()
+        suspected: list[set[str]] = []
+
+        def is_loss(_room_id: str, user_ids: set[str]) -> bool:
+            suspected.append(user_ids)
+            it.feed.pause()
+            return True
+
+        it.feed._is_loss = is_loss
+        it.told.clear()
+        redis_server.control.flushall()
+        it.probe.join("bob")
+        await until(lambda: suspected == [{"bob"}])
+        it.probe.join("ann")
+        assert it.told == [], "the others did not leave"
+        it.feed.resume()
+        await it.agrees()

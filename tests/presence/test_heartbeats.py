@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
+from reactor.errors import Unavailable
 from reactor.presence import connect
 from reactor.presence.attachment import Attachment
 from reactor.presence.heartbeats import MAX_MEMBERS, Heartbeats
@@ -227,3 +228,24 @@ async def test_one_living_socket_is_enough_for_a_member_with_dead_ones(redis_ser
 
 async def _ignore(call: Any) -> None:
     await asyncio.gather(call, return_exceptions=True)
+
+
+async def test_a_beat_of_a_room_that_was_left_is_answered_once_though_redis_does_not_answer(
+    redis_server: Server,
+) -> None:
+    async with beating(redis_server) as it:
+        ann, bob = it.member("ann"), it.member("bob")
+        refresh, asked = it.heartbeats._store.refresh, 0
+
+        async def away(*args: Any) -> tuple[int, bytes]:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                raise Unavailable("it does not answer")
+            return await refresh(*args)
+
+        it.heartbeats._store.refresh = away  # type: ignore[method-assign,assignment]
+        ann.live = False
+        it.beat(ann, bob)
+        await it.acknowledged(1)
+        assert it.acks.ends == 1

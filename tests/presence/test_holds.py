@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from reactor.presence.keys import shard_of
+from reactor.protocol.messages import Member
 from tests.presence.cases import Case, check, each, probing
 from tests.presence.direct import done
 from tests.presence.probe import BATCH, GRACE, Probe
@@ -181,16 +182,42 @@ def test_a_room_begins_one_new_epoch_for_each_life_of_the_server(redis_server: S
         assert probe.epoch() != second
 
 
+LATER = 1 << 45
+
+
 def test_a_member_that_came_back_with_an_older_state_is_ended_again_and_no_other_joining_of_it(
     redis_server: Server,
 ) -> None:
     with probing(redis_server) as probe:
         _, joined_at, *_ = probe.join("ann")
         entry = probe.entry("ann")
-        assert not done(probe.store.end_again(entry, joined_at=joined_at - 1, reason="left"))
-        assert not done(probe.store.end_again(probe.entry("bob"), joined_at=joined_at, reason="left"))
+        assert not done(probe.store.end_again(entry, joined_at=joined_at - 1, reason="left", left_at=LATER))
+        assert not done(
+            probe.store.end_again(probe.entry("bob"), joined_at=joined_at, reason="left", left_at=LATER)
+        )
         probe.hear()
-        assert done(probe.store.end_again(entry, joined_at=joined_at, reason="left"))
+        assert done(probe.store.end_again(entry, joined_at=joined_at, reason="left", left_at=LATER))
         assert probe.hear().told == ["1>2 (0) -ann:left"]
-        assert not done(probe.store.end_again(entry, joined_at=joined_at, reason="left"))
+        assert not done(probe.store.end_again(entry, joined_at=joined_at, reason="left", left_at=LATER))
         assert probe.hear().told == []
+
+
+def test_one_who_came_back_since_is_not_ended_again(redis_server: Server) -> None:
+    with probing(redis_server) as probe:
+        _, joined_at, *_ = probe.join("ann")
+        left_at = joined_at - 1
+        entry = probe.entry("ann")
+        assert not done(probe.store.end_again(entry, joined_at=joined_at, reason="left", left_at=left_at))
+        assert probe.hear().told[1:] == []
+
+
+def test_a_departure_that_redis_lost_goes_on_record_once(redis_server: Server) -> None:
+    with probing(redis_server) as probe:
+        _, joined_at, *_ = probe.join("ann")
+        ann = Member("ann", "Ann", joined_at, joined_at)
+        assert not done(probe.store.record_lost("lobby", ann, "disconnected")), "she is there"
+        gone = Member("ann", "Ann", joined_at - 1, joined_at - 1)
+        assert done(probe.store.record_lost("lobby", gone, "disconnected"))
+        assert not done(probe.store.record_lost("lobby", gone, "disconnected"))
+        probe.ask("leave", "ann", "n1.1")
+        assert not done(probe.store.record_lost("lobby", ann, "disconnected")), "it is there already"

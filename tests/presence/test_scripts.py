@@ -14,6 +14,7 @@ from reactor.presence.keys import Entry
 from reactor.presence.rules import RoomRules
 from reactor.presence.scripts import GROWING, load_scripts, read_header
 from reactor.presence.store import Store
+from reactor.protocol.messages import Member
 from reactor.settings import RoomRule, Settings
 from tests.presence.cases import probing
 from tests.presence.direct import NAMESPACE, Direct, DirectRunner, done
@@ -126,7 +127,8 @@ def call_everything(store: Store, fleet: Fleet, changes: ChangeLog, rules: RoomR
         store.count("lobby"), store.members("lobby"), store.rooms(7), store.claim(7, []),
         store.claim(7, ["lobby:user:ann", "lobby:user:bob"]), store.due(7, limit=10, retry=10),
         store.audit(7, 0), store.audit_room("lobby", 0), store.pulse(7, lease=5000),
-        store.renew_epoch("lobby", "run"), store.end_again(ann, joined_at=1, reason="left"),
+        store.renew_epoch("lobby", "run"), store.end_again(ann, joined_at=1, reason="left", left_at=2),
+        store.record_lost("lobby", Member("ann", "Ann", 1, 1), "left"),
         store.detach(ann, "n1.1", grace=1000, away_grace=1000), store.leave(ann, "n1.1"), store.kick(ann),
         store.unclaimed("lobby", []), store.unclaimed("lobby", ["ann", "bob"]),
         store.fence_node(7, "n1"), store.lose_node("n1", "lobby", grace=1000, away_grace=1000),

@@ -45,6 +45,13 @@ if status == 'held' then -- as if it had never lapsed; only the data went with t
   if data ~= '' then redis.call('HSET', presence, 'data', data) end
   redis.call('ZADD', members, NOW + ttl, user)
 end
+-- The joining that is entered again came after the one that Redis has: it went back to before its end.
+local later = known_epoch ~= '' and status ~= 'gone' and since > (tonumber(redis.call('HGET', shadow, 'j')) or since)
+  and ARGV[13] ~= ''
+if later then
+  redis.call('HSET', presence, 'joinedAt', since)
+  redis.call('HSET', shadow, 'j', since)
+end
 redis.call('HSET', presence, 'socketId', connection, 'lastActiveAt', NOW)
 redis.call('PEXPIRE', presence, ttl)
 -- A ttl that was set shorter meanwhile is nearer than what was noted.
@@ -57,7 +64,7 @@ remember_connection(room, user, connection, away)
 connections[connection] = away
 if replaces ~= '' then forget_connection(room, user, replaces, connections) end
 -- Whoever listed the room meanwhile did not see one that was held.
-local changed = reflect(room, user, connections) or status == 'held'
+local changed = reflect(room, user, connections) or status == 'held' or later
 local face = redis.call('HMGET', presence, 'username', 'data')
 if known_epoch ~= '' then username, data = '', '' end
 if username ~= '' and username ~= face[1] then

@@ -146,6 +146,14 @@ local function reflect(room, user, connections)
   return changed
 end
 
+-- Puts a departure on record.
+local function record(room_id, user_id, username, reason, joined_at, last_active, node)
+  redis.call('XADD', SHARD .. ':departures', 'MAXLEN', '~', KEPT, '*', 'room', room_id, 'user', user_id,
+    'username', username, 'reason', reason, 'joinedAt', joined_at, 'lastActiveAt', last_active,
+    'leftAt', NOW, 'node', node)
+  redis.call('HINCRBY', SHARD .. ':totals', reason, 1)
+end
+
 -- Ends members of one room: both keys, every index, the stream, the totals, one diff for all of them.
 -- Returns the departed as {user, reason, deadline noted, ...}, flat, in threes. A user without a row is passed over.
 local function depart(room, users, reason, message)
@@ -166,10 +174,7 @@ local function depart(room, users, reason, message)
       redis.call('ZREM', members, user)
       redis.call('DEL', presence, shadow_key(room, user))
       local user_id = unescape(user)
-      redis.call('XADD', SHARD .. ':departures', 'MAXLEN', '~', KEPT, '*', 'room', room_id, 'user', user_id,
-        'username', fields.u or user_id, 'reason', why, 'joinedAt', fields.j or NOW, 'lastActiveAt', last_active,
-        'leftAt', NOW, 'node', node)
-      redis.call('HINCRBY', SHARD .. ':totals', why, 1)
+      record(room_id, user_id, fields.u or user_id, why, fields.j or NOW, last_active, node)
       left[#left + 1] = { user_id, why, NOW, message or '' }
       departed[#departed + 1] = user
       departed[#departed + 1] = why
