@@ -3,7 +3,9 @@
 import { AppState } from "react-native";
 import * as react from "./react.js";
 
-export { ReactorProvider, useMember, useOthers, useRoomCount, useRoomMembers, useSelf } from "./react.js";
+export {
+  ReactorProvider, useMember, useOthers, useRoomCount, useRoomEvent, useRoomMembers, useSelf,
+} from "./react.js";
 
 /**
  * The app. "inactive" (a call comes in, the app switcher is open) is neither.

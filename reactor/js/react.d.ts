@@ -1,6 +1,6 @@
 /** React hooks for rooms: who is there, and being there oneself. */
 import type { ReactNode } from "react";
-import type { ForceLeave, Member, ReactorClient, Room, Status } from "./index.js";
+import type { ForceLeave, Member, ReactorClient, Room, RoomEvents, Status } from "./index.js";
 
 /** A room or a user. Null, undefined or empty: not known yet; nothing happens until it is. */
 export type Id = string | number | null | undefined;
@@ -76,3 +76,11 @@ export function useMember(roomId: Id, userId: Id, options?: RoomOptions): Member
 export function useOthers(roomId: Id, options?: RoomOptions): readonly Member[];
 /** Oneself in a room. */
 export function useSelf(roomId: Id, options?: RoomOptions): Member | undefined;
+
+/** Have a function called for each event of a room, as in `useRoomEvent(roomId, "join", ({ member }) => …)`. */
+export function useRoomEvent<Event extends keyof RoomEvents>(
+  roomId: Id,
+  kind: Event,
+  hear: (news: RoomEvents[Event]) => void,
+  options?: RoomOptions,
+): void;

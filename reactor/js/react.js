@@ -6,7 +6,7 @@
  * is another one. On a server nothing is joined, and every room is empty.
  */
 import {
-  createContext, createElement, useCallback, useContext, useEffect, useInsertionEffect, useMemo, useState,
+  createContext, createElement, useCallback, useContext, useEffect, useInsertionEffect, useMemo, useRef, useState,
   useSyncExternalStore,
 } from "react";
 import { ReactorClient } from "./index.js";
@@ -148,4 +148,15 @@ export function useOthers(roomId, options = {}) {
 /** @type {typeof import("./react.js").useSelf} */
 export function useSelf(roomId, options = {}) {
   return useShared(options, roomId, (room) => room.me, undefined);
+}
+
+/** @type {typeof import("./react.js").useRoomEvent} */
+export function useRoomEvent(roomId, kind, hear, options = {}) {
+  const room = useShared(options, roomId, (shared) => shared.presence.room, null);
+  /** @type {{current: (news: any) => void}} */
+  const latest = useRef(hear);
+  useInsertionEffect(() => {
+    latest.current = hear;
+  });
+  useEffect(() => room?.on(kind, (news) => latest.current(news)), [room, kind]);
 }

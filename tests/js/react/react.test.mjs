@@ -8,7 +8,7 @@ import { flushSync } from "react-dom";
 import { createRoot } from "react-dom/client";
 import { ReactorClient } from "reactor-presence";
 import {
-  ReactorProvider, useMember, useOthers, useRoomCount, useRoomHeartbeat, useRoomMembers, useSelf,
+  ReactorProvider, useMember, useOthers, useRoomCount, useRoomEvent, useRoomHeartbeat, useRoomMembers, useSelf,
 } from "reactor-presence/react";
 
 /** Render, in strict mode and on a client of the test's own. */
@@ -180,6 +180,27 @@ test("a refused word is shown as an error, and the stay goes on", async (t) => {
   await screen.reads("connected data_too_big");
   screen.render(h(Chat, { data: "shorter" }));
   await screen.reads("connected undefined");
+});
+
+test("events are told to the newest function, once in strict mode too, and after a return", async (t) => {
+  const roomId = newRoom();
+  const told = [];
+  function Log({ name }) {
+    useRoomEvent(roomId, "join", ({ member }) => told.push(`${name}: ${member.userId} joined`));
+    useRoomEvent(roomId, "leave", ({ member, reason }) => told.push(`${name}: ${member.userId} ${reason}`));
+    return name;
+  }
+  const screen = show(t, h(Stay, { roomId }, h(Log, { name: "one" })));
+  await until(() => screen.client.status === "connected");
+  const bob = await watcher(t, url, roomId, "bob");
+  await until(() => told.length === 1);
+  screen.render(h(Stay, { roomId }, h(Log, { name: "two" })));
+  await screen.reads("two");
+  screen.client.drop(300);
+  await until(() => screen.client.status === "reconnecting");
+  await bob.room.leave();
+  await until(() => told.length === 2);
+  assert.deepEqual(told, ["one: bob joined", "two: bob disconnected"]);
 });
 
 test("nothing is rendered when nothing has changed, and only who has changed", async (t) => {

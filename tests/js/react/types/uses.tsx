@@ -1,7 +1,7 @@
 // How an app in TypeScript uses the hooks, and what it must not do.
 import { ReactorClient, type ForceLeave, type Member } from "reactor-presence";
 import * as promised from "reactor-presence/react";
-import { ReactorProvider, useMember, useOthers, useRoomCount, useRoomHeartbeat, useRoomMembers, useSelf } from "reactor-presence/react";
+import { ReactorProvider, useMember, useOthers, useRoomCount, useRoomEvent, useRoomHeartbeat, useRoomMembers, useSelf } from "reactor-presence/react";
 import * as native from "reactor-presence/react-native";
 import * as made from "../../../../reactor/js/react.js";
 import * as madeForPhones from "../../../../reactor/js/react-native.js";
@@ -21,6 +21,9 @@ export function Chat({ roomId, userId }: { roomId: string; userId?: number }) {
   native.useRoomHeartbeat(roomId, 7, () => {}, { url: "wss://example.org/ws", watch: native.watchApp });
   const members: readonly Member[] = useRoomMembers(roomId);
   const one: Member | undefined = useMember(roomId, 7) ?? useSelf(roomId);
+  useRoomEvent(roomId, "leave", ({ member, reason }) => console.log(member.username, reason === "kicked"));
+  // @ts-expect-error: one who comes has no reason
+  useRoomEvent(roomId, "join", ({ reason }) => reason);
   // @ts-expect-error: the list belongs to the room
   members.push(one);
   // @ts-expect-error: there is no such status
