@@ -116,6 +116,10 @@ async def _admit_cluster(patient: Patient) -> None:
     await _all_at_once(
         [server for server in patient.servers if server not in seeds], lambda server: _reach(target, server)
     )
+    # CLUSTER SLOTS leaves out a replica that has received nothing yet.
+    for primary in patient.primaries:
+        met = {server.address for server in patient.servers}
+        await _admit_replicas(patient, [one for one in await _replicas_of(primary) if one not in met])
 
 
 async def _read_slots(patient: Patient, seed: Server) -> "dict[Address, Any]":
@@ -136,6 +140,7 @@ async def _read_slots(patient: Patient, seed: Server) -> "dict[Address, Any]":
             nodes[host, int(server[1])] = "replica" if place else "primary"
             if not place:
                 owners.append((int(first), int(last), _name((host, int(server[1])))))
+    nodes |= {address: "replica" for address in await _known_to(seed) if address not in nodes}
     if following < SLOTS:
         missing.append((following, SLOTS - 1))
     patient.slots = Slots(str(info["cluster_state"]), tuple(missing), tuple(owners))
@@ -144,6 +149,20 @@ async def _read_slots(patient: Patient, seed: Server) -> "dict[Address, Any]":
             f"{patient.target}: no node of the cluster has a slot; see `redis-cli --cluster help`."
         )
     return nodes
+
+
+async def _known_to(seed: Server) -> list[Address]:
+    """All nodes that a node knows, the dead ones too; nothing where the user may not ask."""
+    try:
+        found: Any = await seed.client.execute_command("CLUSTER NODES")  # type: ignore[no-untyped-call]
+    except LINK_ERRORS:
+        return []
+    known = {name: about for name, about in found.items() if not {"noaddr", "handshake"} & _flags(about)}
+    return [_address(name) for name in known if _address(name)[0] and _address(name)[1]]
+
+
+def _flags(about: Any) -> set[str]:
+    return set(str(about["flags"]).split(","))
 
 
 async def _replicas_of(server: Server) -> list[Address]:

@@ -24,7 +24,7 @@ NAME = "notify-keyspace-events"
 
 async def test_sentinels_that_are_well(sentinels: SentinelSet):
     with untouched(*sentinels.servers):
-        found = await examine(sentinels.url)
+        found = await examine(sentinels.admin_url)
     assert found.problems == []
     assert len(found.all("reachable")) == 6
     assert len([one for one in found.all("replicas") if one.found.startswith("online")]) == 2
@@ -32,34 +32,42 @@ async def test_sentinels_that_are_well(sentinels: SentinelSet):
     assert len([one for one in found.all("timeouts") if one.what == "down-after-milliseconds"]) == 3
 
 
+async def test_the_user_of_the_nodes(sentinels: SentinelSet, cluster: ClusterSet):
+    for fleet in (sentinels, cluster):
+        with untouched(*fleet.servers):
+            found = await examine(fleet.url)
+        assert found.problems == []
+        assert [one.found for one in found.all("rights")] == ["all, as user reactor"] * len(fleet.servers)
+
+
 async def test_a_replica_that_lacks_flags(sentinels: SentinelSet):
     replica = next(server for server in sentinels.servers if not server.is_primary)
     replica.control.config_set(NAME, "")
-    found = await examine(sentinels.url)
+    found = await examine(sentinels.admin_url)
     assert found.problems == ["events"]
     (lacking,) = [one for one in found.all("events") if one.severity == "problem"]
     assert lacking.where == f"127.0.0.1:{replica.port}"
-    async with examined(Settings(redis_url=sentinels.url)) as (report, patient_):
+    async with examined(Settings(redis_url=sentinels.admin_url)) as (report, patient_):
         assert patient_ is not None
         sentinels.primary.control.execute_command("CLIENT", "KILL", "TYPE", "normal")
         done = await apply(patient_, fixes_of(report.findings))
         assert [(one.fix.where, one.refused) for one in done] == [(replica.address, "")]
         assert list(rewrites(patient_, done).values()) == [str(replica.folder / "server.conf")]
     assert flags(replica) == set("Ex")
-    assert (await examine(sentinels.url)).problems == []
+    assert (await examine(sentinels.admin_url)).problems == []
 
 
 async def test_sentinels_that_wait_long(sentinels: SentinelSet):
     for sentinel in sentinels.sentinels:
         sentinel.control.execute_command("SENTINEL", "SET", "main", "down-after-milliseconds", "30000")
     try:
-        found = await examine(sentinels.url)
+        found = await examine(sentinels.admin_url)
         assert found.problems == ["timeouts"]
         long = [one for one in found.all("timeouts") if one.severity == "problem"]
         assert len(long) == 3
         assert {one.mend for one in long} == {"SENTINEL SET main down-after-milliseconds 5000"}
-        await treat(sentinels.url)
-        assert (await examine(sentinels.url)).problems == []
+        await treat(sentinels.admin_url)
+        assert (await examine(sentinels.admin_url)).problems == []
     finally:
         for sentinel in sentinels.sentinels:
             sentinel.control.execute_command("SENTINEL", "SET", "main", "down-after-milliseconds", "1000")
@@ -68,7 +76,7 @@ async def test_sentinels_that_wait_long(sentinels: SentinelSet):
 async def test_replicas_that_are_cut_off(sentinels: SentinelSet):
     primary = sentinels.primary
     with sentinels.unreplicated(primary):
-        found = await examine(sentinels.url)
+        found = await examine(sentinels.admin_url)
     assert "replicas" in found.problems
     assert found.one("replicas", "replicas").found == "none: nobody can take over"
     assert len([one for one in found.all("replicas") if one.what == "link to the primary"]) == 2
@@ -80,7 +88,7 @@ async def test_a_replica_that_is_frozen(sentinels: SentinelSet, monkeypatch):
     replica = next(server for server in sentinels.servers if not server.is_primary)
     replica.pause()
     try:
-        found = await examine(sentinels.url)
+        found = await examine(sentinels.admin_url)
     finally:
         replica.resume()
     silent = found.one("reachable", "replica", f"127.0.0.1:{replica.port}")
@@ -89,11 +97,11 @@ async def test_a_replica_that_is_frozen(sentinels: SentinelSet, monkeypatch):
 
 async def test_a_sentinel_that_is_down(sentinels: SentinelSet):
     port = free_port()
-    found = await examine(sentinels.url.replace("/main", f",127.0.0.1:{port}/main"))
+    found = await examine(sentinels.admin_url.replace("/main", f",127.0.0.1:{port}/main"))
     assert found.one("reachable", "Sentinel", f"127.0.0.1:{port}").found == "nothing listens there"
     found = await examine(f"redis+sentinel://127.0.0.1:{port}/main")
     assert found.report.exit_code == 2
-    found = await examine(sentinels.url.replace("/main", "/other"))
+    found = await examine(sentinels.admin_url.replace("/main", "/other"))
     assert found.report.exit_code == 2
     assert "SENTINEL MASTERS" in found.one("reachable").mend
 
@@ -106,7 +114,7 @@ async def test_a_single_server_with_a_replica(sentinels: SentinelSet):
 
 async def test_a_cluster_that_is_well(cluster: ClusterSet):
     with untouched(*cluster.servers):
-        found = await examine(cluster.url)
+        found = await examine(cluster.admin_url)
     assert found.problems == []
     assert len(found.all("reachable")) == 6
     assert found.one("coverage", "slots").found == "all 16384"
@@ -118,14 +126,14 @@ async def test_a_primary_and_a_replica_of_a_cluster_that_lack_flags(cluster: Clu
     lacking = [primary, cluster.replica_of(primary)]
     for server in lacking:
         server.control.config_set(NAME, "")
-    found = await examine(cluster.url)
+    found = await examine(cluster.admin_url)
     assert found.problems == ["events", "expiry"]
     assert {one.where for one in found.all("events") if one.severity == "problem"} == {
         server.address for server in lacking
     }
-    await treat(cluster.url)
+    await treat(cluster.admin_url)
     assert [flags(server) for server in lacking] == [set("Ex")] * 2
-    assert (await examine(cluster.url)).problems == []
+    assert (await examine(cluster.admin_url)).problems == []
 
 
 @contextmanager
@@ -142,17 +150,30 @@ def slots_without_owner(cluster: ClusterSet, first: int, last: int) -> Iterator[
 
 
 async def test_slots_that_belong_to_nobody(cluster: ClusterSet):
+    for server in cluster.servers:
+        server.control.config_set("cluster-require-full-coverage", "yes")
     with slots_without_owner(cluster, 100, 102):
         await to_thread.run_sync(_until_broken, cluster)
-        found = await examine(cluster.url)
+        found = await examine(cluster.admin_url)
     assert "coverage" in found.problems
     assert found.one("coverage", "slots").found == "3 of 16384 belong to nobody: 100-102"
     assert found.one("coverage", "cluster_state").found == "fail"
 
 
+async def test_a_node_of_a_cluster_that_died(cluster: ClusterSet):
+    replica = cluster.replica_of(cluster.primary_of("lobby"))
+    replica.kill()
+    try:
+        found = await examine(cluster.admin_url)
+    finally:
+        cluster.restart(replica)
+    dead = found.one("reachable", "", replica.address)
+    assert (dead.found, dead.severity) == ("nothing listens there", "problem")
+
+
 async def test_a_node_of_a_cluster_that_is_named_and_down(cluster: ClusterSet):
     port = free_port()
-    found = await examine(f"{cluster.url},127.0.0.1:{port}")
+    found = await examine(f"{cluster.admin_url},127.0.0.1:{port}")
     assert found.problems == ["reachable"]
     assert found.one("reachable", "address in the URL").where == f"127.0.0.1:{port}"
 
@@ -161,9 +182,9 @@ async def test_a_cluster_that_waits_long(cluster: ClusterSet):
     for server in cluster.servers:
         server.control.config_set("cluster-node-timeout", "30000")
     try:
-        assert (await examine(cluster.url)).problems == ["timeouts"]
-        await treat(cluster.url)
-        assert (await examine(cluster.url)).problems == []
+        assert (await examine(cluster.admin_url)).problems == ["timeouts"]
+        await treat(cluster.admin_url)
+        assert (await examine(cluster.admin_url)).problems == []
     finally:
         for server in cluster.servers:
             server.control.config_set("cluster-node-timeout", server._config["cluster-node-timeout"])
