@@ -1,5 +1,6 @@
 """What the admin API does: each method answers one kind of request, from Redis and for the whole fleet."""
 
+from heapq import nsmallest
 from time import monotonic, time
 from typing import Any
 
@@ -54,7 +55,7 @@ class Api:
         """The rooms with somebody in them."""
         limit, after = limit_in(request, MOST, USUAL), cursor_in(request, str)
         found = await self._all_rooms()
-        names = sorted(room_id for room_id in found if after is None or room_id > after)
+        names = nsmallest(limit + 1, (room_id for room_id in found if after is None or room_id > after))
         rooms = [say.RoomSize(room_id=room_id, count=found[room_id]) for room_id in names[:limit]]
         return say.RoomsPage(rooms=rooms, cursor=cursor_of(names[limit - 1]) if len(names) > limit else None)
 
@@ -69,9 +70,8 @@ class Api:
         room_id, limit = self._room_id(request), limit_in(request, MOST, USUAL)
         after = cursor_in(request, tuple[int, str])
         listing = await self._node.store.members(room_id)
-        members = sorted(listing.members, key=_place)
-        if after is not None:
-            members = [member for member in members if _place(member) > after]
+        behind = (member for member in listing.members if after is None or _place(member) > after)
+        members = nsmallest(limit + 1, behind, key=_place)
         cursor = cursor_of(_place(members[limit - 1])) if len(members) > limit else None
         return _members_page(room_id, listing, members[:limit], cursor)
 
@@ -165,7 +165,7 @@ class Api:
         """All at a glance."""
         node = self._node
         rooms = await self._all_rooms()
-        largest = sorted(rooms.items(), key=lambda room: (-room[1], room[0]))[:LARGEST]
+        largest = nsmallest(LARGEST, rooms.items(), key=lambda room: (-room[1], room[0]))
         registry, reports = await node.fleet.registry(), await node.fleet.reports()
         return say.Overview(
             now=round(time() * 1000),

@@ -3,11 +3,12 @@
 import re
 from typing import Any
 
+import anyio
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import InvalidStatus
 
-from reactor.metrics import Metrics
+from reactor.metrics import TOTALS_WITHIN, Metrics
 from reactor.node import Node
 from reactor.presence.api import Presence
 from reactor.tally import Tally
@@ -158,7 +159,8 @@ async def test_a_frozen_redis_holds_no_page_up_and_resets_no_counter(bundled_ser
         metrics._asked_at = -10.0
         bundled_server.pause()
         try:
-            page, _ = await metrics.page()
+            with anyio.fail_after(TOTALS_WITHIN + 2):
+                page, _ = await metrics.page()
         finally:
             bundled_server.resume()
         assert Read(page.decode()).value("reactor_departures_total", reason="left") == 1
