@@ -1,7 +1,12 @@
 """The app in the background: hidden, and frozen, as the system does it."""
 
+import asyncio
+import time
 from pathlib import Path
 
+import pytest
+
+from reactor.presence.api import Presence
 from tests.browser.cdp import Chromium, Tab, chromium
 from tests.browser.people import Place, place, watching
 from tests.servers import Server
@@ -33,6 +38,29 @@ async def test_a_hidden_page_is_away_and_one_that_is_seen_again_is_here(
         await ann.comes_to_read("document.querySelector('[data-user=ann]').dataset.state", "away")
         await ann.front()
         await bob.sees("joined ann", "updated ann away 1", "updated ann 1")
+
+
+@pytest.mark.slow
+async def test_a_hidden_page_beats_on_and_stays_for_longer_than_the_ttl(
+    app: str, bundled_server: Server, tmp_path: Path
+):
+    async with (
+        place(None, app, bundled_server, ttl=4) as here,
+        watching(here, "lobby") as bob,
+        Presence.open(bundled_server.socket_url) as presence,
+        chromium(tmp_path) as browser,
+    ):
+        ann = await _in_the_room(browser, here, "lobby")
+        await browser.tab()
+        await ann.comes_to_read("document.visibilityState", "hidden")
+        deadline = time.monotonic() + 30
+        while True:
+            assert time.monotonic() < deadline
+            (member,) = [one for one in await presence.members("lobby") if one.user_id == "ann"]
+            if member.last_active_at - member.joined_at > 10_000:
+                break
+            await asyncio.sleep(0.5)
+        assert await bob.all() == ["joined ann", "updated ann away 1"]
 
 
 async def test_a_page_that_is_frozen_at_once_was_away_before(

@@ -70,6 +70,8 @@ test("from one screen of a room to the next nobody notices", async (t) => {
   const screen = show(t, h(Stay, { key: 1, roomId }, h(Names, { roomId })));
   await screen.reads("bob ann");
   for (const key of [2, 3]) {
+    screen.render("between two screens");
+    await screen.reads("between two screens");
     screen.render(h(Stay, { key, roomId, options: { username: "ann" } }, `screen ${key}`));
     await screen.reads(`screen ${key}`);
   }
