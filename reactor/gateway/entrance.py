@@ -171,7 +171,7 @@ class Entrance:
 
     def _look_behind(self, request: Request, visit: Visit, now: float) -> None:
         forwarded = request.headers.get_all("X-Forwarded-For")
-        if forwarded and self._visitors.is_proxy(visit.peer):
+        if forwarded:
             visit.peer = self._visitors.behind(visit.peer, forwarded)
             visit.address = self._visitors.enter(visit.peer, now)
 

@@ -40,6 +40,24 @@ async def test_sockets_and_pages_over_tls(tmp_path: Path):
         await served.handler.until(lambda: len(served.handler.closed_) == 1)
 
 
+async def test_the_end_is_said_in_tls_too(tmp_path: Path):
+    """Without a close_notify a client cannot tell an end from a cut (RFC 8446 section 6.1)."""
+    cert, key = write_certificate(tmp_path, "one")
+
+    def ask(port: int) -> bytes:
+        plain = socket.create_connection(("127.0.0.1", port))
+        context = trusting(cert)
+        with context.wrap_socket(plain, server_hostname="127.0.0.1", suppress_ragged_eofs=False) as secure:
+            secure.sendall(request("/healthz"))
+            heard = b""
+            while part := secure.recv(1000):  # raises SSLEOFError at a cut
+                heard += part
+            return heard
+
+    async with serving(tls_cert=cert, tls_key=key) as served:
+        assert (await asyncio.to_thread(ask, served.port)).endswith(b"ok")
+
+
 async def test_the_certificate_may_change_while_sockets_are_open(tmp_path: Path):
     cert, key = write_certificate(tmp_path, "one")
     async with serving(tls_cert=cert, tls_key=key) as served:

@@ -148,6 +148,7 @@ def test_a_public_key_takes_tokens_of_its_private_one_alone(tmp_path: Path, kind
     authenticator = Authenticator(Settings(auth_jwks=keys))
     assert taken(authenticator, signed(kind)).user_id == "ann"
     refused(authenticator, signed(kind, 1))
+    assert "kid" in refused(authenticator, signed(kind, kid="another")).message
     refused(authenticator, token())
 
 
