@@ -21,6 +21,8 @@ class Proxy:
         self.opened = 0
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._answering = asyncio.Event()
+        self._answering.set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -49,9 +51,14 @@ class Proxy:
         """Pass nothing on, and keep all connections open: each end is left to find out by itself."""
         self._flowing.clear()
 
+    def withhold_replies(self) -> None:
+        """Pass on what is asked, and nothing of what is answered."""
+        self._answering.clear()
+
     def release(self) -> None:
         """Pass on again, what was withheld first."""
         self._flowing.set()
+        self._answering.set()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -72,17 +79,20 @@ class Proxy:
         self._writers |= pair
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._pump(reader, far_writer))
-                tasks.create_task(self._pump(far_reader, writer))
+                tasks.create_task(self._pump(reader, far_writer, self._flowing))
+                tasks.create_task(self._pump(far_reader, writer, self._flowing, self._answering))
         finally:
             self._writers -= pair
             far_writer.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *gates: asyncio.Event
+    ) -> None:
+        with suppress(OSError, RuntimeError):  # uvloop's word for a transport that was cut meanwhile
             while data := await reader.read(65536):
                 await asyncio.sleep(self.delay)
-                await self._flowing.wait()
+                for gate in gates:
+                    await gate.wait()
                 writer.write(data)
                 await writer.drain()
         writer.close()

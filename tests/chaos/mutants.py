@@ -1,0 +1,121 @@
+"""Broken copies of the code, each by one change: what the oracle must not let pass."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A change to one file, and the faults under which it shows. Of `rules` one must go red."""
+
+    name: str
+    file: str
+    before: str
+    after: str
+    faults: tuple[str, ...]
+    rules: frozenset[str]
+
+    def make(self, folder: Path) -> Path:
+        """A tree with the change in it. Raises ValueError when the code is not as expected any more."""
+        shutil.copytree(ROOT / "reactor", folder / "reactor", ignore=shutil.ignore_patterns("node_modules"))
+        file = folder / "reactor" / self.file
+        text = file.read_text()
+        if self.before not in text:
+            raise ValueError(f"{self.name}: {self.file} does not hold {self.before!r}")
+        file.write_text(text.replace(self.before, self.after, 1))
+        return folder
+
+
+MUTANTS = (
+    Mutant(
+        "a departure is recorded twice",
+        "presence/lua/prelude.lua",
+        "      record(room_id,",
+        "      record(room_id, user_id, user_id, why, fields.j or NOW, NOW, node)\n      record(room_id,",
+        ("drop",),
+        frozenset({"once"}),
+    ),
+    Mutant(
+        "no grace",
+        "presence/lua/prelude.lua",
+        "  if grace <= 0 then",
+        "  if true then",
+        ("drop",),
+        frozenset({"reason"}),
+    ),
+    Mutant(
+        "no resync after a gap",
+        "node.py",
+        "            self.recovery.on_gap()\n",
+        "            self.feed.resume()\n",
+        ("kill-pubsub",),
+        frozenset({"view", "gap", "departure", "count", "answer"}),
+    ),
+    Mutant(
+        "a leave that only the leaver hears of",
+        "presence/lua/leave.lua",
+        "depart(room, { user }, 'left')\nreturn { 'left', NOW }",
+        "return { 'left', NOW }",
+        ("script-flush",),
+        frozenset({"ghost", "record"}),
+    ),
+    Mutant(
+        "nobody ends a dead node's members",
+        "expiry/leases.py",
+        "                await self.lose(node)\n",
+        "",
+        ("kill",),
+        frozenset({"ghost"}),
+    ),
+    Mutant(
+        "a lost node's heartbeats count",
+        "presence/lua/fence_node.lua",
+        "redis.call('SET', fenced_key(node), 1, 'PX', 3600000)\n",
+        "",
+        ("freeze", "drop"),
+        frozenset({"ghost", "view", "lost", "reason", "leftover", "record"}),
+    ),
+    Mutant(
+        "a stall of Redis kills",
+        "presence/lua/prelude.lua",
+        "  if not pulse[1] then return nil end",
+        "  do return nil end",
+        ("stop-server",),
+        frozenset({"reason"}),
+    ),
+    Mutant(
+        "a heartbeat is acknowledged before Redis has it",
+        "presence/lua/refresh.lua",
+        "local there = redis.call('PEXPIRE', presence, ARGV[i + 1]) == 1",
+        "local there = redis.call('EXISTS', presence) == 1",
+        ("script-flush",),
+        frozenset({"force-leave", "reason"}),
+    ),
+    Mutant(
+        "what is told comes from the node's clock",
+        "presence/fleet.py",
+        "        return int((monotonic() + self._ahead) * 1000)",
+        "        import time\n        return int(time.time() * 1000)",
+        ("clock-skew",),
+        frozenset({"clock"}),
+    ),
+    Mutant(
+        "an empty Redis is believed",
+        "node.py",
+        "if self.roster.users(room_id) <= user_ids:",
+        "if True:",
+        ("flushall",),
+        frozenset({"departure", "view", "count"}),
+    ),
+    Mutant(
+        "sockets that fell silent are never closed",
+        "gateway/connection.py",
+        "due = self._pinged + hub.ping_timeout",
+        "due = self._pinged + 3600",
+        ("half-open",),
+        frozenset({"ghost", "leak"}),
+    ),
+)

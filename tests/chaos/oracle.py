@@ -1,0 +1,231 @@
+"""The judge. It knows what each client was told and what Redis holds, and nothing else.
+
+While a schedule runs, each socket's own story has to hold (`view.py`, `line.py`):
+
+1. view: diffs join on to the snapshot and to each other (gap), nobody joins who is there, a list of the same
+   position says the same, and nothing is heard of a room that one is not in.
+2. count: after each diff there are as many members as it says.
+3. departure: nobody leaves who was not there (but in a diff of several changes: one who came and went within
+   it), and nobody goes, or becomes another joining of the same user, without a told reason.
+4. answer: each request is answered once; nothing but `unavailable` and `not_joined` is refused.
+5. force-leave: only one who is in a room is put out of it, and for inactivity only a whole TTL after the last
+   acknowledged heartbeat. clock: each time that is told is Redis's. close: only the known codes.
+   service: restored follows degraded.
+
+When faults are over, within a time (`at_rest`):
+
+6. ghost, lost: the presence keys and the rows of the index are the living sockets that were told to be in.
+7. view: each socket's list is Redis's, at its very position, with name, data, away and number of connections;
+   that number is the living sockets'. A socket that chose to hear the count has the right one.
+8. answer: no request is without an answer. service: nobody is left degraded.
+
+Of all that happened (`past`):
+
+9. once: a joining departs once on record, and once for each socket that was told. It may do so again only
+   where its node was frozen, or alone cut off from Redis: judged lost for good reason, it enters its living
+   sockets again; and be told again where Redis lost the departure, and the user came back: into that joining.
+10. record: each joining that was told to its own socket is there, or its departure is on record; the reason
+    that others were told is the one on record. Only what was over before Redis lost data may be missing.
+11. reason: `left` was asked for; `inactivity_timeout` comes a whole TTL after the last taken heartbeat;
+    `disconnected` comes a whole grace after the last socket was gone (or at the end of its TTL, where that
+    is sooner; or of the grace before, where Redis lost that the user had been back since), and never to one
+    whose socket was there all the while, but where its node was frozen or alone cut off from Redis. Nothing
+    else is a reason.
+
+When everybody has gone and the nodes were stopped (`after`):
+
+12. leftover: no key of a member, room or node is left; what is left has an end, or is the record.
+13. leak: before it stopped, each node had the files, sockets and tasks that it began with, and at most a few
+    more idle connections to Redis; it stopped in time, with exit code 0, and its log tells of no mistake.
+"""
+
+from collections import defaultdict
+from itertools import pairwise
+
+from tests.chaos.history import Finding, ForWhom, History, Stay, Told, now_ms
+from tests.chaos.state import Departure, State
+
+ROUNDING = 2
+"""Milliseconds between two readings of one clock that are rounded down."""
+IDLE_LINKS = 5
+"""Connections to a server that a node may keep for its next question."""
+CLOSED_BY_NODE = 500
+"""Milliseconds that a client may learn later than its node that the node has closed the socket."""
+
+
+def past(history: History, state: State) -> list[Finding]:
+    """Rules 9 to 11."""
+    return [
+        *history.troubles,
+        *_told_once(history),
+        *_recorded_once(history, state),
+        *_on_record(history, state),
+        *_true_reasons(history, state),
+    ]
+
+
+def _told_once(history: History) -> list[Finding]:
+    by_socket: dict[tuple[str, str, str, int], list[Told]] = defaultdict(list)
+    for told in history.told:
+        by_socket[told.socket, told.room, told.user, told.joined_at].append(told)
+    return [
+        Finding(
+            "once",
+            f"{key[0]} was told again that {key[2]} left",
+            (*map(str, tellings), *history.heard(*key[:2], after.at)),
+        )
+        for key, tellings in by_socket.items()
+        for before, after in pairwise(tellings)
+        if not _was_impaired(history, key[1:3], before.at)
+        and not _came_back(history, key[1:3], before.at, after.at)
+    ]
+
+
+def _came_back(history: History, who: ForWhom, after: int, before: int) -> bool:
+    """Whether Redis lost data then, and the user asked to be in again: it knew nothing of the departure."""
+    returned = any(after <= at <= before for at in history.joins.get(who, ()))
+    return returned and _lost(history, after, before)
+
+
+def _recorded_once(history: History, state: State) -> list[Finding]:
+    entries: dict[tuple[str, str, int], list[Departure]] = defaultdict(list)
+    for entry in state.departures:
+        entries[entry.room, entry.user, entry.joined_at].append(entry)
+    return [
+        Finding("once", f"{len(found)} departures on record of one joining", tuple(map(str, found)))
+        for (room, user, _), found in entries.items()
+        if len(found) > 1 and not all(_was_impaired(history, (room, user), one.at) for one in found[:-1])
+    ]
+
+
+def _was_impaired(history: History, who: ForWhom, at: int) -> bool:
+    """Whether a node with a socket of this member was frozen, or alone without Redis, shortly before."""
+    since = at - history.grace - 3 * history.lease
+    return any(
+        begun < at and ended > since
+        for stay in history.stays
+        if (stay.room, stay.user) == who
+        for begun, ended in stay.node.impaired
+    )
+
+
+def _lost(history: History, at: int, until: int | None = None) -> bool:
+    """Whether Redis lost data at that time or later."""
+    return any(ended >= at and (until is None or begun <= until) for begun, ended in history.losses)
+
+
+def _on_record(history: History, state: State) -> list[Finding]:
+    record: dict[tuple[str, str, int], set[str]] = defaultdict(set)
+    for entry in state.departures:
+        record[entry.room, entry.user, entry.joined_at].add(entry.reason)
+    present = {
+        (room, user, int(fields.get("joinedAt", 0)))
+        for room, members in state.members.items()
+        for user, fields in members.items()
+    }
+    found = []
+    for stay in history.stays:
+        if stay.joined_at is None:
+            continue
+        joining = (stay.room, stay.user, stay.joined_at)
+        ended = stay.ended()
+        heard = (str(stay), *history.heard(stay.socket, stay.room))
+        if joining not in present and joining not in record and not _lost(history, ended or stay.since):
+            found.append(Finding("record", "a joining is not there, and its departure not on record", heard))
+    for told in history.told:
+        reasons = record.get((told.room, told.user, told.joined_at))
+        if reasons is None:
+            if not _lost(history, told.at - 1000):
+                found.append(
+                    Finding(
+                        "record",
+                        "a departure was told that is not on record",
+                        (str(told), *history.heard(told.socket, told.room, told.at)),
+                    )
+                )
+        elif told.reason not in reasons and not _came_back(
+            history, (told.room, told.user), told.at, now_ms()
+        ):
+            found.append(
+                Finding(
+                    "reason",
+                    f"told another reason than is on record, {reasons}",
+                    (str(told), *history.heard(told.socket, told.room, told.at)),
+                )
+            )
+    return found
+
+
+def _true_reasons(history: History, state: State) -> list[Finding]:
+    stays: dict[ForWhom, list[Stay]] = defaultdict(list)
+    for stay in history.stays:
+        stays[stay.room, stay.user].append(stay)
+    joinings: dict[ForWhom, set[int]] = defaultdict(set)
+    for entry in state.departures:
+        joinings[entry.room, entry.user].add(entry.joined_at)
+    for room, members in state.members.items():
+        for user, fields in members.items():
+            joinings[room, user].add(int(fields.get("joinedAt", 0)))
+    found = []
+    for entry in state.departures:
+        who = (entry.room, entry.user)
+        mine = [stay for stay in stays[who] if _joining(stay, joinings[who]) in {entry.joined_at, 0}]
+        why = _why_untrue(history, entry, mine)
+        if why:
+            evidence = (str(entry), *(str(one) for one in mine if one.since <= entry.at))
+            found.append(Finding("reason", f"{entry.user} in {entry.room}: {why}", evidence))
+    return found
+
+
+def _joining(stay: Stay, known: set[int]) -> int:
+    """The joining that a stay is of. One who chose to hear counts was not told: it is the latest until then."""
+    if stay.joined_at is not None:
+        return stay.joined_at
+    return max((at for at in known if at <= stay.since), default=0)
+
+
+def _why_untrue(history: History, entry: Departure, stays: list[Stay]) -> str:
+    last_taken = max((at for stay in stays for at in stay.acked if at <= entry.at), default=entry.joined_at)
+    match entry.reason:
+        case "left":
+            asked = history.leaves.get((entry.room, entry.user), [])
+            return "" if any(at <= entry.at + ROUNDING for at in asked) else "left, and never asked for it"
+        case "inactivity_timeout":
+            left = last_taken + history.ttl_of[entry.room] - entry.at
+            early = left > ROUNDING and not _lost(history, last_taken, entry.at)
+            return f"put out {left} ms before its time" if early else ""
+        case "disconnected":
+            since = entry.at - history.grace + ROUNDING
+            here = [stay for stay in stays if stay.since < entry.at and _here_until(stay) > since]
+            still_here = [stay for stay in stays if stay.since < entry.at and _here_until(stay) > entry.at]
+            ran_out = not still_here and last_taken + history.ttl_of[entry.room] - entry.at <= ROUNDING
+            cut_short = (
+                not still_here and bool(here) and _lost(history, min(stay.since for stay in here), entry.at)
+            )
+            if not here or ran_out or cut_short or _was_impaired(history, (entry.room, entry.user), entry.at):
+                return ""
+            return f"disconnected while {here[0].socket} was there, or too early"
+        case _:
+            return f"nobody could be {entry.reason}"
+
+
+def _here_until(stay: Stay) -> int:
+    ended = stay.ended()
+    if ended is None:
+        return 1 << 60
+    return ended - CLOSED_BY_NODE if stay.how.startswith("closed with") else ended
+
+
+def after(state: State) -> list[Finding]:
+    """Rule 12."""
+    return [Finding("leftover", key) for key in state.leftovers()]
+
+
+def leaks(name: str, base: dict[str, int], now: dict[str, int], servers: int) -> list[Finding]:
+    """Rule 13: what a node holds beyond what it began with."""
+    spare = {"other sockets": IDLE_LINKS * servers}
+    return [
+        Finding("leak", f"{name} has {number} {what}, and began with {base.get(what, 0)}")
+        for what, number in sorted(now.items())
+        if number > base.get(what, 0) + spare.get(what, 0)
+    ]

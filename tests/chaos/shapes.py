@@ -1,0 +1,77 @@
+"""Sets of servers by shape and kind, kept from one schedule to the next."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from tests import servers
+from tests.fleets import ClusterSet, Fleet, Member, SentinelSet
+
+
+class SingleServer(Fleet):
+    """One server, as the smallest set there is."""
+
+    def __init__(self, kind: str, binary: Path) -> None:
+        super().__init__(kind, binary)
+        self.servers = [Member(kind, binary)]
+        self.url = self.servers[0].url
+
+    def start(self) -> Self:
+        self.servers[0].start()
+        return self
+
+    def everything(self) -> list[Member]:
+        return self.servers
+
+    def primaries(self) -> list[Member]:
+        return self.servers
+
+    def primary_of(self, room_id: str) -> Member:
+        return self.servers[0]
+
+    def failover(self, room_id: str) -> Member:
+        raise AssertionError("one server has nobody to hand over to")
+
+    promoted = failover  # type: ignore[assignment]
+
+    def _mend(self) -> None:
+        """Nothing to do: it has no part in anything."""
+
+    def is_whole(self) -> bool:
+        return self.servers[0].alive
+
+
+SHAPES: dict[str, type[Fleet]] = {"single": SingleServer, "sentinel": SentinelSet, "cluster": ClusterSet}
+
+
+class Sets:
+    """The sets of one process, each started when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._started: dict[tuple[str, str], Fleet] = {}
+
+    @classmethod
+    @contextmanager
+    def opened(cls) -> Iterator[Self]:
+        sets = cls()
+        try:
+            yield sets
+        finally:
+            for fleet in sets._started.values():
+                fleet.stop()
+
+    def get(self, shape: str, kind: str) -> Fleet:
+        """A set that runs; it blocks while it starts."""
+        if (shape, kind) not in self._started:
+            binary, missing = servers.find(kind)
+            if binary is None:
+                raise LookupError(missing)
+            self._started[shape, kind] = SHAPES[shape](kind, binary)
+            self._started[shape, kind].start()
+        return self._started[shape, kind]
+
+
+def kinds() -> list[str]:
+    """The kinds of server that this machine has."""
+    return [kind for kind in servers.KINDS if servers.find(kind)[0] is not None]

@@ -1,0 +1,111 @@
+"""What Redis holds, read by plain commands and by names as the documentation gives them.
+
+Nothing of the package is used here.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+from tests.fleets import Fleet
+
+_OURS = re.compile(r"^\{reactor:(\w+)\}:(.+)$")
+_MEMBER = re.compile(r"^room:([^:]+):user:([^:]+)$")
+_RECORDS = {"departures", "totals"}
+_PASSING = re.compile(r"^(state:|fenced:|pulse$|lease:|turn:|report:|recorded:)")
+"""What may stay for a while: it has an end of its own, and is of no member."""
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """An entry of the stream."""
+
+    room: str
+    user: str
+    joined_at: int
+    reason: str
+    at: int
+
+
+@dataclass(slots=True)
+class State:
+    """All shards' at one time. `ends` has each key's time to live in milliseconds, -1 for none."""
+
+    members: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
+    rows: dict[str, set[str]] = field(default_factory=dict)
+    shadows: dict[str, set[str]] = field(default_factory=dict)
+    positions: dict[str, tuple[str, int]] = field(default_factory=dict)
+    departures: list[Departure] = field(default_factory=list)
+    totals: dict[str, int] = field(default_factory=dict)
+    registry: set[str] = field(default_factory=set)
+    ends: dict[str, int] = field(default_factory=dict)
+
+    def leftovers(self) -> list[str]:
+        """Keys that should not be there when nobody is, and no node."""
+        return sorted(
+            f"{key} (ends in {end} ms)" if end >= 0 else key
+            for key, end in self.ends.items()
+            if (named := _OURS.match(key)) is None
+            or not (named[2] in _RECORDS or (_PASSING.match(named[2]) and end >= 0))
+        )
+
+
+def read(fleet: Fleet) -> State:
+    """Read everything. It blocks; on an event loop, do it in a thread. Raises redis.RedisError."""
+    state = State()
+    for primary in fleet.primaries():
+        _read_server(primary.control, state)
+    return state
+
+
+def _read_server(control: Any, state: State) -> None:
+    keys = list(control.scan_iter(count=1000))
+    pipe = control.pipeline(transaction=False)
+    for key in keys:
+        pipe.pttl(key)
+        named = _OURS.match(key)
+        _question(pipe, key, named[2] if named else "")
+    replies = pipe.execute()
+    for i, key in enumerate(keys):
+        end, answer = replies[2 * i : 2 * i + 2]
+        if end == -2:
+            continue  # it lapsed meanwhile
+        state.ends[key] = end
+        named = _OURS.match(key)
+        if named is not None and answer:
+            _take(state, named[2], answer)
+
+
+def _question(pipe: Any, key: str, name: str) -> None:
+    kind = name.partition(":")[0]
+    if kind in {"room", "state", "totals", "registry", "shadow"}:
+        pipe.hgetall(key)
+    elif kind == "members":
+        pipe.zrange(key, 0, -1)
+    elif name == "departures":
+        pipe.xrange(key)
+    else:
+        pipe.exists(key)
+
+
+def _take(state: State, name: str, answer: Any) -> None:
+    kind, _, rest = name.partition(":")
+    if named := _MEMBER.match(name):
+        state.members.setdefault(unquote(named[1]), {})[unquote(named[2])] = answer
+    elif kind == "shadow" and (named := _MEMBER.match(rest)):
+        state.shadows.setdefault(unquote(named[1]), set()).add(unquote(named[2]))
+    elif kind == "members":
+        state.rows[unquote(rest)] = {unquote(user) for user in answer}
+    elif kind == "state":
+        state.positions[unquote(rest)] = (answer.get("epoch", ""), int(answer.get("version", 0)))
+    elif name == "departures":
+        state.departures += [
+            Departure(one["room"], one["user"], int(one["joinedAt"]), one["reason"], int(one["leftAt"]))
+            for _, one in answer
+        ]
+    elif name == "totals":
+        for reason, number in answer.items():
+            state.totals[reason] = state.totals.get(reason, 0) + int(number)
+    elif name == "registry":
+        state.registry |= answer.keys()
