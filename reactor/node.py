@@ -170,6 +170,8 @@ class Node:
 
     async def stop(self) -> None:
         """See all clients out, put their members under the grace, and give up the lease."""
+        # What waits for company goes out first: a heartbeat of a socket that is gone would not count.
+        self._tasks.start_soon(self.heartbeats.flush)
         drain = self.settings.drain_seconds if self.gateway.connections else 0.0
         with anyio.move_on_after(drain + CLOSED_WITHIN):
             await self.gateway.stop(over_seconds=drain)

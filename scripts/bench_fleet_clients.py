@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
+from websockets.exceptions import WebSocketException
 from websockets.protocol import State
 
 from reactor.client.backoff import Backoff, Waits
@@ -83,7 +84,7 @@ class Person:
             try:
                 async with self._crowd.gathering:
                     link = await self._join()
-            except (OSError, ReactorError, TimeoutError):
+            except (OSError, ReactorError, TimeoutError, WebSocketException):
                 await anyio.sleep(waits.failed())
                 continue
             began = time.monotonic()

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from scripts.bench_common import Bench
 from scripts.bench_fleet_deploy import measure_deploy
 from tests.servers import Server
+from tests.system import plain
 from tests.system.running import Process, RawClient
 
 
@@ -60,3 +61,25 @@ async def test_a_rolling_restart_of_every_node_shows_no_leave_and_no_join_to_any
     assert seen["members_in_redis"] == 60
     assert [one["exit_code"] for one in seen["restarts"]] == [0, 0, 0]
     assert seen["closings"] == {1012: sum(one["connections"] for one in seen["restarts"])}
+
+
+async def test_what_was_said_before_a_node_stops_is_taken_and_its_lease_and_turns_are_given_up(
+    bundled_server: Server,
+) -> None:
+    control: Any = bundled_server.control
+    async with (
+        Process.start(bundled_server, drain_seconds=0.5) as node,
+        RawClient.connect(node) as ann,
+    ):
+        await ann.join("lobby", "ann")
+        await plain.until(lambda: control.exists("{reactor:fleet}:turn:pacemaker"))
+        assert control.hlen("{reactor:fleet}:registry") == 1
+        before = plain.members(bundled_server, "lobby")["ann"]["lastActiveAt"]
+        control.execute_command("CLIENT", "PAUSE", 700, "ALL")
+        await ann.say("room:heartbeat", roomId="lobby")
+        await ann.barrier()
+        assert await node.stop() == 0
+        assert await ann.closed() == 1012
+        assert plain.members(bundled_server, "lobby")["ann"]["lastActiveAt"] > before
+        for kept in ("registry", "lease:*", "turn:*"):
+            assert control.keys(f"{{reactor:fleet}}:{kept}") == []
