@@ -156,7 +156,7 @@ class Connection(Incoming):
             return False  # it was the clock that stood still
         self._paid -= pace.gap
         if self._overdraft is None:
-            self._overdraft = Overdraft(hub.limits.max_rooms)
+            self._overdraft = Overdraft(2 * hub.limits.max_rooms)
         verdict = self._overdraft.draw(now, pace.rest)
         if verdict is Over.TAKE:
             return False

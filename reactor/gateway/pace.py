@@ -41,7 +41,8 @@ class Overdraft:
     """What one connection has said over its rate; there only once it did.
 
     Args:
-        credit: Messages that are taken all the same, once in its life: it may join all its rooms at once.
+        credit: Messages that are taken all the same, once in its life: it may join all its rooms at once when
+            it comes, and leave them when it goes.
 
     """
 

@@ -1,0 +1,47 @@
+"""The limits as they are set by default never meet who behaves, however much that is."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+from reactor import Client
+from reactor.settings import Settings
+from tests.servers import Server
+from tests.system.plain import until
+from tests.system.running import RawClient, served
+
+DEFAULTS = Settings()
+
+
+async def test_a_client_in_as_many_rooms_as_may_be_returns_to_all_of_them(bundled_server: Server):
+    async with served(bundled_server, messages_per_second=DEFAULTS.messages_per_second) as node:
+        url = f"ws://127.0.0.1:{node.gateway.port}/ws"
+        async with Client(url) as client:
+            names = [f"room {number}" for number in range(DEFAULTS.max_rooms)]
+            rooms = await asyncio.gather(*(client.join(name, user_id="ann") for name in names))
+            assert len(rooms) == DEFAULTS.max_rooms
+            for _ in range(2):
+                (connection,) = node.gateway.connections
+                before = connection.socket_id
+                connection.abort()
+                await until(
+                    lambda: any(
+                        other.socket_id != before and len(other.session.rooms) == len(names)  # noqa: B023
+                        for other in node.gateway.connections
+                    )
+                )
+            assert all(room.count == 1 for room in rooms)
+        assert node.gateway.counts.refused == {}
+
+
+async def test_a_house_full_of_people_behind_one_address(bundled_server: Server):
+    async with (
+        served(bundled_server, trusted_proxies="none", messages_per_second=20) as node,
+        AsyncExitStack() as stack,
+    ):
+        for number in range(30):
+            client = await stack.enter_async_context(RawClient.connect(node))
+            await client.join("lobby", f"user {number}")
+            for _ in range(5):
+                await client.ask("room:heartbeat", "room:heartbeat:ack")
+        assert node.gateway.counts.refused == {}
+        assert node.gateway.counts.turned_away == {}
