@@ -178,7 +178,7 @@ def _true_reasons(history: History, state: State) -> list[Finding]:
 
 
 def _joining(stay: Stay, known: set[int]) -> int:
-    """The joining that a stay is of. One who chose to hear counts was not told: it is the latest until then."""
+    """The joining that a stay is of. One who chose to hear counts was not told: the latest until then."""
     if stay.joined_at is not None:
         return stay.joined_at
     return max((at for at in known if at <= stay.since), default=0)

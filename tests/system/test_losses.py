@@ -1,0 +1,74 @@
+"""Redis loses its data, or comes back older, in ways that nothing announces: what must not be told then."""
+
+from contextlib import AsyncExitStack
+from typing import Any
+
+from reactor.presence.store import Joined, NotJoined
+from tests.servers import Server
+from tests.system import plain
+from tests.system.running import RawClient, departures, served
+
+
+def present(client: RawClient) -> set[str]:
+    """Who was in the lobby at some time after its last fresh beginning, as told."""
+    fresh = [m for m in client.heard if m["type"] == "room:diff" and m["from"] == 0]
+    return {member["userId"] for member in fresh[-1]["joined"]} if fresh else set()
+
+
+async def test_everything_is_deleted_and_nobody_hears_of_an_empty_room(redis_server: Server) -> None:
+    """Nothing is cut by FLUSHALL: the first to enter again stands alone in Redis, and nowhere else."""
+    async with AsyncExitStack() as stack:
+        nodes = [await stack.enter_async_context(served(redis_server, lease=1.5)) for _ in range(2)]
+        clients = []
+        for i in range(8):
+            client = await stack.enter_async_context(RawClient.connect(nodes[i % 2]))
+            await client.join("lobby", f"u{i}")
+            clients.append(client)
+        everybody = {f"u{i}" for i in range(8)}
+        redis_server.control.flushall()
+        await clients[0].say("room:heartbeat", roomId="lobby")
+        await plain.until(lambda: set(plain.members(redis_server, "lobby")) == everybody)
+        for client in clients:
+            await client.has_heard("room:diff", **{"from": 0})
+            counts = [m["count"] for m in client.heard if m["type"] == "room:diff" and m["from"] == 0]
+            assert counts == [8]
+            assert present(client) == everybody
+            assert departures(client.heard) == []
+
+
+async def test_a_newcomer_in_an_outage_is_told_of_it_and_of_its_end(bundled_server: Server) -> None:
+    async with served(bundled_server, lease=1.0) as node, RawClient.connect(node) as ann:
+        await ann.join("lobby", "ann")
+        bundled_server.kill()
+        await ann.hear("service:degraded")
+        async with RawClient.connect(node) as bob:
+            await bob.hear("service:degraded")
+            bundled_server.start()
+            await bob.hear("service:restored")
+        await ann.hear("service:restored")
+
+
+async def test_a_join_on_its_way_while_the_node_takes_another_name_is_kept(bundled_server: Server) -> None:
+    """What the former name did is let go of; the joining must not be among it."""
+    async with served(bundled_server, lease=1.0, grace=0.5) as node, RawClient.connect(node) as ann:
+        await ann.join("lobby", "ann")
+        enter = node.reconciler.enter
+        renamed = False
+
+        async def rename_behind_it(*args: Any, **face: Any) -> Joined | NotJoined:
+            nonlocal renamed
+            reply = await enter(*args, **face)
+            if not renamed:
+                renamed = True
+                node.recovery.on_data_lost("lobby")
+                await plain.until(lambda: node.recovery._begun == 0)
+            return reply
+
+        node.reconciler.enter = rename_behind_it  # type: ignore[method-assign]
+        async with RawClient.connect(node) as again:
+            joined = await again.join("lobby", "ann")
+            shadow: Any = bundled_server.control.hgetall(plain.shadow_key("lobby", "ann"))
+            connections = {name for name in shadow if "." in name}
+            assert len(connections) == 2
+            assert joined["socketId"] in connections
+            assert {name.partition(".")[0] for name in connections} == {node.name()}
