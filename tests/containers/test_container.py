@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis
 
 from reactor.node import running
 from reactor.presence.api import Presence
 from reactor.settings import Settings
+from tests.fleets import until
 from tests.system.running import RawClient
 
 IMAGE = os.environ.get("REDIS_TEST_IMAGE", "redis:7")
@@ -48,7 +50,10 @@ def container_url() -> Iterator[str]:
     except docker.errors.DockerException as error:
         pytest.skip(f"the image {IMAGE} cannot be had: {type(error).__name__}")
     try:
-        yield f"redis://{container.get_container_host_ip()}:{container.get_exposed_port(6379)}/0"
+        url = f"redis://{container.get_container_host_ip()}:{container.get_exposed_port(6379)}/0"
+        with redis.Redis.from_url(url) as client:
+            until(client.ping, "the engine's port is open before Redis answers behind it")
+        yield url
     finally:
         container.stop()
 

@@ -5,7 +5,7 @@ from typing import Any
 from reactor.presence.api import Presence
 from reactor.settings import RoomRule
 from tests.fleet.serving import TOLD_WITHIN, crowd, in_step, lateness, one_room_in_each_shard, serving
-from tests.fleets import Fleet
+from tests.fleets import ClusterSet, Fleet
 from tests.system import plain
 from tests.system.running import RawClient
 
@@ -112,3 +112,13 @@ async def test_a_back_end_asks_watches_kicks_and_reads_departures(fleet: Fleet) 
         for events in watched.values():
             await events.aclose()  # type: ignore[attr-defined]
         await followed.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_rooms_diffs_stay_on_the_primary_that_has_its_slot(cluster: ClusterSet) -> None:
+    channel = f"{{reactor:{plain.shard('lobby')}}}:diff:lobby"
+    async with serving(cluster) as one, serving(cluster) as two, crowd([one, two], ["lobby"], 2):
+        home = cluster.primary_of("lobby")
+        for server in cluster.servers:
+            sharded: Any = server.control.pubsub_shardchannels()
+            assert (channel in sharded) == (server is home)
+            assert not server.control.pubsub_channels("*diff*")  # a plain channel would go to every node
