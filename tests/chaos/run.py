@@ -14,6 +14,7 @@ from tests.chaos import oracle, schedule, state
 from tests.chaos.faults import Fault
 from tests.chaos.history import Finding, History
 from tests.chaos.line import Line
+from tests.chaos.nodes import NodeProcess
 from tests.chaos.person import BEAT_EVERY, Person
 from tests.chaos.rest import at_rest
 from tests.chaos.schedule import Schedule
@@ -84,6 +85,7 @@ class _Stage:
         self._plan, self._world, self._history = plan, world, world.history
         self._over = asyncio.Event()
         self._lives: list[asyncio.Task[None]] = []
+        self._least: dict[str, dict[str, int]] = {}
         self.healed = 0.0
         self.departures = 0
         world.people = [Person(script, world.history, world) for script in plan.scripts]
@@ -176,12 +178,23 @@ class _Stage:
             if users
         ]
 
+    async def _least_of(self, node: NodeProcess) -> dict[str, int]:
+        """The least that a node had of each thing in any look so far: what is always there is not on its way."""
+        now, before = await node.look(), self._least.get(node.life.name)
+        least = (
+            now
+            if before is None
+            else {what: min(number, now.get(what, 0)) for what, number in before.items()}
+        )
+        self._least[node.life.name] = least
+        return least
+
     async def _leaks(self) -> list[Finding]:
         servers = len(self._world.fleet.servers)
         return [
             finding
             for node in self._world.nodes
-            for finding in oracle.leaks(node.life.name, node.base, await node.look(), servers)
+            for finding in oracle.leaks(node.life.name, node.base, await self._least_of(node), servers)
         ]
 
     async def _unregistered(self) -> list[Finding]:
