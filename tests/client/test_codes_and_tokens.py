@@ -1,7 +1,10 @@
 """Close codes that say come again or stay away, and tokens that run out."""
 
 import asyncio
+import time
 
+import anyio
+import jwt
 import pytest
 
 from reactor.client import Status
@@ -13,7 +16,10 @@ from reactor.protocol.closing import CloseCode
 from tests.client.meddler import Meddler
 from tests.client.people import Ears, client_of, ended
 from tests.servers import Server
+from tests.system.plain import until
 from tests.system.running import served
+
+SECRET = "a secret of the tests, as long as it has to be"
 
 
 @pytest.mark.parametrize("code", [1001, 1011, 1012, 4008, 4029])
@@ -107,3 +113,48 @@ async def test_a_token_that_is_not_taken_at_first_is_said(bundled_server: Server
         with pytest.raises(ServerUnreachable, match="no such secret"):
             async with client_of(node, token=broken):
                 pytest.fail("no token")
+
+
+async def test_a_token_is_renewed_ahead_of_its_end(bundled_server: Server):
+    given: list[str] = []
+
+    def token() -> str:
+        # Half of what is left of a short life is the time for the next one.
+        given.append(jwt.encode({"sub": "ann", "exp": time.time() + 1, "rooms": ["*"]}, SECRET))
+        return given[-1]
+
+    async with (
+        served(bundled_server, auth_secret=SECRET.encode(), auth_leeway=0) as node,
+        Meddler.before(node) as meddler,
+        client_of(meddler.port, token=token) as client,
+    ):
+        ears = Ears(await client.join("lobby"))
+        assert ears.room.user_id == "ann"
+        assert ears.room.me is not None
+        with anyio.fail_after(10):
+            while len(given) < 4:
+                await client.is_present("lobby", "ann")
+                await anyio.sleep(0.1)
+        assert ears.statuses == []
+        assert [said["token"] for said in meddler.heard[0] if said["type"] == "auth"] == given
+        assert len(meddler.heard) == 1
+
+
+async def test_a_function_for_tokens_that_fails_is_called_again(bundled_server: Server, monkeypatch):
+    monkeypatch.setattr("reactor.client.renewal._AGAIN", 0.05)
+    calls: list[float] = []
+
+    async def token() -> str:
+        calls.append(time.time())
+        if len(calls) in (2, 3):
+            raise LookupError("not now")
+        return jwt.encode({"sub": "ann", "exp": time.time() + 1.5, "rooms": ["*"]}, SECRET)
+
+    async with (
+        served(bundled_server, auth_secret=SECRET.encode(), auth_leeway=0) as node,
+        client_of(node, token=token) as client,
+    ):
+        ears = Ears(await client.join("lobby", user_id="ann"))
+        await until(lambda: len(calls) >= 4)
+        assert await client.count("lobby") == 1
+        assert ears.statuses == []

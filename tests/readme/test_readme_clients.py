@@ -23,7 +23,7 @@ def example(name: str, language: str) -> str:
 
 async def test_the_page_of_another_host_shows_who_is_in_the_room(bundled_server: Server, tmp_path: Path):
     block = example("page", "html")
-    assert len(block.splitlines()) <= 16
+    assert len(block.splitlines()) <= 15
     async with served(bundled_server) as node, launched() as browser:
         port = node.gateway.port
         (tmp_path / "page.html").write_text(block.replace("127.0.0.1:8765", f"127.0.0.1:{port}"))
