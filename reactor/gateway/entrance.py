@@ -17,7 +17,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from reactor.gateway.http import Site, text
-from reactor.gateway.visitors import SPARE, Address, Visitors
+from reactor.gateway.visitors import Address, Fate, Visitors
 from reactor.protocol.identity import Identity, Unauthorised
 from reactor.settings import Settings
 from reactor.settings.security import is_loopback
@@ -36,18 +36,19 @@ class Visit:
 
     Attributes:
         peer: The address of the other end; empty where it has none.
-        address: The place it is counted for, if any.
+        address: The place it is counted for, if any, and `fate` what becomes of it.
         read: Bytes of the request so far.
         token: What the handshake carried, if it did; `identity` is whom it proved, where that is known.
         headers: Those of the request, and `path` its path, once it was read.
 
     """
 
-    __slots__ = ("address", "headers", "identity", "path", "peer", "read", "token")
+    __slots__ = ("address", "fate", "headers", "identity", "path", "peer", "read", "token")
 
-    def __init__(self, peer: str, address: Address | None) -> None:
+    def __init__(self, peer: str, address: Address | None, fate: Fate) -> None:
         self.peer = peer
         self.address = address
+        self.fate = fate
         self.read = 0
         self.token: str | None = None
         self.identity: Identity | None = None
@@ -104,16 +105,16 @@ class Entrance:
             self.turned_away["cut"] += 1
             return None
         visitors = self._visitors
-        address = visitors.enter(peer, now)
-        if visitors.too_many(address, now, times=SPARE):
-            visitors.leave(address)
+        address, fate = visitors.enter(peer, now)
+        if fate is Fate.CUT_OFF:
             self.turned_away["cut"] += 1
             return None
-        return Visit(peer, address)
+        return Visit(peer, address, fate)
 
-    def leave(self, address: Address | None) -> None:
-        """Count a socket no more."""
-        self._visitors.leave(address)
+    def leave(self, address: Address | None, visit: Visit | None) -> None:
+        """Count a socket no more; it has no visit any more once it was open."""
+        if address is not None:
+            self._visitors.leave(address, visit.fate if visit is not None else Fate.LET_IN)
 
     def answer(self, request: Request, visit: Visit, now: float) -> Response | None:
         """Answer a request; None when it asks for the socket and is let in."""
@@ -127,8 +128,8 @@ class Entrance:
     def _refusal(self, request: Request, visit: Visit, now: float) -> Response | None:
         if visit.address is None:
             self._look_behind(request, visit, now)
-        if self._visitors.too_many(visit.address, now):
-            name = visit.address.name if visit.address else ""
+        if visit.fate is not Fate.LET_IN:
+            name = visit.address.name if visit.address else visit.peer
             self._complain(
                 "too_many_of_an_address",
                 now,
@@ -173,7 +174,7 @@ class Entrance:
         forwarded = request.headers.get_all("X-Forwarded-For")
         if forwarded:
             visit.peer = self._visitors.behind(visit.peer, forwarded)
-            visit.address = self._visitors.enter(visit.peer, now)
+            visit.address, visit.fate = self._visitors.enter(visit.peer, now)
 
     def _look_at_token(self, request: Request, visit: Visit) -> Response | None:
         visit.headers, visit.path = request.headers, request.path

@@ -229,7 +229,7 @@ class Hub:
         """Forget a socket, and tell the handler if it knew of it."""
         self.wheel.remove(connection)
         self.strangers.discard(connection)
-        self.entrance.leave(connection.address)
+        self.entrance.leave(connection.address, connection.visit)
         connection.address = connection.visit = None
         if connection in self.connections:
             self.connections.discard(connection)

@@ -6,6 +6,7 @@ what stands left of it was written by the client.
 """
 
 from collections.abc import Iterable
+from enum import Enum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
@@ -13,21 +14,33 @@ from typing import Final
 from reactor.settings.security import Network
 
 SPARE: Final = 2
-"""Times its limit an address may hold sockets that are answered with a refusal; those beyond are cut off."""
+"""Times its limit an address may come, to be answered with a refusal; what comes beyond is cut off."""
 
 _AT_ONCE = 2.0  # seconds' worth of new sockets that may come together
 _PRUNE_AT = 1024
 
 
-class Address:
-    """One place that sockets come from."""
+class Fate(Enum):
+    """What becomes of a new socket."""
 
-    __slots__ = ("due", "name", "sockets")
+    LET_IN = "let in"
+    REFUSE = "refuse"
+    CUT_OFF = "cut off"
+
+
+class Address:
+    """One place that sockets come from: how many are let in, how many refused, and up to when they are paid."""
+
+    __slots__ = ("due", "name", "refused", "seen", "sockets")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.sockets = 0
-        self.due = 0.0
+        self.sockets = self.refused = 0
+        self.due = self.seen = 0.0
+
+    def matters(self, now: float) -> bool:
+        """Whether anything is to be remembered of it."""
+        return bool(self.sockets or self.refused) or max(self.due, self.seen) > now
 
 
 class Visitors:
@@ -69,38 +82,44 @@ class Visitors:
             place = hop
         return place
 
-    def enter(self, peer: str, now: float) -> Address | None:
-        """Count a socket; None for one that no limit holds for."""
+    def enter(self, peer: str, now: float) -> tuple[Address | None, Fate]:
+        """Count a socket, and say what becomes of it; no address where no limit holds, or it is cut off."""
         place = self._place_of(peer)
         if not place:
-            return None
+            return None, Fate.LET_IN
         address = self._known.get(place)
         if address is None:
             self._prune(now)
             address = self._known[place] = Address(place)
-        address.sockets += 1
-        # Bounded, so that an address that was flooded from is let in again soon after.
-        address.due = min(max(address.due, now) + self._gap, now + SPARE * _AT_ONCE + 2 * self._gap)
-        return address
+        fate = self._judge(address, now)
+        if fate is Fate.LET_IN:
+            address.sockets += 1
+        elif fate is Fate.REFUSE:
+            address.refused += 1
+        return (None if fate is Fate.CUT_OFF else address), fate
 
-    def leave(self, address: Address | None) -> None:
+    def leave(self, address: Address, fate: Fate) -> None:
         """Count a socket no more."""
-        if address is not None:
+        if fate is Fate.REFUSE:
+            address.refused -= 1
+        else:
             address.sockets -= 1
 
-    def too_many(self, address: Address | None, now: float, *, times: int = 1) -> bool:
-        """Whether an address has so many times more than its share, be it of sockets or of new ones."""
-        if address is None:
-            return False
-        over = bool(self._most) and address.sockets > times * self._most
-        return over or address.due - now > times * _AT_ONCE + self._gap / 2
+    def _judge(self, address: Address, now: float) -> Fate:
+        seen = max(address.seen, now) + self._gap / SPARE
+        if seen - now > _AT_ONCE or (self._most and address.refused >= (SPARE - 1) * self._most):
+            return Fate.CUT_OFF
+        address.seen = seen
+        due = max(address.due, now) + self._gap
+        if due - now > _AT_ONCE + self._gap / 2 or (self._most and address.sockets >= self._most):
+            return Fate.REFUSE
+        address.due = due
+        return Fate.LET_IN
 
     def _prune(self, now: float) -> None:
         if len(self._known) < self._prune_at:
             return
-        self._known = {
-            place: address for place, address in self._known.items() if address.sockets or address.due > now
-        }
+        self._known = {place: address for place, address in self._known.items() if address.matters(now)}
         self._prune_at = max(_PRUNE_AT, 2 * len(self._known))
 
     def _place(self, peer: str) -> str:

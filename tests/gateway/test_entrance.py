@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from reactor.gateway.entrance import Entrance
 from reactor.gateway.http import Site
-from reactor.gateway.visitors import Visitors
+from reactor.gateway.visitors import Fate, Visitors
 from reactor.settings import Settings
 from reactor.settings.security import LOOPBACK
 from tests.gateway.harness import HEARTBEAT, Raw, Served, bystander, request, serving, text
@@ -229,9 +229,9 @@ def visitors(**more: Any) -> Visitors:
 
 
 def test_ipv6_counts_by_its_64_and_ipv4_in_it_as_ipv4():
-    seen = visitors()
+    seen = visitors(most=9)
     names = ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1", "::ffff:192.0.2.1", "192.0.2.1", "fe80::1%eth0"]
-    places = [address.name for address in (seen.enter(name, 0.0) for name in names) if address]
+    places = [address.name for address, _ in (seen.enter(name, 0.0) for name in names) if address]
     assert places == [
         "2001:db8::/64", "2001:db8::/64", "2001:db8:0:1::/64", "192.0.2.1", "192.0.2.1", "fe80::/64",
     ]  # fmt: skip
@@ -263,7 +263,9 @@ def test_the_right_most_address_that_is_no_proxy(forwarded, address):
 def test_any_text_may_stand_for_an_address(peer, forwarded):
     seen = visitors()
     where = seen.behind(peer, forwarded)
-    seen.leave(seen.enter(where, 0.0))
+    address, fate = seen.enter(where, 0.0)
+    if address is not None:
+        seen.leave(address, fate)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.floats(0, 0.5)), max_size=60))
@@ -272,19 +274,39 @@ def test_no_address_is_let_in_more_often_than_its_rate(events):
     now, came = 0.0, {name: list[float]() for name in "abc"}
     for name, stays, later in events:
         now += later
-        address = seen.enter(f"192.0.2.{ord(name)}", now)
-        if not seen.too_many(address, now):
+        address, fate = seen.enter(f"192.0.2.{ord(name)}", now)
+        if fate is Fate.LET_IN:
             came[name].append(now)
-        if not stays:
-            seen.leave(address)
+        if address is not None and not stays:
+            seen.leave(address, fate)
     for times in came.values():
         for start, first in enumerate(times):
             for more, last in enumerate(times[start:], 1):
                 assert more <= 8 + 1 + (last - first) * 4 + 1e-6
 
 
+def test_a_storm_of_one_address_leaves_it_its_rate():
+    """Others behind the same address still get in, as many as ever."""
+    seen = Visitors(most=0, rate=10, trusted=())
+    let_in = sum(seen.enter("192.0.2.1", number / 1000)[1] is Fate.LET_IN for number in range(10_000))
+    assert 100 <= let_in <= 125
+
+
+def test_those_who_are_refused_take_no_place():
+    seen = visitors(most=2)
+    first = [seen.enter("192.0.2.1", 0.0) for _ in range(5)]
+    fates = [fate for _, fate in first]
+    assert fates == [Fate.LET_IN] * 2 + [Fate.REFUSE] * 2 + [Fate.CUT_OFF]
+    for address, fate in first[1:3]:
+        assert address is not None
+        seen.leave(address, fate)
+    assert [seen.enter("192.0.2.1", 0.0)[1] for _ in range(3)] == [Fate.LET_IN, Fate.REFUSE, Fate.CUT_OFF]
+
+
 def test_addresses_that_went_are_forgotten():
     seen = visitors(rate=10)
     for number in range(5000):
-        seen.leave(seen.enter(str(socket.inet_ntoa(number.to_bytes(4))), now=number / 100))
+        address, fate = seen.enter(str(socket.inet_ntoa(number.to_bytes(4))), number / 100)
+        assert address is not None
+        seen.leave(address, fate)
     assert len(seen._known) < 2048
