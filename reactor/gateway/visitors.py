@@ -29,7 +29,7 @@ class Fate(Enum):
 
 
 class Address:
-    """One place that sockets come from: how many are let in, how many refused, and up to when they are paid."""
+    """One place that sockets come from: how many are let in, how many refused, and paid up to when."""
 
     __slots__ = ("due", "name", "refused", "seen", "sockets")
 
