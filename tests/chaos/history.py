@@ -4,6 +4,7 @@ All times are milliseconds since 1970 by the clock of this machine, which is als
 """
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from time import time
 
@@ -59,6 +60,19 @@ class Stay:
         """When it ended at the latest: with its node, whatever the socket noticed."""
         ends = [at for at in (self.until, self.node.ended_at) if at is not None]
         return min(ends) if ends else None
+
+
+def last_refresh(first: int, acked: Iterable[int], ttl: int) -> int:
+    """When a life of `ttl` that began at `first` was last renewed.
+
+    An acknowledgement of all rooms leaves out one that had ended by then: it renews what was still alive.
+    """
+    last = first
+    for at in sorted(acked):
+        if at > last + ttl:
+            break
+        last = max(last, at)
+    return last
 
 
 @dataclass(frozen=True, slots=True)

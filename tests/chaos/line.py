@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import msgspec
 
-from tests.chaos.history import History, Life, Stay, now_ms
+from tests.chaos.history import History, Life, Stay, last_refresh, now_ms
 from tests.chaos.view import Message, View
 from tests.chaos.wire import Wire
 
@@ -194,8 +194,8 @@ class Line:
                 self.trouble("force-leave", f"put out of {room}, where it is not: {message}")
             return
         ttl = self._history.ttl_of[room]
-        last = max(stay.acked, default=0)
-        if message["reason"] == "inactivity_timeout" and last and now_ms() < last + ttl:
+        last = last_refresh(stay.since, stay.acked, ttl)
+        if message["reason"] == "inactivity_timeout" and stay.acked and now_ms() < last + ttl:
             self.trouble(
                 "force-leave", f"put out of {room} {last + ttl - now_ms()} ms before its time: {message}"
             )

@@ -42,7 +42,7 @@ When everybody has gone and the nodes were stopped (`after`):
 from collections import defaultdict
 from itertools import pairwise
 
-from tests.chaos.history import Finding, ForWhom, History, Stay, Told, now_ms
+from tests.chaos.history import Finding, ForWhom, History, Stay, Told, last_refresh, now_ms
 from tests.chaos.state import Departure, State
 
 ROUNDING = 2
@@ -185,7 +185,8 @@ def _joining(stay: Stay, known: set[int]) -> int:
 
 
 def _why_untrue(history: History, entry: Departure, stays: list[Stay]) -> str:
-    last_taken = max((at for stay in stays for at in stay.acked if at <= entry.at), default=entry.joined_at)
+    taken = [at for stay in stays for at in (stay.since, *stay.acked) if at <= entry.at]
+    last_taken = last_refresh(entry.joined_at, taken, history.ttl_of[entry.room])
     match entry.reason:
         case "left":
             asked = history.leaves.get((entry.room, entry.user), [])
