@@ -44,7 +44,7 @@ class ClusterRunner:
         self._topology, self._scripts, self._on_health = topology, scripts, on_health
         self._runners: dict[Address, ScriptRunner] = {}
         self.times = new_times()
-        self._loops = LoopPerPrimary()
+        self._loops = LoopPerPrimary[ScriptRunner]()
         self._healthy = True
 
     @property
@@ -94,13 +94,13 @@ class ClusterRunner:
     def reconcile(self) -> None:
         """The topology changed."""
         for address in self._runners.keys() - self._topology.primaries:
-            self._runners.pop(address)
+            self._runners.pop(address).abandon()
         self._loops.reconcile()
         self._judge("")
 
     async def serve(self) -> None:
         """Send what is asked for, until cancelled."""
-        await self._loops.serve(lambda: set(self._runners), lambda address: self._runners[address].serve())
+        await self._loops.serve(lambda: set(self._runners.values()), ScriptRunner.serve)
 
 
 class ClusterBackend:

@@ -33,7 +33,7 @@ class ClusterChannels:
         self._clients: dict[Address, Redis] = {}
         self._homes: dict[str, Address] = {}
         self._channels: dict[str, anyio.Event] = {}
-        self._loops = LoopPerPrimary()
+        self._loops = LoopPerPrimary[Subscription]()
         self._started = anyio.Event()
         self._told_first = False
         self.lags = Tally(SECONDS)
@@ -131,7 +131,7 @@ class ClusterChannels:
         for address in self._topology.primaries:
             self._part(address)
         self._started.set()
-        await self._loops.serve(lambda: set(self._parts), lambda address: self._parts[address].serve())
+        await self._loops.serve(lambda: set(self._parts.values()), Subscription.serve)
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -40,7 +40,7 @@ async def still_to_depart(
 
 
 async def record_lost(store: Store, room_id: str, member: Member, reason: str) -> None:
-    """See that the departure is on record of one who may have gone with Redis's data, however long it takes."""
+    """See that the departure is on record of one who went with Redis's data, however long it takes."""
     while True:
         try:
             await store.record_lost(room_id, member, reason)

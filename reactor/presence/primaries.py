@@ -1,41 +1,45 @@
 """One loop for each primary of a cluster, as primaries come and go."""
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import anyio
 
-from reactor.presence.topology import Address
+T = TypeVar("T")
 
 
-class LoopPerPrimary:
-    """Runs one loop for each primary there is, and ends those of primaries that are no more."""
+class LoopPerPrimary(Generic[T]):
+    """Runs one loop for each thing there is, and ends those of things that are no more.
+
+    By thing and not by address: a primary that goes and is back at once has another thing, which wants a loop
+    of its own.
+    """
 
     def __init__(self) -> None:
-        self._scopes: dict[Address, anyio.CancelScope] = {}
+        self._scopes: dict[T, anyio.CancelScope] = {}
         self._changed = anyio.Event()
 
     def reconcile(self) -> None:
-        """Other primaries are wanted than before."""
+        """Other things are wanted than before."""
         self._changed.set()
 
     async def serve(
-        self, wanted: Callable[[], set[Address]], loop: Callable[[Address], Coroutine[Any, Any, None]]
+        self, wanted: Callable[[], set[T]], loop: Callable[[T], Coroutine[Any, Any, None]]
     ) -> None:
         """Run `loop` for each of the `wanted`, until cancelled."""
         async with anyio.create_task_group() as tasks:
             while True:
                 self._changed = anyio.Event()
-                for address in self._scopes.keys() - wanted():
-                    self._scopes.pop(address).cancel()
-                for address in wanted() - self._scopes.keys():
-                    scope = self._scopes[address] = anyio.CancelScope()
-                    tasks.start_soon(self._run, scope, loop, address)
+                for thing in self._scopes.keys() - wanted():
+                    self._scopes.pop(thing).cancel()
+                for thing in wanted() - self._scopes.keys():
+                    scope = self._scopes[thing] = anyio.CancelScope()
+                    tasks.start_soon(self._run, scope, loop, thing)
                 await self._changed.wait()
 
     @staticmethod
     async def _run(
-        scope: anyio.CancelScope, loop: Callable[[Address], Coroutine[Any, Any, None]], address: Address
+        scope: anyio.CancelScope, loop: Callable[[T], Coroutine[Any, Any, None]], thing: T
     ) -> None:
         with scope:
-            await loop(address)
+            await loop(thing)

@@ -190,11 +190,15 @@ class ScriptRunner:
                     self._queue[:0] = batch
                     raise
         finally:
-            self._ended = True
-            for *_, future in self._queue:
-                if not future.done():
-                    future.set_exception(Unavailable("the server is shutting down"))
-            self._queue.clear()
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Nobody serves it any more: whoever waits gets Unavailable."""
+        self._ended = True
+        for *_, future in self._queue:
+            if not future.done():
+                future.set_exception(Unavailable("the server is shutting down"))
+        self._queue.clear()
 
     async def _send(self, batch: Sequence[_Asked]) -> None:
         calls = [call for _, call, _ in batch]

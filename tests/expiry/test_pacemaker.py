@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from reactor.expiry import pacemaker
-from reactor.presence.keys import SHARDS
+from reactor.presence.keys import SHARDS, shard_of
 from tests.expiry.path import expiry_path
 from tests.presence.connected import until
 from tests.servers import Server
@@ -188,3 +188,13 @@ async def test_it_goes_on_when_redis_is_back(redis_server: Server) -> None:
         it.join("ann", ttl=300)
         await until(lambda: it.reaper.found_by.total() == 1)
         assert max(it.lateness(1)) < 2000 + SLACK
+
+
+async def test_terms_that_became_shorter_end_on_time(redis_server: Server) -> None:
+    """A node whose settings are newer beats with a shorter TTL than the member joined with."""
+    async with expiry_path(redis_server) as it:
+        await it.pace(events=False)
+        it.join("ann", ttl=60_000)
+        await it.redis.store.refresh(shard_of("lobby"), "n1", [("lobby:user:ann", 300)])
+        await until(lambda: it.reaper.found_by.total() == 1)
+        assert max(it.lateness(1)) < SLACK
