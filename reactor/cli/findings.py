@@ -45,7 +45,8 @@ def tell(findings: Sequence[Finding], url: str, *, looked: bool) -> None:
 
 
 def _section(title: str, findings: Sequence[Finding], mends: list[str]) -> None:
-    places = list(dict.fromkeys(finding.where for finding in findings if finding.where))
+    places = {finding.where for finding in findings if finding.where}
+    sets = _sets(findings)
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("", "WHAT", *(["WHERE"] if len(places) > 1 else []), "FOUND", "WANTED", "MEND"):
         table.add_column(column, overflow="fold", no_wrap=column in {"", "WHAT", "MEND"})
@@ -54,7 +55,7 @@ def _section(title: str, findings: Sequence[Finding], mends: list[str]) -> None:
         where = [one.where for one in same]
         cells = [finding.what]
         if len(places) > 1:
-            cells.append(f"all {len(where)}" if where == places else " ".join(where))
+            cells.append(sets.get(frozenset(where)) or " ".join(where))
         cells += [finding.found, finding.wanted, _number(finding.mend, mends)]
         table.add_row(
             Text(finding.severity, style=_STYLES[finding.severity]),
@@ -62,6 +63,22 @@ def _section(title: str, findings: Sequence[Finding], mends: list[str]) -> None:
         )
     show.line(f"\n{title}\n")
     Console().print(table)
+
+
+def _sets(findings: Sequence[Finding]) -> dict[frozenset[str], str]:
+    """Sets of several servers that have a name: all of them, and all of a kind."""
+    kinds: dict[str, set[str]] = {}
+    for finding in findings:
+        if finding.check == "reachable":
+            kinds.setdefault(finding.what, set()).add(finding.where)
+    primaries, replicas = kinds.get("primary", set()), kinds.get("replica", set())
+    named = [
+        ("Sentinels", kinds.get("Sentinel", set())),
+        ("primaries", primaries),
+        ("replicas", replicas),
+        ("servers", primaries | replicas),
+    ]
+    return {frozenset(where): f"all {len(where)} {word}" for word, where in named if len(where) > 1}
 
 
 def _together(findings: Iterable[Finding]) -> list[list[Finding]]:
@@ -83,8 +100,9 @@ def _number(mend: str, mends: list[str]) -> str:
 
 
 def _verdict(findings: Sequence[Finding], *, looked: bool) -> str:
-    problems = sum(finding.severity == "problem" for finding in findings)
-    notes = sum(finding.severity == "note" for finding in findings)
+    rows = [same[0] for same in _together(findings)]
+    problems = sum(row.severity == "problem" for row in rows)
+    notes = sum(row.severity == "note" for row in rows)
     counted = ", ".join(
         f"{count} {word}{'' if count == 1 else 's'}"
         for count, word in ((problems, "problem"), (notes, "note"))

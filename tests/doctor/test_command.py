@@ -12,6 +12,7 @@ import pytest
 
 from tests.doctor.examination import flags, untouched
 from tests.edge.command import Answer, environment, reactor, reactor_in_terminal, serving
+from tests.fleets import ClusterSet
 from tests.servers import Server, free_port
 
 CTRL_C = "\x03"
@@ -194,3 +195,11 @@ def test_settings_of_a_file(redis7_server: Server, tmp_path):
     answer = reactor("doctor", "--redis-url", redis7_server.socket_url, "--config", str(file))
     assert answer.code == 1
     assert 'rooms."quiz-*"' in json.dumps([line["found"] for line in answer.lines]).replace("\\", "")
+
+
+def test_servers_that_are_alike_stand_in_one_row(cluster: ClusterSet):
+    said = reactor_in_terminal("doctor", "--redis-url", cluster.admin_url, COLUMNS="120", LINES="50").out
+    (of_flags,) = [line for line in said.splitlines() if "notify-keyspace" in line]
+    assert "all 6 servers" in of_flags
+    assert "all 3 primaries" in said
+    assert said.rstrip().endswith("\n1 note.")
