@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from time import time
 
+CLOSED_BY_NODE = 500
+"""Milliseconds that a client may learn later than its node what the node did to its socket."""
+
 ForWhom = tuple[str, str]
 """A room and a user."""
 
@@ -107,6 +110,21 @@ class History:
         """The last messages of a socket about a room, up to some time, for evidence."""
         mine = [line for line in self.tails.get(socket, ()) if f'"{room}"' in line]
         return tuple(line for line in mine if at is None or int(line[:13]) <= at + 100)[-8:]
+
+    def asked_to_join(self, stay: Stay) -> int:
+        """When the stay was asked for: Redis took it then or later, and before it was told."""
+        asked = self.joins.get((stay.room, stay.user), ())
+        return max((at for at in asked if at <= stay.since), default=stay.since)
+
+    def here_until(self, stay: Stay) -> int:
+        """Until when the socket was surely in: up to its word that it leaves, not up to the answer."""
+        ended = stay.ended()
+        if ended is None:
+            return 1 << 60
+        if stay.how == "left":
+            asked = self.leaves.get((stay.room, stay.user), ())
+            return max((at for at in asked if at <= ended), default=ended)
+        return ended - CLOSED_BY_NODE if stay.how.startswith(("closed with", "put out")) else ended
 
     def trouble(self, rule: str, text: str, *evidence: str) -> None:
         """Note what a client saw that must not be."""

@@ -194,7 +194,7 @@ class Line:
                 self.trouble("force-leave", f"put out of {room}, where it is not: {message}")
             return
         ttl = self._history.ttl_of[room]
-        last = last_refresh(stay.since, stay.acked, ttl)
+        last = last_refresh(self._history.asked_to_join(stay), stay.acked, ttl)
         if message["reason"] == "inactivity_timeout" and stay.acked and now_ms() < last + ttl:
             self.trouble(
                 "force-leave", f"put out of {room} {last + ttl - now_ms()} ms before its time: {message}"

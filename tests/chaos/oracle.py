@@ -49,8 +49,6 @@ ROUNDING = 2
 """Milliseconds between two readings of one clock that are rounded down."""
 IDLE_LINKS = 5
 """Connections to a server that a node may keep for its next question."""
-CLOSED_BY_NODE = 500
-"""Milliseconds that a client may learn later than its node that the node has closed the socket."""
 
 
 def past(history: History, state: State) -> list[Finding]:
@@ -185,7 +183,7 @@ def _joining(stay: Stay, known: set[int]) -> int:
 
 
 def _why_untrue(history: History, entry: Departure, stays: list[Stay]) -> str:
-    taken = [at for stay in stays for at in (stay.since, *stay.acked) if at <= entry.at]
+    taken = [at for stay in stays for at in (history.asked_to_join(stay), *stay.acked) if at <= entry.at]
     last_taken = last_refresh(entry.joined_at, taken, history.ttl_of[entry.room])
     match entry.reason:
         case "left":
@@ -197,8 +195,10 @@ def _why_untrue(history: History, entry: Departure, stays: list[Stay]) -> str:
             return f"put out {left} ms before its time" if early else ""
         case "disconnected":
             since = entry.at - history.grace + ROUNDING
-            here = [stay for stay in stays if stay.since < entry.at and _here_until(stay) > since]
-            still_here = [stay for stay in stays if stay.since < entry.at and _here_until(stay) > entry.at]
+            here = [stay for stay in stays if stay.since < entry.at and history.here_until(stay) > since]
+            still_here = [
+                stay for stay in stays if stay.since < entry.at and history.here_until(stay) > entry.at
+            ]
             ran_out = not still_here and last_taken + history.ttl_of[entry.room] - entry.at <= ROUNDING
             cut_short = (
                 not still_here and bool(here) and _lost(history, min(stay.since for stay in here), entry.at)
@@ -208,13 +208,6 @@ def _why_untrue(history: History, entry: Departure, stays: list[Stay]) -> str:
             return f"disconnected while {here[0].socket} was there, or too early"
         case _:
             return f"nobody could be {entry.reason}"
-
-
-def _here_until(stay: Stay) -> int:
-    ended = stay.ended()
-    if ended is None:
-        return 1 << 60
-    return ended - CLOSED_BY_NODE if stay.how.startswith("closed with") else ended
 
 
 def after(state: State) -> list[Finding]:

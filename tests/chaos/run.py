@@ -179,13 +179,10 @@ class _Stage:
         ]
 
     async def _least_of(self, node: NodeProcess) -> dict[str, int]:
-        """The least that a node had of each thing in any look so far: what is always there is not on its way."""
-        now, before = await node.look(), self._least.get(node.life.name)
-        least = (
-            now
-            if before is None
-            else {what: min(number, now.get(what, 0)) for what, number in before.items()}
-        )
+        """The least that a node had of each thing in any look so far: what only passes by is no leak."""
+        now = await node.look()
+        before = self._least.get(node.life.name, now)
+        least = {what: min(number, before.get(what, 0)) for what, number in now.items()}
         self._least[node.life.name] = least
         return least
 

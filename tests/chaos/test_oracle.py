@@ -21,7 +21,7 @@ class Case:
     def __init__(self) -> None:
         self.history = History(GRACE, LEASE, {"lobby": TTL}, began_at=0)
         self.node = Life("n0a")
-        self.stay = Stay("lobby", "ann", "ann.1", self.node, 10_000, 10_000, 20_000, "cut", [19_500])
+        self.stay = Stay("lobby", "ann", "ann.1", self.node, 10_000, 10_000, 20_000, "cut", [14_500, 19_500])
         self.history.stays.append(self.stay)
         self.told = Told("lobby", "ann", 10_000, "disconnected", 21_001, "bob.1")
         self.history.told.append(self.told)
