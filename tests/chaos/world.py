@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.chaos.history import History, Life, now_ms
-from tests.chaos.nodes import NodeProcess, write_skew
+from tests.chaos.nodes import NodeFailedError, NodeProcess, write_skew
 from tests.chaos.person import Person
 from tests.fleets import Fleet
 from tests.proxy import Proxy
 
 T = TypeVar("T")
+
+START_TRIES = 40
 
 ROOMS_FILE = '[rooms."brief*"]\nttl = "{brief}s"\n'
 
@@ -81,7 +83,16 @@ class World:
     async def replace_node(self, i: int) -> None:
         """Start a node in the place of one that has ended, or is about to."""
         await self.nodes[i].ended()
-        self.nodes[i] = await self._new_node(i)
+        for tries_left in reversed(range(START_TRIES)):
+            try:
+                self.nodes[i] = await self._new_node(i)
+            except NodeFailedError:  # as it should, when Redis is away: whoever runs it for real tries again
+                self.all_nodes = [node for node in self.all_nodes if node.port or node is self.nodes[i]]
+                if tries_left == 0:
+                    raise
+                await asyncio.sleep(0.5)
+            else:
+                return
 
     def skew(self, i: int, seconds: float) -> None:
         """Set a node's wall clock off by so much."""
