@@ -123,7 +123,7 @@ class Listing:
 
     def settle(self) -> list[RoomEvent]:
         """Tell what was held back."""
-        if self.view.waiting:
+        if self.view.waiting or self.served != "members":
             return []
         self._missing.clear()
         return self._tell(None, believe=True)

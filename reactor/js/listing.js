@@ -88,7 +88,7 @@ export class Listing extends RoomView {
 
   /** Tell what was held back. @returns {RoomEvent[]} */
   settle() {
-    if (this.waiting) return [];
+    if (this.waiting || this.served !== "members") return [];
     this.#missing.clear();
     return this.#tell(true);
   }

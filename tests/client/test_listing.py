@@ -213,3 +213,12 @@ class TestCounts:
         assert state(listing).incomplete
         listing.listed(MembersReply("r", "e1", 9, 1500))
         assert (listing.served, listing.count, listing.incomplete) == ("count", 1500, False)
+
+
+def test_what_was_held_back_is_not_told_once_the_room_is_told_as_its_count():
+    listing = listing_of(person(ME), person("ann"))
+    assert listing.diff(change(0, 1, epoch="e2", joined=[person(ME, 5)])) == []
+    assert listing.unsettled
+    assert [event.kind for event in listing.count_told(CountReply("r", "e2", 2, 5000))] == ["sync"]
+    assert listing.settle() == []
+    assert listing.members == {}

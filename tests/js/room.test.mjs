@@ -147,6 +147,14 @@ test("who leaves meanwhile is told nothing more", async (t) => {
   assert.deepEqual(seen, ["closed"]);
 });
 
+test("what was held back is not told in a room that is told as its count meanwhile", async (t) => {
+  const { seen, tick } = await enter(t);
+  Socket.last.says({ ...diff(0), epoch: "f", joined: [member("me")], count: 1 });
+  Socket.last.says({ type: "room:count", roomId: "lobby", epoch: "f", version: 2, count: 5000 });
+  await tick(SETTLE);
+  assert.deepEqual(seen, ["sync 5000"]);
+});
+
 test("a list without oneself is not believed at once", async (t) => {
   const { seen, room, tick } = await enter(t);
   Socket.last.says({ ...diff(0), epoch: "f", joined: [member("bob")], count: 1 });
