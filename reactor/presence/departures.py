@@ -2,7 +2,7 @@
 
 from asyncio import gather
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from time import time
 from typing import Any
 
@@ -68,11 +68,9 @@ class Departures:
         streams = self._streams(room_id)
         starts = [f"({after[stream]}" if stream in after else str(since) for stream in streams]
         count = limit if room_id is None else PAGE
-        pages = await gather(
-            *(
-                self._ask("xrange", stream, min=start, max="+", count=count)
-                for stream, start in zip(streams, starts, strict=True)
-            )
+        pages = await _all(
+            self._ask("xrange", stream, min=start, max="+", count=count)
+            for stream, start in zip(streams, starts, strict=True)
         )
         entries = [(stream, entry) for stream, page in zip(streams, pages, strict=True) for entry in page]
         entries.sort(key=lambda one: _place(one[1][0]))
@@ -93,7 +91,7 @@ class Departures:
         """Those that come after some positions, as they come."""
         after = dict(positions)
         while True:
-            pages = await gather(*(self._newer(stream, after[stream]) for stream in after))
+            pages = await _all(self._newer(stream, after[stream]) for stream in after)
             found: list[Departure] = []
             for stream, page in zip(list(after), pages, strict=True):
                 if page:
@@ -158,3 +156,12 @@ def _place(entry_id: bytes) -> tuple[int, int]:
 def milliseconds_ago(seconds: float) -> int:
     """The time (ms since 1970) that many seconds ago, by this machine's clock."""
     return int((time() - seconds) * 1000)
+
+
+async def _all(asked: Iterable[Awaitable[Any]]) -> list[Any]:
+    """All answers; where one fails none goes on behind the caller's back, over a closed client."""
+    answers = await gather(*asked, return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return answers

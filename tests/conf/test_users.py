@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -100,6 +100,28 @@ async def test_the_acl_user_can_do_all_that_is_needed_and_nothing_else(kind: str
         server.stop()
 
 
+@pytest.mark.parametrize("kind", servers.KINDS)
+async def test_who_may_not_look_whether_events_are_sent_finds_out_by_the_first(
+    kind: str, tmp_path: Path
+) -> None:
+    server = start_with_users(kind, tmp_path)
+    try:
+        async with served(server, redis_url=url_of(server, "reactor"), ttl=0.3, sweep_interval=0) as node:
+            assert node.events.kind == "unknown"
+            ready, word = node.ready()
+            assert ready
+            assert word.endswith("none has come yet")
+            for _ in range(2):
+                async with RawClient.connect(node) as ann:
+                    await ann.join("lobby", "ann")
+                    await ann.hear("room:force-leave", reason="inactivity_timeout")
+                await plain.until(lambda: node.listener.heard)
+            assert node.ready() == (True, "ok")
+            assert node.reaper.found_by["event"] >= 1
+    finally:
+        server.stop()
+
+
 @pytest.mark.parametrize("user", ["reactor", "reader", "replica", "sentinel", "default"])
 def test_every_user_has_a_password(user: str) -> None:
     (line,) = re.findall(rf"^user {user} (.*)$", (CONF / "users.acl").read_text(), re.MULTILINE)
@@ -141,14 +163,12 @@ async def read_all(url: str) -> None:
         assert not await presence.is_present("lobby", "carl")
         assert [one.user_id async for one in presence.departures()] == ["bob"]
         assert await presence.totals() == {"left": 1}
-        followed = presence.departures(follow=True)
-        assert (await anext(followed)).user_id == "bob"
-        with anyio.move_on_after(0.1):
-            await anext(followed)
-        await followed.aclose()  # type: ignore[attr-defined]
-        events = presence.watch("lobby")
-        assert (await anext(events)).count == 1
-        await events.aclose()  # type: ignore[attr-defined]
+        async with aclosing(cast("Any", presence.departures(follow=True))) as followed:
+            assert (await anext(followed)).user_id == "bob"
+            with anyio.move_on_after(0.1):
+                await anext(followed)
+        async with aclosing(cast("Any", presence.watch("lobby"))) as events:
+            assert (await anext(events)).count == 1
 
 
 @pytest.mark.parametrize("kind", servers.KINDS)
@@ -182,5 +202,6 @@ async def test_the_reader_needs_each_of_its_rights(kind: str, tmp_path: Path) ->
                 needless.add(right)
             server.control.execute_command("ACL", "SETUSER", "reader", f"+{right}")
         await read_all(url)
-        # Without them the version is not checked, and what nobody follows any more is heard on.
-        assert needless == {"info", "unsubscribe"}
+        # Without them the version is not checked, and what nobody follows any more is heard on. The server may
+        # have loaded the scripts again before the reader needs to.
+        assert needless - {"script|load"} == {"info", "unsubscribe"}
