@@ -1,6 +1,7 @@
 """The admin port: uvicorn in the loop of its node."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -11,6 +12,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from reactor.admin.app import make_app
 from reactor.admin.listening import bound
+from reactor.gateway.tls import read
 from reactor.node import Node
 
 log = structlog.get_logger()
@@ -65,10 +67,13 @@ async def serving(node: Node) -> AsyncIterator[int]:
         limit_concurrency=AT_ONCE, timeout_keep_alive=5, timeout_graceful_shutdown=LAST_ANSWERS,
         h11_max_incomplete_event_size=16_384,
     )  # fmt: skip
+    config.load()
+    config.ssl = _context(node)
     server = _Server(config)
     # Cancelling it would leave the port open, so it is no task of a group that may be cancelled.
     running = asyncio.create_task(server.serve([sock]))
-    log.info("admin_serving", url=f"http://{settings.admin_host}:{port}/")
+    scheme = "https" if config.ssl else "http"
+    log.info("admin_serving", url=f"{scheme}://{settings.admin_host}:{port}/")
     try:
         yield port
     finally:
@@ -76,3 +81,17 @@ async def serving(node: Node) -> AsyncIterator[int]:
         with anyio.CancelScope(shield=True):
             await running
         sock.close()
+
+
+def _context(node: Node) -> ssl.SSLContext | None:
+    """TLS with the certificate of the main port, as last read; none where the settings ask for none."""
+    settings, certificate = node.settings, node.gateway.certificate
+    if certificate is None or settings.tls_cert is None or settings.tls_key is None or not settings.admin_tls:
+        return None
+
+    def take_newest(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = certificate.context
+
+    context = read(settings.tls_cert, settings.tls_key)
+    context.sni_callback = take_newest  # called with each client's first words
+    return context

@@ -34,7 +34,9 @@ def greet(settings: Settings, port: int) -> None:
 def _admin(settings: Settings) -> str:
     if not settings.admin_port:  # any free one is told by the log
         return ""
-    return f"  Admin   http://{reachable(settings.admin_host, settings.admin_port)}/  (with the admin key)\n"
+    http = "https" if settings.admin_tls else "http"
+    place = reachable(settings.admin_host, settings.admin_port)
+    return f"  Admin   {http}://{place}/  (with the admin key)\n"
 
 
 def reachable(host: str, port: int) -> str:

@@ -32,6 +32,7 @@ class Gateway:
         connections: The open sockets.
         port: The port that is listened on, once started.
         counts: What happened to sockets so far.
+        certificate: What it proves itself with, if TLS is set.
 
     """
 
@@ -45,7 +46,7 @@ class Gateway:
         self.connections: set[Connection] = set()
         self.port = settings.port
         self.counts = Counts()
-        self._certificate = Certificate.of(settings)
+        self.certificate = Certificate.of(settings)
         self._authenticator = Authenticator(settings) if settings.asks_for_tokens else None
 
     async def start(self, sock: socket.socket | None = None) -> None:
@@ -59,8 +60,8 @@ class Gateway:
         loop = asyncio.get_running_loop()
         hub = Hub(self._settings, self._handler, self.connections, self.counts, self._authenticator)
         factory: Callable[[], asyncio.Protocol] = partial(self.connection_class, hub)
-        if self._certificate is not None:
-            factory = partial(self._secured, hub, self._certificate)
+        if self.certificate is not None:
+            factory = partial(self._secured, hub, self.certificate)
         host, port = self._settings.host, self._settings.port
         # asyncio's own loop also tries, and complains, this many times at each accept when files run out.
         backlog = 100 if isinstance(loop, asyncio.BaseEventLoop) else _BACKLOG
@@ -79,8 +80,8 @@ class Gateway:
 
     def reload(self) -> None:
         """Read the certificate and the keys of tokens again; what cannot be read stays as it was."""
-        if self._certificate is not None:
-            self._certificate.reload()
+        if self.certificate is not None:
+            self.certificate.reload()
         if self._authenticator is not None:
             self._authenticator.reload()
 

@@ -22,6 +22,7 @@ from reactor.settings.security import (
     NETWORKS,
     Network,
     check_tls,
+    is_loopback,
 )
 from reactor.settings.webhooks import EVENTS, WEBHOOK_EVENTS, WEBHOOK_SECRETS, WEBHOOK_URLS, check_webhooks
 
@@ -237,6 +238,11 @@ class Settings:
         check_admin(self.admin_port, self.admin_key, self.workers)
         check_webhooks(self.webhook_urls, self.webhook_secrets, private=self.webhook_private)
         object.__setattr__(self, "_patterns", tuple((rule.pattern(), rule) for rule in self.rooms))
+
+    @property
+    def admin_tls(self) -> bool:
+        """Whether the admin port speaks TLS: where others reach it, and there is a certificate."""
+        return self.tls_cert is not None and not is_loopback(self.admin_host)
 
     @property
     def asks_for_tokens(self) -> bool:

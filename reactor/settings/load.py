@@ -68,10 +68,10 @@ def advice(settings: Settings, environ: Mapping[str, str] | None = None) -> list
             f"host is {settings.host} and no token is asked for: whoever reaches this server can be "
             "anyone in any room. Set auth_secret or auth_jwks, or put it behind what knows its users."
         )
-    if settings.admin_port is not None and not is_loopback(settings.admin_host):
+    if settings.admin_port is not None and not (settings.admin_tls or is_loopback(settings.admin_host)):
         lines.append(
             f"admin_host is {settings.admin_host}: the admin key travels there unencrypted; "
-            "keep it on 127.0.0.1, or let only a proxy with TLS reach it."
+            "set tls_cert, keep it on 127.0.0.1, or let only a proxy with TLS reach it."
         )
     lines += _about_times("", settings.ttl, settings.ttl, settings.grace, settings.heartbeat_interval)
     for rule in settings.rooms:

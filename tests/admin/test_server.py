@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -11,6 +12,7 @@ import pytest
 
 from reactor.admin import asked, server
 from tests.admin.desk import BEARER, KEY, desk, ok
+from tests.gateway.certificates import trusting, write_certificate
 from tests.servers import Server, free_port
 from tests.system.plain import until
 from tests.system.running import PATIENCE, Process, RawClient
@@ -87,6 +89,29 @@ async def test_it_answers_while_the_node_sees_its_clients_out(bundled_server: Se
     assert "reactor_connections 0.0" in text
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/healthz")  # noqa: ASYNC210
+
+
+async def test_where_others_reach_it_it_speaks_tls_with_the_newest_certificate(
+    bundled_server: Server, tmp_path: Path
+) -> None:
+    cert, key = write_certificate(tmp_path, "one")
+    first = trusting(cert)
+    options: dict[str, Any] = {"admin_host": "0.0.0.0", "tls_cert": cert, "tls_key": key}
+    async with desk(bundled_server, **options) as (node, plain):
+        url = f"https://127.0.0.1:{node.settings.admin_port}/v1/rooms"
+        async with httpx.AsyncClient(headers=BEARER, verify=first) as client:
+            assert await ok(client, url) == {"rooms": [], "cursor": None}
+        with pytest.raises(httpx.RemoteProtocolError):
+            await plain.get("/healthz")
+        write_certificate(tmp_path, "two")
+        node.gateway.reload()
+        async with httpx.AsyncClient(headers=BEARER, verify=trusting(cert)) as client:
+            await ok(client, url)
+        async with httpx.AsyncClient(headers=BEARER, verify=first) as client:
+            with pytest.raises(httpx.ConnectError):
+                await client.get(url)
+    async with desk(bundled_server, tls_cert=cert, tls_key=key) as (_, plain):
+        await ok(plain, "/v1/rooms")  # on loopback
 
 
 async def test_each_worker_has_a_port_and_the_fleet_is_one(bundled_server: Server) -> None:
