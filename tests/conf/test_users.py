@@ -202,6 +202,6 @@ async def test_the_reader_needs_each_of_its_rights(kind: str, tmp_path: Path) ->
                 needless.add(right)
             server.control.execute_command("ACL", "SETUSER", "reader", f"+{right}")
         await read_all(url)
-        # Without them the version is not checked, and what nobody follows any more is heard on. The server may
-        # have loaded the scripts again before the reader needs to.
+        # Without these the version is not checked, and what nobody follows any more is heard on. Somebody
+        # else may have loaded the scripts again before the reader needs to.
         assert needless - {"script|load"} == {"info", "unsubscribe"}
