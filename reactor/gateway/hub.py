@@ -204,7 +204,7 @@ class Hub:
         connection.visit, connection.address = visit, visit.address
         self.empty.clear()
         self.strangers.add(connection)
-        self.wheel.put(connection, self.now + self.open_timeout)
+        self.wheel.put(connection, self.look_at_clock() + self.open_timeout)
 
     def opened(self, connection: "Connection") -> None:
         """Count a socket among the connections, and tell the handler."""
@@ -223,7 +223,7 @@ class Hub:
 
     def closing(self, wire: "Wire") -> None:
         """Give a socket the time of a closing handshake."""
-        self.wheel.put(wire, self.now + self.close_timeout)
+        self.wheel.put(wire, self.look_at_clock() + self.close_timeout)
 
     def gone(self, connection: "Connection") -> None:
         """Forget a socket, and tell the handler if it knew of it."""

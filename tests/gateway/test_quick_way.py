@@ -67,6 +67,9 @@ class FakeHub(Hub):
     def flush_soon(self, wire: Any) -> None:
         wire.flush()
 
+    def look_at_clock(self) -> float:
+        return self.now
+
 
 class Listener(Connection):
     """Keeps what it is told instead of acting on it; takes either kind of frame."""
