@@ -59,6 +59,13 @@ class Stay:
     how: str = ""
     acked: list[int] = field(default_factory=list)
 
+    def __str__(self) -> str:
+        return (
+            f"Stay of {self.user} in {self.room} by {self.socket}: since {self.since}, of {self.joined_at}, "
+            f"until {self.until} ({self.how}), last acknowledged {self.acked[-3:]}, node ended "
+            f"{self.node.ended_at}, impaired {self.node.impaired[-3:]}"
+        )
+
     def ended(self) -> int | None:
         """When it ended at the latest: with its node, whatever the socket noticed."""
         ends = [at for at in (self.until, self.node.ended_at) if at is not None]

@@ -98,6 +98,8 @@ class Person:
 
     async def _come(self) -> None:
         """Be on a socket, unless this is a time to be away."""
+        while self.line is not None and self.line.put_out:
+            self._wanted.discard(self.line.put_out.pop())
         if self.line is not None and not self.line.closed.is_set() and self.line.life.ended_at is None:
             return
         if self.line is not None:
@@ -180,8 +182,6 @@ class Person:
                 self._join(room)
             elif kind == "leave_room" and room not in self._wanted and room in line.inside:
                 line.say("leave_room", room)
-        while line.put_out:
-            self._wanted.discard(line.put_out.pop())
         waits = line.waits_since
         if self.script.impatient and waits is not None and now_ms() - waits > IMPATIENCE:
             line.give_up()

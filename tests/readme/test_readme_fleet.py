@@ -12,7 +12,7 @@ from reactor.settings import Settings
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 REAL = README.split("\n## Running it for real\n")[1].split("\n## ")[0]
-TABLE = REAL.split("\n### When something fails\n")[1]
+TABLE = REAL.split("\n### When something fails\n")[1].split("\n### ")[0]
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 
 
