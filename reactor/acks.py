@@ -7,6 +7,7 @@ from reactor.presence.attachment import Attachment
 from reactor.presence.store import Position
 from reactor.protocol import intents as want
 from reactor.protocol import messages as say
+from reactor.protocol.room import RoomView
 from reactor.reconcile import Reconciler
 
 ENDED = "this membership has ended: join again"
@@ -54,6 +55,25 @@ def room_of(intent: Any) -> str | None:
     membership = getattr(intent, "membership", None)
     room_id: str | None = membership.room_id if membership else getattr(intent, "room_id", None)
     return room_id
+
+
+def joined_message(
+    intent: want.Join, attachment: Attachment, view: RoomView, shown: say.View, resumed: bool, heartbeat: int
+) -> say.RoomJoined:
+    """The answer to a join but for the members. heartbeat: ms."""
+    return say.RoomJoined(
+        room_id=intent.room_id,
+        user_id=intent.user_id,
+        socket_id=attachment.connection,
+        ttl=attachment.terms.ttl,
+        heartbeat_interval=min(heartbeat, attachment.terms.ttl // 3),
+        resumed=resumed,
+        epoch=view.epoch,
+        version=view.version,
+        count=len(view.members),
+        view=shown,
+        id=intent.id,
+    )
 
 
 def members_message(

@@ -10,11 +10,12 @@ from typing import Any
 import structlog
 from msgspec import UNSET
 
-from reactor.acks import ENDED, PendingAck, members_message, room_of
+from reactor.acks import ENDED, PendingAck, joined_message, members_message, room_of
 from reactor.errors import Unavailable
 from reactor.gateway.connection import Connection
 from reactor.gateway.fanout import Fanout
 from reactor.gateway.roster import Roster
+from reactor.gateway.snapshots import Snapshots
 from reactor.presence.attachment import Attachment
 from reactor.presence.diffs import RoomFeed
 from reactor.presence.heartbeats import Heartbeats
@@ -51,6 +52,7 @@ class Dispatch:
         self._feed, self._reconciler = feed, reconciler
         self._roster, self._fanout, self._tasks = roster, fanout, tasks
         self._node, self.ready, self._trouble = node, ready, trouble
+        self._snapshots = Snapshots()
         self._sequence = 0
         self.joins = 0
         self._heartbeat_ms = round(settings.heartbeat_interval * 1000)
@@ -160,22 +162,8 @@ class Dispatch:
         if self._roster.add(room_id, intent.user_id, connection, intent.view):
             self._fanout.begin(room_id)
         shown = self._fanout.view_for(room_id, intent.view, len(view.members))
-        connection.send(
-            say.RoomJoined(
-                room_id=room_id,
-                user_id=intent.user_id,
-                socket_id=attachment.connection,
-                ttl=attachment.terms.ttl,
-                heartbeat_interval=min(self._heartbeat_ms, attachment.terms.ttl // 3),
-                resumed=reply.resumed,
-                epoch=view.epoch,
-                version=view.version,
-                count=len(view.members),
-                view=shown,
-                members=list(view.members.values()) if shown == "members" else UNSET,
-                id=intent.id,
-            )
-        )
+        answer = joined_message(intent, attachment, view, shown, reply.resumed, self._heartbeat_ms)
+        self._snapshots.send(connection, answer, view, whole=shown == "members")
         self._receive_again(connection, session.joined(room_id))
 
     def _new_attachment(self, connection: Connection, intent: want.Join) -> Attachment:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any, Protocol, cast
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
@@ -62,12 +63,12 @@ class Client(WSListener):
             payload = frame.get_payload_as_bytes()
             self.crowd.dialect.heard(self, payload, len(payload))
         elif frame.msg_type is WSMsgType.CLOSE:
-            self.crowd.closed.append((self.number, frame.get_close_code().value))
+            self.crowd.gone(self.number, frame.get_close_code().value)
             transport.disconnect()
 
     def on_ws_disconnected(self, _transport: WSTransport) -> None:
         """Fail what waits for an answer."""
-        self.crowd.lost += 1
+        self.crowd.gone(self.number, 0)
         if self.answered is not None and not self.answered.done():
             self.answered.set_exception(ReactorError("the server closed a connection"))
 
@@ -78,7 +79,7 @@ class Client(WSListener):
             self.crowd.dialect.heard(self, head, size)
 
         def closed(code: int) -> None:
-            self.crowd.closed.append((self.number, code))
+            self.crowd.gone(self.number, code)
 
         self.transport.underlying_transport.set_protocol(Skimmer(heard, closed, whole))
 
@@ -122,9 +123,14 @@ class Crowd:
         self.messages: Counter[str] = Counter()
         self.complaints: list[str] = []
         self.closed: list[tuple[int, int]] = []
-        self.acks = self.events = self.bytes = self.lost = 0
+        self.acks = self.events = self.bytes = 0
         self.beating = self.skims = False
         self.beat_delays: list[float] = []
+
+    def gone(self, number: int, code: int) -> None:
+        """Note that a connection is over, so that nobody waits for it any more."""
+        self.closed.append((number, code))
+        self.all_complete.set()
 
     def acked(self, client: Client) -> None:
         """Count an acknowledgement; in a closed loop the next heartbeat follows."""
@@ -194,12 +200,13 @@ class Crowd:
 
     async def complete_within(self, seconds: float) -> None:
         """Return when every client knows of everybody. Raises ReactorError when some do not."""
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self.all_complete.wait(), seconds)
-        except TimeoutError:
+        if len(self.complete) < self.expected:
             raise ReactorError(
-                f"{len(self.complete)} of {self.expected} know of everybody; {self.complaints[:3]}"
-            ) from None
+                f"{len(self.complete)} of {self.expected} know of everybody; {self.complaints[:3]}, closed: "
+                f"{self.closed[:3]}"
+            )
 
     def leave(self) -> None:
         """Drop every socket."""

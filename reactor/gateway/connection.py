@@ -16,6 +16,7 @@ from reactor.gateway.entrance import Visit
 from reactor.gateway.framing import (
     Refused,
     frame,
+    frame_header,
     short_reason,
 )
 from reactor.gateway.handshake import shake_hands, too_long
@@ -190,6 +191,14 @@ class Connection(Incoming):
             self._put(Frame(opcode, payload).serialize(mask=False, extensions=self._parser.extensions))
         else:
             self._put(frame(payload, binary=binary))
+
+    def send_pieces(self, *pieces: bytes) -> None:
+        """Send a message that is encoded with this connection's codec, in pieces that others share."""
+        if self.compressed:
+            self.send_payload(b"".join(pieces))
+        elif self.state is OPEN:
+            header = frame_header(sum(map(len, pieces)), binary=self.codec.binary)
+            self._put(header + pieces[0], *pieces[1:])
 
     def send_frame(self, data: bytes) -> None:
         """Send a message that is encoded and framed; only to a connection that is not `compressed`."""

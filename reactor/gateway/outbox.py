@@ -35,20 +35,23 @@ class Outbox:
         self.blocked = False
         self._frames: list[bytes] = []
 
-    def put(self, frame: bytes) -> Verdict:
-        """Add a frame, unless the verdict is TOO_SLOW."""
+    def put(self, frame: bytes, *rest: bytes) -> Verdict:
+        """Add a frame, that may be in pieces, unless the verdict is TOO_SLOW."""
+        first = not self._frames
         size = self.size + len(frame)
+        if rest:
+            size += sum(map(len, rest))
         if self.blocked:
             if size > self.limit:
                 return TOO_SLOW
             self.size = size
-            self._frames.append(frame)
+            self._frames += (frame, *rest)
             return WAIT
         self.size = size
-        self._frames.append(frame)
+        self._frames += (frame, *rest)
         if size > HIGH_WATER:
             return FLUSH_NOW
-        return WAIT if len(self._frames) > 1 else FLUSH_SOON
+        return FLUSH_SOON if first else WAIT
 
     def take(self) -> list[bytes]:
         """Hand over everything that waits."""

@@ -75,8 +75,8 @@ class Wire(asyncio.Protocol):
         """See to a deadline that has passed: the opening or the closing handshake took too long."""
         self.abort()
 
-    def _put(self, data: bytes) -> None:
-        verdict = self._outbox.put(data)
+    def _put(self, data: bytes, *rest: bytes) -> None:
+        verdict = self._outbox.put(data, *rest)
         if verdict is FLUSH_SOON:
             self._hub.flush_soon(self)
         elif verdict is FLUSH_NOW:

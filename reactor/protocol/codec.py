@@ -36,15 +36,27 @@ class Codec:
         subprotocol: The WebSocket subprotocol that asks for it (RFC 6455 section 1.9).
         binary: Whether its frames are binary ones.
         encode: Message to bytes.
+        between, end: What stands between two members of `open_members`, and behind the last.
 
     """
 
-    __slots__ = ("_anything", "_reply", "_request", "binary", "encode", "name", "subprotocol")
+    __slots__ = (
+        "_anything",
+        "_reply",
+        "_request",
+        "between",
+        "binary",
+        "encode",
+        "end",
+        "name",
+        "subprotocol",
+    )
 
     def __init__(self, name: str, library: Any, *, binary: bool) -> None:
         self.name = name
         self.subprotocol = f"reactor.{name}"
         self.binary = binary
+        self.between, self.end = (b"", b"") if binary else (b",", b"]}")
         self.encode: Callable[[Any], bytes] = library.Encoder().encode
         self._request: Callable[[bytes], Request] = library.Decoder(Request).decode
         self._reply: Callable[[bytes], ServerMessage] = library.Decoder(ServerMessage).decode
@@ -65,6 +77,19 @@ class Codec:
             return self._request(payload)
         except _UNREADABLE as error:
             self._explain(payload, error)
+
+    def open_members(self, message: bytes, count: int) -> bytes:
+        """Encode a message but for its members, which are to follow, each as `encode` has it.
+
+        Args:
+            message: The same without members, encoded: an object of less than 15 fields.
+            count: How many will follow.
+
+        """
+        if not self.binary:
+            return message[:-1] + b',"members":['
+        # One more field in the map, its name, an array: https://github.com/msgpack/msgpack/blob/master/spec.md
+        return bytes((message[0] + 1,)) + message[1:] + b"\xa7members\xdd" + count.to_bytes(4)
 
     def decode_reply(self, payload: bytes) -> ServerMessage | None:
         """Return the server's message, or None for a type that only a newer server knows.

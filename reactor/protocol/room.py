@@ -41,17 +41,20 @@ class RoomView:
         epoch: The epoch of the room that `version` counts in; "" before the first snapshot.
         version: The position.
         members: By user id.
+        run: Another object whenever members are changed or taken out; while it stays, others only come in,
+            behind those that are there.
         count: How many are in the room, as last told.
         waiting: Whether a snapshot is awaited.
 
     """
 
-    __slots__ = ("_held", "count", "epoch", "members", "room_id", "version", "waiting")
+    __slots__ = ("_held", "count", "epoch", "members", "room_id", "run", "version", "waiting")
 
     def __init__(self, room_id: str) -> None:
         self.room_id = room_id
         self.epoch = ""
         self.version = 0
+        self.run = object()
         self.members: dict[str, Member] = {}
         self.count = 0
         self.waiting = True
@@ -101,6 +104,7 @@ class RoomView:
     def _start(self, epoch: str, version: int, members: Iterable[Member]) -> None:
         self.epoch = epoch
         self.version = version
+        self.run = object()
         self.members = {member.user_id: member for member in members}
         self.count = len(self.members)
 
@@ -113,6 +117,12 @@ class RoomView:
             return Verdict.STALE
         elif diff.from_ > self.version:
             return Verdict.GAP
+        if (
+            diff.left
+            or diff.updated
+            or not self.members.keys().isdisjoint(one.user_id for one in diff.joined)
+        ):
+            self.run = object()
         for departed in diff.left:
             self.members.pop(departed.user_id, None)
         for member in diff.joined:

@@ -68,3 +68,15 @@ def test_nothing_is_lost_reordered_or_kept_beyond_the_limit(steps):
             assert outbox.size <= max(5000, HIGH_WATER + 3004) or not outbox.blocked
     assert taken + outbox.take() == given_
     assert outbox.size == 0
+
+
+def test_a_frame_in_pieces_goes_whole_or_not_at_all():
+    outbox = Outbox(limit=10)
+    assert outbox.put(b"ab", b"cd", b"e") is Verdict.FLUSH_SOON
+    assert outbox.take() == [b"ab", b"cd", b"e"]
+    outbox.blocked = True
+    assert outbox.put(b"ab", b"cdef") is Verdict.WAIT
+    assert outbox.put(b"ab", b"cd", b"e") is Verdict.TOO_SLOW
+    assert (outbox.take(), outbox.size) == ([b"ab", b"cdef"], 0)
+    outbox.blocked = False
+    assert outbox.put(b"x" * HIGH_WATER, b"y") is Verdict.FLUSH_NOW
