@@ -158,7 +158,7 @@ class Reconciler:
                 return reply
             if reply.why != "fenced":
                 return reply
-            await self._leases.renew_now()
+            await self._leases.renounce(present.partition(".")[0])
 
     def is_current(self, attachment: Attachment) -> bool:
         """Whether Redis knows the connection under this node's present name."""

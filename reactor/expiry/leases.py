@@ -84,6 +84,17 @@ class Leases:
             former, self._former = self._former or self.name, None
         return former
 
+    async def renounce(self, name: str) -> None:
+        """Take another name, unless that was done already: some shard refuses this one.
+
+        Whoever judged this node lost may have got no further than to some shards, so that the registry still
+        knows it. Raises Unavailable.
+        """
+        async with self._renewing:
+            if self.name == name:
+                self._drop_name()
+            await self._renew()
+
     async def serve(self) -> None:
         """Renew, pulse and judge, until cancelled."""
         while True:

@@ -36,6 +36,20 @@ async def test_everything_is_deleted_and_nobody_hears_of_an_empty_room(redis_ser
             assert departures(client.heard) == []
 
 
+async def test_a_node_that_was_judged_lost_in_some_shards_only_goes_on_under_another_name(
+    bundled_server: Server,
+) -> None:
+    """Redis went away while another node was about it: the registry still knows the name."""
+    async with served(bundled_server, lease=1.0) as node, RawClient.connect(node) as ann:
+        await ann.join("lobby", "ann")
+        former = node.name()
+        await node.store.fence_node(plain.shard("lobby"), former)
+        await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
+        assert node.name() != former
+        async with RawClient.connect(node) as bob:
+            assert (await bob.join("lobby", "bob"))["count"] == 2
+
+
 async def test_a_newcomer_in_an_outage_is_told_of_it_and_of_its_end(bundled_server: Server) -> None:
     async with served(bundled_server, lease=1.0) as node, RawClient.connect(node) as ann:
         await ann.join("lobby", "ann")
