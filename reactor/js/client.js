@@ -78,13 +78,14 @@ export class ReactorClient extends Emitter {
   async join(roomId, options = {}) {
     const id = String(roomId);
     await this.rooms.get(id)?.leaving;
+    if (options.signal?.aborted) throw new ReactorError("aborted", "the signal was aborted");
     let room = this.rooms.get(id);
     if (!room) this.rooms.set(id, (room = new Room(this, id)));
     else if (String(options.userId ?? room.userId) !== room.userId) {
       throw new ReactorError("already_joined", `in the room as ${room.userId}: leave it first`);
     }
     const joined = room.join(options);
-    if (!room.over) this.#link.open();
+    this.#link.open();
     return joined;
   }
 

@@ -103,15 +103,15 @@ export class Room extends Emitter {
   /** @returns {Promise<void>} */
   leave() {
     return (this.leaving ??= new Promise((resolve) => {
+      if (this.over) return resolve();
       this.on("over", resolve);
       const ask = () =>
         this.#client.ask({ type: "leave_room", roomId: this.id }, (error) => {
-          if (error && passes(error)) this.#client.later(ask);
+          if (error && passes(error)) this.#later(ask);
           else this.end(null);
         });
       // While the socket is lost, the grace does it.
       if (!ask()) this.end(null);
-      if (this.over) resolve();
     }));
   }
 
@@ -170,7 +170,6 @@ export class Room extends Emitter {
       if (signal) {
         signal.addEventListener("abort", abort);
         this.on("over", () => signal.removeEventListener("abort", abort));
-        if (signal.aborted) return abort();
       }
       this.#joiners.push({ resolve, reject, undo });
       this.enter();
@@ -179,8 +178,9 @@ export class Room extends Emitter {
 
   /** Join, if a socket is open. */
   enter() {
+    if (this.leaving) return;
     this.#client.ask({ ...this.#who, type: "join_room", roomId: this.id }, (error) => {
-      if (error && (passes(error) || error.code === "not_joined")) this.#client.later(() => this.enter());
+      if (error && (passes(error) || error.code === "not_joined")) this.#later(() => this.enter());
       else if (error && !this.entered) this.end(error);
       else this.#answer(error);
     });
@@ -255,11 +255,16 @@ export class Room extends Emitter {
     if (!again) this.#client.resume(this);
   }
 
+  /** Do something in a while, if the room still lasts then. @param {() => void} act */
+  #later(act) {
+    this.#client.later(() => this.over || act());
+  }
+
   /** Say it unless it has changed meanwhile. @param {boolean} away */
   #sayAway(away) {
     if (away !== this.isAway) return;
     this.#client.ask({ type: away ? AWAY : BACK, roomId: this.id }, (error) => {
-      if (error && passes(error)) this.#client.later(() => this.#sayAway(away));
+      if (error && passes(error)) this.#later(() => this.#sayAway(away));
     });
   }
 
@@ -297,7 +302,7 @@ export class Room extends Emitter {
     };
     // The answer is taken as any list of members that comes.
     this.#healing = this.#client.ask({ type: "room:members", roomId: this.id }, (error) => {
-      if (error) this.#client.later(again);
+      if (error) this.#later(again);
       else again();
     });
   }

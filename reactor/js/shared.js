@@ -1,8 +1,7 @@
 /**
  * Rooms of one client that any number of holders share: the first joins, the last one leaves.
  *
- * What a screen reads of a room keeps its identity until it changes, and whoever subscribed hears of a change once, a
- * moment later, however many events it was. No React in here.
+ * What a screen reads of a room keeps its identity until it changes. No React in here.
  */
 import { Emitter } from "./emitter.js";
 import { People } from "./people.js";
@@ -72,7 +71,6 @@ export class SharedRoom {
   #people = new People();
   #emitter = new Emitter();
   #followers = 0;
-  #announced = false;
 
   /** @param {Rooms} rooms @param {string} id @param {() => void} dispose called when nobody needs it any more */
   constructor(rooms, id, dispose) {
@@ -214,21 +212,12 @@ export class SharedRoom {
     } else if (!events) {
       return;
     }
-    this.#announce();
+    this.#emitter.emit("change");
     if (!forceLeave) return;
     for (const { onForceLeave } of this.#holds) {
       // One that throws keeps nobody else from hearing it, and is reported as what nobody catches.
       Promise.resolve(forceLeave).then((event) => onForceLeave?.(event.message, event));
     }
-  }
-
-  #announce() {
-    if (this.#announced) return;
-    this.#announced = true;
-    Promise.resolve().then(() => {
-      this.#announced = false;
-      this.#emitter.emit("change");
-    });
   }
 
   #fresh() {

@@ -361,6 +361,34 @@ test("what was to be said again on a socket that is lost since is not said on th
   assert.equal(Socket.last.of("join_room").length, 1);
 });
 
+test("a room that is over leaves alone who is there anew, and one that was let go is not joined later", async (t) => {
+  const { client, room, tick } = await enter(t);
+  Socket.last.says({ type: "room:force-leave", roomId: "lobby", message: "Out.", reason: "kicked", timestamp: 5 });
+  const again = client.join("lobby", { userId: "me" });
+  await settle();
+  Socket.last.opens();
+  Socket.last.answers("join_room", joined([member("me")]));
+  await room.leave();
+  assert.equal(Socket.last.of("leave_room").length, 0);
+
+  const leaving = (await again).leave();
+  Socket.last.answers("leave_room", error("unavailable"));
+  Socket.last.says({ type: "room:force-leave", roomId: "lobby", message: "Out.", reason: "kicked", timestamp: 5 });
+  await leaving;
+  const third = client.join("lobby", { userId: "me" });
+  await settle();
+  Socket.last.opens();
+  Socket.last.answers("join_room", error("unavailable"));
+  const held = client.rooms.get("lobby");
+  client.request({ type: "room:count", roomId: "den" }); // which keeps the socket
+  held.leave();
+  Socket.last.answers("leave_room", error("not_joined"));
+  await assert.rejects(third, { code: "not_joined" });
+  await tick(2000);
+  assert.equal(Socket.last.of("join_room").length, 1);
+  assert.equal(Socket.last.of("leave_room").length, 1);
+});
+
 test("leaving while the socket is lost, or is lost meanwhile, is done at once; the grace does the rest", async (t) => {
   for (const before of [true, false]) {
     const { client, room, tick } = await enter(t);
@@ -401,13 +429,20 @@ test("a signal gives up a join, or ends the stay, and is let go after it", async
   await assert.rejects(given, { code: "aborted" });
   assert.equal(client.status, "idle");
 
+  t.mock.timers.reset();
+  const present = await enter(t);
+  await assert.rejects(present.client.join("lobby", { userId: "me", signal: AbortSignal.abort() }), { code: "aborted" });
+  assert.equal(present.room.status, "connected", "who is there already stays");
+  t.mock.timers.reset();
+  const { client: other } = begin(t);
+
   const staying = new AbortController();
   let ears = 0;
   for (const [how, change] of [["addEventListener", 1], ["removeEventListener", -1]]) {
     const real = staying.signal[how].bind(staying.signal);
     staying.signal[how] = (...all) => ((ears += change), real(...all));
   }
-  const coming = client.join("lobby", { userId: "me", signal: staying.signal });
+  const coming = other.join("lobby", { userId: "me", signal: staying.signal });
   await settle();
   Socket.last.opens();
   Socket.last.answers("join_room", joined([member("me")]));
