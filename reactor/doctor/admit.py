@@ -82,8 +82,13 @@ async def _ask_sentinel(target: Target, sentinel: Sentinel) -> None:
 async def _replicas_named(patient: Patient) -> list[Address]:
     """The replicas as the first Sentinel that answers names them."""
     for sentinel in patient.sentinels:
-        if not sentinel.unreachable:
+        if sentinel.unreachable:
+            continue
+        try:
             found: Any = await sentinel.client.sentinel_slaves(patient.target.master_name or "")
+        except LINK_ERRORS as error:
+            sentinel.unreachable = f"went away: {error}"
+        else:
             return [(str(one["ip"]), int(one["port"])) for one in found]
     return []
 

@@ -28,11 +28,12 @@ from reactor.doctor.checks.writes import writes
 from reactor.doctor.door import try_door
 from reactor.doctor.finding import Finding
 from reactor.doctor.keyspace import Known, look_through
-from reactor.doctor.look import look
+from reactor.doctor.look import look, said
 from reactor.doctor.patient import Patient, Server
 from reactor.doctor.probe import probe
 from reactor.doctor.trials import try_rights
 from reactor.errors import ReactorError, one_error
+from reactor.presence.connect import LINK_ERRORS
 from reactor.presence.keys import SHARDS, shard_prefix
 from reactor.settings import Settings
 
@@ -85,7 +86,7 @@ async def examined(settings: Settings) -> AsyncIterator[tuple[Report, Patient | 
             async with admitted(settings) as patient:
                 await _look_at(patient)
                 found = [finding for check in CHECKS for finding in check(patient)]
-                yield Report([*found, *about_settings]), patient
+                yield Report([*found, *about_settings], looked=bool(patient.primaries)), patient
                 return
     except ReactorError as error:
         reason, _, mend = str(error).rstrip(".").rpartition("; ")
@@ -101,14 +102,19 @@ def _nobody(found: str, mend: str) -> Finding:
 async def _look_at(patient: Patient) -> None:
     async with anyio.create_task_group() as tasks:
         for server in patient.seen:
-            tasks.start_soon(_look_at_one, patient, server, Known(patient.settings.namespace))
+            tasks.start_soon(_look_if_it_stays, patient, server, Known(patient.settings.namespace))
+
+
+async def _look_if_it_stays(patient: Patient, server: Server, known: Known) -> None:
+    try:
+        await _look_at_one(patient, server, known)
+    except LINK_ERRORS as error:
+        server.unreachable = f"went away: {said(error) or type(error).__name__}"
 
 
 async def _look_at_one(patient: Patient, server: Server, known: Known) -> None:
     namespace, database = patient.settings.namespace, patient.target.db
     await look(server)
-    if server.unreachable:
-        return
     await try_door(server, patient.target, server.address)
     await try_rights(server, namespace, database, cluster=patient.target.kind == "cluster")
     if server.role == "replica":

@@ -7,7 +7,6 @@ from redis.exceptions import ResponseError
 from redis.utils import str_if_bytes
 
 from reactor.doctor.patient import Clock, Server
-from reactor.presence.connect import LINK_ERRORS
 
 DIRECTIVES = (
     "notify-keyspace-events",
@@ -32,16 +31,13 @@ _CLOCK_TRIES = 5
 
 
 async def look(server: Server) -> None:
-    """Note what the server shows; where it refuses, why."""
-    try:
-        started = perf_counter()
-        await server.client.ping()
-        server.answered_in = perf_counter() - started
-        await _read_info(server)
-        await _read_config(server)
-        await _read_clock(server)
-    except LINK_ERRORS as error:
-        server.unreachable = str(error) or type(error).__name__
+    """Note what the server shows; where it refuses, why. Raises LINK_ERRORS when the link is lost."""
+    started = perf_counter()
+    await server.client.ping()
+    server.answered_in = perf_counter() - started
+    await _read_info(server)
+    await _read_config(server)
+    await _read_clock(server)
 
 
 async def _read_info(server: Server) -> None:

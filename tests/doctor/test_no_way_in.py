@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import cycle
 
 import pytest
 
@@ -63,6 +64,25 @@ async def test_a_frozen_server(redis_server: Server, monkeypatch):
         redis_server.resume()
     assert found.report.exit_code == 2
     assert "does not answer in time" in found.one("reachable").found
+
+
+async def test_links_that_are_cut_all_the_time(redis_server: Server):
+    async def cut() -> None:
+        while True:
+            redis_server.control.execute_command("CLIENT", "KILL", "TYPE", "normal")
+            redis_server.control.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            await asyncio.sleep(0.003 * next(pauses))
+
+    pauses = cycle([1, 2, 5, 10, 20])
+    for _ in range(5):
+        cutting = asyncio.create_task(cut())
+        try:
+            found = await asyncio.wait_for(examine(redis_server.url), 20)
+        finally:
+            cutting.cancel()
+        assert found.report.exit_code in {1, 2}
+    assert (await examine(redis_server.url)).report.exit_code == 0
+    assert redis_server.control.dbsize() == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)

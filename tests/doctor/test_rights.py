@@ -103,6 +103,19 @@ async def test_a_poor_user_gets_the_rule_that_works(redis_server: Server):
         await client.ask("leave_room", "room:left", roomId="lobby")
 
 
+@pytest.mark.parametrize(
+    "given", ["+ping", "+ping +subscribe &*", "+ping +info", "+ping +@write ~{reactor:* -srem"]
+)
+async def test_a_user_who_may_do_next_to_nothing(redis_server: Server, given: str):
+    url = make_user(redis_server, f"-@all {given}")
+    with untouched(redis_server):
+        found = await examine(url)
+    assert found.report.exit_code == 1
+    assert found.one("rights", "right: EVALSHA").wanted == "+evalsha"
+    redis_server.control.execute_command(*found.one("rights", "all rights").mend.split())
+    assert (await examine(url)).report.exit_code == 0
+
+
 async def test_single_rights_work_too(redis_server: Server):
     url = make_user(redis_server, f"{WHOLE} -hset -publish")
     found = await examine(url)

@@ -25,7 +25,9 @@ def expiry(patient: Patient) -> Iterator[Finding]:
                     what=_TOUCHED,
                     found=f"not tried: {server.expiry.what}: {server.expiry.refused}",
                     wanted=f"within {milliseconds(PUNCTUAL)}",
-                    mend="see the rights above",
+                    mend="run the doctor again"
+                    if server.expiry.what == "the link"
+                    else "see the rights above",
                     severity="problem",
                     where=server.name,
                 )

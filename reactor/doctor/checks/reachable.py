@@ -7,7 +7,9 @@ from reactor.doctor.finding import Finding, Severity
 from reactor.doctor.patient import Patient
 
 _START = "start it, or take it out of the address"
-_NEEDED = "start it, or open the way: it may be promoted, and then every node of reactor has to reach it"
+_NEEDED = (
+    "start it, or open the way: every node of reactor has to reach it, at the latest when it is promoted"
+)
 _NOT_NEEDED = "none, where only its primary has to reach it"
 
 
@@ -28,7 +30,7 @@ def reachable(patient: Patient) -> Iterator[Finding]:
             yield Finding(
                 check="reachable", what=server.role, found=found, wanted="an answer", where=server.name
             )
-        elif patient.target.kind == "single":
+        elif patient.target.kind == "single" and server.role == "replica":
             yield _silent(server.role, server.name, server.unreachable, _NOT_NEEDED, "note")
         else:
             yield _silent(server.role, server.name, server.unreachable, _NEEDED)

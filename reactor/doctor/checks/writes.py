@@ -55,6 +55,8 @@ def _judge(server: Server, least: int, has: int) -> Finding:
 def _mend(said: str) -> str:
     if "NOREPLICAS" in said or "good replicas" in said:
         return f"start the replicas; or CONFIG SET {NAME} 0"
+    if "permission" in said.lower():
+        return "see the rights above"
     if "OOM" in said or "maxmemory" in said:
         return "raise maxmemory, or move other data elsewhere"
     if "MISCONF" in said or "persist" in said.lower() or "snapshot" in said.lower():
