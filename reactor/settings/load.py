@@ -12,6 +12,8 @@ from reactor.settings.rooms import read_rules
 from reactor.settings.security import is_loopback
 
 PREFIX = "REACTOR_"
+OF_COMMANDS = frozenset({"REACTOR_TOKEN"})
+"""Variables that are no settings: `reactor watch` reads them."""
 
 
 def load(flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
@@ -108,7 +110,7 @@ def _about_times(
 
 def _is_unknown(variable: str) -> bool:
     known = {variable_name(item.name) for item in setting_fields()}
-    return variable.startswith(PREFIX) and variable not in known
+    return variable.startswith(PREFIX) and variable not in known | OF_COMMANDS
 
 
 def _unknown_variable(variable: str) -> str:

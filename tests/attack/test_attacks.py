@@ -24,7 +24,7 @@ def token(user: str) -> str:
 ATTACKS: dict[str, tuple[dict[str, Any], Any]] = {
     "slow_handshakes": ({}, lambda met: met["cut off"] + met.get("ConnectionResetError", 0) > 100),
     "silence": ({}, lambda met: met["cut off"] + met.get("ConnectionResetError", 0) > 100),
-    "connections": ({}, lambda met: met["http 429"] > 100),
+    "connections": ({}, lambda met: met["http 429"] > 30),
     "messages": ({}, lambda met: met["closed 4029"] > 10 and met["too_many_requests"] > 100),
     "joins": ({}, lambda met: met["closed 4029"] > 5 and met["too_many_requests"] > 50),
     "pings": ({}, lambda met: met["closed 4029"] > 10),
