@@ -19,14 +19,20 @@ ROOM = "lobby"
 
 
 class ServerFault(Fault):
-    """Something done to the servers; nothing else is done to them meanwhile; afterwards they are whole."""
+    """Something done to the servers; nothing else is done to them meanwhile; afterwards they are whole.
+
+    changes_primaries: it is meant to, and says by itself whether data may be lost by it.
+    """
+
+    changes_primaries = False
 
     async def strike(self, world: World) -> None:
         async with world.servers:
             await world.note_takeover()
             await self.harm(world)
             await aside(world.fleet.wait_whole)
-            world.forget_primaries()
+            if self.changes_primaries:
+                world.forget_primaries()
             await world.note_takeover()
 
     @abstractmethod
@@ -199,6 +205,7 @@ class Failover(ServerFault):
     """A replica takes over in good order."""
 
     name = "failover"
+    changes_primaries = True
     shapes = ("sentinel", "cluster")
 
     async def harm(self, world: World) -> None:
@@ -212,6 +219,7 @@ class KillPrimary(ServerFault):
     """A primary is killed, a replica takes its place, and later it comes back as a replica."""
 
     name = "kill-primary"
+    changes_primaries = True
     shapes = ("sentinel", "cluster")
 
     async def harm(self, world: World) -> None:
@@ -225,6 +233,7 @@ class LossyFailover(ServerFault):
     """A primary is killed whose last seconds of writes reached no replica."""
 
     name = "lossy-failover"
+    changes_primaries = True
     shapes = ("sentinel", "cluster")
     SECONDS = (0.3, 1.0)
 
