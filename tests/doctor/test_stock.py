@@ -147,9 +147,15 @@ async def test_a_probe_that_hears_nothing_leaves_nothing(redis_server: Server):
     assert (server.expiry.touched, server.expiry.untouched, server.expiry.refused) == (None, None, "")
 
 
-async def test_another_database(redis_server: Server):
-    found = await examine(redis_server.url.replace("/0", "/7"))
+async def test_another_database_and_namespace(redis_server: Server):
+    found = await examine(redis_server.url.replace("/0", "/7"), namespace="chat")
     assert found.report.exit_code == 0
+    mend = found.one("access").mend
+    assert "~{chat:* resetchannels &{chat:* &__keyevent@7__:expired " in mend
+    redis_server.control.execute_command(*mend.split())
+    url = f"redis://reactor:PASSWORD@127.0.0.1:{redis_server.port}/7"
+    assert (await examine(url, namespace="chat")).problems == []
+    assert (await examine(url)).problems == ["rights", "writes"]
 
 
 async def test_who_has_no_password(redis_server: Server):

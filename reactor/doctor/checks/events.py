@@ -40,7 +40,7 @@ def _by_flags(server: Server, flags: str) -> Finding:
 def _by_proof(server: Server) -> Finding:
     hidden = "not shown" if "CONFIG GET" in server.refused else "not there"
     mend = f'"{NAME} Ex" in redis.conf, or in the parameters of a managed service'
-    if server.expiry is None:
+    if server.expiry is None or server.expiry.refused:
         return Finding(
             check="events",
             what=NAME,
