@@ -162,7 +162,7 @@ class RoomFeed:
             if row.version <= view.version and row.epoch == view.epoch and not view.waiting:
                 return  # `offer` was faster, as for each join of this node, where it saves 10 us
             diff = row.diff(room_id)
-        except (msgspec.MsgspecError, ValueError):
+        except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
             # Not ours, or of a version of ours to come: what it said is in the list.
             log.warning("diff_unreadable", room=room_id, bytes=len(payload))
             if room.ready.is_set():

@@ -5,8 +5,6 @@ from typing import Any
 import pytest
 
 from reactor.admin import api
-from reactor.presence.api import Presence
-from reactor.protocol.messages import ProtocolError
 from tests.admin.desk import admin_client, desk, encoded, ok, refused
 from tests.servers import Server
 from tests.system.plain import until
@@ -118,53 +116,6 @@ async def test_a_kick_puts_out_everywhere_with_its_words(redis_server: Server) -
         )
 
 
-async def test_a_message_reaches_every_socket_of_the_room_on_every_node(redis_server: Server) -> None:
-    async with (
-        desk(redis_server) as (node, admin),
-        served(redis_server) as other,
-        RawClient.connect(node) as ann,
-        RawClient.connect(other) as bob,
-        RawClient.connect(other, subprotocols=["reactor.json"]) as count,
-        RawClient.connect(other) as elsewhere,
-    ):
-        await ann.join("lobby", "ann")
-        await bob.join("lobby", "bob")
-        await count.join("lobby", "cleo", view="none")
-        await elsewhere.join("hall", "dan")
-        data = {"text": "grün 🎉", "n": [1, 2.5, None]}
-        sent = await ok(admin, "/v1/rooms/lobby/messages", "POST", json={"data": data})
-        assert (sent["roomId"], sent["nodes"]) == ("lobby", 2)
-        for client in (ann, bob, count):
-            heard = await client.hear("room:message")
-            assert heard == {
-                "type": "room:message", "roomId": "lobby", "data": data, "timestamp": sent["timestamp"]
-            }  # fmt: skip
-        await ok(admin, "/v1/rooms/hall/messages", "POST", json={"data": None})
-        assert (await elsewhere.hear("room:message"))["data"] is None
-        assert len(elsewhere.of("room:message")) == 1
-        assert node.feed.resyncs.total() == other.feed.resyncs.total() == 0
-        assert (await ok(admin, "/v1/rooms/empty/messages", "POST", json={"data": 1}))["nodes"] == 0
-
-
-async def test_a_message_has_its_limits(bundled_server: Server) -> None:
-    async with desk(bundled_server, max_message=1000) as (_, admin):
-        path = "/v1/rooms/lobby/messages"
-        assert await refused(admin, path, "POST", json={"data": "x" * 999}) == (413, "data_too_big")
-        assert await refused(admin, path, "POST", content=b"x" * 20_000) == (413, "too_big")
-        for body in (
-            b"",
-            b"{}",
-            b'{"data": 1, "more": 2}',
-            b"[1]",
-            b"\xff",
-            b"[" * 5000,
-            b'{"data": "\xff"}',
-        ):
-            assert await refused(admin, path, "POST", content=body) == (400, "bad_request"), body
-        deep = b'{"data": ' + b"[" * 40 + b"]" * 40 + b"}"
-        assert await refused(admin, path, "POST", content=deep) == (400, "bad_message")
-
-
 async def test_who_left_and_why_comes_in_pages_and_goes_on(redis_server: Server) -> None:
     async with desk(redis_server) as (node, admin):
         for number in range(9):
@@ -251,21 +202,6 @@ async def test_two_nodes_answer_alike(bundled_server: Server) -> None:
         overview = await ok(admin, "/v1/overview")
         assert {one["node"] for one in overview["nodes"]} == {node.name(), other.name()}
         assert overview["largest"] == [{"roomId": "lobby", "count": 1}]
-
-
-async def test_a_back_end_says_the_same_over_redis_alone(redis_server: Server) -> None:
-    async with (
-        served(redis_server) as node,
-        RawClient.connect(node, subprotocols=["reactor.json"]) as ann,
-        Presence.open(redis_server.url) as presence,
-    ):
-        await ann.join("a/b", "ann")
-        assert await presence.say("a/b", {"n": 1}) == 1
-        assert (await ann.hear("room:message"))["data"] == {"n": 1}
-        assert await presence.say("elsewhere", None) == 0
-        for wrong in (object(), b"bytes", float("nan"), "x" * 70_000):
-            with pytest.raises(ProtocolError):
-                await presence.say("a/b", wrong)
 
 
 async def test_rooms_are_not_looked_through_again_at_once(
