@@ -84,10 +84,10 @@ def deploy(result: dict[str, Any]) -> Iterator[Row]:
 def outages(result: dict[str, Any]) -> Iterator[Row]:
     """Tell of the outages."""
     for one in result["outage"]:
+        whole = math.inf if one["whole_s"] is None else one["whole_s"]
         yield (
             f"Redis away for {one['outage_s']:g} s, {one['clients']:,} clients, {one['label']}: whole after",
-            f"{one['whole_s']:.1f} s", f"{WHOLE_WITHIN:g} s",
-            one["whole_s"] <= WHOLE_WITHIN and not one["wrong_at_the_end"],
+            f"{whole:.1f} s", f"{WHOLE_WITHIN:g} s", whole <= WHOLE_WITHIN and not one["wrong_at_the_end"],
         )  # fmt: skip
         yield (
             "leaves, joins seen", f"{one['leaves_seen']}, {one['joins_seen']}", "0, 0",
