@@ -26,7 +26,7 @@ test("joins over one socket, and gives the room", async (t) => {
 
 test("joining again as the same user changes what is given; another user needs another client", async (t) => {
   const { room, client, tick } = await enter(t);
-  const again = client.join("lobby", { userId: "me", data: 1, view: undefined });
+  const again = client.join("lobby", { userId: "me", data: 1, username: undefined });
   await settle();
   const { username, data } = Socket.last.of("join_room")[1];
   assert.deepEqual([username, data], ["me", 1], "the name as the server has it");
