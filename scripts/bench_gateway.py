@@ -21,6 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from reactor.errors import ReactorError
 from scripts.bench_common import console, machine_facts, run_benchmark, server_facts, server_name, write_json
 from scripts.bench_gateway_clients import Dialect
 from scripts.bench_gateway_dialects import Echo, Reactor, SocketIo
@@ -144,7 +145,10 @@ async def benchmark(arguments: argparse.Namespace) -> None:
                         console.print(f"[yellow]without Socket.IO: {missing}[/]")
                         continue
                     status.update(f"{part}: {name}")
-                    result[part][name] = await measure_row(part, name, sizes, arguments)
+                    try:
+                        result[part][name] = await measure_row(part, name, sizes, arguments)
+                    except ReactorError as error:  # a peer that fails at the work is no figure
+                        console.print(f"[red]{part}, {name}: {error}[/]")
             now = datetime.now(UTC).isoformat(timespec="seconds")
             result["measured"][part] = {"date": now, "commit": machine["commit"]}
             write_json(path, result)

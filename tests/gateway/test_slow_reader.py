@@ -3,14 +3,15 @@
 import asyncio
 import socket
 import tracemalloc
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 from websockets.frames import Opcode
 
+from reactor.gateway.fanout import send_to_all
 from reactor.gateway.framing import frame
 from reactor.protocol.messages import ServiceDegraded
-from tests.gateway.harness import Raw, bystander, serving
+from tests.gateway.harness import SOON, Raw, bystander, serving
 
 
 @asynccontextmanager
@@ -187,3 +188,27 @@ async def test_messages_of_one_turn_go_out_by_one_write():
         connection.send(ServiceDegraded("alone"))
         assert (await client.frame())[0] == Opcode.TEXT
         assert len(writes) == 2
+
+
+async def test_one_in_a_hundred_who_stalls_costs_the_others_nothing_of_a_fan_out():
+    limit, told = 262_144, 400
+    async with serving(send_buffer=limit, close_timeout=0.3) as served, deaf(served):
+        asleep = served.handler.opened_[-1]
+        # Else the kernel would take megabytes for it first.
+        asleep._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        async with AsyncExitStack() as stack:
+            readers = [await stack.enter_async_context(await served.raw()) for _ in range(99)]
+            everybody = [*served.handler.opened_]
+            most = 0
+            for number in range(told):
+                send_to_all(ServiceDegraded(f"{number:04d}" + "x" * 4000), everybody)
+                most = max(most, asleep._outbox.size)
+                if number % 10 == 9:
+                    # All who read have everything up to here before there is more.
+                    async with asyncio.timeout(SOON):
+                        for reader in readers:
+                            for expected in range(number - 9, number + 1):
+                                assert f"{expected:04d}xxx".encode() in (await reader.frame())[1]
+            assert asleep not in served.gateway.connections
+            assert all(reader in served.gateway.connections for reader in everybody if reader is not asleep)
+            assert limit / 2 < most <= limit
