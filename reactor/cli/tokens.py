@@ -19,7 +19,7 @@ def mint(
     if settings.auth_secret is None:
         raise ReactorError(
             "No secret to sign with: give the server's as --secret, or set REACTOR_AUTH_SECRET. "
-            "For the keys of auth_jwks sign where the private key is; the README shows how."
+            "For auth_jwks sign with the private key, by any library for JWT."
         )
     now = int(time.time())
     claims: dict[str, Any] = {"sub": user, "iat": now, "exp": now + round(ttl)}
