@@ -9,13 +9,13 @@ fan-out -> socket.
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
-import msgspec
 import structlog
 from anyio.abc import TaskGroup
 
+from reactor.admin import serving_admin
 from reactor.collector import spare_the_collector
 from reactor.dispatch import Dispatch
 from reactor.errors import ReactorError, Unavailable, one_error
@@ -42,7 +42,7 @@ from reactor.presence.rows import LeftRow
 from reactor.presence.rules import RoomRules
 from reactor.presence.store import Store
 from reactor.presence.target import Target, parse_url
-from reactor.protocol.messages import Member, MembersReply, RoomMessage
+from reactor.protocol.messages import Member
 from reactor.reconcile import Reconciler
 from reactor.recovery import Recovery
 from reactor.report import Reporter
@@ -82,7 +82,8 @@ class Node:
         self.reaper = Reaper(self.store)
         self.leases = Leases(
             self.store, self.fleet, lease=settings.lease, policy=self.rules.policy,
-            on_renamed=self._on_renamed, on_held=self._on_held,
+            on_renamed=self._on_renamed,
+            on_held=lambda seconds: self.recovery.on_held(seconds),  # noqa: PLW0108 - made below
         )  # fmt: skip
         self.sweep = Sweep(
             self.store, self.fleet, self.reaper,
@@ -101,10 +102,10 @@ class Node:
         self._rules_channel = self.rules.channel.encode()
         self.bus = backend.channels(self._on_message, self._on_bus_gap, self._on_bus_lost)
         self.roster: Roster[Connection] = Roster()
-        self.fanout = Fanout(settings, self.roster, self._snapshot)
+        self.fanout = Fanout(settings, self.roster, lambda room: self.dispatch.snapshot(room))  # noqa: PLW0108 - made below
         self.feed = RoomFeed(
             self.store, self.bus, self.departures, guarded, on_diff=self.fanout.diff, on_left=self._on_left,
-            on_said=self._on_said, is_loss=self._is_loss,
+            on_said=self.fanout.say, is_loss=self._is_loss,
         )  # fmt: skip
         self.reconciler = Reconciler(
             self.rules.policy, self.store, self.departures, self.leases, self.feed,
@@ -191,24 +192,14 @@ class Node:
 
     # What the steps tell each other through the node.
 
-    def _snapshot(self, room_id: str) -> MembersReply | None:
-        return self.dispatch.snapshot(room_id)
-
     def _on_renamed(self, old: str) -> None:
         self.recovery.on_renamed(old)
-
-    def _on_held(self, seconds: float) -> None:
-        self.recovery.on_held(seconds)
+        self.rules.changed()
 
     def _on_left(self, room_id: str, left: LeftRow, member: Member | None) -> None:
         if member is not None:
             self.recovery.remember(Entry(room_id, left.user_id), member.joined_at, left.reason, left.at)
         self.reconciler.on_left(room_id, left, member)
-
-    def _on_said(self, room_id: str, at: int, data: bytes) -> None:
-        views = self.roster.views(room_id).values()
-        message = RoomMessage(room_id, msgspec.json.decode(data), at)
-        send_to_all(message, [connection for connections in views for connection in connections])
 
     def _is_loss(self, room_id: str, user_ids: set[str]) -> bool:
         """Whether a room that begins anew does so without a member whose socket is here."""
@@ -219,11 +210,10 @@ class Node:
 
     def _on_message(self, channel: bytes, payload: bytes) -> None:
         shard = self._wake_channels.get(channel)
-        if shard is None:
-            if channel == self._rules_channel:
-                self.rules.changed(payload.decode(errors="replace"))
-            else:
-                self.feed.on_message(channel, payload)
+        if channel == self._rules_channel:
+            self.rules.changed(payload.decode(errors="replace"))
+        elif shard is None:
+            self.feed.on_message(channel, payload)
         elif payload.isdigit() and len(payload) < 16:
             self.pacemaker.wake(shard, int(payload))
 
@@ -254,15 +244,6 @@ class Node:
     def _on_bus_lost(self, reason: str) -> None:
         log.warning("diffs_lost", reason=reason)
         self.recovery.on_link_lost()
-
-
-def serving_admin(node: Node) -> AbstractAsyncContextManager[int | None]:
-    """Serve the admin port of a node, where the settings ask for it. Raises AddressInUse or SettingError."""
-    if node.settings.admin_port is None:
-        return nullcontext()
-    from reactor.admin.server import serving  # noqa: PLC0415 - most nodes need none of it
-
-    return serving(node)
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 AT_ONCE = 200
 """Connections; the next ones get 503."""
-LAST_ANSWERS = 2
+LAST_ANSWERS = 1
 """Seconds that answers on their way get when the server stops."""
 
 

@@ -11,12 +11,14 @@ from there on.
 import asyncio
 from collections.abc import Callable, Iterable
 
+from msgspec import json
+
 from reactor.gateway.connection import Connection
 from reactor.gateway.framing import frame
 from reactor.gateway.roster import Roster
 from reactor.protocol.closing import CloseCode
 from reactor.protocol.codec import Codec
-from reactor.protocol.messages import CountChanged, ForceLeave, MembersReply, RoomDiff, View
+from reactor.protocol.messages import CountChanged, ForceLeave, MembersReply, RoomDiff, RoomMessage, View
 from reactor.protocol.room import merge
 from reactor.settings import Settings
 
@@ -96,6 +98,16 @@ class Fanout:
         window = self._windows.pop(room_id, None)
         if window is not None:
             window.timer.cancel()
+
+    def say(self, room_id: str, timestamp: int, data: bytes) -> None:
+        """Tell everyone in a room, whatever their view, what the application says there: JSON.
+
+        Raises:
+            ValueError: It is none; or one of the msgspec and Python errors for what no message can hold.
+
+        """
+        message = RoomMessage(room_id, json.decode(data), timestamp)
+        send_to_all(message, [one for sockets in self._roster.views(room_id).values() for one in sockets])
 
     def view_for(self, room_id: str, wanted: View, count: int) -> View:
         """Return the view to serve, and to tell, to a socket that has just been entered in the roster."""

@@ -90,6 +90,16 @@ async def test_after_a_lost_link_all_is_read_again(redis_server: Server) -> None
         await until(lambda: node.rules.policy("lobby").ttl == 77_000)
 
 
+async def test_they_last_as_long_as_the_data_of_redis(redis_server: Server) -> None:
+    async with desk(redis_server, lease=0.6) as (node, admin):
+        await ok(admin, PATH, "PUT", json={"ttl": 60})
+        redis_server.control.flushall()
+        await until(lambda: node.rules.policy("lobby").ttl == 21_600_000)
+        await ok(admin, PATH, "PUT", json={"ttl": 60})
+        redis_server.restart()
+        await until(lambda: node.rules.policy("lobby").ttl == 21_600_000)
+
+
 async def test_what_a_hand_spoilt_is_passed_over(bundled_server: Server) -> None:
     spoilt: Any = {"a": "{", "b": '{"ttl": "long"}', "c": "[]", b"\xff": "{}", "good": '{"ttl": 5}'}
     bundled_server.control.hset("{reactor:fleet}:rules", mapping=spoilt)
