@@ -10,6 +10,7 @@ import { ReactorClient } from "reactor-presence";
 import {
   ReactorProvider, useMember, useOthers, useRoomCount, useRoomEvent, useRoomHeartbeat, useRoomMembers, useSelf,
 } from "reactor-presence/react";
+import { Rooms } from "../../../reactor/js/shared.js";
 
 /** Render, in strict mode and on a client of the test's own. */
 function show(t, element, { strict = true } = {}) {
@@ -190,14 +191,14 @@ test("events are told to the newest function, once in strict mode too, and after
   function Log({ name }) {
     useRoomEvent(roomId, "join", ({ member }) => told.push(`${name}: ${member.userId} joined`));
     useRoomEvent(roomId, "leave", ({ member, reason }) => told.push(`${name}: ${member.userId} ${reason}`));
-    return name;
+    return `${name} ${useRoomCount(roomId)}`;
   }
   const screen = show(t, h(Stay, { roomId }, h(Log, { name: "one" })));
-  await until(() => screen.client.status === "connected");
+  await screen.reads("one 1");
   const bob = await watcher(t, url, roomId, "bob");
   await until(() => told.length === 1);
   screen.render(h(Stay, { roomId }, h(Log, { name: "two" })));
-  await screen.reads("two");
+  await screen.reads("two 2");
   screen.client.drop(300);
   await until(() => screen.client.status === "reconnecting");
   await bob.room.leave();
@@ -384,4 +385,21 @@ test("where no server is known the error says what to do", async (t) => {
   root.render(h(ReactorProvider, null, h(Boundary, null, h(Stay, { roomId: "lobby" }))));
   await until(() => container.textContent);
   assert.match(container.textContent, /put a <ReactorProvider url="wss:\/\/…\/ws"> around/);
+});
+
+test("a room that nobody wants or shows any more is forgotten", async (t) => {
+  const client = new ReactorClient(url);
+  t.after(() => client.close());
+  const rooms = new Rooms(() => client);
+  const roomId = newRoom();
+  const unfollow = rooms.open(roomId).subscribe(() => {});
+  const release = rooms.open(roomId).hold({ userId: "ann", linger: 0 });
+  await until(() => rooms.peek(roomId).presence.status === "connected");
+  unfollow();
+  assert.ok(rooms.peek(roomId));
+  release();
+  await until(() => !rooms.peek(roomId));
+  await until(() => client.status === "idle");
+  rooms.open(roomId).subscribe(() => {})();
+  assert.equal(rooms.peek(roomId), undefined);
 });
