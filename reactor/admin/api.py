@@ -2,9 +2,9 @@
 
 from heapq import nsmallest
 from time import monotonic, time
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import UNSET, structs
+from msgspec import UNSET, Meta, structs
 from starlette.requests import Request
 
 from reactor.admin import answers as say
@@ -30,6 +30,9 @@ from reactor.report import read_report
 from reactor.settings import RoomPolicy, RoomRule
 from reactor.settings.kinds import duration
 from reactor.settings.rooms import KEYS, MESSAGE
+
+StreamId = Annotated[str, Meta(pattern=r"^[0-9]{1,18}-[0-9]{1,18}$")]
+"""A place in a stream (https://redis.io/docs/latest/develop/data-types/streams/#entry-ids)."""
 
 MOST = 1000
 """Things in one answer."""
@@ -155,7 +158,7 @@ class Api:
     async def departures(self, request: Request) -> say.DeparturesPage:
         """Who left and why."""
         room_id = room_in_query(request, self._node.settings.max_id)
-        after = cursor_in(request, dict[str, str]) or {}
+        after = cursor_in(request, dict[str, StreamId]) or {}
         found, positions = await self._node.departures.page(
             after, room_id=room_id, since=_since(request), limit=limit_in(request, MOST, USUAL)
         )

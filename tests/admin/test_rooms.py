@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from reactor.admin import api
+from reactor.admin.asked import cursor_of
 from tests.admin.desk import admin_client, desk, encoded, ok, refused
 from tests.servers import Server
 from tests.system.plain import until
@@ -152,6 +153,7 @@ async def test_who_left_and_why_comes_in_pages_and_goes_on(redis_server: Server)
         ("/v1/rooms?limit=x", 400, "bad_request"),
         ("/v1/rooms?cursor=x", 400, "bad_cursor"),
         ("/v1/rooms/lobby/members?cursor=IiI", 400, "bad_cursor"),
+        (f"/v1/departures?cursor={cursor_of({'{reactor:0}:departures': 'x'})}", 400, "bad_cursor"),
         ("/v1/departures?since=yesterday", 400, "bad_request"),
         ("/v1/departures?room=", 400, "bad_id"),
         ("/v1/rooms/%FF", 400, "bad_id"),
