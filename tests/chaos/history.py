@@ -8,9 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from time import time
 
-CLOSED_BY_NODE = 500
-"""Milliseconds that a client may learn later than its node what the node did to its socket."""
-
 ForWhom = tuple[str, str]
 """A room and a user."""
 
@@ -124,14 +121,17 @@ class History:
         return max((at for at in asked if at <= stay.since), default=stay.since)
 
     def here_until(self, stay: Stay) -> int:
-        """Until when the socket was surely in: up to its word that it leaves, not up to the answer."""
+        """Until when the socket was surely in: not longer than what it did or heard last tells."""
         ended = stay.ended()
         if ended is None:
             return 1 << 60
         if stay.how == "left":
             asked = self.leaves.get((stay.room, stay.user), ())
             return max((at for at in asked if at <= ended), default=ended)
-        return ended - CLOSED_BY_NODE if stay.how.startswith(("closed with", "put out")) else ended
+        if stay.how.startswith(("closed with", "put out")):
+            # By its node, which did so before the client learnt of it: how long before, nobody can tell.
+            return max((at for at in stay.acked if at <= ended), default=stay.since)
+        return ended
 
     def trouble(self, rule: str, text: str, *evidence: str) -> None:
         """Note what a client saw that must not be."""

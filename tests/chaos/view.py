@@ -77,11 +77,14 @@ class View:
 
     def _move_on(self, diff: Message, *, overlaps: bool) -> None:
         merged = diff["version"] - diff["from"] > 1
+        # One who took a snapshot half-way hears of ends before it, and of the joining that it knows already.
+        known = {(user, member["joinedAt"]) for user, member in self.members.items()} if overlaps else set()
+        here = known & {(one["userId"], one["joinedAt"]) for one in diff["joined"]}
         for left in diff["left"]:
             member = self.members.pop(left["userId"], None)
-            if member is not None:
+            if member is not None and (left["userId"], member["joinedAt"]) not in here:
                 self._departed(left["userId"], member, left["reason"])
-            elif not (overlaps or merged):
+            elif member is None and not (overlaps or merged):
                 self._trouble("departure", f"{left['userId']} left, but was not there: {_place(diff)}")
         for member in diff["joined"]:
             if member["userId"] in self.members and not overlaps:
