@@ -8,6 +8,7 @@ import { Emitter } from "./emitter.js";
 import { ReactorError, passes } from "./error.js";
 import { Link } from "./link.js";
 import { news } from "./news.js";
+import { Postponed } from "./postponed.js";
 import { Room } from "./room.js";
 
 /** How long (ms) the server may stay silent after a heartbeat before its socket counts as dead. */
@@ -17,9 +18,11 @@ const AGAIN_AFTER = 1000;
 /** The longest (ms) that a timer is set for: more than 2^31 would be none. */
 const LONGEST = 86_400_000;
 
-/** @typedef {(error: ReactorError | null, reply?: any) => void} Answered */
-/** @typedef {{type: string, [field: string]: unknown}} Request */
-/** @typedef {{room?: Room, reject: (error: Error) => void, send: () => void}} Saying */
+/**
+ * @typedef {(error: ReactorError | null, reply?: any) => void} Answered
+ * @typedef {{type: string, [field: string]: unknown}} Request
+ * @typedef {{room?: Room, reject: (error: Error) => void, send: () => void}} Saying
+ */
 
 export class ReactorClient extends Emitter {
   /** @type {Map<string, Room>} those joined or on their way, by id */
@@ -38,12 +41,9 @@ export class ReactorClient extends Emitter {
   #asked = new Map();
   /** Requests of the user's that go on until they are answered. @type {Set<Saying>} */
   #sayings = new Set();
-  /** What is to be done a while from now, by its timer. @type {Map<any, () => void>} */
-  #postponed = new Map();
+  #postponed = new Postponed();
   #beatAt = 0;
   #unanswered = false;
-  /** When to get a fresh token (ms since 1970); Infinity for when the server says so. */
-  #renewAt = Infinity;
   /** When `tick` has something to do next. */
   #due = Infinity;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -82,7 +82,7 @@ export class ReactorClient extends Emitter {
     let room = this.rooms.get(id);
     if (!room) this.rooms.set(id, (room = new Room(this, id)));
     else if (String(options.userId ?? room.userId) !== room.userId) {
-      throw new ReactorError("already_joined", `in the room as ${room.userId}: leave it first`);
+      throw new ReactorError("already_joined", `in the room as ${room.userId}: leave first`);
     }
     const joined = room.join(options);
     this.#link.open();
@@ -91,9 +91,7 @@ export class ReactorClient extends Emitter {
 
   /** @param {{leave?: boolean}} [options] */
   close({ leave = true } = {}) {
-    for (const room of this.rooms.values()) {
-      if (leave) this.ask({ type: "leave_room", roomId: room.id }, () => {});
-    }
+    if (leave) for (const roomId of this.rooms.keys()) this.ask({ type: "leave_room", roomId }, () => {});
     this.#finish(null);
     this.#link.close();
   }
@@ -105,11 +103,7 @@ export class ReactorClient extends Emitter {
     this.tick();
   }
 
-  /**
-   * Let go of the socket as a lost network would.
-   *
-   * @param {number} pause ms until it comes back; Infinity for only by `wake`
-   */
+  /** Let go of the socket as a lost network would, for so many ms (Infinity: until `wake`). @param {number} pause */
   drop(pause) {
     if (this.#link.state !== "closed") this.#link.drop(pause);
   }
@@ -135,7 +129,6 @@ export class ReactorClient extends Emitter {
     const interval = this.silent ? Infinity : Math.min(...intervals);
     // A clock that was set back must not silence a member.
     if (now >= this.#beatAt + interval || now < this.#beatAt) this.beat();
-    if (now >= this.#renewAt) this.#renew();
     let due = this.#beatAt + interval;
     if (this.#unanswered) {
       due = Math.max(this.#beatAt, this.#link.heardAt) + SILENCE;
@@ -144,18 +137,14 @@ export class ReactorClient extends Emitter {
         due = now + SILENCE;
       }
     }
-    this.#due = Math.min(due, this.#renewAt);
-    if (this.#due < Infinity) {
-      this.#timer = setTimeout(() => this.tick(), Math.min(this.#due - now, LONGEST));
-    }
+    this.#due = Math.min(due, this.#link.renewAt);
+    if (this.#due < Infinity) this.#timer = setTimeout(() => this.tick(), Math.min(this.#due - now, LONGEST));
   }
 
   /**
    * Ask until there is an answer, over however many sockets; of a room while one is in it.
    *
-   * @param {any} request
-   * @param {Room} [room]
-   * @returns {Promise<any>} the reply
+   * @param {any} request @param {Room} [room] @returns {Promise<any>} the reply
    */
   request(request, room) {
     return new Promise((resolve, reject) => {
@@ -186,7 +175,7 @@ export class ReactorClient extends Emitter {
       this.#wasOpen = true;
       this.#beatAt = Date.now(); // joining counts as a heartbeat
       // What follows need not wait for the answer: the server holds it until then.
-      if (token !== undefined) this.#sayToken(token);
+      if (token !== undefined) this.sayToken(token);
       for (const room of this.rooms.values()) room.enter();
       for (const saying of this.#sayings) if (!saying.room) saying.send();
       this.tick();
@@ -206,12 +195,16 @@ export class ReactorClient extends Emitter {
     const { type, id, code } = message;
     const answered = this.#asked.get(id);
     this.#asked.delete(id);
-    if (type === "auth:ok") this.#onTrusted(message);
-    if (type === "error" && code === "token_expired" && !answered) this.#renew();
+    if (type === "auth:ok") {
+      this.userId = message.userId;
+      this.#link.trust(message.expiresAt);
+      this.tick();
+    }
+    if (type === "error" && code === "token_expired" && !answered) this.#link.renew();
     if (type === "service:degraded" || code === "unavailable") this.#setDegraded(true);
     if (type === "service:restored" || type === "room:joined") this.#setDegraded(false);
     if (type === "service:restored") {
-      this.#hurry(true);
+      this.#postponed.end(true);
       this.beat();
     }
     this.rooms.get(message.roomId)?.receive(message);
@@ -221,15 +214,18 @@ export class ReactorClient extends Emitter {
     if (type === "room:joined" || Date.now() >= this.#due) this.tick();
   }
 
+  /** @param {string} [token] */
+  sayToken(token) {
+    this.ask({ type: "auth", token }, () => {});
+  }
+
   // What rooms ask of their client.
 
   /**
-   * Send a request; `answered` gets the error or the reply, at once when the reply comes; nothing if the socket is
-   * lost before.
+   * Send a request; `answered` gets the error or the reply at once when it comes, and nothing if the socket is lost
+   * before. False when there is no open socket: nothing was sent.
    *
-   * @param {Request} request
-   * @param {Answered} answered
-   * @returns {boolean} false when there is no open socket: nothing was sent
+   * @param {Request} request @param {Answered} answered
    */
   ask(request, answered) {
     const id = this.#nextId++;
@@ -238,17 +234,9 @@ export class ReactorClient extends Emitter {
     return sent;
   }
 
-  /**
-   * Do something in a while, or as soon as Redis answers again, unless the socket is lost before.
-   *
-   * @param {() => void} act
-   */
+  /** Do something in a while, or as soon as Redis answers again. @param {() => void} act */
   later(act) {
-    const timer = setTimeout(() => {
-      this.#postponed.delete(timer);
-      act();
-    }, AGAIN_AFTER * (1 + this.#random()));
-    this.#postponed.set(timer, act);
+    this.#postponed.add(act, AGAIN_AFTER * (1 + this.#random()));
   }
 
   /** A room is entered: what was to be said there is said, again where a socket was lost. @param {Room} room */
@@ -264,8 +252,6 @@ export class ReactorClient extends Emitter {
     }
     this.#rest();
   }
-
-  // Inside.
 
   /** The socket is closed when nothing is wanted of it any more. */
   #rest() {
@@ -283,20 +269,10 @@ export class ReactorClient extends Emitter {
   #interrupt() {
     clearTimeout(this.#timer);
     this.#degraded = this.#unanswered = false;
-    this.#due = this.#renewAt = Infinity;
+    this.#due = Infinity;
     this.#asked.clear();
-    this.#hurry(false);
+    this.#postponed.end(false);
     for (const room of [...this.rooms.values()]) room.interrupted();
-  }
-
-  /** Do what was to be done later now, or never. @param {boolean} now */
-  #hurry(now) {
-    const postponed = [...this.#postponed];
-    this.#postponed.clear();
-    for (const [timer, act] of postponed) {
-      clearTimeout(timer);
-      if (now) act();
-    }
   }
 
   /** All rooms and requests are over. @param {any} error a ReactorError, or null */
@@ -305,38 +281,6 @@ export class ReactorClient extends Emitter {
     for (const { reject } of this.#sayings) reject(error ?? new ReactorError("closed", "the client was closed"));
     this.#sayings.clear();
   }
-
-  // The token.
-
-  /** @param {string} [token] */
-  #sayToken(token) {
-    this.ask({ type: "auth", token }, () => {});
-  }
-
-  #renew() {
-    this.#renewAt = Infinity;
-    if (!this.#link.canRenew) return;
-    this.#link.freshToken().then(
-      (token) => this.#sayToken(token),
-      () => {
-        this.#renewAt = Date.now() + SILENCE;
-        this.tick();
-      },
-    );
-  }
-
-  /** @param {{userId: string, expiresAt: number}} trusted */
-  #onTrusted({ userId, expiresAt }) {
-    const now = Date.now();
-    const left = expiresAt - now;
-    this.userId = userId;
-    this.#link.trusted = true;
-    // By a clock that is ahead it has run out already: then the server will say when it is time.
-    if (left > 0) this.#renewAt = now + Math.max(left / 2, left - 60_000);
-    this.tick();
-  }
-
-  // What is shown.
 
   /** @param {boolean} degraded */
   #setDegraded(degraded) {

@@ -20,8 +20,8 @@ const FORCE_LEAVE = 4003;
 
 /**
  * @typedef {import("./index.js").ClientOptions & {random?: () => number}} LinkOptions
- * @typedef {{turned(): void, receive(message: any): void}} Owner is told that the state has changed (to closed, with
- *   an `error`: the server wants no return), and what the server says
+ * @typedef {{turned(): void, receive(message: any): void, sayToken(token?: string): void, tick(): void}} Owner is told
+ *   that the state has changed (to closed, with an `error`: the server wants no return), and what the server says
  */
 
 export class Link {
@@ -31,12 +31,14 @@ export class Link {
   retryAt = 0;
   /** When something last came from the server (ms since 1970). */
   heardAt = 0;
+  /** When to get a fresh token (ms since 1970) while open; Infinity for when the server says so. */
+  renewAt = Infinity;
   /** Why there is no connection, as far as it is known. @type {Error | null} */
   error = null;
   /** The token that the socket was opened with. @type {string | undefined} */
   token;
   /** Whether a refused token may be followed by a fresh one: not twice in a row. */
-  trusted = true;
+  #trusted = true;
   #url;
   #options;
   #owner;
@@ -63,7 +65,7 @@ export class Link {
     const attempt = (this.#current = {});
     this.#in(this.#backoff.timeout, () => this.lost());
     this.#enter("connecting");
-    this.freshToken().then(
+    this.#freshToken().then(
       (token) => this.#current === attempt && this.#dial(token),
       (error) => {
         if (this.#current !== attempt) return;
@@ -74,12 +76,34 @@ export class Link {
   }
 
   /** Whether a fresh token can be had. */
-  get canRenew() {
+  get #canRenew() {
     return typeof this.#options.token === "function";
   }
 
+  /** The server took a token. @param {number} expiresAt ms since 1970 */
+  trust(expiresAt) {
+    const now = Date.now();
+    const left = expiresAt - now;
+    this.#trusted = true;
+    // By a clock that is ahead it has run out already: then the server will say when it is time.
+    if (left > 0) this.renewAt = now + Math.max(left / 2, left - 60_000);
+  }
+
+  /** Say a fresh token on the open socket. */
+  renew() {
+    this.renewAt = Infinity;
+    if (!this.#canRenew) return;
+    this.#freshToken().then(
+      (token) => this.#owner.sayToken(token),
+      () => {
+        this.renewAt = Date.now() + this.#backoff.timeout;
+        this.#owner.tick();
+      },
+    );
+  }
+
   /** @returns {Promise<string | undefined>} the token, if one is wanted */
-  async freshToken() {
+  async #freshToken() {
     const { token } = this.#options;
     return typeof token === "function" ? token() : token;
   }
@@ -119,9 +143,10 @@ export class Link {
     this.#enter("closed");
   }
 
-  /** Look at the clock: an attempt may be due whose timer was held back. */
+  /** Look at the clock: what is due may have had its timer held back. */
   tick() {
     if (this.state === "waiting" && Date.now() >= this.retryAt) this.open();
+    if (this.state === "open" && Date.now() >= this.renewAt) this.renew();
   }
 
   /** @param {string} [token] */
@@ -161,9 +186,9 @@ export class Link {
   /** @param {number} code @param {string} reason */
   #onClose(code, reason) {
     const error = new ReactorError("closed", `closed by the server: ${code} ${reason}`, { closeCode: code });
-    const renewed = code === UNAUTHORISED && this.canRenew && this.trusted;
+    const renewed = code === UNAUTHORISED && this.#canRenew && this.#trusted;
     this.error = error;
-    if (renewed) this.trusted = false;
+    if (renewed) this.#trusted = false;
     if (renewed || MAY_RETURN.includes(code)) this.lost();
     // The last room of the connection is over, and has heard why.
     else this.close(code === FORCE_LEAVE ? null : error);
@@ -173,6 +198,7 @@ export class Link {
     const socket = this.#current;
     clearTimeout(this.#timer);
     this.#current = undefined;
+    this.renewAt = Infinity;
     if (!socket?.close) return;
     // A dead network's close may come minutes later, and is no news then.
     socket.onopen = socket.onmessage = socket.onclose = null;

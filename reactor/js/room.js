@@ -13,9 +13,6 @@ import { Listing } from "./listing.js";
 /** How long (ms) servers may take to enter their members anew after Redis lost its data: a lease. */
 export const SETTLE = 5000;
 
-const AWAY = "room:away";
-const BACK = "room:back";
-
 export class Room extends Emitter {
   /** @type {Status} */
   status = "connecting";
@@ -38,8 +35,7 @@ export class Room extends Emitter {
   #listing;
   /** What is said at each joining. @type {JoinOptions} */
   #who = {};
-  /** How many changes of one's own are not answered yet. */
-  #changing = 0;
+  #changing = 0; // own changes that are not answered yet
   #healing = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #settling;
@@ -116,10 +112,9 @@ export class Room extends Emitter {
   }
 
   /**
-   * Note what is to be said at each joining from now on.
+   * Note what is to be said at each joining from now on; what is undefined stays.
    *
-   * @param {JoinOptions} change what is undefined stays
-   * @returns {() => void} takes it back, unless something else is wanted meanwhile
+   * @param {JoinOptions} change @returns {() => void} takes it back, unless something else is wanted meanwhile
    */
   #want(change) {
     const former = this.#who;
@@ -134,15 +129,13 @@ export class Room extends Emitter {
   #setAway(away) {
     const was = this.isAway;
     this.isAway = away;
-    return this.#change({ type: away ? AWAY : BACK }, () => (this.isAway = was));
+    return this.#change({ type: away ? "room:away" : "room:back" }, () => (this.isAway = was));
   }
 
   /**
    * Say a change until it is answered. Wanted from now on: if the socket is lost meanwhile, the return says it too.
    *
-   * @param {{type: string}} request
-   * @param {() => void} undo when it is refused
-   * @returns {Promise<void>}
+   * @param {{type: string}} request @param {() => void} undo when it is refused @returns {Promise<void>}
    */
   #change(request, undo) {
     this.#changing++;
@@ -154,12 +147,7 @@ export class Room extends Emitter {
 
   // What its client asks of it.
 
-  /**
-   * Join, or join again with other particulars.
-   *
-   * @param {JoinOptions} options
-   * @returns {Promise<Room>}
-   */
+  /** Join, or join again with other particulars. @param {JoinOptions} options @returns {Promise<Room>} */
   join({ signal, ...who }) {
     const undo = this.#want(who);
     return new Promise((resolve, reject) => {
@@ -211,7 +199,7 @@ export class Room extends Emitter {
 
   /** What to say to who still wants something of a room that is over. @returns {ReactorError} */
   get farewell() {
-    return this.error ?? new ReactorError("not_joined", "the room was left");
+    return this.error ?? new ReactorError("not_joined", "left the room");
   }
 
   /** Tell a change of the status. */
@@ -255,7 +243,7 @@ export class Room extends Emitter {
     if (!again) this.#client.resume(this);
   }
 
-  /** Do something in a while, if the room still lasts then. @param {() => void} act */
+  /** @param {() => void} act for in a while, if the room still lasts then */
   #later(act) {
     this.#client.later(() => this.over || act());
   }
@@ -263,7 +251,7 @@ export class Room extends Emitter {
   /** Say it unless it has changed meanwhile. @param {boolean} away */
   #sayAway(away) {
     if (away !== this.isAway) return;
-    this.#client.ask({ type: away ? AWAY : BACK, roomId: this.id }, (error) => {
+    this.#client.ask({ type: away ? "room:away" : "room:back", roomId: this.id }, (error) => {
       if (error && passes(error)) this.#later(() => this.#sayAway(away));
     });
   }

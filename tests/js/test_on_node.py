@@ -14,17 +14,17 @@ from tests.js.tools import HERE, PACKAGE, installed, npm_program, run_node
 from tests.servers import Server
 from tests.system.running import served
 
-CORE = ("client", "emitter", "error", "index", "link", "listing", "news", "room", "view")
+CORE = ("client", "emitter", "error", "index", "link", "listing", "news", "postponed", "room", "view")
 SMALL = 5 * 1024
 """Bytes that the core may add to a page: bundled and minified (without comments), and gzipped."""
 
 
-@pytest.mark.parametrize("name", ["view", "client", "room"])
+@pytest.mark.parametrize("name", ["view", "client", "room", "stay", "token"])
 async def test_its_parts(name: str):
     await run_node("--test", "--test-reporter=spec", f"{name}.test.mjs")
 
 
-@pytest.mark.parametrize("name", ["client", "room"])
+@pytest.mark.parametrize("name", ["client", "room", "stay", "token"])
 async def test_as_the_one_file_that_the_server_serves(name: str, tmp_path: Path):
     served_file = tmp_path / "client.mjs"
     served_file.write_text(bundled(PACKAGE), encoding="utf-8")

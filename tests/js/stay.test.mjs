@@ -1,0 +1,291 @@
+// What one does in a room: changes, away and back, leaving, and how a stay ends.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Socket, begin, diff, enter, error, joined, member, settle } from "./fake.mjs";
+
+test("joining again as the same user changes what is given; another user needs another client", async (t) => {
+  const { room, client, tick } = await enter(t);
+  const again = client.join("lobby", { userId: "me", data: 1, username: undefined });
+  await settle();
+  const { username, data } = Socket.last.of("join_room")[1];
+  assert.deepEqual([username, data], ["me", 1], "the name as the server has it");
+  Socket.last.answers("join_room", joined([member("me", { data: 1 }), member("ann")]));
+  assert.equal(await again, room);
+  await assert.rejects(client.join("lobby", { userId: "other" }), { code: "already_joined" });
+  const refused = client.join("lobby", { data: "too much" });
+  await settle();
+  Socket.last.answers("join_room", error("data_too_big"));
+  await assert.rejects(refused, { code: "data_too_big" });
+  assert.equal(room.status, "connected");
+  Socket.last.ends(1006);
+  await Socket.again(tick);
+  assert.equal(Socket.last.of("join_room")[0].data, 1, "what was refused is not said again");
+});
+
+test("who was away is away again after a loss, in the same breath", async (t) => {
+  const { room, tick } = await enter(t);
+  const away = room.away();
+  Socket.last.answers("room:away", { type: "room:away:ok", roomId: "lobby" });
+  await away;
+  Socket.last.ends(1006);
+  await Socket.again(tick);
+  assert.deepEqual(Socket.last.sent.map(({ type }) => type), ["join_room", "room:away"]);
+  Socket.last.answers("room:away", error("too_many_pending"));
+  Socket.last.answers("join_room", joined([member("me"), member("ann")], { resumed: true }));
+  await tick(2000);
+  assert.equal(Socket.last.of("room:away").length, 2);
+  Socket.last.answers("room:away", error("too_many_pending"));
+  room.back();
+  assert.equal(Socket.last.of("room:back").length, 1);
+  await tick(2000);
+  assert.equal(Socket.last.of("room:away").length, 2, "who is back meanwhile is not away again");
+});
+
+test("who is away without having said so says that one is back", async (t) => {
+  await enter(t, [member("me", { away: true })], { resumed: true });
+  assert.equal(Socket.last.of("room:back").length, 1);
+});
+
+test("a change on its way outlives what others say, and is said once on a socket", async (t) => {
+  const { room, client, tick } = await enter(t);
+  room.update(7);
+  Socket.last.says(diff(5, { joined: [member("bob")], count: 3 }));
+  const again = client.join("lobby", { username: "Me" });
+  await settle();
+  Socket.last.answers("join_room", joined([member("me", { username: "Me" }), member("ann"), member("bob")], { version: 6 }));
+  await again;
+  assert.equal(Socket.last.of("room:update").length, 1);
+  Socket.last.ends(1006);
+  await Socket.again(tick);
+  assert.equal(Socket.last.of("join_room")[0].data, 7);
+});
+
+test("a change waits for the return, and the return says it too", async (t) => {
+  const { room, tick } = await enter(t);
+  Socket.last.ends(1006);
+  const update = room.update({ mood: "blue" }, { username: "New" });
+  await Socket.again(tick);
+  const [join] = Socket.last.of("join_room");
+  assert.deepEqual([join.username, join.data], ["New", { mood: "blue" }]);
+  assert.equal(Socket.last.of("room:update").length, 0);
+  Socket.last.answers("join_room", joined([member("me", { username: "New", data: { mood: "blue" } }), member("ann")]));
+  const [said] = Socket.last.of("room:update");
+  assert.deepEqual([said.username, said.data, said.roomId], ["New", { mood: "blue" }, "lobby"]);
+  Socket.last.answers("room:update", { type: "room:updated", roomId: "lobby", version: 6 });
+  await update;
+});
+
+test("a change that comes while the room is joined again waits for the answer", async (t) => {
+  const { room, tick } = await enter(t);
+  Socket.last.ends(1006);
+  await Socket.again(tick);
+  room.update(1);
+  assert.equal(Socket.last.of("room:update").length, 0);
+  Socket.last.answers("join_room", joined([member("me"), member("ann")]));
+  assert.equal(Socket.last.of("room:update").length, 1);
+});
+
+test("what another device changed is kept at the return, what was refused is not said again", async (t) => {
+  const { room, tick } = await enter(t);
+  const update = room.update("too much");
+  Socket.last.answers("room:update", error("data_too_big"));
+  await assert.rejects(update, { code: "data_too_big" });
+  Socket.last.says(diff(5, { updated: [member("me", { username: "Phone", data: 7 })] }));
+  Socket.last.ends(1006);
+  await Socket.again(tick);
+  const [join] = Socket.last.of("join_room");
+  assert.deepEqual([join.username, join.data], ["Phone", 7]);
+});
+
+test("a change that nobody waits for ends no program; one of a room that is over rejects", async (t) => {
+  const { room } = await enter(t);
+  room.update(1);
+  room.leave();
+  Socket.last.answers("leave_room", { type: "room:left", roomId: "lobby" });
+  await settle();
+  await assert.rejects(room.away(), { code: "not_joined" });
+});
+
+test("force-leave hands over the message, and nothing comes back by itself", async (t) => {
+  const { client, room, seen, tick } = await enter(t);
+  const update = room.update(1);
+  Socket.last.says({ type: "room:force-leave", roomId: "lobby", message: "Too long.", reason: "inactivity_timeout", timestamp: 5 });
+  Socket.last.ends(4003);
+  assert.deepEqual(seen, ["force-leave inactivity_timeout: Too long.", "closed"]);
+  assert.equal(room.error.timestamp, 5);
+  await assert.rejects(update, { code: "force-leave" });
+  assert.equal(client.rooms.size, 0);
+  await tick(60_000);
+  assert.equal(Socket.all.length, 1);
+  assert.equal(client.status, "idle");
+});
+
+test("force-leave from one room leaves the other, and one may join again at once", async (t) => {
+  const { client, room } = await enter(t);
+  const second = client.join("den", { userId: "me" });
+  await settle();
+  Socket.last.answers("join_room", joined([member("me")], { roomId: "den" }));
+  const den = await second;
+  room.on("force-leave", () => client.join("lobby", { userId: "me" }));
+  Socket.last.says({ type: "room:force-leave", roomId: "lobby", message: "Out.", reason: "kicked", timestamp: 5 });
+  await settle();
+  assert.equal(den.status, "connected");
+  assert.equal(Socket.last.of("join_room").length, 3);
+  // The server closed before it had read the last join.
+  Socket.last.ends(4003, "kicked");
+  await settle();
+  assert.equal(Socket.all.length, 2);
+  Socket.last.opens();
+  assert.deepEqual(Socket.last.of("join_room").map(({ roomId }) => roomId), ["den", "lobby"]);
+});
+
+test("an end that would repeat itself is told, not retried", async (t) => {
+  const { client, room, seen, tick } = await enter(t);
+  Socket.last.ends(1008, "too many");
+  assert.deepEqual(seen, ["closed"]);
+  assert.deepEqual([room.error.code, room.error.closeCode, client.status], ["closed", 1008, "closed"]);
+  await tick(60_000);
+  assert.equal(Socket.all.length, 1);
+});
+
+test("a room that cannot be entered again is over; a refusal that passes is not", async (t) => {
+  const { room, seen, tick } = await enter(t);
+  Socket.last.ends(1006);
+  await Socket.again(tick);
+  Socket.last.answers("join_room", error("unavailable"));
+  await tick(2000);
+  Socket.last.answers("join_room", error("room_full"));
+  assert.deepEqual(seen, ["reconnecting", "closed"]);
+  assert.equal(room.error.code, "room_full");
+});
+
+test("leaving waits for the answer, and takes the socket along", async (t) => {
+  const { client, room, tick } = await enter(t);
+  const leaving = room.leave();
+  assert.equal(room.status, "connected");
+  assert.equal(room.leave(), leaving);
+  Socket.last.answers("leave_room", error("unavailable"));
+  await tick(2000);
+  Socket.last.answers("leave_room", { type: "room:left", roomId: "lobby" });
+  await leaving;
+  assert.deepEqual([room.status, room.error, client.status], ["closed", null, "idle"]);
+  assert.ok(Socket.last.closed);
+});
+
+test("an answer that comes twice is one", async (t) => {
+  const { room, tick } = await enter(t);
+  room.leave();
+  const refused = { ...error("unavailable"), id: Socket.last.of("leave_room")[0].id };
+  Socket.last.says(refused);
+  Socket.last.says(refused);
+  await tick(2000);
+  assert.equal(Socket.last.of("leave_room").length, 2);
+});
+
+test("what was to be said again on a socket that is lost since is not said on the next one", async (t) => {
+  const { tick } = await enter(t);
+  Socket.last.ends(1006);
+  await Socket.again(tick);
+  Socket.last.answers("join_room", error("unavailable"));
+  Socket.last.ends(1006);
+  await Socket.again(tick, 1000);
+  await tick(2000);
+  assert.equal(Socket.last.of("join_room").length, 1);
+});
+
+test("a room that is over leaves alone who is there anew, and one that was let go is not joined later", async (t) => {
+  const { client, room, tick } = await enter(t);
+  const expelled = { type: "room:force-leave", roomId: "lobby", message: "Out.", reason: "kicked", timestamp: 5 };
+  client.request({ type: "room:count", roomId: "den" }); // which keeps the socket
+  const rejoin = async () => {
+    const coming = client.join("lobby", { userId: "me" });
+    await settle();
+    return { coming };
+  };
+  const leaving = room.leave();
+  Socket.last.answers("leave_room", error("unavailable"));
+  Socket.last.says(expelled);
+  await leaving;
+  const { coming } = await rejoin();
+  Socket.last.answers("join_room", joined([member("me")]));
+  await coming;
+  await tick(2000);
+  assert.equal(Socket.last.of("leave_room").length, 1, "a leave that was put off is not for the next stay");
+  Socket.last.says(expelled);
+  await (await coming).leave();
+  assert.equal(Socket.last.of("leave_room").length, 1, "nor is one that comes too late");
+
+  const { coming: third } = await rejoin();
+  Socket.last.answers("join_room", error("unavailable"));
+  client.rooms.get("lobby").leave();
+  await tick(2000);
+  assert.equal(Socket.last.of("join_room").length, 3, "who is about to leave is not entered");
+  Socket.last.answers("leave_room", error("not_joined"));
+  await assert.rejects(third, { code: "not_joined" });
+});
+
+test("leaving while the socket is lost, or is lost meanwhile, is done at once; the grace does the rest", async (t) => {
+  for (const before of [true, false]) {
+    const { client, room, tick } = await enter(t);
+    if (before) Socket.last.ends(1006);
+    const leaving = room.leave();
+    if (!before) Socket.last.ends(1006);
+    await leaving;
+    await tick(60_000);
+    assert.equal(client.status, "idle");
+    assert.equal(Socket.all.length, 1);
+    t.mock.timers.reset();
+  }
+});
+
+test("joining again while leaving waits for the end of it", async (t) => {
+  const { client, room } = await enter(t);
+  room.leave();
+  const again = client.join("lobby", { userId: "me" });
+  await settle();
+  assert.equal(Socket.last.of("join_room").length, 1);
+  Socket.last.answers("leave_room", { type: "room:left", roomId: "lobby" });
+  await settle();
+  Socket.last.opens();
+  Socket.last.answers("join_room", joined([member("me")]));
+  assert.notEqual(await again, room);
+});
+
+test("a signal gives up a join, or ends the stay, and is let go after it", async (t) => {
+  const { client, tick } = begin(t);
+  const early = client.join("lobby", { userId: "me", signal: AbortSignal.abort() });
+  await assert.rejects(early, { code: "aborted" });
+  assert.deepEqual([client.status, client.rooms.size, Socket.all.length], ["idle", 0, 0]);
+
+  const giving = new AbortController();
+  const given = client.join("lobby", { userId: "me", signal: giving.signal });
+  await settle();
+  giving.abort();
+  await assert.rejects(given, { code: "aborted" });
+  assert.equal(client.status, "idle");
+
+  t.mock.timers.reset();
+  const present = await enter(t);
+  await assert.rejects(present.client.join("lobby", { userId: "me", signal: AbortSignal.abort() }), { code: "aborted" });
+  assert.equal(present.room.status, "connected", "who is there already stays");
+  t.mock.timers.reset();
+  const { client: other } = begin(t);
+
+  const staying = new AbortController();
+  let ears = 0;
+  for (const [how, change] of [["addEventListener", 1], ["removeEventListener", -1]]) {
+    const real = staying.signal[how].bind(staying.signal);
+    staying.signal[how] = (...all) => ((ears += change), real(...all));
+  }
+  const coming = other.join("lobby", { userId: "me", signal: staying.signal });
+  await settle();
+  Socket.last.opens();
+  Socket.last.answers("join_room", joined([member("me")]));
+  const room = await coming;
+  assert.equal(ears, 1);
+  staying.abort();
+  Socket.last.answers("leave_room", { type: "room:left", roomId: "lobby" });
+  assert.deepEqual([room.status, ears], ["closed", 0]);
+  await tick(60_000);
+});
+

@@ -1,0 +1,108 @@
+// Tokens: said first, asked for again, and renewed.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Socket, begin, enter, error, joined, member, settle } from "./fake.mjs";
+
+const ok = (expiresAt) => ({ type: "auth:ok", userId: "me", expiresAt });
+
+test("the token goes first; what follows does not wait for the answer", async (t) => {
+  const { client } = begin(t, { token: "abc" });
+  const coming = client.join("lobby");
+  await settle();
+  Socket.last.opens();
+  assert.deepEqual(Socket.last.sent.map(({ type, token, userId }) => [type, token, userId]), [
+    ["auth", "abc", undefined],
+    ["join_room", undefined, undefined],
+  ]);
+  Socket.last.answers("auth", ok(2_000_000));
+  Socket.last.answers("join_room", joined([member("me")]));
+  assert.equal((await coming).me.userId, "me");
+  assert.equal(client.userId, "me");
+});
+
+test("a server that asks for no token says so, and nothing is wrong", async (t) => {
+  const { client } = await enter(t, undefined, {}, { token: "abc" });
+  Socket.last.answers("auth", error("auth_disabled"));
+  assert.equal(client.status, "connected");
+});
+
+test("a token that is not taken ends it, where no other can be had", async (t) => {
+  const { client, tick } = begin(t, { token: "abc" });
+  const coming = client.join("lobby");
+  await settle();
+  Socket.last.opens();
+  Socket.last.answers("auth", error("unauthorized"));
+  Socket.last.ends(4001, "unauthorized");
+  await assert.rejects(coming, { code: "closed", closeCode: 4001 });
+  assert.equal(client.status, "closed");
+  await tick(60_000);
+  assert.equal(Socket.all.length, 1);
+});
+
+test("a getter is asked at each connecting, again on 4001, and gives up when a fresh one is refused, too", async (t) => {
+  let number = 0;
+  const { client, tick } = begin(t, { token: async () => `token ${(number += 1)}` });
+  const coming = client.join("lobby", { userId: "me" });
+  coming.catch(() => {});
+  await settle();
+  Socket.last.opens();
+  Socket.last.ends(4001);
+  await Socket.again(tick);
+  assert.equal(Socket.last.of("auth")[0].token, "token 2");
+  Socket.last.answers("auth", ok(0));
+  Socket.last.answers("join_room", joined([member("me")]));
+  await coming;
+  Socket.last.ends(4001);
+  await Socket.again(tick, 1000);
+  assert.equal(Socket.last.of("auth")[0].token, "token 3");
+  Socket.last.ends(4001);
+  assert.equal(client.status, "closed");
+  assert.equal(client.error.closeCode, 4001);
+});
+
+test("a getter is asked again before the token runs out", async (t) => {
+  let number = 0;
+  const { tick } = await enter(t, undefined, { heartbeatInterval: 1e9, ttl: 1e10 }, { token: () => `token ${(number += 1)}` });
+  Socket.last.answers("auth", ok(Date.now() + 600_000));
+  await tick(539_999);
+  assert.equal(Socket.last.of("auth").length, 1);
+  await tick(1);
+  assert.deepEqual(Socket.last.of("auth").map(({ token }) => token), ["token 1", "token 2"]);
+  Socket.last.answers("auth", ok(Date.now() + 20_000));
+  await tick(10_000);
+  assert.equal(Socket.last.of("auth").length, 3);
+  Socket.last.answers("auth", ok(1));
+  await tick(600_000);
+  assert.equal(Socket.last.of("auth").length, 3, "by a wrong clock no token is asked for again and again");
+  Socket.last.says({ type: "error", code: "token_expired", message: "" });
+  await settle();
+  assert.equal(Socket.last.of("auth").length, 4, "the server says when it is time");
+});
+
+test("a getter that fails is asked again, and the reason is told", async (t) => {
+  let fails = 1;
+  const token = () => (fails-- > 0 ? Promise.reject(new Error("no session")) : "abc");
+  const { client, tick } = begin(t, { token });
+  client.join("lobby");
+  await settle();
+  assert.equal(client.error.message, "no session");
+  assert.equal(client.status, "connecting");
+  await Socket.again(tick);
+  assert.equal(Socket.last.of("auth")[0].token, "abc");
+  assert.equal(client.error, null);
+});
+
+test("a token that comes when nobody waits for it any more opens nothing", async (t) => {
+  for (const outcome of [(take) => take("abc"), (_, fail) => fail(new Error("no session"))]) {
+    let settleToken;
+    const token = () => new Promise((take, fail) => (settleToken = () => outcome(take, fail)));
+    const { client, tick } = begin(t, { token });
+    client.join("lobby").catch(() => {});
+    await settle();
+    client.close();
+    settleToken();
+    await tick(60_000);
+    assert.deepEqual([Socket.all.length, client.status], [0, "idle"]);
+    t.mock.timers.reset();
+  }
+});
