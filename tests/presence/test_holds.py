@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from reactor.presence.keys import shard_of
+from reactor.presence.store import Joined, NotJoined
 from reactor.protocol.messages import Member
 from tests.presence.cases import Case, check, each, probing
 from tests.presence.direct import done
@@ -221,3 +222,23 @@ def test_a_departure_that_redis_lost_goes_on_record_once(redis_server: Server) -
         assert not done(probe.store.record_lost("lobby", gone, "disconnected"))
         probe.ask("leave", "ann", "n1.1")
         assert not done(probe.store.record_lost("lobby", ann, "disconnected")), "it is there already"
+
+
+def test_one_whose_end_is_on_record_is_not_entered_again_in_another_epoch(redis_server: Server) -> None:
+    """The node that enters it had not heard of the end, for its own link was down."""
+    with probing(redis_server) as probe:
+        _, joined_at, *_ = probe.join("ann")
+        probe.join("bob")
+        probe.ask("leave", "ann", "n1.1")
+        again = done(
+            probe.store.join(
+                probe.entry("ann"), "n1.1", ttl=60_000, known_epoch="a former one", joined_at=joined_at
+            )
+        )
+        assert again == NotJoined("departed")
+        other = done(
+            probe.store.join(
+                probe.entry("ann"), "n1.1", ttl=60_000, known_epoch="a former one", joined_at=joined_at + 1
+            )
+        )
+        assert isinstance(other, Joined)

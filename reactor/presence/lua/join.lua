@@ -20,13 +20,17 @@ if settle(room) then return { 'again' } end
 local status = settle_member(room, user)
 if status == 'gone' then
   if known_epoch ~= '' and redis.call('HGET', state_key(room), 'epoch') == known_epoch then return { 'departed' } end
+  -- In another epoch it was lost, or it has departed since: of what is on record nothing is made undone.
+  if known_epoch ~= '' and known_epoch ~= '*' and ARGV[13] ~= '' and on_record(room_id, user_id, ARGV[13]) then
+    return { 'departed' }
+  end
   local count = redis.call('ZCARD', members)
   if max_members > 0 and count >= max_members then return { 'full', count } end
   if count == 0 then redis.call('PERSIST', state_key(room)) end
   if username == '' then username = user_id end
   redis.call('HSET', presence, 'socketId', connection, 'userId', user_id, 'roomId', room_id, 'username', username,
     'lastActiveAt', NOW, 'joinedAt', since)
-  redis.call('PEXPIRE', presence, ttl)
+  redis.call('PEXPIREAT', presence, NOW + ttl)
   if data ~= '' then redis.call('HSET', presence, 'data', data) end
   if away == '1' then redis.call('HSET', presence, 'away', 1) end
   redis.call('HSET', shadow, 'u', username, 'j', since)
@@ -53,7 +57,7 @@ if later then
   redis.call('HSET', shadow, 'j', since)
 end
 redis.call('HSET', presence, 'socketId', connection, 'lastActiveAt', NOW)
-redis.call('PEXPIRE', presence, ttl)
+redis.call('PEXPIREAT', presence, NOW + ttl)
 -- A ttl that was set shorter meanwhile is nearer than what was noted.
 if redis.call('ZADD', members, 'LT', 'CH', NOW + ttl, user) == 1 then lower(room, NOW + ttl) end
 redis.call('HDEL', shadow, 'r', 'n')

@@ -154,6 +154,16 @@ local function record(room_id, user_id, username, reason, joined_at, last_active
   redis.call('HINCRBY', SHARD .. ':totals', reason, 1)
 end
 
+-- Whether the end of this very joining is on record, among the newest.
+local function on_record(room_id, user_id, joined_at)
+  for _, entry in ipairs(redis.call('XREVRANGE', SHARD .. ':departures', '+', '-', 'COUNT', 200)) do
+    local fields = {}
+    for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+    if fields.room == room_id and fields.user == user_id and fields.joinedAt == joined_at then return true end
+  end
+  return false
+end
+
 -- Ends members of one room: both keys, every index, the stream, the totals, one diff for all of them.
 -- Returns the departed as {user, reason, deadline noted, ...}, flat, in threes. A user without a row is passed over.
 local function depart(room, users, reason, message)
@@ -280,7 +290,7 @@ local function start_grace(room, user, node, grace)
   redis.call('HSET', shadow, 'r', 'disconnected', 'n', node)
   if redis.call('EXISTS', presence) == 0 then return NOW end -- its time is up already, and held
   redis.call('HSET', shadow, 'a', read_last_active(room, user) or NOW)
-  redis.call('PEXPIRE', presence, grace, 'LT')
+  redis.call('PEXPIREAT', presence, NOW + grace, 'LT')
   local deadline = redis.call('PEXPIRETIME', presence)
   redis.call('ZADD', members_key(room), deadline, user)
   lower(room, deadline)
