@@ -89,7 +89,7 @@ MUTANTS = (
     Mutant(
         "a heartbeat is acknowledged before Redis has it",
         "presence/lua/refresh.lua",
-        "local there = redis.call('PEXPIRE', presence, ARGV[i + 1]) == 1",
+        "local there = redis.call('PEXPIREAT', presence, NOW + ARGV[i + 1], 'GT') == 1",
         "local there = redis.call('EXISTS', presence) == 1",
         ("script-flush",),
         frozenset({"force-leave", "reason"}),
