@@ -15,6 +15,7 @@ ON_KEYS: dict[str, Words] = {
     "del": (KEY,),
     "persist": (KEY,),
     "pexpire": (KEY, "1"),
+    "pexpireat": (KEY, "1"),
     "pexpiretime": (KEY,),
     "set": (KEY, "", "PX", "0"),
     "get": (KEY,),
