@@ -1,13 +1,14 @@
 """How the cost of one operation grows: with connections of a node, with members in Redis, with workers."""
 
 import asyncio
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from scripts.bench_gateway_clients import Crowd
 from scripts.bench_gateway_dialects import Reactor
 from scripts.bench_gateway_rows import Meter, Sizes, Subject
-from scripts.bench_gateway_servers import CORES, pinned_redis, reactor_server
+from scripts.bench_gateway_servers import CORES, LOAD_CORE, Served, pinned_redis, reactor_server
 from scripts.bench_load import idle_members
 
 _BEATING = 200
@@ -64,13 +65,25 @@ async def grow_connections(sizes: Sizes, steps: Sequence[int], url: str | None) 
     return rows
 
 
+async def _swept(served: Served) -> None:
+    """Return when the sweep at the start has looked at all members."""
+    while (await served.question())["sweeps"] == 0:  # noqa: ASYNC110 - the node says it when it is asked
+        await asyncio.sleep(0.1)
+
+
 async def grow_members(sizes: Sizes, steps: Sequence[int], url: str | None) -> list[dict[str, Any]]:
     """One node, and more and more members of another one in Redis, who only lie there."""
     rows = []
     async with pinned_redis(url, None) as (bench, pid), idle_members(bench) as idle:
         for step in steps:
+            if pid is not None:
+                os.sched_setaffinity(pid, CORES)  # no server runs yet: half the time to enter a million
             await idle.load(step, 50, lambda _: _TTL_MS, start=idle.loaded)
-            async with reactor_server(bench) as served:
+            if pid is not None:
+                os.sched_setaffinity(pid, LOAD_CORE)
+            # A long lease, so that a busy load generator, which is the other node too, is not taken for dead.
+            async with reactor_server(bench, {"sweep_interval": 3600, "lease": 60}) as served:
+                await _swept(served)
                 subject = Subject(served, pid, Reactor, sizes, bench)
                 rows.append({"members": step, **await measure_operations(subject, f"m{step}")})
     return rows

@@ -72,6 +72,7 @@ class _Questions(_End):
                     "connections": len(self._node.gateway.connections),
                     "batches": self._node.heartbeats.batches,
                     "members": self._node.heartbeats.members,
+                    "sweeps": self._node.sweep.rounds,
                 }
             )
 

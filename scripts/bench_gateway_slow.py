@@ -13,7 +13,7 @@ from scripts.bench_common import quantile
 from scripts.bench_gateway_clients import Client
 from scripts.bench_gateway_rows import Meter, Subject
 
-_TALKERS = 10
+_TALKERS = 20
 _DATA = b"x" * 4000
 _PAUSE = 0.06  # between rounds: longer than a window, so that each round is a message of its own
 
