@@ -26,7 +26,8 @@ Of all that happened (`past`):
    sockets again; and be told again where Redis lost the departure, and the user came back: into that joining.
 10. record: each joining that was told to its own socket is there, or its departure is on record; the reason
     that others were told is the one on record. Only what was over before Redis lost data may be missing.
-11. reason: `left` was asked for; `inactivity_timeout` comes a whole TTL after the last taken heartbeat;
+11. reason: `left` was asked for, and nothing else is told of one who left over its only socket;
+    `inactivity_timeout` comes a whole TTL after the last taken heartbeat;
     `disconnected` comes a whole grace after the last socket was gone (or at the end of its TTL, where that
     is sooner; or of the grace before, where Redis lost that the user had been back since), and never to one
     whose socket was there all the while, but where its node was frozen or alone cut off from Redis. Nothing
@@ -192,6 +193,8 @@ def _why_untrue(history: History, entry: Departure, stays: list[Stay]) -> str:
         case "inactivity_timeout":
             left = last_taken + history.ttl_of[entry.room] - entry.at
             early = left > ROUNDING and not _lost(history, last_taken, entry.at)
+            if len(stays) == 1 and stays[0].how == "left" and not _lost(history, stays[0].since, entry.at):
+                return "put out for inactivity, and it had left"
             return f"put out {left} ms before its time" if early else ""
         case "disconnected":
             since = entry.at - history.grace + ROUNDING

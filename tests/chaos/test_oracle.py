@@ -280,3 +280,11 @@ def test_keys_left_over_and_leaks() -> None:
     assert oracle.leaks("n0a", base, {**base, "other sockets": 12}, 1) == []
     for what, number in (("client sockets", 1), ("other sockets", 13), ("task serve", 4), ("task left", 1)):
         assert [finding.rule for finding in oracle.leaks("n0a", base, {**base, what: number}, 1)] == ["leak"]
+
+
+def test_one_who_left_is_not_put_out_for_inactivity() -> None:
+    case = Case()
+    case.history.told.clear()
+    case.stay.how = "left"
+    case.record(("inactivity_timeout", 30_000))
+    assert case.rules() == ["reason"]
