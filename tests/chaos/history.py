@@ -43,7 +43,7 @@ class Stay:
     """A socket's being in a room, as it was told. `until`: left, put out, cut off, or its node dead; and how.
 
     joined_at tells the member's joining, where the socket was told of it. `acked` holds the times (Redis's)
-    at which its heartbeats were taken.
+    at which its heartbeats were taken, `beats` when they were sent.
     """
 
     room: str
@@ -55,6 +55,7 @@ class Stay:
     until: int | None = None
     how: str = ""
     acked: list[int] = field(default_factory=list)
+    beats: list[int] = field(default_factory=list)
 
     def __str__(self) -> str:
         return (

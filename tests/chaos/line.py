@@ -79,6 +79,8 @@ class Line:
         stays = list(self.inside.values()) if kind == "room:heartbeat" else []
         at = now_ms()
         self.asked[self._number] = (kind, room, stays, at)
+        for stay in stays:
+            stay.beats.append(at)
         if kind in {"join_room", "leave_room"}:
             asked = self._history.joins if kind == "join_room" else self._history.leaves
             asked.setdefault((room, self.user), []).append(at)

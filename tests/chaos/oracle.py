@@ -27,7 +27,8 @@ Of all that happened (`past`):
 10. record: each joining that was told to its own socket is there, or its departure is on record; the reason
     that others were told is the one on record. Only what was over before Redis lost data may be missing.
 11. reason: `left` was asked for, and nothing else is told of one who left over its only socket;
-    `inactivity_timeout` comes a whole TTL after the last taken heartbeat;
+    `inactivity_timeout` comes a whole TTL after the last taken heartbeat, and not to one who sent others that
+    Redis was not there to take;
     `disconnected` comes a whole grace after the last socket was gone (or at the end of its TTL, where that
     is sooner; or of the grace before, where Redis lost that the user had been back since), and never to one
     whose socket was there all the while, but where its node was frozen or alone cut off from Redis. Nothing
@@ -48,6 +49,8 @@ from tests.chaos.state import Departure, State
 
 ROUNDING = 2
 """Milliseconds between two readings of one clock that are rounded down."""
+ON_ITS_WAY = 1000
+"""Milliseconds that a heartbeat may take to Redis when nothing is wrong."""
 IDLE_LINKS = 5
 """Connections to a server that a node may keep for its next question."""
 
@@ -183,6 +186,21 @@ def _joining(stay: Stay, known: set[int]) -> int:
     return max((at for at in known if at <= stay.since), default=0)
 
 
+def _had_said_so(history: History, entry: Departure, stays: list[Stay]) -> bool:
+    """Whether a socket that was there up to the end had sent a heartbeat that its node could pass on."""
+    if _was_impaired(history, (entry.room, entry.user), entry.at) or _lost(
+        history, entry.joined_at, entry.at
+    ):
+        return False
+    since, until = entry.at - history.ttl_of[entry.room] + ON_ITS_WAY, entry.at - ON_ITS_WAY
+    return any(
+        since < beat < until
+        for stay in stays
+        if stay.until is None or stay.until >= entry.at - ROUNDING
+        for beat in stay.beats
+    )
+
+
 def _why_untrue(history: History, entry: Departure, stays: list[Stay]) -> str:
     taken = [at for stay in stays for at in (history.asked_to_join(stay), *stay.acked) if at <= entry.at]
     last_taken = last_refresh(entry.joined_at, taken, history.ttl_of[entry.room])
@@ -195,7 +213,10 @@ def _why_untrue(history: History, entry: Departure, stays: list[Stay]) -> str:
             early = left > ROUNDING and not _lost(history, last_taken, entry.at)
             if len(stays) == 1 and stays[0].how == "left" and not _lost(history, stays[0].since, entry.at):
                 return "put out for inactivity, and it had left"
-            return f"put out {left} ms before its time" if early else ""
+            if early:
+                return f"put out {left} ms before its time"
+            said_so = _had_said_so(history, entry, stays)
+            return "put out for inactivity, and it had said that it is there" if said_so else ""
         case "disconnected":
             since = entry.at - history.grace + ROUNDING
             here = [stay for stay in stays if stay.since < entry.at and history.here_until(stay) > since]

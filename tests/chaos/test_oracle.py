@@ -288,3 +288,15 @@ def test_one_who_left_is_not_put_out_for_inactivity() -> None:
     case.stay.how = "left"
     case.record(("inactivity_timeout", 30_000))
     assert case.rules() == ["reason"]
+
+
+def test_one_who_sent_heartbeats_was_not_inactive_though_redis_did_not_take_them() -> None:
+    case = Case()
+    case.history.told.clear()
+    case.stay.until, case.stay.how = 30_000, "put out: inactivity_timeout"
+    case.record(("inactivity_timeout", 29_900))
+    assert case.rules() == []
+    case.stay.beats += [22_000, 25_000]
+    assert case.rules() == ["reason"]
+    case.node.impaired.append([25_000, 29_000])
+    assert case.rules() == []
