@@ -21,6 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from reactor.collector import spare_the_collector
 from reactor.errors import ReactorError
 from scripts.bench_common import console, machine_facts, run_benchmark, server_facts, server_name, write_json
 from scripts.bench_gateway_clients import Dialect
@@ -123,6 +124,7 @@ async def measure_growth(sizes: Sizes, arguments: argparse.Namespace) -> dict[st
 async def benchmark(arguments: argparse.Namespace) -> None:
     """Measure, tell, write."""
     os.sched_setaffinity(0, LOAD_CORE)
+    spare_the_collector()
     sizes = QUICK if arguments.quick else Sizes()
     path = arguments.output / "gateway.json"
     result: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"benchmark": "gateway"}

@@ -57,6 +57,11 @@ class Reactor(Echo):
     def heard(self, client: Client, head: bytes, size: int) -> None:
         """Take what the server says: by its head, where it is long."""
         crowd = client.crowd
+        if head.startswith(b'{"type":"room:diff"'):
+            crowd.bytes += size
+            crowd.messages["room:diff"] += 1
+            self._diff(client, head, size)
+            return
         found = _KIND.match(head)
         kind = found[1] if found else b""
         if kind == b"room:heartbeat:ack":
@@ -64,9 +69,7 @@ class Reactor(Echo):
             return
         crowd.bytes += size
         crowd.messages[kind.decode()] += 1
-        if kind == b"room:diff":
-            self._diff(client, head, size)
-        elif kind == b"room:joined":
+        if kind == b"room:joined":
             place = _JOINED.search(head)
             assert place is not None
             client.version = int(place[1])

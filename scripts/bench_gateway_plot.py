@@ -65,11 +65,10 @@ def _growth(axes: Any, growth: dict[str, Any]) -> None:
                 label=f"{what}, {'a heartbeat' if key == 'heartbeat_us' else 'a join'}",
             )  # fmt: skip
     axes.set_xscale("log")
-    axes.set_ylim(0, 3)
+    axes.set_ylim(bottom=0)
+    axes.set_ylim(top=max(2.0, axes.get_ylim()[1]))
     axes.grid(visible=True, axis="y", color="#e5e7eb", linewidth=0.8)
     axes.set_xlabel("times as many (logarithmic)", color=FAINT)
-    axes.set_title(
-        "server CPU of one operation, times that of the least", loc="left", color=INK, fontweight="bold"
-    )
+    axes.set_title("how the cost of one operation grows", loc="left", color=INK, fontweight="bold")
     if growth:
         axes.legend(frameon=False, fontsize=8)

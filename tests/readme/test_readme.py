@@ -1,5 +1,6 @@
 """The README is a test: its Python runs, and what it names is there."""
 
+import json
 import re
 import textwrap
 import tomllib
@@ -15,6 +16,7 @@ from reactor.protocol.messages import ErrorCode
 from reactor.protocol.requests import Request
 from reactor.settings import Settings, setting_fields
 from reactor.settings.rooms import read_rules
+from scripts.bench_gateway_tables import markdown, put_into
 from tests.servers import Server
 from tests.system.plain import until
 from tests.system.running import RawClient, served
@@ -127,3 +129,9 @@ def test_the_files_and_commands_it_names_are_there(capsys: pytest.CaptureFixture
 def test_every_reason_to_leave_is_explained_somewhere() -> None:
     for reason in (LeaveReason.DISCONNECTED, LeaveReason.INACTIVITY_TIMEOUT):
         assert reason in README
+
+
+def test_its_table_of_performance_is_that_of_the_last_run() -> None:
+    result = json.loads((ROOT / "scripts/results/gateway.json").read_text(encoding="utf-8"))
+    assert put_into(README, markdown(result)) == README
+    assert "<!-- table: gateway -->\n| work |" in README
