@@ -123,8 +123,8 @@ async def benchmark(arguments: argparse.Namespace) -> None:
     async with bench_server(program=arguments.server) as bench:
         facts = await server_facts(bench.redis)
     file = arguments.output / "fleet.json"
-    result: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"load_average": {}}
-    result |= {
+    result: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    result = {"load_average": {}} | result | {
         "benchmark": "fleet", "machine": machine_facts(), "server": facts, "server_name": server_name(facts),
         "settings": arguments.settings,
     }  # fmt: skip

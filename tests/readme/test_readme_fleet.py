@@ -1,5 +1,6 @@
 """What the README says of running it for real: each line of its table has tests that are there, and run."""
 
+import json
 import re
 import subprocess
 import sys
@@ -52,3 +53,22 @@ def test_kubernetes_waits_for_as_long_as_a_node_may_take() -> None:
         ("/readyz", str(settings.port)),
         ("/healthz", str(settings.port)),
     }
+
+
+def test_the_figures_are_those_that_were_measured() -> None:
+    measured = json.loads((ROOT / "scripts" / "results" / "fleet.json").read_text())
+    ghosts, deploy, expiries = measured["ghosts"], measured["deploy"], measured["expiries"]
+    last = sorted(one["last_s"] for one in ghosts)
+    told, expected = (sum(one[name] for one in ghosts) for name in ("told_once", "to_be_told"))
+    ways = {one["way"]: one for one in measured["outage"]}
+    stopped = max(one["stopped_s"] for one in deploy["restarts"])
+    table = REAL.split("\n### What clients see of it\n")[1].split("\n### ")[0]
+    for figures in (
+        f"{last[0]:.1f} to {last[-1]:.1f} s; {told:,} of {expected:,} told exactly once",
+        f"| {deploy['leaves_seen']}, {deploy['joins_seen']} |",
+        f"at most {stopped:.1f} s |",
+        f"| {deploy['away_p50_s']:.1f} s, {deploy['away_max_s']:.1f} s |",
+        *(f"| {ways[way]['whole_s']:.1f} s; {ways[way]['leaves_seen']} |" for way in ("frozen", "killed")),
+        f"| {', '.join(format(one['commands_an_expiry'], '.1f') for one in expiries)} |",
+    ):
+        assert figures in table
