@@ -211,8 +211,8 @@ def _why_untrue(history: History, entry: Departure, stays: list[Stay]) -> str:
         case "inactivity_timeout":
             left = last_taken + history.ttl_of[entry.room] - entry.at
             early = left > ROUNDING and not _lost(history, last_taken, entry.at)
-            asked = len(stays) == 1 and stays[0].how == "left"
-            in_time = asked and history.here_until(stays[0]) < entry.at - ON_ITS_WAY
+            left_once = len(stays) == 1 and stays[0].how == "left"
+            in_time = left_once and history.here_until(stays[0]) < entry.at - ON_ITS_WAY
             if in_time and not _lost(history, stays[0].since, entry.at):
                 return "put out for inactivity, and it had left"
             if early:
