@@ -158,6 +158,11 @@ class Recovery:
         await self._let_go(old)
 
     async def _after_rename(self, old: str) -> None:
+        run = await self._persist(self._backend.run_id)
+        if run != self._run:  # and the gap that tells so is still to come: once is enough
+            log.warning("redis_is_another", was=self._run, now=run)
+            self._run = run
+            await self._end_departed()
         await self._reconciler.enter_all_again()
         await self._let_go(old)
         await self._go_on()
