@@ -127,7 +127,7 @@ class Recovery:
 
     async def _restore(self) -> None:
         # Not by waiting for each channel: one that is let go of meanwhile, or its server, is never confirmed.
-        while not self._listening():
+        while not self._listening():  # noqa: ASYNC110 - see above
             await anyio.sleep(RETRY_AFTER)
         await self._persist(self._leases.renew_now)
         self._sweep.now()
