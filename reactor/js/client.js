@@ -98,7 +98,8 @@ export class ReactorClient extends Emitter {
 
   /** Time has passed, or the network may be another one: connect, or show that one is there, at once. */
   wake() {
-    if (this.#link.state === "waiting") this.#link.open();
+    // "online" may come a moment before the network does: the next attempt is soon again.
+    if (this.#link.state === "waiting") this.#link.open(true);
     this.beat();
     this.tick();
   }

@@ -59,8 +59,9 @@ export class Link {
     if (!WebSocket) throw new TypeError("no WebSocket: pass one, as { WebSocket }");
   }
 
-  /** Connect now, unless it is connected or on its way. */
-  open() {
+  /** Connect now, unless it is connected or on its way. @param {boolean} [hopeful] whether failures so far count no more */
+  open(hopeful) {
+    if (hopeful) this.#attempts = 0;
     if (this.state === "open" || this.state === "connecting") return;
     const attempt = (this.#current = {});
     this.#in(this.#backoff.timeout, () => this.lost());

@@ -60,10 +60,10 @@ async def test_b2_a_heartbeat_writes_no_index_and_is_told_to_nobody(redis_server
             await bob.ask(BEAT, ACK, roomId="lobby")
         stats: Any = redis_server.control.info("commandstats")
         calls = {name.removeprefix("cmdstat_"): found["calls"] for name, found in stats.items()}
-        assert calls["pexpire"] == calls["hset"] == 20
+        assert calls["pexpireat"] == calls["hset"] == 20
         # Beside these only the call of the script, its look at the clock and at the node; and pings.
         others = {"config|resetstat", "info", "ping"}
-        assert set(calls) - others == {"evalsha", "time", "exists", "pexpire", "hset"}
+        assert set(calls) - others == {"evalsha", "time", "exists", "pexpireat", "hset"}
         assert calls["evalsha"] == calls["time"] == calls["exists"] <= 20
         assert plain.rows(redis_server, "lobby") == noted
         assert {message["type"] for message in [*ann.heard[2:], *bob.heard[1:]]} == {ACK}
