@@ -19,7 +19,7 @@ SECRET = "a secret of the tests that is long enough, for HS512 as well as for HS
 
 def claims(**more: Any) -> dict[str, Any]:
     """Good claims for ann, in any room; None takes a claim out."""
-    all_ = {"sub": "ann", "exp": int(time.time()) + 60, "rooms": ["*"]} | more
+    all_ = {"sub": "ann", "exp": int(time.time()) + 3600, "rooms": ["*"]} | more
     return {name: value for name, value in all_.items() if value is not None}
 
 

@@ -209,6 +209,6 @@ async def test_one_in_a_hundred_who_stalls_costs_the_others_nothing_of_a_fan_out
                         for reader in readers:
                             for expected in range(number - 9, number + 1):
                                 assert f"{expected:04d}xxx".encode() in (await reader.frame())[1]
-            assert asleep not in served.gateway.connections
+            await served.handler.until(lambda: asleep in served.handler.closed_)
             assert all(reader in served.gateway.connections for reader in everybody if reader is not asleep)
             assert limit / 2 < most <= limit
