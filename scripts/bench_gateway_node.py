@@ -5,23 +5,15 @@ its standard input does.
 """
 
 import asyncio
-import json
-import os
-import signal
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
-import anyio
-import structlog
-
-from reactor.errors import ReactorError
 from reactor.node import Node, run
 from reactor.protocol.intents import Join
-from reactor.settings import RoomRule, Settings
+from reactor.settings import Settings
 from reactor.workers import run_workers
-from scripts.bench_common import allow_many_files
+from scripts.bench_child import listen, say, serve_as_given
 
 
 class Watch:
@@ -54,63 +46,34 @@ class Watch:
         return self._seconds
 
 
-class _End(asyncio.Protocol):
-    def connection_lost(self, _exc: Exception | None) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
-class _Questions(_End):
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self._watch = Watch(node)
-
-    def data_received(self, data: bytes) -> None:
-        for _ in range(data.count(b"\n")):
-            _say(
-                {
-                    "join_seconds": self._watch.look(),
-                    "connections": len(self._node.gateway.connections),
-                    "batches": self._node.heartbeats.batches,
-                    "members": self._node.heartbeats.members,
-                    "sweeps": self._node.sweep.rounds,
-                }
-            )
-
-
-def _say(message: dict[str, Any]) -> None:
-    print(json.dumps(message), flush=True)
+def _status(node: Node, watch: Watch) -> dict[str, Any]:
+    return {
+        "join_seconds": watch.look(),
+        "connections": len(node.gateway.connections),
+        "batches": node.heartbeats.batches,
+        "members": node.heartbeats.members,
+        "sweeps": node.sweep.rounds,
+    }
 
 
 async def _serve(settings: Settings) -> None:
-    loop = asyncio.get_running_loop()
-    listening: list[Any] = []
-
-    def listen(protocol: Callable[[], asyncio.Protocol]) -> None:
-        listening.append(asyncio.ensure_future(loop.connect_read_pipe(protocol, sys.stdin)))
+    listening: list[asyncio.Future[Any]] = []
 
     def ready(node: Node) -> None:
-        listen(lambda: _Questions(node))
-        _say({"port": node.gateway.port})
+        watch = Watch(node)
+        listening.append(listen(lambda: _status(node, watch)))
+        say({"port": node.gateway.port})
 
     if settings.workers > 1:
-        listen(_End)
-        await run_workers(settings, on_ready=lambda port: _say({"port": port}))
+        listening.append(listen())
+        await run_workers(settings, on_ready=lambda port: say({"port": port}))
     else:
         await run(settings, on_ready=ready)
 
 
 def main() -> int:
     """Serve with the settings given as JSON."""
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=sys.stderr))
-    allow_many_files()
-    given = json.loads(sys.argv[1])
-    given["rooms"] = tuple(RoomRule(**rule) for rule in given.get("rooms", ()))
-    try:
-        anyio.run(_serve, Settings(**given), backend_options={"use_uvloop": True})
-    except ReactorError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return serve_as_given(_serve)
 
 
 if __name__ == "__main__":

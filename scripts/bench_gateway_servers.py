@@ -6,21 +6,16 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import anyio
-
-from reactor.errors import ReactorError
+from scripts.bench_child import ask, child_process
 from scripts.bench_common import ROOT, Bench, bench_server
 
 PEERS = ROOT / "scripts" / "peers"
-START_WITHIN = 30.0
-STOP_WITHIN = 30.0
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -64,14 +59,7 @@ class Served:
 
     async def question(self) -> dict[str, Any]:
         """Ask a reactor for its counters; see bench_gateway_node.py."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(b"\n")
-        line = await self.process.stdout.readline()
-        if not line:
-            raise ReactorError("the server has ended")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        return await ask(self.process)
 
 
 @asynccontextmanager
@@ -80,37 +68,8 @@ async def server_process(command: Sequence[str], cores: set[int], cwd: Path = RO
 
     Raises ReactorError with the last of its log when it does not start.
     """
-    with tempfile.TemporaryFile() as log:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            cwd=cwd,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
-            start_new_session=True,
-            preexec_fn=lambda: os.sched_setaffinity(0, cores),
-        )  # fmt: skip
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            line = b""
-            with anyio.move_on_after(START_WITHIN):
-                line = await process.stdout.readline()
-            if not line:
-                raise ReactorError(f"{command[0]} did not start: {_last_lines(log)}")
-            yield Served(json.loads(line)["port"], [process.pid], process)
-        finally:
-            with anyio.CancelScope(shield=True):
-                process.stdin.close()
-                with anyio.move_on_after(STOP_WITHIN):
-                    await process.wait()
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()
-
-
-def _last_lines(log: IO[bytes]) -> str:
-    log.seek(0)
-    lines = [line for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-    return " / ".join(lines[-3:]) if lines else "it said nothing"
+    async with child_process(command, cwd=cwd, cores=cores) as (process, port):
+        yield Served(port, [process.pid], process)
 
 
 @asynccontextmanager

@@ -6,25 +6,17 @@ when its standard input does: it never outlives the benchmark.
 
 import asyncio
 import json
-import os
-import signal
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import IO, Any
+from typing import Any
 
 import anyio
-import structlog
 
-from reactor.errors import ReactorError
 from reactor.node import Node, run
-from reactor.settings import RoomRule, Settings
-from scripts.bench_common import ROOT, allow_many_files
-
-START_WITHIN = 30.0
-STOP_WITHIN = 30.0
+from reactor.settings import Settings
+from scripts.bench_child import ask, child_process, listen, say, serve_as_given
 
 
 class NodeProcess:
@@ -36,14 +28,7 @@ class NodeProcess:
 
     async def status(self) -> dict[str, Any]:
         """Give its counters now; `cpu` is the processor time that it has used, in seconds."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(b"\n")
-        line = await self._process.stdout.readline()
-        if not line:
-            raise ReactorError("the node has ended")
-        status: dict[str, Any] = json.loads(line)
-        return status
+        return await ask(self._process)
 
     def kill(self) -> None:
         """End it by SIGKILL."""
@@ -78,37 +63,9 @@ async def node_process(settings: Mapping[str, Any]) -> AsyncIterator[NodeProcess
 
     Raises ReactorError with the last of its log when it does not start.
     """
-    with tempfile.TemporaryFile() as log:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "scripts.bench_node", json.dumps(settings),
-            cwd=ROOT,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
-            # Ctrl-C goes to the whole process group, and the benchmark stops its node itself.
-            start_new_session=True,
-        )  # fmt: skip
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            line = b""
-            with anyio.move_on_after(START_WITHIN):
-                line = await process.stdout.readline()
-            if not line:
-                raise ReactorError(f"the node did not start: {_last_line(log)}")
-            yield NodeProcess(process, json.loads(line)["port"])
-        finally:
-            with anyio.CancelScope(shield=True):
-                process.stdin.close()
-                with anyio.move_on_after(STOP_WITHIN):
-                    await process.wait()
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()
-
-
-def _last_line(log: IO[bytes]) -> str:
-    log.seek(0)
-    lines = [line for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+    command = (sys.executable, "-m", "scripts.bench_node", json.dumps(settings))
+    async with child_process(command) as (process, port):
+        yield NodeProcess(process, port)
 
 
 def _status(node: Node) -> dict[str, Any]:
@@ -124,48 +81,19 @@ def _status(node: Node) -> dict[str, Any]:
     }
 
 
-def _say(message: dict[str, Any]) -> None:
-    print(json.dumps(message), flush=True)
-
-
-class _Questions(asyncio.Protocol):
-    """Standard input: a line asks for the counters, its end ends the node."""
-
-    def __init__(self, node: Node) -> None:
-        self._node = node
-
-    def data_received(self, data: bytes) -> None:
-        for _ in range(data.count(b"\n")):
-            _say(_status(self._node))
-
-    def connection_lost(self, _exc: Exception | None) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
 async def _serve(settings: Settings) -> None:
-    loop = asyncio.get_running_loop()
-    asking: set[asyncio.Task[Any]] = set()
+    listening: list[asyncio.Future[Any]] = []
 
     def ready(node: Node) -> None:
-        asking.add(asyncio.ensure_future(loop.connect_read_pipe(lambda: _Questions(node), sys.stdin)))
-        _say({"port": node.gateway.port})
+        listening.append(listen(lambda: _status(node)))
+        say({"port": node.gateway.port})
 
     await run(settings, on_ready=ready)
 
 
 def main() -> int:
-    """Serve with the settings given as JSON; `rooms` is a list of rules."""
-    # Standard output is for the answers.
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=sys.stderr))
-    allow_many_files()
-    given = json.loads(sys.argv[1])
-    given["rooms"] = tuple(RoomRule(**rule) for rule in given.get("rooms", ()))
-    try:
-        anyio.run(_serve, Settings(**given), backend_options={"use_uvloop": True})
-    except ReactorError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    """Serve with the settings given as JSON."""
+    return serve_as_given(_serve)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class _Wire(H11Protocol):
             self.transport.close()
 
 
-class _Server(uvicorn.Server):
+class SignallessServer(uvicorn.Server):
     """A server that leaves signals to the node, which stops it."""
 
     @contextmanager
@@ -69,7 +69,7 @@ async def serving(node: Node) -> AsyncIterator[int]:
     )  # fmt: skip
     config.load()
     config.ssl = _context(node)
-    server = _Server(config)
+    server = SignallessServer(config)
     # Cancelling it would leave the port open, so it is no task of a group that may be cancelled.
     running = asyncio.create_task(server.serve([sock]))
     scheme = "https" if config.ssl else "http"

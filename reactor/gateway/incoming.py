@@ -5,6 +5,7 @@ first byte of the handshake to its answer, while a message is half read, while t
 all the time with compression.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import cast
 
@@ -154,9 +155,9 @@ class Incoming(Wire):
     def message(self, payload: bytes, *, binary: bool) -> None:
         """Act on one whole message. Raises Refused."""
 
+    @abstractmethod
     def _open_quickly(self, data: bytes) -> bool:
         """Take a whole handshake that is usual in every way; False when it is not."""
-        raise NotImplementedError
 
     def _handshake(self, parser: ServerProtocol, size: int) -> None:
         """Go on with the handshake, after so many more bytes."""

@@ -23,6 +23,14 @@ async def _in_the_room(browser: Chromium, here: Place, room: str) -> Tab:
     return tab
 
 
+async def _hidden_in_the_room(browser: Chromium, here: Place, room: str) -> Tab:
+    """The same, behind another tab."""
+    tab = await _in_the_room(browser, here, room)
+    await browser.tab()
+    await tab.comes_to_read("document.visibilityState", "hidden")
+    return tab
+
+
 async def test_a_hidden_page_is_away_and_one_that_is_seen_again_is_here(
     app: str, bundled_server: Server, tmp_path: Path
 ):
@@ -31,9 +39,7 @@ async def test_a_hidden_page_is_away_and_one_that_is_seen_again_is_here(
         watching(here, "lobby") as bob,
         chromium(tmp_path) as browser,
     ):
-        ann = await _in_the_room(browser, here, "lobby")
-        await browser.tab()
-        await ann.comes_to_read("document.visibilityState", "hidden")
+        ann = await _hidden_in_the_room(browser, here, "lobby")
         await bob.sees("joined ann", "updated ann away 1")
         await ann.comes_to_read("document.querySelector('[data-user=ann]').dataset.state", "away")
         await ann.front()
@@ -50,9 +56,7 @@ async def test_a_hidden_page_beats_on_and_stays_for_longer_than_the_ttl(
         Presence.open(bundled_server.socket_url) as presence,
         chromium(tmp_path) as browser,
     ):
-        ann = await _in_the_room(browser, here, "lobby")
-        await browser.tab()
-        await ann.comes_to_read("document.visibilityState", "hidden")
+        await _hidden_in_the_room(browser, here, "lobby")
         deadline = time.monotonic() + 30
         while True:
             assert time.monotonic() < deadline
@@ -71,9 +75,7 @@ async def test_a_page_that_is_frozen_at_once_was_away_before(
         watching(here, "lobby") as bob,
         chromium(tmp_path) as browser,
     ):
-        ann = await _in_the_room(browser, here, "lobby")
-        await browser.tab()
-        await ann.comes_to_read("document.visibilityState", "hidden")
+        ann = await _hidden_in_the_room(browser, here, "lobby")
         await ann.freeze()
         await bob.sees("joined ann", "updated ann away 1")
         await ann.thaw()
@@ -90,9 +92,7 @@ async def test_a_page_frozen_for_longer_than_the_ttl_comes_back_by_itself(
         watching(here, "brief-talk") as bob,
         chromium(tmp_path) as browser,
     ):
-        ann = await _in_the_room(browser, here, "brief-talk")
-        await browser.tab()
-        await ann.comes_to_read("document.visibilityState", "hidden")
+        ann = await _hidden_in_the_room(browser, here, "brief-talk")
         await ann.freeze()
         assert await bob.hear_left("ann") == "inactivity_timeout"
         await ann.thaw()

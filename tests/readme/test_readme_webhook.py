@@ -1,7 +1,6 @@
 """The README's receiver of webhooks takes what the server sends, and nothing else."""
 
 import time
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import anyio
@@ -9,18 +8,12 @@ import httpx
 import pytest
 import uvicorn
 
+from reactor.admin.server import SignallessServer
 from tests.readme.test_readme import runnable
 from tests.servers import Server, free_port
 from tests.system import plain
 from tests.system.running import RawClient, served
 from tests.webhooks.receiver import SECRET
-
-
-class Quiet(uvicorn.Server):
-    """Leaves the signals of the test run alone."""
-
-    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
-        return nullcontext()
 
 
 async def test_the_receiver_of_the_readme_prints_what_happens(
@@ -31,7 +24,7 @@ async def test_the_receiver_of_the_readme_prints_what_happens(
     names: dict[str, Any] = {"print": lambda *words: said.append(words)}
     exec(runnable("webhook"), names)
     port = free_port()
-    receiver = Quiet(uvicorn.Config(names["app"], port=port, log_level="critical", lifespan="off"))
+    receiver = SignallessServer(uvicorn.Config(names["app"], port=port, log_level="critical", lifespan="off"))
     url = f"http://127.0.0.1:{port}/hooks"
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(receiver.serve)
