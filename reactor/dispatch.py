@@ -210,7 +210,12 @@ class Dispatch:
         self._roster.remove(membership.room_id, connection)
         attachment.live = False
         try:
-            await self._store.leave(attachment.entry, attachment.connection)
+            await self._store.leave(
+                attachment.entry,
+                attachment.connection,
+                known=self._feed.last_known(*attachment.entry),
+                known_epoch=view.epoch if (view := self._feed.view(membership.room_id)) is not None else "",
+            )
         except Unavailable:
             if session.closed:
                 self._let_go(connection, attachment)

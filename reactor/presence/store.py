@@ -176,9 +176,12 @@ class Store:
         )
         return reply[0].decode()  # type: ignore[no-any-return]
 
-    async def leave(self, entry: Entry, connection: str) -> Literal["absent", "kept", "left"]:
-        """A connection leaves by its own will."""
-        reply = await self._run_for_room("leave", entry.room_id, escape(entry.user_id), connection)
+    async def leave(
+        self, entry: Entry, connection: str, *, known: Member | None = None, known_epoch: str = ""
+    ) -> Literal["absent", "kept", "left"]:
+        """A connection leaves by its own will. known: the member as it was, in that epoch of the room."""
+        face = (known_epoch, known.username, known.joined_at) if known is not None else ("", "", "")
+        reply = await self._run_for_room("leave", entry.room_id, escape(entry.user_id), connection, *face)
         return reply[0].decode()  # type: ignore[no-any-return]
 
     async def kick(self, entry: Entry, message: str = "") -> bool:

@@ -25,6 +25,11 @@ def stalls(probe: Probe) -> None:
     probe.client.hincrby(probe.key("pulse"), "at", -(LEASE + 1))
 
 
+def moves(probe: Probe) -> None:
+    """A replica took over, a moment after the last pulse."""
+    probe.client.hset(probe.key("pulse"), "run", "another server")
+
+
 def hold_ends(probe: Probe) -> None:
     probe.client.hset(probe.key("pulse"), "hold", probe.now() - 1)
 
@@ -40,6 +45,11 @@ CASES = [
     Case("a claim finds nothing for a lease after the first pulse", [*HELD, pulses],
          lambda p: p.claim("ann"), ["now"],
          [], ANN_HELD),
+    Case("a claim finds nothing on a server that was not pulsed before",
+         [pulses, joins("ann"), moves, lapses("ann")],
+         lambda p: p.claim("ann"), ["now"], [], ANN_HELD),
+    Case("nor for a lease after the first pulse there", [pulses, joins("ann"), moves, lapses("ann"), pulses],
+         lambda p: p.claim("ann"), ["now"], [], ANN_HELD),
     Case("a claim counts again after that", [*HELD, pulses, passes(4), pulses, hold_ends],
          lambda p: p.claim("ann")[1:3], ["lobby/ann", "inactivity_timeout"],
          ["1>2 (0) -ann:inactivity_timeout"], [],
@@ -222,6 +232,22 @@ def test_a_departure_that_redis_lost_goes_on_record_once(redis_server: Server) -
         assert not done(probe.store.record_lost("lobby", gone, "disconnected"))
         probe.ask("leave", "ann", "n1.1")
         assert not done(probe.store.record_lost("lobby", ann, "disconnected")), "it is there already"
+
+
+def test_who_leaves_is_on_record_where_redis_lost_it_just_before(redis_server: Server) -> None:
+    with probing(redis_server) as probe:
+        _, joined_at, *_ = probe.join("ann")
+        epoch, ann = probe.epoch(), Member("ann", "Ann", joined_at, joined_at)
+        probe.client.flushall()
+
+        def leave(known_epoch: str = epoch) -> str:
+            return done(probe.store.leave(probe.entry("ann"), "n1.1", known=ann, known_epoch=known_epoch))
+
+        probe.join("bob")
+        assert leave(probe.epoch()) == "absent"
+        assert probe.departures() == [], "in this epoch it has departed, and that is on record or was trimmed"
+        assert leave() == leave() == "absent"
+        assert [one["reason"] for one in probe.departures()] == ["left"]
 
 
 def test_one_whose_end_is_on_record_is_not_entered_again_in_another_epoch(redis_server: Server) -> None:

@@ -223,14 +223,18 @@ local function look(room, limit, offset)
   return gone, #due
 end
 
+-- What names this life of the server: another one may know less than the last (a failover, a restart from a file).
+local function run_id() return string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or '' end
+
 -- Nodes pulse each shard while they live and Redis takes their writes. After a time without a pulse everybody looks
--- gone who only could not say so; then nobody's end by time counts until all could speak up again for one lease.
--- Returns the time until which that holds, or nil. A shard that nobody ever pulsed has no nodes to wait for.
+-- gone who only could not say so, and a server that was never pulsed may have lost who came back: then nobody's end by
+-- time counts until all could speak up again for one lease. Returns the time until which that holds, or nil. A shard that
+-- nobody ever pulsed has no nodes to wait for.
 local function held_until()
-  local pulse = redis.call('HMGET', SHARD .. ':pulse', 'at', 'lease', 'hold')
+  local pulse = redis.call('HMGET', SHARD .. ':pulse', 'at', 'lease', 'hold', 'run')
   if not pulse[1] then return nil end
   local lease = tonumber(pulse[2])
-  if NOW - pulse[1] > lease then return NOW + lease end
+  if NOW - pulse[1] > lease or pulse[4] ~= run_id() then return NOW + lease end
   local hold = tonumber(pulse[3] or 0)
   return NOW < hold and hold or nil
 end
@@ -263,7 +267,7 @@ end
 local function settle_member(room, user)
   if redis.call('EXISTS', presence_key(room, user)) == 1 then return 'alive' end
   if not redis.call('ZSCORE', members_key(room), user) then return 'gone' end
-  if held_until() or reads_only() then return 'held' end
+  if reads_only() or held_until() then return 'held' end
   depart(room, { user })
   return 'gone'
 end
