@@ -25,21 +25,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from scripts.bench_common import (
-    Bench,
-    bench_server,
-    console,
-    machine_facts,
-    measure_clock,
-    run_benchmark,
-    server_facts,
-    server_name,
-    write_json,
-)
-from scripts.bench_load import IdleMembers, idle_members
-from scripts.bench_node import NodeProcess, node_process
-from scripts.bench_probes import Probes, plan_probes, rule_of
-from scripts.bench_report import report, summary
+from scripts.benchmarks.clocks import measure_clock
+from scripts.benchmarks.expiry.probes import Probes, plan_probes, rule_of
+from scripts.benchmarks.expiry.report import report, summary
+from scripts.benchmarks.figures import write_json
+from scripts.benchmarks.idle_members import IdleMembers, idle_members
+from scripts.benchmarks.machine import machine_facts
+from scripts.benchmarks.node import NodeProcess, node_process
+from scripts.benchmarks.running import console, run_benchmark
+from scripts.benchmarks.server import Bench, bench_server, server_facts, server_name
 
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "pacemaker": ("with the pacemaker", {}),

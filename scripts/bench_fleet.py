@@ -22,20 +22,15 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from reactor.settings import Settings
-from scripts.bench_common import (
-    bench_server,
-    console,
-    machine_facts,
-    run_benchmark,
-    server_facts,
-    server_name,
-    write_json,
-)
-from scripts.bench_fleet_deploy import measure_deploy
-from scripts.bench_fleet_expiries import measure_expiries
-from scripts.bench_fleet_ghosts import measure_ghosts
-from scripts.bench_fleet_outage import WAYS, measure_outage
-from scripts.bench_fleet_report import report
+from scripts.benchmarks.figures import write_json
+from scripts.benchmarks.fleet.deploy import measure_deploy
+from scripts.benchmarks.fleet.expiries import measure_expiries
+from scripts.benchmarks.fleet.ghosts import measure_ghosts
+from scripts.benchmarks.fleet.outage import WAYS, measure_outage
+from scripts.benchmarks.fleet.report import report
+from scripts.benchmarks.machine import machine_facts
+from scripts.benchmarks.running import console, run_benchmark
+from scripts.benchmarks.server import bench_server, server_facts, server_name
 
 DEFAULTS = Settings()
 

@@ -23,15 +23,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from reactor.collector import spare_the_collector
 from reactor.errors import ReactorError
-from scripts.bench_common import console, machine_facts, run_benchmark, server_facts, server_name, write_json
-from scripts.bench_gateway_clients import Dialect
-from scripts.bench_gateway_dialects import Echo, Reactor, SocketIo
-from scripts.bench_gateway_growth import grow_connections, grow_members, grow_workers
-from scripts.bench_gateway_plot import plot_gateway
-from scripts.bench_gateway_rows import QUICK, ROWS, Sizes, Subject
-from scripts.bench_gateway_servers import LOAD_CORE, install_peers, peer_server, pinned_redis, reactor_server
-from scripts.bench_gateway_slow import measure_slow
-from scripts.bench_gateway_tables import print_tables
+from scripts.benchmarks.figures import write_json
+from scripts.benchmarks.gateway.clients import Dialect
+from scripts.benchmarks.gateway.dialects import Echo, Reactor, SocketIo
+from scripts.benchmarks.gateway.growth import grow_connections, grow_members, grow_workers
+from scripts.benchmarks.gateway.plot import plot_gateway
+from scripts.benchmarks.gateway.rows import QUICK, ROWS, Sizes, Subject
+from scripts.benchmarks.gateway.servers import (
+    LOAD_CORE,
+    install_peers,
+    peer_server,
+    pinned_redis,
+    reactor_server,
+)
+from scripts.benchmarks.gateway.slow_readers import measure_slow
+from scripts.benchmarks.gateway.tables import print_tables
+from scripts.benchmarks.machine import machine_facts
+from scripts.benchmarks.running import console, run_benchmark
+from scripts.benchmarks.server import server_facts, server_name
 
 PARTS = (*ROWS, "slow", "growth")
 PEERS = {"heartbeats": ("socketio", "websockets", "picows")} | dict.fromkeys(

@@ -19,20 +19,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from scripts.bench_commands import measure_departures, measure_heartbeats
-from scripts.bench_common import (
-    Bench,
-    bench_server,
-    console,
-    machine_facts,
-    run_benchmark,
-    server_facts,
-    server_name,
-    write_json,
-)
-from scripts.bench_memory import measure_memory
-from scripts.bench_pacemaker import Moving, measure_pacemaker, measure_silence
-from scripts.bench_tables import tables_of, verdicts
+from scripts.benchmarks.figures import write_json
+from scripts.benchmarks.machine import machine_facts
+from scripts.benchmarks.redis_cost.commands import measure_departures, measure_heartbeats
+from scripts.benchmarks.redis_cost.idleness import Moving, measure_pacemaker, measure_silence
+from scripts.benchmarks.redis_cost.memory import measure_memory
+from scripts.benchmarks.redis_cost.tables import tables_of, verdicts
+from scripts.benchmarks.running import console, run_benchmark
+from scripts.benchmarks.server import Bench, bench_server, server_facts, server_name
 
 PARTS = ("memory", "heartbeats", "departures", "silence", "pacemaker")
 

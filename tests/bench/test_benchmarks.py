@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from scripts.bench_gateway_tables import LINES, markdown
+from scripts.benchmarks.gateway.tables import LINES, markdown
 from tests.servers import Server
 
 ROOT = Path(__file__).resolve().parents[2]

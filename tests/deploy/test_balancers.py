@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from scripts.bench_fleet_clients import Crowd, crowd
+from scripts.benchmarks.fleet.clients import Crowd, crowd
 from tests.servers import Server, free_port
 from tests.system import plain
 from tests.system.running import Process, RawClient

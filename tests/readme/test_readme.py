@@ -16,7 +16,7 @@ from reactor.protocol.messages import ErrorCode
 from reactor.protocol.requests import Request
 from reactor.settings import Settings, setting_fields
 from reactor.settings.rooms import read_rules
-from scripts.bench_gateway_tables import markdown, put_into
+from scripts.benchmarks.gateway.tables import markdown, put_into
 from tests.servers import Server
 from tests.system.plain import until
 from tests.system.running import RawClient, served

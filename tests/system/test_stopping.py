@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from scripts.bench_common import Bench
-from scripts.bench_fleet_deploy import measure_deploy
+from scripts.benchmarks.fleet.deploy import measure_deploy
+from scripts.benchmarks.server import Bench
 from tests.servers import Server
 from tests.system import plain
 from tests.system.running import Process, RawClient

@@ -228,8 +228,8 @@ local function run_id() return string.match(redis.call('INFO', 'server'), 'run_i
 
 -- Nodes pulse each shard while they live and Redis takes their writes. After a time without a pulse everybody looks
 -- gone who only could not say so, and a server that was never pulsed may have lost who came back: then nobody's end by
--- time counts until all could speak up again for one lease. Returns the time until which that holds, or nil. A shard that
--- nobody ever pulsed has no nodes to wait for.
+-- time counts until all could speak up again for one lease. Returns the time until which that holds, or nil. A shard
+-- that nobody ever pulsed has no nodes to wait for.
 local function held_until()
   local pulse = redis.call('HMGET', SHARD .. ':pulse', 'at', 'lease', 'hold', 'run')
   if not pulse[1] then return nil end

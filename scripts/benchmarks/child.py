@@ -19,7 +19,7 @@ import structlog
 
 from reactor.errors import ReactorError
 from reactor.settings import RoomRule, Settings
-from scripts.bench_common import ROOT, allow_many_files
+from scripts.benchmarks.running import ROOT, allow_many_files
 
 START_WITHIN = 30.0
 STOP_WITHIN = 30.0

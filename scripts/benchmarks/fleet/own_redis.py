@@ -19,7 +19,7 @@ from reactor.presence.connect import open_data
 from reactor.presence.embedded import find_binaries, spawn
 from reactor.presence.keys import SHARDS
 from reactor.presence.target import parse_url
-from scripts.bench_common import Bench
+from scripts.benchmarks.server import Bench
 
 START_WITHIN = 10.0
 _CONFIG = {"port": "0", "save": "", "appendonly": "no", "notify-keyspace-events": "Ex"}

@@ -1,7 +1,7 @@
 """A node in a process of its own, as `reactor serve` runs it, that tells its counters when it is asked.
 
-As a program (`python -m scripts.bench_node SETTINGS`) it reads a line for each look at its counters, and ends
-when its standard input does: it never outlives the benchmark.
+As a program (`python -m scripts.benchmarks.node SETTINGS`) it reads a line for each look at its counters,
+and ends when its standard input does: it never outlives the benchmark.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import anyio
 
 from reactor.node import Node, run
 from reactor.settings import Settings
-from scripts.bench_child import ask, child_process, listen, say, serve_as_given
+from scripts.benchmarks.child import ask, child_process, listen, say, serve_as_given
 
 
 class NodeProcess:
@@ -63,7 +63,7 @@ async def node_process(settings: Mapping[str, Any]) -> AsyncIterator[NodeProcess
 
     Raises ReactorError with the last of its log when it does not start.
     """
-    command = (sys.executable, "-m", "scripts.bench_node", json.dumps(settings))
+    command = (sys.executable, "-m", "scripts.benchmarks.node", json.dumps(settings))
     async with child_process(command) as (process, port):
         yield NodeProcess(process, port)
 

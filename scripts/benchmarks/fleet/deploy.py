@@ -7,11 +7,11 @@ from typing import Any
 
 import anyio
 
-from scripts.bench_common import Bench
-from scripts.bench_fleet_balancer import balancer
-from scripts.bench_fleet_clients import crowd
-from scripts.bench_fleet_redis import members_in_redis
-from scripts.bench_node import node_process
+from scripts.benchmarks.fleet.balancer import balancer
+from scripts.benchmarks.fleet.clients import crowd
+from scripts.benchmarks.fleet.own_redis import members_in_redis
+from scripts.benchmarks.node import node_process
+from scripts.benchmarks.server import Bench
 
 ROOM_SIZE = 50
 PATIENCE = 60.0

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from scripts.bench_gateway_tables import LINES
+from scripts.benchmarks.gateway.tables import LINES
 
 INK, FAINT, PAPER, OURS, OTHER = "#1f2937", "#6b7280", "#ffffff", "#0f766e", "#c2410c"
 

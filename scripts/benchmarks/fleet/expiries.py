@@ -7,10 +7,10 @@ from typing import Any
 
 import anyio
 
-from scripts.bench_commands import LOOKS, commands
-from scripts.bench_common import Bench
-from scripts.bench_load import idle_members
-from scripts.bench_node import NodeProcess, node_process
+from scripts.benchmarks.counters import LOOKS, commands
+from scripts.benchmarks.idle_members import idle_members
+from scripts.benchmarks.node import NodeProcess, node_process
+from scripts.benchmarks.server import Bench
 
 FIRST_LAPSE = 3.0
 ROOM_SIZE = 10

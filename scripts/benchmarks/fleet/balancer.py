@@ -1,7 +1,7 @@
 """A tiny TCP balancer: each new connection goes to the next server that takes it.
 
-As a program (`python -m scripts.bench_fleet_balancer PORT...`) it says on which port it listens, and ends
-when its standard input does.
+As a program (`python -m scripts.benchmarks.fleet.balancer PORT...`) it says on which port it listens,
+and ends when its standard input does.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import anyio
 import uvloop
 
 from reactor.errors import ReactorError
-from scripts.bench_common import ROOT, allow_many_files
+from scripts.benchmarks.running import ROOT, allow_many_files
 
 BACKLOG = 4096
 
@@ -99,7 +99,7 @@ async def _serve(ports: Sequence[int]) -> None:
 async def balancer(ports: Sequence[int]) -> AsyncIterator[int]:
     """A balancer in a process of its own; the port that clients connect to."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "scripts.bench_fleet_balancer", *map(str, ports),
+        sys.executable, "-m", "scripts.benchmarks.fleet.balancer", *map(str, ports),
         cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     assert process.stdin is not None

@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 
 from reactor.errors import ReactorError
-from scripts.bench_socket import Socket
+from scripts.benchmarks.timed_socket import Socket
 
 BEATS_A_TTL = 3
 QUIET = 0.03

@@ -13,7 +13,7 @@ from reactor.presence.fleet import Fleet
 from reactor.presence.keys import SHARDS, Entry
 from reactor.presence.scripts import ScriptRunner, load_scripts
 from reactor.presence.store import Joined, NotJoined, Store
-from scripts.bench_common import Bench
+from scripts.benchmarks.server import Bench
 
 PAYLOAD = 60
 """Bytes of a member's username and data together."""

@@ -1,15 +1,8 @@
-"""The tables of the gateway's benchmark: in a terminal, and in Markdown for the README.
+"""The tables of the gateway's benchmark: in a terminal, and in Markdown for the README."""
 
-python scripts/bench_gateway_tables.py scripts/results/gateway.json            prints the README's table
-python scripts/bench_gateway_tables.py scripts/results/gateway.json README.md  puts it there
-"""
-
-import json
 import re
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -229,17 +222,3 @@ def print_tables(result: dict[str, Any]) -> None:
 def put_into(readme: str, table: str) -> str:
     """Put the tables between their marks."""
     return _BETWEEN.sub(lambda found: found[1] + table + found[2], readme)
-
-
-def main() -> None:
-    """Print the tables, or put them into a file."""
-    result = json.loads(Path(sys.argv[1]).read_text())
-    if len(sys.argv) > 2:
-        path = Path(sys.argv[2])
-        path.write_text(put_into(path.read_text(encoding="utf-8"), markdown(result)), encoding="utf-8")
-    else:
-        print(markdown(result), end="")
-
-
-if __name__ == "__main__":
-    main()

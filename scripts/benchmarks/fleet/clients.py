@@ -18,8 +18,8 @@ from websockets.protocol import State
 
 from reactor.client.backoff import Backoff, Waits
 from reactor.errors import ReactorError
-from scripts.bench_common import quantile
-from scripts.bench_socket import Heard, Socket
+from scripts.benchmarks.figures import quantile
+from scripts.benchmarks.timed_socket import Heard, Socket
 
 AT_ONCE = 100
 """Clients that connect at the same time while a crowd is gathered; later each comes when it wants to."""

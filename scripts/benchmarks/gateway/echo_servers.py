@@ -1,6 +1,6 @@
 """The bare echo servers beside which the reactor stands: what the language gives at most, without any work.
 
-usage: python -m scripts.bench_gateway_echo websockets | picows
+usage: python -m scripts.benchmarks.gateway.echo_servers websockets | picows
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import picows
 import uvloop
 from websockets.asyncio.server import ServerConnection, serve
 
-from scripts.bench_common import allow_many_files
+from scripts.benchmarks.running import allow_many_files
 
 
 class _Echo(picows.WSListener):

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from reactor.errors import ReactorError
-from scripts.bench_common import Bench, quantile
-from scripts.bench_gateway_clients import Client, Crowd, Dialect
-from scripts.bench_gateway_dialects import Reactor, SocketIo
-from scripts.bench_gateway_servers import Served, cpu_seconds
+from scripts.benchmarks.figures import quantile
+from scripts.benchmarks.gateway.clients import Client, Crowd, Dialect
+from scripts.benchmarks.gateway.dialects import Reactor, SocketIo
+from scripts.benchmarks.gateway.servers import Served, cpu_seconds
+from scripts.benchmarks.server import Bench
 
 ROOM_OF_ALL = "everyone"
 BEAT_EVERY = 25.0

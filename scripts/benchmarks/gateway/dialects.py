@@ -10,7 +10,7 @@ import time
 import msgspec
 
 from reactor.errors import ReactorError
-from scripts.bench_gateway_clients import Client
+from scripts.benchmarks.gateway.clients import Client
 
 _decode = msgspec.json.Decoder().decode
 _KIND = re.compile(rb'\{"type":"([^"]+)"')

@@ -1,7 +1,6 @@
-"""What heartbeats and departures cost Redis: commands, by INFO commandstats, and processor time."""
+"""What heartbeats and departures cost Redis: commands and processor time."""
 
 import random
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any
@@ -11,29 +10,16 @@ from redis.asyncio import Redis
 
 from reactor.presence.heartbeats import MAX_MEMBERS
 from reactor.presence.keys import presence_key, shard_of, suffix
-from scripts.bench_common import Bench
-from scripts.bench_load import entry, idle_members
-from scripts.bench_node import node_process
+from scripts.benchmarks.counters import LOOKS, commands, cpu
+from scripts.benchmarks.idle_members import entry, idle_members
+from scripts.benchmarks.node import node_process
+from scripts.benchmarks.server import Bench
 
 TTL_MS = 6 * 3600 * 1000
-LOOKS = {"info", "ping", "hello"}
-"""Commands that belong to the measuring."""
 FRAME = LOOKS | {"evalsha", "exists", "time"}
 """Commands that a batch of heartbeats has once."""
 FIRST_LAPSE = 2.0
 INDEX_WRITES = {"zadd", "zrem", "zincrby", "sadd", "srem"}
-
-
-async def commands(redis: Redis) -> Counter[str]:
-    """Count the commands that Redis has run so far, those inside scripts too."""
-    stats = await redis.info("commandstats")
-    return Counter({name.removeprefix("cmdstat_"): figures["calls"] for name, figures in stats.items()})
-
-
-async def cpu(redis: Redis) -> float:
-    """Give the processor time that Redis has used so far (s)."""
-    used = await redis.info("cpu")
-    return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
 
 
 async def measure_heartbeats(bench: Bench, members: int, rounds: int) -> dict[str, Any]:

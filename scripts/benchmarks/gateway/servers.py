@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scripts.bench_child import ask, child_process
-from scripts.bench_common import ROOT, Bench, bench_server
+from scripts.benchmarks.child import ask, child_process
+from scripts.benchmarks.running import ROOT
+from scripts.benchmarks.server import Bench, bench_server
 
-PEERS = ROOT / "scripts" / "peers"
+SOCKETIO = Path(__file__).parent / "socketio"
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -58,7 +59,7 @@ class Served:
         return sum(map(resident_bytes, self.pids))
 
     async def question(self) -> dict[str, Any]:
-        """Ask a reactor for its counters; see bench_gateway_node.py."""
+        """Ask a reactor for its counters; see watched_node.py."""
         return await ask(self.process)
 
 
@@ -84,7 +85,7 @@ async def reactor_server(
         "max_per_address": 1_000_000, "new_per_second": 100_000, "messages_per_second": 100_000,
         "message_burst": 100_000, **(settings or {}),
     }  # fmt: skip
-    command = (sys.executable, "-m", "scripts.bench_gateway_node", json.dumps(given))
+    command = (sys.executable, "-m", "scripts.benchmarks.gateway.watched_node", json.dumps(given))
     async with server_process(command, cores) as served:
         await asyncio.sleep(1.0)  # the first sweep, the pacemaker's turn
         served.pids += children_of(served.pids[0])  # with several workers
@@ -96,9 +97,9 @@ async def peer_server(name: str, bench: Bench) -> AsyncIterator[Served]:
     """Start a peer: `socketio`, or the bare echo of `websockets` or `picows`."""
     if name == "socketio":
         command: tuple[str, ...] = ("node", "server.js", bench.url.removeprefix("unix://"))
-        folder = PEERS / "socketio"
+        folder = SOCKETIO
     else:
-        command = (sys.executable, "-m", "scripts.bench_gateway_echo", name)
+        command = (sys.executable, "-m", "scripts.benchmarks.gateway.echo_servers", name)
         folder = ROOT
     async with server_process(command, SERVER_CORE, folder) as served:
         yield served
@@ -106,13 +107,11 @@ async def peer_server(name: str, bench: Bench) -> AsyncIterator[Served]:
 
 def install_peers() -> str | None:
     """Install what the Socket.IO peer needs from its lock file; why it cannot be had, where it cannot."""
-    folder = PEERS / "socketio"
     if shutil.which("node") is None or shutil.which("npm") is None:
         return "there is no Node.js (20 or later) with npm"
-    if not (folder / "node_modules" / "socket.io").exists():
-        run = subprocess.run(
-            ("npm", "ci", "--no-audit", "--no-fund"), cwd=folder, capture_output=True, text=True, check=False
-        )
+    if not (SOCKETIO / "node_modules" / "socket.io").exists():
+        install = ("npm", "ci", "--no-audit", "--no-fund")
+        run = subprocess.run(install, cwd=SOCKETIO, capture_output=True, text=True, check=False)
         if run.returncode:
             return f"npm could not install it: {run.stderr.strip().splitlines()[-1:]}"
     return None

@@ -8,7 +8,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from scripts.bench_common import console
+from scripts.benchmarks.running import console
 
 SLACK = 2.0
 """Seconds that may pass beside lease and grace until a dead node's members are told of."""

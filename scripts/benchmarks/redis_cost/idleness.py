@@ -14,11 +14,11 @@ from redis.asyncio import Redis
 from reactor.presence.connect import open_pubsub_client, parse_url
 from reactor.presence.heartbeats import MAX_MEMBERS
 from reactor.presence.keys import shard_of, suffix
-from scripts.bench_commands import commands, cpu
-from scripts.bench_common import Bench
-from scripts.bench_load import IdleMembers, entry, idle_members
-from scripts.bench_node import NodeProcess, node_process
-from scripts.bench_socket import Socket
+from scripts.benchmarks.counters import commands, cpu
+from scripts.benchmarks.idle_members import IdleMembers, entry, idle_members
+from scripts.benchmarks.node import NodeProcess, node_process
+from scripts.benchmarks.server import Bench
+from scripts.benchmarks.timed_socket import Socket
 
 DESIGN_TTL = 6 * 3600
 

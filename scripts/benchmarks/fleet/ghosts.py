@@ -8,9 +8,9 @@ from typing import Any
 
 import anyio
 
-from scripts.bench_common import Bench
-from scripts.bench_fleet_clients import Crowd, crowd, until
-from scripts.bench_node import NodeProcess, node_process
+from scripts.benchmarks.fleet.clients import Crowd, crowd, until
+from scripts.benchmarks.node import NodeProcess, node_process
+from scripts.benchmarks.server import Bench
 
 ROOM_SIZE = 10
 LISTEN_ON = 3.0

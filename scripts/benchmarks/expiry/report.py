@@ -8,9 +8,11 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from scripts.bench_common import ClockOffset, console, quantile, write_json
-from scripts.bench_plot import plot_expiry
-from scripts.bench_probes import Outcome
+from scripts.benchmarks.clocks import ClockOffset
+from scripts.benchmarks.expiry.plot import plot_expiry
+from scripts.benchmarks.expiry.probes import Outcome
+from scripts.benchmarks.figures import quantile, write_json
+from scripts.benchmarks.running import console
 
 GOAL_P50, GOAL_P99 = 5.0, 20.0
 """Milliseconds after the deadline, with the pacemaker."""

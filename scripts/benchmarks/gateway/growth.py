@@ -5,11 +5,11 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from scripts.bench_gateway_clients import Crowd
-from scripts.bench_gateway_dialects import Reactor
-from scripts.bench_gateway_rows import Meter, Sizes, Subject
-from scripts.bench_gateway_servers import CORES, LOAD_CORE, Served, pinned_redis, reactor_server
-from scripts.bench_load import idle_members
+from scripts.benchmarks.gateway.clients import Crowd
+from scripts.benchmarks.gateway.dialects import Reactor
+from scripts.benchmarks.gateway.rows import Meter, Sizes, Subject
+from scripts.benchmarks.gateway.servers import CORES, LOAD_CORE, Served, pinned_redis, reactor_server
+from scripts.benchmarks.idle_members import idle_members
 
 _BEATING = 200
 _TTL_MS = 21_600_000

@@ -9,9 +9,9 @@ import time
 from typing import Any
 
 from reactor.errors import ReactorError
-from scripts.bench_common import quantile
-from scripts.bench_gateway_clients import Client
-from scripts.bench_gateway_rows import Meter, Subject
+from scripts.benchmarks.figures import quantile
+from scripts.benchmarks.gateway.clients import Client
+from scripts.benchmarks.gateway.rows import Meter, Subject
 
 _TALKERS = 20
 _DATA = b"x" * 4000

@@ -9,9 +9,9 @@ from typing import Any
 
 import anyio
 
-from scripts.bench_fleet_clients import Crowd, crowd, until
-from scripts.bench_fleet_redis import members_in_redis, own_redis
-from scripts.bench_node import node_process
+from scripts.benchmarks.fleet.clients import Crowd, crowd, until
+from scripts.benchmarks.fleet.own_redis import members_in_redis, own_redis
+from scripts.benchmarks.node import node_process
 
 ROOM_SIZE = 50
 PATIENCE = 60.0

@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from reactor.errors import ReactorError
-from scripts.bench_gateway_skim import HEAD, Skimmer
+from scripts.benchmarks.gateway.skim import HEAD, Skimmer
 
 IN_FLIGHT = 200
 """Clients that connect and join at the same time."""
@@ -21,7 +21,7 @@ _TEXT = WSMsgType.TEXT
 
 
 class Dialect(Protocol):
-    """What a kind of server wants to hear, and what it says; see bench_gateway_dialects.py."""
+    """What a kind of server wants to hear, and what it says; see dialects.py."""
 
     path: str
     opened_by_server: bool

@@ -1,7 +1,7 @@
 """A node in a process of its own that tells when it heard of a join, and when it had written the news to all.
 
-As a program (`python -m scripts.bench_gateway_node SETTINGS`) it reads a line for each look, and ends when
-its standard input does.
+As a program (`python -m scripts.benchmarks.gateway.watched_node SETTINGS`) it reads a line for each
+look, and ends when its standard input does.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from reactor.node import Node, run
 from reactor.protocol.intents import Join
 from reactor.settings import Settings
 from reactor.workers import run_workers
-from scripts.bench_child import listen, say, serve_as_given
+from scripts.benchmarks.child import listen, say, serve_as_given
 
 
 class Watch:

@@ -9,8 +9,8 @@ from typing import Any
 import anyio
 from redis.asyncio import Redis
 
-from scripts.bench_common import Bench, bench_server, server_facts, server_name
-from scripts.bench_load import PAYLOAD, entry, idle_members
+from scripts.benchmarks.idle_members import PAYLOAD, entry, idle_members
+from scripts.benchmarks.server import Bench, bench_server, server_facts, server_name
 
 IDLE_TTL_MS = 6 * 3600 * 1000
 SAMPLES_A_KIND = 2000
