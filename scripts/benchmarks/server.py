@@ -1,0 +1,90 @@
+"""The Redis that a benchmark runs on: its own, or a foreign one that keeps what it has."""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from reactor.presence.connect import open_data, parse_url
+from reactor.presence.embedded import EmbeddedServer
+from scripts.benchmarks.running import console
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A server to measure, and the namespace that is the benchmark's own on it."""
+
+    url: str
+    redis: Redis
+    namespace: str
+    owned: bool
+
+
+@asynccontextmanager
+async def bench_server(redis_url: str | None = None, program: Path | None = None) -> AsyncIterator[Bench]:
+    """Give the server at `redis_url`, or one of our own: `program`, or the bundled one.
+
+    A foreign server keeps what it has: the benchmark works in a namespace of its own there, and takes it and
+    a changed `notify-keyspace-events` back at the end, however it ends.
+    """
+    if redis_url is None:
+        async with (
+            EmbeddedServer(binary=program) as server,
+            await open_data(parse_url(server.url)) as redis,
+        ):
+            yield Bench(server.url, redis, "reactor", owned=True)
+        return
+    async with await open_data(parse_url(redis_url)) as redis:
+        bench = Bench(redis_url, redis, f"bench-{secrets.token_hex(4)}", owned=False)
+        events = await _events(redis)
+        try:
+            yield bench
+        finally:
+            with anyio.CancelScope(shield=True):
+                console.print(f"[dim]taking {bench.namespace} out of the server again[/]")
+                await remove_namespace(bench)
+                if events is not None and events != await _events(redis):
+                    await redis.config_set("notify-keyspace-events", events)
+
+
+async def remove_namespace(bench: Bench) -> None:
+    """Take away everything in the benchmark's namespace, and nothing else."""
+    cursor = 0
+    while True:
+        cursor, keys = await bench.redis.scan(cursor, match=f"{{{bench.namespace}:*", count=2000)
+        if keys:
+            await bench.redis.unlink(*keys)
+        if cursor == 0:
+            return
+
+
+async def _events(redis: Redis) -> str | None:
+    with suppress(RedisError):
+        found: dict[Any, Any] = await redis.config_get("notify-keyspace-events")
+        for value in found.values():
+            return value.decode() if isinstance(value, bytes) else str(value)
+    return None
+
+
+async def server_facts(redis: Redis) -> dict[str, Any]:
+    """Name the server: its kind, version, allocator."""
+    info = await redis.info("server")
+    memory = await redis.info("memory")
+    valkey = info.get("valkey_version")
+    return {
+        "kind": "valkey" if valkey else "redis",
+        "version": str(valkey or info["redis_version"]),
+        "allocator": str(memory.get("mem_allocator", "unknown")),
+        "hz": int(info.get("hz", 0)),
+    }
+
+
+def server_name(facts: dict[str, Any]) -> str:
+    """Name a server for people."""
+    return f"{'Valkey' if facts['kind'] == 'valkey' else 'Redis'} {facts['version']}"
