@@ -69,7 +69,8 @@ async def test_the_redis_benchmark_counts_what_members_cost(bundled_server: Serv
     assert server["server"]["kind"] == "valkey"
     layouts = server["memory"]["layouts"]
     assert list(layouts) == ["rooms of 50", "rooms of 5", "one room"]
-    assert all(200 < layout["bytes_a_member"] < 2000 for layout in layouts.values())
+    # So few members weigh little more than what else a server holds and lets go.
+    assert all(100 < layout["bytes_a_member"] < 2000 for layout in layouts.values())
     assert server["heartbeats"]["index_writes"] == 0
     assert server["heartbeats"]["commands_a_member"].keys() == {"pexpireat", "hset"}
     assert sum(server["departures"]["found_by"].values()) == 30
