@@ -29,11 +29,12 @@ class PendingAck:
         self._now = 0
 
     def taken(self, now: int) -> None:
-        """Redis has it for one more room."""
-        self._now = now
+        """Redis has it for one more room; of several it took them at the earliest of their times."""
+        if self._now == 0 or now < self._now:
+            self._now = now
         self._rooms_left -= 1
         if self._rooms_left <= 0:
-            self._connection.send(say.HeartbeatAck(now, self._room_id, self._id))
+            self._connection.send(say.HeartbeatAck(self._now, self._room_id, self._id))
 
     def refused(self, attachment: Attachment) -> None:
         """Redis does not know the member: enter it again, or learn that it has departed."""

@@ -1,24 +1,18 @@
-"""One server process.
-
-Builds the steps, hands each its neighbour, runs them in one task group, and stops them in order.
+"""The node: builds the steps, hands each its neighbour, runs them in one task group, stops them in order.
 
 Socket -> gateway -> dispatch -> presence -> Redis -> expired event -> listener -> reaper -> diffs ->
 fan-out -> socket.
 """
 
-import signal
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from reactor.admin import serving_admin
-from reactor.collector import spare_the_collector
+from reactor import __version__
 from reactor.dispatch import Dispatch
-from reactor.errors import ReactorError, Unavailable, one_error
+from reactor.errors import ReactorError, Unavailable
 from reactor.expiry.leases import Leases
 from reactor.expiry.listener import Listener
 from reactor.expiry.pacemaker import Pacemaker
@@ -26,26 +20,23 @@ from reactor.expiry.reaper import Reaper
 from reactor.expiry.sweep import Sweep
 from reactor.gateway.connection import Connection
 from reactor.gateway.fanout import Fanout, send_to_all
-from reactor.gateway.files import reload_signals
 from reactor.gateway.roster import Roster
 from reactor.gateway.server import Gateway
 from reactor.presence.backend import Backend
 from reactor.presence.connect import EventsState
 from reactor.presence.departures import Departures
 from reactor.presence.diffs import RoomFeed
-from reactor.presence.embedded import EmbeddedServer
 from reactor.presence.fleet import Fleet
 from reactor.presence.heartbeats import Heartbeats
 from reactor.presence.keys import SHARDS, Entry, wake_channel
-from reactor.presence.opening import open_backend
 from reactor.presence.rows import LeftRow
 from reactor.presence.rules import RoomRules
 from reactor.presence.store import Store
-from reactor.presence.target import Target, parse_url
+from reactor.presence.target import Target
 from reactor.protocol.messages import Member
 from reactor.reconcile import Reconciler
 from reactor.recovery import Recovery
-from reactor.report import Reporter
+from reactor.report import Report, Reporter
 from reactor.settings import Settings
 from reactor.tasks import GuardedTasks
 from reactor.webhooks.service import Webhooks
@@ -67,7 +58,7 @@ detachings when the node stops: 10 s in all, as long as many supervisors wait. T
 
 
 class Node:
-    """A running server. Made by `run`; its parts are public for tests and for whoever embeds it."""
+    """A running server. Made by `running`; its parts are public for tests and for whoever embeds it."""
 
     def __init__(self, settings: Settings, target: Target, tasks: TaskGroup, backend: Backend) -> None:
         self.settings = settings
@@ -143,6 +134,24 @@ class Node:
             return True, "ok; whether expired events are sent is not to be seen here, and none has come yet"
         return True, "ok, without expired events: the pacemaker and the sweep stand in"
 
+    def report(self) -> Report:
+        """What it tells the fleet of itself now."""
+        ready, status = self.ready()
+        return Report(
+            version=__version__,
+            connections=len(self.gateway.connections),
+            members=self.roster.members,
+            rooms=len(self.roster),
+            joins=self.dispatch.joins,
+            leading=self.pacemaker.leading,
+            ready=ready,
+            status=status,
+            lateness=[
+                (None if bound == float("inf") else bound * 1000, count)
+                for bound, count in self.reaper.lateness.cumulative()
+            ],
+        )
+
     def _events_flow(self) -> bool:
         # A user who may not look whether events are switched on finds out by the first one.
         known = self.events.ok or (self.events.kind == "unknown" and self.listener.heard > 0)
@@ -158,7 +167,7 @@ class Node:
         channels = [self.rules.channel, *(channel.decode() for channel in self._wake_channels)]
         tasks.keep_running(lambda: self.bus.serve(channels))
         loops = [self.heartbeats.serve, self.reaper.serve, self.leases.serve, self.sweep.serve]
-        loops += [self.rules.serve, Reporter(self, self.fleet).serve]
+        loops += [self.rules.serve, Reporter(self.report, self.fleet, self.name).serve]
         if settings.listener:
             loops.append(self.listener.serve)
         if settings.pacemaker:
@@ -244,56 +253,3 @@ class Node:
     def _on_bus_lost(self, reason: str) -> None:
         log.warning("diffs_lost", reason=reason)
         self.recovery.on_link_lost()
-
-
-@asynccontextmanager
-async def running(settings: Settings, *, sock: socket.socket | None = None) -> AsyncIterator[Node]:
-    """A node that serves as long as the block runs, and stops in order behind it.
-
-    sock: a bound socket to listen on, in place of the host and port of the settings.
-
-    Raises ReactorError with one clear line when it cannot begin.
-    """
-    async with AsyncExitStack() as stack:
-        url = settings.redis_url
-        if url is None:
-            url = (await stack.enter_async_context(EmbeddedServer(advertise=True))).url
-        target = parse_url(url)
-        stack.enter_context(one_error())
-        backend = await open_backend(target, departures_kept=settings.departures_kept)
-        stack.push_async_callback(backend.aclose)
-        async with anyio.create_task_group() as tasks:
-            node = Node(settings, target, tasks, backend)
-            if settings.listener:
-                await node.check_events()
-            async with serving_admin(node):
-                await node.start(sock)
-                try:
-                    yield node
-                finally:
-                    with anyio.CancelScope(shield=True):
-                        await node.stop()
-
-
-async def run(
-    settings: Settings,
-    *,
-    on_ready: Callable[[Node], None] | None = None,
-    sock: socket.socket | None = None,
-    stop_signals: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM),
-) -> None:
-    """Serve until SIGINT or SIGTERM. Raises ReactorError with one clear line when it cannot begin.
-
-    on_ready is called once clients can connect. SIGHUP has certificate and keys read again, if there are any.
-    """
-    spare_the_collector()
-    with anyio.open_signal_receiver(*stop_signals, *reload_signals(settings)) as signals:
-        async with running(settings, sock=sock) as node:
-            if on_ready is not None:
-                on_ready(node)
-            async for number in signals:
-                if number not in stop_signals:
-                    node.gateway.reload()
-                    continue
-                log.info("stopping", connections=len(node.gateway.connections))
-                return

@@ -108,10 +108,10 @@ class Reconciler:
         return reply
 
     async def _reason_on_record(self, attachment: Attachment) -> LeaveReason | None:
-        departed = (await self._departures.recent(attachment.entry.room_id)).get(attachment.entry.user_id)
-        if departed is None or departed.joined_at != attachment.joined_at:
-            return None
-        return LeaveReason(departed.reason)
+        room_id, user_id = attachment.entry
+        joining = user_id, attachment.joined_at
+        reason = (await self._departures.reasons(room_id, [joining])).get(joining)
+        return LeaveReason(reason) if reason is not None else None
 
     async def _enter_known(self, attachment: Attachment, known_epoch: str) -> Joined | NotJoined:
         """Enter a membership as it was last known; in whatever epoch when none is given."""

@@ -1,17 +1,13 @@
 """What a node tells of itself in Redis, so that whoever looks at one node sees the whole fleet."""
 
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
 
-from reactor import __version__
 from reactor.errors import Unavailable
 from reactor.presence.fleet import Fleet
-
-if TYPE_CHECKING:
-    from reactor.node import Node
 
 EVERY = 2.0
 """Seconds between two reports."""
@@ -37,37 +33,18 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     lateness: list[tuple[float | None, int]]
 
 
-def report_of(node: "Node") -> Report:
-    """A node as it is now."""
-    ready, status = node.ready()
-    return Report(
-        version=__version__,
-        connections=len(node.gateway.connections),
-        members=node.roster.members,
-        rooms=len(node.roster),
-        joins=node.dispatch.joins,
-        leading=node.pacemaker.leading,
-        ready=ready,
-        status=status,
-        lateness=[
-            (None if bound == float("inf") else bound * 1000, count)
-            for bound, count in node.reaper.lateness.cumulative()
-        ],
-    )
-
-
 class Reporter:
-    """Reports on a node. `serve` has to run."""
+    """Reports on a node: what it is now, under the name that it has now. `serve` has to run."""
 
-    def __init__(self, node: "Node", fleet: Fleet) -> None:
-        self._node, self._fleet = node, fleet
+    def __init__(self, report: Callable[[], Report], fleet: Fleet, name: Callable[[], str]) -> None:
+        self._report, self._fleet, self._name = report, fleet, name
 
     async def serve(self) -> None:
         """Report until cancelled."""
         while True:
-            report = msgspec.json.encode(report_of(self._node))
+            report = msgspec.json.encode(self._report())
             with suppress(Unavailable):
-                await self._fleet.report(self._node.name(), report, milliseconds=NEWS_FOR)
+                await self._fleet.report(self._name(), report, milliseconds=NEWS_FOR)
             await anyio.sleep(EVERY)
 
 

@@ -167,7 +167,7 @@ async def _stop(workers: list[Worker]) -> None:
 
 def _work(settings: Settings, parent: Connection) -> None:
     """Be a worker: a node on the shared port, for as long as the parent lives."""
-    from reactor.node import run  # noqa: PLC0415 - the parent needs none of it
+    from reactor.running import run  # noqa: PLC0415 - the parent needs none of it
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent says when to stop
     set_up_logs(settings)

@@ -1,13 +1,11 @@
 """The admin port: an HTTP API for operators and back ends, a live page, metrics. Off unless it is set."""
 
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from reactor.node import Node
+from reactor.node import Node
 
 
-def serving_admin(node: "Node") -> AbstractAsyncContextManager[int | None]:
+def serving_admin(node: Node) -> AbstractAsyncContextManager[int | None]:
     """Serve the admin port of a node, where its settings ask for it. Raises AddressInUse or SettingError."""
     if node.settings.admin_port is None:
         return nullcontext()

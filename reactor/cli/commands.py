@@ -45,7 +45,7 @@ async def serve(**flags: str | None) -> None:
     """
     import structlog
 
-    from reactor import node
+    from reactor import running
     from reactor.cli.banner import greet
     from reactor.gateway.files import raise_limit
     from reactor.log import set_up_logs
@@ -59,7 +59,7 @@ async def serve(**flags: str | None) -> None:
     if settings.workers > 1:
         await run_workers(settings, on_ready=lambda port: greet(settings, port))
     else:
-        await node.run(settings, on_ready=lambda running: greet(settings, running.gateway.port))
+        await running.run(settings, on_ready=lambda node: greet(settings, node.gateway.port))
 
 
 @app.command(sort_key=2, help_epilogue="")

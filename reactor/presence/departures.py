@@ -17,7 +17,12 @@ PAGE = 1000
 FOLLOW_EVERY = 0.5
 """Seconds between looks at streams in which nothing came. On a cluster no one command waits for all."""
 
-RECENT = 200
+PAGE_BACK, LOOKED_THROUGH = 500, 20_000
+MARGIN = 60_000
+"""Milliseconds by which the clocks of a primary and of the replica that took over may differ."""
+
+Joining = tuple[str, int]
+"""A user's id, and when it joined (ms): what tells one stay in a room from another."""
 
 AT_ONCE = 4
 """Questions on their way at most, each of which takes a connection: after a gap all rooms ask at once."""
@@ -118,18 +123,28 @@ class Departures:
             totals.update({reason.decode(): int(number) for reason, number in counts.items()})
         return totals
 
-    async def recent(self, room_id: str) -> dict[str, Departure]:
-        """The last departure of each user who left this room lately: for those whose diff was missed."""
-        return {one.user_id: one for one in await self._recent(room_id)}
+    async def reasons(self, room_id: str, joinings: Iterable[Joining]) -> dict[Joining, str]:
+        """Why these joinings ended, of those whose end is on record: for whoever missed the diff.
 
-    async def recent_reasons(self, room_id: str) -> dict[tuple[str, int], str]:
-        """Why the members who left this room lately did, each by user and the time of joining (ms)."""
-        return {(one.user_id, one.joined_at): one.reason for one in await self._recent(room_id)}
-
-    async def _recent(self, room_id: str) -> list[Departure]:
-        stream = departures_stream(self._namespace, shard_of(room_id))
-        newest_first = await self._ask("xrevrange", stream, count=RECENT)
-        return [one for one in _departures(reversed(newest_first)) if one.room_id == room_id]
+        Nothing is older than `MARGIN` before the earliest of them began, and no more than `LOOKED_THROUGH`
+        entries are read.
+        """
+        wanted, found = set(joinings), dict[Joining, str]()
+        stream, newest = departures_stream(self._namespace, shard_of(room_id)), "+"
+        for _ in range(LOOKED_THROUGH // PAGE_BACK):
+            if not wanted:
+                break
+            oldest = max(0, min(joined_at for _, joined_at in wanted) - MARGIN)
+            page = await self._ask("xrevrange", stream, max=newest, min=str(oldest), count=PAGE_BACK)
+            for one in _departures(page):
+                joining = one.user_id, one.joined_at
+                if one.room_id == room_id and joining in wanted:
+                    found[joining] = one.reason
+                    wanted.discard(joining)
+            if len(page) < PAGE_BACK:
+                break
+            newest = f"({page[-1][0].decode()}"
+        return found
 
     async def _ask(self, command: str, key: str, *args: Any, **options: Any) -> Any:
         async with self._turns:

@@ -16,7 +16,7 @@ import structlog
 from reactor.errors import Unavailable
 from reactor.presence.backend import Channels
 from reactor.presence.departures import Departures
-from reactor.presence.healing import healing_diff, record_lost, still_to_depart
+from reactor.presence.healing import ended, healing_diff, joining_of, record_lost, still_to_depart
 from reactor.presence.keys import diff_channel
 from reactor.presence.rows import SAID, DiffRow, LeftRow, decode_diff, read_said
 from reactor.presence.store import Listing, Store
@@ -266,15 +266,21 @@ class RoomFeed:
             try:
                 listing = await self._store.members(room_id)
                 waiting = await still_to_depart(self._store, room_id, before, listing)
-                reasons = await self._departures.recent_reasons(room_id)
+                gone = ended(before, listing.members + waiting)
+                reasons = await self._departures.reasons(room_id, map(joining_of, gone))
+                epoch, version, members = _snapshot(listing)
+                if unnoticed == missed == self._missed and epoch != told[0]:
+                    self._is_loss(room_id, {member.user_id for member in members})
+                if missed == self._missed and epoch != told[0] != "":
+                    recorded = await record_lost(self._store, room_id, gone, reasons)
+                    if recorded is None:
+                        continue
+                    reasons = recorded
             except Unavailable:
                 await anyio.sleep(HEAL_AGAIN_AFTER)
                 continue
             if self._rooms.get(room_id) is not room:
                 return  # let go of meanwhile, and followed anew by another
-            epoch, version, members = _snapshot(listing)
-            if unnoticed == missed == self._missed and epoch != told[0]:
-                self._is_loss(room_id, {member.user_id for member in members})
             # A listing from before the last loss does not show what was missed then.
             if missed != self._missed or room.view.reset(epoch, version, members + waiting) is Verdict.GAP:
                 continue
@@ -285,10 +291,6 @@ class RoomFeed:
             if (room.view.epoch, room.view.version) != told:
                 diff = healing_diff(room.view, before, told, reasons)
                 self._tell_healed(diff, before, listing.position.now)
-                if told[0] not in ("", epoch):
-                    for left in diff.left:
-                        member = before[left.user_id]
-                        self._tasks.start_soon(record_lost, self._store, room_id, member, left.reason)
             return
 
     def _tell_healed(self, diff: RoomDiff, before: Mapping[str, Member], now: int) -> None:

@@ -279,13 +279,16 @@ class Store:
         )
         return found == 1
 
-    async def record_lost(self, room_id: str, member: Member, reason: str) -> bool:
-        """Put a departure on record of a member that Redis lost; whether it was not yet."""
-        recorded: int = await self._run_for_room(
+    async def record_lost(self, room_id: str, member: Member, reason: str) -> str | None:
+        """Put a departure on record of a member that Redis lost.
+
+        The reason that is on record now, this one or an earlier one; None when the member is there.
+        """
+        recorded: bytes = await self._run_for_room(
             "record_lost", room_id, escape(member.user_id), member.username, reason,
             member.joined_at, member.last_active_at,
         )  # fmt: skip
-        return recorded == 1
+        return recorded.decode() or None
 
     async def pulse(self, shard: int, *, lease: int) -> int:
         """Say that a node lives and the shard takes its writes. lease: ms.

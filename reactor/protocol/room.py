@@ -161,7 +161,8 @@ def merge(diffs: Sequence[RoomDiff]) -> RoomDiff:
         for departed in diff.left:
             joined.pop(departed.user_id, None)
             updated.pop(departed.user_id, None)
-            left[departed.user_id] = departed
+            # One who went, came and went again: for those who look on it went the first time.
+            left.setdefault(departed.user_id, departed)
         for member in diff.joined:
             updated.pop(member.user_id, None)
             joined[member.user_id] = member

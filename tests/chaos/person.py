@@ -72,6 +72,14 @@ class Person:
             return False
         return self.line is None or not self.line.alive or bool(self._wanted - self.line.inside.keys())
 
+    @property
+    def last_heard(self) -> tuple[str, ...]:
+        """The last of its socket, and what it lacks, for evidence."""
+        if self.line is None:
+            return (f"wants {self._wanted}, has no socket, and comes at {self._away_until} of {self._now()}",)
+        lacks = self._wanted - self.line.inside.keys()
+        return (*list(self.line.tail)[-12:], f"lacks {lacks}, alive {self.line.alive}, failed {self.line.failed}")
+
     async def live(self, over: asyncio.Event) -> None:
         """Play until `over`. When all is done it stays, and comes back where it was cut off."""
         self._began = asyncio.get_running_loop().time()

@@ -133,8 +133,11 @@ class _Stage:
     async def _unrest(self) -> list[Finding]:
         """What is not as it should be yet."""
         found = at_rest(self._lines(), await self._read())
-        waiting = sum(person.waits for person in self._world.people)
-        return found or [Finding("lost", f"{waiting} people could not come back")] * (waiting > 0)
+        return found or [
+            Finding("lost", f"{person.script.name} could not come back", person.last_heard)
+            for person in self._world.people
+            if person.waits
+        ]
 
     async def _until_none(
         self, look: Callable[[], Awaitable[list[Finding]]], patience: float

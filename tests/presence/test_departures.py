@@ -42,8 +42,8 @@ async def test_a_departure_reads_back_as_it_was(redis_server: Server, ids: dict[
             node="n1",
         )  # fmt: skip
         assert departure.left_at > joined_at
-        reasons = await redis.departures.recent_reasons(probe.id("lobby"))
-        assert reasons == {(probe.id("ann"), joined_at): "kicked"}
+        joining = probe.id("ann"), joined_at
+        assert await redis.departures.reasons(probe.id("lobby"), [joining]) == {joining: "kicked"}
 
 
 async def test_those_of_all_rooms_come_oldest_first_and_those_of_one_alone(redis_server: Server) -> None:
@@ -67,20 +67,23 @@ async def test_more_than_a_page_is_read_whole_and_once(redis_server: Server) -> 
             comes_and_leaves(probe, f"u{number}")
         found = await redis.departures.read(room_id="lobby")
         assert [one.user_id for one in found] == [f"u{number}" for number in range(2001)]
-        recent = await redis.departures.recent("lobby")
-        assert set(recent) == {f"u{number}" for number in range(1801, 2001)}
+        asked = [found[0], found[700], found[2000]]
+        joinings = [(one.user_id, one.joined_at) for one in asked]
+        reasons = await redis.departures.reasons("lobby", [*joinings, ("nobody", found[0].joined_at)])
+        assert reasons == dict.fromkeys(joinings, "left")
 
 
 async def test_each_end_of_a_user_has_its_own_reason(redis_server: Server) -> None:
     async with recording(redis_server) as (redis, probe):
-        comes_and_leaves(probe, "ann")
+        _, first, *_ = probe.join("ann")
+        probe.ask("leave", "ann", "n1.1")
         probe.sleep()
-        _, joined_at, *_ = probe.join("ann")
+        _, second, *_ = probe.join("ann")
         probe.ask("kick", "ann", "")
-        reasons = await redis.departures.recent_reasons("lobby")
-        assert list(reasons.values()) == ["left", "kicked"]
-        assert reasons["ann", joined_at] == "kicked"
-        assert (await redis.departures.recent("lobby"))["ann"].reason == "kicked"
+        asked = ("ann", first), ("ann", second), ("ann", second + 1)
+        reasons = await redis.departures.reasons("lobby", asked)
+        assert reasons == {("ann", first): "left", ("ann", second): "kicked"}
+        assert await redis.departures.reasons("attic", asked) == {}, "in that room it was not"
 
 
 async def test_read_up_to_a_position_and_followed_from_it_none_is_left_out_or_twice(

@@ -226,12 +226,13 @@ def test_a_departure_that_redis_lost_goes_on_record_once(redis_server: Server) -
     with probing(redis_server) as probe:
         _, joined_at, *_ = probe.join("ann")
         ann = Member("ann", "Ann", joined_at, joined_at)
-        assert not done(probe.store.record_lost("lobby", ann, "disconnected")), "she is there"
+        assert done(probe.store.record_lost("lobby", ann, "disconnected")) is None, "she is there"
         gone = Member("ann", "Ann", joined_at - 1, joined_at - 1)
-        assert done(probe.store.record_lost("lobby", gone, "disconnected"))
-        assert not done(probe.store.record_lost("lobby", gone, "disconnected"))
+        assert done(probe.store.record_lost("lobby", gone, "disconnected")) == "disconnected"
+        assert done(probe.store.record_lost("lobby", gone, "kicked")) == "disconnected"
         probe.ask("leave", "ann", "n1.1")
-        assert not done(probe.store.record_lost("lobby", ann, "disconnected")), "it is there already"
+        assert done(probe.store.record_lost("lobby", ann, "disconnected")) == "left", "it is there already"
+        assert [one["reason"] for one in probe.departures()] == ["disconnected", "left"]
 
 
 def test_who_leaves_is_on_record_where_redis_lost_it_just_before(redis_server: Server) -> None:

@@ -154,14 +154,14 @@ local function record(room_id, user_id, username, reason, joined_at, last_active
   redis.call('HINCRBY', SHARD .. ':totals', reason, 1)
 end
 
--- Whether the end of this very joining is on record, among the newest.
+-- The reason that is on record for the end of this very joining, among the newest; or nil.
 local function on_record(room_id, user_id, joined_at)
   for _, entry in ipairs(redis.call('XREVRANGE', SHARD .. ':departures', '+', '-', 'COUNT', 200)) do
     local fields = {}
     for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
-    if fields.room == room_id and fields.user == user_id and fields.joinedAt == joined_at then return true end
+    if fields.room == room_id and fields.user == user_id and fields.joinedAt == joined_at then return fields.reason end
   end
-  return false
+  return nil
 end
 
 -- Ends members of one room: both keys, every index, the stream, the totals, one diff for all of them.
