@@ -65,6 +65,16 @@ class Line:
         return {room: stay for room, stay in self.stays.items() if stay.until is None} if self.alive else {}
 
     @property
+    def rooms_asked_for(self) -> set[str]:
+        """Rooms that a join or a leave without an answer is about."""
+        return {room for kind, room, *_ in self.asked.values() if kind in {"join_room", "leave_room"}}
+
+    def take_refused(self) -> list[tuple[str, str]]:
+        """The joins and leaves that were refused for the moment since the last look: type and room."""
+        refused, self.failed = self.failed, []
+        return refused
+
+    @property
     def waits_since(self) -> int | None:
         """When the oldest request that has no answer was sent."""
         return min((sent for *_, sent in self.asked.values()), default=None)

@@ -78,7 +78,10 @@ class Person:
         if self.line is None:
             return (f"wants {self._wanted}, has no socket, and comes at {self._away_until} of {self._now()}",)
         lacks = self._wanted - self.line.inside.keys()
-        return (*list(self.line.tail)[-12:], f"lacks {lacks}, alive {self.line.alive}, failed {self.line.failed}")
+        return (
+            *list(self.line.tail)[-12:],
+            f"lacks {lacks}, alive {self.line.alive}, failed {self.line.failed}",
+        )
 
     async def live(self, over: asyncio.Event) -> None:
         """Play until `over`. When all is done it stays, and comes back where it was cut off."""
@@ -184,12 +187,12 @@ class Person:
         line = self.line
         if line is None or not line.alive:
             return
-        again, line.failed = line.failed, []
-        for kind, room in again:
-            if kind == "join_room" and room in self._wanted:
-                self._join(room)
-            elif kind == "leave_room" and room not in self._wanted and room in line.inside:
+        for kind, room in line.take_refused():
+            if kind == "leave_room" and room not in self._wanted and room in line.inside:
                 line.say("leave_room", room)
+        # Refused, or wanted again before the leave was answered.
+        for room in sorted(self._wanted - line.inside.keys() - line.rooms_asked_for):
+            self._join(room)
         waits = line.waits_since
         if self.script.impatient and waits is not None and now_ms() - waits > IMPATIENCE:
             line.give_up()
