@@ -1,6 +1,7 @@
 """Imports point one way, and what is pure needs no loop, no Redis and no socket."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,7 @@ ARROWS = {
 # Those who know all; nobody else knows them.
 TOP = {
     "node",
+    "running",
     "collector",
     "metrics",
     "report",
@@ -139,6 +141,16 @@ def test_imports_point_inwards():
         if module != "reactor":
             wrong += broken_arrows(module, path.read_text(encoding="utf-8"))
     assert wrong == []
+
+
+def test_steps_do_not_go_in_circles():
+    needs: dict[str, set[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        step = step_of(module_of(path))
+        others = {step_of(name) for name in imports_of(path.read_text(encoding="utf-8"))}
+        needs.setdefault(step, set()).update(others - {step, ""})
+    del needs[""]  # the package itself, which loads its public names late
+    graphlib.TopologicalSorter(needs).prepare()
 
 
 def test_every_folder_has_its_arrows():

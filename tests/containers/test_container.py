@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import redis
 
-from reactor.node import running
 from reactor.presence.api import Presence
+from reactor.running import running
 from reactor.settings import Settings
 from tests.fleets import until
 from tests.system.running import RawClient

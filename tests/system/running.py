@@ -15,7 +15,8 @@ import anyio
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from reactor.node import Node, running
+from reactor.node import Node
+from reactor.running import running
 from reactor.settings import Settings
 from tests.servers import Server
 

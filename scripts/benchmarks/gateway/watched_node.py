@@ -9,8 +9,9 @@ import sys
 import time
 from typing import Any
 
-from reactor.node import Node, run
+from reactor.node import Node
 from reactor.protocol.intents import Join
+from reactor.running import run
 from reactor.settings import Settings
 from reactor.workers import run_workers
 from scripts.benchmarks.child import listen, say, serve_as_given
