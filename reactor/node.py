@@ -37,6 +37,7 @@ from reactor.protocol.messages import Member
 from reactor.reconcile import Reconciler
 from reactor.recovery import Recovery
 from reactor.report import Report, Reporter
+from reactor.roll_call import RollCall
 from reactor.settings import Settings
 from reactor.tasks import GuardedTasks
 from reactor.webhooks.service import Webhooks
@@ -49,7 +50,7 @@ sweep do.
 """
 
 SETTLE = 2.0
-"""Seconds, at most, that other nodes get after an outage to enter their members before changes are told."""
+"""Seconds, at most, that other nodes get to notice that Redis lost data although it is the same server."""
 
 CLOSED_WITHIN, FLUSHED_WITHIN = 2.0, 2.5
 """Seconds, behind the drain, that the last clients get to answer the close, and Redis to take the last
@@ -103,8 +104,9 @@ class Node:
             self.roster, self.fanout, guarded,
         )  # fmt: skip
         self.recovery = Recovery(
-            backend, self.store, self.leases, self.sweep, self.feed, self.reconciler, guarded,
-            settle=min(SETTLE, settings.lease * 0.4),
+            backend, self.store, self.leases, self.sweep, self.feed, self.reconciler,
+            RollCall(self.fleet, self.leases, lease=settings.lease, floor=min(SETTLE, settings.lease * 0.4)),
+            guarded,
             listening=lambda: self.bus.listening,
             tell_all=lambda message: send_to_all(message, self.gateway.connections),
         )  # fmt: skip
@@ -162,8 +164,8 @@ class Node:
         tasks, settings = self._tasks, self.settings
         for needed in self.backend.loops:
             self._group.start_soon(needed)
-        await self.leases.register()
         await self.recovery.note_run()
+        await self.leases.register()
         channels = [self.rules.channel, *(channel.decode() for channel in self._wake_channels)]
         tasks.keep_running(lambda: self.bus.serve(channels))
         loops = [self.heartbeats.serve, self.reaper.serve, self.leases.serve, self.sweep.serve]

@@ -23,6 +23,7 @@ from reactor.presence.keys import Entry
 from reactor.presence.store import Store
 from reactor.protocol.messages import ServiceDegraded, ServiceRestored
 from reactor.reconcile import Reconciler
+from reactor.roll_call import RollCall
 from reactor.tasks import Spawner
 
 log = structlog.get_logger()
@@ -31,26 +32,24 @@ REMEMBERED = 300.0
 """Seconds for which told departures are remembered. A failover loses less than that."""
 
 RETRY_AFTER = 0.2
+ROLL_CALL_EVERY = 0.1
 
 
 class Recovery:
     """Makes the state right after a loss, and says so. Its methods are called by whoever noticed something.
 
-    settle: seconds that the other nodes get to enter their members, before changes are handed on again.
     listening: whether this node hears diffs.
     """
 
     def __init__(
         self, backend: Backend, store: Store, leases: Leases, sweep: Sweep, feed: RoomFeed,
-        reconciler: Reconciler, tasks: Spawner, *, settle: float, tell_all: Callable[[Any], None],
+        reconciler: Reconciler, roll_call: RollCall, tasks: Spawner, *, tell_all: Callable[[Any], None],
         listening: Callable[[], bool],
     ) -> None:  # fmt: skip
         self._backend, self._store, self._leases, self._sweep = backend, store, leases, sweep
         self._feed, self._reconciler, self._tasks = feed, reconciler, tasks
-        self._settle, self._tell_all, self._listening = settle, tell_all, listening
+        self._roll_call, self._tell_all, self._listening = roll_call, tell_all, listening
         self._run = self._renewed_for = ""
-        self._settled_at = 0.0
-        self._again = anyio.Event()
         self._degraded, self._healthy = False, True
         self._busy = anyio.Lock()
         self._begun = 0
@@ -59,6 +58,7 @@ class Recovery:
     async def note_run(self) -> None:
         """Note which life of the server this is. Raises Unavailable."""
         self._run = self._renewed_for = await self._backend.run_id()
+        self._roll_call.be_present(self._run)
 
     @property
     def trouble(self) -> ServiceDegraded | None:
@@ -111,7 +111,6 @@ class Recovery:
 
     def _begin(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         self._begun += 1
-        self._again.set()
         self._tasks.start_soon(self._one_at_a_time, work, args)
 
     async def _one_at_a_time(
@@ -139,45 +138,45 @@ class Recovery:
             self._tell_all(ServiceRestored(reason="Redis answers again"))
 
     async def _after_gap(self) -> None:
-        run = await self._persist(self._backend.run_id)
-        if run != self._run:
-            log.warning("redis_is_another", was=self._run, now=run)
-            self._run = run
-            await self._enter_anew()
+        if await self._is_another():
+            await self._enter_anew(another=True)
         await self._go_on()
 
     async def _after_loss(self) -> None:
-        await self._enter_anew()
+        await self._enter_anew(another=False)
         await self._go_on()
 
-    async def _enter_anew(self) -> None:
+    async def _is_another(self) -> bool:
+        """Whether the server is not the one before, which may know less; that is found out once."""
+        run, was = await self._persist(self._backend.run_id), self._run
+        if run != was:
+            log.warning("redis_is_another", was=was, now=run)
+            self._run = run
+        return bool(run != was)
+
+    async def _enter_anew(self, *, another: bool) -> None:
         """Under another name, as nothing that Redis knows of this one can be relied on."""
         old = await self._persist(self._leases.rename)
         await self._end_departed()
-        await self._reconciler.enter_all_again()
-        await self._let_go(old)
+        await self._enter_all_again(old, another=another)
 
     async def _after_rename(self, old: str) -> None:
-        run = await self._persist(self._backend.run_id)
-        if run != self._run:  # and the gap that tells so is still to come: once is enough
-            log.warning("redis_is_another", was=self._run, now=run)
-            self._run = run
+        another = await self._is_another()  # and the gap that tells so is still to come: once is enough
+        if another:
             await self._end_departed()
-        await self._reconciler.enter_all_again()
-        await self._let_go(old)
+        await self._enter_all_again(old, another=another)
         await self._go_on()
 
-    async def _let_go(self, old: str) -> None:
-        """Let go of what Redis knows under the former name."""
+    async def _enter_all_again(self, old: str, *, another: bool) -> None:
+        """Under the present name, and let go of what Redis knows under the former one."""
+        await self._reconciler.enter_all_again()
         await self._persist(lambda: self._leases.lose(old))
-        self._settled_at = monotonic() + self._settle
+        await self._persist(lambda: self._roll_call.answer(self._run, another=another))
 
     async def _go_on(self) -> None:
         """Hand changes on again, once the other nodes are there too; but not when it all begins anew."""
-        while self._begun == 1 and (wait := self._settled_at - monotonic()) > 0:
-            self._again = anyio.Event()
-            with anyio.move_on_after(wait):
-                await self._again.wait()
+        while self._begun == 1 and not await self._persist(self._roll_call.complete):  # noqa: ASYNC110 - Redis is asked
+            await anyio.sleep(ROLL_CALL_EVERY)
         if self._begun == 1 and self._renewed_for != self._run:
             await gather(*(self._renew_epoch(room_id) for room_id in list(self._feed.rooms())))
             self._renewed_for = self._run

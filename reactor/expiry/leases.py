@@ -8,7 +8,7 @@ Redis was away, everybody looked dead, so the judge begins to count anew.
 import secrets
 import socket
 from asyncio import gather
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from os import getpid
 from time import monotonic
 
@@ -23,6 +23,8 @@ from reactor.presence.store import Store
 
 log = structlog.get_logger()
 
+NOWHERE = "-"
+
 LONGEST_GAP = 0.6
 """Of a lease, between two of our own renewals; a longer one means that one of them failed or was late."""
 
@@ -30,6 +32,29 @@ LONGEST_GAP = 0.6
 def new_node_name() -> str:
     """A name for one life of a node: new at each start, and after each time it was judged lost."""
     return secrets.token_hex(4)
+
+
+class Companions:
+    """The nodes that are there. One is taken for gone when the registry was without it for a whole lease (s).
+
+    A registry that Redis lost has to fill again, and meanwhile nobody is forgotten.
+    """
+
+    def __init__(self, lease: float) -> None:
+        self._lease = lease
+        self._missing: dict[str, float] = {}
+        self._looked_at = 0.0
+        self.lives: set[str] = set()
+
+    def saw(self, registry: Mapping[str, NodeRecord], now: float) -> None:
+        """Note who is in the registry. now: seconds of a steady clock."""
+        if now - self._looked_at > self._lease * LONGEST_GAP:
+            self._missing.clear()
+        self._looked_at = now
+        there = {record.life for record in registry.values()}
+        self.lives |= there
+        self._missing = {life: self._missing.get(life, now) for life in self.lives - there}
+        self.lives -= {life for life, since in self._missing.items() if now - since > self._lease}
 
 
 class Leases:
@@ -48,6 +73,7 @@ class Leases:
         self._lease, self._policy = lease, policy
         self._on_renamed, self._on_held = on_renamed, on_held
         self._about = f"{socket.gethostname()}:{getpid()}"
+        self._companions = Companions(lease)
         self._counter = 0
         self._registered = False
         self._renewed_at = 0.0
@@ -55,7 +81,13 @@ class Leases:
         self._held = False
         self._seen: dict[str, tuple[int, float]] = {}
         self._former: str | None = None
-        self.name = new_node_name()
+        self.name = self.life = new_node_name()
+        self.entered_in = NOWHERE
+
+    @property
+    def companions(self) -> set[str]:
+        """The nodes that are there, by their lives, as far as was seen before Redis last lost data."""
+        return self._companions.lives | {self.life}
 
     def now(self) -> int:
         """Redis's time (ms), guessed: what clients are told never comes from this machine's clock."""
@@ -114,6 +146,7 @@ class Leases:
             former, self._former = self._former, None
             log.warning("node_renamed", old=former, new=self.name)
             self._on_renamed(former)
+        self._companions.saw(registry, monotonic())
         await self._pulse()
         await self._judge(registry)
 
@@ -123,9 +156,8 @@ class Leases:
             self._counter += 1
             registry = await self._fleet.renew(
                 self.name,
-                self._counter,
+                NodeRecord(self._counter, self.life, self.entered_in, self._about),
                 lease=int(self._lease * 1000),
-                about=self._about,
                 first=not self._registered,
             )
             if registry is not None:
@@ -137,6 +169,7 @@ class Leases:
         # A name that Redis never took is no former name, and may still become one.
         if self._registered:
             self._former, self.name, self._registered = self.name, new_node_name(), False
+            self.entered_in = NOWHERE
 
     async def _pulse(self) -> None:
         lease = int(self._lease * 1000)

@@ -8,9 +8,15 @@ from reactor.presence.keys import fleet_prefix, shard_prefix
 
 
 class NodeRecord(NamedTuple):
-    """A node in the registry: a counter that moves while it lives, and a few words about it for people."""
+    """A node in the registry: a counter that moves while it lives, and a few words about it for people.
+
+    life: what names its process, whatever names it takes. entered_in: the life of the server in which it has
+    entered all its members, as far as it is done; else "-".
+    """
 
     counter: int
+    life: str
+    entered_in: str
     about: str
 
 
@@ -28,10 +34,13 @@ class Fleet:
         return int((monotonic() + self._ahead) * 1000)
 
     async def renew(
-        self, node: str, counter: int, *, lease: int, about: str, first: bool
+        self, node: str, record: NodeRecord, *, lease: int, first: bool
     ) -> dict[str, NodeRecord] | None:
         """Renew the lease (ms); the registry, or None where this node is not in it any more."""
-        reply = await self._runner.run("lease", self._prefix, node, counter, lease, about, int(first))
+        counter, *about = record
+        reply = await self._runner.run(
+            "lease", self._prefix, node, counter, lease, " ".join(about), int(first)
+        )
         if reply[0] == b"lost":
             return None
         self._ahead = reply[1] / 1000 - monotonic()
@@ -70,5 +79,5 @@ def _registry(flat: list[bytes]) -> dict[str, NodeRecord]:
 
 
 def _record(value: bytes) -> NodeRecord:
-    counter, _, about = value.decode().partition(" ")
-    return NodeRecord(int(counter), about)
+    counter, life, entered_in, about = value.decode().split(" ", 3)
+    return NodeRecord(int(counter), life, entered_in, about)

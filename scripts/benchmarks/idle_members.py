@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager, suppress
 import anyio
 
 from reactor.errors import ReactorError, Unavailable
-from reactor.presence.fleet import Fleet
+from reactor.expiry.leases import NOWHERE
+from reactor.presence.fleet import Fleet, NodeRecord
 from reactor.presence.keys import SHARDS, Entry
 from reactor.presence.scripts import ScriptRunner, load_scripts
 from reactor.presence.store import Joined, NotJoined, Store
@@ -75,9 +76,8 @@ class IdleMembers:
         while True:
             counter += 1
             with suppress(Unavailable):
-                await self._fleet.renew(
-                    self.node, counter, lease=_LEASE_MS, about="benchmark: idle members", first=True
-                )
+                record = NodeRecord(counter, self.node, NOWHERE, "benchmark: idle members")
+                await self._fleet.renew(self.node, record, lease=_LEASE_MS, first=True)
                 for shard in range(SHARDS):
                     await self.store.pulse(shard, lease=_PULSE_MS)
                 if registered is not None:

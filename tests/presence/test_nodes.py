@@ -159,13 +159,15 @@ def test_a_fence_ends_by_itself(redis_server: Server) -> None:
 def test_a_lease_is_renewed_and_shows_the_fleet(redis_server: Server) -> None:
     probe = Probe(redis_server)
     assert done(probe.fleet.registry()) == {}
-    first = done(probe.fleet.renew("n1", 1, lease=5000, about="host:1", first=True))
-    assert first == {"n1": NodeRecord(1, "host:1")}
-    second = done(probe.fleet.renew("n2", 7, lease=5000, about="host two:é", first=True))
-    assert second == {"n1": NodeRecord(1, "host:1"), "n2": NodeRecord(7, "host two:é")}
+    one, other = NodeRecord(1, "life1", "-", "host:1"), NodeRecord(7, "life2", "run", "host two:é")
+    first = done(probe.fleet.renew("n1", one, lease=5000, first=True))
+    assert first == {"n1": one}
+    second = done(probe.fleet.renew("n2", other, lease=5000, first=True))
+    assert second == {"n1": one, "n2": other}
     assert 4000 < probe.client.pttl("{t:fleet}:lease:n1") <= 5000
-    third = done(probe.fleet.renew("n1", 2, lease=9000, about="host:1", first=False))
-    assert third == second | {"n1": NodeRecord(2, "host:1")} == done(probe.fleet.registry())
+    one = one._replace(counter=2, entered_in="run")
+    third = done(probe.fleet.renew("n1", one, lease=9000, first=False))
+    assert third == {"n1": one, "n2": other} == done(probe.fleet.registry())
     assert 8000 < probe.client.pttl("{t:fleet}:lease:n1") <= 9000
     probe.close()
 
@@ -175,13 +177,14 @@ def test_a_node_that_is_not_in_the_registry_any_more_is_told_so_and_nothing_is_w
     redis_server: Server, how: str
 ) -> None:
     probe = Probe(redis_server)
-    done(probe.fleet.renew("n1", 1, lease=5000, about="", first=True))
+    record = NodeRecord(1, "life", "-", "")
+    done(probe.fleet.renew("n1", record, lease=5000, first=True))
     if how == "resign":
         done(probe.fleet.resign("n1"))
     else:
         probe.client.flushall()
     assert probe.keys() == set()
-    assert done(probe.fleet.renew("n1", 2, lease=5000, about="", first=False)) is None
+    assert done(probe.fleet.renew("n1", record, lease=5000, first=False)) is None
     assert probe.keys() == set()
     done(probe.fleet.resign("n1"))
     probe.close()

@@ -9,7 +9,7 @@ import pytest
 from redis.exceptions import OutOfMemoryError
 
 from reactor.presence.changes import ChangeLog
-from reactor.presence.fleet import Fleet
+from reactor.presence.fleet import Fleet, NodeRecord
 from reactor.presence.keys import Entry
 from reactor.presence.rules import RoomRules
 from reactor.presence.scripts import GROWING, load_scripts, read_header
@@ -132,7 +132,7 @@ def call_everything(store: Store, fleet: Fleet, changes: ChangeLog, rules: RoomR
         store.detach(ann, "n1.1", grace=1000, away_grace=1000), store.leave(ann, "n1.1"), store.kick(ann),
         store.unclaimed("lobby", []), store.unclaimed("lobby", ["ann", "bob"]),
         store.fence_node(7, "n1"), store.lose_node("n1", "lobby", grace=1000, away_grace=1000),
-        fleet.renew("n1", 1, lease=1000, about="me", first=True), fleet.registry(),
+        fleet.renew("n1", NodeRecord(1, "life", "-", "me"), lease=1000, first=True), fleet.registry(),
         fleet.take_turn("job", "n1", milliseconds=1000), fleet.nodes_of_shard(7), fleet.resign("n1"),
         fleet.report("n1", b"{}", milliseconds=1000), fleet.reports(), store.say("lobby", b"1"),
         rules.put(RoomRule(match="lobby", ttl=60)), rules.read("lobby"), rules.remove("lobby"),

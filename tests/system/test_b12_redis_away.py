@@ -46,7 +46,8 @@ async def test_b12_after_a_restart_without_data_everybody_is_present_again_and_n
         for client in clients:
             await hear_all(client)
             assert leaves(client) == []
-        assert any(message["type"] == "room:heartbeat:ack" for message in clients[0].heard)
+        if not any(message["type"] == "room:heartbeat:ack" for message in clients[0].heard):
+            await clients[0].hear("room:heartbeat:ack")
 
 
 async def test_b12_a_stall_longer_than_lease_grace_and_ttl_kills_nobody(redis_server: Server) -> None:

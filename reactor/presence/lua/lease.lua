@@ -1,7 +1,7 @@
 -- A node says that it is alive: its lease lives on, and its counter in the registry moves. Judges go by the counter and
 -- their own steady clocks, so that neither a stalled Redis nor a clock that steps kills anybody.
 -- KEYS: fleet prefix
--- ARGV: node; counter; lease (ms); about (a few words for people); first ('1' when the node takes its name, else '0')
+-- ARGV: node; counter; lease (ms); about (see `NodeRecord`); first ('1' when the node takes its name, else '0')
 -- Returns: {'lost'} (the node was judged lost, or Redis lost its data: it has to take a new name) |
 --          {'ok', now, {node, 'COUNTER ABOUT', ...}}
 -- Publishes: nothing
