@@ -39,12 +39,22 @@ def set_up_logs(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [_ToStructlog()]
     root.setLevel(max(level, logging.WARNING))
+    logging.getLogger("asyncio").addFilter(_is_news)
 
 
 def printable(value: Any) -> str:
     """Write a value so that it cannot move the cursor or hide: what does not print is shown by its code."""
     text = value if isinstance(value, str) else str(value)
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Drop why a link broke when asyncio's streams complain that nobody asked their own future for it.
+
+    Whoever used the link was told; whether it complains depends on the order in which garbage is collected.
+    """
+    broke = record.exc_info is not None and isinstance(record.exc_info[1], ConnectionError)
+    return not (broke and record.getMessage().startswith("Future exception was never retrieved"))
 
 
 class _ToStructlog(logging.Handler):

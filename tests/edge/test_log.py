@@ -77,6 +77,17 @@ def test_what_libraries_log_has_the_same_form(logged: Logged):
     assert said["error"] == "ValueError: inner"
 
 
+@pytest.mark.parametrize(("error", "lines"), [(BrokenPipeError(32, "Broken pipe"), 0), (ValueError("no"), 1)])
+def test_a_broken_link_that_nobody_asked_about_is_no_error(logged: Logged, error: Exception, lines: int):
+    set_up_logs(Settings())
+    try:
+        raise error
+    except type(error) as raised:
+        told = (type(raised), raised, raised.__traceback__)
+        logging.getLogger("asyncio").error("Future exception was never retrieved\nfuture: ...", exc_info=told)
+    assert len(logged()) == lines
+
+
 def test_console_lines_are_for_people(logged: Logged):
     set_up_logs(Settings(log_format="console"))
     structlog.get_logger().warning("redis_away", reason="gone\x1b[2J")
