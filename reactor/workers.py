@@ -9,7 +9,6 @@ a node that died: the others put its members under the grace, and the parent sta
 import multiprocessing
 import os
 import signal
-import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -20,9 +19,10 @@ from time import monotonic
 import anyio
 import structlog
 
-from reactor.errors import AddressInUse, ReactorError, SettingError
+from reactor.errors import ReactorError
 from reactor.gateway.files import reload_signals
 from reactor.gateway.server import check_files
+from reactor.listening import ALONE, TOGETHER, bound
 from reactor.log import set_up_logs
 from reactor.presence.connect import open_data
 from reactor.presence.embedded import EmbeddedServer
@@ -49,7 +49,7 @@ async def run_workers(settings: Settings, *, on_ready: Callable[[int], None] | N
                 pass  # what is wrong with Redis is said once, here, and not by every worker
         _see_admin_ports_free(settings)
         check_files(settings)
-        reserved = stack.enter_context(listen_together(settings.host, settings.port))
+        reserved = stack.enter_context(bound(settings.host, settings.port, option=TOGETHER))
         settings = replace(settings, port=reserved.getsockname()[1])
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, *reload_signals(settings)) as signals:
             async with anyio.create_task_group() as tasks:
@@ -69,34 +69,13 @@ async def run_workers(settings: Settings, *, on_ready: Callable[[int], None] | N
         await _stop(workers)
 
 
-def listen_together(host: str, port: int) -> socket.socket:
-    """A bound socket whose port other processes of this user may bind too.
-
-    Raises AddressInUse or SettingError.
-    """
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        sock = socket.socket(family, kind, proto)
-    except OSError as error:
-        raise SettingError(f"--host {host} is no address of this machine ({error})") from error
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(address)
-    except OSError as error:
-        sock.close()
-        raise AddressInUse(
-            f"port {port} on {host} cannot be listened on ({error.strerror}): choose another --port"
-        ) from error
-    return sock
-
-
 def _see_admin_ports_free(settings: Settings) -> None:
     """Say once, and not by every worker again and again, that a port is taken. Raises ReactorError."""
     if settings.admin_port is not None:
-        from reactor.admin.listening import bound  # noqa: PLC0415 - only where it is used
-
         for number in range(settings.workers if settings.admin_port else 1):
-            bound(settings.admin_host, settings.admin_port + number).close()
+            bound(
+                settings.admin_host, settings.admin_port + number, option=ALONE, settings="--admin-"
+            ).close()
 
 
 class Worker:
@@ -175,7 +154,7 @@ def _work(settings: Settings, parent: Connection) -> None:
     async def serve() -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_end_with, parent)
-            with listen_together(settings.host, settings.port) as sock:
+            with bound(settings.host, settings.port, option=TOGETHER) as sock:
                 await run(
                     settings,
                     sock=sock,

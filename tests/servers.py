@@ -1,5 +1,6 @@
 """Real servers for the tests: the bundled Valkey and the Redis on PATH, one process of each a run."""
 
+import atexit
 import os
 import random
 import re
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from reactor.presence.embedded import find_binaries, spawn
 
 KINDS = ("valkey", "redis7")
 _RANDOM = random.SystemRandom()  # the other one is seeded alike in all runs by Hypothesis
-_CLAIMS: list[socket.socket] = []
+_CLAIMS = ExitStack()
+atexit.register(_CLAIMS.close)
 _TEMPORARY = tempfile.gettempdir()  # now, as a test may set another one
 _CONFIG = {
     "bind": "127.0.0.1",
@@ -149,7 +152,7 @@ def free_port() -> int:
             except OSError:
                 claim.close()
                 continue
-        _CLAIMS.append(claim)
+        _CLAIMS.enter_context(claim)
         return port
 
 

@@ -37,6 +37,7 @@ ARROWS = {
     "errors": set[str](),
     "tasks": set[str](),
     "tally": set[str](),
+    "listening": {"errors"},
     "settings": {"errors"},
     "presence": {"protocol", "settings", "errors", "tally", "tasks"},
     "expiry": {"presence", "protocol", "settings", "errors", "tally"},

@@ -11,8 +11,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from reactor.admin.app import make_app
-from reactor.admin.listening import bound
 from reactor.gateway.tls import read
+from reactor.listening import ALONE, bound
 from reactor.node import Node
 
 log = structlog.get_logger()
@@ -58,7 +58,8 @@ async def serving(node: Node) -> AsyncIterator[int]:
     settings = node.settings
     assert settings.admin_port is not None
     assert settings.admin_key is not None
-    sock = bound(settings.admin_host, settings.admin_port)
+    sock = bound(settings.admin_host, settings.admin_port, option=ALONE, settings="--admin-")
+    sock.listen()  # from now on, and not when the task gets to it
     port: int = sock.getsockname()[1]
     config = uvicorn.Config(
         make_app(node, settings.admin_key),

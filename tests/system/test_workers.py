@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reactor.errors import AddressInUse
-from reactor.workers import listen_together
+from reactor.listening import TOGETHER, bound
 from tests.servers import Server
 from tests.system import plain
 from tests.system.running import Process, RawClient
@@ -75,11 +75,11 @@ async def test_workers_stop_in_good_order(bundled_server: Server) -> None:
 
 
 def test_a_port_that_another_program_listens_on_is_said_in_one_line() -> None:
-    with listen_together("127.0.0.1", 0) as sock:
+    with bound("127.0.0.1", 0, option=TOGETHER) as sock:
         taken = socket.socket()
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(AddressInUse, match="choose another --port"):
-            listen_together("127.0.0.1", taken.getsockname()[1])
+            bound("127.0.0.1", taken.getsockname()[1], option=TOGETHER)
         taken.close()
-        listen_together("127.0.0.1", sock.getsockname()[1]).close()
+        bound("127.0.0.1", sock.getsockname()[1], option=TOGETHER).close()
