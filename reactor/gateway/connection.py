@@ -181,6 +181,17 @@ class Connection(Incoming):
                 self._hub.counts.refused[message.code] += 1
             self.send_payload(self.codec.encode(message))
 
+    def send_at_once(self, message: Any) -> None:
+        """Send what is most likely all that this turn of the loop has for this socket: a heartbeat's answer.
+
+        The quick way round the outbox and the flush, where nothing is in them: 0.9 us of the 13 that a
+        heartbeat costs. uvloop itself writes at the end of the turn.
+        """
+        if self.state is not OPEN or self.compressed or self._outbox.blocked or self._outbox.size:
+            self.send(message)
+        elif not self._transport.is_closing():
+            self._transport.write(frame(self.codec.encode(message), binary=self.codec.binary))
+
     def send_payload(self, payload: bytes) -> None:
         """Send a message that is encoded with this connection's codec."""
         if self.state is not OPEN:

@@ -16,7 +16,7 @@ import structlog
 from reactor.errors import Unavailable
 from reactor.presence.backend import Channels
 from reactor.presence.departures import Departures
-from reactor.presence.healing import ended, healing_diff, joining_of, record_lost, still_to_depart
+from reactor.presence.healing import healing_diff, look, reasons_told_since, record_lost
 from reactor.presence.keys import diff_channel
 from reactor.presence.rows import SAID, DiffRow, LeftRow, decode_diff, read_said
 from reactor.presence.store import Listing, Store
@@ -264,25 +264,23 @@ class RoomFeed:
             room.asked += 1
             asked = room.asked
             try:
-                listing = await self._store.members(room_id)
-                waiting = await still_to_depart(self._store, room_id, before, listing)
-                gone = ended(before, listing.members + waiting)
-                reasons = await self._departures.reasons(room_id, map(joining_of, gone))
-                epoch, version, members = _snapshot(listing)
-                if unnoticed == missed == self._missed and epoch != told[0]:
-                    self._is_loss(room_id, {member.user_id for member in members})
-                if missed == self._missed and epoch != told[0] != "":
-                    recorded = await record_lost(self._store, room_id, gone, reasons)
+                found = await look(self._store, self._departures, room_id, before)
+                another = found.epoch != told[0] != ""
+                if unnoticed == missed == self._missed and found.epoch != told[0]:
+                    self._is_loss(room_id, {member.user_id for member in found.members})
+                if another and missed == self._missed:
+                    recorded = await record_lost(self._store, room_id, found)
                     if recorded is None:
                         continue
-                    reasons = recorded
+                    found = found._replace(reasons=recorded)
             except Unavailable:
                 await anyio.sleep(HEAL_AGAIN_AFTER)
                 continue
             if self._rooms.get(room_id) is not room:
                 return  # let go of meanwhile, and followed anew by another
-            # A listing from before the last loss does not show what was missed then.
-            if missed != self._missed or room.view.reset(epoch, version, members + waiting) is Verdict.GAP:
+            reasons = {**reasons_told_since(room.view, found, before), **found.reasons}
+            # What was found before the last loss does not show what was missed then.
+            if missed != self._missed or room.view.reset(*found[1:4]) is Verdict.GAP:
                 continue
             room.healing, room.listed = False, asked
             for _, event in room.waiting:
@@ -290,7 +288,7 @@ class RoomFeed:
             room.waiting.clear()
             if (room.view.epoch, room.view.version) != told:
                 diff = healing_diff(room.view, before, told, reasons)
-                self._tell_healed(diff, before, listing.position.now)
+                self._tell_healed(diff, before, found.now)
             return
 
     def _tell_healed(self, diff: RoomDiff, before: Mapping[str, Member], now: int) -> None:

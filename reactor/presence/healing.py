@@ -1,13 +1,16 @@
 """What a room's followers are told when its view had to be made anew, and what Redis has to be told then."""
 
 from asyncio import gather
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from typing import NamedTuple
 
-from reactor.presence.departures import Joining
-from reactor.presence.store import Listing, Store
+from reactor.presence.departures import Departures, Joining
+from reactor.presence.store import Store
 from reactor.protocol.closing import LeaveReason
 from reactor.protocol.messages import Departed, Member, RoomDiff
 from reactor.protocol.room import RoomView, diff_between
+
+DISCONNECTED = LeaveReason.DISCONNECTED.value
 
 
 def joining_of(member: Member) -> Joining:
@@ -31,35 +34,53 @@ def healing_diff(
     return RoomDiff(view.room_id, view.epoch, version, view.version, count, joined, updated, left)
 
 
-async def still_to_depart(
-    store: Store, room_id: str, before: Mapping[str, Member], listing: Listing
-) -> list[Member]:
-    """Those who lapsed, but whose departure does not count yet: a diff of their own will tell it.
+class Look(NamedTuple):
+    """What Redis holds of a room that has to be healed. Its members include those who are still to depart.
 
-    Raises Unavailable.
+    gone: those of before whose stay is over. reasons: why, as far as it is on record.
     """
-    missing = list(before.keys() - {member.user_id for member in listing.members})
-    found = await store.unclaimed(room_id, missing) if missing else ()
-    return [before[user_id] for user_id in found]
+
+    now: int
+    epoch: str
+    version: int
+    members: list[Member]
+    gone: list[Member]
+    reasons: Mapping[Joining, str]
 
 
-def ended(before: Mapping[str, Member], members: Iterable[Member]) -> list[Member]:
-    """Those of before whose stay is none of these members'."""
+async def look(store: Store, departures: Departures, room_id: str, before: Mapping[str, Member]) -> Look:
+    """Look at what Redis holds. Raises Unavailable."""
+    listing = await store.members(room_id)
+    at, members = listing.position, listing.members
+    # Those who lapsed, but whose departure does not count yet: a diff of their own will tell it.
+    missing = list(before.keys() - {member.user_id for member in members})
+    late = await store.unclaimed(room_id, missing) if missing else ()
+    members += [before[user_id] for user_id in late]
     there = {joining_of(member) for member in members}
-    return [member for member in before.values() if joining_of(member) not in there]
+    gone = [member for member in before.values() if joining_of(member) not in there]
+    reasons = await departures.reasons(room_id, map(joining_of, gone))
+    return Look(at.now, at.epoch, at.version, members, gone, reasons)
 
 
-async def record_lost(
-    store: Store, room_id: str, members: Iterable[Member], reasons: Mapping[Joining, str]
-) -> dict[Joining, str] | None:
+def reasons_told_since(view: RoomView, found: Look, before: Mapping[str, Member]) -> dict[Joining, str]:
+    """Why those of before left whom the look still saw: the diffs after it, which wait for it, tell."""
+    told: dict[Joining, str] = {}
+    for diff in view.held:
+        if diff.epoch == found.epoch and diff.version > found.version:
+            for left in diff.left:
+                if (member := before.get(left.user_id)) is not None:
+                    told.setdefault(joining_of(member), left.reason)
+    return told
+
+
+async def record_lost(store: Store, room_id: str, found: Look) -> dict[Joining, str] | None:
     """See that the departures are on record of those who went with Redis's data.
 
     Why each is said to have gone there; None when one of them is back. Raises Unavailable.
     """
-    members = list(members)
-    disconnected = LeaveReason.DISCONNECTED.value
+    reasons = [found.reasons.get(joining_of(one), DISCONNECTED) for one in found.gone]
     recorded = await gather(
-        *(store.record_lost(room_id, one, reasons.get(joining_of(one), disconnected)) for one in members)
+        *(store.record_lost(room_id, one, why) for one, why in zip(found.gone, reasons, strict=True))
     )
-    found = {joining_of(one): reason for one, reason in zip(members, recorded, strict=True) if reason}
-    return found if len(found) == len(members) else None
+    told = {joining_of(one): why for one, why in zip(found.gone, recorded, strict=True) if why is not None}
+    return told if len(told) == len(found.gone) else None

@@ -96,6 +96,11 @@ class RoomView:
             self.waiting, self._held = True, [diff]
         return verdict
 
+    @property
+    def held(self) -> Sequence[RoomDiff]:
+        """The diffs that overtook the snapshot that is awaited, in the order in which they came."""
+        return self._held
+
     def lose(self) -> None:
         """Note that the source of diffs was lost: nothing moves the view on before the next snapshot."""
         self.waiting = True

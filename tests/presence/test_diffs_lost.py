@@ -9,6 +9,7 @@ import pytest
 from reactor.errors import Unavailable
 from reactor.presence import diffs
 from tests.presence.connected import until
+from tests.presence.direct import done
 from tests.presence.following import CHANNEL, following
 from tests.presence.probe import Probe
 from tests.servers import Server
@@ -67,6 +68,43 @@ async def test_a_link_killed_again_while_its_loss_is_being_healed_is_healed_too(
         it.feed._store.members = slow  # type: ignore[method-assign]
         it.feed.resync()
         await it.agrees()
+
+
+async def test_who_leaves_while_the_room_is_listed_anew_is_told_with_the_reason(redis_server: Server) -> None:
+    async with following(redis_server) as it:
+        it.probe.join("ann")
+        await it.agrees()
+        listed = it.feed._store.members
+
+        async def slow(room_id: str) -> Any:
+            listing = await listed(room_id)
+            it.feed._store.members = listed  # type: ignore[method-assign]
+            it.probe.ask("kick", "ann", "")
+            it.probe.join("bob")
+            await until(lambda: len(it.feed._rooms["lobby"].view.held) == 2)
+            return listing
+
+        it.feed._store.members = slow  # type: ignore[method-assign]
+        it.feed.resync()
+        await it.agrees()
+        assert it.left == [("ann", "kicked", "ann")]
+
+
+async def test_who_left_when_redis_lost_its_data_is_told_as_it_is_on_record(redis_server: Server) -> None:
+    async with following(redis_server) as it:
+        for user in "ann", "bob", "cy":
+            it.probe.join(user)
+        await it.agrees()
+        ann = next(member for member in it.view.members.values() if member.user_id == "ann")
+        it.probe.client.flushall()
+        done(it.probe.store.leave(it.probe.entry("ann"), "n1.1", known=ann, known_epoch=it.view.epoch))
+        it.probe.join("cy", epoch="*", joined_at=it.view.members["cy"].joined_at)
+        it.feed.resync()
+        await it.agrees()
+        assert sorted(it.left) == [("ann", "left", "ann"), ("bob", "disconnected", "bob")]
+        assert sorted((one["user"], one["reason"]) for one in it.probe.departures()) == [
+            ("ann", "left"), ("bob", "disconnected"),
+        ]  # fmt: skip
 
 
 async def test_a_link_lost_while_a_room_is_being_opened_is_healed_too(redis_server: Server) -> None:
