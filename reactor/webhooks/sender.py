@@ -8,6 +8,7 @@ by its `id`.
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ import msgspec
 import structlog
 
 from reactor.errors import Unavailable
-from reactor.presence.changes import Change, ChangeLog
+from reactor.presence.changes import Change, ChangeLog, Changes
 from reactor.presence.keys import SHARDS
 from reactor.webhooks.endpoint import Answer, Endpoint
 from reactor.webhooks.events import Event, events_of
@@ -27,6 +28,8 @@ LOOK_EVERY = 0.25
 """Seconds between looks at logs in which nothing came."""
 CHANGES = 200
 """Changes of all shards in one request; the events of one change are never parted."""
+SHARE = CHANGES // SHARDS
+"""Changes of one shard, and more of it where others have fewer."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0
 """Seconds until the next attempt: doubled each time, the second half of it by chance."""
 
@@ -68,15 +71,13 @@ class Sender:
         self, endpoint: Endpoint, changes: ChangeLog, wanted: frozenset[str], turn: asyncio.Event
     ) -> None:
         self._endpoint, self._changes, self._wanted, self._turn = endpoint, changes, wanted, turn
-        self._shard = 0
         self.delivered = 0
         self.attempts: Counter[str] = Counter()
         self.missed = 0
 
     async def begin(self) -> None:
         """See that the endpoint has a place in every log. Raises Unavailable."""
-        for shard in range(SHARDS):
-            await self._changes.read(shard, self._endpoint.name, limit=1)
+        await self._read(range(SHARDS), limit=1)
 
     async def serve(self) -> None:
         """Send until cancelled, or until the endpoint wants no more."""
@@ -89,8 +90,7 @@ class Sender:
                         if self.attempts["gone"]:
                             return
                         continue
-                    for shard, last, number in batch.places:
-                        await self._changes.served(shard, self._endpoint.name, last, number)
+                    await asyncio.gather(*map(self._served, batch.places))
                 except Unavailable:
                     await anyio.sleep(FIRST_PAUSE)
                     continue
@@ -98,24 +98,33 @@ class Sender:
                     await anyio.sleep(LOOK_EVERY)
 
     async def _next(self) -> Batch:
-        """The oldest changes that were not told; another shard comes first each time."""
+        """The oldest changes that were not told, of every shard."""
+        pages = await self._read(range(SHARDS), limit=SHARE)
+        busy = [shard for shard, page in pages.items() if len(page.entries) == SHARE]
+        spare = CHANGES - sum(len(page.entries) for page in pages.values())
+        if busy and (more := spare // len(busy)):
+            pages |= await self._read(busy, limit=SHARE + more)
         found: list[Change] = []
         places: list[Place] = []
-        self._shard = (self._shard + 1) % SHARDS
-        for shard in (*range(self._shard, SHARDS), *range(self._shard)):
-            page = await self._changes.read(shard, self._endpoint.name, limit=CHANGES - len(found))
+        for shard, page in pages.items():
             if page.missed:
                 self.missed += page.missed
                 log.error("webhook_changes_lost", endpoint=self._endpoint.name, shard=shard, lost=page.missed)
             if page.entries:
                 found += page.entries
                 places.append(Place(shard, page.entries[-1].id, page.first + len(page.entries)))
-            if len(found) >= CHANGES:
-                break
         # Each room lives in one shard, so ordering by time keeps each room's own order.
         found.sort(key=lambda change: change.at)
         events = [event for change in found for event in events_of(change) if event.type in self._wanted]
         return Batch(events, places)
+
+    async def _read(self, shards: Sequence[int], *, limit: int) -> dict[int, Changes]:
+        # Together, so that it is one round trip where the shards are on one server.
+        pages = (self._changes.read(shard, self._endpoint.name, limit=limit) for shard in shards)
+        return dict(zip(shards, await asyncio.gather(*pages), strict=True))
+
+    async def _served(self, place: Place) -> None:
+        await self._changes.served(place.shard, self._endpoint.name, place.last, place.number)
 
     async def _send(self, batch: Batch) -> bool:
         """Whether the endpoint took it; False when that is not this node's business any more."""
