@@ -10,6 +10,8 @@ from reactor.protocol import messages as say
 from reactor.protocol.room import RoomView
 from reactor.reconcile import Reconciler
 
+CROWDED = "heartbeats of this member wait for Redis, which does not answer: they count, this one adds nothing"
+NEVER = 1 << 30
 ENDED = "this membership has ended: join again"
 
 
@@ -49,6 +51,12 @@ class PendingAck:
             self.taken(self._now or self._reconciler.now())
         else:
             self._connection.send(say.ErrorMessage("not_joined", ENDED, self._id, self._room_id))
+
+    def crowded(self) -> None:
+        """Too many heartbeats of the member wait for Redis, which does not answer."""
+        if self._rooms_left < NEVER:
+            self._rooms_left += NEVER  # whatever its other rooms say: it is answered
+            self._connection.send(say.ErrorMessage("too_many_pending", CROWDED, self._id, self._room_id))
 
 
 def room_of(intent: Any) -> str | None:

@@ -26,6 +26,9 @@ GATHER = 0.05
 ENOUGH = 32
 """Members for which nobody waits."""
 
+MOST_WAITING = 32
+"""Heartbeats of one member that wait at most: one is as good as all, but each is answered."""
+
 RETRY_AFTER = 0.2
 """Seconds between attempts while Redis does not answer."""
 
@@ -41,6 +44,9 @@ class Beat(Protocol):
 
     def ended(self) -> None:
         """The connection is out of the room, so there is nothing for Redis to take."""
+
+    def crowded(self) -> None:
+        """As many wait for Redis as may: this one does not."""
 
 
 Waiting = list[tuple[Attachment, Beat]]
@@ -71,8 +77,10 @@ class Heartbeats:
                 self._wakeup.set()
             elif self._waiting == ENOUGH:
                 self._enough.set()
-        else:
+        elif len(waiting) < MOST_WAITING:
             waiting.append((attachment, beat))
+        else:
+            beat.crowded()
 
     async def serve(self) -> None:
         """Send batches until cancelled."""

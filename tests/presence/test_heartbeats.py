@@ -11,7 +11,7 @@ import pytest
 from reactor.errors import Unavailable
 from reactor.presence import connect
 from reactor.presence.attachment import Attachment
-from reactor.presence.heartbeats import MAX_MEMBERS, Heartbeats
+from reactor.presence.heartbeats import MAX_MEMBERS, MOST_WAITING, Heartbeats
 from reactor.presence.keys import shard_of
 from reactor.settings import RoomPolicy
 from tests.presence.connected import Connected, connected, until
@@ -27,7 +27,7 @@ class Acks:
     def __init__(self) -> None:
         self.taken_at: list[int] = []
         self.refusals: list[Attachment] = []
-        self.ends = 0
+        self.ends = self.too_many = 0
 
     def taken(self, now: int) -> None:
         self.taken_at.append(now)
@@ -37,6 +37,9 @@ class Acks:
 
     def ended(self) -> None:
         self.ends += 1
+
+    def crowded(self) -> None:
+        self.too_many += 1
 
 
 class Beating:
@@ -93,6 +96,18 @@ async def test_what_comes_while_a_batch_is_on_its_way_is_one_batch(redis_server:
             it.beat(*members)
         await it.acknowledged(301)
         assert (it.heartbeats.batches, it.heartbeats.members) == (2, 101)
+
+
+async def test_of_one_member_only_so_many_wait_while_redis_is_away(redis_server: Server) -> None:
+    async with beating(redis_server) as it:
+        ann, bob = it.member("ann"), it.member("bob")
+        redis_server.kill()
+        for _ in range(MOST_WAITING + 5):
+            it.beat(ann, bob)
+            await anyio.lowlevel.checkpoint()
+        assert it.acks.too_many == 10
+        redis_server.start()
+        await until(lambda: len(it.acks.refusals) == 2 * MOST_WAITING)
 
 
 async def test_a_batch_is_no_longer_than_redis_should_be_busy_with_it(redis_server: Server) -> None:

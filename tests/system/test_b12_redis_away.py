@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
+from reactor.presence.heartbeats import MOST_WAITING
 from tests import servers
 from tests.servers import Server
 from tests.system.running import RawClient, served
@@ -105,3 +106,25 @@ async def test_b12_after_a_return_to_an_older_state_who_left_is_gone_and_who_cam
             assert reasons == ["left"]
     finally:
         server.stop()
+
+
+async def test_b12_of_many_heartbeats_in_an_outage_the_first_count_and_each_is_answered(
+    redis_server: Server,
+) -> None:
+    async with served(redis_server, messages_per_second=0) as node, RawClient.connect(node) as client:
+        for room_id in "lobby", "attic":
+            await client.join(room_id, "ann")
+        redis_server.kill()
+        await client.hear("service:degraded")
+        for number in range(MOST_WAITING + 8):
+            await client.say("room:heartbeat", id=f"all {number}")
+        redis_server.start()
+        await client.hear("service:restored")
+
+        def answers(kind: str) -> int:
+            return sum(one["type"] == kind and str(one.get("id")).startswith("all") for one in client.heard)
+
+        while answers("room:heartbeat:ack") < MOST_WAITING:
+            await client.hear("room:heartbeat:ack")
+        await hear_all(client)
+        assert (answers("room:heartbeat:ack"), answers("error")) == (MOST_WAITING, 8)
