@@ -31,7 +31,7 @@ async def deaf(served):
         client.writer.transport.abort()
 
 
-@pytest.mark.parametrize("way", ["send", "send_payload", "send_frame"])
+@pytest.mark.parametrize("way", ["send", "send_at_once", "send_payload", "send_frame"])
 async def test_one_who_never_reads_is_cut_off_and_costs_no_more_than_the_bound(way):
     message = ServiceDegraded("x" * 4000)
     async with serving(send_buffer=262_144, close_timeout=0.3) as served, bystander(served):
@@ -42,8 +42,8 @@ async def test_one_who_never_reads_is_cut_off_and_costs_no_more_than_the_bound(w
             sent = 0
             while connection not in served.handler.closed_:
                 for _ in range(100):
-                    if way == "send":
-                        connection.send(message)
+                    if way in ("send", "send_at_once"):
+                        getattr(connection, way)(message)
                     elif way == "send_payload":
                         connection.send_payload(bytes(bytearray(payload)))
                     else:
@@ -56,13 +56,14 @@ async def test_one_who_never_reads_is_cut_off_and_costs_no_more_than_the_bound(w
         assert peak < 1_500_000, peak
 
 
-async def test_thousands_of_messages_in_one_turn_are_bounded_too():
+@pytest.mark.parametrize("way", ["send", "send_at_once"])
+async def test_thousands_of_messages_in_one_turn_are_bounded_too(way):
     message = ServiceDegraded("x" * 4000)
     async with serving(send_buffer=262_144, close_timeout=0.3) as served, bystander(served), deaf(served):
         connection = served.handler.opened_[-1]
         tracemalloc.start()
         for _ in range(20_000):
-            connection.send(message)
+            getattr(connection, way)(message)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 1_500_000, peak
