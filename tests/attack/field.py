@@ -128,7 +128,7 @@ async def field(server: Server, token: Any = None, **options: Any) -> AsyncItera
             people.append(Person(client, user))
         living = [asyncio.create_task(person.live()) for person in people]
         try:
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.5)  # in peace, for comparison
             there = Field(process, people)
             yield there
             for task in living:

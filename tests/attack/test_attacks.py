@@ -88,7 +88,7 @@ async def test_without_files_no_more_come_in_and_all_others_stay(bundled_server:
         assert met["tried"] > 100
         # Each that is turned away comes again at once; the server must not spin by itself.
         assert processor_seconds(there.pid) - before < 2.5
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.3)  # the last of the attacker's sockets are put away
         idle = processor_seconds(there.pid)
         await asyncio.sleep(0.5)
         assert processor_seconds(there.pid) - idle < 0.25

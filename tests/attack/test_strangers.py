@@ -98,7 +98,7 @@ async def test_no_token_reaches_the_log(bundled_server: Server):
                         await client.say("join_room", roomId="lobby", userId=what[:200])
                         await client.say("auth", token={"a": what})
                         await client.socket.send(f"{{{what}")
-                        await asyncio.sleep(0.05)
+                        await asyncio.sleep(0.05)  # it is read before the socket goes
                 except (InvalidStatus, ConnectionClosed):
                     refused += 1
         process.process.send_signal(signal.SIGTERM)

@@ -62,7 +62,7 @@ async def test_a_watcher_outlives_a_redis_that_is_gone_for_a_while(bundled_serve
         )
         await until(lambda: len(events) == 1)
         bundled_server.pause()
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)  # longer than a request waits
         bundled_server.resume()
         await one.join("lobby", user_id="ann")
         await until(lambda: len(events) == 2)

@@ -38,13 +38,13 @@ async def test_in_real_time_a_redis_that_stalls_for_longer_than_the_lease_kills_
         for number, node in enumerate(nodes):
             node.joins(f"u{number}")
             it.redis.tasks.start_soon(node.leases.serve)
-        await anyio.sleep(LEASE)
+        await anyio.sleep(LEASE)  # each has renewed its lease, at some time in it
         redis_server.pause()
         try:
             await anyio.sleep(1.8 * LEASE)
         finally:
             redis_server.resume()
-        await anyio.sleep(1.8 * LEASE)
+        await anyio.sleep(1.8 * LEASE)  # nobody is judged lost
         assert [node.name for node in nodes] == names
         assert not any(it.in_grace(f"u{number}") for number in range(3))
         assert set(await it.redis.fleet.registry()) == set(names)

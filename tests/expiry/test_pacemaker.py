@@ -136,7 +136,7 @@ async def test_an_idle_fleet_is_looked_at_once_a_second(bundled_server: Server) 
             it.join(f"u{number}", room=f"room{number}", ttl=60_000)
         await until(lambda: pacing.pacemaker.looks >= SHARDS)
         looks = pacing.pacemaker.looks
-        await anyio.sleep(1.5)
+        await anyio.sleep(1.5)  # no more looks than that come
         assert pacing.pacemaker.looks - looks <= 3 * SHARDS
 
 
@@ -152,7 +152,7 @@ async def test_what_cannot_be_ended_is_no_reason_to_spin(
         pacing = await it.pace()
         await until(lambda: pacing.pacemaker.looks >= 3 * SHARDS)
         looks = pacing.pacemaker.looks
-        await anyio.sleep(0.6)
+        await anyio.sleep(0.6)  # no more looks than that come
         assert pacing.pacemaker.looks - looks <= 4 * SHARDS + 8
 
 

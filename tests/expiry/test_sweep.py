@@ -71,7 +71,7 @@ async def test_when_asked_it_sweeps_at_once_and_once_for_many_who_ask(redis_serv
         for _ in range(5):
             other.now()
         await until(lambda: other.rounds == 1)
-        await anyio.sleep(0.2)
+        await anyio.sleep(0.2)  # no second one comes
         assert other.rounds == 1
         other.now()
         await until(lambda: other.rounds == 2)
@@ -81,7 +81,7 @@ async def test_without_an_interval_it_sweeps_only_when_asked(bundled_server: Ser
     async with expiry_path(bundled_server) as it:
         sweep = it.sweep(interval=0)
         it.redis.tasks.start_soon(sweep.serve)
-        await anyio.sleep(0.5)
+        await anyio.sleep(0.5)  # none comes
         assert sweep.rounds == 0
         sweep.now()
         await until(lambda: sweep.rounds == 1)

@@ -14,6 +14,7 @@ from reactor.settings import Settings
 from tests.gateway import hooks
 from tests.gateway.harness import Raw, Recorder, Served, request, serving, text
 from tests.gateway.signing import SECRET, token
+from tests.system.plain import until
 
 KEYS: dict[str, Any] = {"auth_secret": SECRET}
 JOIN = {"type": "join_room", "roomId": "lobby", "id": 2}
@@ -298,21 +299,23 @@ async def test_a_hook_that_blocks_runs_in_a_thread():
 
 
 async def test_a_client_that_goes_while_a_hook_thinks_is_forgotten():
+    hooks.SEEN.clear()
     async with serving(**HOOK) as served:
         async with await served.raw() as client:
             client.write(auth("soon"))
-            await asyncio.sleep(0.05)
+            await until(lambda: [what for what, _ in hooks.SEEN] == ["soon"])
         await served.handler.until(lambda: len(served.handler.closed_) == 1)
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.3)  # longer than it thinks
         assert intents(served) == []
 
 
 async def test_a_server_that_stops_waits_for_no_hook():
+    hooks.SEEN.clear()
     began = time.monotonic()
     async with serving(**HOOK, close_timeout=0.2) as served:
         client = await served.raw()
         client.write(auth("slow"))
-        await asyncio.sleep(0.1)
+        await until(lambda: [what for what, _ in hooks.SEEN] == ["slow"])
     client.writer.transport.abort()
     assert time.monotonic() - began < 3
 

@@ -114,9 +114,9 @@ async def test_stop_does_not_wait_for_those_who_do_not_answer():
 
 
 async def test_a_stop_that_is_cancelled_still_cuts_all_off():
-    async with serving(close_timeout=30) as served, await served.raw():
+    async with serving(close_timeout=30) as served, await served.raw() as client:
         stopping = asyncio.create_task(served.gateway.stop())
-        await asyncio.sleep(0.05)
+        assert await client.close_code() == 1012  # it now waits for the client's answer
         stopping.cancel()
         with pytest.raises(asyncio.CancelledError):
             await stopping

@@ -15,6 +15,7 @@ from reactor.gateway.server import Gateway
 from reactor.settings import Settings
 from tests.gateway.certificates import trusting, write_certificate
 from tests.gateway.harness import HEARTBEAT, Raw, Recorder, Served, request, serving, text
+from tests.system.plain import until
 
 
 async def opened(served: Served, context: ssl.SSLContext) -> Raw:
@@ -181,7 +182,7 @@ async def test_a_tls_port_takes_no_more_than_the_limit_in_handshakes(tmp_path: P
     ):
         for _ in range(40):
             await stack.enter_async_context(await served.raw(handshake=False))
-        await asyncio.sleep(0.1)
+        await until(lambda: served.gateway.counts.turned_away["cut"] == 30)
         assert len(served.gateway._hub.strangers) <= 10  # type: ignore[union-attr]
         plain = socket.create_connection(("127.0.0.1", served.port), source_address=("127.0.0.2", 0))
         context = trusting(cert)

@@ -156,7 +156,7 @@ async def test_nothing_is_acknowledged_before_redis_took_it(
             it.beat(ann, ann)
             await until(lambda: it.redis.health == [False])
             it.beat(bob, ann)
-            await anyio.sleep(0.3)
+            await anyio.sleep(0.3)  # as long as a command may take: no answer comes
             assert (it.acks.taken_at, it.acks.refusals) == ([], [])
         finally:
             redis_server.resume()
@@ -172,7 +172,7 @@ async def test_what_waited_while_redis_was_away_counts_when_it_is_back_and_in_on
         redis_server.kill()
         for _ in range(3):
             it.beat(*members)
-            await anyio.sleep(0.15)
+            await anyio.sleep(0.15)  # longer than they wait for others: each would be a batch
         redis_server.start()
         await until(lambda: len(it.acks.refusals) == 30)  # it came back empty
         assert it.heartbeats.batches == 1
@@ -208,7 +208,7 @@ async def test_a_beat_queued_before_the_detaching_does_not_lengthen_the_grace(
             await asyncio.sleep(0)
             await until(lambda: it.redis.health == [False])
             it.beat(ann)
-            await anyio.sleep(0.1)
+            await anyio.sleep(0.1)  # longer than it waits for others: it is in the queue
             ann.live = False
         finally:
             redis_server.resume()

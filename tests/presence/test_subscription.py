@@ -162,7 +162,7 @@ async def test_a_quiet_link_is_not_taken_for_frozen(
     monkeypatch.setattr(subscription, "PING_EVERY", 0.1)
     monkeypatch.setattr(subscription, "SILENCE_ALLOWED", 0.5)
     async with listening(bundled_server, "a") as (ear, _):
-        await anyio.sleep(1.2)
+        await anyio.sleep(1.2)  # longer than the silence that is allowed
         assert ear.heard == []
 
 
@@ -204,7 +204,7 @@ async def test_a_server_that_refuses_to_subscribe_is_asked_with_a_pause(
         with structlog.testing.capture_logs():
             bundled_server.control.execute_command("ACL", "SETUSER", "default", "resetchannels")
             bundled_server.control.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
-            await anyio.sleep(1.5)
+            await anyio.sleep(1.5)  # no more attempts than that are made
             assert 1 < ear.heard.count("lost") < 8
             bundled_server.control.execute_command("ACL", "SETUSER", "default", "allchannels")
             await until(lambda: ear.heard[-1] == "gap")

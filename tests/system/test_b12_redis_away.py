@@ -62,7 +62,7 @@ async def test_b12_a_stall_longer_than_lease_grace_and_ttl_kills_nobody(redis_se
         bob.vanish()
         redis_server.pause()
         await ann.say("room:heartbeat", roomId="lobby")
-        await anyio.sleep(4.0)
+        await anyio.sleep(4.0)  # longer than the lease, the grace and the time to live
         redis_server.resume()
         async with RawClient.connect(node) as again:
             joined = await again.join("lobby", "bob")

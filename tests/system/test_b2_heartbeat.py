@@ -79,7 +79,7 @@ async def test_b2_the_acknowledgement_waits_until_redis_has_taken_it(redis_serve
             await bob.say(BEAT)
             for client in (ann, bob):
                 await client.barrier()
-            await anyio.sleep(0.5)
+            await anyio.sleep(0.5)  # longer than heartbeats wait for each other
             assert not ann.of(ACK)
             assert not bob.of(ACK)
             resumed_at = time.time() * 1000

@@ -90,7 +90,7 @@ async def test_a_join_whose_answer_was_lost_leaves_no_ghost(redis_server: Server
         await watcher.hear("service:restored")
         assert (await bob.join("lobby", "bob"))["count"] >= 2  # who tries again is in
         await plain.until(lambda: plain.members(redis_server, "lobby").keys() == {"watcher", "bob"})
-        await anyio.sleep(0.5)
+        await anyio.sleep(0.5)  # the joins that were refused come no more
         await bob.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
         assert plain.members(redis_server, "lobby").keys() == {"watcher", "bob"}
         assert "connections" not in plain.members(redis_server, "lobby")["bob"]

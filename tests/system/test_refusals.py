@@ -62,7 +62,7 @@ async def test_while_writes_are_refused_nobody_is_judged(
         redis_server.control.config_set("min-replicas-to-write", "1")
         for client in (ann, bob):
             await client.hear("service:degraded")
-        await anyio.sleep(2.5)
+        await anyio.sleep(2.5)  # longer than they may be silent
         redis_server.control.config_set("min-replicas-to-write", "0")
         for client in (ann, bob):
             await client.hear("service:restored")
