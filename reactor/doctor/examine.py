@@ -26,7 +26,7 @@ from reactor.doctor.checks.timeouts import timeouts
 from reactor.doctor.checks.version import version
 from reactor.doctor.checks.writes import writes
 from reactor.doctor.door import try_door
-from reactor.doctor.finding import Finding
+from reactor.doctor.finding import Finding, Subject
 from reactor.doctor.keyspace import Known, look_through
 from reactor.doctor.look import look, said
 from reactor.doctor.patient import Patient, Server
@@ -94,9 +94,7 @@ async def examined(settings: Settings) -> AsyncIterator[tuple[Report, Patient | 
 
 
 def _nobody(found: str, mend: str) -> Finding:
-    return Finding(
-        check="reachable", what="Redis", found=found, wanted="an answer", mend=mend, severity="problem"
-    )
+    return Subject("reachable", "Redis", wanted="an answer").problem(found, mend)
 
 
 async def _look_at(patient: Patient) -> None:

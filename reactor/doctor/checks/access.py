@@ -1,8 +1,9 @@
 """Who else may come in, without a password."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from reactor.doctor.finding import Finding
+from reactor.doctor.finding import Finding, Subject
 from reactor.doctor.patient import Patient, Server
 from reactor.doctor.rights import rule
 
@@ -15,29 +16,16 @@ def access(patient: Patient) -> Iterator[Finding]:
     whole = rule(patient.settings.namespace, patient.target.db, cluster=patient.target.kind == "cluster")
     for server in patient.seen:
         exposed = _is_exposed(server)
+        password = Subject("access", "password", server.name, "asked for")
         if not server.open:
-            yield Finding(
-                check="access", what="password", found="asked for", wanted="asked for", where=server.name
-            )
+            yield password.ok("asked for")
         elif patient.target.path and not exposed:
-            yield Finding(
-                check="access",
-                what="password",
-                found="none: who may open the socket may come in",
-                wanted="asked for, or a socket that others cannot open",
-                where=server.name,
-            )
+            password = replace(password, wanted="asked for, or a socket that others cannot open")
+            yield password.ok("none: who may open the socket may come in")
         else:
-            where = "other machines" if exposed else "all who reach it"
-            yield Finding(
-                check="access",
-                what="password",
-                found=f"none: {where} may do all",
-                wanted="asked for",
-                mend=_CLOSE if patient.target.password else f"ACL SETUSER reactor on >PASSWORD {whole}",
-                severity="problem" if exposed else "note",
-                where=server.name,
-            )
+            mend = _CLOSE if patient.target.password else f"ACL SETUSER reactor on >PASSWORD {whole}"
+            who = "other machines" if exposed else "all who reach it"
+            yield password.judged("problem" if exposed else "note", f"none: {who} may do all", mend)
 
 
 def _is_exposed(server: Server) -> bool:

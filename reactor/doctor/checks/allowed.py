@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from reactor.doctor.finding import Finding
+from reactor.doctor.finding import Finding, Subject
 from reactor.doctor.patient import Patient
 from reactor.doctor.rights import rule
 
@@ -13,44 +13,20 @@ def allowed(patient: Patient) -> Iterator[Finding]:
     cluster = patient.target.kind == "cluster"
     for server in patient.seen:
         if "rights" in server.refused:
-            yield Finding(
-                check="rights",
-                what="rights",
-                found=f"could not be tried: {server.refused['rights']}",
-                wanted="all that are needed",
-                severity="problem",
-                where=server.name,
-            )
+            rights = Subject("rights", "rights", server.name, "all that are needed")
+            yield rights.problem(f"could not be tried: {server.refused['rights']}")
             continue
         for lacking in server.rights:
-            gone = "unknown command" in lacking.said
-            yield Finding(
-                check="rights",
-                what=f"right: {lacking.what}",
-                wanted=lacking.rule,
-                severity="problem",
-                found="not there: renamed, or taken out" if gone else f"refused to user {user}",
-                mend="take rename-command out of redis.conf"
-                if gone
-                else f"ACL SETUSER {user} {lacking.rule}",
-                where=server.name,
-            )
+            right = Subject("rights", f"right: {lacking.what}", server.name, lacking.rule)
+            if "unknown command" in lacking.said:
+                yield right.problem(
+                    "not there: renamed, or taken out", "take rename-command out of redis.conf"
+                )
+            else:
+                yield right.problem(f"refused to user {user}", f"ACL SETUSER {user} {lacking.rule}")
         if server.rights:
             whole = rule(patient.settings.namespace, patient.target.db, cluster=cluster)
-            yield Finding(
-                check="rights",
-                what="all rights",
-                found=f"{len(server.rights)} lacking",
-                severity="problem",
-                wanted="all that are needed, and nothing else",
-                mend=f"ACL SETUSER {user} on {whole}",
-                where=server.name,
-            )
+            rights = Subject("rights", "all rights", server.name, "all that are needed, and nothing else")
+            yield rights.problem(f"{len(server.rights)} lacking", f"ACL SETUSER {user} on {whole}")
         else:
-            yield Finding(
-                check="rights",
-                what="rights",
-                found=f"all, as user {user}",
-                wanted="all",
-                where=server.name,
-            )
+            yield Subject("rights", "rights", server.name, "all").ok(f"all, as user {user}")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from reactor.doctor.checks.words import size
-from reactor.doctor.finding import Finding, Fix, command_line
+from reactor.doctor.finding import Finding, Subject
 from reactor.doctor.patient import Patient
 
 NAME = "client-output-buffer-limit"
@@ -25,23 +25,16 @@ def buffers(patient: Patient) -> Iterator[Finding]:
             for part in (size(hard) if hard else "", f"{size(soft)} for {seconds} s" if soft else "")
             if part
         )
-        command = ("CONFIG", "SET", NAME, _VALUE)
+        limit = Subject("buffers", "pub/sub buffer limit", server.name, _WANTED)
         tight = 0 < hard < _HARD or 0 < soft < _SOFT
         if not tight and hard:
-            yield Finding(
-                check="buffers", what="pub/sub buffer limit", found=found, wanted=_WANTED, where=server.name
-            )
+            yield limit.ok(found)
             continue
         harm = "a burst of expiries cuts nodes off" if tight else "a node that hangs eats the server's memory"
-        yield Finding(
-            check="buffers",
-            what="pub/sub buffer limit",
-            found=f"{found or 'none'}: {harm}",
-            wanted=_WANTED,
-            mend=command_line(*command),
-            where=server.name,
-            fix=Fix(where=server.name, command=command),
-            severity="problem" if 0 < hard < _TOO_LITTLE or 0 < soft < _TOO_LITTLE else "note",
+        yield limit.judged(
+            "problem" if 0 < hard < _TOO_LITTLE or 0 < soft < _TOO_LITTLE else "note",
+            f"{found or 'none'}: {harm}",
+            ("CONFIG", "SET", NAME, _VALUE),
         )
 
 

@@ -6,7 +6,7 @@ Presence goes by Redis's alone; a replica judges the same deadlines by its own.
 from collections.abc import Iterator
 
 from reactor.doctor.checks.words import span
-from reactor.doctor.finding import Finding
+from reactor.doctor.finding import Finding, Subject
 from reactor.doctor.patient import Patient
 
 _BETWEEN = 1.0
@@ -24,15 +24,8 @@ def clocks(patient: Patient) -> Iterator[Finding]:
         apart = max(0.0, abs(ahead) - server.clock.margin)
         direction = "ahead of" if ahead > 0 else "behind"
         found = f"{span(apart)} {direction} this machine's" if apart > 0.05 else "as this machine's"
-        yield Finding(
-            check="clocks",
-            what="clock",
-            found=found,
-            wanted=f"within {span(_HERE)}",
-            where=server.name,
-            severity="note" if apart > _HERE else "ok",
-            mend=_MEND if apart > _HERE else "",
-        )
+        clock = Subject("clocks", "clock", server.name, f"within {span(_HERE)}")
+        yield clock.judged("note" if apart > _HERE else "ok", found, _MEND)
     known = [(server.clock.ahead, server.name) for server in patient.seen if server.clock]
     if len(known) < 2:
         return
@@ -40,11 +33,6 @@ def clocks(patient: Patient) -> Iterator[Finding]:
     margin = sum(server.clock.margin for server in patient.seen if server.clock)
     apart = max(0.0, fast - slow - margin)
     if apart > _BETWEEN:
-        yield Finding(
-            check="clocks",
-            what="clocks of the servers",
-            found=f"{fastest} is {span(apart)} ahead of {slowest}",
-            wanted=f"within {span(_BETWEEN)}: a promoted replica ends stays by its own",
-            mend=_MEND,
-            severity="problem",
-        )
+        wanted = f"within {span(_BETWEEN)}: a promoted replica ends stays by its own"
+        all_clocks = Subject("clocks", "clocks of the servers", wanted=wanted)
+        yield all_clocks.problem(f"{fastest} is {span(apart)} ahead of {slowest}", _MEND)

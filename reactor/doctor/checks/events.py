@@ -5,12 +5,11 @@ A replica needs it too, for the day on which it is promoted.
 
 from collections.abc import Iterator
 
-from reactor.doctor.finding import Finding, Fix, command_line
+from reactor.doctor.finding import Finding, Subject
 from reactor.doctor.patient import Patient, Server
 from reactor.presence.connect import with_expired
 
 NAME = "notify-keyspace-events"
-_WANTED = "E and x (or A)"
 
 
 def events(patient: Patient) -> Iterator[Finding]:
@@ -21,45 +20,22 @@ def events(patient: Patient) -> Iterator[Finding]:
 
 
 def _by_flags(server: Server, flags: str) -> Finding:
-    better, shown = with_expired(flags), flags or '"" (nothing)'
-    if better == flags:
-        return Finding(check="events", what=NAME, found=shown, wanted=_WANTED, where=server.name)
-    command = ("CONFIG", "SET", NAME, better)
-    return Finding(
-        check="events",
-        what=NAME,
-        found=shown,
-        wanted=_WANTED,
-        mend=command_line(*command),
-        severity="problem",
-        where=server.name,
-        fix=Fix(where=server.name, command=command),
+    better = with_expired(flags)
+    return _subject(server).judged(
+        "ok" if better == flags else "problem", flags or '"" (nothing)', ("CONFIG", "SET", NAME, better)
     )
 
 
 def _by_proof(server: Server) -> Finding:
+    flags = _subject(server)
     hidden = "not shown" if "CONFIG GET" in server.refused else "not there"
     mend = f'"{NAME} Ex" in redis.conf, or in the parameters of a managed service'
     if server.expiry is None or server.expiry.refused:
-        return Finding(
-            check="events",
-            what=NAME,
-            found=f"{hidden}, and nothing here proves it",
-            wanted=_WANTED,
-            mend=mend,
-            severity="note",
-            where=server.name,
-        )
+        return flags.note(f"{hidden}, and nothing here proves it", mend)
     if server.expiry.touched is not None:
-        return Finding(
-            check="events", what=NAME, found=f"{hidden}, but events come", wanted=_WANTED, where=server.name
-        )
-    return Finding(
-        check="events",
-        what=NAME,
-        found=f"{hidden}, and no event comes",
-        wanted=_WANTED,
-        mend=mend,
-        severity="problem",
-        where=server.name,
-    )
+        return flags.ok(f"{hidden}, but events come")
+    return flags.problem(f"{hidden}, and no event comes", mend)
+
+
+def _subject(server: Server) -> Subject:
+    return Subject("events", NAME, server.name, "E and x (or A)")

@@ -1,16 +1,15 @@
 """How late a real expiry comes to be known."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from reactor.doctor.checks.words import milliseconds, span
-from reactor.doctor.finding import Finding
+from reactor.doctor.finding import Finding, Subject
 from reactor.doctor.patient import Expiry, Patient, Server
 from reactor.doctor.probe import TOUCHED_WITHIN, UNTOUCHED_WITHIN
 
 PUNCTUAL = 0.25
 """Seconds after its deadline within which the event of a touched key is to come."""
-
-_TOUCHED, _UNTOUCHED = "expiry of a touched key", "expiry of another key"
 
 
 def expiry(patient: Patient) -> Iterator[Finding]:
@@ -20,16 +19,10 @@ def expiry(patient: Patient) -> Iterator[Finding]:
             continue
         if server.expiry.refused:
             if server.expiry.what != "SET":  # that is the write's own finding
-                yield Finding(
-                    check="expiry",
-                    what=_TOUCHED,
-                    found=f"not tried: {server.expiry.what}: {server.expiry.refused}",
-                    wanted=f"within {milliseconds(PUNCTUAL)}",
-                    mend="run the doctor again"
-                    if server.expiry.what == "the link"
-                    else "see the rights above",
-                    severity="problem",
-                    where=server.name,
+                again = server.expiry.what == "the link"
+                yield _touched_key(server).problem(
+                    f"not tried: {server.expiry.what}: {server.expiry.refused}",
+                    "run the doctor again" if again else "see the rights above",
                 )
             continue
         yield _touched(server, server.expiry)
@@ -37,40 +30,26 @@ def expiry(patient: Patient) -> Iterator[Finding]:
             yield _untouched(server, server.expiry, pacemaker=patient.settings.pacemaker)
 
 
+def _touched_key(server: Server) -> Subject:
+    return Subject("expiry", "expiry of a touched key", server.name, f"within {milliseconds(PUNCTUAL)}")
+
+
 def _touched(server: Server, seen: Expiry) -> Finding:
-    wanted = f"within {milliseconds(PUNCTUAL)}"
+    key = _touched_key(server)
     if seen.touched is None:
-        return Finding(
-            check="expiry",
-            what=_TOUCHED,
-            found=f"no event in {span(TOUCHED_WITHIN)}",
-            wanted=wanted,
-            mend="switch the events on, as above",
-            severity="problem",
-            where=server.name,
-        )
-    late = seen.touched > PUNCTUAL
-    return Finding(
-        check="expiry",
-        what=_TOUCHED,
-        found=f"event after {milliseconds(seen.touched)}",
-        wanted=wanted,
-        severity="note" if late else "ok",
-        where=server.name,
-        mend="see how busy the server and the way to it are" if late else "",
+        return key.problem(f"no event in {span(TOUCHED_WITHIN)}", "switch the events on, as above")
+    return key.judged(
+        "note" if seen.touched > PUNCTUAL else "ok",
+        f"event after {milliseconds(seen.touched)}",
+        "see how busy the server and the way to it are",
     )
 
 
 def _untouched(server: Server, seen: Expiry, *, pacemaker: bool) -> Finding:
+    key = Subject("expiry", "expiry of another key", server.name, "any")
     if seen.untouched is not None:
-        found = f"event after {milliseconds(seen.untouched)}"
-        return Finding(check="expiry", what=_UNTOUCHED, found=found, wanted="any", where=server.name)
-    return Finding(
-        check="expiry",
-        what=_UNTOUCHED,
-        found=f"no event in {span(UNTOUCHED_WITHIN)}",
-        wanted="any: the pacemaker touches keys" if pacemaker else "an event: the pacemaker is off",
-        mend="" if pacemaker else "switch the pacemaker on",
-        severity="ok" if pacemaker else "problem",
-        where=server.name,
-    )
+        return key.ok(f"event after {milliseconds(seen.untouched)}")
+    found = f"no event in {span(UNTOUCHED_WITHIN)}"
+    if pacemaker:
+        return replace(key, wanted="any: the pacemaker touches keys").ok(found)
+    return replace(key, wanted="an event: the pacemaker is off").problem(found, "switch the pacemaker on")

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 
-from reactor.doctor.finding import Finding
-from reactor.doctor.patient import Keys, Patient, Server
+from reactor.doctor.finding import Finding, Subject
+from reactor.doctor.patient import Patient
 
-_WANTED = "none"
+_UNSEEN = "none, as the server itself never looks for keys; another user may run the doctor"
+_CLASH = "another program uses this namespace: give one of them another, by --namespace"
+_UNREAD = "nothing reads them; when no older program runs: redis-cli UNLINK {} (and the like)"
 
 
 def foreign(patient: Patient) -> Iterator[Finding]:
@@ -14,32 +16,14 @@ def foreign(patient: Patient) -> Iterator[Finding]:
         keys = server.keys
         if keys is None:
             continue
+        strange = Subject("keys", "strange keys", server.name, "none")
         if keys.refused:
-            yield Finding(
-                check="keys",
-                what="strange keys",
-                found=f"not looked at: {keys.refused}",
-                wanted=_WANTED,
-                mend="none, as the server itself never looks for keys; another user may run the doctor",
-                where=server.name,
-            )
+            yield strange.ok(f"not looked at: {keys.refused}", _UNSEEN)
         elif not keys.strange:
-            found = f"none among {'all' if keys.whole else 'the first'} {keys.seen}"
-            yield Finding(check="keys", what="strange keys", found=found, wanted="none", where=server.name)
-        yield from _strange(server, keys)
-
-
-def _strange(server: Server, keys: Keys) -> Iterator[Finding]:
-    for why, (count, example) in sorted(keys.strange.items()):
-        clash = "shard" in why and "without" not in why
-        yield Finding(
-            check="keys",
-            what="strange keys",
-            found=f"{count} {why}, such as {example}",
-            wanted=_WANTED,
-            mend="another program uses this namespace: give one of them another, by --namespace"
-            if clash
-            else f"nothing reads them; when no older program runs: redis-cli UNLINK {example} (and the like)",
-            severity="problem" if clash else "note",
-            where=server.name,
-        )
+            yield strange.ok(f"none among {'all' if keys.whole else 'the first'} {keys.seen}")
+        for why, (count, example) in sorted(keys.strange.items()):
+            found = f"{count} {why}, such as {example}"
+            if "shard" in why and "without" not in why:
+                yield strange.problem(found, _CLASH)
+            else:
+                yield strange.note(found, _UNREAD.format(example))

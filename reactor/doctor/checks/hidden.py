@@ -2,21 +2,16 @@
 
 from collections.abc import Iterator
 
-from reactor.doctor.finding import Finding
+from reactor.doctor.finding import Finding, Subject
 from reactor.doctor.patient import Patient
 
 _UNSEEN = "pub/sub buffer limit, timeout, tcp-keepalive, min-replicas-to-write"
+_MEND = "none; another user, or the service's parameters, show it"
 
 
 def hidden(patient: Patient) -> Iterator[Finding]:
     """Say what could not be looked at; the server itself needs none of it."""
     for server in patient.seen:
         if "CONFIG GET" in server.refused:
-            yield Finding(
-                check="config",
-                what="CONFIG",
-                found=f"{server.refused['CONFIG GET']}; not looked at: {_UNSEEN}",
-                wanted="any: the server needs it not",
-                mend="none; another user, or the service's parameters, show it",
-                where=server.name,
-            )
+            config = Subject("config", "CONFIG", server.name, "any: the server needs it not")
+            yield config.ok(f"{server.refused['CONFIG GET']}; not looked at: {_UNSEEN}", _MEND)

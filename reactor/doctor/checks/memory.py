@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from reactor.doctor.checks.words import size
-from reactor.doctor.finding import Finding, Fix, command_line
+from reactor.doctor.finding import Finding, Subject, command_line
 from reactor.doctor.patient import Patient, Server
 
 _WANTED = "noeviction"
@@ -15,14 +15,8 @@ def memory(patient: Patient) -> Iterator[Finding]:
     for server in patient.seen:
         limit, policy = _limit(server), _policy(server)
         if limit is None or policy is None:
-            yield Finding(
-                check="memory",
-                what="maxmemory-policy",
-                found="not shown to this user",
-                wanted=_WANTED,
-                mend='"maxmemory-policy noeviction" in redis.conf',
-                severity="note",
-                where=server.name,
+            yield _policy_of(server).note(
+                "not shown to this user", '"maxmemory-policy noeviction" in redis.conf'
             )
             continue
         yield _judge_policy(server, policy, limit)
@@ -32,34 +26,27 @@ def memory(patient: Patient) -> Iterator[Finding]:
 
 
 def _judge_policy(server: Server, policy: str, limit: int) -> Finding:
-    if policy == "noeviction":
-        return Finding(
-            check="memory", what="maxmemory-policy", found=policy, wanted=_WANTED, where=server.name
-        )
-    command = ("CONFIG", "SET", "maxmemory-policy", "noeviction")
-    harm = "presence is evicted when it is full" if limit else "without effect, as there is no maxmemory"
-    return Finding(
-        check="memory",
-        what="maxmemory-policy",
-        found=f"{policy}: {harm}",
-        wanted=_WANTED,
-        mend=command_line(*command),
-        severity="problem" if limit else "note",
-        where=server.name,
-        fix=Fix(where=server.name, command=command) if server.config else None,
-    )
+    subject = _policy_of(server)
+    if policy == _WANTED:
+        return subject.ok(policy)
+    command = ("CONFIG", "SET", "maxmemory-policy", _WANTED)
+    mend = command if server.config else command_line(*command)
+    if limit:
+        return subject.problem(f"{policy}: presence is evicted when it is full", mend)
+    return subject.note(f"{policy}: without effect, as there is no maxmemory", mend)
+
+
+def _policy_of(server: Server) -> Subject:
+    return Subject("memory", "maxmemory-policy", server.name, _WANTED)
 
 
 def _judge_fill(server: Server, used: int, limit: int) -> Finding:
     full = used / limit
-    return Finding(
-        check="memory",
-        what="memory in use",
-        found=f"{size(used)} of {size(limit)}",
-        where=server.name,
-        wanted="room for more: a full server refuses joins",
-        mend="raise maxmemory, or move other data elsewhere" if full > _NEARLY else "",
-        severity="problem" if full > _FULL else "note" if full > _NEARLY else "ok",
+    fill = Subject("memory", "memory in use", server.name, "room for more: a full server refuses joins")
+    return fill.judged(
+        "problem" if full > _FULL else "note" if full > _NEARLY else "ok",
+        f"{size(used)} of {size(limit)}",
+        "raise maxmemory, or move other data elsewhere",
     )
 
 

@@ -2,25 +2,20 @@
 
 from collections.abc import Iterator
 
-from reactor.doctor.finding import Finding
+from reactor.doctor.finding import Finding, Subject
 from reactor.doctor.patient import Patient, Server
 
 _NONE = "none: a restart forgets departures and rules; members come back with their nodes"
 _SNAPSHOTS = "snapshots: a restart goes back to the last one; the nodes put right the rest"
 _LOG = "a log of all writes (appendfsync {fsync}): a restart has nearly all"
+_MEND = 'see the server\'s log and its disk; without need of it: CONFIG SET save ""'
 _UNKNOWN = "not shown to this user"
 
 
 def persistence(patient: Patient) -> Iterator[Finding]:
     """Say what is kept, and judge whether saving works: where it fails, Redis refuses all writes."""
     for server in patient.seen:
-        yield Finding(
-            check="persistence",
-            what="persistence",
-            found=_meaning(server),
-            wanted="any",
-            where=server.name,
-        )
+        yield Subject("persistence", "persistence", server.name, "any").ok(_meaning(server))
         for field, what in (
             ("rdb_last_bgsave_status", "last snapshot"),
             ("aof_last_write_status", "last log write"),
@@ -29,14 +24,8 @@ def persistence(patient: Patient) -> Iterator[Finding]:
                 continue
             stops = server.setting("stop-writes-on-bgsave-error") != "no" or field.startswith("aof")
             harm = "all writes are refused" if stops else "it is older than it should be"
-            yield Finding(
-                check="persistence",
-                what=what,
-                found=f"failed: {harm}",
-                wanted="done",
-                mend='see the server\'s log and its disk; without need of it: CONFIG SET save ""',
-                severity="problem" if stops else "note",
-                where=server.name,
+            yield Subject("persistence", what, server.name, "done").judged(
+                "problem" if stops else "note", f"failed: {harm}", _MEND
             )
 
 

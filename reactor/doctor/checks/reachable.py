@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from reactor.doctor.checks.words import milliseconds
-from reactor.doctor.finding import Finding, Severity
+from reactor.doctor.finding import Finding, Severity, Subject
 from reactor.doctor.patient import Patient
 
 _START = "start it, or take it out of the address"
@@ -21,15 +21,11 @@ def reachable(patient: Patient) -> Iterator[Finding]:
         if sentinel.unreachable:
             yield _silent("Sentinel", sentinel.name, sentinel.unreachable, _START)
         else:
-            yield Finding(
-                check="reachable", what="Sentinel", found="answers", wanted="an answer", where=sentinel.name
-            )
+            yield _subject("Sentinel", sentinel.name).ok("answers")
     for server in patient.servers:
         if not server.unreachable:
             found = f"answers in {milliseconds(server.answered_in)}"
-            yield Finding(
-                check="reachable", what=server.role, found=found, wanted="an answer", where=server.name
-            )
+            yield _subject(server.role, server.name).ok(found)
         elif patient.target.kind == "single" and server.role == "replica":
             yield _silent(server.role, server.name, server.unreachable, _NOT_NEEDED, "note")
         else:
@@ -37,12 +33,8 @@ def reachable(patient: Patient) -> Iterator[Finding]:
 
 
 def _silent(what: str, where: str, reason: str, mend: str, severity: Severity = "problem") -> Finding:
-    return Finding(
-        check="reachable",
-        what=what,
-        found=reason.partition("; ")[0],
-        wanted="an answer",
-        mend=mend,
-        severity=severity,
-        where=where,
-    )
+    return _subject(what, where).judged(severity, reason.partition("; ")[0], mend)
+
+
+def _subject(what: str, where: str) -> Subject:
+    return Subject("reachable", what, where, "an answer")

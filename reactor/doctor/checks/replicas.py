@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from reactor.doctor.checks.words import size
-from reactor.doctor.finding import Finding
+from reactor.doctor.finding import Finding, Subject
 from reactor.doctor.patient import Patient, Server
 
 _LAG = 10
@@ -26,60 +26,29 @@ def replicas(patient: Patient) -> Iterator[Finding]:
     for server in patient.replicas:
         status = server.info.get("master_link_status", "up")
         if status != "up":
-            yield Finding(
-                check="replicas",
-                what="link to the primary",
-                found=f"{status}",
-                wanted="up",
-                severity="problem",
-                mend="see that it reaches its primary, and masteruser and masterauth",
-                where=server.name,
-            )
+            link = Subject("replicas", "link to the primary", server.name, "up")
+            yield link.problem(f"{status}", "see that it reaches its primary, and masteruser and masterauth")
 
 
 def _none(patient: Patient, server: Server) -> Finding:
     if patient.target.kind == "single":
-        return Finding(
-            check="replicas",
-            what="replicas",
-            found="none",
-            wanted="any",
-            where=server.name,
-        )
-    return Finding(
-        check="replicas",
-        what="replicas",
-        found="none: nobody can take over",
-        wanted="1 or more",
-        mend="start another server with `replicaof`",
-        severity="problem",
-        where=server.name,
-    )
+        return Subject("replicas", "replicas", server.name, "any").ok("none")
+    number = Subject("replicas", "replicas", server.name, "1 or more")
+    return number.problem("none: nobody can take over", "start another server with `replicaof`")
 
 
 def _judge(server: Server, follower: dict[str, Any]) -> Finding:
-    name, state = f"replica {follower['ip']}:{follower['port']}", str(follower.get("state"))
+    name, wanted = f"replica {follower['ip']}:{follower['port']}", f"online, heard of within {_LAG} s"
+    replica, state = Subject("replicas", name, server.name, wanted), str(follower.get("state"))
     lag = int(follower.get("lag", 0))
     behind = int(server.info.get("master_repl_offset", 0)) - int(follower.get("offset", 0))
-    wanted = f"online, heard of within {_LAG} s"
     if state != "online" or lag > _LAG:
-        return Finding(
-            check="replicas",
-            what=name,
-            found=f"{state}, last heard of {lag} s ago",
-            wanted=wanted,
-            mend="see that it runs and reaches its primary",
-            severity="problem",
-            where=server.name,
-        )
-    return Finding(
-        check="replicas",
-        what=name,
-        found=f"online, {size(max(0, behind))} behind",
-        wanted=wanted,
-        severity="note" if behind > _BEHIND else "ok",
-        mend="see its network and its load" if behind > _BEHIND else "",
-        where=server.name,
+        found = f"{state}, last heard of {lag} s ago"
+        return replica.problem(found, "see that it runs and reaches its primary")
+    return replica.judged(
+        "note" if behind > _BEHIND else "ok",
+        f"online, {size(max(0, behind))} behind",
+        "see its network and its load",
     )
 
 

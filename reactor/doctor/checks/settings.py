@@ -3,7 +3,7 @@
 import resource
 from collections.abc import Iterator
 
-from reactor.doctor.finding import Finding, Severity
+from reactor.doctor.finding import Finding, Severity, Subject
 from reactor.presence.target import parse_url
 from reactor.settings import Settings
 from reactor.settings.kinds import show_duration
@@ -109,11 +109,4 @@ def _files(chosen: Settings) -> Iterator[Finding]:
 
 
 def _finding(what: str, found: str, wanted: str = "", mend: str = "", severity: Severity = "ok") -> Finding:
-    return Finding(
-        check="settings",
-        what=what,
-        found=found,
-        wanted=wanted or "only what is meant",
-        mend=mend,
-        severity=severity,
-    )
+    return Subject("settings", what, wanted=wanted or "only what is meant").judged(severity, found, mend)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from reactor.doctor.checks.words import span
-from reactor.doctor.finding import Finding, Fix, command_line
+from reactor.doctor.finding import Finding, Subject
 from reactor.doctor.patient import Patient, Server
 from reactor.settings import Settings
 
@@ -38,47 +38,24 @@ def _idle(server: Server) -> Iterator[Finding]:
     if seconds is None:
         return
     if seconds == 0 or seconds >= _IDLE:
-        yield Finding(
-            check="timeouts",
-            what="timeout",
-            found="never" if seconds == 0 else span(seconds),
-            wanted=f"never, or {span(_IDLE)}",
-            where=server.name,
-        )
-        return
-    command = ("CONFIG", "SET", "timeout", "0")
-    yield Finding(
-        check="timeouts",
-        what="timeout",
-        found=f"idle connections are closed after {span(seconds)}",
-        wanted="never",
-        mend=command_line(*command),
-        severity="note",
-        where=server.name,
-        fix=Fix(where=server.name, command=command),
-    )
+        idle = Subject("timeouts", "timeout", server.name, f"never, or {span(_IDLE)}")
+        yield idle.ok("never" if seconds == 0 else span(seconds))
+    else:
+        idle = Subject("timeouts", "timeout", server.name, "never")
+        found = f"idle connections are closed after {span(seconds)}"
+        yield idle.note(found, ("CONFIG", "SET", "timeout", "0"))
 
 
 def _keepalive(server: Server) -> Iterator[Finding]:
     seconds = server.number("tcp-keepalive")
     if seconds is None:
         return
+    alive = Subject("timeouts", "tcp-keepalive", server.name, "on")
     if seconds:
-        yield Finding(
-            check="timeouts", what="tcp-keepalive", found=span(seconds), wanted="on", where=server.name
-        )
-        return
-    command = ("CONFIG", "SET", "tcp-keepalive", str(_KEEPALIVE))
-    yield Finding(
-        check="timeouts",
-        what="tcp-keepalive",
-        found="off: connections of lost nodes stay for ever",
-        wanted="on",
-        mend=command_line(*command),
-        severity="note",
-        where=server.name,
-        fix=Fix(where=server.name, command=command),
-    )
+        yield alive.ok(span(seconds))
+    else:
+        command = ("CONFIG", "SET", "tcp-keepalive", str(_KEEPALIVE))
+        yield alive.note("off: connections of lost nodes stay for ever", command)
 
 
 def _node_timeout(server: Server, settings: Settings) -> Iterator[Finding]:
@@ -96,17 +73,9 @@ def _failover(what: str, after: int, command: tuple[str, ...], where: str, setti
     seconds = after / 1000
     quick = max(_QUICK, settings.lease)
     wanted = f"{span(_HASTY)} to {span(quick)} (lease {span(settings.lease)}, grace {span(settings.grace)})"
+    subject = Subject("timeouts", what, where, wanted)
     if _HASTY <= seconds <= quick:
-        return Finding(check="timeouts", what=what, found=span(seconds), wanted=wanted, where=where)
+        return subject.ok(span(seconds))
     too_long = seconds > max(settings.grace, quick)
     harm = "a busy server is taken for a dead one" if seconds < _HASTY else "joins are refused for that long"
-    return Finding(
-        check="timeouts",
-        what=what,
-        found=f"{span(seconds)}: {harm}",
-        wanted=wanted,
-        where=where,
-        mend=command_line(*command),
-        severity="problem" if too_long else "note",
-        fix=Fix(where=where, command=command),
-    )
+    return subject.judged("problem" if too_long else "note", f"{span(seconds)}: {harm}", command)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from reactor.doctor.finding import Finding
+from reactor.doctor.finding import Finding, Subject
 from reactor.doctor.patient import Patient, Server
 from reactor.errors import RedisTooOld
 from reactor.presence.connect import check_version
@@ -13,33 +13,16 @@ _WANTED = "7.0 or later"
 def version(patient: Patient) -> Iterator[Finding]:
     """Judge the version of every server."""
     for server in patient.seen:
+        subject = Subject("version", "version", server.name, _WANTED)
         if "redis_version" not in server.info:
-            yield Finding(
-                check="version",
-                what="version",
-                found="not shown to this user",
-                wanted=_WANTED,
-                mend="+info for the user",
-                severity="note",
-                where=server.name,
-            )
+            yield subject.note("not shown to this user", "+info for the user")
             continue
         try:
             check_version(server.info, patient.target)
         except RedisTooOld:
-            yield Finding(
-                check="version",
-                what="version",
-                found=name_of(server),
-                wanted=_WANTED,
-                mend="install a newer one",
-                severity="problem",
-                where=server.name,
-            )
+            yield subject.problem(name_of(server), "install a newer one")
         else:
-            yield Finding(
-                check="version", what="version", found=name_of(server), wanted=_WANTED, where=server.name
-            )
+            yield subject.ok(name_of(server))
 
 
 def name_of(server: Server) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from reactor.doctor.finding import Finding
+from reactor.doctor.finding import Finding, Subject
 from reactor.doctor.patient import Patient, Server
 
 NAME = "min-replicas-to-write"
@@ -12,15 +12,8 @@ def writes(patient: Patient) -> Iterator[Finding]:
     """Judge what was tried, and how many replicas a primary waits for."""
     for server in patient.primaries:
         if server.expiry is not None and server.expiry.refused and server.expiry.what == "SET":
-            yield Finding(
-                check="writes",
-                what="a write",
-                found=f"refused: {server.expiry.refused}",
-                wanted="taken",
-                mend=_mend(server.expiry.refused),
-                severity="problem",
-                where=server.name,
-            )
+            write = Subject("writes", "a write", server.name, "taken")
+            yield write.problem(f"refused: {server.expiry.refused}", _mend(server.expiry.refused))
         least, has = server.number(NAME), server.info.get("connected_slaves")
         if least is None or has is None:
             continue
@@ -29,27 +22,16 @@ def writes(patient: Patient) -> Iterator[Finding]:
 
 def _judge(server: Server, least: int, has: int) -> Finding:
     if least > has:
-        return Finding(
-            check="writes",
-            what=NAME,
-            found=f"{least}, but {has} replicas",
-            wanted=f"at most {has}",
-            mend=f"start the replicas; or CONFIG SET {NAME} {has}",
-            severity="problem",
-            where=server.name,
-        )
+        number = Subject("writes", NAME, server.name, f"at most {has}")
+        mend = f"start the replicas; or CONFIG SET {NAME} {has}"
+        return number.problem(f"{least}, but {has} replicas", mend)
     if least == 0 and has > 1:
-        return Finding(
-            check="writes",
-            what=NAME,
-            found="0: a primary that is cut off takes writes that are lost",
-            wanted="1",
-            mend=f"CONFIG SET {NAME} 1 (on replicas, too: they may be promoted)",
-            severity="note",
-            where=server.name,
+        return Subject("writes", NAME, server.name, "1").note(
+            "0: a primary that is cut off takes writes that are lost",
+            f"CONFIG SET {NAME} 1 (on replicas, too: they may be promoted)",
         )
     wanted = "0" if has == 0 else f"up to {has}" if has == 1 else "1 or more"
-    return Finding(check="writes", what=NAME, found=str(least), wanted=wanted, where=server.name)
+    return Subject("writes", NAME, server.name, wanted).ok(str(least))
 
 
 def _mend(said: str) -> str:
