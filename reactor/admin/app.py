@@ -162,8 +162,12 @@ def _json(status: int, answer: Any, headers: dict[str, str] | None = None) -> Re
 
 
 def _pages() -> Iterator[tuple[str, Answering]]:
-    """The files of the page, each under its name; the page itself also under `/`."""
-    for file in (files("reactor.admin") / "page").iterdir():
+    """The files of the page, each under its name; the page itself also under `/`.
+
+    Those that it shares with the live page come from there.
+    """
+    shared = (files("reactor") / "web" / name for name in ("base.css", "icon.svg"))
+    for file in (*(files("reactor.admin") / "page").iterdir(), *shared):
         kind = _TYPES.get(PurePosixPath(file.name).suffix)
         if kind is not None:
             answer = _file(file.read_bytes(), kind)
