@@ -1,19 +1,14 @@
 """Runs the tests of the overview's arithmetic, which are JavaScript, on Node.js."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
-NODE = shutil.which("node")
+from tests.js.tools import node_program
 
 
-@pytest.mark.skipif(NODE is None, reason="no node on PATH")
 def test_rates_on_node() -> None:
-    assert NODE is not None
     done = subprocess.run(
-        [NODE, "--test", str(Path(__file__).parent / "rates.test.mjs")],
+        [node_program(), "--test", str(Path(__file__).parent / "rates.test.mjs")],
         capture_output=True,
         text=True,
         check=False,

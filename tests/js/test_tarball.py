@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from reactor.gateway.tarball import packed
-from tests.js.tools import PACKAGE, node_program, npm_program
+from tests.js.tools import PACKAGE, npm_command
 from tests.servers import Server
 from tests.system.running import served
 
@@ -16,13 +16,12 @@ def test_the_same_files_give_the_same_package():
 
 
 async def test_npm_installs_it_from_the_server(bundled_server: Server, tmp_path: Path):
-    node_program()
     (tmp_path / "package.json").write_text('{"private": true, "type": "module"}')
     async with served(bundled_server) as node:
         address = f"http://127.0.0.1:{node.gateway.port}/client.tgz"
         done = await asyncio.to_thread(
             subprocess.run,
-            [npm_program(), "install", "--no-audit", f"--cache={tmp_path / 'cache'}", address],
+            npm_command("install", "--no-audit", f"--cache={tmp_path / 'cache'}", address),
             cwd=tmp_path, capture_output=True, text=True, check=False, timeout=50,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr

