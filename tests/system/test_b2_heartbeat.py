@@ -1,6 +1,7 @@
 """B2: a heartbeat."""
 
 import time
+from asyncio import gather
 from typing import Any
 
 import anyio
@@ -56,8 +57,7 @@ async def test_b2_a_heartbeat_writes_no_index_and_is_told_to_nobody(redis_server
         noted = plain.rows(redis_server, "lobby")
         redis_server.control.config_resetstat()
         for _ in range(10):
-            await ann.ask(BEAT, ACK, roomId="lobby")
-            await bob.ask(BEAT, ACK, roomId="lobby")
+            await gather(*(one.ask(BEAT, ACK, roomId="lobby") for one in (ann, bob)))
         stats: Any = redis_server.control.info("commandstats")
         calls = {name.removeprefix("cmdstat_"): found["calls"] for name, found in stats.items()}
         assert calls["pexpireat"] == calls["hset"] == 20
