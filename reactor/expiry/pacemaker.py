@@ -92,9 +92,8 @@ class Pacemaker:
         while True:
             due = self._deadlines.due(monotonic()) if self.leading else []
             if due:
-                async with anyio.create_task_group() as tasks:
-                    for shard in due:
-                        tasks.start_soon(self._look, shard)
+                # As tasks of asyncio's own: those of a group take a fifth of all that an idle node does.
+                await asyncio.gather(*map(self._look, due))
                 continue
             wait = self._deadlines.nearest() - monotonic() if self.leading else LOOK_AT_LEAST_EVERY
             with anyio.move_on_after(min(max(wait, 0.0), LOOK_AT_LEAST_EVERY)):
