@@ -175,7 +175,7 @@ class Recovery:
 
     async def _go_on(self) -> None:
         """Hand changes on again, once the other nodes are there too; but not when it all begins anew."""
-        while self._begun == 1 and not await self._persist(self._roll_call.complete):  # noqa: ASYNC110 - Redis is asked
+        while self._begun == 1 and not await self._persist(self._roll_call.closed):  # noqa: ASYNC110 - Redis is asked
             await anyio.sleep(ROLL_CALL_EVERY)
         if self._begun == 1 and self._renewed_for != self._run:
             await gather(*(self._renew_epoch(room_id) for room_id in list(self._feed.rooms())))

@@ -23,9 +23,11 @@ class RollCall:
         self._fleet, self._leases = fleet, leases
         self._lease, self._floor = lease, floor
         self._earliest = self._latest = 0.0
+        self._open = False
 
     def be_present(self, run: str) -> None:
         """This node has nothing to enter in this life of the server."""
+        self._leases.servers = run
         self._leases.entered_in = sha1(run.encode(), usedforsecurity=False).hexdigest()[:12]
 
     async def answer(self, run: str, *, another: bool) -> None:
@@ -35,11 +37,21 @@ class RollCall:
         """
         now = monotonic()
         self._earliest, self._latest = now + (0.0 if another else self._floor), now + self._lease
+        self._open, self._leases.all_there = True, False
         self.be_present(run)
         await self._leases.renew_now()
 
-    async def complete(self) -> bool:
-        """Whether nobody has to be waited for, any more. Raises Unavailable."""
+    async def closed(self) -> bool:
+        """Whether nobody has to be waited for any more; then ends by time count again.
+
+        Raises Unavailable.
+        """
+        if self._open and await self._is_complete():
+            self._open, self._leases.all_there = False, True
+            await self._leases.renew_now()
+        return not self._open
+
+    async def _is_complete(self) -> bool:
         now = monotonic()
         if now >= self._latest:
             return True

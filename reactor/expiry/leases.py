@@ -9,6 +9,7 @@ import secrets
 import socket
 from asyncio import gather
 from collections.abc import Callable, Mapping
+from functools import partial
 from os import getpid
 from time import monotonic
 
@@ -62,7 +63,10 @@ class Leases:
 
     lease: seconds. policy: a room's terms, for the grace of a lost node's members. on_renamed(old) is called
     when this node was judged lost, or Redis lost its data: all its connections have to be entered again
-    under the new name. on_held(seconds) is called when ends by time do not count for so long.
+    under the new name. on_held(seconds) is called when ends by time do not count for so long at most, and
+    with 0 when they count again.
+
+    entered_in, servers, all_there are what the roll call has come to.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class Leases:
         self._former: str | None = None
         self.name = self.life = new_node_name()
         self.entered_in = NOWHERE
+        self.servers, self.all_there = "", False
 
     @property
     def companions(self) -> set[str]:
@@ -173,10 +178,13 @@ class Leases:
 
     async def _pulse(self) -> None:
         lease = int(self._lease * 1000)
-        held = any(await gather(*(self._store.pulse(shard, lease=lease) for shard in range(SHARDS))))
+        pulse = partial(self._store.pulse, lease=lease, servers=self.servers, all_there=self.all_there)
+        held = any(await gather(*map(pulse, range(SHARDS))))
         if held and not self._held:
             log.warning("ends_by_time_held", seconds=self._lease)
             self._on_held(self._lease)
+        if self._held and not held:
+            self._on_held(0.0)
         self._held = held
 
     async def _judge(self, registry: dict[str, NodeRecord]) -> None:

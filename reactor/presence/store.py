@@ -290,13 +290,14 @@ class Store:
         )  # fmt: skip
         return recorded.decode() or None
 
-    async def pulse(self, shard: int, *, lease: int) -> int:
-        """Say that a node lives and the shard takes its writes. lease: ms.
+    async def pulse(self, shard: int, *, lease: int, servers: str = "", all_there: bool = False) -> int:
+        """Say that a node lives and the shard takes its writes. lease: ms. servers: see `Backend.run_id`.
 
         Returns the time (ms) until which ends by time do not count, since nobody could speak up for a
-        while; or 0.
+        while, or not all have on this server; or 0.
         """
-        hold: int = await self._runner.run("pulse", shard_prefix(self.namespace, shard), lease)
+        prefix = shard_prefix(self.namespace, shard)
+        hold: int = await self._runner.run("pulse", prefix, lease, servers, int(all_there))
         return hold
 
     async def fence_node(self, shard: int, node: str) -> list[str]:

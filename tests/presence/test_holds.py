@@ -17,7 +17,22 @@ LEASE = 5_000
 
 
 def pulses(probe: Probe) -> Any:
-    return probe.on_shard("pulse", "lobby", LEASE)
+    """A node that has not noticed that anything changed pulses."""
+    return probe.on_shard("pulse", "lobby", LEASE, "another server", 0)
+
+
+def pulses_knowing(probe: Probe, *, all_there: bool = False) -> Any:
+    """A node that knows this server pulses."""
+    servers = f"another {run_id(probe)}"
+    return probe.on_shard("pulse", "lobby", LEASE, servers, int(all_there))
+
+
+def all_are_there(probe: Probe) -> Any:
+    return pulses_knowing(probe, all_there=True)
+
+
+def run_id(probe: Probe) -> str:
+    return str(probe.client.info("server")["run_id"])
 
 
 def stalls(probe: Probe) -> None:
@@ -27,7 +42,7 @@ def stalls(probe: Probe) -> None:
 
 def moves(probe: Probe) -> None:
     """A replica took over, a moment after the last pulse."""
-    probe.client.hset(probe.key("pulse"), "run", "another server")
+    probe.client.hset(probe.key("pulse"), "servers", "another server")
 
 
 def hold_ends(probe: Probe) -> None:
@@ -50,6 +65,19 @@ CASES = [
          lambda p: p.claim("ann"), ["now"], [], ANN_HELD),
     Case("nor for a lease after the first pulse there", [pulses, joins("ann"), moves, lapses("ann"), pulses],
          lambda p: p.claim("ann"), ["now"], [], ANN_HELD),
+    Case("nor does it help that one node knows the server",
+         [pulses, joins("ann"), moves, lapses("ann"), pulses_knowing, pulses],
+         lambda p: p.claim("ann"), ["now"], [], ANN_HELD),
+    Case("a claim counts there when all have entered again",
+         [pulses, joins("ann"), moves, lapses("ann"), pulses, all_are_there, pulses],
+         lambda p: p.claim("ann")[1:2], ["lobby/ann"], ["1>2 (0) -ann:inactivity_timeout"], [],
+         ["ann:inactivity_timeout"]),
+    Case("but not on a server that stood still", [*HELD, all_are_there],
+         lambda p: p.claim("ann"), ["now"], [], ANN_HELD),
+    Case("a slot may move between servers that are known",
+         [pulses_knowing, joins("ann"), lapses("ann"), pulses],
+         lambda p: p.claim("ann")[1:2], ["lobby/ann"], ["1>2 (0) -ann:inactivity_timeout"], [],
+         ["ann:inactivity_timeout"]),
     Case("a claim counts again after that", [*HELD, pulses, passes(4), pulses, hold_ends],
          lambda p: p.claim("ann")[1:3], ["lobby/ann", "inactivity_timeout"],
          ["1>2 (0) -ann:inactivity_timeout"], [],

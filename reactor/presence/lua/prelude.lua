@@ -223,18 +223,21 @@ local function look(room, limit, offset)
   return gone, #due
 end
 
--- What names this life of the server: another one may know less than the last (a failover, a restart from a file).
-local function run_id() return string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or '' end
+-- Whether this server is one of those: run ids of primaries. A slot may move between them; one that took over, or came
+-- back from a file, is another, and may know less than the last.
+local function is_known(servers)
+  return servers and string.find(servers, string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'), 1, true) ~= nil
+end
 
 -- Nodes pulse each shard while they live and Redis takes their writes. After a time without a pulse everybody looks
--- gone who only could not say so, and a server that was never pulsed may have lost who came back: then nobody's end by
--- time counts until all could speak up again for one lease. Returns the time until which that holds, or nil. A shard
--- that nobody ever pulsed has no nodes to wait for.
+-- gone who only could not say so, and a server that the pulses do not know may have lost who came back: then nobody's
+-- end by time counts until all have entered again, or could within one lease. Returns the time until which that holds,
+-- or nil. A shard that nobody ever pulsed has no nodes to wait for.
 local function held_until()
-  local pulse = redis.call('HMGET', SHARD .. ':pulse', 'at', 'lease', 'hold', 'run')
+  local pulse = redis.call('HMGET', SHARD .. ':pulse', 'at', 'lease', 'hold', 'servers')
   if not pulse[1] then return nil end
   local lease = tonumber(pulse[2])
-  if NOW - pulse[1] > lease or pulse[4] ~= run_id() then return NOW + lease end
+  if NOW - pulse[1] > lease or not is_known(pulse[4]) then return NOW + lease end
   local hold = tonumber(pulse[3] or 0)
   return NOW < hold and hold or nil
 end
