@@ -206,29 +206,31 @@ class Dispatch:
     async def _leave(self, connection: Connection, intent: want.Leave) -> None:
         membership, session = intent.membership, connection.session
         attachment: Attachment = membership.attachment
-        # Out of the roster first: who leaves hears nothing more of the room, not even of the own leave.
-        self._roster.remove(membership.room_id, connection)
+        room_id = membership.room_id
+        # In the roster until Redis has taken it, or it would miss a diff where that fails.
         attachment.live = False
+        view = self._feed.view(room_id)
         try:
             await self._store.leave(
                 attachment.entry,
                 attachment.connection,
                 known=self._feed.last_known(*attachment.entry),
-                known_epoch=view.epoch if (view := self._feed.view(membership.room_id)) is not None else "",
+                known_epoch=view.epoch if view is not None else "",
             )
         except Unavailable:
             if session.closed:
                 self._let_go(connection, attachment)
                 await self._reconciler.drop(attachment)
                 return
-            attachment.live = True
-            self._roster.add(membership.room_id, membership.user_id, connection, membership.view)
-            self._receive_again(connection, session.refused(membership.room_id))
-            raise
+            if connection in self._roster.of_user(room_id, membership.user_id):
+                attachment.live = True
+                self._receive_again(connection, session.refused(room_id))
+                raise
+        self._roster.remove(room_id, connection)
         self._reconciler.detach(attachment)
-        self._feed.release(membership.room_id)
-        connection.send(say.RoomLeft(membership.room_id, intent.id))
-        self._receive_again(connection, session.left(membership.room_id))
+        self._feed.release(room_id)
+        connection.send(say.RoomLeft(room_id, intent.id))
+        self._receive_again(connection, session.left(room_id))
 
     async def _update(self, connection: Connection, intent: want.UpdateMember) -> None:
         attachment: Attachment = intent.membership.attachment

@@ -6,7 +6,7 @@ good name), it is entered again.
 """
 
 from asyncio import gather
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import anyio
 import structlog
@@ -171,6 +171,7 @@ class Reconciler:
 
     def on_left(self, room_id: str, left: LeftRow, member: Member | None) -> None:
         """Act on a departure of the room before the others hear of it. member: as it was, where known."""
+        self._part_from_leaving(room_id, left.user_id)
         attachments = self.attachments_of(room_id, left.user_id)
         if not attachments:
             return
@@ -182,6 +183,12 @@ class Reconciler:
                 attachment.last_seen = member
                 self.revive(attachment, None)
 
+    def _part_from_leaving(self, room_id: str, user_id: str) -> None:
+        """Who is on its way out hears nothing of its own departure; the answer to it is still to come."""
+        for connection, attachment in self._sockets_of(room_id, user_id):
+            if not attachment.live:
+                self._roster.remove(room_id, connection)
+
     def expel(self, room_id: str, user_id: str, reason: str, *, at: int, message: str = "") -> None:
         """Tell a member's sockets that they are out of the room; close those that are in no other. at: ms."""
         for attachment in self.attachments_of(room_id, user_id):
@@ -192,12 +199,13 @@ class Reconciler:
 
     def attachments_of(self, room_id: str, user_id: str) -> list[Attachment]:
         """A member's memberships on this node."""
-        found = []
+        return [attachment for _, attachment in self._sockets_of(room_id, user_id)]
+
+    def _sockets_of(self, room_id: str, user_id: str) -> Iterator[tuple[Connection, Attachment]]:
         for connection in self._roster.of_user(room_id, user_id):
             membership = connection.session.rooms.get(room_id)
             if membership is not None and membership.attachment is not None:
-                found.append(membership.attachment)
-        return found
+                yield connection, membership.attachment
 
     # A socket is here, and Redis does not know it.
 
@@ -222,6 +230,9 @@ class Reconciler:
             if attachment.live:
                 self.revive(attachment, None)
                 self._waiting[attachment] += beats
+            else:
+                for beat in beats:
+                    beat.ended()
             return
         beats = self._waiting.pop(attachment, [])
         if isinstance(reply, Joined) and attachment.live:

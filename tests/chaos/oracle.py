@@ -174,7 +174,9 @@ def _true_reasons(history: History, state: State) -> list[Finding]:
         mine = [stay for stay in stays[who] if _joining(stay, joinings[who]) in {entry.joined_at, 0}]
         why = _why_untrue(history, entry, mine)
         if why:
-            evidence = (str(entry), *(str(one) for one in mine if one.since <= entry.at))
+            here = [one for one in mine if one.since <= entry.at]
+            heard = [line for one in here for line in history.heard(one.socket, entry.room, entry.at + 5000)]
+            evidence = (str(entry), *map(str, here), *heard)
             found.append(Finding("reason", f"{entry.user} in {entry.room}: {why}", evidence))
     return found
 

@@ -1,5 +1,8 @@
 """B5: the user leaves."""
 
+from typing import Any
+
+from reactor.errors import Unavailable
 from tests.servers import Server
 from tests.system import plain
 from tests.system.running import RawClient, departures, served
@@ -76,3 +79,47 @@ async def test_b5_joins_and_leaves_said_in_one_breath_are_done_in_their_order(re
         assert plain.members(redis_server, "lobby").keys() == {"watcher"}
         assert len(plain.stream(redis_server, "lobby")) == 10
         assert not ann.of("error")
+
+
+async def test_b5_one_whose_leave_redis_did_not_take_has_missed_nothing(redis_server: Server) -> None:
+    async with (
+        served(redis_server, diff_window=0) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await ann.join("lobby", "ann")
+        taken = node.store.leave
+
+        async def refused(*_: Any, **__: Any) -> Any:
+            node.store.leave = taken  # type: ignore[method-assign]
+            await bob.join("lobby", "bob")
+            raise Unavailable("the link broke")
+
+        node.store.leave = refused  # type: ignore[method-assign]
+        assert (await ann.answer("leave_room", roomId="lobby"))["code"] == "unavailable"
+        assert (await ann.hear("room:diff"))["from"] == ann.of("room:joined")[0]["version"]
+        await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
+        await ann.ask("leave_room", "room:left", roomId="lobby")
+        assert await bob.hear_left("ann") == "left"
+
+
+async def test_b5_who_is_gone_when_the_answer_to_its_leave_got_lost_has_left(redis_server: Server) -> None:
+    async with (
+        served(redis_server, diff_window=0) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await ann.join("lobby", "ann")
+        await bob.join("lobby", "bob")
+        taken = node.store.leave
+
+        async def lost(*args: Any, **known: Any) -> Any:
+            await taken(*args, **known)
+            await bob.hear_left("ann")
+            raise Unavailable("the link broke")
+
+        node.store.leave = lost  # type: ignore[method-assign]
+        await ann.ask("leave_room", "room:left", roomId="lobby")
+        await ann.ask("room:is_present", "room:is_present", roomId="lobby", userId="ann")
+        assert departures(ann.heard) == []
+        assert not ann.of("room:force-leave")
