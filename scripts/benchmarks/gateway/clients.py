@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol, cast
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
@@ -74,9 +75,7 @@ class Client(WSListener):
 
     def skim(self, whole: int) -> None:
         """Read only the head of what is longer than `whole`."""
-
-        def heard(head: bytes, size: int) -> None:
-            self.crowd.dialect.heard(self, head, size)
+        heard = partial(self.crowd.dialect.heard, self)
 
         def closed(code: int) -> None:
             self.crowd.gone(self.number, code)

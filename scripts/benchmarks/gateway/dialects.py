@@ -17,6 +17,7 @@ _KIND = re.compile(rb'\{"type":"([^"]+)"')
 _JOINED = re.compile(rb'"epoch":"[^"]*","version":(\d+),"count":(\d+)')
 _DIFF = re.compile(rb'"from":(\d+),"version":(\d+),"count":(\d+)')
 _COUNT = re.compile(rb'"version":(\d+),"count":(\d+)')
+_KEPT = 10_000  # changes, so that a long run does not grow
 _ANSWERS = {b"room:members", b"room:updated", b"room:left"}
 
 
@@ -44,7 +45,7 @@ class Reactor(Echo):
     """The reactor's own wire."""
 
     def __init__(self) -> None:
-        self._looked_into: set[bytes] = set()
+        self._changes: dict[bytes, tuple[int, int, int]] = {}
 
     def join(self, client: Client) -> bytes:
         """What a client says to come in."""
@@ -88,27 +89,34 @@ class Reactor(Echo):
             client.answer()
 
     def _diff(self, client: Client, head: bytes, size: int) -> None:
-        place = _DIFF.search(head)
-        assert place is not None
-        start, version = int(place[1]), int(place[2])
+        # All members of a room are sent the same bytes: the first client reads them for all.
+        change = self._changes.get(head)
+        if change is None:
+            if len(self._changes) == _KEPT:
+                self._changes.clear()
+            change = self._changes[head] = self._read(client, head, size)
+        start, version, count = change
         if start > client.version:
             client.crowd.complaints.append(f"a gap: {start} after {client.version}")
-        # Each version is one change. Where its message is whole, what it says of itself is looked into.
-        changes = version - start
-        if len(head) == size:
-            mark = head[: place.end()]
-            if mark not in self._looked_into:
-                self._looked_into.add(mark)
-                message = _decode(head)
-                # Of several changes of one member only the last is told.
-                told = sum(len(message[what]) for what in ("joined", "updated", "left"))
-                whole = told == changes or (message["updated"] and 0 < told < changes)
-                if not whole or message["roomId"] != client.room:
-                    client.crowd.complaints.append(f"{told} changes in {start} to {version}")
-        client.crowd.events += changes
+        client.crowd.events += version - start  # each version is one change
         client.version = max(version, client.version)
         client.told_at = time.perf_counter()
-        client.knows(int(place[3]))
+        client.knows(count)
+
+    def _read(self, client: Client, head: bytes, size: int) -> tuple[int, int, int]:
+        """Give the versions from which and to which a change goes, and the count; look into a whole one."""
+        place = _DIFF.search(head)
+        assert place is not None
+        start, version, count = map(int, place.groups())
+        changes = version - start
+        if len(head) == size:
+            message = _decode(head)
+            # Of several changes of one member only the last is told.
+            told = sum(len(message[what]) for what in ("joined", "updated", "left"))
+            whole = told == changes or (message["updated"] and 0 < told < changes)
+            if not whole or message["roomId"] != client.room:
+                client.crowd.complaints.append(f"{told} changes in {start} to {version}")
+        return start, version, count
 
 
 class SocketIo(Echo):

@@ -29,6 +29,7 @@ class Skimmer(asyncio.BufferedProtocol):
         self._header = b""  # of a frame that has only begun
         self._kind = self._size = self._left = 0
         self._head = b""
+        self._missing = 0  # bytes of its head that are still to come
 
     def get_buffer(self, _sizehint: int) -> memoryview:
         """Give the buffer that all share: what is read into it is used up at once."""
@@ -37,17 +38,23 @@ class Skimmer(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was read."""
         place = 0
+        # Most that is read is of the middle of a list, and passed over.
+        if self._left > nbytes and not self._missing:
+            self._left -= nbytes
+            return
         while place < nbytes:
-            if self._left:
-                taken = min(self._left, nbytes - place)
-                if (missing := self._whole - len(self._head)) > 0:
-                    self._head += _BUFFER[place : min(place + missing, place + taken)]
-                place += taken
-                self._left -= taken
-                if not self._left:
-                    self._frame()
-            else:
+            if not self._left:
                 place = self._begin(place, nbytes)
+                continue
+            end = min(place + self._left, nbytes)
+            if self._missing:
+                part = bytes(_BUFFER[place : min(place + self._missing, end)])
+                self._missing -= len(part)
+                self._head = self._head + part if self._head else part
+            self._left -= end - place
+            place = end
+            if not self._left:
+                self._frame()
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """Tell that it is over."""
@@ -56,7 +63,9 @@ class Skimmer(asyncio.BufferedProtocol):
     def _begin(self, place: int, end: int) -> int:
         """Read a frame's header, as far as it has come (RFC 6455 section 5.2); a server's has no mask."""
         before = len(self._header)
-        header = self._header + bytes(_BUFFER[place : min(place + 10, end)])
+        header = bytes(_BUFFER[place : min(place + 10, end)])
+        if before:
+            header = self._header + header
         size = header[1] & 127 if len(header) > 1 else 0
         length = 2 if size < 126 else 4 if size == 126 else 10
         if len(header) < length:
@@ -65,6 +74,7 @@ class Skimmer(asyncio.BufferedProtocol):
         self._kind = header[0]
         self._size = self._left = size if size < 126 else int.from_bytes(header[2:length])
         self._header = self._head = b""
+        self._missing = min(self._left, self._whole)
         if not self._left:
             self._frame()
         return place + length - before
