@@ -53,9 +53,9 @@ async def look(store: Store, departures: Departures, room_id: str, before: Mappi
     listing = await store.members(room_id)
     at, members = listing.position, listing.members
     # Those who lapsed, but whose departure does not count yet: a diff of their own will tell it.
-    missing = list(before.keys() - {member.user_id for member in members})
-    late = await store.unclaimed(room_id, missing) if missing else ()
-    members += [before[user_id] for user_id in late]
+    listed = {member.user_id for member in members}
+    missing = [member for member in before.values() if member.user_id not in listed]
+    members += await store.still_there(room_id, missing) if missing else ()
     there = {joining_of(member) for member in members}
     gone = [member for member in before.values() if joining_of(member) not in there]
     reasons = await departures.reasons(room_id, map(joining_of, gone))

@@ -218,12 +218,13 @@ class Store:
             if cursor == b"0":
                 return Listing(first, list(members.values()))
 
-    async def unclaimed(self, room_id: str, user_ids: Sequence[str]) -> set[str]:
-        """Of users that are not listed in the room, those whose departure is still to come."""
-        found: set[str] = set()
-        for start in range(0, max(len(user_ids), 1), PAGE):
-            users = map(escape, user_ids[start : start + PAGE])
-            found.update(map(room_from, await self._run_for_room("unclaimed", room_id, *users)))
+    async def still_there(self, room_id: str, members: Sequence[Member]) -> list[Member]:
+        """Of members that are not listed in the room, those whose departure is still to come."""
+        found: list[Member] = []
+        for start in range(0, max(len(members), 1), PAGE):
+            page = {escape(one.user_id).encode(): one for one in members[start : start + PAGE]}
+            flat = [part for user, one in page.items() for part in (user, one.joined_at)]
+            found += [page[user] for user in await self._run_for_room("still_there", room_id, *flat)]
         return found
 
     async def rooms(self, shard: int) -> dict[str, int]:

@@ -90,6 +90,28 @@ async def test_who_leaves_while_the_room_is_listed_anew_is_told_with_the_reason(
         assert it.left == [("ann", "kicked", "ann")]
 
 
+async def test_who_came_back_behind_the_listing_has_left_and_come_anew(redis_server: Server) -> None:
+    async with following(redis_server) as it:
+        it.probe.join("ann")
+        await it.agrees()
+        it.to_lose = 1
+        it.probe.ask("kick", "ann", "")
+        it.probe.sleep()
+        listed = it.feed._store.members
+
+        async def slow(room_id: str) -> Any:
+            listing = await listed(room_id)
+            it.feed._store.members = listed  # type: ignore[method-assign]
+            it.probe.join("ann")
+            await until(lambda: len(it.feed._rooms["lobby"].view.held) == 1)
+            return listing
+
+        it.feed._store.members = slow  # type: ignore[method-assign]
+        it.feed.resync()
+        await it.agrees()
+        assert it.left == [("ann", "kicked", "ann")]
+
+
 async def test_who_left_when_redis_lost_its_data_is_told_as_it_is_on_record(redis_server: Server) -> None:
     async with following(redis_server) as it:
         for user in "ann", "bob", "cy":
