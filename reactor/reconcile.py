@@ -248,16 +248,20 @@ class Reconciler:
             beat.ended()
 
     async def enter_all_again(self) -> None:
-        """Enter every membership of this node again, and return when all are tried."""
-        attachments = list(self._attached)
-        results = await gather(*(self.enter_again(one) for one in attachments), return_exceptions=True)
-        for attachment, result in zip(attachments, results, strict=True):
-            if isinstance(result, LeaveReason):
-                self._tasks.start_soon(self._expel_departed, attachment, result)
-            elif isinstance(result, BaseException) and attachment.live:
-                self.revive(attachment, None)
-            elif not attachment.live:
-                self._tasks.start_soon(self.drop, attachment)
+        """Enter every membership of this node again; return when all are in, however long Redis takes."""
+        waiting = list(self._attached)
+        while waiting:
+            results = await gather(*map(self.enter_again, waiting), return_exceptions=True)
+            failed = []
+            for attachment, result in zip(waiting, results, strict=True):
+                if isinstance(result, LeaveReason):
+                    self._tasks.start_soon(self._expel_departed, attachment, result)
+                elif isinstance(result, BaseException) and attachment.live:
+                    failed.append(attachment)
+                elif not attachment.live:
+                    self._tasks.start_soon(self.drop, attachment)
+            if waiting := failed:
+                await anyio.sleep(RETRY_AFTER)
 
     async def _expel_departed(self, attachment: Attachment, reason: LeaveReason) -> None:
         """The member departed; its diff tells the socket, and where that got lost, we do."""
