@@ -11,7 +11,7 @@ import pytest
 from reactor.errors import Unavailable
 from reactor.presence import connect
 from reactor.presence.attachment import Attachment
-from reactor.presence.heartbeats import MAX_MEMBERS, MOST_WAITING, Heartbeats
+from reactor.presence.heartbeats import GATHER, MAX_MEMBERS, MOST_WAITING, Heartbeats
 from reactor.presence.keys import shard_of
 from reactor.settings import RoomPolicy
 from tests.presence.connected import Connected, connected, until
@@ -172,7 +172,7 @@ async def test_what_waited_while_redis_was_away_counts_when_it_is_back_and_in_on
         redis_server.kill()
         for _ in range(3):
             it.beat(*members)
-            await anyio.sleep(0.15)  # longer than they wait for others: each would be a batch
+            await anyio.sleep(GATHER + 0.05)  # longer than they wait for others: each would be a batch
         redis_server.start()
         await until(lambda: len(it.acks.refusals) == 30)  # it came back empty
         assert it.heartbeats.batches == 1
@@ -208,7 +208,7 @@ async def test_a_beat_queued_before_the_detaching_does_not_lengthen_the_grace(
             await asyncio.sleep(0)
             await until(lambda: it.redis.health == [False])
             it.beat(ann)
-            await anyio.sleep(0.1)  # longer than it waits for others: it is in the queue
+            await anyio.sleep(GATHER + 0.05)  # longer than it waits for others: it is in the queue
             ann.live = False
         finally:
             redis_server.resume()
