@@ -214,7 +214,8 @@ class Node:
 
     def _is_loss(self, room_id: str, user_ids: set[str]) -> bool:
         """Whether a room that begins anew does so without a member whose socket is here."""
-        if self.roster.users(room_id) <= user_ids:
+        missing = self.roster.users(room_id) - user_ids
+        if not any(self.reconciler.should_be_there(room_id, user_id) for user_id in missing):
             return False
         self.recovery.on_data_lost(room_id)
         return True

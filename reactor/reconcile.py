@@ -197,6 +197,11 @@ class Reconciler:
         text = message or _MESSAGES.get(LeaveReason(reason), self._policy(room_id).message)
         self._fanout.force_leave(room_id, user_id, text, reason, at)
 
+    def should_be_there(self, room_id: str, user_id: str) -> bool:
+        """Whether a socket here holds the member, and neither leaves nor was seen to have departed."""
+        held = self.attachments_of(room_id, user_id)
+        return any(attachment.live and attachment not in self._ending for attachment in held)
+
     def attachments_of(self, room_id: str, user_id: str) -> list[Attachment]:
         """A member's memberships on this node."""
         return [attachment for _, attachment in self._sockets_of(room_id, user_id)]
@@ -256,8 +261,10 @@ class Reconciler:
             for attachment, result in zip(waiting, results, strict=True):
                 if isinstance(result, LeaveReason):
                     self._tasks.start_soon(self._expel_departed, attachment, result)
-                elif isinstance(result, BaseException) and attachment.live:
+                elif isinstance(result, Unavailable) and attachment.live:
                     failed.append(attachment)
+                elif isinstance(result, BaseException) and attachment.live:
+                    self.revive(attachment, None)
                 elif not attachment.live:
                     self._tasks.start_soon(self.drop, attachment)
             if waiting := failed:

@@ -252,11 +252,9 @@ class RoomFeed:
             room.healing = room.view.waiting = True
             self.resyncs[cause] += 1
             log.info("room_resync", room=room.view.room_id, cause=cause)
-            # No pause was ordered then, so if the room is another one nobody has noticed a loss yet.
-            unnoticed = self._missed if cause != "resubscribed" else None
-            self._tasks.start_soon(self._heal_now, room, told, unnoticed)
+            self._tasks.start_soon(self._heal_now, room, told)
 
-    async def _heal_now(self, room: Room, told: tuple[str, int], unnoticed: int | None) -> None:
+    async def _heal_now(self, room: Room, told: tuple[str, int]) -> None:
         room_id, before = room.view.room_id, dict(room.view.members)
         while self._rooms.get(room_id) is room:
             await self._open_gate.wait()
@@ -266,9 +264,9 @@ class RoomFeed:
             try:
                 found = await look(self._store, self._departures, room_id, before)
                 another = found.epoch != told[0] != ""
-                if unnoticed == missed == self._missed and found.epoch != told[0]:
-                    self._is_loss(room_id, {member.user_id for member in found.members})
                 if another and missed == self._missed:
+                    if self._is_loss(room_id, {member.user_id for member in found.members}):
+                        continue
                     recorded = await record_lost(self._store, room_id, found)
                     if recorded is None:
                         continue

@@ -319,6 +319,8 @@ async def test_a_room_that_begins_anew_without_those_who_are_here_is_not_told(re
 
         def is_loss(_room_id: str, user_ids: set[str]) -> bool:
             suspected.append(user_ids)
+            if "ann" in user_ids:
+                return False
             it.feed.pause()
             return True
 
