@@ -297,3 +297,34 @@ def test_one_whose_end_is_on_record_is_not_entered_again_in_another_epoch(redis_
             )
         )
         assert isinstance(other, Joined)
+
+
+def test_one_who_was_here_before_redis_lost_it_is_no_newcomer_by_another_socket(redis_server: Server) -> None:
+    with probing(redis_server) as probe:
+        _, joined_at, *_ = probe.join("ann")
+        probe.client.flushall()
+        probe.sleep()
+        probe.join("ann", "n2.1")  # the other socket's node was faster
+        again = done(
+            probe.store.join(probe.entry("ann"), "n1.1", ttl=60_000, known_epoch="*", joined_at=joined_at)
+        )
+        assert isinstance(again, Joined)
+        assert again.joined_at == joined_at == int(probe.shadow("ann")["j"])
+        assert probe.hear().told[-1] == "1>2 (1) ~ann"
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_of_two_stays_the_one_whose_end_is_on_record_is_not_brought_back(
+    redis_server: Server, *, later: bool
+) -> None:
+    with probing(redis_server) as probe:
+        _, first, *_ = probe.join("ann")
+        probe.ask("leave", "ann", "n1.1")
+        probe.sleep()
+        _, second, *_ = probe.join("ann", "n2.1")
+        since = second + 5 if later else first
+        again = done(
+            probe.store.join(probe.entry("ann"), "n1.1", ttl=60_000, known_epoch="*", joined_at=since)
+        )
+        assert isinstance(again, Joined)
+        assert again.joined_at == (since if later else second)

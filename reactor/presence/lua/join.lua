@@ -49,10 +49,14 @@ if status == 'held' then -- as if it had never lapsed; only the data went with t
   if data ~= '' then redis.call('HSET', presence, 'data', data) end
   redis.call('ZADD', members, NOW + ttl, user)
 end
--- The joining that is entered again came after the one that Redis has: it went back to before its end.
-local later = known_epoch ~= '' and status ~= 'gone' and since > (tonumber(redis.call('HGET', shadow, 'j')) or since)
-  and ARGV[13] ~= ''
-if later then
+-- The joining that is entered again is another one than Redis has: Redis went back to before its end, or lost it, and
+-- the user came over another socket before this one could say that it has been here all the while.
+local other = false
+if known_epoch ~= '' and ARGV[13] ~= '' then
+  local known = tonumber(redis.call('HGET', shadow, 'j')) or since
+  other = since > known or (since < known and not on_record(room_id, user_id, ARGV[13]))
+end
+if other then
   redis.call('HSET', presence, 'joinedAt', since)
   redis.call('HSET', shadow, 'j', since)
 end
@@ -68,7 +72,7 @@ remember_connection(room, user, connection, away)
 connections[connection] = away
 if replaces ~= '' then forget_connection(room, user, replaces, connections) end
 -- Whoever listed the room meanwhile did not see one that was held.
-local changed = reflect(room, user, connections) or status == 'held' or later
+local changed = reflect(room, user, connections) or status == 'held' or other
 local face = redis.call('HMGET', presence, 'username', 'data')
 if known_epoch ~= '' then username, data = '', '' end
 if username ~= '' and username ~= face[1] then
