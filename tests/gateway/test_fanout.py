@@ -63,6 +63,9 @@ class Clock:
         self.now = 0.0
         self.timers: list[Any] = []
 
+    def time(self):
+        return self.now
+
     def call_later(self, seconds, callback, *args):
         timer = SimpleNamespace(when=self.now + seconds, call=lambda: callback(*args), cancelled=False)
         timer.cancel = lambda: setattr(timer, "cancelled", True)
@@ -269,6 +272,29 @@ def test_the_window_of_a_very_large_room_is_as_long_as_telling_it_takes(world):
     assert len(sockets[0].frames) == 1
     world.clock.advance(0.01)
     assert len(sockets[0].frames) == 2
+
+
+def test_a_node_that_is_busy_telling_many_rooms_tells_each_of_them_half_as_often(world):
+    rooms = [f"room-{number}" for number in range(100)]
+    sockets = {room: [Socket(world.json) for _ in range(50)] for room in rooms}
+    for room, those in sockets.items():
+        for number, socket in enumerate(those):
+            world.roster.add(room, f"u{number}", socket, "members")
+
+    def change(version, some):
+        for room in some:
+            world.fanout.diff(RoomDiff(room, "e", version, version + 1, 51, [], [member("x")], []))
+
+    for version in range(250):
+        change(version, rooms)
+        world.clock.advance(0.004)
+    assert len(sockets["room-99"][0].frames) == pytest.approx(10, abs=1)
+    world.clock.advance(1)
+    before = len(sockets["room-99"][0].frames)
+    for version in range(250, 500):
+        change(version, rooms[90:])
+        world.clock.advance(0.004)
+    assert len(sockets["room-99"][0].frames) - before == pytest.approx(20, abs=2)
 
 
 def test_a_room_without_sockets_costs_nothing(world):
