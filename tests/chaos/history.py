@@ -111,6 +111,14 @@ class History:
     troubles: list[Finding] = field(default_factory=list)
     tails: dict[str, deque[str]] = field(default_factory=dict)
 
+    def lost(self, at: int, until: int | None = None) -> bool:
+        """Whether Redis lost data at that time or later."""
+        return any(ended >= at and (until is None or begun <= until) for begun, ended in self.losses)
+
+    def just_lost(self, at: int) -> bool:
+        """Whether Redis lost data so shortly before that not all may have come back."""
+        return self.lost(at - 3 * self.lease, at)
+
     def heard(self, socket: str, room: str, at: int | None = None) -> tuple[str, ...]:
         """The last messages of a socket about a room, up to some time, for evidence."""
         mine = [line for line in self.tails.get(socket, ()) if f'"{room}"' in line]

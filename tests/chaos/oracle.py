@@ -6,7 +6,8 @@ While a schedule runs, each socket's own story has to hold (`view.py`, `line.py`
    position says the same, and nothing is heard of a room that one is not in.
 2. count: after each diff there are as many members as it says.
 3. departure: nobody leaves who was not there (but in a diff of several changes: one who came and went within
-   it), and nobody goes, or becomes another joining of the same user, without a told reason.
+   it), and nobody goes, or becomes another joining of the same user, without a told reason; but where Redis
+   has just lost data, one who seemed to be new may turn out to have been there all the while.
 4. answer: each request is answered once; nothing but `unavailable` and `not_joined` is refused.
 5. force-leave: only one who is in a room is put out of it, and for inactivity only a whole TTL after the last
    acknowledged heartbeat. clock: each time that is told is Redis's. close: only the known codes.
@@ -25,7 +26,8 @@ Of all that happened (`past`):
    where its node was frozen, or alone cut off from Redis: judged lost for good reason, it enters its living
    sockets again; and be told again where Redis lost the departure, and the user came back: into that joining.
 10. record: each joining that was told to its own socket is there, or its departure is on record; the reason
-    that others were told is the one on record. Only what was over before Redis lost data may be missing.
+    that others were told is the one on record. Only what was over before Redis lost data may be missing, and
+    what turned out (see 3) to be the going on of an earlier joining.
 11. reason: `left` was asked for, and nothing else is told of one who left over its only socket;
     `inactivity_timeout` comes a whole TTL after the last taken heartbeat, and not to one who sent others that
     Redis was not there to take;
@@ -42,6 +44,7 @@ When everybody has gone and the nodes were stopped (`after`):
 """
 
 from collections import defaultdict
+from collections.abc import Set
 from itertools import pairwise
 
 from tests.chaos.history import Finding, ForWhom, History, Stay, Told, last_refresh, now_ms
@@ -86,7 +89,7 @@ def _told_once(history: History) -> list[Finding]:
 def _came_back(history: History, who: ForWhom, after: int, before: int) -> bool:
     """Whether Redis lost data then, and the user asked to be in again: it knew nothing of the departure."""
     returned = any(after <= at <= before for at in history.joins.get(who, ()))
-    return returned and _lost(history, after, before)
+    return returned and history.lost(after, before)
 
 
 def _recorded_once(history: History, state: State) -> list[Finding]:
@@ -111,9 +114,13 @@ def _was_impaired(history: History, who: ForWhom, at: int) -> bool:
     )
 
 
-def _lost(history: History, at: int, until: int | None = None) -> bool:
-    """Whether Redis lost data at that time or later."""
-    return any(ended >= at and (until is None or begun <= until) for begun, ended in history.losses)
+def _was_another(history: History, stay: Stay, known: Set[tuple[str, str, int]]) -> bool:
+    """Whether it turned out to be the going on of an earlier joining that Redis had just lost."""
+    assert stay.joined_at is not None
+    return history.just_lost(stay.since) and any(
+        (room, user) == (stay.room, stay.user) and joined_at < stay.joined_at
+        for room, user, joined_at in known
+    )
 
 
 def _on_record(history: History, state: State) -> list[Finding]:
@@ -132,12 +139,14 @@ def _on_record(history: History, state: State) -> list[Finding]:
         joining = (stay.room, stay.user, stay.joined_at)
         ended = stay.ended()
         heard = (str(stay), *history.heard(stay.socket, stay.room))
-        if joining not in present and joining not in record and not _lost(history, ended or stay.since):
+        if joining in present or joining in record or history.lost(ended or stay.since):
+            continue
+        if not _was_another(history, stay, present | record.keys()):
             found.append(Finding("record", "a joining is not there, and its departure not on record", heard))
     for told in history.told:
         reasons = record.get((told.room, told.user, told.joined_at))
         if reasons is None:
-            if not _lost(history, told.at - 1000):
+            if not history.lost(told.at - 1000):
                 found.append(
                     Finding(
                         "record",
@@ -190,9 +199,7 @@ def _joining(stay: Stay, known: set[int]) -> int:
 
 def _had_said_so(history: History, entry: Departure, stays: list[Stay]) -> bool:
     """Whether a socket that was there up to the end had sent a heartbeat that its node could pass on."""
-    if _was_impaired(history, (entry.room, entry.user), entry.at) or _lost(
-        history, entry.joined_at, entry.at
-    ):
+    if _was_impaired(history, (entry.room, entry.user), entry.at) or history.lost(entry.joined_at, entry.at):
         return False
     since, until = entry.at - history.ttl_of[entry.room] + ON_ITS_WAY, entry.at - ON_ITS_WAY
     return any(
@@ -212,10 +219,10 @@ def _why_untrue(history: History, entry: Departure, stays: list[Stay]) -> str:
             return "" if any(at <= entry.at + ROUNDING for at in asked) else "left, and never asked for it"
         case "inactivity_timeout":
             left = last_taken + history.ttl_of[entry.room] - entry.at
-            early = left > ROUNDING and not _lost(history, last_taken, entry.at)
+            early = left > ROUNDING and not history.lost(last_taken, entry.at)
             left_once = len(stays) == 1 and stays[0].how == "left"
             in_time = left_once and history.here_until(stays[0]) < entry.at - ON_ITS_WAY
-            if in_time and not _lost(history, stays[0].since, entry.at):
+            if in_time and not history.lost(stays[0].since, entry.at):
                 return "put out for inactivity, and it had left"
             if early:
                 return f"put out {left} ms before its time"
@@ -229,7 +236,7 @@ def _why_untrue(history: History, entry: Departure, stays: list[Stay]) -> str:
             ]
             ran_out = not still_here and last_taken + history.ttl_of[entry.room] - entry.at <= ROUNDING
             cut_short = (
-                not still_here and bool(here) and _lost(history, min(stay.since for stay in here), entry.at)
+                not still_here and bool(here) and history.lost(min(stay.since for stay in here), entry.at)
             )
             if not here or ran_out or cut_short or _was_impaired(history, (entry.room, entry.user), entry.at):
                 return ""

@@ -65,6 +65,14 @@ def test_a_departure_told_and_not_on_record() -> None:
     assert case.rules() == []
 
 
+def test_a_joining_that_was_the_going_on_of_an_earlier_one() -> None:
+    case = Case()
+    case.stay.joined_at, case.stay.since = 10_200, 10_200
+    assert case.rules() == ["record"]
+    case.history.losses.append([10_050, 10_100])
+    assert case.rules() == [], "Redis had just lost it"
+
+
 def test_another_reason_than_is_on_record() -> None:
     case = Case()
     case.history.told[0] = Told("lobby", "ann", 10_000, "left", 21_001, "bob.1")
@@ -224,6 +232,17 @@ def test_diffs(rules: set[str], diff: dict[str, Any]) -> None:
     view, history = _view()
     view.apply(diff)
     assert {finding.rule for finding in history.troubles} == rules
+
+
+def test_since_when_one_is_there_may_be_put_right_where_redis_had_lost_it() -> None:
+    earlier = _diff(5, 6, 1, updated=[{"userId": "ann", "joinedAt": 0}])
+    view, history = _view()
+    view.apply(earlier)
+    assert [finding.rule for finding in history.troubles] == ["departure"]
+    view, history = _view()
+    history.losses.append([0, 1])
+    view.apply(earlier)
+    assert history.troubles == []
 
 
 def test_a_list_of_the_same_position_that_says_something_else() -> None:

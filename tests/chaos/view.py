@@ -94,10 +94,15 @@ class View:
             before = self.members.get(member["userId"])
             if before is None and not overlaps:
                 self._trouble("view", f"{member['userId']} changed, but was not there: {_place(diff)}")
-            if before is not None and before["joinedAt"] != member["joinedAt"] and not overlaps:
+            if before is not None and not (overlaps or self._same_joining(before, member)):
                 text = f"{member['userId']} joined anew, and its departure was not told: {_place(diff)}"
                 self._trouble("departure", text)
             self.members[member["userId"]] = member
+
+    def _same_joining(self, before: Message, member: Message) -> bool:
+        if before["joinedAt"] > member["joinedAt"]:  # Redis had lost since when it is there
+            return self._history.just_lost(before["joinedAt"])
+        return bool(before["joinedAt"] == member["joinedAt"])
 
     def _reset(self, snapshot: Message) -> None:
         self.epoch, self.version, self.count = snapshot["epoch"], snapshot["version"], snapshot["count"]
