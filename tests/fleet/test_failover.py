@@ -1,7 +1,7 @@
 """B12 where servers take over from each other: what a node's clients notice of it, and what they must not."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from time import time
 from typing import Any
@@ -34,13 +34,13 @@ SHORT, VANISHING, SILENT = (beside("lobby", name) for name in ("short", "vanishi
 CROWD = ["u0", "u1", "u2", "u3"]
 
 
-async def stayed(clients: list[RawClient], fleet: Fleet) -> None:
+async def stayed(clients: list[RawClient], fleet: Fleet, others: Sequence[str] = ()) -> None:
     """All sockets are open and all are members, heartbeats are taken again, and nobody heard of a leave."""
     for client in clients:
         await client.ask(BEAT, ACK, roomId="lobby", id="at the end")
         assert departures(client.heard) == []
         assert not client.of("room:force-leave")
-    await in_step(clients, fleet, "lobby", CROWD)
+    await in_step(clients, fleet, "lobby", [*CROWD, *others])
 
 
 def service(client: RawClient) -> list[str]:
@@ -204,6 +204,44 @@ async def test_what_a_failover_lost_is_made_good(fleet: Fleet) -> None:
         face = plain.members(new, "lobby")["late"]
         assert (face["username"], face["data"]) == ("Late", '{"kept":true}')
         assert Counter((entry["user"], entry["reason"]) for entry in plain.stream(new, "lobby")) == expected
+
+
+async def test_one_whose_return_a_failover_lost_is_not_ended(fleet: Fleet) -> None:
+    """On the new primary its grace is over before any node could say that it is back."""
+    async with (
+        serving(fleet, grace=1.0) as one,
+        serving(fleet, grace=1.0) as two,
+        crowd([one, two], ["lobby"], 4) as clients,
+        RawClient.connect(one) as dropped,
+        RawClient.connect(two) as back,
+    ):
+        await dropped.join("lobby", "ann")
+        primary = await aside(fleet.primary_of, "lobby")
+        dropped.vanish()
+        key, seen = plain.presence_key("lobby", "ann"), anyio.Event()
+        await plain.until(lambda: primary.control.pttl(key) <= 1000)
+        await aside(primary.control.wait, 1, 2000)
+        for node in one, two:
+            enter = node.reconciler.enter_all_again
+
+            async def later(enter: Callable[[], Awaitable[None]] = enter) -> None:
+                await seen.wait()
+                await enter()
+
+            node.reconciler.enter_all_again = later  # type: ignore[method-assign]
+        with fleet.unreplicated(primary):
+            assert (await back.join("lobby", "ann"))["resumed"]
+            primary.kill()
+            new = await aside(fleet.promoted, primary, "lobby")
+        await plain.until(lambda: new.control.exists(key) == 0)
+        async with Presence.open(fleet.url) as presence:
+            await presence.count("lobby")  # a look ends whose time is up, where that counts
+        seen.set()
+        for client in (*clients, back):
+            await client.has_heard("service:restored")
+        await in_step([*clients, back], fleet, "lobby", [*CROWD, "ann"])
+        await stayed(clients, fleet, ["ann"])
+        assert plain.stream(new, "lobby") == []
 
 
 @pytest.mark.slow
