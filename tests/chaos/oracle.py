@@ -27,7 +27,8 @@ Of all that happened (`past`):
    sockets again; and be told again where Redis lost the departure, and the user came back: into that joining.
 10. record: each joining that was told to its own socket is there, or its departure is on record; the reason
     that others were told is the one on record. Only what was over before Redis lost data may be missing, and
-    what turned out (see 3) to be the going on of an earlier joining.
+    what turned out (see 3) to be the going on of an earlier joining. A node that was frozen then may put
+    somebody on record anew, as `disconnected`: that it was told otherwise, Redis has lost.
 11. reason: `left` was asked for, and nothing else is told of one who left over its only socket;
     `inactivity_timeout` comes a whole TTL after the last taken heartbeat, and not to one who sent others that
     Redis was not there to take;
@@ -44,7 +45,7 @@ When everybody has gone and the nodes were stopped (`after`):
 """
 
 from collections import defaultdict
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from itertools import pairwise
 
 from tests.chaos.history import Finding, ForWhom, History, Stay, Told, last_refresh, now_ms
@@ -143,28 +144,49 @@ def _on_record(history: History, state: State) -> list[Finding]:
             continue
         if not _was_another(history, stay, present | record.keys()):
             found.append(Finding("record", "a joining is not there, and its departure not on record", heard))
+    return found + _told_as_recorded(history, record)
+
+
+def _told_as_recorded(history: History, record: Mapping[tuple[str, str, int], Set[str]]) -> list[Finding]:
+    found = []
     for told in history.told:
-        reasons = record.get((told.room, told.user, told.joined_at))
+        who = (told.room, told.user)
+        reasons = record.get((*who, told.joined_at))
+        lost = history.lost(_known_at(history, told) - 1000)
+        text = ""
         if reasons is None:
-            if not history.lost(told.at - 1000):
-                found.append(
-                    Finding(
-                        "record",
-                        "a departure was told that is not on record",
-                        (str(told), *history.heard(told.socket, told.room, told.at)),
-                    )
-                )
-        elif told.reason not in reasons and not _came_back(
-            history, (told.room, told.user), told.at, now_ms()
-        ):
-            found.append(
-                Finding(
-                    "reason",
-                    f"told another reason than is on record, {reasons}",
-                    (str(told), *history.heard(told.socket, told.room, told.at)),
-                )
-            )
+            text = "" if lost else "a departure was told that is not on record"
+        elif told.reason not in reasons and not _came_back(history, who, told.at, now_ms()):
+            guessed = lost and reasons == {"disconnected"} and _frozen_in_a_loss(history)
+            text = "" if guessed else f"told another reason than is on record, {reasons}"
+        if text:
+            heard = history.heard(told.socket, told.room, told.at)
+            found.append(Finding("record" if reasons is None else "reason", text, (str(told), *heard)))
     return found
+
+
+def _known_at(history: History, told: Told) -> int:
+    """Since when the node knew at the latest: one that was frozen tells late what it had heard before."""
+    return min(
+        (
+            begun
+            for stay in history.stays
+            if stay.socket == told.socket
+            for begun, ended in stay.node.impaired
+            if begun < told.at < ended + ON_ITS_WAY
+        ),
+        default=told.at,
+    )
+
+
+def _frozen_in_a_loss(history: History) -> bool:
+    """Whether Redis lost data that a node had not told of yet, and cannot know the whole of when it wakes."""
+    return any(
+        begun < loss[1] and ended > loss[0]
+        for stay in history.stays
+        for begun, ended in stay.node.impaired
+        for loss in history.losses
+    )
 
 
 def _true_reasons(history: History, state: State) -> list[Finding]:

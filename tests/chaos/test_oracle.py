@@ -79,6 +79,25 @@ def test_another_reason_than_is_on_record() -> None:
     assert case.rules() == ["reason"]
 
 
+def test_another_reason_after_a_loss_is_excused_by_a_node_that_was_frozen_then_alone() -> None:
+    case = Case()
+    case.history.told[0] = Told("lobby", "ann", 10_000, "left", 21_001, "bob.1")
+    case.history.losses.append([23_000, 23_100])
+    assert case.rules() == ["reason"]
+    case.node.impaired.append([22_500, 24_000])
+    assert case.rules() == []
+
+
+def test_what_a_frozen_node_had_heard_it_may_tell_when_it_wakes() -> None:
+    case = Case()
+    case.state.departures = []
+    case.history.told[0] = Told("lobby", "ann", 10_000, "disconnected", 24_500, "ann.1")
+    case.history.losses.append([23_000, 23_100])
+    assert case.rules() == ["record"]
+    case.node.impaired.append([22_500, 24_000])
+    assert case.rules() == []
+
+
 @pytest.mark.parametrize(
     ("reason", "at"), [("left", 21_000), ("inactivity_timeout", 21_000), ("kicked", 21_000)]
 )
