@@ -109,6 +109,8 @@ class Crowd:
         messages: What came beside acknowledgements, by kind; `bytes` of them; `events`: changes told in them.
         acks: Heartbeats acknowledged.
         complaints: What should not have come.
+        address: What its sockets come from, where not from the usual one. From 15,000 on it takes the kernel
+            a millisecond to find a free port of that.
 
     """
 
@@ -124,6 +126,7 @@ class Crowd:
         self.closed: list[tuple[int, int]] = []
         self.acks = self.events = self.bytes = 0
         self.beating = self.skims = False
+        self.address: str | None = None
         self.beat_delays: list[float] = []
 
     def gone(self, number: int, code: int) -> None:
@@ -151,7 +154,8 @@ class Crowd:
                 client.answered = answered
             return client
 
-        _, client = await ws_connect(listener, self.url, websocket_handshake_timeout=60)
+        local = None if self.address is None else (self.address, 0)
+        _, client = await ws_connect(listener, self.url, websocket_handshake_timeout=60, local_addr=local)
         if client is None:
             raise ReactorError(f"client {number} was cut off at once")
         client = cast("Client", client)
@@ -176,7 +180,12 @@ class Crowd:
         await self.ask(client, self.dialect.join(client))
         return client
 
-    async def each(self, places: Iterable[tuple[int, str]], do: Callable[[int, str], Awaitable[Any]]) -> None:
+    async def each(
+        self,
+        places: Iterable[tuple[int, str]],
+        do: Callable[[int, str], Awaitable[Any]],
+        at_a_time: int = IN_FLIGHT,
+    ) -> None:
         """Do it for all places, some at a time."""
         left = iter(places)
 
@@ -184,7 +193,7 @@ class Crowd:
             for number, room in left:
                 await do(number, room)
 
-        await asyncio.gather(*(some() for _ in range(IN_FLIGHT)))
+        await asyncio.gather(*(some() for _ in range(at_a_time)))
 
     async def beat_all(self, over: float, *, share: float = 1.0) -> None:
         """Let a share of the clients send one heartbeat each, spread evenly over some seconds."""

@@ -2,10 +2,11 @@
 
 import asyncio
 import os
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from scripts.benchmarks.gateway.clients import Crowd
+from scripts.benchmarks.gateway.clients import IN_FLIGHT, Crowd
 from scripts.benchmarks.gateway.dialects import Reactor
 from scripts.benchmarks.gateway.rows import Meter, Sizes, Subject
 from scripts.benchmarks.gateway.servers import CORES, LOAD_CORE, Served, pinned_redis, reactor_server
@@ -15,28 +16,41 @@ _BEATING = 200
 _TTL_MS = 21_600_000
 
 
-async def measure_operations(subject: Subject, tag: str) -> dict[str, float]:
-    """Processor microseconds, of server and of Redis, for a heartbeat and for a join with its leave."""
+async def measure_operations(subject: Subject, tag: str, workers: int = 1) -> dict[str, float]:
+    """Processor microseconds, of server and of Redis, for a heartbeat and for a join with its leave.
+
+    Medians of some rounds. With more workers there is more to do, so that each has as much as one alone.
+    """
+    rounds = [
+        await _measure_once(subject, f"{tag}-{number}", workers) for number in range(subject.sizes.rounds)
+    ]
+    return {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
+
+
+async def _measure_once(subject: Subject, tag: str, workers: int) -> dict[str, float]:
     crowd = subject.crowd()
-    places = [(number, f"{tag}-{number // 50}") for number in range(_BEATING)]
+    crowd.address = "127.0.0.2"
+    places = [(number, f"{tag}-{number // 50}") for number in range(_BEATING * workers)]
     await crowd.each(places, crowd.join)
     crowd.beating = True
     for client in crowd.clients:
         client.say(client.beat)
     await asyncio.sleep(0.3)
     meter, before = Meter(subject), crowd.acks
-    await asyncio.sleep(subject.sizes.seconds)
+    await asyncio.sleep(subject.sizes.seconds / 2)
     server, redis, _ = meter.read()
     acks = max(crowd.acks - before, 1)
     crowd.beating = False
     await asyncio.sleep(0.2)
     meter = Meter(subject)
-    joins = subject.sizes.storm // 5
-    places = [(10**7 + number, f"{tag}-{number % 4}") for number in range(joins)]
-    await crowd.each(places, lambda number, room: _join_and_leave(crowd, number, room))
+    joins = subject.sizes.storm // 5 * workers
+    places = [(10**7 + number, f"{tag}-{number % (4 * workers)}") for number in range(joins)]
+    await crowd.each(
+        places, lambda number, room: _join_and_leave(crowd, number, room), at_a_time=IN_FLIGHT * workers
+    )
     join_server, join_redis, _ = meter.read()
     crowd.leave()
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.5)
     return {
         "heartbeat_us": server / acks * 1e6,
         "heartbeat_redis_us": redis / acks * 1e6,
@@ -98,5 +112,5 @@ async def grow_workers(sizes: Sizes, steps: Sequence[int], url: str | None) -> l
             reactor_server(bench, {"workers": step}, cores=set(CORES)) as served,
         ):
             subject = Subject(served, pid, Reactor, sizes, bench)
-            rows.append({"workers": step, **await measure_operations(subject, f"w{step}")})
+            rows.append({"workers": step, **await measure_operations(subject, f"w{step}", step)})
     return rows

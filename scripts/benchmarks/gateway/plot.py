@@ -19,7 +19,7 @@ def plot_gateway(result: dict[str, Any], path: Path) -> bool:
         return False
     plt.rcParams |= {"font.family": "DejaVu Sans", "font.size": 9, "svg.hashsalt": "reactor"}
     figure, (left, right) = plt.subplots(
-        1, 2, figsize=(12, 4.6), dpi=160, facecolor=PAPER, gridspec_kw={"width_ratios": [1.5, 1]}
+        1, 2, figsize=(12, 4.6), dpi=160, facecolor=PAPER, gridspec_kw={"width_ratios": [1.4, 1]}
     )
     _ratios(left, result)
     _growth(right, result.get("growth", {}))
@@ -68,7 +68,8 @@ def _growth(axes: Any, growth: dict[str, Any]) -> None:
     axes.set_ylim(bottom=0)
     axes.set_ylim(top=max(2.0, axes.get_ylim()[1]))
     axes.grid(visible=True, axis="y", color="#e5e7eb", linewidth=0.8)
-    axes.set_xlabel("times as many (logarithmic)", color=FAINT)
-    axes.set_title("how the cost of one operation grows", loc="left", color=INK, fontweight="bold")
+    axes.set_xticks([1, 10, 100, 1000], labels=["1 x", "10 x", "100 x", "1,000 x"])
+    axes.set_xlabel("times as many", color=FAINT)
+    axes.set_title("what one operation costs then", loc="left", color=INK, fontweight="bold")
     if growth:
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, handlelength=3.5)

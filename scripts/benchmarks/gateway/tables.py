@@ -159,7 +159,8 @@ def growth_rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
         for row in result.get("growth", {}).get(what, ()):
             costs = [f"{row[key]:.0f} us" for key in ("heartbeat_us", "join_us")]
             redis = [f"{row[key]:.1f} us" for key in ("heartbeat_redis_us", "join_redis_us")]
-            yield f"{row[what]:,} {what}", costs[0], redis[0], costs[1], redis[1]
+            name = what if row[what] > 1 else what[:-1]
+            yield f"{row[what]:,} {name}", costs[0], redis[0], costs[1], redis[1]
 
 
 def slow_rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -175,6 +176,11 @@ def slow_rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 MAIN = ("work", "reactor", "Socket.IO 4 + ioredis", "ratio", "aim")
 ECHO = ("bare echo", "messages a CPU-second")
 GROWTH = ("at", "a heartbeat: server", "Redis", "a join and a leave: server", "Redis")
+GROWTH_TOLD = (
+    "The cost is that of all workers, and with more of them there is more to do, so that each has as much as "
+    "one alone. A change of a room is heard by every worker that has a member of it: so a join costs more "
+    "with each of them.\n"
+)
 SLOW = ("of the readers", "others have it, p50", "p99", "server CPU", "memory on top", "cut off (4008)")
 
 
@@ -192,6 +198,7 @@ def markdown(result: dict[str, Any]) -> str:
         parts.append(_table(SLOW, slow_rows(result)))
     if result.get("growth"):
         parts.append(_table(GROWTH, growth_rows(result)))
+        parts.append(GROWTH_TOLD)
     parts.append(
         f"Made on {machine['cores']} cores of {machine['cpu']}, {machine['system']}, "
         f"Python {machine['python']}, {result['redis']}, at commit {machine['commit']}.\n"
