@@ -258,19 +258,19 @@ class Dispatch:
         connection.send(answer(intent.room_id, intent.id))
 
     async def _list(self, connection: Connection, intent: want.ListMembers) -> None:
-        connection.send(await self._members_reply(intent.room_id, intent.id))
-
-    async def _members_reply(self, room_id: str, request_id: say.RequestId | None) -> say.MembersReply:
+        room_id, most = intent.room_id, self._settings.max_members_view
         position = await self._store.count(room_id)
-        if position.count > self._settings.max_members_view:
-            return members_message(room_id, position, UNSET, request_id)
+        if position.count > most:
+            connection.send(members_message(room_id, position, UNSET, intent.id))
+            return
         if self._feed.view(room_id) is None:
             listing = await self._store.members(room_id)
-            return members_message(room_id, listing.position, listing.members, request_id)
+            connection.send(members_message(room_id, listing.position, listing.members, intent.id))
+            return
         view = await self._feed.reached(room_id, position.epoch, position.version)
         position = Position(position.now, view.epoch, view.version, len(view.members))
-        small = position.count <= self._settings.max_members_view  # it may have grown meanwhile
-        return members_message(room_id, position, list(view.members.values()) if small else UNSET, request_id)
+        message = members_message(room_id, position, UNSET, intent.id)
+        self._snapshots.send(connection, message, view, whole=position.count <= most)  # it may have grown
 
     def snapshot(self, room_id: str) -> say.MembersReply | None:
         """A room's members as this node knows them, for those who were served its count until now."""

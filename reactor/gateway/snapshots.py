@@ -1,4 +1,4 @@
-"""A large room's members, encoded once for all who come at about the same time.
+"""A large room's members, encoded once for all who come, or ask for them, at about the same time.
 
 Who joins a room of thousands in a storm of joins gets the list of the one before, and a few more behind it.
 So the encoded members of the last lists are kept, and those that came since are put behind them: 20 us for a
