@@ -33,7 +33,7 @@ def _found(order: Order, sets: Sets) -> list[Finding]:
     ("shape", "seed", "faults"),
     [
         ("single", 1, ("kill", "flushall", "clock-skew", "half-open")),
-        ("sentinel", 2, ("kill", "kill-pubsub", "drop")),
+        ("sentinel", 2, ("failover", "kill-pubsub", "drop")),
         ("cluster", 3, ("move-slot", "deploy")),
     ],
 )
