@@ -176,8 +176,10 @@ class Line:
 
     def _acknowledged(self, message: Message, question: Question | None) -> None:
         self.check_time("an acknowledgement", message["timestamp"])
+        leaving = {room for kind, room, *_ in self.asked.values() if kind == "leave_room"}
         for stay in question[2] if question is not None else ():
-            if stay.until is None:
+            # Who has asked to leave is not renewed any more, and other rooms do not wait for that.
+            if stay.until is None and stay.room not in leaving:
                 stay.acked.append(message["timestamp"])
 
     def _joined(self, room: str, message: Message) -> None:
