@@ -3,6 +3,8 @@
 from contextlib import AsyncExitStack
 from typing import Any
 
+import anyio
+
 from reactor.presence.store import Joined, NotJoined
 from tests.servers import Server
 from tests.system import plain
@@ -34,6 +36,61 @@ async def test_everything_is_deleted_and_nobody_hears_of_an_empty_room(redis_ser
             assert counts == [8]
             assert present(client) == everybody
             assert departures(client.heard) == []
+
+
+async def test_nobody_is_told_anything_before_the_slowest_server_has_entered_its_members(
+    redis_server: Server,
+) -> None:
+    async with (
+        served(redis_server) as quick,
+        served(redis_server) as slow,
+        RawClient.connect(quick) as ann,
+        RawClient.connect(slow) as bob,
+    ):
+        await ann.join("lobby", "ann")
+        await bob.join("lobby", "bob")
+        await ann.hear("room:diff")
+        enter, may_enter = slow.reconciler.enter_all_again, anyio.Event()
+
+        async def later() -> None:
+            await may_enter.wait()
+            await enter()
+
+        slow.reconciler.enter_all_again = later  # type: ignore[method-assign]
+        redis_server.kill()
+        await ann.hear("service:degraded")
+        redis_server.start()
+        await plain.until(lambda: set(plain.members(redis_server, "lobby")) == {"ann"})
+        await anyio.sleep(2.5)  # longer than one waits without knowing for whom
+        assert len(ann.of("service:restored", "room:diff")) == 1, "but that bob had come"
+        may_enter.set()
+        await ann.hear("service:restored")
+        await ann.hear("room:diff", **{"from": 0})
+        assert present(ann) == {"ann", "bob"}
+        assert departures(ann.heard) == []
+
+
+async def test_a_server_that_does_not_come_back_is_waited_for_no_longer_than_a_lease(
+    bundled_server: Server,
+) -> None:
+    async with (
+        served(bundled_server, lease=1.5) as node,
+        served(bundled_server, lease=1.5) as gone,
+        RawClient.connect(node) as ann,
+        RawClient.connect(gone) as bob,
+    ):
+        await ann.join("lobby", "ann")
+        await bob.join("lobby", "bob")
+
+        async def never() -> None:
+            await anyio.sleep_forever()
+
+        gone.reconciler.enter_all_again = never  # type: ignore[method-assign]
+        bundled_server.kill()
+        await ann.hear("service:degraded")
+        bundled_server.start()
+        await ann.hear("service:restored")
+        assert await ann.hear_left("bob") == "disconnected"
 
 
 async def test_a_node_that_was_judged_lost_in_some_shards_only_goes_on_under_another_name(
