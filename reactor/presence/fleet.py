@@ -79,5 +79,6 @@ def _registry(flat: list[bytes]) -> dict[str, NodeRecord]:
 
 
 def _record(value: bytes) -> NodeRecord:
-    counter, life, entered_in, about = value.decode().split(" ", 3)
+    counter, *rest = value.decode().split(" ", 3)
+    life, entered_in, about = rest if len(rest) == 3 else ("", "-", " ".join(rest))  # of an older version
     return NodeRecord(int(counter), life, entered_in, about)

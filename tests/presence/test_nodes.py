@@ -172,6 +172,13 @@ def test_a_lease_is_renewed_and_shows_the_fleet(redis_server: Server) -> None:
     probe.close()
 
 
+def test_a_node_of_an_older_version_is_in_the_registry_too(redis_server: Server) -> None:
+    probe = Probe(redis_server)
+    probe.client.hset("{t:fleet}:registry", "n1", "7 host:1")
+    assert done(probe.fleet.registry()) == {"n1": NodeRecord(7, "", "-", "host:1")}
+    probe.close()
+
+
 @pytest.mark.parametrize("how", ["resign", "flushall"])
 def test_a_node_that_is_not_in_the_registry_any_more_is_told_so_and_nothing_is_written(
     redis_server: Server, how: str
