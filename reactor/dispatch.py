@@ -224,6 +224,7 @@ class Dispatch:
                 return
             if connection in self._roster.of_user(room_id, membership.user_id):
                 attachment.live = True
+                self._reconciler.revive(attachment, None)  # it may have been let go of meanwhile
                 self._receive_again(connection, session.refused(room_id))
                 raise
         self._roster.remove(room_id, connection)

@@ -79,8 +79,7 @@ class Reconciler:
         """The socket holds the membership no more."""
         attachment.live = False
         self._attached.discard(attachment)
-        for beat in self._waiting.pop(attachment, ()):
-            beat.ended()
+        _end(self._waiting.pop(attachment, []))
         if (ended := self._ending.pop(attachment, None)) is not None:
             ended.set()
 
@@ -236,9 +235,11 @@ class Reconciler:
                 self.revive(attachment, None)
                 self._waiting[attachment] += beats
             else:
-                for beat in beats:
-                    beat.ended()
+                _end(beats)
             return
+        except BaseException:
+            _end(self._waiting.pop(attachment, []))
+            raise
         beats = self._waiting.pop(attachment, [])
         if isinstance(reply, Joined) and attachment.live:
             for beat in beats:
@@ -249,8 +250,7 @@ class Reconciler:
             await self.drop(attachment)
         else:
             await self._expel_departed(attachment, reply)
-        for beat in beats:
-            beat.ended()
+        _end(beats)
 
     async def enter_all_again(self) -> None:
         """Enter every membership of this node again; return when all are in, however long Redis takes."""
@@ -314,3 +314,8 @@ class Reconciler:
                 await anyio.sleep(RETRY_AFTER)
             else:
                 return
+
+
+def _end(beats: list[Beat]) -> None:
+    for beat in beats:
+        beat.ended()
