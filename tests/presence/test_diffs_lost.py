@@ -90,6 +90,18 @@ async def test_who_leaves_while_the_room_is_listed_anew_is_told_with_the_reason(
         assert it.left == [("ann", "kicked", "ann")]
 
 
+async def test_one_who_had_no_part_in_the_recovery_follows_into_the_new_epoch(redis_server: Server) -> None:
+    """A server that came up between the return of Redis and the renewal of the room."""
+    async with following(redis_server) as it:
+        it.probe.join("ann")
+        await it.agrees()
+        assert done(it.probe.store.renew_epoch("lobby", "another life"))
+        await until(lambda: it.view.epoch == it.probe.epoch())
+        await it.agrees()
+        assert [one.from_ for one in it.told][-1] == 0
+        assert it.left == []
+
+
 async def test_who_came_back_behind_the_listing_has_left_and_come_anew(redis_server: Server) -> None:
     async with following(redis_server) as it:
         it.probe.join("ann")
