@@ -190,7 +190,8 @@ class _Stage:
         return least
 
     async def _leaks(self) -> list[Finding]:
-        servers = len(self._world.fleet.servers)
+        fleet = self._world.fleet
+        servers = len([*fleet.servers, *getattr(fleet, "sentinels", ())])  # those are asked for the way
         return [
             finding
             for node in self._world.nodes
