@@ -109,8 +109,8 @@ class Crowd:
         messages: What came beside acknowledgements, by kind; `bytes` of them; `events`: changes told in them.
         acks: Heartbeats acknowledged.
         complaints: What should not have come.
-        address: What its sockets come from, where not from the usual one. From 15,000 on it takes the kernel
-            a millisecond to find a free port of that.
+        address: What its sockets come from, where not from the usual one: from 15,000 of one on, it takes the
+            kernel a millisecond to find a free port.
 
     """
 

@@ -14,6 +14,9 @@ from scripts.benchmarks.idle_members import idle_members
 
 _BEATING = 200
 _TTL_MS = 21_600_000
+_addresses = (f"127.0.1.{number}" for number in range(1, 255))
+"""Each some thousand sockets have one of their own: a closed one keeps its port for a minute, and all take
+more than there are."""
 
 
 async def measure_operations(subject: Subject, tag: str, workers: int = 1) -> dict[str, float]:
@@ -29,7 +32,7 @@ async def measure_operations(subject: Subject, tag: str, workers: int = 1) -> di
 
 async def _measure_once(subject: Subject, tag: str, workers: int) -> dict[str, float]:
     crowd = subject.crowd()
-    crowd.address = "127.0.0.2"
+    crowd.address = next(_addresses)
     places = [(number, f"{tag}-{number // 50}") for number in range(_BEATING * workers)]
     await crowd.each(places, crowd.join)
     crowd.beating = True
@@ -71,6 +74,7 @@ async def grow_connections(sizes: Sizes, steps: Sequence[int], url: str | None) 
         subject = Subject(served, pid, Reactor, sizes, bench)
         idle = subject.crowd()
         for step in steps:
+            idle.address = next(_addresses)
             places = ((number, f"idle-{number // 50}") for number in range(len(idle.clients), step))
             await idle.each(list(places), idle.join)
             await asyncio.sleep(0.5)
