@@ -54,7 +54,7 @@ from tests.chaos.state import Departure, State
 ROUNDING = 2
 """Milliseconds between two readings of one clock that are rounded down."""
 ON_ITS_WAY = 1000
-"""Milliseconds that a heartbeat may take to Redis when nothing is wrong."""
+"""Milliseconds that a heartbeat may take to Redis when nothing is wrong, or an answer from there."""
 IDLE_LINKS = 5
 """Connections to a server that a node may keep for its next question."""
 
@@ -140,7 +140,7 @@ def _on_record(history: History, state: State) -> list[Finding]:
         joining = (stay.room, stay.user, stay.joined_at)
         ended = stay.ended()
         heard = (str(stay), *history.heard(stay.socket, stay.room))
-        if joining in present or joining in record or history.lost(ended or stay.since):
+        if joining in present or joining in record or history.lost((ended or stay.since) - ON_ITS_WAY):
             continue
         if not _was_another(history, stay, present | record.keys()):
             found.append(Finding("record", "a joining is not there, and its departure not on record", heard))
@@ -152,7 +152,7 @@ def _told_as_recorded(history: History, record: Mapping[tuple[str, str, int], Se
     for told in history.told:
         who = (told.room, told.user)
         reasons = record.get((*who, told.joined_at))
-        lost = history.lost(_known_at(history, told) - 1000)
+        lost = history.lost(_known_at(history, told) - ON_ITS_WAY)
         text = ""
         if reasons is None:
             text = "" if lost else "a departure was told that is not on record"

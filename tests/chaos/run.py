@@ -142,13 +142,21 @@ class _Stage:
     async def _until_none(
         self, look: Callable[[], Awaitable[list[Finding]]], patience: float
     ) -> list[Finding]:
-        """Look again and again until nothing is found twice in a row; what is left when patience ends."""
+        """Look again and again until nothing is found twice in a row; what is left when patience ends.
+
+        A look takes its time, and some of what it reads may be over by then: what is left was seen twice.
+        """
         deadline, clean = time.monotonic() + patience, 0
+        before: set[tuple[str, str]] = set()
         while True:
             found = await look()
             clean = 0 if found else clean + 1
-            if clean == 2 or time.monotonic() > deadline:
+            lasting = [finding for finding in found if (finding.rule, finding.text) in before]
+            if clean == 2 or (lasting and time.monotonic() > deadline):
+                return lasting
+            if found and time.monotonic() > deadline + patience:
                 return found
+            before = {(finding.rule, finding.text) for finding in found}
             await asyncio.sleep(LOOK_EVERY)
 
     async def _leave(self) -> list[Finding]:
