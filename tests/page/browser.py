@@ -1,6 +1,7 @@
 """People in front of real browsers, each in a profile of their own, on a node of the test's own."""
 
 import json
+import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -90,7 +91,7 @@ class Person:
         """The newest line of the log comes to say this."""
         await expect(self.page.locator("#log li").first.locator(".sentence")).to_have_text(sentence)
 
-    async def status_is(self, text: str) -> None:
+    async def status_is(self, text: str | re.Pattern[str]) -> None:
         await expect(self.page.locator("#status-text")).to_contain_text(text)
 
     async def lines(self) -> list[str]:

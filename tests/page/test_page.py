@@ -156,7 +156,7 @@ async def test_heartbeats_keep_a_member_and_are_shown(browser: Browser, bundled_
     async with site_on(browser, bundled_server, ttl=1.5) as site:
         ada = await (await site.person("Ada")).join()
         # The first comes at once, each other after a third of the TTL.
-        await expect(ada.page.locator("#strip .beat")).to_have_count(5)
+        await expect(ada.page.locator("#strip .beat").nth(4)).to_be_attached()
         await expect(ada.page.locator("#beat-last")).to_contain_text("ms")
         assert await ada.page.locator("#ring").get_attribute("data-level") == "full"
         await ada.sees("Ada", "here", "you")

@@ -1,5 +1,6 @@
 """The page in a hostile world: strange names, no network, no Redis, a server that restarts, small screens."""
 
+import re
 from typing import Any
 
 import pytest
@@ -57,7 +58,7 @@ async def test_a_network_that_swallows_everything_is_noticed(browser: Browser, b
         told = len(ada.diffs())
         await bob.page.clock.install()
         await bob.context.set_offline(True)
-        await bob.status_is("Device offline")
+        await bob.status_is(re.compile("Device offline|Reconnecting in"))  # as long as a busy machine takes
         await bob.page.clock.run_for(10_500)  # no acknowledgement for so long
         await bob.status_is("Reconnecting in")
         await bob.context.set_offline(False)
