@@ -43,7 +43,8 @@ class Stay:
     """A socket's being in a room, as it was told. `until`: left, put out, cut off, or its node dead; and how.
 
     joined_at tells the member's joining, where the socket was told of it. `acked` holds the times (Redis's)
-    at which its heartbeats were taken, `beats` when they were sent.
+    at which its heartbeats were taken, `beats` when they were sent. leaving_since: when it asked to leave,
+    unless that was refused: Redis may take it at any time from then on, whether the answer comes or not.
     """
 
     room: str
@@ -56,6 +57,7 @@ class Stay:
     how: str = ""
     acked: list[int] = field(default_factory=list)
     beats: list[int] = field(default_factory=list)
+    leaving_since: int | None = None
 
     def __str__(self) -> str:
         return (
@@ -132,6 +134,8 @@ class History:
     def here_until(self, stay: Stay) -> int:
         """Until when the socket was surely in: not longer than what it did or heard last tells."""
         ended = stay.ended()
+        if stay.leaving_since is not None and stay.how != "left":
+            return stay.leaving_since
         if ended is None:
             return 1 << 60
         if stay.how == "left":

@@ -94,9 +94,14 @@ class Line:
         if kind in {"join_room", "leave_room"}:
             asked = self._history.joins if kind == "join_room" else self._history.leaves
             asked.setdefault((room, self.user), []).append(at)
+            self._note_leaving(room, at if kind == "leave_room" else None)
         payload = _encode(message)
         self._note(">", payload)
         self._wire.send(payload)
+
+    def _note_leaving(self, room: str, at: int | None) -> None:
+        if (stay := self.inside.get(room)) is not None:
+            stay.leaving_since = at
 
     def cut(self) -> None:
         """Gone without a word."""
@@ -221,6 +226,7 @@ class Line:
             self.trouble("answer", f"refused: {message} to {question and question[:2]}")
         elif question[0] in {"join_room", "leave_room"}:
             self.failed.append((question[0], question[1]))
+            self._note_leaving(question[1], None)
 
     def check_time(self, what: str, at: int) -> None:
         """A time that was told is by Redis's clock, whatever the node's says."""

@@ -27,8 +27,8 @@ Of all that happened (`past`):
    sockets again; and be told again where Redis lost the departure, and the user came back: into that joining.
 10. record: each joining that was told to its own socket is there, or its departure is on record; the reason
     that others were told is the one on record. Only what was over before Redis lost data may be missing, and
-    what turned out (see 3) to be the going on of an earlier joining. A node that was frozen then may put
-    somebody on record anew, as `disconnected`: that it was told otherwise, Redis has lost.
+    what turned out (see 3) to be the going on of an earlier joining. A node that was frozen then, or that
+    missed what was told just before, may put somebody on record anew, as `disconnected`: Redis has lost why.
 11. reason: `left` was asked for, and nothing else is told of one who left over its only socket;
     `inactivity_timeout` comes a whole TTL after the last taken heartbeat, and not to one who sent others that
     Redis was not there to take;
@@ -157,7 +157,9 @@ def _told_as_recorded(history: History, record: Mapping[tuple[str, str, int], Se
         if reasons is None:
             text = "" if lost else "a departure was told that is not on record"
         elif told.reason not in reasons and not _came_back(history, who, told.at, now_ms()):
-            guessed = lost and reasons == {"disconnected"} and _frozen_in_a_loss(history)
+            known = _known_at(history, told)
+            missed = history.lost(known - ON_ITS_WAY, known + 3 * history.lease) or _frozen_in_a_loss(history)
+            guessed = lost and missed and reasons == {"disconnected"}
             text = "" if guessed else f"told another reason than is on record, {reasons}"
         if text:
             heard = history.heard(told.socket, told.room, told.at)

@@ -88,6 +88,22 @@ def test_another_reason_after_a_loss_is_excused_by_a_node_that_was_frozen_then_a
     assert case.rules() == []
 
 
+def test_another_reason_is_excused_where_redis_lost_the_record_of_what_was_just_told() -> None:
+    case = Case()
+    case.history.told[0] = Told("lobby", "ann", 10_000, "left", 21_001, "bob.1")
+    case.history.losses.append([21_500, 21_600])
+    assert case.rules() == []
+
+
+def test_one_who_asked_to_leave_may_have_left_without_an_answer() -> None:
+    case = Case()
+    other = Stay("lobby", "ann", "ann.2", Life("n1a"), 15_000, 10_000)
+    case.history.stays.append(other)
+    assert case.rules() == ["reason"]
+    other.leaving_since = 19_000
+    assert case.rules() == []
+
+
 def test_what_a_frozen_node_had_heard_it_may_tell_when_it_wakes() -> None:
     case = Case()
     case.state.departures = []
