@@ -223,11 +223,15 @@ local function look(room, limit, offset)
   return gone, #due
 end
 
+local run_id_known
+local function run_id()
+  run_id_known = run_id_known or string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+  return run_id_known
+end
+
 -- Whether this server is one of those: run ids of primaries. A slot may move between them; one that took over, or came
 -- back from a file, is another, and may know less than the last.
-local function is_known(servers)
-  return servers and string.find(servers, string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'), 1, true) ~= nil
-end
+local function is_known(servers) return servers and string.find(servers, run_id(), 1, true) ~= nil end
 
 -- Nodes pulse each shard while they live and Redis takes their writes. After a time without a pulse everybody looks
 -- gone who only could not say so, and a server that the pulses do not know may have lost who came back: then nobody's

@@ -17,7 +17,7 @@ if is_known(servers) then
   known = servers
   if moved and all_there then hold, moved = 0, false end
 elseif new then
-  known = known .. ' ' .. string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+  known = known .. ' ' .. run_id()
 end
 redis.call('HSET', key, 'at', NOW, 'lease', lease, 'hold', hold, 'servers', known, 'moved', moved and '1' or '0')
 redis.call('PEXPIRE', key, 86400000)
