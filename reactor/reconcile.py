@@ -139,18 +139,22 @@ class Reconciler:
         while True:
             former, present = attachment.connection, self._present_name(attachment)
             attachment.connection = present
-            reply = await self._store.join(
-                attachment.entry,
-                present,
-                ttl=attachment.terms.ttl,
-                username=username,
-                data=data,
-                max_members=attachment.terms.max_members if not known_epoch else 0,
-                known_epoch=known_epoch,
-                replaces=former if former != present else "",
-                away=attachment.away,
-                joined_at=joined_at,
-            )
+            try:
+                reply = await self._store.join(
+                    attachment.entry,
+                    present,
+                    ttl=attachment.terms.ttl,
+                    username=username,
+                    data=data,
+                    max_members=attachment.terms.max_members if not known_epoch else 0,
+                    known_epoch=known_epoch,
+                    replaces=former if former != present else "",
+                    away=attachment.away,
+                    joined_at=joined_at,
+                )
+            except Unavailable:
+                attachment.doubtful = True
+                raise
             if isinstance(reply, Joined):
                 attachment.joined_at, attachment.last_seen = reply.joined_at, None
                 self._feed.offer(attachment.entry.room_id, reply.diff)
@@ -236,6 +240,7 @@ class Reconciler:
                 self._waiting[attachment] += beats
             else:
                 _end(beats)
+                await self.drop(attachment)
             return
         except BaseException:
             _end(self._waiting.pop(attachment, []))
@@ -308,7 +313,11 @@ class Reconciler:
         while True:
             try:
                 await self._store.detach(
-                    attachment.entry, attachment.connection, grace=terms.grace, away_grace=terms.away_grace
+                    attachment.entry,
+                    attachment.connection,
+                    grace=terms.grace,
+                    away_grace=terms.away_grace,
+                    doubtful=attachment.doubtful,
                 )
             except Unavailable:
                 await anyio.sleep(RETRY_AFTER)

@@ -21,6 +21,7 @@ class Proxy:
         self.opened = 0
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._stalled: list[asyncio.Event] = []
         self._answering = asyncio.Event()
         self._answering.set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -51,6 +52,13 @@ class Proxy:
         """Pass nothing on, and keep all connections open: each end is left to find out by itself."""
         self._flowing.clear()
 
+    def stall(self) -> None:
+        """Pass nothing on over the present connections until `release`; those to come are well."""
+        self._flowing.clear()
+        self._stalled.append(self._flowing)
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+
     def withhold_replies(self) -> None:
         """Pass on what is asked, and nothing of what is answered."""
         self._answering.clear()
@@ -58,6 +66,8 @@ class Proxy:
     def release(self) -> None:
         """Pass on again, what was withheld first."""
         self._flowing.set()
+        while self._stalled:
+            self._stalled.pop().set()
         self._answering.set()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -75,12 +85,12 @@ class Proxy:
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
-        pair = {writer, far_writer}
+        pair, flowing = {writer, far_writer}, self._flowing
         self._writers |= pair
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._pump(reader, far_writer, self._flowing))
-                tasks.create_task(self._pump(far_reader, writer, self._flowing, self._answering))
+                tasks.create_task(self._pump(reader, far_writer, flowing))
+                tasks.create_task(self._pump(far_reader, writer, flowing, self._answering))
         finally:
             self._writers -= pair
             far_writer.transport.abort()

@@ -31,11 +31,23 @@ class Attachment:
 
     `live` falls once, when it left, was put out or lost its socket: from then on nothing that still waits
     in a batch may lengthen the member's life on its behalf. `joined_at` (ms) tells the member's joining from
-    others of the same user, before and after. `last_seen` is the member as it was when Redis ended it, for
+    others of the same user, before and after. `doubtful`: Redis did not answer when it was entered, and may
+    yet do it at any time. `last_seen` is the member as it was when Redis ended it, for
     the case that it is to be entered again.
     """
 
-    __slots__ = ("away", "connection", "entry", "joined_at", "last_seen", "live", "shard", "suffix", "terms")
+    __slots__ = (
+        "away",
+        "connection",
+        "doubtful",
+        "entry",
+        "joined_at",
+        "last_seen",
+        "live",
+        "shard",
+        "suffix",
+        "terms",
+    )
 
     def __init__(self, entry: Entry, connection: str, terms: Terms) -> None:
         self.entry = entry
@@ -45,5 +57,6 @@ class Attachment:
         self.suffix = suffix(entry)
         self.joined_at = 0
         self.away = False
+        self.doubtful = False
         self.last_seen: Member | None = None
         self.live = True

@@ -168,11 +168,14 @@ class Store:
         return None if reply[0] == b"absent" else reply[2]
 
     async def detach(
-        self, entry: Entry, connection: str, *, grace: int, away_grace: int
+        self, entry: Entry, connection: str, *, grace: int, away_grace: int, doubtful: bool = False
     ) -> Literal["absent", "kept", "grace", "departed"]:
-        """A connection is gone without a word. grace, away_grace: ms."""
+        """A connection is gone without a word. grace, away_grace: ms.
+
+        doubtful: a join of it may still be on its way, and is to be refused when it comes.
+        """
         reply = await self._run_for_room(
-            "detach", entry.room_id, escape(entry.user_id), connection, grace, away_grace
+            "detach", entry.room_id, escape(entry.user_id), connection, grace, away_grace, int(doubtful)
         )
         return reply[0].decode()  # type: ignore[no-any-return]
 

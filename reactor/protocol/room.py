@@ -147,7 +147,8 @@ def merge(diffs: Sequence[RoomDiff]) -> RoomDiff:
     has left and come again.
 
     Where the diffs do not join on to one another, only those after the last break are merged: the result then
-    starts after the break, and whoever applies it notices the gap.
+    starts after the break, and whoever applies it notices the gap. Of those before a room that is told anew,
+    whole, as another epoch is, only who left is told.
 
     Args:
         diffs: At least one, all of one room, in the order in which they came.
@@ -162,7 +163,9 @@ def merge(diffs: Sequence[RoomDiff]) -> RoomDiff:
         if merged is not None and diff.epoch == merged.epoch and diff.version <= merged.version:
             continue
         if merged is None or diff.epoch != merged.epoch or diff.from_ > merged.version:
-            joined, updated, left, start = {}, {}, {}, diff.from_
+            # A room that is told anew, whole, follows on whatever was before: who left by then has its reason there.
+            whole = merged is not None and diff.epoch != merged.epoch and diff.from_ == 0
+            joined, updated, left, start = {}, {}, left if whole else {}, diff.from_
         for departed in diff.left:
             joined.pop(departed.user_id, None)
             updated.pop(departed.user_id, None)

@@ -64,6 +64,11 @@ def everywhere(server: Server) -> dict[str, dict[str, dict[str, str]]]:
     return found
 
 
+def fences(server: Server) -> list[str]:
+    """Names of nodes, and of connections, that are refused from here on."""
+    return [key.partition(":fenced:")[2] for key in server.control.scan_iter(match="{reactor:*}:fenced:*")]
+
+
 def stream(server: Server, room_id: str) -> list[dict[str, str]]:
     """The departures of a room, as written."""
     entries: Any = server.control.xrange(f"{{reactor:{shard(room_id)}}}:departures")

@@ -3,7 +3,7 @@
 -- Returns: some of the rooms that `lose_node` has still to go through; none when the node is done with
 -- Publishes: nothing
 local node, count = ARGV[1], tonumber(ARGV[2])
-redis.call('SET', fenced_key(node), 1, 'PX', 3600000)
+fence(node)
 local lost = lost_key(node)
 if redis.call('EXISTS', node_key(node)) == 1 then
   redis.call('SUNIONSTORE', lost, lost, node_key(node))

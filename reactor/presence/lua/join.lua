@@ -6,7 +6,7 @@
 --       epoch for '*'. Then username and data only stand in for what Redis lost); replaces ('' or the connection's
 --       former name); away ('1' or '0'); joined_at ('' or ms: when the member had joined, where Redis
 --       lost it)
--- Returns: {'again'} | {'fenced'} (the node was judged lost) | {'full', count} | {'departed'} |
+-- Returns: {'again'} | {'fenced'} (the node was judged lost) | {'full', count} | {'departed'} (or the connection is gone) |
 --          {'joined' or 'resumed', now, epoch, version, count, joinedAt, diff or ''}
 -- Publishes: a diff (joined or updated) where the member's face changed
 local room, user, room_id, user_id, username, data, connection = unpack(ARGV, 1, 7)
@@ -14,7 +14,9 @@ local ttl, max_members, known_epoch, replaces, away = tonumber(ARGV[8]), tonumbe
 local since = tonumber(ARGV[13]) or NOW
 local presence, shadow, members = presence_key(room, user), shadow_key(room, user), members_key(room)
 
-if redis.call('EXISTS', fenced_key(node_of(connection))) == 1 then return { 'fenced' } end
+if redis.call('EXISTS', fenced_key(node_of(connection)), fenced_key(connection)) > 0 then
+  return { redis.call('EXISTS', fenced_key(connection)) == 1 and 'departed' or 'fenced' }
+end
 if settle(room) then return { 'again' } end
 
 local status = settle_member(room, user)

@@ -319,5 +319,8 @@ local function audit(room, users, stride, gone)
   end
 end
 
--- A node that was judged lost may wake up and go on as if nothing had been. Until it takes a new name it is refused.
-local function fenced_key(node) return SHARD .. ':fenced:' .. node end
+-- A node that was judged lost may wake up and go on as if nothing had been. Until it takes a new name it is refused;
+-- as is a connection that is gone, and of which a join may come late.
+local FENCED_FOR = 3600000
+local function fenced_key(name) return SHARD .. ':fenced:' .. name end
+local function fence(name) redis.call('SET', fenced_key(name), 1, 'PX', FENCED_FOR) end

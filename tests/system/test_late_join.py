@@ -1,0 +1,31 @@
+"""A join that a stalled network delivers when nobody waits for it any more."""
+
+from tests.proxy import Proxy
+from tests.servers import Server
+from tests.system import plain
+from tests.system.running import RawClient, served
+
+
+async def test_a_join_that_comes_late_leaves_no_connection_behind(redis_server: Server) -> None:
+    """Its client was told `unavailable` and went; the user is there over another socket."""
+    async with Proxy.to(redis_server.port) as link:
+        url = f"redis://127.0.0.1:{link.port}/0"
+        async with (
+            served(redis_server) as whole,
+            served(redis_server, redis_url=url) as stalled,
+            RawClient.connect(whole) as first,
+            RawClient.connect(stalled) as other,
+            RawClient.connect(stalled) as second,
+        ):
+            await other.join(
+                "lobby", "other"
+            )  # so that the room is followed, and the join is all that is asked
+            await first.join("lobby", "ann")
+            link.stall()
+            await second.say("join_room", roomId="lobby", userId="ann")
+            refusal = await second.hear("error")
+            assert refusal["code"] == "unavailable"
+            await plain.until(lambda: bool(plain.fences(redis_server)))  # that it went is noted
+            link.release()
+            await first.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
+            assert plain.members(redis_server, "lobby")["ann"].get("connections", "1") == "1"
