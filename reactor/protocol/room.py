@@ -163,7 +163,7 @@ def merge(diffs: Sequence[RoomDiff]) -> RoomDiff:
         if merged is not None and diff.epoch == merged.epoch and diff.version <= merged.version:
             continue
         if merged is None or diff.epoch != merged.epoch or diff.from_ > merged.version:
-            # A room that is told anew, whole, follows on whatever was before: who left by then has its reason there.
+            # A room told anew, whole, follows on whatever was before: who left by then has its reason there.
             whole = merged is not None and diff.epoch != merged.epoch and diff.from_ == 0
             joined, updated, left, start = {}, {}, left if whole else {}, diff.from_
         for departed in diff.left:
