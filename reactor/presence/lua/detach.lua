@@ -1,7 +1,7 @@
 -- A connection is gone without a word. With the member's last one its life is cut to the grace, and the shadow
 -- notes why it will have ended; nobody is told yet. The noted deadline is lowered at once.
--- ARGV: room, user; connection; grace, away_grace (ms; 0 ends the member here and now); doubtful ('1' where Redis gave no
---       answer to a join of it: a network that stalled may deliver that one later, to nobody)
+-- ARGV: room, user; connection; grace, away_grace (ms; 0 ends the member here and now); doubtful ('1' where Redis gave
+--       no answer to a join of it: a network that stalled may deliver that one later, to nobody)
 -- Returns: {'absent'} | {'kept', now} | {'grace', now, deadline} | {'departed', now}
 -- Publishes: a diff (updated) while other connections remain; a diff (left) where the grace is 0
 local room, user, connection = ARGV[1], ARGV[2], ARGV[3]

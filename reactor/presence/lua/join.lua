@@ -6,7 +6,7 @@
 --       epoch for '*'. Then username and data only stand in for what Redis lost); replaces ('' or the connection's
 --       former name); away ('1' or '0'); joined_at ('' or ms: when the member had joined, where Redis
 --       lost it)
--- Returns: {'again'} | {'fenced'} (the node was judged lost) | {'full', count} | {'departed'} (or the connection is gone) |
+-- Returns: {'again'} | {'fenced'} (the node was judged lost) | {'full', count} | {'departed'} (or it was let go of) |
 --          {'joined' or 'resumed', now, epoch, version, count, joinedAt, diff or ''}
 -- Publishes: a diff (joined or updated) where the member's face changed
 local room, user, room_id, user_id, username, data, connection = unpack(ARGV, 1, 7)
