@@ -230,9 +230,8 @@ class Dispatch:
         self._roster.remove(room_id, connection)
         self._reconciler.detach(attachment)
         self._feed.release(room_id)
-        if attachment.doubtful:
-            self._reconciler.start_drop(attachment)
-            self._name(connection)  # it may come in again, and under this name it cannot
+        if attachment.unanswered:
+            self._take_back(connection, attachment)
         connection.send(say.RoomLeft(room_id, intent.id))
         self._receive_again(connection, session.left(room_id))
 

@@ -103,8 +103,8 @@ class Reconciler:
             if reason is not None and reason is not LeaveReason.DISCONNECTED:
                 return reason
             reply = await self._enter_known(attachment, "")
-        assert isinstance(reply, Joined)  # in whatever epoch
-        return reply
+        # In whatever epoch it comes in, unless it was let go of meanwhile.
+        return reply if isinstance(reply, Joined) else LeaveReason.DISCONNECTED
 
     async def _reason_on_record(self, attachment: Attachment) -> LeaveReason | None:
         room_id, user_id = attachment.entry
@@ -139,22 +139,20 @@ class Reconciler:
         while True:
             former, present = attachment.connection, self._present_name(attachment)
             attachment.connection = present
-            try:
-                reply = await self._store.join(
-                    attachment.entry,
-                    present,
-                    ttl=attachment.terms.ttl,
-                    username=username,
-                    data=data,
-                    max_members=attachment.terms.max_members if not known_epoch else 0,
-                    known_epoch=known_epoch,
-                    replaces=former if former != present else "",
-                    away=attachment.away,
-                    joined_at=joined_at,
-                )
-            except Unavailable:
-                attachment.doubtful = True
-                raise
+            attachment.unanswered += 1
+            reply = await self._store.join(
+                attachment.entry,
+                present,
+                ttl=attachment.terms.ttl,
+                username=username,
+                data=data,
+                max_members=attachment.terms.max_members if not known_epoch else 0,
+                known_epoch=known_epoch,
+                replaces=former if former != present else "",
+                away=attachment.away,
+                joined_at=joined_at,
+            )
+            attachment.unanswered -= 1
             if isinstance(reply, Joined):
                 attachment.joined_at, attachment.last_seen = reply.joined_at, None
                 self._feed.offer(attachment.entry.room_id, reply.diff)
@@ -240,7 +238,6 @@ class Reconciler:
                 self._waiting[attachment] += beats
             else:
                 _end(beats)
-                await self.drop(attachment)
             return
         except BaseException:
             _end(self._waiting.pop(attachment, []))
@@ -310,6 +307,7 @@ class Reconciler:
     async def drop(self, attachment: Attachment) -> None:
         """Detach in Redis a membership whose socket is gone, however long Redis takes."""
         terms = self._policy(attachment.entry.room_id)  # what holds now, not what held at the join
+        for_good = attachment not in self._attached  # a leave that is on its way may yet be refused
         while True:
             try:
                 await self._store.detach(
@@ -317,7 +315,7 @@ class Reconciler:
                     attachment.connection,
                     grace=terms.grace,
                     away_grace=terms.away_grace,
-                    doubtful=attachment.doubtful,
+                    doubtful=for_good and attachment.unanswered > 0,
                 )
             except Unavailable:
                 await anyio.sleep(RETRY_AFTER)

@@ -31,15 +31,14 @@ class Attachment:
 
     `live` falls once, when it left, was put out or lost its socket: from then on nothing that still waits
     in a batch may lengthen the member's life on its behalf. `joined_at` (ms) tells the member's joining from
-    others of the same user, before and after. `doubtful`: Redis did not answer when it was entered, and may
-    yet do it at any time. `last_seen` is the member as it was when Redis ended it, for
-    the case that it is to be entered again.
+    others of the same user, before and after. `unanswered`: joins of it that Redis gave no answer to, and may
+    yet take. `last_seen` is the member as it was when Redis ended it, for the case that it is to be entered
+    again.
     """
 
     __slots__ = (
         "away",
         "connection",
-        "doubtful",
         "entry",
         "joined_at",
         "last_seen",
@@ -47,6 +46,7 @@ class Attachment:
         "shard",
         "suffix",
         "terms",
+        "unanswered",
     )
 
     def __init__(self, entry: Entry, connection: str, terms: Terms) -> None:
@@ -57,6 +57,6 @@ class Attachment:
         self.suffix = suffix(entry)
         self.joined_at = 0
         self.away = False
-        self.doubtful = False
+        self.unanswered = 0
         self.last_seen: Member | None = None
         self.live = True

@@ -17,9 +17,7 @@ async def test_a_join_that_comes_late_leaves_no_connection_behind(redis_server: 
             RawClient.connect(stalled) as other,
             RawClient.connect(stalled) as second,
         ):
-            await other.join(
-                "lobby", "other"
-            )  # so that the room is followed, and the join is all that is asked
+            await other.join("lobby", "other")  # the room is followed then, and the join all that is asked
             await first.join("lobby", "ann")
             link.stall()
             await second.say("join_room", roomId="lobby", userId="ann")
