@@ -178,6 +178,10 @@ class Reconciler:
             return
         if left.reason in _EXPELS:
             self.expel(room_id, left.user_id, left.reason, at=left.at, message=left.message)
+            for attachment in attachments:
+                # Entered again meanwhile, into a joining of the same user that goes on.
+                if member is not None and attachment.joined_at > member.joined_at:
+                    self.start_drop(attachment)
         else:
             # Its socket is here and open, so it was not gone: this node was thought dead, or was cut off.
             for attachment in attachments:
