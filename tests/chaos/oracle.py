@@ -29,6 +29,8 @@ Of all that happened (`past`):
     that others were told is the one on record. Only what was over before Redis lost data may be missing, and
     what turned out (see 3) to be the going on of an earlier joining. A node that was frozen then, or that
     missed what was told just before, may put somebody on record anew, as `disconnected`: Redis has lost why.
+    And who was told as `disconnected` where Redis had just lost data may leave in truth, where a later loss
+    took that guess and gave the joining back.
 11. reason: `left` was asked for, and nothing else is told of one who left over its only socket;
     `inactivity_timeout` comes a whole TTL after the last taken heartbeat, and not to one who sent others that
     Redis was not there to take;
@@ -160,7 +162,8 @@ def _told_as_recorded(history: History, record: Mapping[tuple[str, str, int], Se
             known = _known_at(history, told)
             missed = history.lost(known - ON_ITS_WAY, known + 3 * history.lease) or _frozen_in_a_loss(history)
             guessed = lost and missed and reasons == {"disconnected"}
-            text = "" if guessed else f"told another reason than is on record, {reasons}"
+            guess_lost = told.reason == "disconnected" and history.just_lost(known) and history.lost(told.at)
+            text = "" if guessed or guess_lost else f"told another reason than is on record, {reasons}"
         if text:
             heard = history.heard(told.socket, told.room, told.at)
             found.append(Finding("record" if reasons is None else "reason", text, (str(told), *heard)))

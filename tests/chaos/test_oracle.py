@@ -95,6 +95,18 @@ def test_another_reason_is_excused_where_redis_lost_the_record_of_what_was_just_
     assert case.rules() == []
 
 
+def test_a_guess_after_a_loss_is_forgotten_with_the_next_one() -> None:
+    case = Case()
+    case.record(("left", 24_000))
+    case.history.leaves["lobby", "ann"] = [24_000]
+    case.history.losses.append([20_800, 20_900])
+    assert case.rules() == ["reason"], "the guess is still on record"
+    case.history.losses.append([23_000, 23_100])
+    assert case.rules() == []
+    case.history.losses.pop(0)
+    assert case.rules() == ["reason"], "it was no guess"
+
+
 def test_one_who_asked_to_leave_may_have_left_without_an_answer() -> None:
     case = Case()
     other = Stay("lobby", "ann", "ann.2", Life("n1a"), 15_000, 10_000)
