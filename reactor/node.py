@@ -119,6 +119,7 @@ class Node:
         )  # fmt: skip
         self.gateway = Gateway(settings, self.dispatch)
         self.events = EventsState("unknown")
+        self._checking = anyio.Lock()
 
     def name(self) -> str:
         """This node's present name; it changes when it was judged lost."""
@@ -236,7 +237,8 @@ class Node:
 
     async def _check_events_again(self) -> None:
         try:
-            await self.check_events()
+            async with self._checking:  # a Redis that hangs is asked once, however many gaps there are
+                await self.check_events()
         except ReactorError as error:  # away again: the next subscription leads here once more
             log.warning("events_not_checked", reason=str(error))
 

@@ -57,8 +57,9 @@ ROUNDING = 2
 """Milliseconds between two readings of one clock that are rounded down."""
 ON_ITS_WAY = 1000
 """Milliseconds that a heartbeat may take to Redis when nothing is wrong, or an answer from there."""
-IDLE_LINKS = 5
-"""Connections to a server that a node may keep for its next question."""
+IDLE_LINKS = 6
+"""Connections to a server that a node may keep for its next question: as many as it asks at once, which are
+four about departures, one about the server's life and one about its events."""
 
 
 def past(history: History, state: State) -> list[Finding]:
