@@ -11,6 +11,7 @@ import structlog
 from msgspec import UNSET
 
 from reactor.acks import ENDED, PendingAck, joined_message, members_message, room_of
+from reactor.entering import Entering
 from reactor.errors import Unavailable
 from reactor.gateway.connection import Connection
 from reactor.gateway.fanout import Fanout
@@ -43,17 +44,16 @@ class Dispatch:
 
     def __init__(
         self, settings: Settings, policy: Callable[[str], RoomPolicy], store: Store,
-        heartbeats: Heartbeats, feed: RoomFeed, reconciler: Reconciler,
+        heartbeats: Heartbeats, feed: RoomFeed, entering: Entering, reconciler: Reconciler,
         roster: Roster[Connection], fanout: Fanout, tasks: Spawner, *,
-        node: Callable[[], str], ready: Callable[[], tuple[bool, str]], trouble: Callable[[], Any],
+        ready: Callable[[], tuple[bool, str]], trouble: Callable[[], Any],
     ) -> None:  # fmt: skip
         self._settings, self._policy = settings, policy
         self._store, self._heartbeats = store, heartbeats
-        self._feed, self._reconciler = feed, reconciler
+        self._feed, self._entering, self._reconciler = feed, entering, reconciler
         self._roster, self._fanout, self._tasks = roster, fanout, tasks
-        self._node, self.ready, self._trouble = node, ready, trouble
+        self.ready, self._trouble = ready, trouble
         self._snapshots = Snapshots()
-        self._sequence = 0
         self.joins = 0
         self._heartbeat_ms = round(settings.heartbeat_interval * 1000)
         self._doing: dict[type, Callable[[Connection, Any], Any]] = {
@@ -70,14 +70,9 @@ class Dispatch:
 
     def opened(self, connection: Connection) -> None:
         """Take note of a new socket; one that comes in an outage is told so, as the others were."""
-        self._name(connection)
+        self._entering.name(connection)
         if (trouble := self._trouble()) is not None:
             connection.send(trouble)
-
-    def _name(self, connection: Connection) -> None:
-        """Give the socket its id: the node's name and a number."""
-        self._sequence += 1
-        connection.socket_id = f"{self._node()}.{self._sequence:x}"
 
     def intent(self, connection: Connection, intent: want.Intent) -> None:
         """Begin to act on what a client wants."""
@@ -95,7 +90,7 @@ class Dispatch:
             attachment = membership.attachment
             if attachment is not None and attachment.live:
                 self._let_go(connection, attachment)
-                self._reconciler.start_drop(attachment)
+                self._reconciler.dropping.start(attachment)
 
     def _let_go(self, connection: Connection, attachment: Attachment) -> None:
         room_id = attachment.entry.room_id
@@ -141,7 +136,7 @@ class Dispatch:
             raise
         if session.closed:
             self._feed.release(room_id)
-            await self._reconciler.drop(attachment)
+            await self._reconciler.dropping.drop(attachment)
             return
         if isinstance(reply, NotJoined) or intent.user_id not in view.members:
             self._feed.release(room_id)
@@ -152,8 +147,11 @@ class Dispatch:
         if former is not None and former.live:
             self._feed.release(room_id)  # it holds the room already
         elif former is not None:
-            attachment = self._new_attachment(connection, intent)  # the one before ended by the way
-            attachment.connection, attachment.joined_at = former.connection, former.joined_at
+            # It was put out by the way, and what it held may yet be let go of: so it is entered as another.
+            self._feed.release(room_id)
+            self._reconciler.dropping.start(former)
+            await self._join(connection, intent)
+            return
         membership.attachment = attachment
         member = view.members.get(intent.user_id)
         attachment.away = member is not None and member.away  # all its connections are, so this one is
@@ -177,14 +175,14 @@ class Dispatch:
         view = await self._feed.hold(intent.room_id)
         face: Any = {"username": intent.username, "data": intent.data_json or b""}
         try:
-            reply = await self._reconciler.enter(attachment, **face)
+            reply = await self._entering.enter(attachment, **face)
             if isinstance(reply, Joined):
                 view = await self._feed.reached(intent.room_id, reply.epoch, reply.version)
             # The node may have taken another name meanwhile; it lets go of all that it did under this one.
             while isinstance(reply, Joined) and not (
-                connection.session.closed or self._reconciler.is_current(attachment)
+                connection.session.closed or self._entering.is_current(attachment)
             ):
-                again = await self._reconciler.enter(attachment, **face)
+                again = await self._entering.enter(attachment, **face)
                 if isinstance(again, NotJoined):
                     reply = again
                 else:
@@ -200,8 +198,8 @@ class Dispatch:
         The socket gets another name, so that this does not meet its next attempt.
         """
         attachment.live = False
-        self._reconciler.start_drop(attachment)
-        self._name(connection)
+        self._reconciler.dropping.start(attachment)
+        self._entering.name(connection)
 
     async def _leave(self, connection: Connection, intent: want.Leave) -> None:
         membership, session = intent.membership, connection.session
@@ -220,7 +218,7 @@ class Dispatch:
         except Unavailable:
             if session.closed:
                 self._let_go(connection, attachment)
-                await self._reconciler.drop(attachment)
+                await self._reconciler.dropping.drop(attachment)
                 return
             if connection in self._roster.of_user(room_id, membership.user_id):
                 attachment.live = True

@@ -12,6 +12,7 @@ from anyio.abc import TaskGroup
 
 from reactor import __version__
 from reactor.dispatch import Dispatch
+from reactor.entering import Entering
 from reactor.errors import ReactorError, Unavailable
 from reactor.expiry.leases import Leases
 from reactor.expiry.listener import Listener
@@ -99,8 +100,9 @@ class Node:
             self.store, self.bus, self.departures, guarded, on_diff=self.fanout.diff, on_left=self._on_left,
             on_said=self.fanout.say, is_loss=self._is_loss,
         )  # fmt: skip
+        self.entering = Entering(self.store, self.departures, self.leases, self.feed)
         self.reconciler = Reconciler(
-            self.rules.policy, self.store, self.departures, self.leases, self.feed,
+            self.rules.policy, self.store, self.entering, self.leases, self.feed,
             self.roster, self.fanout, guarded,
         )  # fmt: skip
         self.recovery = Recovery(
@@ -113,9 +115,9 @@ class Node:
         backend.on_health = self.recovery.on_health
         self.heartbeats = Heartbeats(self.store, self.name)
         self.dispatch = Dispatch(
-            settings, self.rules.policy, self.store, self.heartbeats, self.feed,
+            settings, self.rules.policy, self.store, self.heartbeats, self.feed, self.entering,
             self.reconciler, self.roster, self.fanout, guarded,
-            node=self.name, ready=self.ready, trouble=lambda: self.recovery.trouble,
+            ready=self.ready, trouble=lambda: self.recovery.trouble,
         )  # fmt: skip
         self.gateway = Gateway(settings, self.dispatch)
         self.events = EventsState("unknown")
@@ -194,7 +196,7 @@ class Node:
         with anyio.move_on_after(drain + CLOSED_WITHIN):
             await self.gateway.stop(over_seconds=drain)
         with anyio.move_on_after(FLUSHED_WITHIN):
-            await self.reconciler.all_dropped()
+            await self.reconciler.dropping.all_done()
             try:
                 await self.leases.resign()
             except Unavailable:

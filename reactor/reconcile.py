@@ -10,19 +10,19 @@ from collections.abc import Callable, Iterator
 
 import anyio
 import structlog
-from msgspec import UNSET, json
 
+from reactor.dropping import RETRY_AFTER, Dropping
+from reactor.entering import Entering
 from reactor.errors import Unavailable
 from reactor.expiry.leases import Leases
 from reactor.gateway.connection import Connection
 from reactor.gateway.fanout import Fanout
 from reactor.gateway.roster import Roster
 from reactor.presence.attachment import Attachment
-from reactor.presence.departures import Departures
 from reactor.presence.diffs import RoomFeed
 from reactor.presence.heartbeats import Beat
 from reactor.presence.rows import LeftRow
-from reactor.presence.store import Joined, NotJoined, Store
+from reactor.presence.store import Joined, Store
 from reactor.protocol.closing import LeaveReason
 from reactor.protocol.messages import Member
 from reactor.settings import RoomPolicy
@@ -30,13 +30,8 @@ from reactor.tasks import Spawner
 
 log = structlog.get_logger()
 
-RETRY_AFTER = 0.2
-"""Seconds between attempts while Redis does not answer."""
-
 DIFF_COMES_WITHIN = 1.0
 """Seconds after which the diff of a departure is taken for lost."""
-
-ANY_EPOCH = "*"
 
 _EXPELS = {LeaveReason.INACTIVITY_TIMEOUT, LeaveReason.KICKED, LeaveReason.LEFT}
 _MESSAGES = {
@@ -47,20 +42,18 @@ _MESSAGES = {
 
 
 class Reconciler:
-    """Enters memberships into Redis, and takes out of the sockets what has ended there."""
+    """Sees that what Redis lost is entered again, and takes out of the sockets what has ended there."""
 
     def __init__(
-        self, policy: Callable[[str], RoomPolicy], store: Store, departures: Departures, leases: Leases,
+        self, policy: Callable[[str], RoomPolicy], store: Store, entering: Entering, leases: Leases,
         feed: RoomFeed, roster: Roster[Connection], fanout: Fanout, tasks: Spawner,
     ) -> None:  # fmt: skip
-        self._policy, self._store, self._departures = policy, store, departures
-        self._leases, self._feed, self._roster, self._fanout = leases, feed, roster, fanout
-        self._tasks = tasks
+        self._policy, self._entering, self._leases = policy, entering, leases
+        self._feed, self._roster, self._fanout, self._tasks = feed, roster, fanout, tasks
         self._attached: set[Attachment] = set()
+        self.dropping = Dropping(policy, store, tasks, held=self._attached.__contains__)
         self._waiting: dict[Attachment, list[Beat]] = {}
         self._ending: dict[Attachment, anyio.Event] = {}
-        self._dropping = 0
-        self._dropped = anyio.Event()
 
     @property
     def attached(self) -> set[Attachment]:
@@ -83,91 +76,6 @@ class Reconciler:
         if (ended := self._ending.pop(attachment, None)) is not None:
             ended.set()
 
-    async def enter(
-        self, attachment: Attachment, *, username: str = "", data: bytes = b""
-    ) -> Joined | NotJoined:
-        """Put a client's membership into Redis, under this node's present name. Raises Unavailable."""
-        return await self._enter(attachment, username=username, data=data)
-
-    async def enter_again(self, attachment: Attachment) -> Joined | LeaveReason:
-        """Put a membership into Redis that was there; or why it is not to be there. Raises Unavailable.
-
-        Where Redis is still in the epoch that this node knows, it has departed, if it is on record; else its
-        joining was lost, as a failover can do. Who was put out as disconnected while the socket is here was
-        only cut off.
-        """
-        view = self._feed.view(attachment.entry.room_id)
-        reply = await self._enter_known(attachment, view.epoch if view is not None else "")
-        if isinstance(reply, NotJoined):
-            reason = await self._reason_on_record(attachment)
-            if reason is not None and reason is not LeaveReason.DISCONNECTED:
-                return reason
-            reply = await self._enter_known(attachment, "")
-        # In whatever epoch it comes in, unless it was let go of meanwhile.
-        return reply if isinstance(reply, Joined) else LeaveReason.DISCONNECTED
-
-    async def _reason_on_record(self, attachment: Attachment) -> LeaveReason | None:
-        room_id, user_id = attachment.entry
-        joining = user_id, attachment.joined_at
-        reason = (await self._departures.reasons(room_id, [joining])).get(joining)
-        return LeaveReason(reason) if reason is not None else None
-
-    async def _enter_known(self, attachment: Attachment, known_epoch: str) -> Joined | NotJoined:
-        """Enter a membership as it was last known; in whatever epoch when none is given."""
-        known_epoch = known_epoch or ANY_EPOCH
-        member = self._feed.last_known(*attachment.entry) or attachment.last_seen
-        if member is None:
-            return await self._enter(attachment, known_epoch=known_epoch)
-        data = b"" if member.data is UNSET else json.encode(member.data)
-        return await self._enter(
-            attachment,
-            username=member.username,
-            data=data,
-            joined_at=member.joined_at,
-            known_epoch=known_epoch,
-        )
-
-    async def _enter(
-        self,
-        attachment: Attachment,
-        *,
-        username: str = "",
-        data: bytes = b"",
-        known_epoch: str = "",
-        joined_at: int | None = None,
-    ) -> Joined | NotJoined:
-        while True:
-            former, present = attachment.connection, self._present_name(attachment)
-            attachment.connection = present
-            attachment.unanswered += 1
-            reply = await self._store.join(
-                attachment.entry,
-                present,
-                ttl=attachment.terms.ttl,
-                username=username,
-                data=data,
-                max_members=attachment.terms.max_members if not known_epoch else 0,
-                known_epoch=known_epoch,
-                replaces=former if former != present else "",
-                away=attachment.away,
-                joined_at=joined_at,
-            )
-            attachment.unanswered -= 1
-            if isinstance(reply, Joined):
-                attachment.joined_at, attachment.last_seen = reply.joined_at, None
-                self._feed.offer(attachment.entry.room_id, reply.diff)
-                return reply
-            if reply.why != "fenced":
-                return reply
-            await self._leases.renounce(present.partition(".")[0])
-
-    def is_current(self, attachment: Attachment) -> bool:
-        """Whether Redis knows the connection under this node's present name."""
-        return attachment.connection == self._present_name(attachment)
-
-    def _present_name(self, attachment: Attachment) -> str:
-        return f"{self._leases.name}.{attachment.connection.partition('.')[2]}"
-
     # Redis says that a member has ended.
 
     def on_left(self, room_id: str, left: LeftRow, member: Member | None) -> None:
@@ -181,7 +89,7 @@ class Reconciler:
             for attachment in attachments:
                 # Entered again meanwhile, into a joining of the same user that goes on.
                 if member is not None and attachment.joined_at > member.joined_at:
-                    self.start_drop(attachment)
+                    self.dropping.start(attachment)
         else:
             # Its socket is here and open, so it was not gone: this node was thought dead, or was cut off.
             for attachment in attachments:
@@ -200,7 +108,9 @@ class Reconciler:
             self.detach(attachment)
             self._feed.release(room_id)
         text = message or _MESSAGES.get(LeaveReason(reason), self._policy(room_id).message)
-        self._fanout.force_leave(room_id, user_id, text, reason, at)
+        for connection in self._fanout.force_leave(room_id, user_id, text, reason, at):
+            # What Redis may yet take of it, or is yet to detach, must not meet its next joining.
+            self._entering.name(connection)
 
     def should_be_there(self, room_id: str, user_id: str) -> bool:
         """Whether a socket here holds the member, and neither leaves nor was seen to have departed."""
@@ -233,7 +143,7 @@ class Reconciler:
 
     async def _revive(self, attachment: Attachment) -> None:
         try:
-            reply = await self.enter_again(attachment)
+            reply = await self._entering.enter_again(attachment)
         except Unavailable:
             await anyio.sleep(RETRY_AFTER)
             beats = self._waiting.pop(attachment, [])
@@ -242,6 +152,8 @@ class Reconciler:
                 self._waiting[attachment] += beats
             else:
                 _end(beats)
+                if attachment.unanswered and attachment not in self._attached:
+                    self.dropping.start(attachment)  # it was put out meanwhile, and Redis may yet take it
             return
         except BaseException:
             _end(self._waiting.pop(attachment, []))
@@ -253,7 +165,7 @@ class Reconciler:
             return
         if isinstance(reply, Joined):
             # Its socket dropped meanwhile, and what detached it came before this.
-            await self.drop(attachment)
+            await self.dropping.drop(attachment)
         else:
             await self._expel_departed(attachment, reply)
         _end(beats)
@@ -262,7 +174,7 @@ class Reconciler:
         """Enter every membership of this node again; return when all are in, however long Redis takes."""
         waiting = list(self._attached)
         while waiting:
-            results = await gather(*map(self.enter_again, waiting), return_exceptions=True)
+            results = await gather(*map(self._entering.enter_again, waiting), return_exceptions=True)
             failed = []
             for attachment, result in zip(waiting, results, strict=True):
                 if isinstance(result, LeaveReason):
@@ -272,7 +184,7 @@ class Reconciler:
                 elif isinstance(result, BaseException) and attachment.live:
                     self.revive(attachment, None)
                 elif not attachment.live:
-                    self._tasks.start_soon(self.drop, attachment)
+                    self._tasks.start_soon(self.dropping.drop, attachment)
             if waiting := failed:
                 await anyio.sleep(RETRY_AFTER)
 
@@ -286,45 +198,6 @@ class Reconciler:
         self._ending.pop(attachment, None)
         if attachment.live:
             self.expel(*attachment.entry, reason, at=self._leases.now())
-
-    # A socket is gone, and Redis still has it.
-
-    def start_drop(self, attachment: Attachment) -> None:
-        """Detach in Redis a membership whose socket is gone; `all_dropped` waits for it."""
-        self._dropping += 1
-        self._dropped = anyio.Event()
-        self._tasks.start_soon(self._drop_counted, attachment)
-
-    async def _drop_counted(self, attachment: Attachment) -> None:
-        try:
-            await self.drop(attachment)
-        finally:
-            self._dropping -= 1
-            if self._dropping == 0:
-                self._dropped.set()
-
-    async def all_dropped(self) -> None:
-        """Return when Redis has taken every detaching that was begun."""
-        while self._dropping:
-            await self._dropped.wait()
-
-    async def drop(self, attachment: Attachment) -> None:
-        """Detach in Redis a membership whose socket is gone, however long Redis takes."""
-        terms = self._policy(attachment.entry.room_id)  # what holds now, not what held at the join
-        for_good = attachment not in self._attached  # a leave that is on its way may yet be refused
-        while True:
-            try:
-                await self._store.detach(
-                    attachment.entry,
-                    attachment.connection,
-                    grace=terms.grace,
-                    away_grace=terms.away_grace,
-                    doubtful=for_good and attachment.unanswered > 0,
-                )
-            except Unavailable:
-                await anyio.sleep(RETRY_AFTER)
-            else:
-                return
 
 
 def _end(beats: list[Beat]) -> None:

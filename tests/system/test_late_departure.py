@@ -1,12 +1,19 @@
 """A departure that a node hears of when the user is in again, and the node's own socket with it."""
 
+from typing import Any
+
 from msgspec.structs import replace
 
 from reactor.presence.rows import LeftRow
+from reactor.presence.store import Joined, NotJoined
 from reactor.protocol.closing import LeaveReason
 from tests.servers import Server
 from tests.system import plain
-from tests.system.running import RawClient, served
+from tests.system.running import Message, RawClient, served
+
+
+def updates(socket: RawClient) -> list[Message]:
+    return [member for diff in socket.of("room:diff") for member in diff["updated"]]
 
 
 async def test_a_socket_put_out_for_an_earlier_joining_leaves_no_connection_in_the_present_one(
@@ -27,5 +34,36 @@ async def test_a_socket_put_out_for_an_earlier_joining_leaves_no_connection_in_t
         left = LeftRow("ann", LeaveReason.INACTIVITY_TIMEOUT, plain.now(redis_server), "")
         late.reconciler.on_left("lobby", left, earlier)
         await second.hear("room:force-leave")
-        await first.until(lambda: first.of("room:diff")[-1]["updated"][0]["connections"] == 1)
+        await first.until(lambda: 1 in [one["connections"] for one in updates(first)])
         assert plain.members(redis_server, "lobby")["ann"].get("connections", "1") == "1"
+
+
+async def test_who_is_put_out_while_it_joins_again_is_in_by_its_next_joining(redis_server: Server) -> None:
+    """What the node lets go of for the former joining must not be what the socket is in by."""
+    async with (
+        served(redis_server) as node,
+        RawClient.connect(node) as bob,
+        RawClient.connect(node) as ann,
+    ):
+        await bob.join("lobby", "bob")
+        await ann.join("lobby", "ann")
+        member = node.feed.last_known("lobby", "ann")
+        assert member is not None
+        enter = node.entering.enter
+
+        async def put_out_first(*args: Any, **face: Any) -> Joined | NotJoined:
+            node.entering.enter = enter  # type: ignore[method-assign]
+            earlier = replace(member, joined_at=member.joined_at - 1)
+            left = LeftRow("ann", LeaveReason.INACTIVITY_TIMEOUT, plain.now(redis_server), "")
+            node.reconciler.on_left("lobby", left, earlier)
+            return await enter(*args, **face)
+
+        node.entering.enter = put_out_first  # type: ignore[method-assign]
+        joined = await ann.join("lobby", "ann")
+        await node.reconciler.dropping.all_done()
+        fields = plain.members(redis_server, "lobby")["ann"]
+        assert fields["socketId"] == joined["socketId"]
+        assert fields.get("connections", "1") == "1"
+        life = redis_server.control.pttl(plain.presence_key("lobby", "ann"))
+        assert life > node.settings.grace * 1000, "it is under no grace"
+        assert [left["userId"] for diff in bob.of("room:diff") for left in diff["left"]] == []

@@ -123,7 +123,7 @@ async def test_a_join_on_its_way_while_the_node_takes_another_name_is_kept(bundl
     """What the former name did is let go of; the joining must not be among it."""
     async with served(bundled_server, lease=1.0, grace=0.5) as node, RawClient.connect(node) as ann:
         await ann.join("lobby", "ann")
-        enter = node.reconciler.enter
+        enter = node.entering.enter
         renamed = False
 
         async def rename_behind_it(*args: Any, **face: Any) -> Joined | NotJoined:
@@ -135,7 +135,7 @@ async def test_a_join_on_its_way_while_the_node_takes_another_name_is_kept(bundl
                 await plain.until(lambda: node.recovery._begun == 0)
             return reply
 
-        node.reconciler.enter = rename_behind_it  # type: ignore[method-assign]
+        node.entering.enter = rename_behind_it  # type: ignore[method-assign]
         async with RawClient.connect(node) as again:
             joined = await again.join("lobby", "ann")
             shadow: Any = bundled_server.control.hgetall(plain.shadow_key("lobby", "ann"))
