@@ -123,9 +123,7 @@ class Dispatch:
         membership = session.rooms.get(room_id)
         if membership is None:
             return  # the socket went before its turn came
-        former: Attachment | None = membership.attachment
-        if former is not None and not former.live:
-            former = None
+        former = _living(membership.attachment)
         attachment = former or self._new_attachment(connection, intent)
         try:
             reply, view = await self._enter(connection, attachment, intent)
@@ -147,11 +145,12 @@ class Dispatch:
         if former is not None and former.live:
             self._feed.release(room_id)  # it holds the room already
         elif former is not None:
-            # It was put out by the way, and what it held may yet be let go of: so it is entered as another.
-            self._feed.release(room_id)
-            self._reconciler.dropping.start(former)
-            await self._join(connection, intent)
-            return
+            if former.dropped:  # what this joining is in by is let go of: it takes another name
+                self._feed.release(room_id)
+                await self._join(connection, intent)
+                return
+            attachment = self._new_attachment(connection, intent)  # the one before ended by the way
+            attachment.connection, attachment.joined_at = former.connection, former.joined_at
         membership.attachment = attachment
         member = view.members.get(intent.user_id)
         attachment.away = member is not None and member.away  # all its connections are, so this one is
@@ -298,3 +297,7 @@ class Dispatch:
                     self.intent(connection, intent)
             except say.ProtocolError as error:
                 connection.send(error.reply())
+
+
+def _living(attachment: Attachment | None) -> Attachment | None:
+    return attachment if attachment is not None and attachment.live else None

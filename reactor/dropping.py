@@ -33,6 +33,7 @@ class Dropping:
 
     def start(self, attachment: Attachment) -> None:
         """Begin to drop a membership; `all_done` waits for it."""
+        attachment.dropped = True
         self._dropping += 1
         self._dropped = anyio.Event()
         self._tasks.start_soon(self._drop_counted, attachment)
@@ -52,6 +53,7 @@ class Dropping:
 
     async def drop(self, attachment: Attachment) -> None:
         """Detach in Redis a membership whose socket is gone, however long Redis takes."""
+        attachment.dropped = True
         terms = self._policy(attachment.entry.room_id)  # what holds now, not what held at the join
         for_good = not self._held(attachment)
         while True:

@@ -32,13 +32,14 @@ class Attachment:
     `live` falls once, when it left, was put out or lost its socket: from then on nothing that still waits
     in a batch may lengthen the member's life on its behalf. `joined_at` (ms) tells the member's joining from
     others of the same user, before and after. `unanswered`: joins of it that Redis gave no answer to, and may
-    yet take. `last_seen` is the member as it was when Redis ended it, for the case that it is to be entered
-    again.
+    yet take. `dropped`: its connection is let go of in Redis, or soon will be. `last_seen` is the member as
+    it was when Redis ended it, for the case that it is to be entered again.
     """
 
     __slots__ = (
         "away",
         "connection",
+        "dropped",
         "entry",
         "joined_at",
         "last_seen",
@@ -57,6 +58,7 @@ class Attachment:
         self.suffix = suffix(entry)
         self.joined_at = 0
         self.away = False
+        self.dropped = False
         self.unanswered = 0
         self.last_seen: Member | None = None
         self.live = True
