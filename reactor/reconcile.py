@@ -24,6 +24,7 @@ from reactor.presence.heartbeats import Beat
 from reactor.presence.rows import LeftRow
 from reactor.presence.store import Joined, Store
 from reactor.protocol.closing import LeaveReason
+from reactor.protocol.membership import State
 from reactor.protocol.messages import Member
 from reactor.settings import RoomPolicy
 from reactor.tasks import Spawner
@@ -85,16 +86,25 @@ class Reconciler:
         if not attachments:
             return
         if left.reason in _EXPELS:
+            later = self._entered_after(room_id, left.user_id, member)
             self.expel(room_id, left.user_id, left.reason, at=left.at, message=left.message)
-            for attachment in attachments:
-                # Entered again meanwhile, into a joining of the same user that goes on.
-                if member is not None and attachment.joined_at > member.joined_at:
-                    self.dropping.start(attachment)
+            for attachment in later:
+                self.dropping.start(attachment)
         else:
             # Its socket is here and open, so it was not gone: this node was thought dead, or was cut off.
             for attachment in attachments:
                 attachment.last_seen = member
                 self.revive(attachment, None)
+
+    def _entered_after(self, room_id: str, user_id: str, member: Member | None) -> list[Attachment]:
+        """Those that were entered again meanwhile, into a later joining; not those whose clients do so."""
+        return [
+            attachment
+            for connection, attachment in self._sockets_of(room_id, user_id)
+            if member is not None
+            and attachment.joined_at > member.joined_at
+            and connection.session.rooms[room_id].state is not State.REJOINING
+        ]
 
     def _part_from_leaving(self, room_id: str, user_id: str) -> None:
         """Who is on its way out hears nothing of its own departure; the answer to it is still to come."""

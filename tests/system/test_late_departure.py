@@ -49,6 +49,7 @@ async def test_who_is_put_out_while_it_joins_again_is_in_by_its_next_joining(red
         await ann.join("lobby", "ann")
         member = node.feed.last_known("lobby", "ann")
         assert member is not None
+        (attachment,) = node.reconciler.attachments_of("lobby", "ann")
         enter = node.entering.enter
 
         async def put_out_first(*args: Any, **face: Any) -> Joined | NotJoined:
@@ -56,6 +57,7 @@ async def test_who_is_put_out_while_it_joins_again_is_in_by_its_next_joining(red
             earlier = replace(member, joined_at=member.joined_at - 1)
             left = LeftRow("ann", LeaveReason.INACTIVITY_TIMEOUT, plain.now(redis_server), "")
             node.reconciler.on_left("lobby", left, earlier)
+            node.reconciler.dropping.start(attachment)
             return await enter(*args, **face)
 
         node.entering.enter = put_out_first  # type: ignore[method-assign]
