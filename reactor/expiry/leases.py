@@ -18,13 +18,11 @@ import structlog
 
 from reactor.errors import Unavailable
 from reactor.presence.attachment import Terms
-from reactor.presence.fleet import Fleet, NodeRecord
+from reactor.presence.fleet import NOWHERE, Fleet, NodeRecord
 from reactor.presence.keys import SHARDS
 from reactor.presence.store import Store
 
 log = structlog.get_logger()
-
-NOWHERE = "-"
 
 LONGEST_GAP = 0.6
 """Of a lease, between two of our own renewals; a longer one means that one of them failed or was late."""

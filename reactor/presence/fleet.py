@@ -6,12 +6,15 @@ from typing import NamedTuple
 from reactor.presence.backend import Runner
 from reactor.presence.keys import fleet_prefix, shard_prefix
 
+NOWHERE = "-"
+"""In place of the life of the server in which a node has entered its members: in none, as far as is known."""
+
 
 class NodeRecord(NamedTuple):
     """A node in the registry: a counter that moves while it lives, and a few words about it for people.
 
     life: what names its process, whatever names it takes. entered_in: the life of the server in which it has
-    entered all its members, as far as it is done; else "-".
+    entered all its members, as far as it is done; else NOWHERE.
     """
 
     counter: int
@@ -80,5 +83,5 @@ def _registry(flat: list[bytes]) -> dict[str, NodeRecord]:
 
 def _record(value: bytes) -> NodeRecord:
     counter, *rest = value.decode().split(" ", 3)
-    life, entered_in, about = rest if len(rest) == 3 else ("", "-", " ".join(rest))  # of an older version
+    life, entered_in, about = rest if len(rest) == 3 else ("", NOWHERE, " ".join(rest))  # of an older version
     return NodeRecord(int(counter), life, entered_in, about)

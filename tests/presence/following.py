@@ -1,12 +1,13 @@
 """One who follows the lobby by what a feed hands on, while somebody else changes it and messages get lost."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from reactor.presence.diffs import RoomFeed
 from reactor.presence.keys import diff_channel
 from reactor.presence.rows import LeftRow
+from reactor.presence.store import Listing
 from reactor.protocol.messages import Member, RoomDiff
 from reactor.protocol.room import RoomView
 from tests.presence.connected import connected, until
@@ -57,6 +58,19 @@ class Follower:
         view = await self.feed.hold("lobby")
         self.view.reset(view.epoch, view.version, view.members.values())
         return view
+
+    def behind_next_listing(self, meanwhile: Callable[[], Awaitable[None]]) -> None:
+        """Have this happen between the next listing of a room and its use: what it says is older then."""
+        store = self.feed._store
+        listed = store.members
+
+        async def slow(room_id: str) -> Listing:
+            listing = await listed(room_id)
+            store.members = listed  # type: ignore[method-assign]
+            await meanwhile()
+            return listing
+
+        store.members = slow  # type: ignore[method-assign]
 
     async def agrees(self) -> None:
         """The view, the follower and Redis come to say the same."""

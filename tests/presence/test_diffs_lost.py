@@ -1,7 +1,5 @@
 """Views when diffs are lost: each gap is noticed, healed by a listing, and told as one diff."""
 
-from typing import Any
-
 import anyio
 import anyio.lowlevel
 import pytest
@@ -54,18 +52,14 @@ async def test_a_link_killed_again_while_its_loss_is_being_healed_is_healed_too(
     async with following(redis_server) as it:
         it.probe.join("ann")
         await it.agrees()
-        listed = it.feed._store.members
 
-        async def slow(room_id: str) -> Any:
-            listing = await listed(room_id)
-            it.feed._store.members = listed  # type: ignore[method-assign]
+        async def meanwhile() -> None:
             it.to_lose = 99
             it.probe.join("bob")
             await until(lambda: redis_server.control.pubsub_numsub(CHANNEL) == [(CHANNEL, 1)])
             it.feed.resync()
-            return listing
 
-        it.feed._store.members = slow  # type: ignore[method-assign]
+        it.behind_next_listing(meanwhile)
         it.feed.resync()
         await it.agrees()
 
@@ -74,17 +68,13 @@ async def test_who_leaves_while_the_room_is_listed_anew_is_told_with_the_reason(
     async with following(redis_server) as it:
         it.probe.join("ann")
         await it.agrees()
-        listed = it.feed._store.members
 
-        async def slow(room_id: str) -> Any:
-            listing = await listed(room_id)
-            it.feed._store.members = listed  # type: ignore[method-assign]
+        async def meanwhile() -> None:
             it.probe.ask("kick", "ann", "")
             it.probe.join("bob")
             await until(lambda: len(it.feed._rooms["lobby"].view.held) == 2)
-            return listing
 
-        it.feed._store.members = slow  # type: ignore[method-assign]
+        it.behind_next_listing(meanwhile)
         it.feed.resync()
         await it.agrees()
         assert it.left == [("ann", "kicked", "ann")]
@@ -109,16 +99,12 @@ async def test_who_came_back_behind_the_listing_has_left_and_come_anew(redis_ser
         it.to_lose = 1
         it.probe.ask("kick", "ann", "")
         it.probe.sleep()
-        listed = it.feed._store.members
 
-        async def slow(room_id: str) -> Any:
-            listing = await listed(room_id)
-            it.feed._store.members = listed  # type: ignore[method-assign]
+        async def meanwhile() -> None:
             it.probe.join("ann")
             await until(lambda: len(it.feed._rooms["lobby"].view.held) == 1)
-            return listing
 
-        it.feed._store.members = slow  # type: ignore[method-assign]
+        it.behind_next_listing(meanwhile)
         it.feed.resync()
         await it.agrees()
         assert it.left == [("ann", "kicked", "ann")]
@@ -143,17 +129,13 @@ async def test_who_left_when_redis_lost_its_data_is_told_as_it_is_on_record(redi
 
 async def test_a_link_lost_while_a_room_is_being_opened_is_healed_too(redis_server: Server) -> None:
     async with following(redis_server, held=False) as it:
-        listed = it.feed._store.members
 
-        async def slow(room_id: str) -> Any:
-            listing = await listed(room_id)
-            it.feed._store.members = listed  # type: ignore[method-assign]
+        async def meanwhile() -> None:
             it.to_lose = 99
             it.probe.join("ann")
             it.feed.resync()
-            return listing
 
-        it.feed._store.members = slow  # type: ignore[method-assign]
+        it.behind_next_listing(meanwhile)
         view = await it.hold()
         await until(lambda: set(view.members) == {"ann"})
 
