@@ -30,7 +30,7 @@ Of all that happened (`past`):
     what turned out (see 3) to be the going on of an earlier joining. A node that was frozen then, or that
     missed what was told just before, may put somebody on record anew, as `disconnected`: Redis has lost why.
     And who was told as `disconnected` where Redis had just lost data may leave in truth, where a later loss
-    took that guess and gave the joining back.
+    took that guess and gave the joining back. What only nodes knew that died with it, nobody can say.
 11. reason: `left` was asked for, and nothing else is told of one who left over its only socket;
     `inactivity_timeout` comes a whole TTL after the last taken heartbeat, and not to one who sent others that
     Redis was not there to take;
@@ -164,11 +164,25 @@ def _told_as_recorded(history: History, record: Mapping[tuple[str, str, int], Se
             missed = history.lost(known - ON_ITS_WAY, known + 3 * history.lease) or _frozen_in_a_loss(history)
             guessed = lost and missed and reasons == {"disconnected"}
             guess_lost = told.reason == "disconnected" and history.just_lost(known) and history.lost(told.at)
-            text = "" if guessed or guess_lost else f"told another reason than is on record, {reasons}"
+            excused = guessed or guess_lost or _died_with_it(history, told)
+            text = "" if excused else f"told another reason than is on record, {reasons}"
         if text:
             heard = history.heard(told.socket, told.room, told.at)
             found.append(Finding("record" if reasons is None else "reason", text, (str(told), *heard)))
     return found
+
+
+def _died_with_it(history: History, told: Told) -> bool:
+    """Whether Redis lost the departure, and every node that told of it died before it could say so again."""
+    departure = (told.room, told.user, told.joined_at)
+    sockets = {one.socket for one in history.told if (one.room, one.user, one.joined_at) == departure}
+    nodes = {stay.node.name: stay.node for stay in history.stays if stay.socket in sockets}
+    ends = [node.ended_at for node in nodes.values()]
+    return bool(ends) and any(
+        all(end is not None and told.at <= end <= loss[1] + 3 * history.lease for end in ends)
+        for loss in history.losses
+        if loss[1] >= told.at - ON_ITS_WAY
+    )
 
 
 def _known_at(history: History, told: Told) -> int:

@@ -95,6 +95,20 @@ def test_another_reason_is_excused_where_redis_lost_the_record_of_what_was_just_
     assert case.rules() == []
 
 
+def test_what_only_a_node_knew_that_died_with_redis_s_data_is_excused() -> None:
+    case = Case()
+    teller = Life("n1a")
+    case.history.stays.append(Stay("lobby", "bob", "bob.1", teller, 9_000, None))
+    case.record(("inactivity_timeout", 27_600))
+    case.stay.acked.append(19_600)
+    case.history.losses.append([23_000, 23_100])
+    assert case.rules() == ["reason"], "its node could have said so"
+    teller.ended_at = 23_500
+    assert case.rules() == []
+    teller.ended_at = 26_000
+    assert case.rules() == ["reason"], "it had the time to say so"
+
+
 def test_a_guess_after_a_loss_is_forgotten_with_the_next_one() -> None:
     case = Case()
     case.record(("left", 24_000))
