@@ -138,9 +138,7 @@ class Dispatch:
             return
         if isinstance(reply, NotJoined) or intent.user_id not in view.members:
             self._feed.release(room_id)
-            code, sentence = _REFUSED[reply.why if isinstance(reply, NotJoined) else "departed"]
-            connection.send(say.ErrorMessage(code, sentence, intent.id, room_id))
-            self._receive_again(connection, session.refused(room_id))
+            self._refuse(connection, attachment, intent, reply)
             return
         if former is not None and former.live:
             self._feed.release(room_id)  # it holds the room already
@@ -199,6 +197,17 @@ class Dispatch:
         attachment.live = False
         self._reconciler.dropping.start(attachment)
         self._entering.name(connection)
+
+    def _refuse(
+        self, connection: Connection, attachment: Attachment, intent: want.Join, reply: Joined | NotJoined
+    ) -> None:
+        """Say why a join was not taken, or that who joined has departed since."""
+        if isinstance(reply, Joined) and attachment not in self._reconciler.attached:
+            # Its time was up while it waited for the answer, and may be held yet: nobody goes on with it.
+            self._take_back(connection, attachment)
+        code, sentence = _REFUSED[reply.why if isinstance(reply, NotJoined) else "departed"]
+        connection.send(say.ErrorMessage(code, sentence, intent.id, intent.room_id))
+        self._receive_again(connection, connection.session.refused(intent.room_id))
 
     async def _leave(self, connection: Connection, intent: want.Leave) -> None:
         membership, session = intent.membership, connection.session

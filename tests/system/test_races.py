@@ -5,6 +5,7 @@ from typing import Any
 import anyio
 import pytest
 
+from reactor.protocol.room import RoomView
 from tests.servers import Server
 from tests.system import plain
 from tests.system.running import RawClient, departures, served
@@ -153,3 +154,27 @@ async def test_a_kick_that_crosses_a_join_again_ends_the_membership_or_not_at_al
         assert plain.members(redis_server, "lobby").keys() == {"watcher", "ann"} - (
             {"ann"} if ended == 40 else set()
         )
+
+
+async def test_who_is_refused_since_it_is_not_seen_in_the_room_leaves_no_connection_there(
+    redis_server: Server,
+) -> None:
+    """As where its time was up before its node heard the room again, and did not count yet."""
+    async with (
+        served(redis_server, grace=0.3) as node,
+        RawClient.connect(node) as bob,
+        RawClient.connect(node) as ann,
+    ):
+        await bob.join("lobby", "bob")
+        reached = node.feed.reached
+
+        async def not_seen(room_id: str, *_position: Any) -> RoomView:
+            node.feed.reached = reached  # type: ignore[method-assign]
+            return RoomView(room_id)
+
+        node.feed.reached = not_seen  # type: ignore[method-assign, assignment]
+        refusal = await ann.ask("join_room", "error", roomId="lobby", userId="ann")
+        assert refusal["code"] == "not_joined"
+        await bob.until(lambda: departures(bob.heard) == [("ann", "disconnected")])
+        joined = await ann.join("lobby", "ann")
+        assert [member["userId"] for member in joined["members"]] == ["bob", "ann"]
