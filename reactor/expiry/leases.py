@@ -80,6 +80,7 @@ class Leases:
         self._registered = False
         self._renewed_at = 0.0
         self._renewing = anyio.Lock()
+        self._resigned = False
         self._held = False
         self._seen: dict[str, tuple[int, float]] = {}
         self._former: str | None = None
@@ -140,8 +141,10 @@ class Leases:
                 continue
 
     async def resign(self) -> None:
-        """Give the name up; its members were detached before. Raises Unavailable."""
-        await self._fleet.resign(self.name)
+        """Give the name up for good; its members were detached before. Raises Unavailable, then and later."""
+        async with self._renewing:
+            self._resigned = True
+            await self._fleet.resign(self.name)
 
     async def _renew(self) -> None:
         registry = await self._take_name()
@@ -155,6 +158,8 @@ class Leases:
 
     async def _take_name(self) -> dict[str, NodeRecord]:
         """Renew the lease under the present name, or take another one where that is lost; the registry."""
+        if self._resigned:  # a renewal behind it would find the name gone, and take another one
+            raise Unavailable("the server is shutting down")
         while True:
             self._counter += 1
             registry = await self._fleet.renew(

@@ -1,5 +1,6 @@
 """Leases: a dead node's members go under the grace; a judge that was away itself begins to count anew."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -218,6 +219,21 @@ async def test_who_resigns_is_not_missed(redis_server: Server, clock: Clock) -> 
         assert set(await it.redis.fleet.registry()) == {node.name}
         await pass_leases(clock, 3, node)
         assert node.renamed_from == []
+
+
+async def test_a_renewal_behind_the_resignation_takes_no_other_name(redis_server: Server) -> None:
+    """Nobody would be left to see that this one is gone, where it is the last."""
+    async with fleet(redis_server) as it:
+        leaving = await it.node()
+        resigning = asyncio.ensure_future(leaving.leases.resign())
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable):
+            await leaving.leases.renew_now()
+        await resigning
+        assert await it.redis.fleet.registry() == {}
+        with pytest.raises(Unavailable):
+            await leaving.leases.rename()
+        assert await it.redis.fleet.registry() == {}
 
 
 async def test_the_first_pulse_after_a_long_silence_says_that_ends_do_not_count(
