@@ -42,7 +42,7 @@ Of all that happened (`past`):
 When everybody has gone and the nodes were stopped (`after`):
 
 12. leftover: no key of a member, room or node is left; what is left has an end, or is the record.
-13. leak: before it stopped, each node had the files, sockets and tasks that one begins with, and at most a few
+13. leak: before it stopped, each node had the files, sockets and tasks that one begins with, and at most some
     more idle connections to Redis; it stopped in time, with exit code 0, and its log tells of no mistake.
 """
 
