@@ -122,8 +122,7 @@ class Person:
             link.close()
 
     def beat(self) -> None:
-        """Send a heartbeat; `acked` tells when it was taken."""
-        self.acked = False
+        """Send a heartbeat; `acked` tells that one was taken."""
         if self._link is not None:
             self._link.say({"type": "room:heartbeat", "roomId": self.room_id})
 

@@ -44,6 +44,7 @@ async def measure_outage(
             await server.start()
         ended = time.monotonic()
         for person in people.people:
+            person.acked = False
             person.beat()
         figures = {
             "acked_s": await _since(ended, lambda: all(person.acked for person in people.people)),
