@@ -9,8 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import anyio
 
 from reactor.errors import ReactorError, Unavailable
-from reactor.expiry.leases import NOWHERE
-from reactor.presence.fleet import Fleet, NodeRecord
+from reactor.presence.fleet import NOWHERE, Fleet, NodeRecord
 from reactor.presence.keys import SHARDS, Entry
 from reactor.presence.scripts import ScriptRunner, load_scripts
 from reactor.presence.store import Joined, NotJoined, Store
