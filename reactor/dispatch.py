@@ -123,18 +123,19 @@ class Dispatch:
         membership = session.rooms.get(room_id)
         if membership is None:
             return  # the socket went before its turn came
-        former = _living(membership.attachment)
+        former: Attachment | None = membership.attachment
+        if former is not None and not former.live:
+            former = None
         attachment = former or self._new_attachment(connection, intent)
         try:
             reply, view = await self._enter(connection, attachment, intent)
         except Exception:
-            if former is None or not former.live:
-                self._take_back(connection, attachment)
+            self._take_back(connection, attachment)
             self._receive_again(connection, session.refused(room_id))
             raise
         if session.closed:
             self._feed.release(room_id)
-            await self._reconciler.dropping.drop(attachment)
+            self._reconciler.dropping.start(attachment)
             return
         if isinstance(reply, NotJoined) or intent.user_id not in view.members:
             self._feed.release(room_id)
@@ -192,8 +193,10 @@ class Dispatch:
     def _take_back(self, connection: Connection, attachment: Attachment) -> None:
         """Redis may have taken a join all the same, or take it yet: see that no member is left of it.
 
-        The socket gets another name, so that this does not meet its next attempt.
+        The socket gets another name, so that this does not meet its next attempt. What it is in by goes on.
         """
+        if attachment in self._reconciler.attached:
+            return
         attachment.live = False
         self._reconciler.dropping.start(attachment)
         self._entering.name(connection)
@@ -202,7 +205,7 @@ class Dispatch:
         self, connection: Connection, attachment: Attachment, intent: want.Join, reply: Joined | NotJoined
     ) -> None:
         """Say why a join was not taken, or that who joined has departed since."""
-        if isinstance(reply, Joined) and attachment not in self._reconciler.attached:
+        if isinstance(reply, Joined):
             # Its time was up while it waited for the answer, and may be held yet: nobody goes on with it.
             self._take_back(connection, attachment)
         code, sentence = _REFUSED[reply.why if isinstance(reply, NotJoined) else "departed"]
@@ -226,7 +229,7 @@ class Dispatch:
         except Unavailable:
             if session.closed:
                 self._let_go(connection, attachment)
-                await self._reconciler.dropping.drop(attachment)
+                self._reconciler.dropping.start(attachment)
                 return
             if connection in self._roster.of_user(room_id, membership.user_id):
                 attachment.live = True
@@ -306,7 +309,3 @@ class Dispatch:
                     self.intent(connection, intent)
             except say.ProtocolError as error:
                 connection.send(error.reply())
-
-
-def _living(attachment: Attachment | None) -> Attachment | None:
-    return attachment if attachment is not None and attachment.live else None

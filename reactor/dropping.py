@@ -32,15 +32,15 @@ class Dropping:
         self._dropped = anyio.Event()
 
     def start(self, attachment: Attachment) -> None:
-        """Begin to drop a membership; `all_done` waits for it."""
+        """Begin to detach in Redis a membership whose socket is gone; `all_done` waits for it."""
         attachment.dropped = True
         self._dropping += 1
         self._dropped = anyio.Event()
-        self._tasks.start_soon(self._drop_counted, attachment)
+        self._tasks.start_soon(self._drop, attachment)
 
-    async def _drop_counted(self, attachment: Attachment) -> None:
+    async def _drop(self, attachment: Attachment) -> None:
         try:
-            await self.drop(attachment)
+            await self._detach(attachment)
         finally:
             self._dropping -= 1
             if self._dropping == 0:
@@ -51,9 +51,7 @@ class Dropping:
         while self._dropping:
             await self._dropped.wait()
 
-    async def drop(self, attachment: Attachment) -> None:
-        """Detach in Redis a membership whose socket is gone, however long Redis takes."""
-        attachment.dropped = True
+    async def _detach(self, attachment: Attachment) -> None:
         terms = self._policy(attachment.entry.room_id)  # what holds now, not what held at the join
         for_good = not self._held(attachment)
         while True:

@@ -175,7 +175,7 @@ class Reconciler:
             return
         if isinstance(reply, Joined):
             # Its socket dropped meanwhile, and what detached it came before this.
-            await self.dropping.drop(attachment)
+            self.dropping.start(attachment)
         else:
             await self._expel_departed(attachment, reply)
         _end(beats)
@@ -194,7 +194,7 @@ class Reconciler:
                 elif isinstance(result, BaseException) and attachment.live:
                     self.revive(attachment, None)
                 elif not attachment.live:
-                    self._tasks.start_soon(self.dropping.drop, attachment)
+                    self.dropping.start(attachment)
             if waiting := failed:
                 await anyio.sleep(RETRY_AFTER)
 

@@ -176,8 +176,7 @@ def _died_with_it(history: History, told: Told) -> bool:
     """Whether Redis lost the departure, and every node that told of it died before it could say so again."""
     departure = (told.room, told.user, told.joined_at)
     sockets = {one.socket for one in history.told if (one.room, one.user, one.joined_at) == departure}
-    nodes = {stay.node.name: stay.node for stay in history.stays if stay.socket in sockets}
-    ends = [node.ended_at for node in nodes.values()]
+    ends = [stay.node.ended_at for stay in history.stays if stay.socket in sockets]
     return bool(ends) and any(
         all(end is not None and told.at <= end <= loss[1] + 3 * history.lease for end in ends)
         for loss in history.losses

@@ -4,6 +4,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from reactor.node import Node
 from reactor.presence.rows import LeftRow
 from reactor.presence.store import Joined, NotJoined
 from reactor.protocol.closing import LeaveReason
@@ -14,6 +15,14 @@ from tests.system.running import Message, RawClient, served
 
 def updates(socket: RawClient) -> list[Message]:
     return [member for diff in socket.of("room:diff") for member in diff["updated"]]
+
+
+def hears_of_an_earlier_end(node: Node, server: Server) -> None:
+    """The node hears that ann's joining before her present one ended, as by a diff."""
+    member = node.feed.last_known("lobby", "ann")
+    assert member is not None
+    left = LeftRow("ann", LeaveReason.INACTIVITY_TIMEOUT, plain.now(server), "")
+    node.reconciler.on_left("lobby", left, replace(member, joined_at=member.joined_at - 1))
 
 
 async def test_a_socket_put_out_for_an_earlier_joining_leaves_no_connection_in_the_present_one(
@@ -28,11 +37,7 @@ async def test_a_socket_put_out_for_an_earlier_joining_leaves_no_connection_in_t
     ):
         await first.join("lobby", "ann")
         await second.join("lobby", "ann")
-        member = late.feed.last_known("lobby", "ann")
-        assert member is not None
-        earlier = replace(member, joined_at=member.joined_at - 1)
-        left = LeftRow("ann", LeaveReason.INACTIVITY_TIMEOUT, plain.now(redis_server), "")
-        late.reconciler.on_left("lobby", left, earlier)
+        hears_of_an_earlier_end(late, redis_server)
         await second.hear("room:force-leave")
         await first.until(lambda: 1 in [one["connections"] for one in updates(first)])
         assert plain.members(redis_server, "lobby")["ann"].get("connections", "1") == "1"
@@ -47,16 +52,12 @@ async def test_who_is_put_out_while_it_joins_again_is_in_by_its_next_joining(red
     ):
         await bob.join("lobby", "bob")
         await ann.join("lobby", "ann")
-        member = node.feed.last_known("lobby", "ann")
-        assert member is not None
         (attachment,) = node.reconciler.attachments_of("lobby", "ann")
         enter = node.entering.enter
 
         async def put_out_first(*args: Any, **face: Any) -> Joined | NotJoined:
             node.entering.enter = enter  # type: ignore[method-assign]
-            earlier = replace(member, joined_at=member.joined_at - 1)
-            left = LeftRow("ann", LeaveReason.INACTIVITY_TIMEOUT, plain.now(redis_server), "")
-            node.reconciler.on_left("lobby", left, earlier)
+            hears_of_an_earlier_end(node, redis_server)
             node.reconciler.dropping.start(attachment)
             return await enter(*args, **face)
 
