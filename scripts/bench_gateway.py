@@ -21,8 +21,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from reactor.collector import spare_the_collector
 from reactor.errors import ReactorError
+from reactor.server.gc_tuning import spare_the_collector
 from scripts.benchmarks.figures import write_json
 from scripts.benchmarks.gateway.clients import Dialect
 from scripts.benchmarks.gateway.dialects import Echo, Reactor, SocketIo

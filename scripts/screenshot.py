@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 from playwright.async_api import Browser, Page, async_playwright
 
-from reactor.running import running
+from reactor.server.process import running
 from reactor.settings import Settings
 
 WIDE = {"width": 1120, "height": 780}

@@ -16,9 +16,9 @@ import anyio
 from playwright.async_api import Browser, async_playwright
 from websockets.asyncio.client import connect
 
-from reactor.node import Node
-from reactor.presence.embedded import EmbeddedServer
-from reactor.running import running
+from reactor.backend.embedded import EmbeddedServer
+from reactor.server.node import Node
+from reactor.server.process import running
 from reactor.settings import Settings
 
 KEY = "only-for-this-picture-and-nothing-else"

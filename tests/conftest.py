@@ -1,14 +1,17 @@
 """What every test shares: uvloop, as the server runs on it, and the two kinds of server."""
 
 import asyncio
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import hypothesis
 import pytest
 import uvloop
 
-from tests import servers
-from tests.servers import Server
+from tests.support import servers
+from tests.support.servers import Server
 
 Servers = Callable[[str], Server]
 
@@ -64,3 +67,17 @@ def redis7_server(running_servers: Servers) -> Server:
 def fresh(redis_server: Server) -> Server:
     """Another name of `redis_server`, for tests that use it for its effect alone."""
     return redis_server
+
+
+@pytest.fixture
+def own_runtime_folder(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """A short folder for embedded servers, apart from those that a person runs beside the tests."""
+    folder = Path("/tmp") / f"rt-{os.getpid()}-{tmp_path_factory.mktemp('x').name}"
+    folder.mkdir(mode=0o700)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    yield folder
+    shutil.rmtree(folder)

@@ -2,7 +2,7 @@
 
 from contextlib import AbstractAsyncContextManager, nullcontext
 
-from reactor.node import Node
+from reactor.server.node import Node
 
 
 def serving_admin(node: Node) -> AbstractAsyncContextManager[int | None]:

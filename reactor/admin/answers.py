@@ -7,9 +7,9 @@ from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 
+from reactor.fleet.reports import Report
 from reactor.presence.rows import Departure
 from reactor.protocol.messages import Member
-from reactor.report import Report
 
 
 class _Answer(Struct, frozen=True, kw_only=True, rename="camel"):

@@ -17,16 +17,16 @@ from reactor.admin.asked import (
     limit_in,
     room_in_query,
 )
+from reactor.backend.connect import lost_means_unavailable
 from reactor.errors import ReactorError, SettingError
-from reactor.node import Node
-from reactor.presence.connect import lost_means_unavailable
+from reactor.fleet.reports import read_report
 from reactor.presence.keys import SHARDS, Entry, presence_key
 from reactor.presence.rows import member_from_hash
 from reactor.presence.rules import TooManyRules
 from reactor.presence.store import Listing
 from reactor.protocol.data import data_as_json
 from reactor.protocol.messages import Member, ProtocolError
-from reactor.report import read_report
+from reactor.server.node import Node
 from reactor.settings import RoomPolicy, RoomRule
 from reactor.settings.kinds import duration
 from reactor.settings.rooms import KEYS, MESSAGE

@@ -22,8 +22,8 @@ from reactor.admin.keys import Keys
 from reactor.admin.openapi import describe
 from reactor.admin.routes import Endpoint, endpoints
 from reactor.errors import SettingError, Unavailable
-from reactor.metrics import Metrics
-from reactor.node import Node
+from reactor.server.metrics import Metrics
+from reactor.server.node import Node
 
 log = structlog.get_logger()
 

@@ -12,8 +12,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from reactor.admin.app import make_app
 from reactor.gateway.tls import read
-from reactor.listening import ALONE, bound
-from reactor.node import Node
+from reactor.server.node import Node
+from reactor.server.sockets import ALONE, bound
 
 log = structlog.get_logger()
 

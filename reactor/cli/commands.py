@@ -45,11 +45,11 @@ async def serve(**flags: str | None) -> None:
     """
     import structlog
 
-    from reactor import running
     from reactor.cli.banner import greet
-    from reactor.gateway.files import raise_limit
+    from reactor.gateway.fds import raise_limit
     from reactor.log import set_up_logs
-    from reactor.workers import run_workers
+    from reactor.server import process as running
+    from reactor.server.workers import run_workers
 
     settings = load(flags)
     set_up_logs(settings)

@@ -63,7 +63,7 @@ async def doctor(
 
 async def _treat(findings: Any, patient: Any, *, ask: bool) -> set[tuple[str, str, str]]:
     """Set what may be set, and offer to write it into the servers' files; what was set, and where."""
-    from reactor.doctor.treat import apply, fixes_of, rewrites
+    from reactor.doctor.apply import apply, fixes_of, rewrites
 
     fixes = fixes_of(findings)
     if not fixes:

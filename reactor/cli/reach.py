@@ -10,8 +10,8 @@ from reactor.settings.load import load
 
 def reach(flags: dict[str, Any]) -> Settings:
     """Settings with the Redis to ask. Raises ReactorError where none is named and none runs here."""
+    from reactor.backend.embedded import running_urls
     from reactor.log import set_up_logs
-    from reactor.presence.embedded import running_urls
 
     settings = load(flags)
     if settings.redis_url is None:

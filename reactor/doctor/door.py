@@ -5,9 +5,9 @@ from dataclasses import replace
 import anyio
 from redis.exceptions import RedisError
 
-from reactor.doctor.patient import Address, Server
-from reactor.presence.connect import LINK_ERRORS, client_at, close_client
-from reactor.presence.target import Target
+from reactor.backend.connect import LINK_ERRORS, client_at, close_client
+from reactor.backend.target import Target
+from reactor.doctor.deployment import Address, Server
 
 
 async def try_door(server: Server, target: Target, address: Address) -> None:

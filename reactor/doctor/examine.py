@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import anyio
 from redis.crc import key_slot
 
-from reactor.doctor.admit import admitted
+from reactor.backend.connect import LINK_ERRORS
 from reactor.doctor.checks.access import access
 from reactor.doctor.checks.allowed import allowed
 from reactor.doctor.checks.buffers import buffers
@@ -25,15 +25,15 @@ from reactor.doctor.checks.settings import settings as judge_settings
 from reactor.doctor.checks.timeouts import timeouts
 from reactor.doctor.checks.version import version
 from reactor.doctor.checks.writes import writes
+from reactor.doctor.deployment import Patient, Server
 from reactor.doctor.door import try_door
 from reactor.doctor.finding import Finding, Subject
+from reactor.doctor.inspect import admitted
 from reactor.doctor.keyspace import Known, look_through
 from reactor.doctor.look import look, said
-from reactor.doctor.patient import Patient, Server
 from reactor.doctor.probe import probe
 from reactor.doctor.trials import try_rights
 from reactor.errors import ReactorError, one_error
-from reactor.presence.connect import LINK_ERRORS
 from reactor.presence.keys import SHARDS, shard_prefix
 from reactor.settings import Settings
 

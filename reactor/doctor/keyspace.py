@@ -6,10 +6,10 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+from reactor.backend.scripts import load_scripts
+from reactor.doctor.deployment import Keys, Server
 from reactor.doctor.look import said
-from reactor.doctor.patient import Keys, Server
 from reactor.presence.keys import SHARDS, ExpiredKeys
-from reactor.presence.scripts import load_scripts
 
 MOST_KEYS = 200_000
 MOST_SECONDS = 5.0

@@ -6,7 +6,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 from redis.utils import str_if_bytes
 
-from reactor.doctor.patient import Clock, Server
+from reactor.doctor.deployment import Clock, Server
 
 DIRECTIVES = (
     "notify-keyspace-events",

@@ -12,9 +12,9 @@ from typing import Any
 import anyio
 from redis.exceptions import ResponseError
 
+from reactor.backend.connect import LINK_ERRORS
+from reactor.doctor.deployment import Expiry, Server
 from reactor.doctor.look import said
-from reactor.doctor.patient import Expiry, Server
-from reactor.presence.connect import LINK_ERRORS
 
 LIFE = 0.1
 """Seconds that the keys live."""

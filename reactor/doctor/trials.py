@@ -10,11 +10,11 @@ from typing import Any
 import anyio
 from redis.exceptions import NoPermissionError, ResponseError
 
+from reactor.backend.connect import LINK_ERRORS
 from reactor.doctor import rights
+from reactor.doctor.deployment import Right, Server
 from reactor.doctor.look import said
-from reactor.doctor.patient import Right, Server
 from reactor.doctor.rights import Words
-from reactor.presence.connect import LINK_ERRORS
 from reactor.presence.keys import SHARDS, fleet_prefix, shard_prefix
 
 _GONE = "unknown command"

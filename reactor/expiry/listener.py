@@ -13,11 +13,11 @@ from time import monotonic
 
 import structlog
 
+from reactor.backend.interface import Backend
 from reactor.expiry.deadlines import Recent
 from reactor.expiry.reaper import Reaper
-from reactor.presence.backend import Backend
+from reactor.histogram import Tally
 from reactor.presence.keys import SHARDS, ExpiredKeys
-from reactor.tally import Tally
 
 log = structlog.get_logger()
 

@@ -17,10 +17,10 @@ import structlog
 from reactor.errors import Unavailable
 from reactor.expiry.deadlines import Deadlines, RedisClock, Touches
 from reactor.expiry.reaper import Reaper
-from reactor.presence.fleet import Fleet
+from reactor.fleet.election import Turn
+from reactor.fleet.registry import Fleet
 from reactor.presence.keys import SHARDS
 from reactor.presence.store import Store
-from reactor.presence.turn import Turn
 
 log = structlog.get_logger()
 

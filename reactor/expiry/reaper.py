@@ -12,9 +12,9 @@ import anyio
 import structlog
 
 from reactor.errors import Unavailable
+from reactor.histogram import LATENESS, Tally
 from reactor.presence.keys import SHARDS
 from reactor.presence.store import Store
-from reactor.tally import LATENESS, Tally
 
 log = structlog.get_logger()
 

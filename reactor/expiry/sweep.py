@@ -15,7 +15,7 @@ import structlog
 
 from reactor.errors import Unavailable
 from reactor.expiry.reaper import Reaper
-from reactor.presence.fleet import Fleet
+from reactor.fleet.registry import Fleet
 from reactor.presence.keys import SHARDS
 from reactor.presence.store import Store
 

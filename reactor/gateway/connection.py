@@ -12,7 +12,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN as PARSER_OPEN
 from websockets.server import ServerProtocol
 
-from reactor.gateway.entrance import Visit
+from reactor.gateway.admission import Visit
 from reactor.gateway.framing import (
     Refused,
     frame,
@@ -20,9 +20,9 @@ from reactor.gateway.framing import (
     short_reason,
 )
 from reactor.gateway.handshake import shake_hands, too_long
-from reactor.gateway.hub import Hub
 from reactor.gateway.incoming import Incoming
-from reactor.gateway.pace import Over, Overdraft
+from reactor.gateway.manager import Hub
+from reactor.gateway.rate_limit import Over, Overdraft
 from reactor.gateway.visitors import Address
 from reactor.gateway.wire import CONNECTING, GONE, OPEN
 from reactor.protocol.closing import CloseCode

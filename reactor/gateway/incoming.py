@@ -26,7 +26,7 @@ from reactor.gateway.framing import (
     is_pong,
     pong,
 )
-from reactor.gateway.hub import Hub
+from reactor.gateway.manager import Hub
 from reactor.gateway.wire import CONNECTING, OPEN, Wire
 from reactor.protocol.closing import CloseCode
 from reactor.protocol.codec import JSON, Codec

@@ -11,7 +11,7 @@ import anyio
 from reactor.errors import AddressInUse, ReactorError, SettingError
 from reactor.gateway.authenticator import Authenticator
 from reactor.gateway.connection import Connection
-from reactor.gateway.hub import Counts, Handler, Hub
+from reactor.gateway.manager import Counts, Handler, Hub
 from reactor.gateway.tls import Certificate, Secured
 from reactor.protocol.closing import CloseCode
 from reactor.settings import Settings

@@ -11,9 +11,9 @@ from typing import cast
 import structlog
 
 from reactor.gateway.framing import close_frame
-from reactor.gateway.hub import Hub
+from reactor.gateway.manager import Hub
 from reactor.gateway.outbox import FLUSH_NOW, FLUSH_SOON, TOO_SLOW, Outbox
-from reactor.gateway.wheel import NOWHERE
+from reactor.gateway.timing_wheel import NOWHERE
 from reactor.protocol.closing import CloseCode
 
 log = structlog.get_logger(__name__)

@@ -16,13 +16,13 @@ import anyio
 from anyio.abc import TaskGroup
 from msgspec import Struct
 
-from reactor.presence.backend import Backend
+from reactor.backend.interface import Backend
+from reactor.backend.opening import open_backend
+from reactor.backend.target import parse_url
 from reactor.presence.departures import Departures
 from reactor.presence.keys import SHARDS, Entry
-from reactor.presence.opening import open_backend
 from reactor.presence.rows import Departure
 from reactor.presence.store import Store
-from reactor.presence.target import parse_url
 from reactor.presence.watch import Watches
 from reactor.protocol.data import data_as_json
 from reactor.protocol.events import RoomEvent

@@ -6,7 +6,7 @@ there to tell it, or while it did not answer itself.
 
 from typing import NamedTuple
 
-from reactor.presence.backend import Runner
+from reactor.backend.interface import Runner
 from reactor.presence.keys import shard_prefix
 from reactor.presence.rows import DiffRow, decode_diff, room_from
 

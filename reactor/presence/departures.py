@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 from redis.asyncio import Redis
 
-from reactor.presence.connect import lost_means_unavailable
+from reactor.backend.connect import lost_means_unavailable
 from reactor.presence.keys import SHARDS, departures_stream, shard_of, shard_prefix
 from reactor.presence.rows import Departure, departure_from_stream
 

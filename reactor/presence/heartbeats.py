@@ -11,10 +11,10 @@ from typing import Protocol
 import anyio
 
 from reactor.errors import Unavailable
+from reactor.histogram import SIZES, Tally
 from reactor.presence.attachment import Attachment
 from reactor.presence.keys import SHARDS
 from reactor.presence.store import Store
-from reactor.tally import SIZES, Tally
 
 MAX_MEMBERS = 500
 """Members in one script call: about a millisecond of Redis's time."""

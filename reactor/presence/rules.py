@@ -10,8 +10,8 @@ import anyio
 import msgspec
 import structlog
 
+from reactor.backend.interface import Runner
 from reactor.errors import SettingError, Unavailable
-from reactor.presence.backend import Runner
 from reactor.presence.keys import fleet_prefix, rules_channel
 from reactor.settings import RoomPolicy, RoomRule, Settings
 from reactor.settings.rooms import KEYS, read_rules

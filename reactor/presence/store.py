@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from reactor.backend.interface import Runner
 from reactor.errors import Unavailable
-from reactor.presence.backend import Runner
 from reactor.presence.keys import Entry, escape, shard_of, shard_prefix
 from reactor.presence.rows import members_from_flat, room_from
 from reactor.protocol.messages import Member

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 
 import anyio
 
-from reactor.presence.backend import Backend
+from reactor.backend.interface import Backend
 from reactor.presence.departures import Departures
-from reactor.presence.diffs import RoomFeed
+from reactor.presence.room_feed import RoomFeed
 from reactor.presence.store import Store
 from reactor.protocol.events import RoomEvent, events_of
 from reactor.protocol.messages import Member, RoomDiff

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import anyio
 
-from reactor.presence.backend import Runner
+from reactor.backend.interface import Runner
+from reactor.fleet.election import Turn
+from reactor.fleet.registry import Fleet
 from reactor.presence.changes import ChangeLog
-from reactor.presence.fleet import Fleet
-from reactor.presence.turn import Turn
 from reactor.settings import Settings
 from reactor.webhooks.endpoint import Endpoint
 from reactor.webhooks.sender import Sender

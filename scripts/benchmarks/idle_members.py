@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager, suppress
 
 import anyio
 
+from reactor.backend.scripts import ScriptRunner, load_scripts
 from reactor.errors import ReactorError, Unavailable
-from reactor.presence.fleet import NOWHERE, Fleet, NodeRecord
+from reactor.fleet.registry import NOWHERE, Fleet, NodeRecord
 from reactor.presence.keys import SHARDS, Entry
-from reactor.presence.scripts import ScriptRunner, load_scripts
 from reactor.presence.store import Joined, NotJoined, Store
 from scripts.benchmarks.server import Bench
 

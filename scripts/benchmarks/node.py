@@ -14,8 +14,8 @@ from typing import Any
 
 import anyio
 
-from reactor.node import Node
-from reactor.running import run
+from reactor.server.node import Node
+from reactor.server.process import run
 from reactor.settings import Settings
 from scripts.benchmarks.child import ask, child_process, listen, say, serve_as_given
 

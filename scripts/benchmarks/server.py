@@ -11,8 +11,8 @@ import anyio
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from reactor.presence.connect import open_data, parse_url
-from reactor.presence.embedded import EmbeddedServer
+from reactor.backend.connect import open_data, parse_url
+from reactor.backend.embedded import EmbeddedServer
 from scripts.benchmarks.running import console
 
 

@@ -18,7 +18,7 @@ import msgspec
 import uvloop
 from websockets.frames import Opcode
 
-from tests.gateway.harness import Raw, client_frame, request, text
+from tests.support.gateway import Raw, client_frame, request, text
 
 SEED = 7
 HOSTILE = [

@@ -10,8 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.servers import Server
-from tests.system.running import Process, RawClient
+from tests.support.running import Process, RawClient
+from tests.support.servers import Server
 
 PEOPLE = 8
 BEAT = 0.15  # seconds between heartbeats of one of them

@@ -11,8 +11,8 @@ import jwt
 import pytest
 
 from tests.attack.field import ARENA, Field, field, processor_seconds, resident
-from tests.servers import Server
-from tests.system.running import RawClient
+from tests.support.running import RawClient
+from tests.support.servers import Server
 
 SECRET = "what only this test and its server know of it"
 

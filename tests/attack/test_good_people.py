@@ -5,9 +5,9 @@ from contextlib import AsyncExitStack
 
 from reactor import Client
 from reactor.settings import Settings
-from tests.servers import Server
-from tests.system.plain import until
-from tests.system.running import RawClient, served
+from tests.support.plain import until
+from tests.support.running import RawClient, served
+from tests.support.servers import Server
 
 DEFAULTS = Settings()
 

@@ -17,11 +17,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from reactor.settings import Settings
 from reactor.settings.load import advice
 from tests.attack.attackers import HOSTILE
-from tests.edge.command import reactor, serving
-from tests.gateway.certificates import trusting, write_certificate
-from tests.gateway.signing import public_jwk, signed, write_jwks
-from tests.servers import Server
-from tests.system.running import Process, RawClient, served
+from tests.support.certificates import trusting, write_certificate
+from tests.support.command import reactor, serving
+from tests.support.running import Process, RawClient, served
+from tests.support.servers import Server
+from tests.support.signing import public_jwk, signed, write_jwks
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 SECRET = "what only this test and its server know of it"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from scripts.benchmarks.gateway.tables import LINES, markdown
-from tests.servers import Server
+from tests.support.servers import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPIRY = (

@@ -18,9 +18,9 @@ import anyio
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.page.browser import FLAGS, program
-from tests.system.plain import until
-from tests.system.running import PATIENCE
+from tests.browser.page.browser import FLAGS, program
+from tests.support.plain import until
+from tests.support.running import PATIENCE
 
 
 class Chromium:

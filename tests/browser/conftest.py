@@ -6,8 +6,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
+from tests.browser.page.browser import launched
 from tests.browser.serving import build, files_of
-from tests.page.browser import launched
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

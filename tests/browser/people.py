@@ -7,12 +7,12 @@ from urllib.parse import urlencode
 
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, expect
 
-from reactor.node import Node
+from reactor.server.node import Node
 from reactor.settings.rooms import read_rules
-from tests.page.browser import PATIENCE
-from tests.proxy import Proxy
-from tests.servers import Server
-from tests.system.running import RawClient, served
+from tests.browser.page.browser import PATIENCE
+from tests.support.proxy import Proxy
+from tests.support.running import RawClient, served
+from tests.support.servers import Server
 
 FAREWELL = "You were away too long."
 PHONE: Any = {"viewport": {"width": 390, "height": 700}, "reduced_motion": "reduce"}

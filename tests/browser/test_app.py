@@ -5,7 +5,7 @@ from playwright.async_api import Browser, expect
 
 from reactor.presence.api import Presence
 from tests.browser.people import FAREWELL, place, watching
-from tests.servers import Server
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")  # as the browser, which starts once
 

@@ -9,7 +9,7 @@ import pytest
 from reactor.presence.api import Presence
 from tests.browser.cdp import Chromium, Tab, chromium
 from tests.browser.people import Place, place, watching
-from tests.servers import Server
+from tests.support.servers import Server
 
 _STATUS = "document.querySelector('#status')?.textContent"
 

@@ -13,7 +13,7 @@ from playwright.async_api import Browser, expect
 from tests.browser.people import place, watching
 from tests.browser.serving import APP, build, files_of
 from tests.js.tools import HERE, installed, node_program
-from tests.servers import Server
+from tests.support.servers import Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 

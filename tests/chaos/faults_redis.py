@@ -8,8 +8,8 @@ from typing import Any
 
 from tests.chaos.faults import Fault
 from tests.chaos.world import World, aside
-from tests.fleets import ClusterSet, Member, slot_of
-from tests.servers import Server
+from tests.support.fleets import ClusterSet, Member, slot_of
+from tests.support.servers import Server
 
 TAKEN_FOR_DOWN = 0.8
 """Seconds of silence after which Sentinels or a cluster may put a replica in a primary's place."""

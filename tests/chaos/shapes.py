@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from tests import servers
-from tests.fleets import ClusterSet, Fleet, Member, SentinelSet
+from tests.support import servers
+from tests.support.fleets import ClusterSet, Fleet, Member, SentinelSet
 
 
 class SingleServer(Fleet):

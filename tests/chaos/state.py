@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
-from tests.fleets import Fleet
+from tests.support.fleets import Fleet
 
 _OURS = re.compile(r"^\{reactor:(\w+)\}:(.+)$")
 _MEMBER = re.compile(r"^room:([^:]+):user:([^:]+)$")

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 from tests.chaos.history import History, Life, now_ms
 from tests.chaos.nodes import NodeFailedError, NodeProcess, write_skew
 from tests.chaos.person import Person
-from tests.fleets import Fleet
-from tests.proxy import Proxy
+from tests.support.fleets import Fleet
+from tests.support.proxy import Proxy
 
 T = TypeVar("T")
 

@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from scripts.benchmarks.fleet.clients import Crowd, crowd
-from tests.servers import Server, free_port
-from tests.system import plain
-from tests.system.running import Process, RawClient
+from tests.support import plain
+from tests.support.running import Process, RawClient
+from tests.support.servers import Server, free_port
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 # All clients come from one address here.

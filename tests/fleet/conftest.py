@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from tests import servers
-from tests.fleets import ClusterSet, Fleet, SentinelSet
+from tests.support import servers
+from tests.support.fleets import ClusterSet, Fleet, SentinelSet
 
 Fleets = Callable[[type[Fleet], str], Fleet]
 Request = pytest.FixtureRequest

@@ -9,11 +9,11 @@ from urllib.parse import unquote
 
 from anyio import to_thread
 
-from reactor.node import Node
 from reactor.presence.keys import SHARDS, shard_of
-from tests.fleets import Fleet, Member
-from tests.system import plain
-from tests.system.running import Message, RawClient, served
+from reactor.server.node import Node
+from tests.support import plain
+from tests.support.fleets import Fleet, Member
+from tests.support.running import Message, RawClient, served
 
 T = TypeVar("T")
 

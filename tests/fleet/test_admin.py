@@ -1,11 +1,11 @@
 """The admin port on Sentinel sets and clusters: what it says and does is for the whole fleet."""
 
-from tests.admin.desk import KEY, admin_client, ok
 from tests.fleet.serving import one_room_in_each_shard, serving
-from tests.fleets import Fleet
-from tests.servers import free_port
-from tests.system.plain import until
-from tests.system.running import RawClient
+from tests.support.fleets import Fleet
+from tests.support.plain import until
+from tests.support.running import RawClient
+from tests.support.servers import free_port
+from tests.system.admin.desk import KEY, admin_client, ok
 
 
 async def test_rooms_messages_settings_and_kicks_on_every_shard(fleet: Fleet) -> None:

@@ -9,9 +9,9 @@ import anyio
 import pytest
 from redis.crc import key_slot
 
-from reactor.node import Node
 from reactor.presence.api import Presence
 from reactor.presence.keys import fleet_prefix
+from reactor.server.node import Node
 from reactor.settings import RoomRule
 from tests.fleet.serving import (
     TOLD_WITHIN,
@@ -23,9 +23,9 @@ from tests.fleet.serving import (
     one_room_in_each_shard,
     serving,
 )
-from tests.fleets import ClusterSet, Member, slot_of
-from tests.system import plain
-from tests.system.running import RawClient, departures
+from tests.support import plain
+from tests.support.fleets import ClusterSet, Member, slot_of
+from tests.support.running import RawClient, departures
 
 pytestmark = pytest.mark.slow  # failovers take their time
 

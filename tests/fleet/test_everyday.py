@@ -5,9 +5,9 @@ from typing import Any
 from reactor.presence.api import Presence
 from reactor.settings import RoomRule
 from tests.fleet.serving import TOLD_WITHIN, crowd, in_step, lateness, one_room_in_each_shard, serving
-from tests.fleets import ClusterSet, Fleet
-from tests.system import plain
-from tests.system.running import RawClient
+from tests.support import plain
+from tests.support.fleets import ClusterSet, Fleet
+from tests.support.running import RawClient
 
 BEAT, ACK = "room:heartbeat", "room:heartbeat:ack"
 

@@ -9,8 +9,8 @@ from typing import Any
 import anyio
 import pytest
 
-from reactor.node import Node
 from reactor.presence.api import Presence
+from reactor.server.node import Node
 from reactor.settings import RoomRule
 from tests.fleet.serving import (
     TOLD_WITHIN,
@@ -23,9 +23,9 @@ from tests.fleet.serving import (
     lateness,
     serving,
 )
-from tests.fleets import Fleet
-from tests.system import plain
-from tests.system.running import RawClient, departures
+from tests.support import plain
+from tests.support.fleets import Fleet
+from tests.support.running import RawClient, departures
 
 pytestmark = pytest.mark.slow  # failovers take their time
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.fleets import ClusterSet, Fleet, SentinelSet, slot_of, until
+from tests.support.fleets import ClusterSet, Fleet, SentinelSet, slot_of, until
 
 ROOM = "lobby"
 KEY = "{reactor:7}:some"  # in the slot of the room

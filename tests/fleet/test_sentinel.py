@@ -6,10 +6,10 @@ import pytest
 
 from reactor.errors import RedisMisconfigured, RedisUnreachable
 from tests.fleet.serving import TOLD_WITHIN, aside, crowd, in_step, is_listened_to, said, serving
-from tests.fleets import SentinelSet
-from tests.servers import Server
-from tests.system import plain
-from tests.system.running import RawClient, departures
+from tests.support import plain
+from tests.support.fleets import SentinelSet
+from tests.support.running import RawClient, departures
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.slow  # failovers take their time
 

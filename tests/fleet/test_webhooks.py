@@ -1,9 +1,9 @@
 """Webhooks on Sentinel sets and clusters: every shard's log is read where it lives."""
 
 from tests.fleet.serving import one_room_in_each_shard, serving
-from tests.fleets import Fleet
-from tests.system.running import RawClient
-from tests.webhooks.receiver import Receiver, hooked
+from tests.support.fleets import Fleet
+from tests.support.running import RawClient
+from tests.system.webhooks.receiver import Receiver, hooked
 
 
 async def test_every_shard_tells_who_comes_and_goes(fleet: Fleet) -> None:

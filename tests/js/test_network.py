@@ -9,9 +9,9 @@ import anyio
 import pytest
 
 from tests.js.tools import HERE, installed, node_program
-from tests.proxy import Proxy
-from tests.servers import Server
-from tests.system.running import RawClient, served
+from tests.support.proxy import Proxy
+from tests.support.running import RawClient, served
+from tests.support.servers import Server
 
 _USERS = ["ann", "bob", "cy", "dee"]
 

@@ -12,8 +12,8 @@ from reactor.gateway.bundle import bundled
 from reactor.gateway.tarball import packed
 from reactor.settings.rooms import read_rules
 from tests.js.tools import HERE, PACKAGE, installed, npm_command, run_node
-from tests.servers import Server
-from tests.system.running import served
+from tests.support.running import served
+from tests.support.servers import Server
 
 CORE = ("client", "emitter", "error", "index", "link", "listing", "news", "postponed", "room", "view")
 SMALL = 5 * 1024

@@ -7,8 +7,8 @@ import pytest
 
 from reactor.settings.rooms import read_rules
 from tests.js.tools import LINKED, installed, run_node
-from tests.servers import Server
-from tests.system.running import served
+from tests.support.running import served
+from tests.support.servers import Server
 
 RUN = (*LINKED, "--test", "--test-reporter=spec")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from reactor.gateway.tarball import packed
 from tests.js.tools import PACKAGE, npm_command
-from tests.servers import Server
-from tests.system.running import served
+from tests.support.running import served
+from tests.support.servers import Server
 
 
 def test_the_same_files_give_the_same_package():

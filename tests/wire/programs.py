@@ -15,7 +15,7 @@ from reactor.client.signals import Signal
 from reactor.errors import ConnectionClosed, ForceLeave, NotJoined, ReactorError, RoomFull, Unavailable
 from reactor.protocol.events import RoomEvent
 from tests.js.tools import HERE, installed, node_program
-from tests.system.running import PATIENCE
+from tests.support.running import PATIENCE
 
 _CODES: dict[type[ReactorError], str] = {
     ConnectionClosed: "closed",

@@ -12,7 +12,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from tests.system.running import PATIENCE
+from tests.support.running import PATIENCE
 from tests.wire.programs import InJavaScript, InPython, Program, until
 from tests.wire.table import Message, Step, Values, transcripts
 

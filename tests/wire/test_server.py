@@ -12,12 +12,12 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from reactor.node import Node
 from reactor.presence.api import Presence
+from reactor.server.node import Node
 from reactor.settings.rooms import read_rules
-from tests.servers import Server
-from tests.system.plain import until
-from tests.system.running import PATIENCE, served
+from tests.support.plain import until
+from tests.support.running import PATIENCE, served
+from tests.support.servers import Server
 from tests.wire.table import Message, Step, Values, transcripts
 
 _SECRET = "a secret of the tests, as long as it has to be"

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from reactor.doctor.deployment import Patient, Server
 from reactor.doctor.finding import Finding, Subject
-from reactor.doctor.patient import Patient, Server
 from reactor.doctor.rights import rule
 
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from reactor.doctor.deployment import Patient
 from reactor.doctor.finding import Finding, Subject
-from reactor.doctor.patient import Patient
 from reactor.doctor.rights import rule
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from reactor.doctor.checks.words import size
+from reactor.doctor.deployment import Patient
 from reactor.doctor.finding import Finding, Subject
-from reactor.doctor.patient import Patient
 
 NAME = "client-output-buffer-limit"
 _HARD, _SOFT = 32 << 20, 8 << 20

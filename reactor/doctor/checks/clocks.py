@@ -6,8 +6,8 @@ Presence goes by Redis's alone; a replica judges the same deadlines by its own.
 from collections.abc import Iterator
 
 from reactor.doctor.checks.words import span
+from reactor.doctor.deployment import Patient
 from reactor.doctor.finding import Finding, Subject
-from reactor.doctor.patient import Patient
 
 _BETWEEN = 1.0
 _HERE = 5.0

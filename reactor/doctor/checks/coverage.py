@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from reactor.backend.topology import SLOTS
+from reactor.doctor.deployment import Patient
 from reactor.doctor.finding import Finding, Subject
-from reactor.doctor.patient import Patient
-from reactor.presence.topology import SLOTS
 
 
 def coverage(patient: Patient) -> Iterator[Finding]:

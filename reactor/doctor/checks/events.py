@@ -5,9 +5,9 @@ A replica needs it too, for the day on which it is promoted.
 
 from collections.abc import Iterator
 
+from reactor.backend.connect import with_expired
+from reactor.doctor.deployment import Patient, Server
 from reactor.doctor.finding import Finding, Subject
-from reactor.doctor.patient import Patient, Server
-from reactor.presence.connect import with_expired
 
 NAME = "notify-keyspace-events"
 

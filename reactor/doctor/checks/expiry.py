@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from reactor.doctor.checks.words import milliseconds, span
+from reactor.doctor.deployment import Expiry, Patient, Server
 from reactor.doctor.finding import Finding, Subject
-from reactor.doctor.patient import Expiry, Patient, Server
 from reactor.doctor.probe import TOUCHED_WITHIN, UNTOUCHED_WITHIN
 
 PUNCTUAL = 0.25

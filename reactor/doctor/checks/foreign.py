@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from reactor.doctor.deployment import Patient
 from reactor.doctor.finding import Finding, Subject
-from reactor.doctor.patient import Patient
 
 _UNSEEN = "none, as the server itself never looks for keys; another user may run the doctor"
 _CLASH = "another program uses this namespace: give one of them another, by --namespace"

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from reactor.doctor.deployment import Patient
 from reactor.doctor.finding import Finding, Subject
-from reactor.doctor.patient import Patient
 
 _UNSEEN = "pub/sub buffer limit, timeout, tcp-keepalive, min-replicas-to-write"
 _MEND = "none; another user, or the service's parameters, show it"

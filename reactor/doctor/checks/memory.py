@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from reactor.doctor.checks.words import size
+from reactor.doctor.deployment import Patient, Server
 from reactor.doctor.finding import Finding, Subject, command_line
-from reactor.doctor.patient import Patient, Server
 
 _WANTED = "noeviction"
 _FULL, _NEARLY = 0.98, 0.85

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from reactor.doctor.deployment import Patient, Server
 from reactor.doctor.finding import Finding, Subject
-from reactor.doctor.patient import Patient, Server
 
 _NONE = "none: a restart forgets departures and rules; members come back with their nodes"
 _SNAPSHOTS = "snapshots: a restart goes back to the last one; the nodes put right the rest"

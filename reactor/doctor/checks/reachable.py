@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from reactor.doctor.checks.words import milliseconds
+from reactor.doctor.deployment import Patient
 from reactor.doctor.finding import Finding, Severity, Subject
-from reactor.doctor.patient import Patient
 
 _START = "start it, or take it out of the address"
 _NEEDED = (

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from reactor.doctor.checks.words import size
+from reactor.doctor.deployment import Patient, Server
 from reactor.doctor.finding import Finding, Subject
-from reactor.doctor.patient import Patient, Server
 
 _LAG = 10
 """Seconds without a word from a replica after which it counts as lost, as by Redis's min-replicas-max-lag."""

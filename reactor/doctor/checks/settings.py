@@ -3,8 +3,8 @@
 import resource
 from collections.abc import Iterator
 
+from reactor.backend.target import parse_url
 from reactor.doctor.finding import Finding, Severity, Subject
-from reactor.presence.target import parse_url
 from reactor.settings import Settings
 from reactor.settings.kinds import show_duration
 from reactor.settings.load import advice

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from reactor.doctor.checks.words import span
+from reactor.doctor.deployment import Patient, Server
 from reactor.doctor.finding import Finding, Subject
-from reactor.doctor.patient import Patient, Server
 from reactor.settings import Settings
 
 _QUICK, _HASTY = 5.0, 1.0

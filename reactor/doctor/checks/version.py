@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
+from reactor.backend.connect import check_version
+from reactor.doctor.deployment import Patient, Server
 from reactor.doctor.finding import Finding, Subject
-from reactor.doctor.patient import Patient, Server
 from reactor.errors import RedisTooOld
-from reactor.presence.connect import check_version
 
 _WANTED = "7.0 or later"
 

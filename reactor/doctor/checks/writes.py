@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from reactor.doctor.deployment import Patient, Server
 from reactor.doctor.finding import Finding, Subject
-from reactor.doctor.patient import Patient, Server
 
 NAME = "min-replicas-to-write"
 

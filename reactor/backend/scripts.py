@@ -1,0 +1,244 @@
+"""Runs the Lua transitions.
+
+Loads them by digest, pipelines them, and loads them again where Redis lost them.
+
+Everything that changes Redis passes through one queue for a server, in order. What is asked for while a
+batch is on its way goes out together in the next one, so that a thousand callers cost one round trip and
+one connection.
+"""
+
+import asyncio
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha1
+from importlib.resources import files
+from time import perf_counter
+from typing import Any
+
+import hiredis
+from redis.asyncio import Redis
+from redis.exceptions import (
+    AskError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
+    NoScriptError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
+
+from reactor.backend.connect import LINK_ERRORS
+from reactor.backend.pipeline import Link
+from reactor.errors import Unavailable
+from reactor.histogram import SECONDS, Tally
+
+MAX_BATCH = 512
+"""Commands in one round trip at most. It bounds what one slow reader of replies can hold."""
+
+GROWING = {"join", "update", "set_rule"}
+"""The transitions that make Redis grow."""
+
+_TRIES = 3  # times that scripts are loaded for one batch: somebody may flush them again and again
+_OUTAGES = (BusyLoadingError, ReadOnlyError, MasterDownError, ClusterDownError)
+_OUTAGE_WORDS = ("NOREPLICAS", "MISCONF", "BUSY", "UNKILLABLE")
+"""Replies by which a server that answers says that it takes no writes from anyone."""
+
+Times = defaultdict[str, Tally]
+"""Seconds from the asking to the answer of each script, the wait in the queue included."""
+
+_pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command  # its stub knows tuples of one alone
+_HEADER_LINE = re.compile(r"^-- (KEYS|ARGV|Returns|Publishes): ?(.*)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A transition: its name, its whole text, and the digest by which Redis knows it."""
+
+    name: str
+    source: str
+    digest: str
+
+
+def new_times() -> Times:
+    """Times of scripts, none so far."""
+    return defaultdict(lambda: Tally(SECONDS))
+
+
+def load_scripts(*, departures_kept: int, publish: str = "PUBLISH") -> dict[str, Script]:
+    """Every transition by name.
+
+    departures_kept: entries that a shard's stream keeps, about. publish: `SPUBLISH` on a cluster, where a
+    room's channel lives on its shard's node only
+    (https://redis.io/docs/latest/develop/pubsub/#sharded-pubsub).
+    """
+    folder = files("reactor.presence") / "lua"
+    constants = f"local PUBLISH, KEPT = '{publish}', {departures_kept}\n"
+    prelude = constants + (folder / "prelude.lua").read_text()
+    scripts: dict[str, Script] = {}
+    for path in folder.iterdir():
+        name = path.name.removesuffix(".lua")
+        if path.name.endswith(".lua") and name != "prelude":
+            # Beyond maxmemory only what makes Redis grow is refused: an end of a membership never is
+            # (https://redis.io/docs/latest/develop/programmability/lua-api/#script-flags).
+            flags = "" if name in GROWING else " flags=allow-oom"
+            source = f"#!lua{flags}\n" + prelude + path.read_text()
+            scripts[name] = Script(name, source, sha1(source.encode(), usedforsecurity=False).hexdigest())
+    return scripts
+
+
+def _is_outage(reply: Any) -> bool:
+    if isinstance(reply, MovedError | AskError | TryAgainError):
+        return False
+    if isinstance(reply, ResponseError):
+        return isinstance(reply, _OUTAGES) or str(reply).startswith(_OUTAGE_WORDS)
+    return isinstance(reply, Exception)
+
+
+def read_header(text: str) -> Mapping[str, str]:
+    """The header block of a script: ARGV, Returns and Publishes, each as one text."""
+    header: dict[str, str] = {}
+    key = ""
+    for line in text.splitlines():
+        if not line.startswith("--"):
+            break
+        if match := _HEADER_LINE.match(line):
+            key, header[match[1]] = match[1], match[2]
+        elif key:
+            header[key] += " " + line.removeprefix("--").strip()
+    return header
+
+
+class Redirected(Unavailable):
+    """A cluster's node does not serve this slot, or not now; nothing was done.
+
+    moved: another node has it; otherwise it is on its way there.
+    """
+
+    def __init__(self, *, moved: bool) -> None:
+        super().__init__("the slot is served by another node" if moved else "the slot is being moved")
+        self.moved = moved
+
+
+_Asked = tuple[Script, bytes, asyncio.Future[Any]]
+"""A script, its packed call, and whoever awaits the reply."""
+
+
+class ScriptRunner:
+    """The one queue to one Redis server. `serve` has to run for anything to be answered.
+
+    on_health(healthy, reason) is called when Redis stops taking commands, and when it takes them again.
+    times: where to note how long each script took.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        scripts: Mapping[str, Script],
+        *,
+        on_health: Callable[[bool, str], None] | None = None,
+        times: Times | None = None,
+    ) -> None:
+        self.times = new_times() if times is None else times
+        self._link = Link(redis)
+        self._scripts = scripts
+        self._loads = [_pack(("SCRIPT", "LOAD", script.source)) for script in scripts.values()]
+        self._queue: list[_Asked] = []
+        self._wakeup = asyncio.Event()
+        self._ended = False
+        self._on_health = on_health
+        self.healthy = True
+
+    async def run(self, name: str, prefix: str, *args: str | bytes | int | float) -> Any:
+        """Run a transition on the shard that `prefix` names; its raw reply.
+
+        Raises Unavailable when Redis did not answer: the script may or may not have run, so every
+        transition is safe to ask for again.
+        """
+        if self._ended:
+            raise Unavailable("the server is shutting down")
+        script = self._scripts[name]
+        # Packed here, so that a text that is none concerns its own caller, and not the whole batch.
+        call = _pack(("EVALSHA", script.digest, 1, prefix, *args))
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queue.append((script, call, future))
+        self._wakeup.set()
+        asked = perf_counter()
+        try:
+            return await future
+        finally:
+            self.times[name].add(perf_counter() - asked)
+
+    async def serve(self) -> None:
+        """Send what is asked for, batch after batch, until cancelled.
+
+        Whoever still waits then gets Unavailable, and whoever asks later.
+        """
+        self._ended = False
+        try:
+            while True:
+                await self._wakeup.wait()
+                batch, self._queue = self._queue[:MAX_BATCH], self._queue[MAX_BATCH:]
+                if not self._queue:
+                    self._wakeup.clear()
+                try:
+                    await self._send(batch)
+                except asyncio.CancelledError:
+                    self._queue[:0] = batch
+                    raise
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Nobody serves it any more: whoever waits gets Unavailable."""
+        self._ended = True
+        for *_, future in self._queue:
+            if not future.done():
+                future.set_exception(Unavailable("the server is shutting down"))
+        self._queue.clear()
+
+    async def _send(self, batch: Sequence[_Asked]) -> None:
+        calls = [call for _, call, _ in batch]
+        try:
+            replies = await self._link.exchange(calls)
+            for _ in range(_TRIES):
+                missing = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+                if not missing:
+                    break
+                # One missing script means a flushed cache. All are loaded before any is tried again, over the
+                # same connection, and what failed goes in its old order, so that no transition overtakes
+                # another one that came first.
+                again = await self._link.exchange([*self._loads, *(calls[i] for i in missing)])
+                for reply in again[: len(self._loads)]:
+                    if isinstance(reply, Exception):
+                        raise reply
+                for i, reply in zip(missing, again[len(self._loads) :], strict=True):
+                    replies[i] = reply
+        except LINK_ERRORS as error:
+            replies = [error] * len(batch)
+        self._note_health(next(filter(_is_outage, replies), None))
+        for (script, _, future), reply in zip(batch, replies, strict=True):
+            if future.done():
+                continue
+            if isinstance(reply, Exception):
+                future.set_exception(self._explain(script, reply))
+            else:
+                future.set_result(reply)
+
+    def _note_health(self, failed: Exception | None) -> None:
+        if self.healthy is (failed is None):
+            return
+        self.healthy = failed is None
+        if self._on_health is not None:
+            self._on_health(self.healthy, str(failed or ""))
+
+    @staticmethod
+    def _explain(script: Script, error: Exception) -> Exception:
+        if isinstance(error, MovedError | AskError | TryAgainError):
+            return Redirected(moved=type(error) is MovedError)
+        if isinstance(error, ResponseError):
+            return Unavailable(f"Redis refused {script.name}: {error}")
+        return Unavailable(f"Redis did not answer: {error}")

@@ -1,0 +1,1 @@
+"""Memberships of this node's connections: intents to store calls, reconciliation, recovery."""

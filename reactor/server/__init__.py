@@ -1,0 +1,1 @@
+"""The server process: builds a node, runs it, and the ports and metrics around it."""

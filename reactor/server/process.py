@@ -1,0 +1,74 @@
+"""One server process: a node, the Redis that it needs and its admin port, until it is told to stop."""
+
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import anyio
+import structlog
+
+from reactor.admin import serving_admin
+from reactor.backend.embedded import EmbeddedServer
+from reactor.backend.opening import open_backend
+from reactor.backend.target import parse_url
+from reactor.errors import one_error
+from reactor.gateway.fds import reload_signals
+from reactor.server.gc_tuning import spare_the_collector
+from reactor.server.node import Node
+from reactor.settings import Settings
+
+log = structlog.get_logger()
+
+
+@asynccontextmanager
+async def running(settings: Settings, *, sock: socket.socket | None = None) -> AsyncIterator[Node]:
+    """A node that serves as long as the block runs, and stops in order behind it.
+
+    sock: a bound socket to listen on, in place of the host and port of the settings.
+
+    Raises ReactorError with one clear line when it cannot begin.
+    """
+    async with AsyncExitStack() as stack:
+        url = settings.redis_url
+        if url is None:
+            url = (await stack.enter_async_context(EmbeddedServer(advertise=True))).url
+        target = parse_url(url)
+        stack.enter_context(one_error())
+        backend = await open_backend(target, departures_kept=settings.departures_kept)
+        stack.push_async_callback(backend.aclose)
+        async with anyio.create_task_group() as tasks:
+            node = Node(settings, target, tasks, backend)
+            if settings.listener:
+                await node.check_events()
+            async with serving_admin(node):
+                await node.start(sock)
+                try:
+                    yield node
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await node.stop()
+
+
+async def run(
+    settings: Settings,
+    *,
+    on_ready: Callable[[Node], None] | None = None,
+    sock: socket.socket | None = None,
+    stop_signals: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM),
+) -> None:
+    """Serve until SIGINT or SIGTERM. Raises ReactorError with one clear line when it cannot begin.
+
+    on_ready is called once clients can connect. SIGHUP has certificate and keys read again, if there are any.
+    """
+    spare_the_collector()
+    with anyio.open_signal_receiver(*stop_signals, *reload_signals(settings)) as signals:
+        async with running(settings, sock=sock) as node:
+            if on_ready is not None:
+                on_ready(node)
+            async for number in signals:
+                if number not in stop_signals:
+                    node.gateway.reload()
+                    continue
+                log.info("stopping", connections=len(node.gateway.connections))
+                return

@@ -1,0 +1,175 @@
+"""Several processes on one port, each a node: started, watched and started again by their parent.
+
+Each has an admin port of its own: the first one the port that was set, the others the next ones.
+
+The kernel spreads new connections over those who listen with SO_REUSEPORT (socket(7)). A worker that dies is
+a node that died: the others put its members under the grace, and the parent starts another one.
+"""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from time import monotonic
+
+import anyio
+import structlog
+
+from reactor.backend.connect import open_data
+from reactor.backend.embedded import EmbeddedServer
+from reactor.backend.target import parse_url
+from reactor.errors import ReactorError
+from reactor.gateway.fds import reload_signals
+from reactor.gateway.server import check_files
+from reactor.log import set_up_logs
+from reactor.server.sockets import ALONE, TOGETHER, bound
+from reactor.settings import Settings
+
+log = structlog.get_logger()
+
+SETTLED_AFTER = 5.0
+"""Seconds after which a worker that ends is started again at once; one that ends sooner waits a second."""
+
+
+async def run_workers(settings: Settings, *, on_ready: Callable[[int], None] | None = None) -> None:
+    """Run `settings.workers` processes until SIGINT or SIGTERM. Raises ReactorError when it cannot begin.
+
+    on_ready(port) is called once clients can connect to all of them.
+    """
+    async with AsyncExitStack() as stack:
+        if settings.redis_url is None:
+            embedded = await stack.enter_async_context(EmbeddedServer(advertise=True))
+            settings = replace(settings, redis_url=embedded.url)
+        if parse_url(settings.redis_url or "").kind != "cluster":
+            async with await open_data(parse_url(settings.redis_url or "")):
+                pass  # what is wrong with Redis is said once, here, and not by every worker
+        _see_admin_ports_free(settings)
+        check_files(settings)
+        reserved = stack.enter_context(bound(settings.host, settings.port, option=TOGETHER))
+        settings = replace(settings, port=reserved.getsockname()[1])
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, *reload_signals(settings)) as signals:
+            async with anyio.create_task_group() as tasks:
+                workers = [Worker(settings, number) for number in range(settings.workers)]
+                for worker in workers:
+                    tasks.start_soon(worker.keep_alive)
+                if on_ready is not None:
+                    tasks.start_soon(_tell_ready, workers, lambda: on_ready(settings.port))
+                async for number in signals:
+                    if number == signal.SIGHUP:
+                        for worker in workers:
+                            worker.signal(number)
+                        continue
+                    log.info("stopping", workers=len(workers))
+                    tasks.cancel_scope.cancel()
+                    break
+        await _stop(workers)
+
+
+def _see_admin_ports_free(settings: Settings) -> None:
+    """Say once, and not by every worker again and again, that a port is taken. Raises ReactorError."""
+    if settings.admin_port is not None:
+        for number in range(settings.workers if settings.admin_port else 1):
+            bound(
+                settings.admin_host, settings.admin_port + number, option=ALONE, settings="--admin-"
+            ).close()
+
+
+class Worker:
+    """One process, in all its lives."""
+
+    def __init__(self, settings: Settings, number: int) -> None:
+        if settings.admin_port:
+            settings = replace(settings, admin_port=settings.admin_port + number, workers=1)
+        self._settings, self._number = settings, number
+        self._process: BaseProcess | None = None
+        self.ready = anyio.Event()
+        self._ours: Connection | None = None  # closed by our end, however it comes: the worker then stops
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, while it runs."""
+        return self._process.pid if self._process is not None and self._process.is_alive() else None
+
+    async def ended(self) -> None:
+        """Return when the process has ended."""
+        if self._process is not None and self._process.is_alive():
+            await anyio.wait_readable(self._process.sentinel)
+            self._process.join()
+
+    async def keep_alive(self) -> None:
+        """Start it, and start it again whenever it ends, until cancelled."""
+        context = multiprocessing.get_context("spawn")
+        while True:
+            started = monotonic()
+            self._ours, theirs = context.Pipe()
+            name = f"reactor worker {self._number}"
+            self._process = context.Process(target=_work, args=(self._settings, theirs), name=name)
+            self._process.start()
+            theirs.close()
+            log.info("worker_started", worker=self._number, pid=self._process.pid)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._hear_ready, self._ours)
+                await self.ended()
+                tasks.cancel_scope.cancel()
+            log.warning("worker_ended", worker=self._number, exit_code=self._process.exitcode)
+            if monotonic() - started < SETTLED_AFTER:
+                await anyio.sleep(1.0)
+
+    async def _hear_ready(self, ours: Connection) -> None:
+        await anyio.wait_readable(ours.fileno())
+        self.ready.set()
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, if it runs."""
+        if (pid := self.pid) is not None:
+            os.kill(pid, number)
+
+
+async def _tell_ready(workers: list[Worker], on_ready: Callable[[], None]) -> None:
+    for worker in workers:
+        await worker.ready.wait()
+    on_ready()
+
+
+async def _stop(workers: list[Worker]) -> None:
+    """Let all of them end in order; each bounds the time that takes."""
+    for worker in workers:
+        worker.signal(signal.SIGTERM)
+    with anyio.CancelScope(shield=True):
+        for worker in workers:
+            await worker.ended()
+
+
+def _work(settings: Settings, parent: Connection) -> None:
+    """Be a worker: a node on the shared port, for as long as the parent lives."""
+    from reactor.server.process import run  # noqa: PLC0415 - the parent needs none of it
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent says when to stop
+    set_up_logs(settings)
+
+    async def serve() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_end_with, parent)
+            with bound(settings.host, settings.port, option=TOGETHER) as sock:
+                await run(
+                    settings,
+                    sock=sock,
+                    stop_signals=(signal.SIGTERM,),
+                    on_ready=lambda _node: parent.send_bytes(b"ready"),
+                )
+            tasks.cancel_scope.cancel()
+
+    try:
+        anyio.run(serve, backend_options={"use_uvloop": True})
+    except* ReactorError as group:
+        log.error("worker_failed", reason=str(group.exceptions[0]))  # noqa: TRY400 - the line says it all
+        raise SystemExit(1) from None
+
+
+async def _end_with(parent: Connection) -> None:
+    await anyio.wait_readable(parent.fileno())  # it never says anything: this is its end
+    os.kill(os.getpid(), signal.SIGTERM)

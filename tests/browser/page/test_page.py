@@ -1,0 +1,233 @@
+"""What a person sees and can do on the page, in a real browser on a real server."""
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from reactor.presence.api import Presence
+from tests.browser.page.browser import site_on
+from tests.support.running import RawClient
+from tests.support.servers import Server
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")  # as the browser, which starts once
+
+
+async def test_two_pages_see_each_other_come(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server) as site:
+        ada = await (await site.person("Ada")).join()
+        await ada.counts(1)
+        await expect(ada.page.locator("#people-hint")).to_contain_text("alone")
+        bob = await (await site.person("Bob")).join()
+        await ada.sees("Bob", "here", "here since")
+        await ada.reads("Bob joined")
+        await ada.counts(2)
+        await expect(ada.page.locator("#people-hint")).to_be_hidden()
+        await expect(ada.page).to_have_title("(2) lobby · reactor")
+        await bob.sees("Ada", "here")
+        await bob.sees("Bob", "here", "you")
+        assert await bob.lines() == ["You joined the room"]
+
+
+async def test_one_click_joins_under_a_friendly_name(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server) as site:
+        one, two = [await site.person(reduced_motion="no-preference") for _ in range(2)]
+        await one.join()
+        await two.join()
+        await one.counts(2)
+        names = await one.page.locator("#people .name").all_inner_texts()
+        assert len({len(name.split()) for name in names}) == 1
+        await expect(one.page.locator("#room-title")).to_have_text("lobby")
+
+
+async def test_away_and_back(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server) as site:
+        ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
+        await bob.press("Step away")
+        await ada.sees("Bob", "away", "away")
+        await ada.reads("Bob stepped away")
+        await bob.reads("You stepped away")
+        await bob.press("Come back")
+        await ada.sees("Bob", "here")
+        await ada.reads("Bob is back")
+        await bob.reads("You are back")
+
+
+async def test_leaving_is_told_with_its_reason_and_one_may_join_again(
+    browser: Browser, bundled_server: Server
+):
+    async with site_on(browser, bundled_server) as site:
+        ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
+        await ada.counts(2)
+        await bob.press("Leave")
+        await ada.sees("Bob", "gone", "left")
+        await ada.reads("Bob left")
+        await ada.counts(1)
+        await expect(ada.row("Bob")).to_have_count(0)
+        await expect(bob.page.locator("#notice")).to_have_text("You left. Join again whenever you like.")
+        await bob.status_is("Not connected")
+        await bob.join()
+        await ada.sees("Bob", "here")
+
+
+async def test_who_drops_and_returns_within_the_grace_is_not_missed(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server, grace=30) as site:
+        ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
+        await ada.sees("Bob", "here")
+        told = len(ada.diffs())
+        await bob.press("Drop the socket")
+        await bob.status_is("Reconnecting in")
+        await expect(bob.page.locator("#ring-word")).to_have_text("socket down")
+        await bob.press("Reconnect")
+        await bob.reads("You are back in time; nobody has noticed")
+        await bob.status_is("Connected")
+        await ada.press("Step away")  # what Ada hears next is her own, so nothing came before it
+        await ada.reads("You stepped away")
+        assert len(ada.diffs()) == told + 1
+        assert await ada.lines() == ["You joined the room", "Bob joined", "You stepped away"]
+
+
+async def test_a_dropped_socket_returns_by_itself(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server, grace=30) as site:
+        bob = await (await site.person("Bob")).join()
+        await bob.page.clock.install()
+        await bob.press("Drop the socket")
+        await bob.status_is("Reconnecting in 8 s")
+        await bob.page.clock.run_for(7000)
+        await bob.status_is("Reconnecting in 1 s")
+        await bob.page.clock.run_for(1000)
+        await bob.reads("You are back in time; nobody has noticed")
+
+
+async def test_who_drops_for_good_is_told_as_disconnected(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server, grace=0.5) as site:
+        ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
+        await bob.press("Drop the socket")
+        await bob.press("Stay away")
+        await bob.status_is("Disconnected")
+        await ada.sees("Bob", "gone", "connection lost")
+        await ada.reads("Bob lost the connection and did not come back disconnected")
+        await bob.press("Reconnect")
+        await bob.reads("You are back, as a new member: the grace had passed")
+        await ada.sees("Bob", "here")
+
+
+async def test_closing_the_tab_is_a_dropped_socket(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server, grace=0.5) as site:
+        ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
+        await bob.page.close()
+        await ada.reads("Bob lost the connection and did not come back disconnected")
+
+
+async def test_loading_the_page_again_comes_back_unnoticed(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server, grace=30) as site:
+        ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
+        await ada.sees("Bob", "here")
+        told = len(ada.diffs())
+        await bob.page.reload()
+        await bob.reads("You are in the room again; for the others you never left")
+        await bob.sees("Bob", "here", "you")
+        assert len(ada.diffs()) == told
+
+
+async def test_who_goes_silent_gets_the_popup_and_the_others_see_why(
+    browser: Browser, bundled_server: Server
+):
+    async with site_on(
+        browser, bundled_server, ttl=2, inactivity_message="You were idle, so you are out."
+    ) as site:
+        ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
+        await bob.press("Go silent")
+        await expect(bob.page.locator("#ring-word")).to_have_text("until you are out")
+        popup = bob.page.get_by_role("dialog", name="You are out of the room")
+        await expect(popup).to_contain_text("You were idle, so you are out.")
+        await expect(popup.get_by_role("button")).to_have_text("OK")
+        await expect(popup.get_by_role("button")).to_be_focused()
+        await expect(bob.page.locator("#ring-time")).to_have_text("0:00")
+        await ada.reads("Bob was silent for too long inactivity_timeout")
+        await ada.counts(1)
+        await bob.page.keyboard.press("Enter")
+        await expect(popup).to_be_hidden()
+        await expect(bob.page.locator("#door")).to_be_visible()
+        await expect(bob.page.get_by_role("button", name="Join the room")).to_be_focused()
+        await bob.join()
+        await ada.sees("Bob", "here")
+
+
+async def test_heartbeats_keep_a_member_and_are_shown(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server, ttl=1.5) as site:
+        ada = await (await site.person("Ada")).join()
+        # The first comes at once, each other after a third of the TTL.
+        await expect(ada.page.locator("#strip .beat").nth(4)).to_be_attached()
+        await expect(ada.page.locator("#beat-last")).to_contain_text("ms")
+        assert await ada.page.locator("#ring").get_attribute("data-level") == "full"
+        await ada.sees("Ada", "here", "you")
+
+
+async def test_who_is_kicked_gets_the_popup(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server) as site, Presence.open(bundled_server.socket_url) as presence:
+        ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
+        await presence.kick("lobby", "bob", "Out you go.")
+        await expect(bob.page.get_by_role("dialog", name="You were removed")).to_contain_text("Out you go.")
+        await ada.sees("Bob", "gone", "removed")
+        await ada.reads("Bob was removed kicked")
+        await bob.page.keyboard.press("Escape")
+        await expect(bob.page.locator("#door")).to_be_visible()
+
+
+async def test_one_person_in_two_tabs_is_one_member(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server, grace=30) as site:
+        ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
+        async with bob.context.expect_page() as opening:
+            await bob.page.get_by_role("link", name="Another tab").click()
+        other = await site.look(await opening.value, "Bob", "lobby")
+        await other.join()
+        await ada.sees("Bob", "here", "2 connections")
+        await ada.reads("Bob opened another connection, 2 now")
+        await ada.counts(2)
+        await bob.reads("You opened another connection, 2 now")
+        await other.press("Leave")
+        await ada.reads("Bob closed a connection, 1 left")
+        await expect(ada.row("Bob")).not_to_contain_text("connections")
+
+
+async def test_another_tab_is_somebody_else_in_the_same_room(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server) as site:
+        ada = await (await site.person("Ada", room="a room/with & signs")).join()
+        async with ada.context.expect_page() as opening:
+            await ada.page.get_by_role("link", name="Another tab").click()
+        other = await opening.value
+        await expect(other.get_by_label("Room", exact=True)).to_have_value("a room/with & signs")
+        await other.get_by_role("button", name="Join the room").click()
+        await ada.counts(2)
+
+
+async def test_a_big_room_is_shown_as_a_count(browser: Browser, bundled_server: Server):
+    async with (
+        site_on(browser, bundled_server, max_members_view=2) as site,
+        RawClient.connect(site.node) as third,
+    ):
+        ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
+        await ada.sees("Bob", "here")
+        await third.join("lobby", "cy")
+        await ada.reads("The room is served as a count now")
+        await expect(ada.page.locator("#people .person")).to_have_count(0)
+        await expect(ada.page.locator("#people-hint")).to_contain_text("too big")
+        await ada.counts(3)
+        await third.ask("leave_room", "room:left", roomId="lobby")
+        await ada.counts(2)
+        await bob.press("Leave")
+        await ada.reads("The room is served by name again")
+        await ada.sees("Ada", "here", "you")
+        await expect(ada.page.locator("#people .person")).to_have_count(1)
+
+
+async def test_a_new_name_and_new_data_are_told(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server) as site, RawClient.connect(site.node) as other:
+        ada = await (await site.person("Ada")).join()
+        await other.join("lobby", "cy")
+        await ada.sees("cy", "here")
+        await other.ask("room:update", "room:updated", roomId="lobby", username="Cyd")
+        await ada.reads("Cyd was called “cy” until now")
+        await ada.sees("Cyd", "here")
+        await other.ask("room:update", "room:updated", roomId="lobby", data={"mood": "fine"})
+        await ada.reads("Cyd changed the data")
+        await ada.sees("Cyd", "here", '{"mood":"fine"}')

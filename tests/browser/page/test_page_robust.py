@@ -1,0 +1,227 @@
+"""The page in a hostile world: strange names, no network, no Redis, a server that restarts, small screens."""
+
+import re
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from tests.browser.page.browser import PHONE, site_on
+from tests.support.running import RawClient, served
+from tests.support.servers import Server, free_port
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")  # as the browser, which starts once
+
+MARKUP = "<img src=x onerror=document.title='owned'>"
+LONG = "Wolfeschlegelsteinhausenbergerdorff" * 4
+
+
+async def test_what_others_say_is_shown_as_text(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server) as site, RawClient.connect(site.node) as stranger:
+        room = "<b>room</b>"
+        ada = await (await site.person(MARKUP, room=room, user="<script>alert(1)</script>")).join()
+        await stranger.join(room, "x", username="<svg onload=alert(1)>", data={"note": MARKUP})
+        await ada.sees("<svg onload=alert(1)>", "here", MARKUP)
+        await ada.sees(MARKUP, "here", "you")
+        await ada.reads("<svg onload=alert(1)> joined")
+        await expect(ada.page.locator("#room-title")).to_have_text(room)
+        await ada.page.locator("#wire summary").click()
+        await expect(ada.page.locator("#wire-list")).to_contain_text(MARKUP)
+        assert await ada.page.locator("img, main script, #people svg, #log svg, h1 b").count() == 0
+        assert await ada.page.title() == f"(2) {room} · reactor"
+
+
+async def test_offline_and_back(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server, may_fail=True, grace=30) as site:
+        ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
+        await ada.sees("Bob", "here")
+        told = len(ada.diffs())
+        await bob.context.set_offline(True)
+        await bob.press("Drop the socket")
+        await expect(bob.page.locator("#banner")).to_contain_text("This device says it is offline.")
+        for _ in range(6):
+            await bob.press("Reconnect")
+            await expect(bob.page.locator("#banner")).to_be_visible()
+        # After so many failures the next attempt is more than 7 s away; news of the network does not wait.
+        await bob.context.set_offline(False)
+        await expect(bob.page.locator("#status-text")).to_have_text("Connected", timeout=6000)
+        await bob.reads("You are back in time; nobody has noticed")
+        await bob.status_is("Connected")
+        # The old socket's end may reach the server after the new one has come: two connections, for a moment.
+        assert not [diff for diff in ada.diffs()[told:] if diff["joined"] or diff["left"]]
+
+
+async def test_a_network_that_swallows_everything_is_noticed(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server, may_fail=True, grace=30) as site:
+        ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
+        await ada.sees("Bob", "here")
+        told = len(ada.diffs())
+        await bob.page.clock.install()
+        await bob.context.set_offline(True)
+        await bob.status_is(re.compile("Device offline|Reconnecting in"))  # as long as a busy machine takes
+        await bob.page.clock.run_for(10_500)  # no acknowledgement for so long
+        await bob.status_is("Reconnecting in")
+        await bob.context.set_offline(False)
+        await bob.reads("You are back in time; nobody has noticed")
+        await bob.status_is("Connected")
+        assert [diff for diff in ada.diffs()[told:] if diff["joined"] or diff["left"]] == []
+
+
+async def test_a_server_that_restarts_is_found_again(browser: Browser, bundled_server: Server):
+    port = free_port()
+    async with site_on(browser, bundled_server, may_fail=True) as site:
+        async with served(bundled_server, port=port, grace=30) as node:
+            site.node = node
+            ada = await (await site.person("Ada")).join()
+        await ada.status_is("Reconnecting in")
+        async with served(bundled_server, port=port, grace=30):
+            await ada.reads("You are back in time; nobody has noticed")
+            await ada.status_is("Connected")
+
+
+async def test_redis_away_and_back(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server, ttl=60, heartbeat_interval=0.2) as site:
+        ada = await (await site.person("Ada")).join()
+        bundled_server.kill()
+        await ada.status_is("Degraded: Redis does not answer")
+        bundled_server.start()
+        await ada.status_is("Connected")
+        await ada.sees("Ada", "here", "you")
+        await expect(ada.page.get_by_role("dialog")).to_be_hidden()
+
+
+async def test_a_join_that_is_refused_says_why(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server) as site:
+        ada = await site.person("Ada")
+        await ada.page.get_by_label("User id").fill("é" * 200)
+        await ada.page.get_by_role("button", name="Join the room").click()
+        await expect(ada.page.locator("#notice")).to_contain_text("longer than 256 bytes")
+        await ada.page.get_by_label("User id").fill("ada")
+        await ada.join()
+
+
+@pytest.mark.parametrize("options", [PHONE, PHONE | {"color_scheme": "dark"}], ids=["light", "dark"])
+async def test_nothing_is_wider_than_a_phone(
+    browser: Browser, bundled_server: Server, options: dict[str, Any]
+):
+    async with site_on(browser, bundled_server, grace=30) as site, RawClient.connect(site.node) as other:
+        ada = await site.person(LONG, room=LONG, user=LONG, **options)
+        await fits(ada.page)
+        await ada.join()
+        await other.join(LONG, "x", username=f"{LONG[:100]} {LONG[:100]}", data={"a": LONG})
+        await ada.counts(2)
+        await fits(ada.page)
+        await ada.page.locator("#wire summary").tap()
+        await fits(ada.page)
+        await ada.press("Drop the socket")
+        await expect(ada.page.locator("#banner")).to_be_visible()
+        await fits(ada.page)
+        await ada.press("Reconnect")
+        await ada.status_is("Connected")
+
+
+async def fits(page: Page) -> None:
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+    # Nothing sticks out of the card that it is in, either.
+    out = await page.evaluate(
+        """() => [...document.querySelectorAll('main *, .banner *')]
+            .filter(one => one.checkVisibility() && !one.closest('svg, .unseen'))
+            .filter(one => one.getBoundingClientRect().right > innerWidth - 16)
+            .filter(one => getComputedStyle(one.parentElement).overflowX !== 'hidden')
+            .map(one => one.id || one.className || one.tagName)"""
+    )
+    assert out == []
+
+
+async def test_by_keyboard_alone(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server) as site:
+        ada = await site.person()
+        keys = ada.page.keyboard
+        await ada.page.get_by_label("Your name").focus()
+        await keys.press("ControlOrMeta+a")
+        await keys.type("Ada")
+        await keys.press("Enter")
+        await expect(ada.page.get_by_role("heading", name="lobby")).to_be_focused()
+        await ada.sees("Ada", "here", "you")
+        reached = []
+        for _ in range(8):
+            await keys.press("Tab")
+            reached.append(await ada.page.evaluate("document.activeElement.id"))
+        assert reached == ["another", "beat", "away", "silent", "drop", "leave", "log", ""]
+        assert await ada.page.evaluate("document.activeElement.tagName") == "SUMMARY"
+        await keys.press("Enter")
+        await expect(ada.page.locator("#wire-list li").first).to_be_visible()
+
+
+async def test_what_a_screen_reader_gets(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server) as site:
+        ada = await site.person("Ada")
+        await expect(ada.page.get_by_label("User id")).to_have_accessible_description(
+            "The same id in two tabs is one member with two connections."
+        )
+        await ada.join()
+        await expect(ada.page.get_by_role("log", name="What happened")).to_be_visible()
+        await expect(ada.page.get_by_role("status")).to_have_text("Connected")
+        ring = ada.page.get_by_role("progressbar", name="Time left without a heartbeat")
+        await expect(ring).to_have_attribute("aria-valuetext", "6:00:00")
+        silent = ada.page.get_by_role("button", name="Go silent", exact=True)
+        await silent.click()
+        await expect(
+            ada.page.get_by_role("button", name="Send heartbeats again")
+        ).to_have_accessible_description("Out in 6 h. Start the server with --ttl 30s to see it sooner.")
+        # The seconds to the next attempt are shown, and not read out one by one.
+        await ada.press("Drop the socket")
+        await expect(ada.page.get_by_role("status")).to_have_text("Reconnecting")
+
+
+async def test_the_wire_can_be_read_and_copied(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server) as site:
+        ada = await site.person("Ada", permissions=["clipboard-read", "clipboard-write"])
+        await ada.join()
+        await ada.page.locator("#wire summary").click()
+        rows = ada.page.locator("#wire-list li")
+        await expect(rows.last).to_contain_text('"type":"join_room"')
+        await ada.press("Beat now")
+        await expect(rows.first).to_contain_text('"type":"room:heartbeat:ack"')
+        for _ in range(105):
+            await ada.page.evaluate("document.getElementById('beat').click()")
+            await expect(ada.page.locator("#beat")).to_be_enabled()
+        await expect(ada.page.locator("#wire-count")).not_to_have_text("0")
+        assert await rows.count() <= 200
+        await ada.press("Copy all")
+        await expect(ada.page.locator("#wire-copy")).to_have_text("Copied")
+        copied = await ada.page.evaluate("navigator.clipboard.readText()")
+        assert '↓ {"type":"room:heartbeat:ack"' in copied
+        await ada.press("Clear")
+        await expect(rows).to_have_count(0)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_text_stands_out_from_its_ground(browser: Browser, bundled_server: Server, scheme: str):
+    async with site_on(browser, bundled_server) as site:
+        ada = await site.person("Ada", color_scheme=scheme)
+        poor = await ada.page.evaluate(
+            """() => {
+                const light = (name) => {
+                    const probe = document.createElement('i');
+                    probe.style.color = `var(${name})`;
+                    document.body.append(probe);
+                    const parts = getComputedStyle(probe).color.match(/[\\d.]+/g).slice(0, 3);
+                    const [r, g, b] = parts.map(v => v / 255).map(
+                        v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+                    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+                };
+                const pairs = [['--on-accent', '--accent'], ['--accent', '--tint']];
+                for (const ink of ['--ink', '--soft', '--here-ink', '--away-ink', '--danger'])
+                    for (const ground of ['--paper', '--card']) pairs.push([ink, ground]);
+                for (const ground of ['--raised', '--tint', '--warn-tint'])
+                    pairs.push(['--ink', ground], ['--soft', ground]);
+                return pairs.map(([ink, ground]) => {
+                    const [high, low] = [light(ink), light(ground)].sort((a, b) => b - a);
+                    return [ink, ground, (high + 0.05) / (low + 0.05)];
+                }).filter(([, , ratio]) => ratio < 4.5);
+            }"""
+        )
+        assert poor == []
+        ground = await ada.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert ground == {"light": "rgb(246, 245, 242)", "dark": "rgb(18, 20, 19)"}[scheme]

@@ -1,0 +1,75 @@
+"""The everyday path on a Redis in a container, where a container engine answers.
+
+The image is `redis:7`, or what REDIS_TEST_IMAGE names.
+"""
+
+import gc
+import os
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from reactor.presence.api import Presence
+from reactor.server.process import running
+from reactor.settings import Settings
+from tests.support.fleets import until
+from tests.support.running import RawClient
+
+IMAGE = os.environ.get("REDIS_TEST_IMAGE", "redis:7")
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
+
+def _no_engine(docker: Any) -> str | None:
+    """Why none answers; None where one does."""
+    with warnings.catch_warnings():
+        # A client that fails in its making leaves its socket to the collector.
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            client = docker.from_env()
+            client.close()
+        except Exception as error:  # noqa: BLE001 - whatever it is, no engine answers
+            return type(error).__name__
+        finally:
+            gc.collect()
+    return None
+
+
+@pytest.fixture(scope="module")
+def container_url() -> Iterator[str]:
+    docker = pytest.importorskip("docker")
+    container_module = pytest.importorskip("testcontainers.core.container")
+    if (reason := _no_engine(docker)) is not None:
+        pytest.skip(f"no container engine answers: {reason}")
+    try:
+        container = container_module.DockerContainer(IMAGE).with_exposed_ports(6379)
+        container.start()
+    except docker.errors.DockerException as error:
+        pytest.skip(f"the image {IMAGE} cannot be had: {type(error).__name__}")
+    try:
+        url = f"redis://{container.get_container_host_ip()}:{container.get_exposed_port(6379)}/0"
+        with redis.Redis.from_url(url) as client:
+            until(client.ping, "the engine's port is open before Redis answers behind it")
+        yield url
+    finally:
+        container.stop()
+
+
+async def test_join_heartbeat_expiry_and_force_leave(container_url: str) -> None:
+    async with (
+        running(Settings(redis_url=container_url, port=0, ttl=1.5, drain_seconds=0)) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        assert node.events.ok  # the image sends no events by itself: they were switched on
+        await ann.join("lobby", "ann")
+        await bob.join("lobby", "bob")
+        ann.beat()
+        assert (await bob.hear("room:force-leave"))["reason"] == "inactivity_timeout"
+        assert await bob.closed() == 4003
+        assert await ann.hear_left("bob") == "inactivity_timeout"
+        async with Presence.open(container_url) as presence:
+            assert [member.user_id for member in await presence.members("lobby")] == ["ann"]

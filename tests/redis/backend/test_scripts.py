@@ -1,0 +1,254 @@
+"""Each script against its header block, and that against what the store passes: none of them may rot."""
+
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+import pytest
+from redis.exceptions import OutOfMemoryError
+
+from reactor.backend.scripts import GROWING, load_scripts, read_header
+from reactor.fleet.registry import Fleet, NodeRecord
+from reactor.presence.changes import ChangeLog
+from reactor.presence.keys import Entry
+from reactor.presence.rules import RoomRules
+from reactor.presence.store import Store
+from reactor.protocol.messages import Member
+from reactor.settings import RoomRule, Settings
+from tests.redis.presence.cases import probing
+from tests.redis.presence.probe import TTL
+from tests.support.direct import NAMESPACE, Direct, DirectRunner, done
+from tests.support.servers import Server
+
+FOLDER = files("reactor.presence") / "lua"
+BODIES = {
+    path.name.removesuffix(".lua"): path.read_text()
+    for path in FOLDER.iterdir()
+    if path.name.endswith(".lua")
+}
+PRELUDE = BODIES.pop("prelude")
+NAMES = sorted(BODIES)
+
+TELLS = re.compile(r"\b(tell|depart|settle|settle_member|start_grace|lower)\(|\bPUBLISH\b")
+WORD = re.compile(r"'([a-z]+)'")
+
+
+class Arguments(NamedTuple):
+    """What a header says of ARGV: the names that come once, and those that come for each member."""
+
+    once: list[str]
+    each: list[str]
+
+
+def arguments(argv: str) -> Arguments:
+    """Read `room, user; connection; then for each member: suffix (a note), ttl (ms)`."""
+    while argv != (argv := re.sub(r"\s*\([^()]*\)", "", argv)):
+        pass
+    if argv.strip() == "none":
+        return Arguments([], [])
+    once, _, each = re.sub(r"(?:; then |^)for each member: ", "|", argv).partition("|")
+    return Arguments(_names(once), _names(each))
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in re.split(r"[,;]", text) if name.strip()]
+    assert all(re.fullmatch(r"[a-z_]+", name) for name in names), f"names, and notes in brackets: {names}"
+    return names
+
+
+def uses(body: str) -> tuple[set[int], tuple[int, int] | None, list[str]]:
+    """The places of ARGV that a script reads, (first, step) of its loop, and what `unpack(ARGV)` is named."""
+    places = {int(place) for place in re.findall(r"\bARGV\[(\d+)\]", body)}
+    named: list[str] = []
+    for names, first, last in re.findall(r"local ([\w, ]+) = unpack\(ARGV(?:, (\d+), (\d+))?\)", body):
+        named = [name.strip() for name in names.split(",")]
+        assert not last or int(last) - int(first) + 1 == len(named)
+        places |= {place + int(first or 1) for place in range(len(named))}
+    loop = re.search(r"for i = (\d+), #ARGV, (\d+) do", body)
+    return places, (int(loop[1]), int(loop[2])) if loop else None, named
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_header_says_what_goes_in_what_comes_back_and_what_is_published(name: str) -> None:
+    header = read_header(BODIES[name])
+    assert {"ARGV", "Returns", "Publishes"} <= set(header) <= {"KEYS", "ARGV", "Returns", "Publishes"}
+    assert all(header.values())
+    first, *_ = BODIES[name].splitlines()
+    assert re.match(r"-- [A-Z].*", first), "a sentence that says what it is for stands first"
+    assert not first.startswith(("-- KEYS", "-- ARGV")), "and the block behind it"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_script_reads_the_arguments_that_its_header_names(name: str) -> None:
+    expected = arguments(read_header(BODIES[name])["ARGV"])
+    places, loop, named = uses(BODIES[name])
+    assert places == set(range(1, len(expected.once) + 1))
+    assert loop == ((len(expected.once) + 1, len(expected.each)) if expected.each else None)
+    assert named == expected.once[: len(named)], "they have the same names in both"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_script_returns_the_words_that_its_header_names(name: str) -> None:
+    returns = read_header(BODIES[name])["Returns"]
+    said = {word for line in re.findall(r"return .*", BODIES[name]) for word in WORD.findall(line)}
+    commands = {
+        word for line in re.findall(r"return redis\.call\(.*", BODIES[name]) for word in WORD.findall(line)
+    }
+    assert said - commands - {"alive"} == set(WORD.findall(returns))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_script_publishes_exactly_if_its_header_says_so(name: str) -> None:
+    code = "\n".join(line for line in BODIES[name].splitlines() if not line.startswith("--"))
+    silent = read_header(BODIES[name])["Publishes"].startswith("nothing")
+    assert bool(TELLS.search(code)) != silent
+
+
+class Recorder(DirectRunner):
+    """Notes what is passed to each script."""
+
+    def __init__(self, client: Any) -> None:
+        super().__init__(client)
+        self.passed: dict[str, set[int]] = {}
+
+    async def run(self, name: str, prefix: str, *args: Any) -> Any:
+        assert prefix.startswith(f"{{{NAMESPACE}:")
+        self.passed.setdefault(name, set()).add(len(args))
+        return await super().run(name, prefix, *args)
+
+
+def call_everything(store: Store, fleet: Fleet, changes: ChangeLog, rules: RoomRules) -> None:
+    ann = Entry("lobby", "ann")
+    calls = [
+        store.join(ann, "n1.1", ttl=TTL), store.refresh(7, "n1", []),
+        store.refresh(7, "n1", [("lobby:user:ann", TTL), ("lobby:user:bob", TTL)]),
+        store.update(ann, username="A"), store.set_away(ann, "n1.1", away=True), store.is_present(ann),
+        store.count("lobby"), store.members("lobby"), store.rooms(7), store.claim(7, []),
+        store.claim(7, ["lobby:user:ann", "lobby:user:bob"]), store.due(7, limit=10, retry=10),
+        store.audit(7, 0), store.audit_room("lobby", 0), store.pulse(7, lease=5000),
+        store.renew_epoch("lobby", "run"), store.end_again(ann, joined_at=1, reason="left", left_at=2),
+        store.record_lost("lobby", Member("ann", "Ann", 1, 1), "left"),
+        store.detach(ann, "n1.1", grace=1000, away_grace=1000), store.leave(ann, "n1.1"), store.kick(ann),
+        store.still_there("lobby", []),
+        store.still_there("lobby", [Member("ann", "Ann", 1, 1), Member("bob", "Bob", 1, 1)]),
+        store.fence_node(7, "n1"), store.lose_node("n1", "lobby", grace=1000, away_grace=1000),
+        fleet.renew("n1", NodeRecord(1, "life", "-", "me"), lease=1000, first=True), fleet.registry(),
+        fleet.take_turn("job", "n1", milliseconds=1000), fleet.nodes_of_shard(7), fleet.resign("n1"),
+        fleet.report("n1", b"{}", milliseconds=1000), fleet.reports(), store.say("lobby", b"1"),
+        rules.put(RoomRule(match="lobby", ttl=60)), rules.read("lobby"), rules.remove("lobby"),
+        changes.read(7, "hook", limit=10), changes.served(7, "hook", "1-1", 1),
+    ]  # fmt: skip
+    for call in calls:
+        done(call)
+
+
+def test_the_store_passes_what_the_headers_name_and_calls_every_script(redis_server: Server) -> None:
+    recorder: Any = Recorder(Direct(redis_server).client)
+    call_everything(
+        Store(recorder, NAMESPACE), Fleet(recorder, NAMESPACE), ChangeLog(recorder, NAMESPACE),
+        RoomRules(Settings(namespace=NAMESPACE), recorder),
+    )  # fmt: skip
+    assert sorted(recorder.passed) == NAMES
+    for name, numbers in recorder.passed.items():
+        expected = arguments(read_header(BODIES[name])["ARGV"])
+        fixed, each = len(expected.once), len(expected.each)
+        assert numbers == ({fixed, fixed + 2 * each} if each else {fixed}), name
+
+
+def test_every_key_that_is_written_has_the_hash_tag_of_its_shard(redis_server: Server) -> None:
+    direct = Direct(redis_server)
+    rules = RoomRules(Settings(namespace=NAMESPACE), direct.runner)
+    call_everything(direct.store, direct.fleet, ChangeLog(direct.runner, NAMESPACE), rules)
+    done(direct.store.join(Entry("lobby", "ann"), "n1.2", ttl=TTL))
+    keys = {key.decode() for key in direct.client.scan_iter("*")}
+    assert keys
+    assert {key.partition("}")[0] for key in keys} <= {"{t:7", "{t:fleet"}
+
+
+@pytest.mark.parametrize("name", [*NAMES, "prelude"])
+def test_the_lua_is_laid_out_alike(name: str) -> None:
+    text = PRELUDE if name == "prelude" else BODIES[name]
+    assert text.endswith("\n")
+    assert not text.endswith("\n\n")
+    assert text.isascii()
+    for line in text.splitlines():
+        assert len(line) <= 120
+        assert line == line.rstrip()
+        indent = len(line) - len(line.lstrip())
+        assert "\t" not in line
+        assert indent % 2 == 0
+    code = "\n".join(line.partition("--")[0] for line in text.splitlines())
+    assert not re.search(r"\b(KEYS\b(?!\[1\])|loadstring|dofile|SCAN'|KEYS')", code), (
+        "no search through all keys"
+    )
+    assigned = set(re.findall(r"^\s*([A-Za-z_]\w*) = ", code, re.MULTILINE))
+    declared = set(re.findall(r"\w+", " ".join(re.findall(r"local ([\w, ]+)", code))))
+    assert assigned <= declared, "no global is set"
+
+
+def test_scripts_are_known_by_their_digest_which_changes_with_the_settings() -> None:
+    few, many = load_scripts(departures_kept=1), load_scripts(departures_kept=2)
+    assert sorted(few) == NAMES
+    assert all(few[name].digest != many[name].digest for name in NAMES)
+    sharded = load_scripts(departures_kept=1, publish="SPUBLISH")
+    assert all(few[name].digest != sharded[name].digest for name in NAMES)
+    assert "'SPUBLISH', 1" in sharded["join"].source
+
+
+def test_the_digests_are_those_that_redis_finds(redis_server: Server) -> None:
+    client: Any = Direct(redis_server).client
+    for script in load_scripts(departures_kept=10).values():
+        assert client.script_load(script.source) == script.digest
+
+
+# What they cost.
+
+
+def commands(client: Any) -> Mapping[str, int]:
+    stats = client.info("commandstats")
+    ours = {name.removeprefix("cmdstat_"): figures["calls"] for name, figures in stats.items()}
+    for outside in ("evalsha", "eval", "info", "config|resetstat", "script|load"):
+        ours.pop(outside, None)
+    return ours
+
+
+def test_a_heartbeat_costs_two_commands_a_member_and_writes_no_index(redis_server: Server) -> None:
+    with probing(redis_server) as probe:
+        users = [f"u{number}" for number in range(500)]
+        probe.join_many(users)
+        probe.refresh(*users)
+        probe.client.config_resetstat()
+        assert probe.refresh(*users)[1] == b"1" * 500
+        spent = commands(probe.client)
+        assert sum(spent.values()) <= 2 * len(users) + 2
+        assert set(spent) == {"pexpireat", "hset", "exists", "time"}
+
+
+def test_an_idle_room_publishes_nothing_for_two_heartbeats_of_everyone(redis_server: Server) -> None:
+    with probing(redis_server) as probe:
+        users = [f"u{number}" for number in range(100)]
+        probe.join_many(users)
+        probe.hear()
+        for _ in range(2):
+            probe.refresh(*users)
+            probe.pass_time(25_000)
+            probe.due()
+        heard = probe.hear()
+        assert (heard.told, heard.wakes, heard.expired) == ([], [], [])
+
+
+def test_a_full_redis_refuses_only_what_makes_it_grow(redis_server: Server) -> None:
+    client: Any = Direct(redis_server).client
+    usual = {"room": "lobby", "user": "ann", "connection": "n1.1", "node": "n1", "cursor": 0, "away": 0}
+    refused = set()
+    client.config_set("maxmemory", 1)
+    for name, script in load_scripts(departures_kept=10).items():
+        names = arguments(read_header(BODIES[name])["ARGV"])
+        try:
+            client.eval(
+                script.source, 1, "{t:7}", *(usual.get(one, 1000) for one in (*names.once, *names.each))
+            )
+        except OutOfMemoryError:
+            refused.add(name)
+    assert refused == GROWING

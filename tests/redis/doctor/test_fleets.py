@@ -1,0 +1,234 @@
+"""Sets of servers: replicas that lack what a primary needs, Sentinels, slots that belong to nobody."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from anyio import to_thread
+
+from reactor.backend.connect import client_at
+from reactor.backend.target import parse_url
+from reactor.doctor.apply import apply, fixes_of, rewrites
+from reactor.doctor.checks.clocks import clocks
+from reactor.doctor.checks.replicas import replicas
+from reactor.doctor.deployment import Clock, Patient
+from reactor.doctor.deployment import Server as Seen
+from reactor.doctor.examine import examined
+from reactor.settings import Settings
+from tests.redis.doctor.examination import examine, flags, treat, untouched
+from tests.support.fleets import ClusterSet, Fleet, SentinelSet, until
+from tests.support.servers import free_port
+
+NAME = "notify-keyspace-events"
+
+
+async def test_sentinels_that_are_well(sentinels: SentinelSet):
+    with untouched(*sentinels.servers):
+        found = await examine(sentinels.admin_url)
+    assert found.problems == []
+    assert len(found.all("reachable")) == 6
+    assert len([one for one in found.all("replicas") if one.found.startswith("online")]) == 2
+    assert found.one("sentinels").found == "3"
+    assert len([one for one in found.all("timeouts") if one.what == "down-after-milliseconds"]) == 3
+
+
+async def test_the_user_of_the_nodes(sentinels: SentinelSet, cluster: ClusterSet):
+    for fleet in (sentinels, cluster):
+        with untouched(*fleet.servers):
+            found = await examine(fleet.url)
+        assert found.problems == []
+        assert [one.found for one in found.all("rights")] == ["all, as user reactor"] * len(fleet.servers)
+
+
+async def test_a_replica_that_lacks_flags(sentinels: SentinelSet):
+    replica = next(server for server in sentinels.servers if not server.is_primary)
+    replica.control.config_set(NAME, "")
+    found = await examine(sentinels.admin_url)
+    assert found.problems == ["events"]
+    (lacking,) = [one for one in found.all("events") if one.severity == "problem"]
+    assert lacking.where == f"127.0.0.1:{replica.port}"
+    async with examined(Settings(redis_url=sentinels.admin_url)) as (report, patient_):
+        assert patient_ is not None
+        sentinels.primary.control.execute_command("CLIENT", "KILL", "TYPE", "normal")
+        done = await apply(patient_, fixes_of(report.findings))
+        assert [(one.fix.where, one.refused) for one in done] == [(replica.address, "")]
+        assert list(rewrites(patient_, done).values()) == [str(replica.folder / "server.conf")]
+    assert flags(replica) == set("Ex")
+    assert (await examine(sentinels.admin_url)).problems == []
+
+
+async def test_sentinels_that_wait_long(sentinels: SentinelSet):
+    for sentinel in sentinels.sentinels:
+        sentinel.control.execute_command("SENTINEL", "SET", "main", "down-after-milliseconds", "30000")
+    try:
+        found = await examine(sentinels.admin_url)
+        assert found.problems == ["timeouts"]
+        long = [one for one in found.all("timeouts") if one.severity == "problem"]
+        assert len(long) == 3
+        assert {one.mend for one in long} == {"SENTINEL SET main down-after-milliseconds 5000"}
+        await treat(sentinels.admin_url)
+        assert (await examine(sentinels.admin_url)).problems == []
+    finally:
+        for sentinel in sentinels.sentinels:
+            sentinel.control.execute_command("SENTINEL", "SET", "main", "down-after-milliseconds", "1000")
+
+
+async def test_replicas_that_are_cut_off(sentinels: SentinelSet):
+    primary = sentinels.primary
+    with sentinels.unreplicated(primary):
+        found = await examine(sentinels.admin_url)
+    assert "replicas" in found.problems
+    assert found.one("replicas", "replicas").found == "none: nobody can take over"
+    assert len([one for one in found.all("replicas") if one.what == "link to the primary"]) == 2
+
+
+async def test_a_replica_that_is_frozen(sentinels: SentinelSet, monkeypatch):
+    monkeypatch.setattr("reactor.backend.connect.COMMAND_TIMEOUT", 0.3)
+    monkeypatch.setattr("reactor.backend.diagnose._PROBE_SECONDS", 0.2)
+    replica = next(server for server in sentinels.servers if not server.is_primary)
+    replica.pause()
+    try:
+        found = await examine(sentinels.admin_url)
+    finally:
+        replica.resume()
+    silent = found.one("reachable", "replica", f"127.0.0.1:{replica.port}")
+    assert (silent.severity, "does not answer in time" in silent.found) == ("problem", True)
+
+
+async def test_a_sentinel_that_is_down(sentinels: SentinelSet):
+    port = free_port()
+    found = await examine(sentinels.admin_url.replace("/main", f",127.0.0.1:{port}/main"))
+    assert found.one("reachable", "Sentinel", f"127.0.0.1:{port}").found == "nothing listens there"
+    found = await examine(f"redis+sentinel://127.0.0.1:{port}/main")
+    assert found.report.exit_code == 2
+    found = await examine(sentinels.admin_url.replace("/main", "/other"))
+    assert found.report.exit_code == 2
+    assert "SENTINEL MASTERS" in found.one("reachable").mend
+
+
+async def test_a_single_server_with_a_replica(sentinels: SentinelSet):
+    found = await examine(f"redis://127.0.0.1:{sentinels.primary.port}")
+    assert found.problems == []
+    assert [one.what for one in found.all("reachable")] == ["primary", "replica", "replica"]
+
+
+async def test_a_cluster_that_is_well(cluster: ClusterSet):
+    with untouched(*cluster.servers):
+        found = await examine(cluster.admin_url)
+    assert found.problems == []
+    assert len(found.all("reachable")) == 6
+    assert found.one("coverage", "slots").found == "all 16384"
+    assert len([one for one in found.all("expiry") if one.what.startswith("expiry of a touched")]) == 3
+
+
+async def test_a_primary_and_a_replica_of_a_cluster_that_lack_flags(cluster: ClusterSet):
+    primary = cluster.primary_of("lobby")
+    lacking = [primary, cluster.replica_of(primary)]
+    for server in lacking:
+        server.control.config_set(NAME, "")
+    found = await examine(cluster.admin_url)
+    assert found.problems == ["events", "expiry"]
+    assert {one.where for one in found.all("events") if one.severity == "problem"} == {
+        server.address for server in lacking
+    }
+    await treat(cluster.admin_url)
+    assert [flags(server) for server in lacking] == [set("Ex")] * 2
+    assert (await examine(cluster.admin_url)).problems == []
+
+
+@contextmanager
+def slots_without_owner(cluster: ClusterSet, first: int, last: int) -> Iterator[None]:
+    owner = cluster.owner_of(first)
+    others = [server for server in cluster.servers if server is not owner]
+    for server in [owner, *others]:
+        server.control.execute_command("CLUSTER", "DELSLOTSRANGE", first, last)
+    try:
+        yield
+    finally:
+        owner.control.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+        cluster.wait_whole()
+
+
+async def test_slots_that_belong_to_nobody(cluster: ClusterSet):
+    for server in cluster.servers:
+        server.control.config_set("cluster-require-full-coverage", "yes")
+    with slots_without_owner(cluster, 100, 102):
+        await to_thread.run_sync(_until_broken, cluster)
+        found = await examine(cluster.admin_url)
+    assert "coverage" in found.problems
+    assert found.one("coverage", "slots").found == "3 of 16384 belong to nobody: 100-102"
+    assert found.one("coverage", "cluster_state").found == "fail"
+
+
+async def test_a_node_of_a_cluster_that_died(cluster: ClusterSet):
+    replica = cluster.replica_of(cluster.primary_of("lobby"))
+    replica.kill()
+    try:
+        found = await examine(cluster.admin_url)
+    finally:
+        cluster.restart(replica)
+    dead = found.one("reachable", "", replica.address)
+    assert (dead.found, dead.severity) == ("nothing listens there", "problem")
+
+
+async def test_a_node_of_a_cluster_that_is_named_and_down(cluster: ClusterSet):
+    port = free_port()
+    found = await examine(f"{cluster.admin_url},127.0.0.1:{port}")
+    assert found.problems == ["reachable"]
+    assert found.one("reachable", "address in the URL").where == f"127.0.0.1:{port}"
+
+
+async def test_a_cluster_that_waits_long(cluster: ClusterSet):
+    for server in cluster.servers:
+        server.control.config_set("cluster-node-timeout", "30000")
+    try:
+        assert (await examine(cluster.admin_url)).problems == ["timeouts"]
+        await treat(cluster.admin_url)
+        assert (await examine(cluster.admin_url)).problems == []
+    finally:
+        for server in cluster.servers:
+            server.control.config_set("cluster-node-timeout", server._config["cluster-node-timeout"])
+
+
+def _until_broken(cluster: Fleet) -> None:
+    until(
+        lambda: "cluster_state:fail" in cluster.servers[0].control.execute_command("CLUSTER", "INFO"),
+        "the cluster sees that slots are missing",
+    )
+
+
+def patient(*servers: Seen) -> Patient:
+    target = parse_url("redis+sentinel://127.0.0.1:1/main")
+    return Patient(target, Settings(redis_url=target.url), servers=list(servers))
+
+
+def seen(name: str, **facts: object) -> Seen:
+    address = ("127.0.0.1", 1)
+    server = Seen(name, address, client_at(parse_url("redis://127.0.0.1:1"), address))
+    for field, value in facts.items():
+        setattr(server, field, value)
+    return server
+
+
+@pytest.mark.parametrize(
+    ("ahead", "severities"),
+    [((0.0, 0.02), ["ok", "ok"]), ((30.0, 30.1), ["note", "note"]), ((0.0, 3.0), ["ok", "ok", "problem"])],
+)
+async def test_clocks(ahead: tuple[float, ...], severities: list[str]):
+    servers = [seen(f"s{i}", clock=Clock(by, 0.001)) for i, by in enumerate(ahead)]
+    assert [finding.severity for finding in clocks(patient(*servers))] == severities
+
+
+@pytest.mark.parametrize(
+    ("follower", "severity"),
+    [
+        ({"state": "online", "lag": 1, "offset": 100}, "ok"),
+        ({"state": "online", "lag": 45, "offset": 100}, "problem"),
+        ({"state": "wait_bgsave", "lag": 0, "offset": 0}, "problem"),
+        ({"state": "online", "lag": 0, "offset": 100 - (64 << 20)}, "note"),
+    ],
+)
+async def test_lags_of_replicas(follower: dict[str, object], severity: str):
+    info = {"master_repl_offset": 100, "slave0": {"ip": "10.0.0.1", "port": 6379, **follower}}
+    (finding,) = replicas(patient(seen("s", info=info)))
+    assert finding.severity == severity

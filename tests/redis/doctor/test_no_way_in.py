@@ -1,0 +1,111 @@
+"""Redis does not let the doctor in, or shows it little."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import cycle
+
+import pytest
+
+from tests.redis.doctor.examination import examine
+from tests.support.servers import KINDS, Server, find, free_port
+
+
+@contextmanager
+def without(command: str, kind: str, **config: str) -> Iterator[Server]:
+    """A server that has a command no more, as a managed service has no CONFIG."""
+    binary, missing = find(kind)
+    if binary is None:
+        pytest.skip(missing)
+    server = Server(kind, binary, config)
+    (server.folder / "gone.conf").write_text(f'rename-command {command} ""\n')
+    server._config["include"] = str(server.folder / "gone.conf")
+    server._settings = {"": ""}  # there may be none to ask for
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+async def test_nobody_listens():
+    found = await examine(f"redis://127.0.0.1:{free_port()}")
+    assert found.report.exit_code == 2
+    finding = found.one("reachable")
+    assert finding.found.endswith("nothing listens there")
+    assert finding.mend == "start Redis, or correct the address"
+    assert found.all("settings")
+
+
+async def test_a_wrong_password(redis_server: Server):
+    redis_server.control.execute_command("ACL", "SETUSER", "ann", "on", ">secret", "+@all", "~*")
+    found = await examine(redis_server.url.replace("redis://", "redis://ann:wrong@"))
+    assert found.report.exit_code == 2
+    assert "refuses the user or the password" in found.one("reachable").found
+    assert "wrong" not in found.one("reachable").found
+
+
+async def test_a_replica(redis_server: Server):
+    redis_server.control.replicaof("127.0.0.1", str(free_port()))
+    try:
+        found = await examine(redis_server.url)
+    finally:
+        redis_server.control.replicaof("NO", "ONE")
+    assert found.report.exit_code == 2
+    assert "give its primary" in found.one("reachable").mend
+
+
+async def test_a_frozen_server(redis_server: Server, monkeypatch):
+    monkeypatch.setattr("reactor.backend.connect.COMMAND_TIMEOUT", 0.2)
+    monkeypatch.setattr("reactor.backend.diagnose._PROBE_SECONDS", 0.2)
+    redis_server.pause()
+    try:
+        found = await asyncio.wait_for(examine(redis_server.url), 10)
+    finally:
+        redis_server.resume()
+    assert found.report.exit_code == 2
+    assert "does not answer in time" in found.one("reachable").found
+
+
+async def test_links_that_are_cut_all_the_time(redis_server: Server):
+    async def cut() -> None:
+        while True:
+            redis_server.control.execute_command("CLIENT", "KILL", "TYPE", "normal")
+            redis_server.control.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            await asyncio.sleep(0.003 * next(pauses))
+
+    pauses = cycle([1, 2, 5, 10, 20])
+    for _ in range(5):
+        cutting = asyncio.create_task(cut())
+        try:
+            found = await asyncio.wait_for(examine(redis_server.url), 20)
+        finally:
+            cutting.cancel()
+        assert found.report.exit_code in {1, 2}
+    assert (await examine(redis_server.url)).report.exit_code == 0
+    assert redis_server.control.dbsize() == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_server_without_config(kind: str):
+    with without("CONFIG", kind) as server:
+        found = await examine(server.url)
+        assert found.report.exit_code == 0
+        events = found.one("events")
+        assert "unknown command" in found.one("config").found
+        assert events.found.endswith("but events come")
+        assert found.one("memory").severity == "ok"  # INFO has it
+    with without(
+        "CONFIG",
+        kind,
+        **{"notify-keyspace-events": "Kx", "maxmemory": "500mb", "maxmemory-policy": "volatile-ttl"},
+    ) as server:
+        found = await examine(server.url)
+        assert found.problems == ["events", "expiry", "memory"]
+        assert not [finding for finding in found.report.findings if finding.fix]
+        assert found.one("events").mend.startswith('"notify-keyspace-events Ex" in redis.conf')
+
+
+async def test_a_command_that_was_taken_away():
+    with without("EVALSHA", "redis7") as server:
+        found = await examine(server.url)
+    assert found.one("rights", "right: EVALSHA").found == "not there: renamed, or taken out"

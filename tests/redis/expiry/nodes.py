@@ -1,0 +1,60 @@
+"""Nodes of one fleet on one of the test servers: their leases, and the members that they hold."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from reactor.fleet.lease import Leases
+from reactor.settings import RoomPolicy
+from tests.redis.presence.consistent import assert_consistent
+from tests.redis.presence.probe import AWAY_GRACE, GRACE, TTL, Probe
+from tests.support.connected import Connected, connected
+from tests.support.servers import Server
+
+LEASE = 0.6
+TERMS = RoomPolicy(ttl=TTL, grace=GRACE, away_grace=AWAY_GRACE, message="", max_members=0)
+
+
+class Node:
+    """A node's lease, and what it was told."""
+
+    def __init__(self, redis: Connected, probe: Probe, lease: float = LEASE) -> None:
+        self.renamed_from: list[str] = []
+        self.held: list[float] = []
+        self.probe = probe
+        self.leases = Leases(
+            redis.store, redis.fleet, lease=lease, policy=lambda _room_id: TERMS,
+            on_renamed=self.renamed_from.append, on_held=self.held.append,
+        )  # fmt: skip
+
+    @property
+    def name(self) -> str:
+        return self.leases.name
+
+    def joins(self, user: str, *, number: int = 1, room: str = "lobby", **options: Any) -> None:
+        self.probe.join(user, f"{self.name}.{number}", room=room, **options)
+
+
+class Fleet:
+    def __init__(self, redis: Connected, probe: Probe) -> None:
+        self.redis, self.probe = redis, probe
+
+    async def node(self, lease: float = LEASE) -> Node:
+        node = Node(self.redis, self.probe, lease)
+        await node.leases.register()
+        return node
+
+    def in_grace(self, *users: str, room: str = "lobby") -> bool:
+        return all(self.probe.shadow(user, room).get("r") == "disconnected" for user in users)
+
+
+@asynccontextmanager
+async def fleet(server: Server) -> AsyncIterator[Fleet]:
+    probe = Probe(server)
+    try:
+        async with connected(server) as redis:
+            yield Fleet(redis, probe)
+            if server.control.ping():
+                assert_consistent(probe.client)
+    finally:
+        probe.close()

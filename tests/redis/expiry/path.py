@@ -1,0 +1,111 @@
+"""The expiry path on one of the test servers, for the length of a block, of the parts a test asks for."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from reactor.expiry.listener import Listener
+from reactor.expiry.pacemaker import Pacemaker
+from reactor.expiry.reaper import Reaper
+from reactor.expiry.sweep import Sweep
+from reactor.presence.keys import SHARDS, wake_channel
+from tests.redis.presence.probe import Probe
+from tests.support.connected import Connected, connected
+from tests.support.direct import NAMESPACE
+from tests.support.servers import Server
+
+
+class Path:
+    """One node's parts; the probe is somebody else, and keeps Redis from expiring anything by itself."""
+
+    def __init__(self, redis: Connected, probe: Probe) -> None:
+        self.redis, self.probe = redis, probe
+        self.reaper = Reaper(redis.store)
+        self.gaps: list[bool] = []
+        self.listener = Listener(
+            redis.backend, namespace=NAMESPACE, database=0, reaper=self.reaper, on_gap=self.gaps.append
+        )
+        self.swept: list[int] = []
+        self._ends: dict[tuple[str, str], int] = {}
+
+    # What happens to members.
+
+    def join(self, user: str, *, room: str = "lobby", ttl: int) -> None:
+        _, now, *_ = self.probe.join(user, room=room, ttl=ttl)
+        self._ends[room, user] = now + ttl
+
+    def detach(self, user: str, *, room: str = "lobby", grace: int) -> None:
+        self._ends[room, user] = self.probe.detach(user, room=room, grace=grace)[2]
+
+    def lateness(self, expected: int) -> list[int]:
+        """How late (ms) each departure was; so many have to be on record, each once."""
+        shards = {self.probe.key("", room): room for room, _ in self._ends}
+        found = [one for room in shards.values() for one in self.probe.departures(room)]
+        assert len(found) == len({(one["room"], one["user"]) for one in found}) == expected
+        return [int(one["leftAt"]) - self._ends[one["room"], one["user"]] for one in found]
+
+    # The parts.
+
+    async def listen(self) -> None:
+        self.redis.tasks.start_soon(self.listener.serve)
+        await self.listener.subscribed()
+
+    async def pace(self, node: str = "n1", *, events: bool = True) -> "Pacing":
+        pacing = Pacing(self, node, events=events)
+        self.redis.tasks.start_soon(pacing.serve)
+        await pacing.subscribed()
+        return pacing
+
+    def sweep(self, node: str = "n1", *, interval: float = 0.0) -> Sweep:
+        return Sweep(
+            self.redis.store, self.redis.fleet, self.reaper, node=lambda: node, interval=interval,
+            end_leftovers=self._end_leftovers,
+        )  # fmt: skip
+
+    async def _end_leftovers(self, shard: int) -> None:
+        self.swept.append(shard)
+
+
+class Pacing:
+    """One node's pacemaker with its wake-ups, which can be ended alone."""
+
+    def __init__(self, path: Path, node: str, *, events: bool) -> None:
+        redis = path.redis
+        self.pacemaker = Pacemaker(
+            redis.store, redis.fleet, path.reaper, node=lambda: node, events_flow=lambda: events
+        )
+        self._shards = {wake_channel(NAMESPACE, shard).encode(): shard for shard in range(SHARDS)}
+        self._channels = redis.backend.channels(self._on_message, self._on_gap, lambda _reason: None)
+        self.scope = anyio.CancelScope()
+        self.deaf = False
+
+    def _on_message(self, channel: bytes, payload: bytes) -> None:
+        if not self.deaf:
+            self.pacemaker.wake(self._shards[channel], int(payload))
+
+    def _on_gap(self, first: bool) -> None:
+        if not first:
+            self.pacemaker.look_everywhere()
+
+    async def subscribed(self) -> None:
+        await self._channels.subscribed()
+
+    async def serve(self) -> None:
+        with self.scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._channels.serve, [channel.decode() for channel in self._shards])
+                tasks.start_soon(self.pacemaker.serve)
+
+
+@asynccontextmanager
+async def expiry_path(server: Server, *, reaps: bool = True) -> AsyncIterator[Path]:
+    probe = Probe(server)
+    try:
+        async with connected(server) as redis:
+            path = Path(redis, probe)
+            if reaps:
+                redis.tasks.start_soon(path.reaper.serve)
+            yield path
+    finally:
+        probe.close()

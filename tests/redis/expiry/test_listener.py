@@ -1,0 +1,140 @@
+"""The listener: from an event to a claim, for our keys alone."""
+
+import pytest
+
+from reactor.expiry.listener import Listener
+from reactor.expiry.reaper import Reaper
+from reactor.presence.keys import shard_of
+from tests.redis.expiry.path import expiry_path
+from tests.redis.presence.cases import probing
+from tests.support.connected import connected, until
+from tests.support.direct import NAMESPACE
+from tests.support.servers import Server
+
+EXPIRED = "__keyevent@0__:expired"
+LOBBY = shard_of("lobby")
+
+
+async def test_an_event_becomes_a_departure_and_twice_the_event_no_second_one(redis_server: Server) -> None:
+    async with expiry_path(redis_server) as it:
+        await it.listen()
+        for user in ("ann", "bob"):
+            it.join(user, ttl=60_000)
+        it.probe.lapse("ann")
+        assert not it.probe.client.exists(it.probe.presence_key("ann"))  # the touch
+        await until(lambda: it.reaper.found_by == {"event": 1})
+        for _ in range(3):
+            redis_server.control.publish(EXPIRED, it.probe.presence_key("ann"))
+        await until(lambda: it.listener.heard == 4)
+        it.probe.lapse("bob")
+        it.probe.client.exists(it.probe.presence_key("bob"))
+        await until(lambda: it.reaper.found_by == {"event": 2})
+        assert it.probe.totals() == {"inactivity_timeout": 2}
+
+
+async def test_a_forged_or_stale_event_ends_nobody_who_is_alive(redis_server: Server) -> None:
+    async with expiry_path(redis_server) as it:
+        await it.listen()
+        it.join("ann", ttl=60_000)
+        it.probe.hear()
+        redis_server.control.publish(EXPIRED, it.probe.presence_key("ann"))
+        redis_server.control.publish(EXPIRED, it.probe.presence_key("never there"))
+        it.join("bob", ttl=60_000)
+        it.probe.lapse("bob")
+        it.probe.client.exists(it.probe.presence_key("bob"))
+        await until(lambda: it.reaper.found_by == {"event": 1})
+        assert it.listener.heard == 3
+        assert it.probe.hear().told == ["1>2 (2) +bob", "2>3 (1) -bob:inactivity_timeout"]
+
+
+async def test_foreign_keys_are_neither_claimed_nor_touched(redis_server: Server) -> None:
+    foreign = [
+        "session:1", "room:lobby:user:ann", f"{{other:{LOBBY}}}:room:lobby:user:ann",
+        f"{{t:{LOBBY}}}:room:lobby", f"{{t:0{LOBBY}}}:room:lobby:user:ann", "{t:fleet}:lease:n1",
+        f"{{t:{LOBBY}}}:shadow:room:lobby:user:ann", f"{{t:{(LOBBY + 1) % 16}}}:room:lobby:user:ann",
+    ]  # fmt: skip
+    async with expiry_path(redis_server) as it:
+        await it.listen()
+        it.join("ann", ttl=60_000)
+        for key in foreign:
+            it.probe.client.set(key, "theirs", px=2)
+            it.probe.client.set(f"{key}:stays", "theirs")
+        it.probe.sleep()
+        before = {key: it.probe.client.dump(f"{key}:stays") for key in foreign}
+        for key in foreign:
+            assert not it.probe.client.exists(key)
+        it.join("bob", ttl=60_000)
+        it.probe.lapse("bob")
+        it.probe.client.exists(it.probe.presence_key("bob"))
+        await until(lambda: it.reaper.found_by == {"event": 1})
+        assert it.listener.heard == 1
+        assert {key: it.probe.client.dump(f"{key}:stays") for key in foreign} == before
+        for key in foreign:
+            it.probe.client.delete(f"{key}:stays")
+
+
+async def test_a_lost_link_is_a_gap_and_events_come_again_behind_it(redis_server: Server) -> None:
+    async with expiry_path(redis_server) as it:
+        await it.listen()
+        assert it.gaps == [True]
+        assert it.listener.listening
+        redis_server.control.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        await until(lambda: it.gaps == [True, False])
+        it.join("ann", ttl=60_000)
+        it.probe.lapse("ann")
+        it.probe.client.exists(it.probe.presence_key("ann"))
+        await until(lambda: it.reaper.found_by == {"event": 1})
+
+
+async def test_a_thousand_at_once_are_all_heard(redis_server: Server) -> None:
+    async with expiry_path(redis_server) as it:
+        await it.listen()
+        users = [f"u{number}" for number in range(1500)]
+        it.probe.join_many(users)
+        it.probe.lapse(*users)
+        it.probe.client.exists(*(it.probe.presence_key(user) for user in users))
+        await until(lambda: it.reaper.found_by == {"event": len(users)})
+        assert it.probe.totals() == {"inactivity_timeout": len(users)}
+
+
+async def test_what_is_left_to_another_node_is_claimed_when_that_one_is_gone(redis_server: Server) -> None:
+    led_elsewhere = True
+    async with expiry_path(redis_server) as it:
+        listener = Listener(
+            it.redis.backend, namespace=NAMESPACE, database=0, reaper=it.reaper, on_gap=it.gaps.append,
+            left_to_another=lambda: led_elsewhere,
+        )  # fmt: skip
+        it.redis.tasks.start_soon(listener.serve)
+        await listener.subscribed()
+        it.join("ann", ttl=60_000)
+        it.probe.lapse("ann")
+        it.probe.client.exists(it.probe.presence_key("ann"))
+        await until(lambda: listener.heard == 1)
+        await it.redis.fleet.registry()  # answered behind a claim, had there been one
+        assert not it.reaper.found_by
+        led_elsewhere = False
+        listener.take_over()
+        await until(lambda: it.reaper.found_by == {"event": 1})
+        assert it.probe.totals() == {"inactivity_timeout": 1}
+
+
+@pytest.mark.parametrize("database", [0, 3])
+async def test_it_listens_to_the_database_in_use_and_to_no_other(redis_server: Server, database: int) -> None:
+    with probing(redis_server):
+        async with connected(redis_server) as redis:
+            reaper = Reaper(redis.store)
+            listener = Listener(
+                redis.backend,
+                namespace=NAMESPACE,
+                database=database,
+                reaper=reaper,
+                on_gap=lambda _first: None,
+            )
+            redis.tasks.start_soon(listener.serve)
+            await listener.subscribed()
+            key = f"{{t:{LOBBY}}}:room:lobby:user:ann"
+            for other in (1 - min(database, 1), database):
+                redis_server.control.publish(f"__keyevent@{other}__:expired", key)
+            await until(lambda: listener.heard == 1)
+            channels = [str(name) for name in redis_server.control.pubsub_channels("__keyevent*")]
+            assert channels == [f"__keyevent@{database}__:expired"]

@@ -1,0 +1,83 @@
+"""The reaper: every member found gone departs once, however often it was found, and however Redis does."""
+
+import pytest
+
+from reactor.backend import connect
+from reactor.errors import Unavailable
+from reactor.expiry.reaper import MAX_CLAIMS
+from reactor.presence.keys import SHARDS, shard_of
+from tests.redis.expiry.path import Path, expiry_path
+from tests.support.connected import until
+from tests.support.servers import Server
+
+
+def lapsed(it: Path, *users: str, room: str = "lobby") -> list[str]:
+    it.probe.join_many(users, room=room)
+    it.probe.lapse(*users, room=room)
+    return [f"{room}:user:{user}" for user in users]
+
+
+async def test_who_is_found_twice_departs_once_and_the_first_finder_counts(redis_server: Server) -> None:
+    async with expiry_path(redis_server) as it:
+        (ann,) = lapsed(it, "ann")
+        it.reaper.found_gone(shard_of("lobby"), [ann], "event")
+        it.reaper.found_gone(shard_of("lobby"), [ann, ann], "pacemaker")
+        await until(lambda: it.reaper.found_by.total() == 1)
+        it.reaper.found_gone(shard_of("lobby"), [ann], "sweep")
+        (bob,) = lapsed(it, "bob")
+        it.reaper.found_gone(shard_of("lobby"), [bob], "sweep")
+        await until(lambda: it.reaper.found_by.total() == 2)
+        assert it.reaper.found_by == {"event": 1, "sweep": 1}
+        assert it.probe.totals() == {"inactivity_timeout": 2}
+
+
+async def test_who_is_alive_or_was_never_there_is_left_alone(redis_server: Server) -> None:
+    async with expiry_path(redis_server) as it:
+        it.join("ann", ttl=60_000)
+        (bob,) = lapsed(it, "bob")
+        it.probe.hear()
+        it.reaper.found_gone(shard_of("lobby"), ["lobby:user:ann", "lobby:user:nobody", bob], "event")
+        await until(lambda: it.reaper.found_by.total() == 1)
+        assert it.probe.hear().told == ["2>3 (1) -bob:inactivity_timeout"]
+
+
+async def test_many_of_all_shards_are_claimed_in_batches(redis_server: Server) -> None:
+    async with expiry_path(redis_server) as it:
+        users = [f"u{number}" for number in range(2 * MAX_CLAIMS + 1)]
+        it.reaper.found_gone(shard_of("lobby"), lapsed(it, *users), "event")
+        rooms = [f"room{number}" for number in range(50)]
+        for room in rooms:
+            it.reaper.found_gone(shard_of(room), lapsed(it, "ann", room=room), "event")
+        await until(lambda: it.reaper.found_by.total() == len(users) + len(rooms))
+        largest = max(len(row.left) for _, row in it.probe.hear().diffs)
+        assert largest == MAX_CLAIMS
+        assert len({shard_of(room) for room in rooms}) == SHARDS
+
+
+async def test_a_claim_that_redis_did_not_take_is_made_again(
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connect, "COMMAND_TIMEOUT", 0.3)
+    async with expiry_path(redis_server) as it:
+        users = [f"u{number}" for number in range(MAX_CLAIMS + 1)]
+        names = lapsed(it, *users)
+        it.probe.hear()
+        redis_server.pause()
+        try:
+            it.reaper.found_gone(shard_of("lobby"), names, "event")
+            await until(lambda: it.redis.health == [False])
+            it.reaper.found_gone(shard_of("lobby"), names[:1], "sweep")
+        finally:
+            redis_server.resume()
+        # Those whose claim was taken before its time was up have gone too, only nobody was told by whom.
+        await until(lambda: it.probe.totals() == {"inactivity_timeout": len(users)})
+        left = [one.user_id for _, row in it.probe.hear().diffs for one in row.left]
+        assert sorted(left) == sorted(users)
+
+
+async def test_who_claims_at_once_is_told_that_redis_is_away(redis_server: Server) -> None:
+    async with expiry_path(redis_server) as it:
+        (ann,) = lapsed(it, "ann")
+        redis_server.kill()
+        with pytest.raises(Unavailable):
+            await it.reaper.claim(shard_of("lobby"), [ann], {})

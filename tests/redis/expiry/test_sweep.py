@@ -1,0 +1,126 @@
+"""The sweep: what each of its parts finds, and whose turn it is."""
+
+from time import monotonic
+
+import anyio
+import pytest
+
+from reactor.expiry.sweep import Sweep
+from reactor.presence.keys import SHARDS
+from tests.redis.expiry.path import Path, expiry_path
+from tests.redis.presence.probe import BATCH
+from tests.support.connected import until
+from tests.support.servers import Server
+
+
+async def test_it_finds_whoever_is_gone_in_whatever_way(redis_server: Server) -> None:
+    async with expiry_path(redis_server, reaps=False) as it:
+        rooms = [f"room{number}" for number in range(40)]
+        for room in rooms:
+            for user in ("lapsed", "early", "deleted", "shadowless", "stays"):
+                it.join(user, room=room, ttl=60_000)
+            it.probe.lapse("lapsed", room=room)
+            it.probe.client.pexpire(it.probe.presence_key("early", room), 2)
+            it.probe.client.delete(it.probe.presence_key("deleted", room))
+            it.probe.client.delete(it.probe.presence_key("shadowless", room))
+            it.probe.client.delete(it.probe.shadow_key("shadowless", room))
+        it.probe.sleep()
+        sweep = it.sweep()
+        await sweep.sweep()
+        assert it.reaper.found_by == {"sweep": 4 * len(rooms)}
+        for room in rooms:
+            assert it.probe.client.zrange(it.probe.members_key(room), 0, -1) == [b"stays"]
+        await sweep.sweep()
+        assert it.reaper.found_by == {"sweep": 4 * len(rooms)}, "nobody departs twice"
+        assert sweep.rounds == 2
+        assert it.swept == [*range(SHARDS), *range(SHARDS)], "each shard is asked for nodes that are no more"
+
+
+@pytest.mark.parametrize("how", ["lapsed", "deleted"])
+async def test_it_finds_thousands_in_one_room(redis_server: Server, how: str) -> None:
+    async with expiry_path(redis_server, reaps=False) as it:
+        users = [f"u{number}" for number in range(2 * BATCH + 1)]
+        it.probe.join_many(users)
+        it.join("stays", ttl=90_000)
+        if how == "lapsed":
+            it.probe.lapse(*users)
+        else:
+            it.probe.client.delete(*(it.probe.presence_key(user) for user in users))
+        await it.sweep().sweep()
+        assert it.probe.client.zrange(it.probe.members_key(), 0, -1) == [b"stays"]
+        assert it.probe.totals() == {"inactivity_timeout": len(users)}
+
+
+async def test_it_goes_through_nobody_who_is_alive_twice(redis_server: Server) -> None:
+    async with expiry_path(redis_server, reaps=False) as it:
+        for number in range(20):
+            it.join(f"u{number}", ttl=60_000)
+        it.probe.hear()
+        await it.sweep().sweep()
+        heard = it.probe.hear()
+        assert (heard.told, heard.expired, heard.wakes) == ([], [], [])
+        assert it.reaper.found_by == {}
+
+
+async def test_when_asked_it_sweeps_at_once_and_once_for_many_who_ask(redis_server: Server) -> None:
+    async with expiry_path(redis_server) as it:
+        other = it.sweep("n2", interval=60)
+        assert await it.redis.fleet.take_turn("sweep", "n1", milliseconds=60_000), "it is another one's turn"
+        it.redis.tasks.start_soon(other.serve)
+        await anyio.wait_all_tasks_blocked()
+        for _ in range(5):
+            other.now()
+        await until(lambda: other.rounds == 1)
+        await anyio.sleep(0.2)  # no second one comes
+        assert other.rounds == 1
+        other.now()
+        await until(lambda: other.rounds == 2)
+
+
+async def test_without_an_interval_it_sweeps_only_when_asked(bundled_server: Server) -> None:
+    async with expiry_path(bundled_server) as it:
+        sweep = it.sweep(interval=0)
+        it.redis.tasks.start_soon(sweep.serve)
+        await anyio.sleep(0.5)  # none comes
+        assert sweep.rounds == 0
+        sweep.now()
+        await until(lambda: sweep.rounds == 1)
+
+
+async def test_one_node_sweeps_and_another_takes_over(bundled_server: Server) -> None:
+    async with expiry_path(bundled_server) as it:
+        one, two = it.sweep("n1", interval=0.3), it.sweep("n2", interval=0.3)
+        scope = serve_alone(it, one)
+        await until(lambda: one.rounds == 1)
+        it.redis.tasks.start_soon(two.serve)
+        await until(lambda: one.rounds == 5)
+        assert two.rounds == 0
+        scope.cancel()
+        died = monotonic()
+        await until(lambda: two.rounds == 1)
+        assert monotonic() - died < 3.0
+
+
+async def test_a_round_that_redis_did_not_take_is_made_again(bundled_server: Server) -> None:
+    async with expiry_path(bundled_server) as it:
+        sweep = it.sweep(interval=0)
+        it.redis.tasks.start_soon(sweep.serve)
+        bundled_server.kill()
+        sweep.now()
+        await until(lambda: it.redis.health == [False])
+        bundled_server.start()
+        it.join("ann", ttl=60_000)
+        it.probe.client.delete(it.probe.presence_key("ann"))
+        await until(lambda: sweep.rounds == 1)
+        assert it.reaper.found_by == {"sweep": 1}
+
+
+def serve_alone(it: Path, sweep: Sweep) -> anyio.CancelScope:
+    scope = anyio.CancelScope()
+
+    async def serve() -> None:
+        with scope:
+            await sweep.serve()
+
+    it.redis.tasks.start_soon(serve)
+    return scope

@@ -1,0 +1,249 @@
+"""Leases: a dead node's members go under the grace; a judge that was away itself begins to count anew."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from reactor.errors import Unavailable
+from reactor.fleet import lease as leases
+from reactor.presence.keys import SHARDS
+from tests.redis.expiry.nodes import LEASE, Node, fleet
+from tests.redis.presence.probe import AWAY_GRACE, GRACE
+from tests.support.servers import Server
+
+
+class Clock:
+    """The steady clock of every judge, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(leases, "monotonic", clock)
+    return clock
+
+
+async def pass_leases(clock: Clock, number: float, *living: Node) -> None:
+    """So many leases go by, in which the living renew as they should."""
+    for _ in range(round(3 * number)):
+        clock.now += LEASE / 3
+        for node in living:
+            await node.leases.renew_now()
+
+
+async def test_a_dead_nodes_members_go_under_the_grace_after_its_lease(
+    redis_server: Server, clock: Clock
+) -> None:
+    async with fleet(redis_server) as it:
+        judge, dead = await it.node(), await it.node()
+        dead.joins("ann")
+        dead.joins("bob", room="hall", away=1)
+        dead.joins("cy")
+        judge.joins("cy")
+        judge.joins("dan")
+        await pass_leases(clock, 1, judge)
+        assert not it.in_grace("ann")
+        await pass_leases(clock, 1, judge)
+        assert it.in_grace("ann")
+        assert it.in_grace("bob", room="hall")
+        assert it.probe.left("ann") <= GRACE < it.probe.left("bob", "hall") <= AWAY_GRACE
+        assert not it.in_grace("cy")
+        assert not it.in_grace("dan")
+        assert it.probe.left("cy") > GRACE
+        assert set(await it.redis.fleet.registry()) == {judge.name}
+
+
+async def test_who_renews_is_never_judged(redis_server: Server, clock: Clock) -> None:
+    async with fleet(redis_server) as it:
+        nodes = [await it.node() for _ in range(3)]
+        names = [node.name for node in nodes]
+        for number, node in enumerate(nodes):
+            node.joins(f"u{number}")
+        await pass_leases(clock, 5, *nodes)
+        assert [node.name for node in nodes] == names
+        assert not any(it.in_grace(f"u{number}") for number in range(3))
+        assert all(node.renamed_from == [] for node in nodes)
+
+
+@pytest.mark.parametrize("gap", [0.7, 1.5, 100.0])
+async def test_a_judge_that_was_away_itself_begins_to_count_anew(
+    redis_server: Server, clock: Clock, gap: float
+) -> None:
+    """While Redis stood still nobody could renew; who judges must give everyone a whole lease again."""
+    async with fleet(redis_server) as it:
+        judge, other = await it.node(), await it.node()
+        other.joins("ann")
+        await pass_leases(clock, 1, other, judge)  # the judge has seen all that the other did
+        clock.now += gap * LEASE
+        await judge.leases.renew_now()
+        await pass_leases(clock, 0.67, judge)
+        assert not it.in_grace("ann")
+        await other.leases.renew_now()
+        assert other.renamed_from == []
+        await pass_leases(clock, 1, judge, other)
+        assert not it.in_grace("ann")
+        await pass_leases(clock, 2, judge)
+        assert it.in_grace("ann"), "and who does not come back then is dead after all"
+
+
+async def test_a_node_that_was_judged_lost_takes_a_new_name_and_says_so(
+    redis_server: Server, clock: Clock
+) -> None:
+    async with fleet(redis_server) as it:
+        judge, sleeper = await it.node(), await it.node()
+        old = sleeper.name
+        sleeper.joins("ann")
+        await pass_leases(clock, 2, judge)
+        assert it.in_grace("ann")
+        await sleeper.leases.renew_now()
+        assert sleeper.renamed_from == [old]
+        assert sleeper.name != old
+        assert set(await it.redis.fleet.registry()) == {judge.name, sleeper.name}
+        assert it.probe.refresh("ann", node=old)[1] == b"0", (
+            "what it still sends under the old name is refused"
+        )
+        sleeper.joins("ann", replaces=f"{old}.1")
+        await pass_leases(clock, 2, judge, sleeper)
+        assert not it.in_grace("ann")
+        assert sleeper.renamed_from == [old]
+
+
+async def test_a_flushed_redis_gives_every_node_a_new_name(redis_server: Server, clock: Clock) -> None:
+    async with fleet(redis_server) as it:
+        nodes = [await it.node() for _ in range(2)]
+        names = [node.name for node in nodes]
+        it.probe.client.flushall()
+        await pass_leases(clock, 1, *nodes)
+        assert [node.renamed_from for node in nodes] == [[name] for name in names]
+        assert set(await it.redis.fleet.registry()) == {node.name for node in nodes}
+
+
+@pytest.mark.parametrize("failing", ["renew", "pulse"])
+async def test_a_new_name_is_told_though_redis_went_away_again_before_it_was_taken(
+    redis_server: Server, clock: Clock, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    async with fleet(redis_server) as it:
+        node = await it.node()
+        old, calls = node.name, 0
+        it.probe.client.flushall()
+        renew, pulse = it.redis.fleet.renew, it.redis.store.pulse
+
+        async def fails_once(*args: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == (2 if failing == "renew" else 1):
+                raise Unavailable("Redis did not answer")
+            return await (renew if failing == "renew" else pulse)(*args, **options)
+
+        where = it.redis.fleet if failing == "renew" else it.redis.store
+        monkeypatch.setattr(where, failing, fails_once)
+        with pytest.raises(Unavailable):
+            await node.leases.renew_now()
+        await pass_leases(clock, 1, node)
+        assert node.renamed_from == [old]
+        assert set(await it.redis.fleet.registry()) == {node.name}
+
+
+async def test_a_name_given_up_on_purpose_is_told_once_however_often_it_takes(
+    redis_server: Server, clock: Clock
+) -> None:
+    async with fleet(redis_server) as it:
+        node = await it.node()
+        old = node.name
+        assert await node.leases.rename() == old
+        second = node.name
+        redis_server.kill()
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await node.leases.rename()
+        redis_server.start()
+        assert await node.leases.rename() == second, (
+            "the name that Redis knew, and none that it never heard of"
+        )
+        await pass_leases(clock, 1, node)
+        assert node.renamed_from == []
+
+
+async def test_a_judge_that_died_half_way_is_made_good_by_another(redis_server: Server, clock: Clock) -> None:
+    async with fleet(redis_server) as it:
+        first, second, dead = await it.node(), await it.node(), await it.node()
+        rooms = [f"room{number}" for number in range(40)]
+        for room in rooms:
+            dead.joins("ann", room=room)
+        lose_node, done = it.redis.store.lose_node, 0
+
+        async def fails(*args: Any, **options: Any) -> None:
+            nonlocal done
+            done += 1
+            if done == 20:
+                raise Unavailable("Redis did not answer")
+            await lose_node(*args, **options)
+
+        it.redis.store.lose_node = fails  # type: ignore[method-assign]
+        await pass_leases(clock, 1, first, second)
+        with pytest.raises(Unavailable):
+            await pass_leases(clock, 1, first, second)
+        it.redis.store.lose_node = lose_node  # type: ignore[method-assign]
+        assert 0 < sum(it.in_grace("ann", room=room) for room in rooms) < len(rooms)
+        await pass_leases(clock, 2, second)
+        assert all(it.in_grace("ann", room=room) for room in rooms)
+        assert set(await it.redis.fleet.registry()) >= {second.name}
+        assert dead.name not in await it.redis.fleet.registry()
+
+
+async def test_a_node_that_only_a_shard_remembers_is_lost_by_the_sweep(
+    redis_server: Server, clock: Clock
+) -> None:
+    async with fleet(redis_server) as it:
+        node, forgotten = await it.node(), await it.node()
+        node.joins("ann")
+        forgotten.joins("bob")
+        await it.redis.fleet.resign(forgotten.name)
+        for shard in range(SHARDS):
+            await node.leases.end_leftovers(shard)
+        assert it.in_grace("bob")
+        assert not it.in_grace("ann")
+
+
+async def test_who_resigns_is_not_missed(redis_server: Server, clock: Clock) -> None:
+    async with fleet(redis_server) as it:
+        node, leaving = await it.node(), await it.node()
+        await leaving.leases.resign()
+        assert set(await it.redis.fleet.registry()) == {node.name}
+        await pass_leases(clock, 3, node)
+        assert node.renamed_from == []
+
+
+async def test_a_renewal_behind_the_resignation_takes_no_other_name(redis_server: Server) -> None:
+    """Nobody would be left to see that this one is gone, where it is the last."""
+    async with fleet(redis_server) as it:
+        leaving = await it.node()
+        resigning = asyncio.ensure_future(leaving.leases.resign())
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable):
+            await leaving.leases.renew_now()
+        await resigning
+        assert await it.redis.fleet.registry() == {}
+        with pytest.raises(Unavailable):
+            await leaving.leases.rename()
+        assert await it.redis.fleet.registry() == {}
+
+
+async def test_the_first_pulse_after_a_long_silence_says_that_ends_do_not_count(
+    redis_server: Server, clock: Clock
+) -> None:
+    async with fleet(redis_server) as it:
+        node = await it.node()
+        node.joins("ann")
+        assert node.held == []
+        it.probe.client.hincrby(it.probe.key("pulse"), "at", -int(LEASE * 1000) - 1)
+        await node.leases.renew_now()
+        await node.leases.renew_now()
+        assert node.held == [LEASE]

@@ -1,0 +1,108 @@
+"""One who follows the lobby by what a feed hands on, while somebody else changes it and messages get lost."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from reactor.presence.keys import diff_channel
+from reactor.presence.room_feed import RoomFeed
+from reactor.presence.rows import LeftRow
+from reactor.presence.store import Listing
+from reactor.protocol.messages import Member, RoomDiff
+from reactor.protocol.room import RoomView
+from tests.redis.presence.probe import Probe
+from tests.support.connected import connected, until
+from tests.support.direct import NAMESPACE
+from tests.support.servers import Server
+
+CHANNEL = diff_channel(NAMESPACE, "lobby")
+
+
+class Follower:
+    """A feed, one who follows it by what it hands on, and somebody else who changes the rooms."""
+
+    def __init__(self, probe: Probe) -> None:
+        self.probe = probe
+        self.told: list[RoomDiff] = []
+        self.left: list[tuple[str, str, str | None]] = []
+        self.view = RoomView("lobby")
+        self.to_lose = 0  # so many publications do not arrive
+        self.kept: list[bytes] = []
+        self.feed: RoomFeed
+        self.channels: Any
+
+    def on_diff(self, diff: RoomDiff) -> None:
+        """Each begins where the one before it ended, or is a fresh room."""
+        if diff.room_id == "lobby" and not self.view.waiting:
+            fresh = diff.from_ == 0 and diff.epoch != self.view.epoch
+            assert fresh or (diff.epoch, diff.from_) == (self.view.epoch, self.view.version), diff
+            assert fresh or diff.version > diff.from_, diff
+            self.view.apply(diff)
+        self.told.append(diff)
+
+    def on_left(self, room_id: str, left: LeftRow, member: Member | None) -> None:
+        self.left.append((left.user_id, left.reason.value, member.username if member else None))
+
+    def on_message(self, channel: bytes, payload: bytes) -> None:
+        if self.to_lose:
+            self.to_lose -= 1
+            self.kept.append(payload)
+        else:
+            self.feed.on_message(channel, payload)
+
+    def on_gap(self, first: bool) -> None:
+        if not first:
+            self.feed.resync()
+
+    async def hold(self) -> RoomView:
+        view = await self.feed.hold("lobby")
+        self.view.reset(view.epoch, view.version, view.members.values())
+        return view
+
+    def behind_next_listing(self, meanwhile: Callable[[], Awaitable[None]]) -> None:
+        """Have this happen between the next listing of a room and its use: what it says is older then."""
+        store = self.feed._store
+        listed = store.members
+
+        async def slow(room_id: str) -> Listing:
+            listing = await listed(room_id)
+            store.members = listed  # type: ignore[method-assign]
+            await meanwhile()
+            return listing
+
+        store.members = slow  # type: ignore[method-assign]
+
+    async def agrees(self) -> None:
+        """The view, the follower and Redis come to say the same."""
+
+        def same() -> bool:
+            members = self.probe.in_room("list", "lobby", 0, 1000)
+            names = {members[i].decode() for i in range(5, len(members), 7)}
+            return names == set(self.view.members) == set(self._known()) and self.view.version == members[2]
+
+        await until(same)
+
+    def _known(self) -> set[str]:
+        view = self.feed.view("lobby")
+        return set(view.members) if view is not None and not view.waiting else {"(nothing known)"}
+
+
+@asynccontextmanager
+async def following(server: Server, *, held: bool = True) -> AsyncIterator[Follower]:
+    probe = Probe(server)
+    try:
+        async with connected(server) as redis:
+            follower = Follower(probe)
+            follower.channels = redis.backend.channels(
+                follower.on_message, follower.on_gap, lambda _reason: None
+            )
+            follower.feed = RoomFeed(
+                redis.store, follower.channels, redis.departures, redis.tasks,
+                on_diff=follower.on_diff, on_left=follower.on_left,
+            )  # fmt: skip
+            redis.tasks.start_soon(follower.channels.serve)
+            if held:
+                await follower.hold()
+            yield follower
+    finally:
+        probe.close()

@@ -1,0 +1,237 @@
+"""A shard seen from outside: what a script replied, what it published, and what stands in its keys.
+
+A test speaks of rooms and users by short names, whatever their ids are. Redis's own deletion of expired keys
+is off, so that only a touch can end one.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from reactor.presence.keys import (
+    Entry,
+    escape,
+    presence_key,
+    shadow_key,
+    shard_of,
+    shard_prefix,
+    suffix,
+    unescape,
+)
+from reactor.presence.rows import DiffRow, decode_diff
+from tests.support.direct import NAMESPACE, Direct, DirectRunner
+from tests.support.servers import Server
+
+TTL, GRACE, AWAY_GRACE = 60_500, 10_500, 30_500
+LINGER = 60_000
+BATCH = 1000
+
+HOSTILE = {
+    "lobby": "a:user:b:room:{c}*?[x]\\ %3A",
+    "ann": "\t:user:}{\u2028\u00a0é💥\x00%",
+    "bob": ":",
+    "cy": "%25:room:members",
+}
+"""Ids that hold whatever could be taken for a separator."""
+
+
+@dataclass
+class Heard:
+    """What came over pub/sub since the last time, each kind in its order."""
+
+    diffs: list[tuple[str, DiffRow]] = field(default_factory=list)
+    payloads: list[bytes] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)  # each diff in a line: `0>1 (1) +ann`, or ~ann, -ann:reason
+    wakes: list[int] = field(default_factory=list)
+    expired: list[str] = field(default_factory=list)
+
+
+class Probe(Direct):
+    """A server with what a test does to it, and what it sees of it."""
+
+    def __init__(
+        self, server: Server, *, ids: Mapping[str, str] | None = None, departures_kept: int = 100_000
+    ) -> None:
+        super().__init__(server)
+        server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+        self.runner = DirectRunner(self.client, departures_kept=departures_kept)
+        self.ids = dict(ids or {})
+        self.torn = False  # a hand has deleted a shadow
+        self._names = {identifier: name for name, identifier in self.ids.items()}
+        self._pubsub = self.client.pubsub()
+        self._pubsub.psubscribe("__keyevent@0__:*", f"{{{NAMESPACE}:*}}:*")
+        for _ in range(2):
+            self._pubsub.get_message(timeout=1)
+
+    def close(self) -> None:
+        self._pubsub.close()
+        self.client.close()
+
+    def id(self, name: str) -> str:
+        return self.ids.get(name, name)
+
+    def name(self, identifier: str) -> str:
+        return self._names.get(identifier, identifier)
+
+    def entry(self, user: str, room: str = "lobby") -> Entry:
+        return Entry(self.id(room), self.id(user))
+
+    # What is done.
+
+    def on_shard(self, script: str, room: str, *args: Any) -> Any:
+        """A script on the room's shard; the raw reply."""
+        coroutine = self.runner.run(script, shard_prefix(NAMESPACE, shard_of(self.id(room))), *args)
+        try:
+            coroutine.send(None)
+        except StopIteration as stop:
+            return stop.value
+        raise AssertionError("it waited")
+
+    def in_room(self, script: str, room: str = "lobby", *args: Any) -> Any:
+        return self.on_shard(script, room, escape(self.id(room)), *args)
+
+    def ask(self, script: str, user: str, *args: Any, room: str = "lobby") -> Any:
+        """A script about one member."""
+        return self.on_shard(script, room, escape(self.id(room)), escape(self.id(user)), *args)
+
+    def join(self, user: str, connection: str = "n1.1", *, room: str = "lobby", **options: Any) -> Any:
+        given: dict[str, Any] = {
+            "username": "", "data": "", "connection": connection, "ttl": TTL, "max_members": 0,
+            "epoch": "", "replaces": "", "away": 0, "joined_at": "",
+        }  # fmt: skip
+        return self.ask("join", user, self.id(room), self.id(user), *(given | options).values(), room=room)
+
+    def join_many(self, users: Iterable[str], *, room: str = "lobby", ttl: int = TTL) -> None:
+        """New members over one connection each, in one round trip."""
+        source = self.runner.source("join")
+        prefix = shard_prefix(NAMESPACE, shard_of(self.id(room)))
+        digest: Any = self.client.script_load(source)
+        pipe = self.client.pipeline(transaction=False)
+        for number, user in enumerate(users):
+            names = escape(self.id(room)), escape(self.id(user)), self.id(room), self.id(user)
+            pipe.evalsha(digest, 1, prefix, *names, "", "", f"n1.{number}", ttl, 0, "", "", 0, "")
+        assert all(reply[0] == b"joined" for reply in pipe.execute())
+
+    def detach(
+        self, user: str, connection: str = "n1.1", *, grace: int = GRACE, away_grace: int = AWAY_GRACE,
+        room: str = "lobby",
+    ) -> Any:  # fmt: skip
+        return self.ask("detach", user, connection, grace, away_grace, room=room)
+
+    def refresh(self, *users: str, node: str = "n1", room: str = "lobby", ttl: int = TTL) -> Any:
+        flat = [part for user in users for part in (suffix(self.entry(user, room)), ttl)]
+        return self.on_shard("refresh", room, node, *flat)
+
+    def claim(self, *users: str, room: str = "lobby") -> Any:
+        flat = [part for user in users for part in (escape(self.id(room)), escape(self.id(user)))]
+        return self.on_shard("claim", room, *flat)
+
+    def due(self, *, room: str = "lobby", limit: int = 1000, retry: int = 250) -> Any:
+        return self.on_shard("due", room, limit, retry)
+
+    def lapse(self, *users: str, room: str = "lobby") -> None:
+        """Let the time of these members run out, as their noted deadlines say too."""
+        now = self.now()
+        pipe = self.client.pipeline(transaction=False)
+        for user in users:
+            # A life that is over before Redis has noted it is deleted without an event, as on a busy machine.
+            pipe.pexpire(self.presence_key(user, room), 20)
+            pipe.zadd(self.members_key(room), {escape(self.id(user)): now + 1}, xx=True)
+        pipe.zadd(self.key("rooms", room), {escape(self.id(room)): now + 1}, xx=True, lt=True)
+        pipe.execute()
+        self.sleep(0.022)
+
+    def sleep(self, seconds: float = 0.004) -> None:
+        """Let Redis's clock move by a few milliseconds."""
+        self.client.execute_command("DEBUG", "SLEEP", str(seconds))
+
+    # What is seen.
+
+    def now(self) -> int:
+        """Redis's time (ms)."""
+        time: Any = self.client.time()
+        return int(time[0]) * 1000 + int(time[1]) // 1000
+
+    def hear(self) -> Heard:
+        """What was published since the last call."""
+        heard = Heard()
+        self._pubsub.ping()  # its answer comes behind all that was published before
+        while (message := self._pubsub.get_message(timeout=5))["type"] != "pong":
+            channel, payload = message["channel"].decode(), message["data"]
+            if channel.endswith(":expired"):
+                heard.expired.append(payload.decode())
+            elif channel.endswith("}:wake"):
+                heard.wakes.append(int(payload))
+            elif ":diff:" in channel:
+                row = decode_diff(payload)
+                heard.diffs.append((unescape(channel.partition(":diff:")[2]), row))
+                heard.payloads.append(payload)
+                heard.told.append(self._tell(row))
+        return heard
+
+    def _tell(self, row: DiffRow) -> str:
+        changes = [
+            *(f"+{self.name(one.user_id)}" for one in row.joined),
+            *(f"~{self.name(one.user_id)}" for one in row.updated),
+            *(f"-{self.name(one.user_id)}:{one.reason}" for one in row.left),
+        ]
+        return " ".join([f"{row.from_version}>{row.version} ({row.count})", *sorted(changes)])
+
+    def key(self, rest: str, room: str = "lobby") -> str:
+        """A key of the room's shard."""
+        return f"{shard_prefix(NAMESPACE, shard_of(self.id(room)))}:{rest}"
+
+    def members_key(self, room: str = "lobby") -> str:
+        return self.key(f"members:{escape(self.id(room))}", room)
+
+    def state_key(self, room: str = "lobby") -> str:
+        return self.key(f"state:{escape(self.id(room))}", room)
+
+    def presence_key(self, user: str, room: str = "lobby") -> str:
+        return presence_key(NAMESPACE, self.entry(user, room))
+
+    def shadow_key(self, user: str, room: str = "lobby") -> str:
+        return shadow_key(NAMESPACE, self.entry(user, room))
+
+    def presence(self, user: str, room: str = "lobby") -> dict[str, str]:
+        return self.hash(self.presence_key(user, room))
+
+    def shadow(self, user: str, room: str = "lobby") -> dict[str, str]:
+        return self.hash(self.shadow_key(user, room))
+
+    def left(self, user: str, room: str = "lobby") -> int:
+        """The life that is left to a member (ms), -2 when it is gone."""
+        remaining: Any = self.client.pttl(self.presence_key(user, room))
+        return int(remaining)
+
+    def ends(self, user: str, room: str = "lobby") -> int:
+        """When the presence key ends (ms), -2 when it is gone."""
+        at: Any = self.client.pexpiretime(self.presence_key(user, room))
+        return int(at)
+
+    def noted(self, user: str, room: str = "lobby") -> int:
+        """The member's noted deadline (ms)."""
+        score: Any = self.client.zscore(self.members_key(room), escape(self.id(user)))
+        return int(score)
+
+    def epoch(self, room: str = "lobby") -> str:
+        return self.hash(self.state_key(room)).get("epoch", "")
+
+    def version(self, room: str = "lobby") -> int:
+        return int(self.hash(self.state_key(room)).get("version", 0))
+
+    def departures(self, room: str = "lobby") -> list[dict[str, str]]:
+        """The entries of the shard's stream, oldest first."""
+        entries: Any = self.client.xrange(self.key("departures", room))
+        return [{name.decode(): value.decode() for name, value in fields.items()} for _, fields in entries]
+
+    def totals(self, room: str = "lobby") -> dict[str, int]:
+        return {reason: int(number) for reason, number in self.hash(self.key("totals", room)).items()}
+
+    def keys(self) -> set[str]:
+        client: Any = self.client
+        return {key.decode() for key in client.scan_iter("*")}
+
+    def hash(self, key: str) -> dict[str, str]:
+        found: Any = self.client.hgetall(key)
+        return {name.decode(): value.decode() for name, value in found.items()}

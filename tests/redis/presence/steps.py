@@ -1,0 +1,78 @@
+"""Things that happen before a case's call."""
+
+from collections.abc import Callable
+from typing import Any
+
+from reactor.presence.keys import escape
+from tests.redis.presence.probe import AWAY_GRACE, GRACE, Probe
+
+Step = Callable[[Probe], Any]
+
+
+def joins(user: str, connection: str = "n1.1", **options: Any) -> Step:
+    return lambda probe: probe.join(user, connection, **options)
+
+
+def detaches(user: str, connection: str = "n1.1") -> Step:
+    return lambda probe: probe.detach(user, connection)
+
+
+def leaves(user: str, connection: str = "n1.1") -> Step:
+    return lambda probe: probe.ask("leave", user, connection)
+
+
+def goes_away(user: str, connection: str = "n1.1") -> Step:
+    return lambda probe: probe.ask("away", user, connection, 1)
+
+
+def lapses(user: str) -> Step:
+    return lambda probe: probe.lapse(user)
+
+
+def ends_early(user: str) -> Step:
+    """The key's life ends before its noted deadline."""
+
+    def end(probe: Probe) -> None:
+        probe.client.pexpire(probe.presence_key(user), 2)
+        probe.sleep()
+
+    return end
+
+
+def passes(seconds: int) -> Step:
+    return lambda probe: probe.pass_time(seconds * 1000)
+
+
+def loses_presence(user: str) -> Step:
+    """A hand deletes the presence key."""
+    return lambda probe: probe.client.delete(probe.presence_key(user))
+
+
+def loses_shadow(user: str) -> Step:
+    """A hand deletes the shadow."""
+
+    def delete(probe: Probe) -> None:
+        probe.client.delete(probe.shadow_key(user))
+        probe.torn = True
+
+    return delete
+
+
+def made_permanent(user: str) -> Step:
+    """A hand takes the presence key's end away."""
+    return lambda probe: probe.client.persist(probe.presence_key(user))
+
+
+def is_fenced(node: str) -> Step:
+    return lambda probe: probe.on_shard("fence_node", "lobby", node, 100)
+
+
+def is_lost(node: str) -> Step:
+    """A node is judged lost, and gone through in the lobby."""
+
+    def lose(probe: Probe) -> None:
+        probe.on_shard("fence_node", "lobby", node, 100)
+        probe.on_shard("lose_node", "lobby", node, escape(probe.id("lobby")), GRACE, AWAY_GRACE)
+        probe.on_shard("fence_node", "lobby", node, 100)
+
+    return lose

@@ -1,0 +1,266 @@
+"""Heartbeats in batches: many cost one call, none is acknowledged early, and none of a dead socket counts."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from reactor.backend import connect
+from reactor.errors import Unavailable
+from reactor.presence.attachment import Attachment
+from reactor.presence.heartbeats import GATHER, MAX_MEMBERS, MOST_WAITING, Heartbeats
+from reactor.presence.keys import shard_of
+from reactor.settings import RoomPolicy
+from tests.redis.presence.probe import GRACE, TTL, Probe
+from tests.support.connected import Connected, connected, until
+from tests.support.servers import Server
+
+TERMS = RoomPolicy(ttl=TTL, grace=GRACE, away_grace=GRACE, message="", max_members=0)
+
+
+class Acks:
+    """What became of each beat, in its order."""
+
+    def __init__(self) -> None:
+        self.taken_at: list[int] = []
+        self.refusals: list[Attachment] = []
+        self.ends = self.too_many = 0
+
+    def taken(self, now: int) -> None:
+        self.taken_at.append(now)
+
+    def refused(self, attachment: Attachment) -> None:
+        self.refusals.append(attachment)
+
+    def ended(self) -> None:
+        self.ends += 1
+
+    def crowded(self) -> None:
+        self.too_many += 1
+
+
+class Beating:
+    """A node's heartbeats, and members who are there."""
+
+    def __init__(self, redis: Connected, probe: Probe) -> None:
+        self.redis, self.probe = redis, probe
+        self.heartbeats = Heartbeats(redis.store, lambda: "n1")
+        self.acks = Acks()
+
+    def member(self, user: str, connection: str = "n1.1", room: str = "lobby") -> Attachment:
+        self.probe.join(user, connection, room=room)
+        return Attachment(self.probe.entry(user, room), connection, TERMS)
+
+    def beat(self, *attachments: Attachment) -> None:
+        for attachment in attachments:
+            self.heartbeats.add(attachment, self.acks)
+
+    async def acknowledged(self, number: int) -> None:
+        await until(lambda: len(self.acks.taken_at) >= number)
+        assert len(self.acks.taken_at) == number
+
+
+@asynccontextmanager
+async def beating(server: Server) -> AsyncIterator[Beating]:
+    probe = Probe(server)
+    try:
+        async with connected(server) as redis:
+            it = Beating(redis, probe)
+            redis.tasks.start_soon(it.heartbeats.serve)
+            yield it
+    finally:
+        probe.close()
+
+
+async def test_an_acknowledgement_carries_the_time_at_which_redis_took_it(redis_server: Server) -> None:
+    async with beating(redis_server) as it:
+        ann = it.member("ann")
+        before = it.probe.now()
+        it.beat(ann)
+        await it.acknowledged(1)
+        (at,) = it.acks.taken_at
+        assert before <= at <= it.probe.now()
+        assert it.probe.presence("ann")["lastActiveAt"] == str(at)
+
+
+async def test_what_comes_while_a_batch_is_on_its_way_is_one_batch(redis_server: Server) -> None:
+    async with beating(redis_server) as it:
+        members = [it.member(f"u{number}") for number in range(100)]
+        it.beat(members[0])
+        await it.acknowledged(1)
+        assert (it.heartbeats.batches, it.heartbeats.members) == (1, 1)
+        for _ in range(3):  # three tabs each
+            it.beat(*members)
+        await it.acknowledged(301)
+        assert (it.heartbeats.batches, it.heartbeats.members) == (2, 101)
+
+
+async def test_of_one_member_only_so_many_wait_while_redis_is_away(redis_server: Server) -> None:
+    async with beating(redis_server) as it:
+        ann, bob = it.member("ann"), it.member("bob")
+        redis_server.kill()
+        for _ in range(MOST_WAITING + 5):
+            it.beat(ann, bob)
+            await anyio.lowlevel.checkpoint()
+        assert it.acks.too_many == 10
+        redis_server.start()
+        await until(lambda: len(it.acks.refusals) == 2 * MOST_WAITING)
+
+
+async def test_a_batch_is_no_longer_than_redis_should_be_busy_with_it(redis_server: Server) -> None:
+    async with beating(redis_server) as it:
+        members = [it.member(f"u{number}") for number in range(2 * MAX_MEMBERS + 1)]
+        it.beat(*members)
+        await it.acknowledged(len(members))
+        assert it.heartbeats.batches == 3
+
+
+async def test_rooms_of_all_shards_are_beaten_for(redis_server: Server) -> None:
+    async with beating(redis_server) as it:
+        rooms = [f"room{number}" for number in range(100)]
+        it.beat(*(it.member("ann", room=room) for room in rooms))
+        await it.acknowledged(100)
+        assert it.heartbeats.batches == len({shard_of(room) for room in rooms}) == 16
+
+
+async def test_a_member_that_redis_does_not_know_is_refused_and_not_made_anew(redis_server: Server) -> None:
+    async with beating(redis_server) as it:
+        ann, bob = it.member("ann"), it.member("bob")
+        it.probe.lapse("ann")
+        it.beat(ann, bob)
+        await it.acknowledged(1)
+        assert it.acks.refusals == [ann]
+        assert it.probe.presence("ann") == {}
+
+
+async def test_a_node_that_was_judged_lost_has_all_refused(redis_server: Server) -> None:
+    async with beating(redis_server) as it:
+        members = [it.member("ann"), it.member("bob")]
+        it.probe.on_shard("fence_node", "lobby", "n1", 100)
+        it.beat(*members)
+        await until(lambda: it.acks.refusals == members)
+        assert it.acks.taken_at == []
+
+
+async def test_nothing_is_acknowledged_before_redis_took_it(
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connect, "COMMAND_TIMEOUT", 0.3)
+    async with beating(redis_server) as it:
+        ann, bob = it.member("ann"), it.member("bob")
+        redis_server.pause()
+        try:
+            it.beat(ann, ann)
+            await until(lambda: it.redis.health == [False])
+            it.beat(bob, ann)
+            await anyio.sleep(0.3)  # as long as a command may take: no answer comes
+            assert (it.acks.taken_at, it.acks.refusals) == ([], [])
+        finally:
+            redis_server.resume()
+        await it.acknowledged(4)
+        assert it.probe.left("ann") > TTL - 5_000
+
+
+async def test_what_waited_while_redis_was_away_counts_when_it_is_back_and_in_one_batch(
+    redis_server: Server,
+) -> None:
+    async with beating(redis_server) as it:
+        members = [it.member(f"u{number}") for number in range(10)]
+        redis_server.kill()
+        for _ in range(3):
+            it.beat(*members)
+            await anyio.sleep(GATHER + 0.05)  # longer than they wait for others: each would be a batch
+        redis_server.start()
+        await until(lambda: len(it.acks.refusals) == 30)  # it came back empty
+        assert it.heartbeats.batches == 1
+        assert it.acks.taken_at == []
+        for number in range(10):
+            it.probe.join(f"u{number}")
+        it.beat(*members)
+        await it.acknowledged(10)
+
+
+async def test_a_beat_of_a_dead_socket_ends_without_redis(redis_server: Server) -> None:
+    async with beating(redis_server) as it:
+        ann, bob = it.member("ann"), it.member("bob")
+        it.probe.pass_time(20_000)
+        it.beat(ann, bob)
+        ann.live = False
+        await it.acknowledged(1)
+        assert it.acks.ends == 1
+        assert it.probe.left("ann") <= TTL - 20_000
+        assert it.probe.left("bob") > TTL - 20_000
+
+
+async def test_a_beat_queued_before_the_detaching_does_not_lengthen_the_grace(
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was put back while Redis was away, its socket dropped, and then Redis came back."""
+    monkeypatch.setattr(connect, "COMMAND_TIMEOUT", 0.3)
+    async with beating(redis_server) as it:
+        ann = it.member("ann")
+        redis_server.pause()
+        try:
+            it.redis.tasks.start_soon(_ignore, it.redis.store.count("lobby"))  # the queue stands behind this
+            await asyncio.sleep(0)
+            await until(lambda: it.redis.health == [False])
+            it.beat(ann)
+            await anyio.sleep(GATHER + 0.05)  # longer than it waits for others: it is in the queue
+            ann.live = False
+        finally:
+            redis_server.resume()
+        await it.redis.store.detach(ann.entry, ann.connection, grace=GRACE, away_grace=GRACE)
+        await until(lambda: it.acks.ends + len(it.acks.taken_at) == 1)
+        assert it.probe.left("ann") <= GRACE
+
+
+async def test_a_beat_on_its_way_is_never_overtaken_by_the_detaching(redis_server: Server) -> None:
+    async with beating(redis_server) as it:
+        for number in range(50):
+            ann = it.member("ann", f"n1.{number}")
+            it.beat(ann)
+            for _ in range(number % 4):
+                await asyncio.sleep(0)
+            ann.live = False
+            await it.redis.store.detach(ann.entry, ann.connection, grace=GRACE, away_grace=GRACE)
+            await until(lambda: it.acks.ends + len(it.acks.taken_at) == 1)
+            assert it.probe.left("ann") <= GRACE
+            it.acks.ends, it.acks.taken_at = 0, []
+
+
+async def test_one_living_socket_is_enough_for_a_member_with_dead_ones(redis_server: Server) -> None:
+    async with beating(redis_server) as it:
+        dead, living = it.member("ann", "n1.1"), it.member("ann", "n1.2")
+        it.probe.pass_time(20_000)
+        it.beat(dead, living)
+        dead.live = False
+        await it.acknowledged(2)
+        assert it.probe.left("ann") > TTL - 20_000
+
+
+async def _ignore(call: Any) -> None:
+    await asyncio.gather(call, return_exceptions=True)
+
+
+async def test_a_beat_of_a_room_that_was_left_is_answered_once_though_redis_does_not_answer(
+    redis_server: Server,
+) -> None:
+    async with beating(redis_server) as it:
+        ann, bob = it.member("ann"), it.member("bob")
+        refresh, asked = it.heartbeats._store.refresh, 0
+
+        async def away(*args: Any) -> tuple[int, bytes]:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                raise Unavailable("it does not answer")
+            return await refresh(*args)
+
+        it.heartbeats._store.refresh = away  # type: ignore[method-assign,assignment]
+        ann.live = False
+        it.beat(ann, bob)
+        await it.acknowledged(1)
+        assert it.acks.ends == 1

@@ -1,0 +1,237 @@
+"""`join.lua` on its own, branch by branch."""
+
+from typing import Any
+
+import pytest
+
+from tests.redis.presence.cases import Case, check, each, probing
+from tests.redis.presence.probe import BATCH, LINGER, TTL
+from tests.redis.presence.steps import (
+    detaches,
+    ends_early,
+    goes_away,
+    is_fenced,
+    joins,
+    lapses,
+    leaves,
+    loses_presence,
+    loses_shadow,
+    made_permanent,
+    passes,
+)
+from tests.support.servers import Server
+
+NEW = ["joined", "now", "epoch", 1, 1, "now", "diff"]
+BACK = ["resumed", "now", "epoch", 1, 1, "now", ""]
+CHANGED = ["resumed", "now", "epoch", 2, 1, "now", "diff"]
+AFTER_ITS_END = ["joined", "now", "epoch", 3, 1, "now", "diff"]
+ENDED_AND_BACK = ["1>2 (0) -ann:inactivity_timeout", "2>3 (1) +ann"]
+ANN = ["ann n1.1 | ttl"]
+
+CASES = [
+    Case("new", [], joins("ann"), NEW, ["0>1 (1) +ann"], ANN),
+    Case(
+        "new, with all that can be given", [], joins("ann", username="Ann é", data='{"a":[1]}', away=1), NEW,
+        ["0>1 (1) +ann"], ['ann n1.1:away | ttl away username=Ann é data={"a":[1]}'],
+    ),
+    Case(
+        "a second user", [joins("ann")], joins("bob", "n2.1"), ["joined", "now", "epoch", 2, 2, "now",
+        "diff"],
+        ["1>2 (2) +bob"], [*ANN, "bob n2.1 | ttl"],
+    ),
+    Case("a new life's name is the user's id", [], joins("bob"), NEW, ["0>1 (1) +bob"], ["bob n1.1 | ttl"]),
+    # One more connection, or the same again.
+    Case(
+        "a second connection", [joins("ann"), passes(5)], joins("ann", "n1.2"), CHANGED, ["1>2 (1) ~ann"],
+        ["ann n1.1 n1.2 | ttl x2"],
+    ),
+    Case(
+        "a second connection on another node", [joins("ann")], joins("ann", "n2.1"), CHANGED,
+        ["1>2 (1) ~ann"],
+        ["ann n1.1 n2.1 | ttl x2"],
+    ),
+    Case("the same connection again", [joins("ann"), passes(5)], joins("ann"), BACK, [], ANN),
+    Case(
+        "a connection that is there, beside one that is away", [joins("ann"), goes_away("ann")],
+        joins("ann", "n1.2"), ["resumed", "now", "epoch", 3, 1, "now", "diff"], ["2>3 (1) ~ann"],
+        ["ann n1.1:away n1.2 | ttl x2"],
+    ),
+    Case(
+        "an away connection beside one that is away", [joins("ann", away=1)], joins("ann", "n1.2", away=1),
+        CHANGED, ["1>2 (1) ~ann"], ["ann n1.1:away n1.2:away | ttl away x2"],
+    ),
+    # Back within the grace.
+    Case("back on a new socket", [joins("ann"), detaches("ann"), passes(5)], joins("ann", "n2.7"), BACK, [],
+         ["ann n2.7 | ttl"]),
+    Case("back on the same socket", [joins("ann"), detaches("ann")], joins("ann"), BACK, [], ANN),
+    Case(
+        "back from an away grace, away as before", [joins("ann", away=1), detaches("ann")],
+        joins("ann", "n1.2"), BACK, [], ["ann n1.2:away | ttl away"],
+    ),
+    # A new name, new data.
+    Case("another name", [joins("ann")], joins("ann", username="A"), CHANGED, ["1>2 (1) ~ann"],
+         ["ann n1.1 | ttl username=A"]),
+    Case("the same name", [joins("ann", username="A")], joins("ann", username="A"), BACK, [],
+         ["ann n1.1 | ttl username=A"]),
+    Case("no name keeps the name", [joins("ann", username="A", data="1")], joins("ann"), BACK, [],
+         ["ann n1.1 | ttl username=A data=1"]),
+    Case("other data", [joins("ann", data="1")], joins("ann", data="2"), CHANGED, ["1>2 (1) ~ann"],
+         ["ann n1.1 | ttl data=2"]),
+    Case("the same data", [joins("ann", data="1")], joins("ann", data="1"), BACK, [],
+         ["ann n1.1 | ttl data=1"]),
+    # A former name of the connection.
+    Case("in place of its former name", [joins("ann")], joins("ann", "n2.1", replaces="n1.1"), BACK, [],
+         ["ann n2.1 | ttl"]),
+    Case("in place of a name that is not there", [joins("ann")], joins("ann", "n2.1", replaces="n9.9"),
+         CHANGED,
+         ["1>2 (1) ~ann"], ["ann n1.1 n2.1 | ttl x2"]),
+    Case("in place of a former name, while another connection of that node stays",
+         [joins("ann"), joins("ann", "n1.2")], joins("ann", "n2.1", replaces="n1.1"),
+         ["resumed", "now", "epoch", 2, 1, "now", ""], [], ["ann n1.2 n2.1 | ttl x2"]),
+    # A former joining that has lapsed.
+    Case("over a lapsed joining", [joins("ann"), lapses("ann")], joins("ann"), AFTER_ITS_END, ENDED_AND_BACK,
+         ANN,
+         ["ann:inactivity_timeout"]),
+    Case("over a lapsed grace", [joins("ann"), detaches("ann"), lapses("ann")], joins("ann"), AFTER_ITS_END,
+         ["1>2 (0) -ann:disconnected", "2>3 (1) +ann"], ANN, ["ann:disconnected"]),
+    Case("over a joining that lapsed before its noted deadline",
+         [joins("ann"), ends_early("ann")],
+         joins("ann"), AFTER_ITS_END, ENDED_AND_BACK, ANN, ["ann:inactivity_timeout"]),
+    Case("over a presence key deleted by hand", [joins("ann"), loses_presence("ann")], joins("ann"),
+         AFTER_ITS_END,
+         ENDED_AND_BACK, ANN, ["ann:inactivity_timeout"]),
+    Case("nothing of the lapsed one's face stays", [joins("ann", username="A", data="1", away=1),
+         lapses("ann")],
+         joins("ann"), AFTER_ITS_END, ENDED_AND_BACK, ANN, ["ann:inactivity_timeout"]),
+    Case("while others have lapsed", [joins("bob"), joins("cy", "n2.1"), lapses("bob")], joins("ann"),
+         ["joined", "now", "epoch", 4, 2, "now", "diff"], ["2>3 (1) -bob:inactivity_timeout", "3>4 (2) +ann"],
+         ["ann n1.1 | ttl", "cy n2.1 | ttl"], ["bob:inactivity_timeout"]),
+    # What a hand did.
+    Case("over a shadow deleted by hand", [joins("ann"), loses_shadow("ann")], joins("ann"),
+         BACK, [], ANN),
+    Case("a key made permanent gets an end", [joins("ann"), made_permanent("ann")], joins("ann"), BACK, [],
+         ANN),
+    Case("a shorter life than before", [joins("ann")], joins("ann", ttl=20_000), BACK, [],
+         ["ann n1.1 | 20s"]),
+    # Refusals.
+    Case("full", [joins("bob")], joins("ann", max_members=1), ["full", 1], [], ["bob n1.1 | ttl"]),
+    Case("full, but there already", [joins("ann")], joins("ann", "n1.2", max_members=1), CHANGED,
+         ["1>2 (1) ~ann"], ["ann n1.1 n1.2 | ttl x2"]),
+    Case("full of one whose time is up", [joins("bob"), lapses("bob")], joins("ann", max_members=1),
+         AFTER_ITS_END, ["1>2 (0) -bob:inactivity_timeout", "2>3 (1) +ann"], ANN, ["bob:inactivity_timeout"]),
+    Case("a member of this epoch that departed", [joins("bob"), joins("ann"), leaves("ann")],
+         lambda p: p.join("ann", epoch=p.epoch()), ["departed"], [], ["bob n1.1 | ttl"]),
+    Case("a member of this epoch that has just lapsed", [joins("ann"), lapses("ann")],
+         lambda p: p.join("ann", epoch=p.epoch()), ["departed"], ["1>2 (0) -ann:inactivity_timeout"], [],
+         ["ann:inactivity_timeout"]),
+    Case("a member of this epoch that is there", [joins("ann")], lambda p: p.join("ann", epoch=p.epoch()),
+         BACK,
+         [], ANN),
+    Case("a member of an epoch that is over", [joins("ann"), leaves("ann")], joins("ann", epoch="1"),
+         AFTER_ITS_END, ["2>3 (1) +ann"], ANN),
+    Case("of a lost node", [joins("bob", "n2.1"), is_fenced("n1")], joins("ann"), ["fenced"], [],
+         ["bob n2.1 | ttl"]),
+    Case("of a lost node, of a member that is there", [joins("ann", "n2.1"), passes(5), is_fenced("n1")],
+         joins("ann"), ["fenced"], [], ["ann n2.1 | ttl-5s"]),
+]  # fmt: skip
+
+
+@each(CASES)
+def test_join(redis_server: Server, case: Case, ids: dict[str, str] | None) -> None:
+    check(redis_server, case, ids)
+
+
+def test_a_new_member_has_both_keys_with_these_fields(redis_server: Server) -> None:
+    with probing(redis_server) as probe:
+        began = probe.now()
+        _, now, *_ = probe.join("ann", username="Ann", data="[1]", connection="n1.a")
+        presence, shadow = probe.presence("ann"), probe.shadow("ann")
+        assert presence == {
+            "socketId": "n1.a", "userId": "ann", "roomId": "lobby", "username": "Ann",
+            "lastActiveAt": str(now), "joinedAt": str(now), "data": "[1]",
+        }  # fmt: skip
+        assert shadow == {"u": "Ann", "j": str(now), "n1.a": "0"}
+        assert began <= now <= probe.noted("ann") - TTL <= probe.ends("ann") - TTL <= probe.now()
+        assert probe.client.ttl(probe.shadow_key("ann")) == -1
+
+
+def test_a_return_keeps_when_it_joined_and_moves_what_it_last_did(redis_server: Server) -> None:
+    with probing(redis_server) as probe:
+        _, joined_at, *_ = probe.join("ann")
+        probe.sleep()
+        _, now, *_, told, _ = probe.join("ann", "n2.1")
+        assert now > joined_at == told
+        presence = probe.presence("ann")
+        assert presence["joinedAt"] == str(joined_at)
+        assert presence["lastActiveAt"] == str(now)
+        assert presence["socketId"] == "n2.1"
+
+
+def test_a_join_over_a_lapsed_joining_makes_redis_say_so_once_and_the_late_event_does_nothing(
+    redis_server: Server,
+) -> None:
+    with probing(redis_server) as probe:
+        probe.join("ann")
+        probe.lapse("ann")
+        probe.hear()
+        probe.join("ann", "n2.1")
+        heard = probe.hear()
+        assert heard.expired == [probe.presence_key("ann")]
+        assert heard.told == ["1>2 (0) -ann:inactivity_timeout", "2>3 (1) +ann"]
+        assert probe.claim("ann")[1:] == []
+        assert probe.hear().told == []
+        assert probe.shadow("ann").keys() == {"u", "j", "n2.1"}
+
+
+@pytest.mark.parametrize("lapsed", [BATCH - 1, BATCH, 2 * BATCH + 1])
+def test_thousands_that_lapsed_at_once_are_settled_a_batch_a_call(redis_server: Server, lapsed: int) -> None:
+    with probing(redis_server) as probe:
+        users = [f"u{number}" for number in range(lapsed)]
+        probe.join_many(users)
+        probe.lapse(*users)
+        probe.hear()
+        asked_again = 0
+        while (reply := probe.join("ann")) == [b"again"]:
+            asked_again += 1
+        assert asked_again == lapsed // BATCH
+        assert reply[0] == b"joined"
+        assert reply[3:5] == [2 * lapsed + 1, 1]
+        diffs = [row for _, row in probe.hear().diffs]
+        assert sum(len(row.left) for row in diffs) == lapsed
+        assert max(len(row.left) for row in diffs) <= BATCH
+        assert probe.totals() == {"inactivity_timeout": lapsed}
+
+
+def test_what_a_member_of_an_emptied_room_was_is_known_for_a_while_and_a_new_epoch_begins_after_that(
+    redis_server: Server,
+) -> None:
+    with probing(redis_server) as probe:
+        probe.join("ann")
+        first = probe.epoch()
+        probe.ask("leave", "ann", "n1.1")
+        assert probe.epoch() == first
+        assert 0 < probe.client.pttl(probe.state_key()) <= LINGER
+        probe.join("ann")
+        assert (probe.epoch(), probe.version()) == (first, 3)
+        assert probe.client.pttl(probe.state_key()) == -1
+        probe.ask("leave", "ann", "n1.1")
+        probe.pass_time(LINGER)
+        assert not probe.client.exists(probe.state_key())
+        reply: Any = probe.join("ann", epoch=first)
+        assert reply[0] == b"joined", "what is of another epoch is no departure of this one"
+        assert reply[2].decode() == probe.epoch() != first
+        assert probe.version() == 1
+
+
+def test_the_nearest_deadline_of_all_wakes_the_pacemaker_and_a_later_one_does_not(
+    redis_server: Server,
+) -> None:
+    with probing(redis_server) as probe:
+        probe.join("ann", ttl=50_000)
+        assert probe.hear().wakes == [probe.noted("ann")]
+        probe.join("bob", ttl=60_000)
+        assert probe.hear().wakes == []
+        probe.join("cy", ttl=20_000)
+        assert probe.hear().wakes == [probe.noted("cy")]
+        probe.join("ann", "n1.2", ttl=10_000)
+        assert probe.hear().wakes == [probe.noted("ann")]

@@ -1,0 +1,249 @@
+"""What becomes of a member, a script at a time: refresh, update, away, detach, leave, kick, is_present."""
+
+from tests.redis.presence.cases import Case, check, each, probing
+from tests.redis.presence.probe import TTL
+from tests.redis.presence.steps import (
+    detaches,
+    goes_away,
+    is_fenced,
+    is_lost,
+    joins,
+    lapses,
+    leaves,
+    loses_presence,
+    loses_shadow,
+    made_permanent,
+    passes,
+)
+from tests.support.servers import Server
+
+ANN = ["ann n1.1 | ttl"]
+ANN_OLD = ["ann n1.1 | ttl-5s"]
+TOLD_GONE = ["1>2 (0) -ann:inactivity_timeout"]
+GONE = ["ann:inactivity_timeout"]
+TWO = [joins("ann"), joins("ann", "n1.2"), passes(5)]
+
+REFRESH = [
+    Case("alive", [joins("ann"), passes(5)], lambda p: p.refresh("ann"), ["now", "1"], [], ANN),
+    Case("several", [joins("ann"), joins("cy"), passes(5)], lambda p: p.refresh("ann", "bob", "cy"),
+         ["now", "101"], [], [*ANN, "cy n1.1 | ttl"]),
+    Case("nobody named", [joins("ann")], lambda p: p.refresh(), ["now", ""], [], ANN),
+    Case("never there", [], lambda p: p.refresh("ann"), ["now", "0"]),
+    Case("lapsed", [joins("ann"), lapses("ann")], lambda p: p.refresh("ann"), ["now", "0"], [],
+         ["ann n1.1 | gone"]),
+    Case("deleted by hand", [joins("ann"), loses_presence("ann")], lambda p: p.refresh("ann"), ["now", "0"],
+         [],
+         ["ann n1.1 | gone"]),
+    Case("permanent by hand", [joins("ann"), made_permanent("ann")], lambda p: p.refresh("ann"), ["now",
+         "1"], [],
+         ANN),
+    Case("of another node than the connection's", [joins("ann"), passes(5)],
+         lambda p: p.refresh("ann", node="n2"), ["now", "1"], [], ANN),
+    Case("of a lost node", [joins("ann", "n2.1"), joins("cy", "n2.1"), passes(5), is_fenced("n1")],
+         lambda p: p.refresh("ann", "bob", "cy"), ["now", "000"], [],
+         ["ann n2.1 | ttl-5s", "cy n2.1 | ttl-5s"]),
+]  # fmt: skip
+
+UPDATE = [
+    Case("never there", [], lambda p: p.ask("update", "ann", "A", ""), ["absent"]),
+    Case("lapsed", [joins("ann"), lapses("ann")], lambda p: p.ask("update", "ann", "A", "1"), ["absent"],
+         TOLD_GONE, [], GONE),
+    Case("name", [joins("ann"), passes(5)], lambda p: p.ask("update", "ann", "Ann É", ""),
+         ["updated", "now", "epoch", 2, "diff"], ["1>2 (1) ~ann"], ["ann n1.1 | ttl-5s username=Ann É"]),
+    Case("data", [joins("ann", data="1")], lambda p: p.ask("update", "ann", "", '{"a":null}'),
+         ["updated", "now", "epoch", 2, "diff"], ["1>2 (1) ~ann"], ['ann n1.1 | ttl data={"a":null}']),
+    Case("both", [joins("ann", data="1")], lambda p: p.ask("update", "ann", "A", "2"),
+         ["updated", "now", "epoch", 2, "diff"], ["1>2 (1) ~ann"], ["ann n1.1 | ttl username=A data=2"]),
+    Case("the same", [joins("ann", username="A", data="2")], lambda p: p.ask("update", "ann", "A", "2"),
+         ["updated", "now", "epoch", 1, ""], [], ["ann n1.1 | ttl username=A data=2"]),
+    Case("nothing", [joins("ann", username="A", data="2")], lambda p: p.ask("update", "ann", "", ""),
+         ["updated", "now", "epoch", 1, ""], [], ["ann n1.1 | ttl username=A data=2"]),
+    Case("in the grace", [joins("ann"), detaches("ann")], lambda p: p.ask("update", "ann", "A", ""),
+         ["updated", "now", "epoch", 2, "diff"], ["1>2 (1) ~ann"], ["ann | grace username=A r=disconnected"]),
+]  # fmt: skip
+
+AWAY = [
+    Case("never there", [], lambda p: p.ask("away", "ann", "n1.1", 1), ["absent"]),
+    Case("lapsed", [joins("ann"), lapses("ann")], lambda p: p.ask("away", "ann", "n1.1", 1), ["absent"],
+         TOLD_GONE,
+         [], GONE),
+    Case("a connection that is not there", [joins("ann")], lambda p: p.ask("away", "ann", "n1.2", 1),
+         ["absent"],
+         [], ANN),
+    Case("in the grace", [joins("ann"), detaches("ann")], lambda p: p.ask("away", "ann", "n1.1", 1),
+         ["absent"], [],
+         ["ann | grace r=disconnected"]),
+    Case("the only one", [joins("ann"), passes(5)], lambda p: p.ask("away", "ann", "n1.1", 1),
+         ["ok", "now", "diff"], ["1>2 (1) ~ann"], ["ann n1.1:away | ttl-5s away"]),
+    Case("again", [joins("ann", away=1)], lambda p: p.ask("away", "ann", "n1.1", 1), ["ok", "now", ""], [],
+         ["ann n1.1:away | ttl away"]),
+    Case("one of two", TWO, lambda p: p.ask("away", "ann", "n1.1", 1), ["ok", "now", ""], [],
+         ["ann n1.1:away n1.2 | ttl-5s x2"]),
+    Case("the second of two", [*TWO, goes_away("ann")], lambda p: p.ask("away", "ann", "n1.2", 1),
+         ["ok", "now", "diff"], ["2>3 (1) ~ann"], ["ann n1.1:away n1.2:away | ttl-5s away x2"]),
+    Case("back", [joins("ann", away=1)], lambda p: p.ask("away", "ann", "n1.1", 0), ["ok", "now", "diff"],
+         ["1>2 (1) ~ann"], ANN),
+    Case("back, and never away", [joins("ann")], lambda p: p.ask("away", "ann", "n1.1", 0), ["ok", "now",
+         ""], [],
+         ANN),
+]  # fmt: skip
+
+DETACH = [
+    Case("never there", [], lambda p: p.detach("ann"), ["absent"]),
+    Case("lapsed", [joins("ann"), lapses("ann")], lambda p: p.detach("ann"), ["absent"], TOLD_GONE, [], GONE),
+    Case("after leaving", [joins("ann"), leaves("ann")], lambda p: p.detach("ann"), ["absent"]),
+    Case("one of two", TWO, lambda p: p.detach("ann"), ["kept", "now"], ["2>3 (1) ~ann"],
+         ["ann n1.2 | ttl-5s"]),
+    Case("the one that is here; the other is away", [*TWO, goes_away("ann")], lambda p: p.detach("ann",
+         "n1.2"),
+         ["kept", "now"], ["2>3 (1) ~ann"], ["ann n1.1:away | ttl-5s away"]),
+    Case("one that is not there, beside others", TWO, lambda p: p.detach("ann", "n2.1"), ["kept", "now"], [],
+         ["ann n1.1 n1.2 | ttl-5s x2"]),
+    Case("the last", [joins("ann"), passes(5)], lambda p: p.detach("ann"), ["grace", "now", "now+grace"], [],
+         ["ann | grace r=disconnected"]),
+    Case("the last, away", [joins("ann", away=1)], lambda p: p.detach("ann"), ["grace", "now",
+         "now+away-grace"],
+         [], ["ann | away-grace away r=disconnected"]),
+    Case("twice: the grace does not begin anew", [joins("ann"), detaches("ann"), passes(5)],
+         lambda p: p.detach("ann"), ["grace", "now", "now+grace-5s"], [], ["ann | grace-5s r=disconnected"]),
+    Case("the life ends before the grace would", [joins("ann", ttl=10_500), passes(5)],
+         lambda p: p.detach("ann"),
+         ["grace", "now", "now+grace-5s"], [], ["ann | grace-5s r=disconnected"]),
+    Case("no grace", [joins("ann"), joins("bob")], lambda p: p.detach("ann", grace=0), ["departed", "now"],
+         ["2>3 (1) -ann:disconnected"], ["bob n1.1 | ttl"], ["ann:disconnected"]),
+    Case("no grace when away", [joins("ann", away=1)], lambda p: p.detach("ann", away_grace=0),
+         ["departed", "now"], ["1>2 (0) -ann:disconnected"], [], ["ann:disconnected"]),
+    Case("no grace, but another connection", TWO, lambda p: p.detach("ann", grace=0), ["kept", "now"],
+         ["2>3 (1) ~ann"], ["ann n1.2 | ttl-5s"]),
+    Case("permanent by hand", [joins("ann"), made_permanent("ann")], lambda p: p.detach("ann"),
+         ["grace", "now", "now+grace"], [], ["ann | grace r=disconnected"]),
+    Case("no shadow", [joins("ann"), loses_shadow("ann")], lambda p: p.detach("ann"),
+         ["grace", "now", "now+grace"], [], ["ann | grace r=disconnected"]),
+    Case("after its node was lost", [joins("ann"), is_lost("n1"), passes(5)], lambda p: p.detach("ann"),
+         ["grace", "now", "now+grace-5s"], [], ["ann | grace-5s r=disconnected"]),
+]  # fmt: skip
+
+LEAVE = [
+    Case("never there", [], lambda p: p.ask("leave", "ann", "n1.1"), ["absent"]),
+    Case("lapsed", [joins("ann"), lapses("ann")], lambda p: p.ask("leave", "ann", "n1.1"), ["absent"],
+         TOLD_GONE,
+         [], GONE),
+    Case("the last", [joins("ann"), joins("bob")], lambda p: p.ask("leave", "ann", "n1.1"), ["left", "now"],
+         ["2>3 (1) -ann:left"], ["bob n1.1 | ttl"], ["ann:left"]),
+    Case("twice", [joins("ann"), leaves("ann")], lambda p: p.ask("leave", "ann", "n1.1"), ["absent"]),
+    Case("one of two", TWO, lambda p: p.ask("leave", "ann", "n1.1"), ["kept", "now"], ["2>3 (1) ~ann"],
+         ["ann n1.2 | ttl-5s"]),
+    Case("one that is not there, beside others", [joins("ann")], lambda p: p.ask("leave", "ann", "n2.1"),
+         ["kept", "now"], [], ANN),
+    Case("in the grace", [joins("ann"), detaches("ann")], lambda p: p.ask("leave", "ann", "n1.1"), ["left",
+         "now"],
+         ["1>2 (0) -ann:left"], [], ["ann:left"]),
+    Case("no shadow", [joins("ann"), loses_shadow("ann")], lambda p: p.ask("leave", "ann", "n1.1"),
+         ["left", "now"], ["1>2 (0) -ann:left"], [], ["ann:left"]),
+]  # fmt: skip
+
+KICK = [
+    Case("never there", [], lambda p: p.ask("kick", "ann", ""), 0),
+    Case("lapsed", [joins("ann"), lapses("ann")], lambda p: p.ask("kick", "ann", ""), 0, TOLD_GONE, [], GONE),
+    Case("there, with all connections", [joins("ann"), joins("ann", "n2.1"), joins("bob")],
+         lambda p: p.ask("kick", "ann", ""), 1, ["3>4 (1) -ann:kicked"], ["bob n1.1 | ttl"], ["ann:kicked"]),
+    Case("in the grace", [joins("ann"), detaches("ann")], lambda p: p.ask("kick", "ann", ""), 1,
+         ["1>2 (0) -ann:kicked"], [], ["ann:kicked"]),
+]  # fmt: skip
+
+IS_PRESENT = [
+    Case("never there", [], lambda p: p.ask("is_present", "ann"), 0),
+    Case("there", [joins("ann"), passes(5)], lambda p: p.ask("is_present", "ann"), 1, [], ANN_OLD),
+    Case("in the grace", [joins("ann"), detaches("ann")], lambda p: p.ask("is_present", "ann"), 1, [],
+         ["ann | grace r=disconnected"]),
+    Case("lapsed", [joins("ann"), lapses("ann")], lambda p: p.ask("is_present", "ann"), 0, TOLD_GONE, [],
+         GONE),
+    Case("deleted by hand", [joins("ann"), loses_presence("ann")], lambda p: p.ask("is_present", "ann"), 0,
+         TOLD_GONE, [], GONE),
+]  # fmt: skip
+
+
+@each(REFRESH)
+def test_refresh(redis_server: Server, case: Case, ids: dict[str, str] | None) -> None:
+    check(redis_server, case, ids)
+
+
+@each(UPDATE)
+def test_update(redis_server: Server, case: Case, ids: dict[str, str] | None) -> None:
+    check(redis_server, case, ids)
+
+
+@each(AWAY)
+def test_away(redis_server: Server, case: Case, ids: dict[str, str] | None) -> None:
+    check(redis_server, case, ids)
+
+
+@each(DETACH)
+def test_detach(redis_server: Server, case: Case, ids: dict[str, str] | None) -> None:
+    check(redis_server, case, ids)
+
+
+@each(LEAVE)
+def test_leave(redis_server: Server, case: Case, ids: dict[str, str] | None) -> None:
+    check(redis_server, case, ids)
+
+
+@each(KICK)
+def test_kick(redis_server: Server, case: Case, ids: dict[str, str] | None) -> None:
+    check(redis_server, case, ids)
+
+
+@each(IS_PRESENT)
+def test_is_present(redis_server: Server, case: Case, ids: dict[str, str] | None) -> None:
+    check(redis_server, case, ids)
+
+
+def test_a_heartbeat_moves_what_a_member_last_did_and_no_noted_deadline(redis_server: Server) -> None:
+    with probing(redis_server) as probe:
+        probe.join("ann", data="1")
+        before, noted = probe.presence("ann"), probe.noted("ann")
+        probe.sleep()
+        now, _ = probe.refresh("ann")
+        assert probe.presence("ann") == before | {"lastActiveAt": str(now)}
+        assert probe.noted("ann") == noted
+        assert now + TTL <= probe.ends("ann")
+        assert probe.hear().wakes == [noted]  # that of the join
+
+
+def test_a_heartbeat_for_a_lapsed_member_makes_redis_say_so_and_leaves_the_rest_to_the_claim(
+    redis_server: Server,
+) -> None:
+    with probing(redis_server) as probe:
+        probe.join("ann")
+        probe.lapse("ann")
+        probe.hear()
+        assert probe.refresh("ann")[1] == b"0"
+        heard = probe.hear()
+        assert (heard.expired, heard.told) == ([probe.presence_key("ann")], [])
+        assert probe.presence("ann") == {}
+        assert probe.refresh("ann")[1] == b"0"
+        assert probe.hear().expired == []
+        assert len(probe.claim("ann")) == 4
+
+
+def test_a_grace_lowers_the_noted_deadline_at_once_and_wakes_the_pacemaker(redis_server: Server) -> None:
+    with probing(redis_server) as probe:
+        probe.join("ann")
+        probe.join("bob", "n2.1")
+        probe.hear()
+        *_, deadline = probe.detach("ann")
+        assert probe.noted("ann") == deadline == probe.ends("ann")
+        assert probe.hear().wakes == [deadline]
+        assert probe.shadow("ann").keys() == {"u", "j", "a", "r", "n"}
+        assert probe.shadow("ann")["n"] == "n1"
+
+
+def test_a_kick_may_bring_words_of_its_own(redis_server: Server) -> None:
+    with probing(redis_server) as probe:
+        probe.join("ann")
+        probe.join("bob")
+        probe.hear()
+        probe.ask("kick", "ann", "Out — now.")
+        probe.ask("kick", "bob", "")
+        heard = probe.hear()
+        assert [left.message for _, row in heard.diffs for left in row.left] == ["Out — now.", ""]

@@ -1,0 +1,211 @@
+"""The scripts about nodes: fence_node, lose_node, shard_nodes; lease, registry, resign, take_turn."""
+
+from typing import Any
+
+import pytest
+
+from reactor.fleet.registry import NodeRecord
+from reactor.presence.keys import escape, shard_of
+from tests.redis.presence.cases import Case, Step, check, each, probing
+from tests.redis.presence.probe import AWAY_GRACE, BATCH, GRACE, Probe
+from tests.redis.presence.steps import (
+    detaches,
+    goes_away,
+    is_fenced,
+    is_lost,
+    joins,
+    lapses,
+    loses_presence,
+    passes,
+)
+from tests.support.direct import done
+from tests.support.servers import Server
+
+
+def loses(node: str, *, grace: int = GRACE, away_grace: int = AWAY_GRACE) -> Step:
+    """The lobby is gone through on behalf of a lost node."""
+
+    def lose(probe: Probe) -> Any:
+        reply = probe.on_shard("lose_node", "lobby", node, escape(probe.id("lobby")), grace, away_grace)
+        probe.on_shard("fence_node", "lobby", node, 100)
+        return reply
+
+    return lose
+
+
+LOSE_NODE = [
+    Case("nobody of it here", [joins("ann", "n2.1"), is_fenced("n1")], loses("n1"), 0, [],
+         ["ann n2.1 | ttl"]),
+    Case("a member of it alone", [joins("ann"), joins("bob", "n2.1"), passes(5), is_fenced("n1")],
+         loses("n1"), 0,
+         [], ["ann | grace r=disconnected", "bob n2.1 | ttl-5s"]),
+    Case("a member with two connections, both on it", [joins("ann"), joins("ann", "n1.2"), is_fenced("n1")],
+         loses("n1"), 0, [], ["ann | grace x2 r=disconnected"]),
+    Case("a member with other connections", [joins("ann"), joins("ann", "n2.1"), passes(5), is_fenced("n1")],
+         loses("n1"), 0, ["2>3 (1) ~ann"], ["ann n2.1 | ttl-5s"]),
+    Case("a member whose other connection is away",
+         [joins("ann"), joins("ann", "n2.1", away=1), is_fenced("n1")], loses("n1"), 0, ["2>3 (1) ~ann"],
+         ["ann n2.1:away | ttl away"]),
+    Case("several members with other connections: one diff",
+         [joins("ann"), joins("ann", "n2.1"), joins("bob"), joins("bob", "n2.2"), is_fenced("n1")],
+         loses("n1"), 0,
+         ["4>6 (2) ~ann ~bob"], ["ann n2.1 | ttl", "bob n2.2 | ttl"]),
+    Case("a member who is away", [joins("ann"), goes_away("ann"), is_fenced("n1")], loses("n1"), 0, [],
+         ["ann | away-grace away r=disconnected"]),
+    Case("a member who is away on one of two", [joins("ann"), joins("ann", "n1.2"), goes_away("ann"),
+                                                 is_fenced("n1")], loses("n1"), 0, [],
+         ["ann | grace x2 r=disconnected"]),
+    Case("no grace", [joins("ann"), joins("bob", "n2.1"), is_fenced("n1")], loses("n1", grace=0), 0,
+         ["2>3 (1) -ann:disconnected"], ["bob n2.1 | ttl"], ["ann:disconnected"]),
+    Case("a member in its grace already", [joins("ann"), detaches("ann"), passes(5), is_fenced("n1")],
+         loses("n1"), 0,
+         [], ["ann | grace-5s r=disconnected"]),
+    Case("a member that has lapsed", [joins("ann"), lapses("ann"), is_fenced("n1")], loses("n1"), 0,
+         ["1>2 (0) -ann:inactivity_timeout"], [], ["ann:inactivity_timeout"]),
+    Case("a member deleted by hand", [joins("ann"), loses_presence("ann"), is_fenced("n1")], loses("n1"), 0,
+         ["1>2 (0) -ann:inactivity_timeout"], [], ["ann:inactivity_timeout"]),
+    Case("twice", [joins("ann"), is_lost("n1"), passes(5)], loses("n1"), 0, [],
+         ["ann | grace-5s r=disconnected"]),
+    Case("a member that has come to another node meanwhile",
+         [joins("ann"), is_fenced("n1"), joins("ann", "n2.1", replaces="n1.1")], loses("n1"), 0, [],
+         ["ann n2.1 | ttl"]),
+]  # fmt: skip
+
+FENCED = [
+    Case("its join is refused", [joins("bob", "n2.1"), is_lost("n1")], joins("ann"), ["fenced"], [],
+         ["bob n2.1 | ttl"]),
+    Case("its heartbeats lengthen no life", [joins("ann"), is_lost("n1"), passes(5)],
+         lambda p: p.refresh("ann"),
+         ["now", "0"], [], ["ann | grace-5s r=disconnected"]),
+    Case("its detaching changes nothing", [joins("ann"), is_lost("n1"), passes(5)],
+         lambda p: p.detach("ann")[:1],
+         ["grace"], [], ["ann | grace-5s r=disconnected"]),
+    Case("under its new name it is welcome", [joins("ann"), is_lost("n1"), passes(5)],
+         joins("ann", "n9.1", replaces="n1.1"), ["resumed", "now", "epoch", 1, 1, "now", ""], [],
+         ["ann n9.1 | ttl"]),
+]  # fmt: skip
+
+
+@each(LOSE_NODE)
+def test_lose_node(redis_server: Server, case: Case, ids: dict[str, str] | None) -> None:
+    check(redis_server, case, ids)
+
+
+@each(FENCED)
+def test_a_node_that_was_judged_lost(redis_server: Server, case: Case, ids: dict[str, str] | None) -> None:
+    check(redis_server, case, ids)
+
+
+def test_a_large_room_is_gone_through_a_batch_at_a_time(redis_server: Server) -> None:
+    with probing(redis_server) as probe:
+        probe.join_many(f"u{number}" for number in range(BATCH + 1))
+        assert probe.on_shard("fence_node", "lobby", "n1", 100) == [b"lobby"]
+        assert loses("n1")(probe) == 1
+        graces = [probe.shadow(f"u{number}").get("r") for number in range(BATCH + 1)]
+        assert graces.count("disconnected") == BATCH
+        assert loses("n1")(probe) == 0
+        assert probe.left(f"u{BATCH}") <= GRACE
+
+
+def test_rooms_of_a_lost_node_are_named_until_each_was_gone_through(redis_server: Server) -> None:
+    """Whoever takes over from a judge that died half-way finds the rest."""
+    with probing(redis_server) as probe:
+        rooms = [room for n in range(2000) if shard_of(room := f"room{n}") == shard_of("lobby")][:20]
+        for room in rooms:
+            probe.join("ann", room=room)
+            probe.join("bob", "n2.1", room=room)
+        shard, left = shard_of("lobby"), set(rooms)
+        assert sorted(done(probe.fleet.nodes_of_shard(shard))) == ["n1", "n2"]
+        while left:
+            named = probe.on_shard("fence_node", "lobby", "n1", 3)
+            assert len(named) == min(3, len(left))
+            assert {name.decode() for name in named} <= left
+            room = named[0].decode()
+            done(probe.store.lose_node("n1", room, grace=GRACE, away_grace=AWAY_GRACE))
+            left.discard(room)
+            assert b"n1" in probe.on_shard("shard_nodes", "lobby")
+        assert probe.on_shard("fence_node", "lobby", "n1", 3) == []
+        assert probe.on_shard("shard_nodes", "lobby") == [b"n2"]
+
+
+def test_a_node_is_known_while_rooms_of_it_wait_though_its_members_leave_by_themselves(
+    redis_server: Server,
+) -> None:
+    with probing(redis_server) as probe:
+        rooms = [room for n in range(200) if shard_of(room := f"room{n}") == shard_of("lobby")][:2]
+        for room in rooms:
+            probe.join("ann", room=room)
+        probe.on_shard("fence_node", "lobby", "n1", 100)
+        probe.ask("leave", "ann", "n1.1", room=rooms[0])
+        assert probe.on_shard("shard_nodes", "lobby") == [b"n1"], (
+            "or nobody would come back for the other room"
+        )
+        for room in rooms:
+            done(probe.store.lose_node("n1", room, grace=GRACE, away_grace=AWAY_GRACE))
+        assert probe.on_shard("fence_node", "lobby", "n1", 100) == []
+        assert probe.on_shard("shard_nodes", "lobby") == []
+
+
+def test_a_fence_ends_by_itself(redis_server: Server) -> None:
+    with probing(redis_server) as probe:
+        is_fenced("n1")(probe)
+        assert 0 < probe.client.pttl(probe.key("fenced:n1")) <= 3_600_000
+        assert probe.keys() == {probe.key("fenced:n1")}
+
+
+# The fleet.
+
+
+def test_a_lease_is_renewed_and_shows_the_fleet(redis_server: Server) -> None:
+    probe = Probe(redis_server)
+    assert done(probe.fleet.registry()) == {}
+    one, other = NodeRecord(1, "life1", "-", "host:1"), NodeRecord(7, "life2", "run", "host two:é")
+    first = done(probe.fleet.renew("n1", one, lease=5000, first=True))
+    assert first == {"n1": one}
+    second = done(probe.fleet.renew("n2", other, lease=5000, first=True))
+    assert second == {"n1": one, "n2": other}
+    assert 4000 < probe.client.pttl("{t:fleet}:lease:n1") <= 5000
+    one = one._replace(counter=2, entered_in="run")
+    third = done(probe.fleet.renew("n1", one, lease=9000, first=False))
+    assert third == {"n1": one, "n2": other} == done(probe.fleet.registry())
+    assert 8000 < probe.client.pttl("{t:fleet}:lease:n1") <= 9000
+    probe.close()
+
+
+def test_a_node_of_an_older_version_is_in_the_registry_too(redis_server: Server) -> None:
+    probe = Probe(redis_server)
+    probe.client.hset("{t:fleet}:registry", "n1", "7 host:1")
+    assert done(probe.fleet.registry()) == {"n1": NodeRecord(7, "", "-", "host:1")}
+    probe.close()
+
+
+@pytest.mark.parametrize("how", ["resign", "flushall"])
+def test_a_node_that_is_not_in_the_registry_any_more_is_told_so_and_nothing_is_written(
+    redis_server: Server, how: str
+) -> None:
+    probe = Probe(redis_server)
+    record = NodeRecord(1, "life", "-", "")
+    done(probe.fleet.renew("n1", record, lease=5000, first=True))
+    if how == "resign":
+        done(probe.fleet.resign("n1"))
+    else:
+        probe.client.flushall()
+    assert probe.keys() == set()
+    assert done(probe.fleet.renew("n1", record, lease=5000, first=False)) is None
+    assert probe.keys() == set()
+    done(probe.fleet.resign("n1"))
+    probe.close()
+
+
+def test_a_turn_is_one_nodes_until_it_runs_out(redis_server: Server) -> None:
+    probe = Probe(redis_server)
+    fleet = probe.fleet
+    assert done(fleet.take_turn("look", "n1", milliseconds=60_000))
+    assert not done(fleet.take_turn("look", "n2", milliseconds=60_000))
+    assert done(fleet.take_turn("sweep", "n2", milliseconds=60_000)), "each job has a turn of its own"
+    assert done(fleet.take_turn("look", "n1", milliseconds=90_000))
+    assert 60_000 < probe.client.pttl("{t:fleet}:turn:look") <= 90_000
+    probe.pass_time(90_000)
+    assert done(fleet.take_turn("look", "n2", milliseconds=60_000))
+    assert not done(fleet.take_turn("look", "n1", milliseconds=60_000))
+    probe.close()

@@ -1,0 +1,160 @@
+"""The node's views of rooms, kept by listings and diffs and told on as one unbroken line."""
+
+from typing import Any
+
+import anyio
+
+from reactor.errors import Unavailable
+from reactor.protocol.room import RoomView
+from tests.redis.presence.following import CHANNEL, following
+from tests.support.connected import until
+from tests.support.servers import Server
+
+
+async def test_a_view_begins_with_who_is_there_and_follows_what_is_published(redis_server: Server) -> None:
+    async with following(redis_server, held=False) as it:
+        it.probe.join("ann")
+        view = await it.hold()
+        assert set(view.members) == {"ann"}
+        it.probe.join("bob", username="B")
+        it.probe.ask("update", "ann", "A", '{"n":1}')
+        it.probe.ask("kick", "bob", "")
+        await it.agrees()
+        assert view.members["ann"].username == "A"
+        assert view.members["ann"].data == {"n": 1}
+        assert [(diff.from_, diff.version) for diff in it.told] == [(1, 2), (2, 3), (3, 4)]
+        assert it.left == [("bob", "kicked", "B")]
+        assert it.feed.resyncs.total() == 0
+
+
+async def test_a_room_that_nobody_was_in_is_followed_from_its_first_member_on(redis_server: Server) -> None:
+    async with following(redis_server) as it:
+        it.probe.join("ann")
+        await it.agrees()
+        assert it.feed.resyncs.total() == 0
+
+
+async def test_a_room_is_followed_from_its_first_hold_to_its_last_release(redis_server: Server) -> None:
+    async with following(redis_server) as it:
+        await it.feed.hold("lobby")
+        await it.feed.hold("hall")
+        assert set(it.feed.rooms()) == {"lobby", "hall"}
+        it.feed.release("lobby")
+        it.probe.join("ann")
+        await it.agrees()
+        it.feed.release("lobby")
+        assert it.feed.view("lobby") is None
+        await until(lambda: redis_server.control.pubsub_numsub(CHANNEL) == [(CHANNEL, 0)])
+        it.feed.release("lobby")  # once too often is no harm
+        it.probe.join("bob")
+        view = await it.hold()
+        assert set(view.members) == {"ann", "bob"}
+
+
+async def test_many_who_hold_at_once_wait_for_one_listing(redis_server: Server) -> None:
+    async with following(redis_server, held=False) as it:
+        it.probe.join("ann")
+        it.probe.client.config_resetstat()
+        views: list[RoomView] = []
+
+        async def hold() -> None:
+            views.append(await it.feed.hold("lobby"))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(50):
+                tasks.start_soon(hold)
+        assert len(views) == 50
+        assert all(view is views[0] for view in views)
+        calls: Any = it.probe.client.info("commandstats")
+        assert calls["cmdstat_zscan"]["calls"] == 1
+
+
+async def test_held_let_go_and_held_again_in_one_breath(redis_server: Server) -> None:
+    async with following(redis_server, held=False) as it:
+        for _ in range(20):
+            with anyio.move_on_after(0):
+                await it.feed.hold("lobby")
+            assert set(it.feed.rooms()) == set()
+        await it.hold()
+        it.probe.join("ann")
+        await it.agrees()
+
+
+async def test_an_own_diff_is_taken_from_the_reply_and_its_publication_adds_nothing(
+    redis_server: Server,
+) -> None:
+    async with following(redis_server) as it:
+        it.probe.join("ann")
+        await it.agrees()
+        it.told.clear()
+        it.to_lose = 99
+        *_, diff = it.probe.join("bob")
+        it.feed.offer("lobby", diff)
+        assert set(it.view.members) == {"ann", "bob"}
+        it.feed.offer("lobby", diff)
+        it.feed.on_message(CHANNEL.encode(), diff)
+        it.feed.offer("lobby", b"")
+        it.feed.offer("hall", diff)
+        assert [(diff.from_, diff.version) for diff in it.told] == [(1, 2)]
+        assert it.feed.resyncs.total() == 0
+
+
+async def test_an_own_diff_that_does_not_fit_yet_waits_for_its_publication(redis_server: Server) -> None:
+    async with following(redis_server) as it:
+        it.probe.join("ann")
+        await it.agrees()
+        it.to_lose = 2
+        it.probe.join("bob")
+        *_, diff = it.probe.join("cy")
+        await until(lambda: len(it.kept) == 2)
+        it.feed.offer("lobby", diff)
+        assert set(it.view.members) == {"ann"}
+        for payload in it.kept:
+            it.feed.on_message(CHANNEL.encode(), payload)
+        assert set(it.view.members) == {"ann", "bob", "cy"}
+        assert it.feed.resyncs.total() == 0
+
+
+async def test_who_waits_for_a_version_gets_it_when_it_comes(redis_server: Server) -> None:
+    async with following(redis_server) as it:
+        reply = it.probe.join("ann")
+        view = await it.feed.reached("lobby", reply[2].decode(), reply[3])
+        assert set(view.members) == {"ann"}
+        assert (await it.feed.reached("lobby", reply[2].decode(), 1)) is view
+
+
+async def test_who_waits_for_a_room_that_is_let_go_is_told_so(redis_server: Server) -> None:
+    async with following(redis_server) as it:
+        it.probe.join("ann")
+        errors: list[Unavailable] = []
+
+        async def wait() -> None:
+            try:
+                await it.feed.reached("lobby", "no such epoch", 1)
+            except Unavailable as error:
+                errors.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await anyio.wait_all_tasks_blocked()
+            it.feed.release("lobby")
+        assert len(errors) == 1
+
+
+async def test_a_large_room_is_followed_while_it_changes(redis_server: Server) -> None:
+    async with following(redis_server, held=False) as it:
+        it.probe.join_many(f"u{number}" for number in range(2500))
+
+        async def change() -> None:
+            for number in range(0, 300, 2):
+                it.probe.ask("leave", f"u{number}", f"n1.{number}")
+                it.probe.join(f"v{number}")
+                await anyio.lowlevel.checkpoint()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(change)
+            view = await it.hold()
+        await until(lambda: view.version == it.probe.version() and not view.waiting)
+        expected = {f"u{number}" for number in range(2500) if number >= 300 or number % 2}
+        assert set(view.members) == expected | {f"v{number}" for number in range(0, 300, 2)}
+        assert set(it.view.members) == set(view.members)

@@ -1,0 +1,240 @@
+"""The whole set of transitions against a plain model.
+
+Members, counts, departures and reasons agree after every step.
+"""
+
+import os
+from collections import Counter
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from reactor.presence.keys import (
+    SHARDS,
+    Entry,
+    ExpiredKeys,
+    departures_stream,
+    parse_suffix,
+    presence_key,
+    shard_of,
+    unescape,
+)
+from reactor.presence.rows import decode_diff
+from reactor.presence.store import NotJoined
+from reactor.protocol.room import RoomView, Verdict
+from tests.redis.presence.consistent import assert_consistent
+from tests.support.direct import NAMESPACE, Direct, done
+from tests.support.model import PresenceModel, node_of
+from tests.support.servers import Server
+
+# Time passes in whole seconds: at half ones no deadline is ever met to the millisecond.
+TTL, GRACE, AWAY_GRACE = 60_500, 10_500, 30_500
+ROOMS = ["lobby", "a:user:b{c}*"]
+USERS = ["ann", "bob", "%3A é"]
+CONNECTIONS = ["n1.1", "n1.2", "n2.1", "n2.2", "n3.1"]
+
+EXAMPLES = int(os.environ.get("REACTOR_TEST_EXAMPLES", "45"))
+
+room, user, connection = st.sampled_from(ROOMS), st.sampled_from(USERS), st.sampled_from(CONNECTIONS)
+
+
+class Machine(RuleBasedStateMachine):
+    direct: Direct
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.direct.client.flushall()
+        self.events = self.direct.client.pubsub()
+        self.events.psubscribe("__keyevent@0__:expired", f"{{{NAMESPACE}:*}}:diff:*")
+        for _ in range(2):
+            self.events.get_message(timeout=1)
+        self.store = self.direct.store
+        self.model = PresenceModel(TTL, GRACE, AWAY_GRACE)
+        self.heard: list[tuple[int, str]] = []
+        self.views = {name: RoomView(name) for name in ROOMS}
+        for view in self.views.values():
+            view.reset("", 0, ())
+        self.keys = ExpiredKeys(NAMESPACE)
+
+    def teardown(self) -> None:
+        self.events.close()
+        assert_consistent(self.direct.client)
+
+    # Clients.
+
+    @rule(room=room, user=user, connection=connection)
+    def join(self, room: str, user: str, connection: str) -> None:
+        expected = self.model.join(room, user, connection)
+        reply = done(self.store.join(Entry(room, user), connection, ttl=TTL))
+        if isinstance(reply, NotJoined):
+            assert reply.why == expected
+        else:
+            assert ("resumed" if reply.resumed else "joined") == expected
+            assert reply.count == len(self.model.alive(room))
+
+    @rule(room=room, user=user, node=st.sampled_from(["n1", "n2", "n3"]))
+    def heartbeat(self, room: str, user: str, node: str) -> None:
+        member = self.model.rooms.get(room, {}).get(user)
+        here = member is not None and any(node_of(c) == node for c in member.connections)
+        if not here and node not in self.model.fenced:
+            return  # a node beats for its own sockets only; one that was lost may think that it has some
+        entry = Entry(room, user)
+        suffix = presence_key(NAMESPACE, entry).partition(":room:")[2]
+        _, alive = done(self.store.refresh(shard_of(room), node, [(suffix, TTL)]))
+        assert (alive == b"1") == self.model.heartbeat(room, user, node)
+
+    @rule(room=room, user=user, connection=connection, away=st.booleans())
+    def go_away(self, room: str, user: str, connection: str, away: bool) -> None:
+        found = done(self.store.set_away(Entry(room, user), connection, away=away))
+        assert (found is not None) == self.model.set_away(room, user, connection, away)
+
+    @rule(room=room, user=user, connection=connection)
+    def drop(self, room: str, user: str, connection: str) -> None:
+        status = done(self.store.detach(Entry(room, user), connection, grace=GRACE, away_grace=AWAY_GRACE))
+        assert status == self.model.detach(room, user, connection)
+
+    @rule(room=room, user=user, connection=connection)
+    def leave(self, room: str, user: str, connection: str) -> None:
+        status = done(self.store.leave(Entry(room, user), connection))
+        assert status == self.model.leave(room, user, connection)
+
+    @rule(room=room, user=user)
+    def kick(self, room: str, user: str) -> None:
+        assert done(self.store.kick(Entry(room, user))) == self.model.kick(room, user)
+
+    # Time, and what becomes of events.
+
+    @rule(seconds=st.sampled_from([1, 5, 9, 11, 31, 61]))
+    def time_passes(self, seconds: int) -> None:
+        self.direct.pass_time(seconds * 1000)
+        self.model.pass_time(seconds * 1000)
+
+    @rule(shard=st.sampled_from(sorted({shard_of(room) for room in ROOMS})))
+    def pacemaker_looks(self, shard: int) -> None:
+        self.direct.pass_time(0)
+        found = done(self.store.due(shard, limit=1000, retry=0))
+        lapsed = {
+            (room, user) for room in ROOMS if shard_of(room) == shard for user in self.model.lapsed(room)
+        }
+        assert {tuple(parse_suffix(text)) for text in found.gone} == lapsed
+        if not lapsed:
+            assert found.next_deadline is None or found.next_deadline >= found.now, "a look must move forward"
+        assert done(self.store.due(shard, limit=1000, retry=0)).moved == 0, "a second look moves nothing"
+
+    @rule(lost=st.booleans(), twice=st.booleans())
+    def events_come(self, lost: bool, twice: bool) -> None:
+        self._hear()
+        for shard, suffix in self.heard:
+            entry = parse_suffix(suffix)
+            if not lost:
+                claimed = done(self.store.claim(shard, [suffix] * (2 if twice else 1)))
+                assert len(claimed) <= 1
+                self.model.claim(*entry)
+        self.heard.clear()
+
+    @rule(room=room, user=user)
+    def forged_event(self, room: str, user: str) -> None:
+        entry = Entry(room, user)
+        suffix = presence_key(NAMESPACE, entry).partition(":room:")[2]
+        done(self.store.claim(shard_of(room), [suffix]))
+        self.model.claim(room, user)
+
+    def _hear(self) -> None:
+        self.events.ping()  # its answer comes behind all that was published before
+        while (message := self.events.get_message(timeout=5))["type"] != "pong":
+            channel, payload = message["channel"].decode(), message["data"]
+            if ":diff:" in channel:
+                room_id = unescape(channel.partition(":diff:")[2])
+                assert self.views[room_id].apply(decode_diff(payload).diff(room_id)) is Verdict.APPLIED
+            elif (found := self.keys.parse(payload)) is not None:
+                self.heard.append(found)
+
+    # Nodes and the sweep.
+
+    @rule(node=st.sampled_from(["n1", "n2"]))
+    def node_lost(self, node: str) -> None:
+        for shard in range(SHARDS):
+            while rooms := done(self.store.fence_node(shard, node)):
+                for room in rooms:
+                    done(self.store.lose_node(node, room, grace=GRACE, away_grace=AWAY_GRACE))
+        self.model.lose_node(node)
+
+    @rule()
+    def sweep(self) -> None:
+        for shard in range(SHARDS):
+            page = done(self.store.audit(shard, 0))
+            if page.gone:
+                done(self.store.claim(shard, page.gone))
+        for room in ROOMS:
+            self.model.settle(room)
+
+    # Questions.
+
+    @rule(room=room)
+    def list_members(self, room: str) -> None:
+        listing = done(self.store.members(room))
+        self.model.settle(room)
+        alive = self.model.alive(room)
+        assert {m.user_id: (m.away, m.connections) for m in listing.members} == {
+            name: (m.away, m.shown_connections) for name, m in alive.items()
+        }
+        assert listing.position.count == len(alive)
+
+    @rule(room=room)
+    def count_members(self, room: str) -> None:
+        position = done(self.store.count(room))
+        self.model.settle(room)
+        assert position.count == len(self.model.alive(room))
+
+    @rule(room=room, user=user)
+    def is_present(self, room: str, user: str) -> None:
+        present = done(self.store.is_present(Entry(room, user)))
+        self.model.settle_member(room, user)
+        assert present == (user in self.model.alive(room))
+
+    # What holds after every step, by plain reads.
+
+    @invariant()
+    def redis_and_model_agree(self) -> None:
+        client: Any = self.direct.client
+        for name in ROOMS:
+            present = {u for u in USERS if client.exists(presence_key(NAMESPACE, Entry(name, u)))}
+            assert present == set(self.model.alive(name))
+        seen: Counter[tuple[str, str, str]] = Counter()
+        for shard in {shard_of(name) for name in ROOMS}:
+            for _, entry in client.xrange(departures_stream(NAMESPACE, shard)):
+                seen[entry[b"room"].decode(), entry[b"user"].decode(), entry[b"reason"].decode()] += 1
+        assert seen == self.model.departures
+
+    @invariant()
+    def a_client_that_applies_the_diffs_holds_the_same(self) -> None:
+        self._hear()
+        for name, view in self.views.items():
+            assert {u: (m.away, m.connections) for u, m in view.members.items()} == {
+                u: (m.away, m.shown_connections) for u, m in self.model.rooms.get(name, {}).items()
+            }
+            assert view.count == len(view.members)
+
+    @invariant()
+    def no_key_without_an_end(self) -> None:
+        if any(self.model.rooms.values()):
+            return
+        for key in self.direct.client.scan_iter("*"):
+            lasting = key.endswith((b":departures", b":totals", b":nodes"))
+            assert lasting or self.direct.client.pttl(key) > 0, key
+
+
+def test_transitions_agree_with_the_model(redis_server: Server) -> None:
+    redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+    Machine.direct = Direct(redis_server)
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

@@ -1,0 +1,94 @@
+"""The description of the API: every route is in it, and every answer is as it says."""
+
+from typing import Any
+
+import pytest
+
+from reactor.admin.api import Api
+from reactor.admin.routes import endpoints
+from tests.support.plain import until
+from tests.support.running import RawClient
+from tests.support.servers import Server
+from tests.system.admin.desk import KEY, desk, ok
+from tests.system.admin.schema import faults, path_of
+
+REQUESTS: list[tuple[str, str, Any, int]] = [
+    ("GET", "/v1/overview", None, 200),
+    ("GET", "/v1/rooms", None, 200),
+    ("GET", "/v1/rooms?limit=1", None, 200),
+    ("GET", "/v1/rooms?limit=0", None, 400),
+    ("GET", "/v1/rooms/lobby", None, 200),
+    ("GET", "/v1/rooms/lobby/count", None, 200),
+    ("GET", "/v1/rooms/lobby/members", None, 200),
+    ("GET", "/v1/rooms/lobby/members?limit=1", None, 200),
+    ("GET", "/v1/rooms/lobby/members/ann", None, 200),
+    ("GET", "/v1/rooms/lobby/members/nobody", None, 404),
+    ("POST", "/v1/rooms/lobby/messages", {"data": {"any": [None, 1, 2.5]}}, 200),
+    ("POST", "/v1/rooms/lobby/messages", {}, 400),
+    ("PUT", "/v1/rooms/lobby/settings", {"ttl": "10m", "max_members": 5, "message": "x"}, 200),
+    ("GET", "/v1/rooms/lobby/settings", None, 200),
+    ("DELETE", "/v1/rooms/lobby/settings", None, 200),
+    ("DELETE", "/v1/rooms/lobby/settings", None, 404),
+    ("DELETE", "/v1/rooms/lobby/members/ann?message=x", None, 200),
+    ("DELETE", "/v1/rooms/lobby/members/ann", None, 404),
+    ("GET", "/v1/departures", None, 200),
+    ("GET", "/v1/departures?room=lobby&since=1h&limit=5", None, 200),
+]
+
+
+async def test_every_answer_is_as_described(bundled_server: Server) -> None:
+    async with (
+        desk(bundled_server) as (node, admin),
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        document = await ok(admin, "/openapi.json")
+        await ann.join("lobby", "ann", data={"n": 1})
+        await bob.join("lobby", "bob")
+        await bob.join("hall", "bob")
+        await until(lambda: bundled_server.control.keys("{reactor:fleet}:report:*"))
+        asked = set()
+        for method, url, body, status in REQUESTS:
+            answer = (
+                await admin.request(method, url, json=body)
+                if body is not None
+                else await admin.request(method, url)
+            )
+            assert answer.status_code == status, (url, answer.text)
+            path = path_of(url.partition("?")[0], document["paths"])
+            operation = document["paths"][path][method.lower()]
+            schema = operation["responses"][str(status)]["content"]["application/json"]["schema"]
+            assert faults(answer.json(), schema, document) == [], url
+            if body and status == 200:
+                schema = operation["requestBody"]["content"]["application/json"]["schema"]
+                assert faults(body, schema, document) == [], url
+            asked.add((method, path))
+        assert asked == {(one.method, one.path) for one in endpoints(Api(node))}, "each is asked here"
+
+
+async def test_every_route_is_described_and_nothing_else(bundled_server: Server) -> None:
+    async with desk(bundled_server) as (node, admin):
+        document = await ok(admin, "/openapi.json")
+        described = {
+            (method.upper(), path) for path, operations in document["paths"].items() for method in operations
+        }
+        assert described == {(one.method, one.path) for one in endpoints(Api(node))}
+        operations = [one for path in document["paths"].values() for one in path.values()]
+        assert len({one["operationId"] for one in operations}) == len(operations)
+        assert document["openapi"] == "3.1.0"
+        assert KEY not in str(document)
+
+
+@pytest.mark.parametrize(
+    ("value", "schema"),
+    [
+        (1, {"type": "string"}),
+        (True, {"type": "integer"}),
+        ({}, {"type": "object", "required": ["a"], "properties": {"a": {}}}),
+        ({"b": 1}, {"type": "object", "properties": {"a": {}}}),
+        ([1, "x"], {"type": "array", "items": {"type": "integer"}}),
+        ("x", {"anyOf": [{"type": "integer"}, {"type": "null"}]}),
+    ],
+)
+def test_the_validator_finds_what_is_wrong(value: Any, schema: Any) -> None:
+    assert faults(value, schema, {})

@@ -1,0 +1,218 @@
+"""Rooms and members over the admin port, on both servers: what it says is what is in Redis."""
+
+from typing import Any
+
+import pytest
+
+from reactor.admin import api
+from reactor.admin.asked import cursor_of
+from tests.support.plain import until
+from tests.support.running import RawClient, served
+from tests.support.servers import Server
+from tests.system.admin.desk import admin_client, desk, encoded, ok, refused
+
+HOSTILE = ["a/b", "100%", "%2F", "..%2f", "grün 漢字 🎉", "a?b#c", "{x}:[*]", "a+b c", "//", "."]
+
+
+async def test_rooms_members_and_counts(redis_server: Server) -> None:
+    async with (
+        desk(redis_server) as (node, admin),
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        assert await ok(admin, "/v1/rooms") == {"rooms": [], "cursor": None}
+        assert (await ok(admin, "/v1/rooms/lobby/count"))["count"] == 0
+        joined = await ann.join("lobby", "ann", username="Ann", data={"n": [1]})
+        await bob.join("lobby", "bob")
+        await bob.ask("room:away", "room:away:ok")
+        room = await ok(admin, "/v1/rooms/lobby")
+        assert room == await ok(admin, "/v1/rooms/lobby/count")
+        assert (room["roomId"], room["count"], room["epoch"]) == ("lobby", 2, joined["epoch"])
+        page = await ok(admin, "/v1/rooms/lobby/members")
+        assert (page["count"], page["version"], page["cursor"]) == (2, room["version"], None)
+        assert [member["userId"] for member in page["members"]] == ["ann", "bob"]
+        assert page["members"][0] == joined["members"][0]
+        assert await ok(admin, "/v1/rooms/lobby/members/ann") == page["members"][0]
+        assert (await ok(admin, "/v1/rooms/lobby/members/bob"))["away"] is True
+        assert await refused(admin, "/v1/rooms/lobby/members/cleo") == (404, "not_found")
+
+
+@pytest.mark.parametrize("name", HOSTILE[:-1])
+async def test_any_id_goes_there_and_back(bundled_server: Server, name: str) -> None:
+    async with desk(bundled_server) as (node, admin), RawClient.connect(node) as ann:
+        await ann.join(name, name)
+        path = f"/v1/rooms/{encoded(name)}"
+        assert (await ok(admin, path))["roomId"] == name
+        assert (await ok(admin, "/v1/rooms"))["rooms"] == [{"roomId": name, "count": 1}]
+        assert (await ok(admin, f"{path}/members/{encoded(name)}"))["userId"] == name
+        assert (await ok(admin, f"{path}/settings", "PUT", json={"grace": 1}))["roomId"] == name
+        assert node.rules.policy(name).grace == 1000
+        await ok(admin, f"{path}/members/{encoded(name)}", "DELETE")
+        assert await ann.closed() == 4003
+        (departure,) = (await ok(admin, "/v1/departures", params={"room": name}))["departures"]
+        assert (departure["roomId"], departure["userId"], departure["reason"]) == (name, name, "kicked")
+
+
+async def test_an_expired_member_is_never_told_of(redis_server: Server) -> None:
+    async with (
+        desk(redis_server, listener=False, pacemaker=False, sweep_interval=0) as (node, admin),
+        RawClient.connect(node) as ann,
+    ):
+        await ann.join("lobby", "ann")
+        redis_server.control.pexpire("{reactor:7}:room:lobby:user:ann", 30)
+        redis_server.control.zadd("{reactor:7}:members:lobby", {"ann": 1})
+        await until(lambda: redis_server.control.exists("{reactor:7}:room:lobby:user:ann") == 0)
+        assert await refused(admin, "/v1/rooms/lobby/members/ann") == (404, "not_found")
+        assert (await ok(admin, "/v1/rooms/lobby/count"))["count"] == 0
+        assert (await ok(admin, "/v1/rooms/lobby/members"))["members"] == []
+
+
+async def walk(admin: Any, path: str, key: str, limit: int) -> list[Any]:
+    """All pages of a list; each holds as many as were asked for, but for the last."""
+    found: list[Any] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = await ok(admin, path, params={"limit": limit, "cursor": cursor})
+        found += page[key]
+        cursor = page["cursor"]
+        assert len(page[key]) == limit or cursor is None
+    return found
+
+
+async def test_lists_come_in_pages_with_nothing_twice_and_nothing_left_out(bundled_server: Server) -> None:
+    async with desk(bundled_server, max_rooms=50) as (node, admin), RawClient.connect(node) as ann:
+        for number in range(25):
+            await ann.join(f"room-{number:02}", "ann")
+        rooms = await walk(admin, "/v1/rooms", "rooms", 7)
+        assert [room["roomId"] for room in rooms] == [f"room-{number:02}" for number in range(25)]
+        for number in range(12):
+            async with RawClient.connect(node) as other:
+                await other.join("room-00", f"user-{number}")
+        members = await walk(admin, "/v1/rooms/room-00/members", "members", 5)
+        assert len(members) == 13
+        assert len({member["userId"] for member in members}) == 13
+        assert [member["joinedAt"] for member in members] == sorted(member["joinedAt"] for member in members)
+
+
+async def test_a_kick_puts_out_everywhere_with_its_words(redis_server: Server) -> None:
+    async with (
+        desk(redis_server) as (node, admin),
+        served(redis_server) as other,
+        RawClient.connect(other) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await ann.join("lobby", "ann")
+        await bob.join("lobby", "bob")
+        gone = await ok(admin, "/v1/rooms/lobby/members/ann", "DELETE", params={"message": "See you, Ann."})
+        assert gone == {"roomId": "lobby", "userId": "ann"}
+        farewell = await ann.hear("room:force-leave")
+        assert (farewell["message"], farewell["reason"]) == ("See you, Ann.", "kicked")
+        assert await ann.closed() == 4003
+        assert await bob.hear_left("ann") == "kicked"
+        assert await refused(admin, "/v1/rooms/lobby/members/ann", "DELETE") == (404, "not_found")
+        long = {"message": "x" * 501}
+        assert await refused(admin, "/v1/rooms/lobby/members/bob", "DELETE", params=long) == (
+            400,
+            "bad_request",
+        )
+
+
+async def test_who_left_and_why_comes_in_pages_and_goes_on(redis_server: Server) -> None:
+    async with desk(redis_server) as (node, admin):
+        for number in range(9):
+            async with RawClient.connect(node) as one:
+                await one.join(f"room-{number % 3}", f"user-{number}")
+                await one.ask("leave_room", "room:left", roomId=f"room-{number % 3}")
+        found: list[Any] = []
+        cursor = ""
+        while True:
+            page = await ok(admin, "/v1/departures", params={"limit": 4, "cursor": cursor})
+            cursor = page["cursor"]
+            if not page["departures"]:
+                break
+            found += page["departures"]
+        assert [one["userId"] for one in found] == [f"user-{number}" for number in range(9)]
+        assert {one["reason"] for one in found} == {"left"}
+        room = await ok(admin, "/v1/departures", params={"room": "room-1"})
+        assert [one["userId"] for one in room["departures"]] == ["user-1", "user-4", "user-7"]
+        late = await ok(admin, "/v1/departures", params={"since": found[-1]["leftAt"]})
+        assert late["departures"][-1] == found[-1]
+        assert len((await ok(admin, "/v1/departures", params={"since": "1h"}))["departures"]) == 9
+        async with RawClient.connect(node) as one:
+            await one.join("room-0", "new")
+            await one.ask("leave_room", "room:left", roomId="room-0")
+        page = await ok(admin, "/v1/departures", params={"cursor": cursor})
+        assert [one["userId"] for one in page["departures"]] == ["new"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/v1/rooms?limit=0", 400, "bad_request"),
+        ("/v1/rooms?limit=1001", 400, "bad_request"),
+        ("/v1/rooms?limit=x", 400, "bad_request"),
+        ("/v1/rooms?cursor=x", 400, "bad_cursor"),
+        ("/v1/rooms/lobby/members?cursor=IiI", 400, "bad_cursor"),
+        (f"/v1/departures?cursor={cursor_of({'{reactor:0}:departures': 'x'})}", 400, "bad_cursor"),
+        ("/v1/departures?since=yesterday", 400, "bad_request"),
+        ("/v1/departures?room=", 400, "bad_id"),
+        ("/v1/rooms/%FF", 400, "bad_id"),
+        ("/v1/rooms/a%0Ab", 400, "bad_id"),
+        ("/v1/rooms/" + "x" * 257, 400, "bad_id"),
+        ("/v1/rooms//members", 404, "not_found"),
+        ("/v1/rooms/", 404, "not_found"),
+        ("/v1/nothing", 404, "not_found"),
+        ("/nothing", 404, "not_found"),
+    ],
+)
+async def test_what_is_wrong_gets_a_code_and_a_sentence(
+    bundled_server: Server, path: str, status: int, code: str
+) -> None:
+    async with desk(bundled_server) as (_, admin):
+        assert await refused(admin, path) == (status, code)
+
+
+async def test_another_method_is_refused(bundled_server: Server) -> None:
+    async with desk(bundled_server) as (_, admin):
+        assert await refused(admin, "/v1/rooms", "POST") == (405, "bad_method")
+
+
+async def test_while_redis_is_away_it_says_so(bundled_server: Server) -> None:
+    async with desk(bundled_server) as (node, admin):
+        bundled_server.kill()
+        assert await refused(admin, "/v1/rooms/lobby") == (503, "unavailable")
+        assert (await admin.get("/healthz")).status_code == 200
+        await until(lambda: not node.ready()[0])
+        assert (await admin.get("/readyz")).status_code == 503
+        metrics = (await admin.get("/metrics")).text
+        assert "reactor_redis_up 0.0" in metrics
+        bundled_server.start()
+        await until(lambda: node.ready()[0])
+        assert (await ok(admin, "/v1/rooms/lobby"))["count"] == 0
+
+
+async def test_two_nodes_answer_alike(bundled_server: Server) -> None:
+    async with (
+        desk(bundled_server) as (node, admin),
+        desk(bundled_server) as (other, _),
+        RawClient.connect(other) as ann,
+        admin_client(other) as second,
+    ):
+        await ann.join("lobby", "ann")
+        assert await ok(admin, "/v1/rooms/lobby/members") == await ok(second, "/v1/rooms/lobby/members")
+        await until(lambda: bundled_server.control.keys("{reactor:fleet}:report:*"))
+        overview = await ok(admin, "/v1/overview")
+        assert {one["node"] for one in overview["nodes"]} == {node.name(), other.name()}
+        assert overview["largest"] == [{"roomId": "lobby", "count": 1}]
+
+
+async def test_rooms_are_not_looked_through_again_at_once(
+    bundled_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "SHARE_OF_TIME", 1_000_000)
+    async with desk(bundled_server) as (node, admin):
+        await ok(admin, "/v1/overview")
+        looked = node.backend.times["rooms"].count
+        await ok(admin, "/v1/overview")
+        await ok(admin, "/v1/rooms")
+        assert node.backend.times["rooms"].count == looked

@@ -1,0 +1,157 @@
+"""What differs in one room, set while servers run: every node goes by it, and no join asks Redis for it."""
+
+from typing import Any
+
+import pytest
+
+from reactor.presence import rules
+from reactor.settings import RoomRule
+from tests.support.plain import until
+from tests.support.running import RawClient, served
+from tests.support.servers import Server
+from tests.system.admin.desk import desk, ok, refused
+
+PATH = "/v1/rooms/lobby/settings"
+
+
+async def test_every_node_knows_it_within_a_second(redis_server: Server) -> None:
+    rule = RoomRule(match="lob*", ttl=60, grace=5, max_members=9)
+    async with (
+        desk(redis_server, rooms=(rule,)) as (node, admin),
+        served(redis_server, rooms=(rule,)) as other,
+    ):
+        before = await ok(admin, PATH)
+        assert (before["settings"], before["effective"]["ttl"]) == ({}, 60)
+        body = {"ttl": "2m", "away_grace": 7, "message": "Bye."}
+        done = await ok(admin, PATH, "PUT", json=body)
+        assert done["settings"] == {"ttl": 120, "away_grace": 7, "message": "Bye."}
+        expected = {"ttl": 120, "grace": 5, "away_grace": 7, "message": "Bye.", "max_members": 9}
+        assert done["effective"] == expected
+        assert await ok(admin, PATH) == done
+        await until(lambda: other.rules.policy("lobby").ttl == 120_000, patience=1.0)
+        assert other.rules.policy("lobby") == node.rules.policy("lobby")
+        assert other.rules.policy("lobby2").ttl == 60_000, "it is the room's name, and no pattern"
+        async with RawClient.connect(other) as ann:
+            assert (await ann.join("lobby", "ann"))["ttl"] == 120_000
+        await ok(admin, PATH, "DELETE")
+        await until(lambda: other.rules.policy("lobby").ttl == 60_000, patience=1.0)
+        assert await refused(admin, PATH, "DELETE") == (404, "not_found")
+
+
+async def test_a_node_that_starts_later_knows_it(redis_server: Server) -> None:
+    async with desk(redis_server) as (_, admin):
+        await ok(admin, PATH, "PUT", json={"max_members": 1})
+        async with served(redis_server) as late:
+            await until(lambda: late.rules.policy("lobby").max_members == 1)
+            async with RawClient.connect(late) as ann, RawClient.connect(late) as bob:
+                await ann.join("lobby", "ann")
+                full = await bob.answer("join_room", roomId="lobby", userId="bob")
+                assert full["code"] == "room_full"
+                await ok(admin, PATH, "PUT", json={"max_members": 0})
+                await until(lambda: late.rules.policy("lobby").max_members == 0)
+                await bob.join("lobby", "bob")
+
+
+async def test_grace_and_message_hold_at_once_also_for_who_is_there(bundled_server: Server) -> None:
+    async with (
+        desk(bundled_server, grace=3600, ttl=3600) as (node, admin),
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await ann.join("lobby", "ann")
+        await bob.join("lobby", "bob")
+        await ok(admin, PATH, "PUT", json={"grace": 0.1, "message": "Time is up."})
+        ann.vanish()
+        assert await bob.hear_left("ann") == "disconnected"
+        bundled_server.control.pexpire("{reactor:7}:room:lobby:user:bob", 1)
+        await until(lambda: bundled_server.control.exists("{reactor:7}:room:lobby:user:bob") == 0)
+        farewell = await bob.hear("room:force-leave")
+        assert (farewell["message"], farewell["reason"]) == ("Time is up.", "inactivity_timeout")
+
+
+async def test_a_word_that_got_lost_is_made_good(
+    bundled_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with desk(bundled_server) as (_, admin):
+        monkeypatch.setattr(rules, "READ_ALL_EVERY", 0.1)
+        async with served(bundled_server) as deaf:
+            await deaf.bus.subscribed()
+            monkeypatch.setattr(deaf.rules, "changed", lambda _room="": None)
+            await ok(admin, PATH, "PUT", json={"ttl": 99})
+            await until(lambda: deaf.rules.policy("lobby").ttl == 99_000)
+
+
+async def test_after_a_lost_link_all_is_read_again(redis_server: Server) -> None:
+    async with desk(redis_server) as (node, _):
+        await node.bus.subscribed()
+        redis_server.control.hset("{reactor:fleet}:rules", "lobby", '{"ttl": 77}')
+        assert node.rules.policy("lobby").ttl == 21_600_000
+        redis_server.control.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        await until(lambda: node.rules.policy("lobby").ttl == 77_000)
+
+
+async def test_they_last_as_long_as_the_data_of_redis(redis_server: Server) -> None:
+    async with desk(redis_server, lease=0.6) as (node, admin):
+        await ok(admin, PATH, "PUT", json={"ttl": 60})
+        redis_server.control.flushall()
+        await until(lambda: node.rules.policy("lobby").ttl == 21_600_000)
+        await ok(admin, PATH, "PUT", json={"ttl": 60})
+        redis_server.restart()
+        await until(lambda: node.rules.policy("lobby").ttl == 21_600_000)
+
+
+async def test_what_a_hand_spoilt_is_passed_over(bundled_server: Server) -> None:
+    spoilt: Any = {"a": "{", "b": '{"ttl": "long"}', "c": "[]", b"\xff": "{}", "good": '{"ttl": 5}'}
+    bundled_server.control.hset("{reactor:fleet}:rules", mapping=spoilt)
+    async with desk(bundled_server) as (node, admin):
+        await until(lambda: node.rules.policy("good").ttl == 5000)
+        assert node.rules.policy("a").ttl == 21_600_000
+        assert (await ok(admin, "/v1/rooms/b/settings"))["settings"] == {}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"ttl": 0},
+        {"ttl": "forever"},
+        {"ttl": True},
+        {"ttl": None},
+        {"grace": -1},
+        {"max_members": 1.5},
+        {"max_members": -1},
+        {"message": ""},
+        {"message": "a\nb"},
+        {"tll": 60},
+        [],
+    ],
+)
+async def test_a_wrong_value_is_refused_and_changes_nothing(bundled_server: Server, body: Any) -> None:
+    async with desk(bundled_server) as (node, admin):
+        assert await refused(admin, PATH, "PUT", json=body) == (400, "bad_request")
+        assert node.rules.policy("lobby") == node.settings.policy("lobby")
+        assert bundled_server.control.exists("{reactor:fleet}:rules") == 0
+
+
+async def test_there_is_an_end_to_how_many(bundled_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "MOST", 2)
+    async with desk(bundled_server) as (_, admin):
+        for room in ("a", "b", "a"):
+            await ok(admin, f"/v1/rooms/{room}/settings", "PUT", json={"ttl": 60})
+        assert await refused(admin, "/v1/rooms/c/settings", "PUT", json={"ttl": 60}) == (
+            409,
+            "too_many_settings",
+        )
+        await ok(admin, "/v1/rooms/a/settings", "DELETE")
+        await ok(admin, "/v1/rooms/c/settings", "PUT", json={"ttl": 60})
+
+
+async def test_a_join_asks_redis_for_no_settings(bundled_server: Server) -> None:
+    async with desk(bundled_server) as (node, admin), RawClient.connect(node) as ann:
+        await ok(admin, PATH, "PUT", json={"ttl": 60})
+        await until(lambda: node.rules._changed == set() and not node.rules._wakeup.is_set())
+        await ok(admin, PATH)
+        asked = node.backend.times["rules"].count
+        await ann.join("lobby", "ann")
+        await ann.join("hall", "ann")
+        assert node.backend.times["rules"].count == asked

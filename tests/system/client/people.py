@@ -1,0 +1,96 @@
+"""Clients of a node, and ears that note what a room tells them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+
+from reactor.client import Backoff, Client, Room, Status
+from reactor.client.signals import Signal
+from reactor.errors import ForceLeave, ReactorError
+from reactor.protocol.events import RoomEvent
+from reactor.server.node import Node
+from tests.support.running import PATIENCE
+
+QUICK = Backoff(first=0.05, cap=0.2, restart=0.05)
+
+
+def url_of(node: Node) -> str:
+    return f"ws://127.0.0.1:{node.gateway.port}/ws"
+
+
+def client_of(place: Node | int, **options: Any) -> Client:
+    """A client that comes back quickly, to a node or by a port."""
+    url = f"ws://127.0.0.1:{place}/ws" if isinstance(place, int) else url_of(place)
+    return Client(url, **{"backoff": QUICK, **options})
+
+
+class Ears:
+    """Notes all that a room says. `heard` holds (kind, user id) of joins, leaves and updates, in order."""
+
+    def __init__(self, room: Room) -> None:
+        self.room = room
+        self.events: list[RoomEvent] = []
+        self.statuses: list[Status] = []
+        self.force_leaves: list[ForceLeave] = []
+        self._news = Signal()
+        for kind in ("join", "leave", "update", "sync"):
+            room.on(kind, self._note(self.events))
+        room.on("status", self._note(self.statuses))
+        room.on("force-leave", self._note(self.force_leaves))
+
+    def _note(self, notes: list[Any]) -> Callable[[Any], None]:
+        def note(news: Any) -> None:
+            notes.append(news)
+            self._news.fire()
+
+        return note
+
+    @property
+    def heard(self) -> list[tuple[str, str]]:
+        return [(event.kind, event.member.user_id) for event in self.events if event.member is not None]
+
+    @property
+    def reasons(self) -> dict[str, str | None]:
+        return {
+            event.member.user_id: event.reason
+            for event in self.events
+            if event.kind == "leave" and event.member
+        }
+
+    async def until(self, what: Callable[[], bool]) -> None:
+        with anyio.fail_after(PATIENCE):
+            while not what():
+                await self._news.wait()
+
+    async def until_member(self, user_id: str, **face: Any) -> None:
+        """Until this member is there and looks like this."""
+
+        def is_so() -> bool:
+            member = self.room.members.get(user_id)
+            return member is not None and all(getattr(member, name) == look for name, look in face.items())
+
+        await self.until(is_so)
+
+    async def until_statuses(self, *statuses: Status) -> None:
+        """Until the room has said just these, from the beginning."""
+        await self.until(lambda: self.statuses == [*statuses])
+
+    async def until_members(self, *user_ids: str) -> None:
+        await self.until(lambda: set(self.room.members) == set(user_ids))
+
+    async def until_status(self, status: Status) -> None:
+        await self.until(lambda: self.room.status is status)
+
+
+async def ended(room: Room) -> ReactorError | None:
+    """Why the room has ended, once it has."""
+    with anyio.fail_after(PATIENCE):
+        return await room.ended()
+
+
+async def until(what: Callable[[], bool]) -> None:
+    """For what nobody tells: looked at every few milliseconds."""
+    with anyio.fail_after(PATIENCE):
+        while not what():  # noqa: ASYNC110 - there is no event
+            await anyio.sleep(0.005)

@@ -1,0 +1,160 @@
+"""Close codes that say come again or stay away, and tokens that run out."""
+
+import asyncio
+import time
+
+import anyio
+import jwt
+import pytest
+
+from reactor.client import Status
+from reactor.errors import (
+    ConnectionClosed,
+    ServerUnreachable,
+)
+from reactor.protocol.closing import CloseCode
+from tests.support.plain import until
+from tests.support.running import served
+from tests.support.servers import Server
+from tests.system.client.meddler import Meddler
+from tests.system.client.people import Ears, client_of, ended
+
+SECRET = "a secret of the tests, as long as it has to be"
+
+
+@pytest.mark.parametrize("code", [1001, 1011, 1012, 4008, 4029])
+async def test_codes_that_say_come_again(bundled_server: Server, code):
+    async with (
+        served(bundled_server) as node,
+        Meddler.before(node) as meddler,
+        client_of(meddler.port) as client,
+    ):
+        ears = Ears(await client.join("lobby", user_id="ann"))
+        await meddler.close_all(code)
+        await ears.until_statuses(Status.RECONNECTING, Status.CONNECTED)
+        assert ears.events == []
+
+
+@pytest.mark.parametrize("code", [1000, 1002, 1003, 1007, 1008, 1009, 4001, 4999])
+async def test_codes_that_say_stay_away(bundled_server: Server, code):
+    async with (
+        served(bundled_server) as node,
+        Meddler.before(node) as meddler,
+        client_of(meddler.port) as client,
+    ):
+        statuses: list[Status] = []
+        client.on("status", statuses.append)
+        room = await client.join("lobby", user_id="ann")
+        await meddler.close_all(code, "so it is")
+        end = await ended(room)
+        assert isinstance(end, ConnectionClosed)
+        assert end.code == code
+        assert "so it is" in str(end)
+        assert statuses == [Status.CLOSED]
+        with pytest.raises(ConnectionClosed, match="so it is"):
+            await client.join("lobby", user_id="ann")
+        with pytest.raises(ConnectionClosed):
+            await room.update(username="Ann")
+        with pytest.raises(ConnectionClosed):
+            await client.count("lobby")
+
+
+async def test_a_server_without_tokens_lets_in_who_has_one(bundled_server: Server):
+    for token in ("secret", lambda: "secret"):
+        async with (
+            served(bundled_server) as node,
+            Meddler.before(node) as meddler,
+            client_of(meddler.port, token=token) as client,
+        ):
+            await client.join("lobby", user_id="ann")
+            assert [message["type"] for message in meddler.heard[0]] == ["auth", "join_room"]
+            assert meddler.heard[0][0]["token"] == "secret"
+
+
+async def test_a_token_that_ran_out_is_asked_for_again(bundled_server: Server):
+    given: list[str] = []
+
+    async def token() -> str:
+        await asyncio.sleep(0)
+        given.append(f"token {len(given)}")
+        return given[-1]
+
+    async with (
+        served(bundled_server) as node,
+        Meddler.before(node) as meddler,
+        client_of(meddler.port, token=token) as client,
+    ):
+        ears = Ears(await client.join("lobby", user_id="ann"))
+        meddler.hang_up = lambda message: 4001 if message.get("token") == "token 1" else None
+        await meddler.close_all(CloseCode.UNAUTHORISED)
+        await ears.until_statuses(Status.RECONNECTING, Status.CONNECTED)
+        assert given == ["token 0", "token 1", "token 2"]
+        assert [said[0]["token"] for said in meddler.heard] == given
+        meddler.hang_up = lambda message: 4001 if message["type"] == "auth" else None
+        await meddler.close_all(CloseCode.UNAUTHORISED)
+        end = await ended(ears.room)
+        assert isinstance(end, ConnectionClosed)
+        assert end.code == 4001
+        assert len(given) == 5, "two in a row that are not taken are enough"
+
+
+async def test_a_token_that_is_not_taken_at_first_is_said(bundled_server: Server):
+    async with served(bundled_server) as node, Meddler.before(node) as meddler:
+        meddler.hang_up = lambda message: 4001 if message["type"] == "auth" else None
+        with pytest.raises(ConnectionClosed, match="4001: unauthorised"):
+            async with client_of(meddler.port, token="wrong"):
+                pytest.fail("not let in")
+        assert len(meddler.heard) == 1
+
+    def broken() -> str:
+        raise LookupError("no such secret")
+
+    async with served(bundled_server) as node:
+        with pytest.raises(ServerUnreachable, match="no such secret"):
+            async with client_of(node, token=broken):
+                pytest.fail("no token")
+
+
+async def test_a_token_is_renewed_ahead_of_its_end(bundled_server: Server):
+    given: list[str] = []
+
+    def token() -> str:
+        # Half of what is left of a short life is the time for the next one.
+        given.append(jwt.encode({"sub": "ann", "exp": time.time() + 1, "rooms": ["*"]}, SECRET))
+        return given[-1]
+
+    async with (
+        served(bundled_server, auth_secret=SECRET.encode(), auth_leeway=0) as node,
+        Meddler.before(node) as meddler,
+        client_of(meddler.port, token=token) as client,
+    ):
+        ears = Ears(await client.join("lobby"))
+        assert ears.room.user_id == "ann"
+        assert ears.room.me is not None
+        with anyio.fail_after(10):
+            while len(given) < 4:
+                await client.is_present("lobby", "ann")
+                await anyio.sleep(0.1)
+        assert ears.statuses == []
+        assert [said["token"] for said in meddler.heard[0] if said["type"] == "auth"] == given
+        assert len(meddler.heard) == 1
+
+
+async def test_a_function_for_tokens_that_fails_is_called_again(bundled_server: Server, monkeypatch):
+    monkeypatch.setattr("reactor.client.renewal._AGAIN", 0.05)
+    calls: list[float] = []
+
+    async def token() -> str:
+        calls.append(time.time())
+        if len(calls) in (2, 3):
+            raise LookupError("not now")
+        return jwt.encode({"sub": "ann", "exp": time.time() + 1.5, "rooms": ["*"]}, SECRET)
+
+    async with (
+        served(bundled_server, auth_secret=SECRET.encode(), auth_leeway=0) as node,
+        client_of(node, token=token) as client,
+    ):
+        ears = Ears(await client.join("lobby", user_id="ann"))
+        await until(lambda: len(calls) >= 4)
+        assert await client.count("lobby") == 1
+        assert ears.statuses == []

@@ -1,0 +1,125 @@
+"""What a client makes of a server that has no Redis, or another one than before."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import anyio
+import pytest
+
+from reactor.client import Status
+from reactor.errors import RequestTimedOut, Unavailable
+from tests.support.running import served
+from tests.support.servers import Server
+from tests.system.client.meddler import Meddler
+from tests.system.client.people import Ears, client_of, until
+
+DOWN_AND_UP = [Status.DEGRADED, Status.CONNECTED]
+
+
+async def test_a_redis_that_is_gone_is_said_and_requests_are_refused(redis_server: Server):
+    async with (
+        served(redis_server, heartbeat_interval=0.1) as node,
+        Meddler.before(node) as meddler,
+        client_of(meddler.port, request_timeout=0.3) as client,
+    ):
+        room = await client.join("lobby", user_id="ann", username="Ann")
+        ears = Ears(room)
+        statuses: list[Status] = []
+        client.on("status", statuses.append)
+        redis_server.kill()
+        await ears.until_status(Status.DEGRADED)
+        assert client.status is Status.DEGRADED
+        with pytest.raises(Unavailable, match="Redis does not answer"):
+            await room.update(username="Anna")
+        with pytest.raises(Unavailable):
+            await room.leave()
+        with pytest.raises((Unavailable, RequestTimedOut)):
+            await client.join("hall", user_id="ann")
+        (said,) = meddler.heard
+        already = len(said)
+        # Each is given up before the next is sent, but the link is not.
+        await until(lambda: [one["type"] for one in said[already:]].count("room:heartbeat") >= 3)
+        assert len(meddler.heard) == 1
+        assert statuses == ears.statuses == [Status.DEGRADED]
+        redis_server.start()
+        await ears.until_status(Status.CONNECTED)
+        assert statuses == ears.statuses == DOWN_AND_UP
+        assert room.members.keys() == {"ann"}
+        await until(lambda: node.heartbeats.members > 0)
+        assert ears.heard == []
+        # The node may take another second to hear a new room's diffs, and the first client is too hasty.
+        async with client_of(node) as patient:
+            hall = await patient.join("hall", user_id="ann")
+            assert hall.count == 1
+
+
+async def test_a_redis_that_lost_everything_costs_no_member_an_event(redis_server: Server):
+    async with (
+        served(redis_server) as one,
+        served(redis_server) as two,
+        AsyncExitStack() as stack,
+    ):
+        names = [f"user {number}" for number in range(6)]
+        ears = []
+        for number, name in enumerate(names):
+            client = await stack.enter_async_context(client_of((one, two)[number % 2]))
+            ears.append(Ears(await client.join("lobby", user_id=name)))
+        for ear in ears:
+            await ear.until_members(*names)
+            ear.events.clear()
+        await asyncio.to_thread(redis_server.restart)
+        # Someone new shows that all nodes follow the room of today.
+        newcomer = await stack.enter_async_context(client_of(one))
+        with anyio.fail_after(10):
+            while True:
+                try:
+                    await newcomer.join("lobby", user_id="newcomer")
+                    break
+                except Unavailable:
+                    await anyio.sleep(0.05)
+        for ear in ears:
+            await ear.until_members(*names, "newcomer")
+            assert ear.heard == [("join", "newcomer")]
+            assert set(ear.statuses) <= {Status.DEGRADED, Status.CONNECTED}
+        await ears[0].room.leave()
+        for ear in ears[1:]:
+            await ear.until_members(*names[1:], "newcomer")
+            assert ear.heard == [("join", "newcomer"), ("leave", names[0])]
+            assert ear.reasons == {names[0]: "left"}
+
+
+@pytest.mark.slow
+async def test_who_is_not_entered_anew_leaves_when_it_has_settled(bundled_server: Server):
+    async with (
+        served(bundled_server) as node,
+        client_of(node) as one,
+        client_of(node) as two,
+    ):
+        ears = Ears(await one.join("lobby", user_id="ann"))
+        await two.join("lobby", user_id="bob")
+        await ears.until_members("ann", "bob")
+        # Bob's connection and Redis's memory of it go together.
+        await two.close(leave=False)
+        await until(lambda: len(node.gateway.connections) == 1)
+        await asyncio.to_thread(bundled_server.restart)
+        await ears.until_members("ann")
+        assert [heard for heard in ears.heard if heard[0] != "update"] == [("join", "bob"), ("leave", "bob")]
+        assert ears.reasons == {"bob": "disconnected"}
+
+
+@pytest.mark.slow
+async def test_a_client_that_comes_back_while_redis_is_away_waits_for_it(bundled_server: Server):
+    async with served(bundled_server) as node, client_of(node) as client:
+        ears = Ears(await client.join("lobby", user_id="ann", data=7))
+        bundled_server.kill()
+        await ears.until_status(Status.DEGRADED)
+        for connection in list(node.gateway.connections):
+            connection.abort()
+        await ears.until_status(Status.RECONNECTING)
+        await until(lambda: client.status is not Status.RECONNECTING)
+        assert ears.room.status is Status.RECONNECTING, "the room is not joined yet"
+        bundled_server.start()
+        await ears.until_status(Status.CONNECTED)
+        assert ears.room.me is not None
+        assert ears.room.me.data == 7
+        assert ears.heard == []

@@ -1,0 +1,95 @@
+"""`reactor watch URL ROOM`, in a pipe and in a terminal."""
+
+import asyncio
+import json
+import os
+import pty
+import re
+import signal
+import sys
+from typing import Any
+
+import anyio
+import pytest
+
+from tests.support.running import RawClient, served
+from tests.support.servers import Server
+
+
+@pytest.mark.parametrize(("options", "named"), [(["--as", "eve"], True), ([], False)])
+async def test_what_happens_in_a_room_is_one_json_line_each(
+    bundled_server: Server, options: list[str], named: bool
+) -> None:
+    async with served(bundled_server) as node, RawClient.connect(node) as ann:
+        await ann.join("lobby", "ann")
+        url = f"ws://127.0.0.1:{node.gateway.port}/ws"
+        command = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "reactor", "watch", url, "lobby", *options,
+            stdout=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        assert command.stdout is not None
+
+        async def line() -> dict[str, Any]:
+            assert command.stdout is not None
+            with anyio.fail_after(15):
+                told: dict[str, Any] = json.loads(await command.stdout.readline())
+                return told
+
+        try:
+            first = await line()
+            assert (first["kind"], first["count"]) == ("sync", 2 if named else 1)
+            assert {member["userId"] for member in first["members"]} == ({"ann", "eve"} if named else {"ann"})
+            async with RawClient.connect(node) as bob:
+                await bob.join("lobby", "bob")
+                joined = await line()
+                assert (joined["kind"], joined["member"]["userId"]) == ("join", "bob")
+                await bob.ask("leave_room", "room:left", roomId="lobby")
+            left = await line()
+            assert (left["kind"], left["member"]["userId"]) == ("leave", "bob")
+            assert left.get("reason") == ("left" if named else None)
+        finally:
+            command.terminate()
+            await command.wait()
+
+
+async def test_a_person_sees_a_live_table(bundled_server: Server) -> None:
+    shown = ""
+    async with served(bundled_server) as node, RawClient.connect(node) as ann:
+        await ann.join("lobby", "ann", username="Ann B.", data={"mood": "blue"})
+        url = f"ws://127.0.0.1:{node.gateway.port}/ws"
+        ours, theirs = pty.openpty()
+        command = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "reactor", "watch", url, "lobby", "--as", "eve",
+            stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"},
+        )  # fmt: skip
+        os.close(theirs)
+
+        async def sees(pattern: str) -> None:
+            nonlocal shown
+            with anyio.fail_after(15):
+                while not re.search(pattern, shown):
+                    await anyio.wait_readable(ours)
+                    shown += os.read(ours, 65536).decode()
+
+        try:
+            await sees(r"lobby: 2 here")
+            await sees(r"Ann B\. +ann +\d\d:\d\d:\d\d +here +1 +\{\"mood\":\"blue\"\}")
+            async with RawClient.connect(node) as bob:
+                await bob.join("lobby", "bob")
+                await sees(r"lobby: 3 here")
+                await sees(r"\d\d:\d\d:\d\d  bob joined")
+                await bob.ask("leave_room", "room:left", roomId="lobby")
+            await sees(r"bob left \(left\)")
+            await ann.say("room:away", roomId="lobby")
+            await sees(r"ann +\d\d:\d\d:\d\d +away")
+            command.send_signal(signal.SIGINT)
+            await sees(r"\x1b\[\?25h")  # the cursor is shown again
+            with anyio.fail_after(15):
+                assert await command.wait() in {0, 130}
+            assert "Traceback" not in shown
+        finally:
+            if command.returncode is None:
+                command.kill()
+                await command.wait()
+            os.close(ours)

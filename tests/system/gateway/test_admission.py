@@ -1,0 +1,312 @@
+"""Who is let in: by number, by address and by origin; the refusals are HTTP."""
+
+import asyncio
+import socket
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reactor.gateway.admission import Entrance
+from reactor.gateway.http import Site
+from reactor.gateway.visitors import Fate, Visitors
+from reactor.settings import Settings
+from reactor.settings.security import LOOPBACK
+from tests.support.gateway import HEARTBEAT, Raw, Served, bystander, request, serving, text
+
+EVERYONE: dict[str, Any] = {"trusted_proxies": "none"}
+
+
+async def refusal(served: Served, **headers: str) -> tuple[int, str]:
+    """The status and Retry-After that a new socket gets."""
+    async with await served.raw(handshake=False) as client:
+        client.write(request(**headers))
+        async with asyncio.timeout(10):
+            head = (await client.reader.read()).partition(b"\r\n\r\n")[0].decode()
+    after = [line for line in head.split("\r\n") if line.lower().startswith("retry-after")]
+    return int(head.split()[1]), after[0] if after else ""
+
+
+async def works(client: Raw) -> bool:
+    client.write(text(HEARTBEAT))
+    return bool((await client.message())["type"] == "room:heartbeat:ack")
+
+
+async def test_a_full_server_says_503_and_serves_on():
+    async with serving(max_connections=3) as served, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(await served.raw()) for _ in range(3)]
+        assert await refusal(served) == (503, "Retry-After: 5")
+        assert await refusal(served) == (503, "Retry-After: 5")
+        assert served.gateway.counts.turned_away == {"503": 2}
+        assert all([await works(client) for client in clients])
+        clients[0].writer.transport.abort()
+        await served.handler.until(lambda: len(served.handler.closed_) == 1)
+        async with await served.raw() as late:
+            assert await works(late)
+
+
+async def test_a_full_server_still_says_that_it_is_well():
+    async with (
+        serving(max_connections=1) as served,
+        await served.raw(),
+        await served.raw(handshake=False) as probe,
+    ):
+        probe.write(request("/healthz"))
+        assert (await probe.reader.read()).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_far_beyond_its_limit_sockets_are_cut_off_unanswered():
+    async with serving(max_connections=2) as served, AsyncExitStack() as stack:
+        held = [await stack.enter_async_context(await served.raw(handshake=False)) for _ in range(90)]
+        assert await held[-1].ended()
+        assert len(served.gateway._hub.strangers) <= 66  # type: ignore[union-attr]
+        assert not held[0].reader.at_eof()
+
+
+async def test_an_address_has_its_share():
+    async with (
+        serving(max_per_address=2, **EVERYONE) as served,
+        await served.raw() as one,
+        await served.raw() as two,
+    ):
+        assert await refusal(served) == (429, "Retry-After: 5")
+        assert await works(one)
+        two.writer.transport.abort()
+        await served.handler.until(lambda: len(served.handler.closed_) == 1)
+        async with await served.raw() as late:
+            assert await works(late)
+
+
+async def test_one_address_has_nothing_of_anothers():
+    async with serving(max_per_address=1, **EVERYONE) as served, await served.raw() as one:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port, local_addr=("127.0.0.2", 0))
+        async with Raw(reader, writer) as other:
+            await other.shake_hands()
+            assert await works(other)
+            assert await works(one)
+
+
+async def test_new_sockets_of_an_address_come_at_a_rate():
+    async with serving(new_per_second=2, **EVERYONE) as served:
+        for _ in range(4):
+            async with await served.raw():
+                pass
+        assert (await refusal(served))[0] == 429
+        await asyncio.sleep(1.0)  # after a second there may be two more
+        async with await served.raw():
+            pass
+
+
+async def test_behind_a_trusted_proxy_the_client_counts():
+    async with (
+        serving(max_per_address=1) as served,
+        await served.raw(X_Forwarded_For="203.0.113.7"),
+        await served.raw(X_Forwarded_For="203.0.113.7, 198.51.100.1"),
+    ):
+        assert (await refusal(served, X_Forwarded_For="203.0.113.7"))[0] == 429
+        assert (await refusal(served, X_Forwarded_For="9.9.9.9, 203.0.113.7"))[0] == 429, "its own words"
+        assert (await refusal(served, X_Forwarded_For="203.0.113.7:4711"))[0] == 429
+        assert (await refusal(served, X_Forwarded_For="203.0.113.7, 127.0.0.1"))[0] == 429, "two proxies"
+        async with await served.raw(X_Forwarded_For="203.0.113.8"), await served.raw(), await served.raw():
+            pass
+
+
+async def test_nobody_else_is_believed_about_where_it_comes_from():
+    async with (
+        serving(max_per_address=1, trusted_proxies="10.0.0.0/8") as served,
+        await served.raw(X_Forwarded_For="203.0.113.7"),
+    ):
+        assert (await refusal(served, X_Forwarded_For="203.0.113.8"))[0] == 429
+
+
+async def test_sockets_are_counted_out_again_however_they_end():
+    async with serving(max_per_address=3, open_timeout=0.3, **EVERYONE) as served:
+        for _ in range(3):
+            async with AsyncExitStack() as stack:
+                silent = await stack.enter_async_context(await served.raw(handshake=False))
+                broken = await stack.enter_async_context(await served.raw(handshake=False))
+                broken.write(b"nonsense\r\n\r\n")
+                page = await stack.enter_async_context(await served.raw(handshake=False))
+                page.write(request("/healthz"))
+                assert await silent.ended()
+                assert await broken.ended()
+                assert await page.ended()
+        hub = served.gateway._hub
+        assert hub is not None
+        await hub.empty.wait()
+        assert [address.sockets for address in hub.entrance._visitors._known.values()] == [0]
+
+
+async def test_the_head_of_a_request_is_bounded():
+    async with serving(max_headers=2000) as served, await served.raw(handshake=False) as client:
+        client.write(request(**{f"X_{number}": "y" * 90 for number in range(30)}))
+        assert (await client.reader.read()).startswith(b"HTTP/1.1 431 ")
+        async with await served.raw(handshake=False) as dripping:
+            answered = asyncio.ensure_future(dripping.reader.readline())
+            dripping.write(b"GET /ws HTTP/1.1\r\n")
+            while not answered.done():
+                dripping.write(b"X-More: and more and more\r\n")
+                await asyncio.sleep(0.001)
+            assert (await answered).startswith(b"HTTP/1.1 431 ")
+        assert served.handler.opened_ == []
+
+
+# Origins.
+
+HERE = {"host": "127.0.0.1"}
+OUT = {"host": "0.0.0.0"}
+KEY = {"auth_secret": "x" * 32}
+
+
+@pytest.mark.parametrize(
+    ("settings", "origin", "host", "welcome"),
+    [
+        (HERE, None, "127.0.0.1:8765", True),
+        (HERE, "http://127.0.0.1:8765", "127.0.0.1:8765", True),
+        (HERE, "http://localhost:5173", "127.0.0.1:8765", True),
+        (HERE, "http://app.localhost", "localhost:8765", True),
+        (HERE, "http://[::1]:3000", "127.0.0.1:8765", True),
+        (HERE, "https://evil.example", "127.0.0.1:8765", False),
+        (HERE, "http://evil.example:8765", "evil.example:8765", False),  # DNS rebinding
+        (HERE, "http://10.0.2.2:8765", "10.0.2.2:8765", True),  # an emulator's name for this machine
+        (HERE, "http://localhost.evil.example", "127.0.0.1", False),
+        (HERE, "http://127.0.0.1.evil.example", "127.0.0.1", False),
+        (HERE, "null", "127.0.0.1:8765", False),
+        (HERE, "", "127.0.0.1:8765", False),
+        (HERE, "http://[::1", "127.0.0.1:8765", False),
+        (OUT, "https://chat.example", "chat.example", True),
+        (OUT, "https://chat.example", "chat.example:443", True),
+        (OUT, "https://CHAT.example", "chat.Example", True),
+        (OUT, "http://chat.example:8765", "chat.example:8765", True),
+        (OUT, "http://chat.example:8765", "chat.example:9000", False),
+        (OUT, "https://evil.example", "chat.example", False),
+        (OUT, "https://chat.example.evil.example", "chat.example", False),
+        (KEY, "https://anyone.example", "127.0.0.1:8765", True),
+        (KEY, "null", "127.0.0.1:8765", True),
+        (KEY | {"origins": "https://ours.example"}, "https://ours.example", "x", True),
+        (KEY | {"origins": "https://ours.example"}, "https://theirs.example", "x", False),
+        (KEY | {"origins": "https://ours.example"}, None, "x", True),
+        ({"origins": "*"}, "https://anyone.example", "x", True),
+        ({"origins": "https://ours.example"}, "http://127.0.0.1:8765", "127.0.0.1:8765", False),
+    ],
+)
+def test_which_pages_may_connect(settings, origin, host, welcome):
+    from websockets.datastructures import Headers
+
+    entrance = Entrance(
+        Settings(**settings),
+        Site(lambda: (True, "ok")),
+        most=1,
+        occupied=lambda: 0,
+        identify=lambda _token: None,
+    )
+    headers = Headers({"Host": host})
+    if origin is not None:
+        headers["Origin"] = origin
+    assert entrance.welcomes(headers) is welcome
+    headers["Origin"] = "http://127.0.0.1:8765"
+    if origin is not None:
+        assert not entrance.welcomes(headers), "two origins are none"
+
+
+async def test_a_page_of_a_stranger_is_told_what_to_set():
+    async with serving() as served, bystander(served):
+        async with await served.raw(handshake=False) as client:
+            client.write(request(Origin="https://evil.example"))
+            answer = await client.reader.read()
+        assert answer.startswith(b"HTTP/1.1 403 ")
+        assert b"setting origins" in answer
+
+
+# Addresses.
+
+
+def visitors(**more: Any) -> Visitors:
+    options: dict[str, Any] = {"most": 2, "rate": 0, "trusted": LOOPBACK}
+    return Visitors(**(options | more))
+
+
+def test_ipv6_counts_by_its_64_and_ipv4_in_it_as_ipv4():
+    seen = visitors(most=9)
+    names = ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1", "::ffff:192.0.2.1", "192.0.2.1", "fe80::1%eth0"]
+    places = [address.name for address, _ in (seen.enter(name, 0.0) for name in names) if address]
+    assert places == [
+        "2001:db8::/64", "2001:db8::/64", "2001:db8:0:1::/64", "192.0.2.1", "192.0.2.1", "fe80::/64",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "address"),
+    [
+        (["1.2.3.4"], "1.2.3.4"),
+        (["6.6.6.6, 1.2.3.4"], "1.2.3.4"),
+        (["6.6.6.6", "1.2.3.4"], "1.2.3.4"),
+        (["1.2.3.4, 127.0.0.9, 127.0.0.8"], "1.2.3.4"),
+        (["[2001:db8::1]:4711"], "2001:db8::1"),
+        (["2001:db8::1"], "2001:db8::1"),
+        (["127.0.0.2"], "127.0.0.2"),
+        (["1.2.3.4, unknown"], "127.0.0.1"),
+        (["1.2.3.4, "], "127.0.0.1"),
+        ([""], "127.0.0.1"),
+        ([], "127.0.0.1"),
+        (["1.2.3.4, \ud800"], "127.0.0.1"),
+    ],
+)
+def test_the_right_most_address_that_is_no_proxy(forwarded, address):
+    assert visitors().behind("127.0.0.1", forwarded) == address
+    assert visitors().behind("8.8.8.8", forwarded) == "8.8.8.8"
+
+
+@given(st.text(), st.lists(st.text()))
+def test_any_text_may_stand_for_an_address(peer, forwarded):
+    seen = visitors()
+    where = seen.behind(peer, forwarded)
+    address, fate = seen.enter(where, 0.0)
+    if address is not None:
+        seen.leave(address, fate)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.floats(0, 0.5)), max_size=60))
+def test_no_address_is_let_in_more_often_than_its_rate(events):
+    seen = Visitors(most=0, rate=4, trusted=())
+    now, came = 0.0, {name: list[float]() for name in "abc"}
+    for name, stays, later in events:
+        now += later
+        address, fate = seen.enter(f"192.0.2.{ord(name)}", now)
+        if fate is Fate.LET_IN:
+            came[name].append(now)
+        if address is not None and not stays:
+            seen.leave(address, fate)
+    for times in came.values():
+        for start, first in enumerate(times):
+            for more, last in enumerate(times[start:], 1):
+                assert more <= 8 + 1 + (last - first) * 4 + 1e-6
+
+
+def test_a_storm_of_one_address_leaves_it_its_rate():
+    """Others behind the same address still get in, as many as ever."""
+    seen = Visitors(most=0, rate=10, trusted=())
+    let_in = sum(seen.enter("192.0.2.1", number / 1000)[1] is Fate.LET_IN for number in range(10_000))
+    assert 100 <= let_in <= 125
+
+
+def test_those_who_are_refused_take_no_place():
+    seen = visitors(most=2)
+    first = [seen.enter("192.0.2.1", 0.0) for _ in range(5)]
+    fates = [fate for _, fate in first]
+    assert fates == [Fate.LET_IN] * 2 + [Fate.REFUSE] * 2 + [Fate.CUT_OFF]
+    for address, fate in first[1:3]:
+        assert address is not None
+        seen.leave(address, fate)
+    assert [seen.enter("192.0.2.1", 0.0)[1] for _ in range(3)] == [Fate.LET_IN, Fate.REFUSE, Fate.CUT_OFF]
+
+
+def test_addresses_that_went_are_forgotten():
+    seen = visitors(rate=10)
+    for number in range(5000):
+        address, fate = seen.enter(str(socket.inet_ntoa(number.to_bytes(4))), number / 100)
+        assert address is not None
+        seen.leave(address, fate)
+    assert len(seen._known) < 2048

@@ -1,0 +1,333 @@
+"""Who has to prove who it is: the three ways to bring a token, its end, and what strangers get."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from websockets.frames import Opcode
+
+from reactor.errors import SettingError
+from reactor.gateway.server import Gateway
+from reactor.protocol import intents as want
+from reactor.settings import Settings
+from tests.support import hooks
+from tests.support.gateway import Raw, Recorder, Served, request, serving, text
+from tests.support.plain import until
+from tests.support.signing import SECRET, token
+
+KEYS: dict[str, Any] = {"auth_secret": SECRET}
+JOIN = {"type": "join_room", "roomId": "lobby", "id": 2}
+BEAT = {"type": "room:heartbeat", "id": 3}
+
+
+def auth(what: str, **more: Any) -> bytes:
+    return text({"type": "auth", "token": what, "id": 1} | more)
+
+
+async def answer(client: Raw) -> tuple[bytes, bytes]:
+    """Head and body of an HTTP answer."""
+    async with asyncio.timeout(30):
+        head, _, body = (await client.reader.read()).partition(b"\r\n\r\n")
+    return head, body
+
+
+def intents(served: Served) -> list[Any]:
+    handler: Recorder = served.handler
+    return handler.intents
+
+
+async def is_in(client: Raw, served: Served) -> None:
+    """The connection is ann: it joins, and its heartbeat is answered."""
+    client.write(text(JOIN), text(BEAT))
+    assert (await client.message())["type"] == "room:heartbeat:ack"
+    assert intents(served)[-2] == want.Join("lobby", "ann", "", None, "members", 2)
+
+
+# The ways in.
+
+
+async def test_the_first_message_may_carry_it_and_others_follow_at_once():
+    expires = int(time.time()) + 60
+    async with serving(**KEYS) as served, await served.raw() as client:
+        client.write(auth(token(exp=expires)), text(JOIN), text(BEAT))
+        assert await client.message() == {
+            "type": "auth:ok",
+            "userId": "ann",
+            "expiresAt": expires * 1000,
+            "id": 1,
+        }
+        assert (await client.message())["type"] == "room:heartbeat:ack"
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
+async def test_the_header_may_carry_it(scheme):
+    async with (
+        serving(**KEYS) as served,
+        await served.raw(Authorization=f"{scheme} {token()}") as client,
+    ):
+        assert (await client.message())["userId"] == "ann"
+        await is_in(client, served)
+
+
+async def test_a_subprotocol_may_carry_it_and_is_not_echoed():
+    made = token()
+    async with serving(**KEYS) as served, await served.raw(handshake=False) as client:
+        head = await client.shake_hands(Sec_WebSocket_Protocol=f"reactor.json, reactor.token.{made}")
+        assert b"Sec-WebSocket-Protocol: reactor.json\r\n" in head
+        assert made.encode() not in head
+        told = await client.message()
+        assert (told["type"], told["userId"]) == ("auth:ok", "ann")
+        assert "id" not in told
+        await is_in(client, served)
+
+
+async def test_without_authentication_a_token_at_the_handshake_is_nothing():
+    async with (
+        serving() as served,
+        await served.raw(Authorization="Bearer x", Sec_WebSocket_Protocol="reactor.json, reactor.token.x"),
+    ):
+        await served.handler.until(lambda: len(served.handler.opened_) == 1)
+
+
+# What strangers get.
+
+
+async def test_a_stranger_gets_nothing_and_is_closed_in_time():
+    async with serving(**KEYS, auth_timeout=0.4) as served, await served.raw() as client:
+        began = time.monotonic()
+        client.write(text(JOIN))
+        error = await client.message()
+        assert (error["code"], error["id"], error["roomId"]) == ("unauthorized", 2, "lobby")
+        # What it says does not lengthen its time.
+        while time.monotonic() - began < 0.3:
+            client.write(text(BEAT))
+            assert (await client.message())["code"] == "unauthorized"
+            await asyncio.sleep(0.02)
+        assert await client.close_code() == 4001
+        assert 0.4 <= time.monotonic() - began < 1.5
+        assert intents(served) == []
+
+
+@pytest.mark.parametrize(("what", "code"), [("nonsense", "unauthorized"), (token(exp=1), "token_expired")])
+async def test_a_bad_first_token_is_the_end(what, code):
+    async with serving(**KEYS) as served, await served.raw() as client:
+        client.write(auth(what), text(JOIN))
+        error = await client.message()
+        assert (error["type"], error["code"], error["id"]) == ("error", code, 1)
+        assert await client.close_code() == 4001
+        assert intents(served) == []
+
+
+async def test_a_bad_token_in_the_header_is_refused_in_http():
+    async with serving(**KEYS) as served, await served.raw(handshake=False) as client:
+        client.write(request(Authorization="Bearer nonsense"))
+        head, body = await answer(client)
+        assert head.startswith(b"HTTP/1.1 401 ")
+        assert b'WWW-Authenticate: Bearer error="invalid_token"' in head
+        assert b"this is no token" in body
+        assert served.handler.opened_ == []
+
+
+async def test_a_bad_token_in_a_subprotocol_opens_and_closes_so_that_a_browser_learns_why():
+    async with (
+        serving(**KEYS) as served,
+        await served.raw(Sec_WebSocket_Protocol="reactor.json, reactor.token.nonsense") as client,
+    ):
+        assert (await client.message())["code"] == "unauthorized"
+        assert await client.close_code() == 4001
+
+
+async def test_other_schemes_are_no_tokens():
+    async with serving(**KEYS) as served, await served.raw(Authorization="Basic YTpi") as client:
+        client.write(auth(token()))
+        assert (await client.message())["type"] == "auth:ok"
+
+
+async def test_messagepack_has_the_same():
+    async with (
+        serving(**KEYS) as served,
+        await served.raw(Sec_WebSocket_Protocol=f"reactor.msgpack, reactor.token.{token()}") as client,
+    ):
+        opcode, _ = await client.frame()
+        assert opcode == Opcode.BINARY
+
+
+# Its end.
+
+
+async def test_a_token_that_runs_out_is_asked_for_anew_and_then_missed():
+    async with serving(**KEYS, auth_grace=0.4) as served, await served.raw() as client:
+        client.write(auth(token(exp=time.time() + 0.6)))
+        expires_at = (await client.message())["expiresAt"] / 1000
+        asked = await client.message()
+        assert (asked["type"], asked["code"]) == ("error", "token_expired")
+        assert "id" not in asked
+        assert -0.01 < time.time() - expires_at < 1.0
+        client.write(text(BEAT))
+        assert (await client.message())["type"] == "room:heartbeat:ack", "all goes on"
+        assert await client.close_code() == 4001
+        assert 0.4 <= time.time() - expires_at < 2.0
+
+
+async def test_a_fresh_token_in_time_keeps_it():
+    async with serving(**KEYS, auth_grace=5) as served, await served.raw() as client:
+        client.write(auth(token(exp=time.time() + 0.4)))
+        await client.message()
+        assert (await client.message())["code"] == "token_expired"
+        client.write(auth(token(exp=time.time() + 0.6), id=7))
+        assert (await client.message())["id"] == 7
+        # It runs out as well, and is asked for again.
+        assert (await client.message())["code"] == "token_expired"
+        client.write(auth(token()))
+        assert (await client.message())["type"] == "auth:ok"
+        await is_in(client, served)
+
+
+@pytest.mark.parametrize(("sub", "code"), [("bob", "forbidden"), ("", "unauthorized")])
+async def test_a_fresh_token_that_does_not_fit_changes_nothing(sub, code):
+    async with serving(**KEYS) as served, await served.raw() as client:
+        client.write(auth(token()), auth(token(sub=sub), id=2))
+        await client.message()
+        error = await client.message()
+        assert (error["code"], error["id"]) == (code, 2)
+        await is_in(client, served)
+
+
+async def test_a_fresh_token_that_allows_less_closes_what_is_in_a_room():
+    async with serving(**KEYS) as served, await served.raw() as client:
+        client.write(auth(token(rooms=["lobby"])), text(JOIN), auth(token(rooms=["other"]), id=3))
+        assert (await client.message())["type"] == "auth:ok"
+        assert (await client.message())["type"] == "auth:ok"
+        error = await client.message()
+        assert (error["code"], error["roomId"]) == ("forbidden", "lobby")
+        assert await client.close_code() == 4001
+
+
+async def test_nothing_is_left_of_those_who_went():
+    async with serving(**KEYS) as served:
+        for number in range(10):
+            async with await served.raw() as client:
+                if number % 2:
+                    client.write(auth(token()))
+                    await client.message()
+        await served.handler.until(lambda: len(served.handler.closed_) == 10)
+        hub = served.gateway._hub
+        assert hub is not None
+        assert hub.handler._passes == {}  # type: ignore[attr-defined]
+        assert hub.wheel._slots == {}
+
+
+# Hooks.
+
+HOOK: dict[str, Any] = {"auth_hook": "tests.support.hooks:check"}
+
+
+async def test_a_hook_says_who_one_is_and_is_told_how_one_came():
+    hooks.SEEN.clear()
+    async with (
+        serving(**HOOK) as served,
+        await served.raw(X_Hint="hello", X_Forwarded_For="203.0.113.7") as client,
+    ):
+        client.write(auth("ann"), text(JOIN), text(BEAT))
+        assert await client.message() == {"type": "auth:ok", "userId": "ann", "id": 1}
+        assert (await client.message())["type"] == "room:heartbeat:ack"
+        assert intents(served)[0].user_id == "ann"
+        ((what, arrival),) = hooks.SEEN
+        assert what == "ann"
+        assert (arrival.address, arrival.path) == ("203.0.113.7", "/ws")
+        assert arrival.headers["x-hint"] == "hello"
+
+
+async def test_a_hook_that_takes_its_time_holds_back_what_follows():
+    async with (
+        serving(**HOOK) as served,
+        await served.raw() as client,
+        await served.raw(Authorization="Bearer ann!") as other,
+    ):
+        client.write(auth("ann soon"), text(JOIN), auth("ann"), text(BEAT))
+        assert (await client.message())["code"] == "too_many_pending"
+        assert [(await client.message())["type"] for _ in range(2)] == ["auth:ok", "room:heartbeat:ack"]
+        assert intents(served)[0].user_id == "ann soon"
+        assert (await other.message())["expiresAt"] > time.time() * 1000
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "close"),
+    [
+        ("bob", "unauthorized", 4001),
+        ("stale", "token_expired", 4001),
+        ("broken", "unavailable", 1011),
+        ("none", "unavailable", 1011),
+        ("slow", "unavailable", 1011),
+    ],
+)
+async def test_a_hook_that_refuses_fails_or_is_slow_costs_only_that_client(what, code, close):
+    async with serving(**HOOK, auth_timeout=0.5) as served, await served.raw() as client:
+        client.write(auth(what))
+        async with await served.raw() as other:
+            other.write(auth("ann"))
+            assert (await other.message())["type"] == "auth:ok"
+            error = await client.message()
+            assert (error["code"], error["id"]) == (code, 1)
+            assert await client.close_code() == close
+            await is_in(other, served)
+
+
+async def test_a_hook_that_fails_on_a_fresh_token_changes_nothing():
+    async with serving(**HOOK) as served, await served.raw() as client:
+        client.write(auth("ann"))
+        await client.message()
+        client.write(auth("broken", id=2))
+        error = await client.message()
+        assert (error["code"], error["id"]) == ("unavailable", 2)
+        await is_in(client, served)
+
+
+async def test_a_hook_that_blocks_runs_in_a_thread():
+    hooks.STUCK.clear()
+    async with (
+        serving(auth_hook="tests.support.hooks:check_in_a_thread", auth_timeout=0.4) as served,
+        await served.raw() as client,
+        await served.raw() as other,
+    ):
+        client.write(auth("stuck"))
+        other.write(auth("ann"))
+        assert (await other.message())["userId"] == "ann"
+        assert (await client.message())["code"] == "unavailable"
+    hooks.STUCK.set()
+
+
+async def test_a_client_that_goes_while_a_hook_thinks_is_forgotten():
+    hooks.SEEN.clear()
+    async with serving(**HOOK) as served:
+        async with await served.raw() as client:
+            client.write(auth("soon"))
+            await until(lambda: [what for what, _ in hooks.SEEN] == ["soon"])
+        await served.handler.until(lambda: len(served.handler.closed_) == 1)
+        await asyncio.sleep(0.3)  # longer than it thinks
+        assert intents(served) == []
+
+
+async def test_a_server_that_stops_waits_for_no_hook():
+    hooks.SEEN.clear()
+    began = time.monotonic()
+    async with serving(**HOOK, close_timeout=0.2) as served:
+        client = await served.raw()
+        client.write(auth("slow"))
+        await until(lambda: [what for what, _ in hooks.SEEN] == ["slow"])
+    client.writer.transport.abort()
+    assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize(
+    ("hook", "words"),
+    [
+        ("tests.gateway.nowhere:check", "No module named"),
+        ("tests.support.hooks:missing", "no attribute"),
+        ("tests.support.hooks:not_callable", "is no function"),
+    ],
+)
+def test_a_hook_that_cannot_be_had_is_said_at_the_start(hook, words):
+    with pytest.raises(SettingError, match=words):
+        Gateway(Settings(auth_hook=hook), Recorder())

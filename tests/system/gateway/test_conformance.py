@@ -1,0 +1,74 @@
+"""The Autobahn cases against an echo made of our own Connection: only 7.1.5 is known to differ."""
+
+import sys
+from typing import Any
+
+import pytest
+
+from reactor.gateway.connection import Connection
+from reactor.gateway.server import Gateway
+from reactor.protocol.codec import JSON, MSGPACK
+from tests.support.gateway import serving
+
+kosoku = pytest.importorskip("kosoku", reason="kosoku has no build for this platform")
+pytestmark = [
+    pytest.mark.slow,
+    # The original case files leave their test data open.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def no_traces(monkeypatch):
+    """Take away what kosoku leaves: a pkg_resources that lacks what pytest asks of one."""
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    yield
+    sys.modules.pop("pkg_resources", None)
+
+
+class Echo(Connection):
+    __slots__ = ()
+    max_fragments = 1 << 20  # the cases cut a message into single bytes
+
+    def message(self, payload: bytes, *, binary: bool) -> None:
+        self.codec = MSGPACK if binary else JSON
+        self.send_payload(payload)
+        self.codec = JSON
+
+
+class EchoGateway(Gateway):
+    connection_class = Echo
+
+
+async def run_cases(url: str, cases: list[str] | None, without: list[str]) -> dict[str, str]:
+    """How each case went; a failed one raises kosoku's FailureError, which names it."""
+    results = await kosoku.run_fuzzingclient(url, cases=cases, exclude_cases=without)
+    return {result.case_id: str(result.behavior) for result in results}
+
+
+def echoing(**settings: Any) -> Any:
+    return serving(gateway=EchoGateway, max_message="16MiB", send_buffer="64MiB", **settings)
+
+
+async def test_frames_are_read_and_written_as_the_rfc_says():
+    async with echoing() as served:
+        behaviors = await run_cases(served.url, None, ["12.*", "13.*", "7.1.5"])
+    assert len(behaviors) > 290
+    # A frame that comes in pieces is judged when it is whole.
+    assert {case for case, behavior in behaviors.items() if "STRICT" in behavior} <= {"6.4.3", "6.4.4"}
+
+
+async def test_a_close_in_the_midst_of_a_message_is_answered_with_a_protocol_error():
+    async with echoing() as served:
+        with pytest.raises(kosoku.FailureError) as failure:
+            await run_cases(served.url, ["7.1.5"], [])
+    (result,) = failure.value.results
+    assert result.remote_close_code == 1002
+
+
+async def test_compression_is_negotiated_and_done_as_the_rfc_says():
+    cases = [f"12.{group}.{case}" for group in range(1, 6) for case in (1, 6)]
+    cases += [f"13.{group}.{case}" for group in range(1, 8) for case in (1, 5)]
+    async with echoing(compression=True) as served:
+        behaviors = await run_cases(served.url, cases, [])
+    assert len(behaviors) == len(cases)

@@ -1,0 +1,200 @@
+"""The opening handshake: who gets in, with which codec, and what becomes of all who do it wrong."""
+
+import asyncio
+import re
+import ssl
+import time
+
+import msgspec
+import pytest
+from websockets.asyncio.client import connect
+from websockets.frames import Opcode
+from websockets.typing import Subprotocol
+
+from reactor.gateway.connection import Connection
+from tests.support.gateway import HEARTBEAT, SOON, Raw, bystander, client_frame, request, serving, text
+
+
+async def answer(client: Raw) -> bytes:
+    async with asyncio.timeout(SOON):
+        try:
+            return await client.reader.read()
+        except ConnectionResetError:
+            return b""
+
+
+@pytest.mark.parametrize(
+    ("offered", "agreed"),
+    [
+        (None, None),
+        ("reactor.json", "reactor.json"),
+        ("reactor.msgpack", "reactor.msgpack"),
+        ("reactor.msgpack, reactor.json", "reactor.msgpack"),
+        ("chat, reactor.json", "reactor.json"),
+        ("chat", None),
+    ],
+)
+async def test_the_codec_is_the_clients_first_choice_that_is_known(offered, agreed):
+    async with serving() as served:
+        headers = {"Sec_WebSocket_Protocol": offered} if offered else {}
+        async with await served.raw(handshake=False) as client:
+            head = (await client.shake_hands(**headers)).decode()
+            told = re.findall(r"^Sec-WebSocket-Protocol: (.*)\r$", head, re.MULTILINE)
+            assert told == ([agreed] if agreed else [])
+            await served.handler.until(lambda: len(served.handler.opened_) == 1)
+            assert served.handler.opened_[0].codec.name == (agreed or "reactor.json").removeprefix("reactor.")
+
+
+async def test_messagepack_goes_in_binary_frames_both_ways():
+    async with (
+        serving() as served,
+        connect(served.url, subprotocols=[Subprotocol("reactor.msgpack")]) as socket,
+    ):
+        await socket.send(msgspec.msgpack.encode(HEARTBEAT))
+        reply = await socket.recv()
+        assert isinstance(reply, bytes)
+        assert msgspec.msgpack.decode(reply) == {"type": "room:heartbeat:ack", "timestamp": 1, "id": 7}
+
+
+async def test_a_handshake_by_the_byte_is_cut_off_at_the_opening_time_out():
+    async with (
+        serving(open_timeout=0.4) as served,
+        bystander(served),
+        await served.raw(handshake=False) as client,
+    ):
+        began = time.monotonic()
+        for byte in request() + b" " * 500:
+            client.write(bytes((byte,)))
+            await asyncio.sleep(0.01)
+            if client.reader.at_eof() or client.writer.transport.is_closing():
+                break
+        assert await client.ended()
+        assert 0.4 <= time.monotonic() - began < 1.5
+
+
+async def test_a_connection_without_a_word_is_cut_off_at_the_opening_time_out():
+    async with serving(open_timeout=0.3) as served, await served.raw(handshake=False) as client:
+        began = time.monotonic()
+        assert await client.ended()
+        assert 0.3 <= time.monotonic() - began < 1.5
+        assert served.handler.opened_ == served.handler.closed_ == []
+
+
+GARBAGE = {
+    "zeros": bytes(64) + b"\r\n\r\n",
+    "one word": b"hello\r\n\r\n",
+    "http 2": b"GET / HTTP/2.0\r\n\r\n",
+    "post": b"POST /ws HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
+    "chunked": b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "no colon": b"GET /ws HTTP/1.1\r\nno colon\r\n\r\n",
+    "bare newlines": b"GET /ws HTTP/1.1\nHost: x\n\n",
+    "empty": b"\r\n\r\n",
+    "a frame": client_frame(Opcode.TEXT, b"{}") + b"\n",
+    "a frame, then a request": text(HEARTBEAT) + b"\r\n" + request(),
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
+async def test_what_is_no_request_is_told_so_and_cut_off(garbage):
+    async with (
+        serving(open_timeout=0.5) as served,
+        bystander(served),
+        await served.raw(handshake=False) as client,
+    ):
+        client.write(garbage)
+        assert (await answer(client)).startswith(b"HTTP/1.1 400 ")
+        assert len(served.gateway.connections) == 1
+
+
+async def test_a_tls_client_is_refused_without_harm():
+    context = ssl._create_unverified_context()
+    async with serving(open_timeout=0.5) as served, bystander(served):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await asyncio.open_connection("127.0.0.1", served.port, ssl=context)
+
+
+REFUSED = {
+    "old version": (request().replace(b"Version: 13", b"Version: 8"), 400),
+    "no key": (request().replace(b"Sec-WebSocket-Key", b"Sec-WebSocket-Kez"), 400),
+    "short key": (request(Sec_WebSocket_Key="dG9vIHNob3J0"), 400),
+    "no upgrade": (request().replace(b"Upgrade: websocket\r\n", b""), 426),
+    "post": (request(method="POST"), 405),
+    "head": (request(method="HEAD"), 405),
+    "long path": (request("/" + "x" * 9000), 414),
+    "many headers": (request(**{f"X_{number}": "y" for number in range(200)}), 431),
+    "long header": (request(X_Long="y" * 9000), 431),
+    "other path": (request("/elsewhere"), 404),
+    "folder": (request("/ws/"), 404),
+}
+
+
+@pytest.mark.parametrize(("head", "status"), REFUSED.values(), ids=REFUSED)
+async def test_a_handshake_that_cannot_be_taken_is_answered_in_http(head, status):
+    async with serving() as served, await served.raw(handshake=False) as client:
+        client.write(head)
+        assert (await answer(client)).startswith(f"HTTP/1.1 {status} ".encode())
+        assert served.handler.opened_ == []
+
+
+EARLY = {
+    "a message": text(HEARTBEAT),
+    "a ping": client_frame(Opcode.PING, b"early"),
+    "a close": client_frame(Opcode.CLOSE),
+    "half a frame": client_frame(Opcode.TEXT, b"x")[:3],
+    "two bytes": client_frame(Opcode.TEXT, b"x")[:2],
+    "one byte": client_frame(Opcode.TEXT, b"x")[:1],
+    "rubbish": b"\xff\xff\xff\xff",
+    "one more request": request(),
+}
+
+
+@pytest.mark.parametrize("extra", EARLY.values(), ids=EARLY)
+async def test_what_follows_the_request_before_its_answer_is_refused(extra):
+    async with serving() as served, bystander(served), await served.raw(handshake=False) as client:
+        client.write(request(), extra)
+        assert (await answer(client)).startswith(b"HTTP/1.1 400 ")
+        assert len(served.gateway.connections) == 1
+
+
+async def test_pages_of_other_origins_are_kept_out_where_origins_are_set():
+    async with serving(origins="https://ours.example") as served:
+        async with await served.raw(Origin="https://ours.example"):
+            pass
+        async with await served.raw():
+            pass
+        async with await served.raw(handshake=False) as client:
+            client.write(request(Origin="https://theirs.example"))
+            assert (await answer(client)).startswith(b"HTTP/1.1 403 ")
+    async with serving(origins="*") as served, await served.raw(Origin="https://anyone.example"):
+        pass
+
+
+async def test_compression_is_agreed_on_only_where_it_is_set():
+    offer = {"Sec_WebSocket_Extensions": "permessage-deflate; client_max_window_bits"}
+    async with serving() as served, await served.raw(handshake=False) as client:
+        assert b"permessage-deflate" not in await client.shake_hands(**offer)
+    async with serving(compression=True) as served:
+        async with await served.raw(handshake=False) as client:
+            head = await client.shake_hands(**offer)
+            assert b"permessage-deflate; server_no_context_takeover; client_no_context_takeover" in head
+        async with connect(served.url, compression="deflate") as socket:
+            await socket.send('{"type":"room:heartbeat"}')
+            assert await socket.recv() == '{"type":"room:heartbeat:ack","timestamp":1}'
+            assert served.handler.opened_[-1].compressed
+
+
+async def test_a_handler_that_fails_on_a_new_socket_costs_only_that_socket():
+    async with serving() as served, bystander(served):
+        good = served.handler.opened
+        served.handler.opened = failing
+        async with await served.raw(handshake=False) as client:
+            client.write(request())
+            assert await client.ended()
+        served.handler.opened = good
+        async with await served.raw() as client:
+            client.write(text(HEARTBEAT))
+            assert (await client.message())["type"] == "room:heartbeat:ack"
+
+
+def failing(_connection: Connection) -> None:
+    raise RuntimeError("on purpose")

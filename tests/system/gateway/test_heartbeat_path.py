@@ -1,0 +1,286 @@
+"""The quick way around the parser, and the parsers that are lent: never another outcome than websockets' own.
+
+The oracle is a ServerProtocol of its own that is fed the same bytes, one piece after the other, and a few
+lines that put its fragments together.
+"""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
+from websockets.streams import StreamReader
+
+from reactor.gateway.connection import Connection
+from reactor.gateway.framing import at_rest, frame
+from reactor.gateway.manager import Hub
+from reactor.gateway.rate_limit import Pace
+from reactor.gateway.timing_wheel import Wheel
+from reactor.gateway.wire import State
+from reactor.protocol.codec import JSON, MSGPACK
+from tests.support.gateway import client_frame, request
+
+MAX = 300
+
+
+class Transport:
+    """Takes what is written, and never stops taking."""
+
+    def __init__(self) -> None:
+        self.written = bytearray()
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        assert not self.closed
+        self.written += data
+
+    def writelines(self, parts: list[bytes]) -> None:
+        self.write(b"".join(parts))
+
+    def write_eof(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        self.closed = True
+
+
+class FakeHub(Hub):
+    def __init__(self) -> None:
+        self.now = 1.0
+        self.send_buffer = 1 << 20
+        self.wheel: Any = Wheel(0.1, 0.0)
+        self.close_timeout = 1.0
+        self.pace = Pace(0, 1, 0.1)
+        self._spare: list[ServerProtocol] = []
+
+        class Limits:
+            max_message = MAX
+
+        self._settings: Any = Limits
+
+    def flush_soon(self, wire: Any) -> None:
+        wire.flush()
+
+    def look_at_clock(self) -> float:
+        return self.now
+
+
+class Listener(Connection):
+    """Keeps what it is told instead of acting on it; takes either kind of frame."""
+
+    __slots__ = ("got",)
+
+    got: list[tuple[bool, bytes]]
+
+    def message(self, payload: bytes, *, binary: bool) -> None:
+        self.got.append((binary, bytes(payload)))
+
+
+def opened(hub: FakeHub, *, binary: bool) -> Listener:
+    listener = Listener(hub)
+    listener.got = []
+    listener._transport = Transport()  # type: ignore[assignment]
+    listener.codec = MSGPACK if binary else JSON
+    listener.state = State.OPEN
+    listener._quick = 0x82 if binary else 0x81
+    return listener
+
+
+def oracle(  # noqa: C901 - it follows the RFC in one place
+    chunks: list[bytes],
+) -> tuple[list[tuple[bool, bytes]], list[bytes], int | None]:
+    """Messages, pong payloads, and the close code that is sent."""
+    parser = ServerProtocol(state=OPEN, max_size=MAX)
+    messages: list[tuple[bool, bytes]] = []
+    pongs: list[bytes] = []
+    parts: list[bytes] = []
+    opcode, code = Opcode.TEXT, None
+    for chunk in chunks:
+        parser.receive_data(chunk)
+        for event in parser.events_received():
+            assert isinstance(event, Frame)
+            data = bytes(event.data)
+            if event.opcode is Opcode.PING:
+                pongs.append(data)
+            elif event.opcode in {Opcode.TEXT, Opcode.BINARY, Opcode.CONT}:
+                if event.opcode is not Opcode.CONT:
+                    opcode, parts = event.opcode, []
+                parts.append(data)
+                if len(parts) > 16:
+                    return messages, pongs, 1008
+                if opcode is Opcode.TEXT:
+                    try:
+                        b"".join(parts).decode()
+                    except UnicodeDecodeError as error:
+                        # A character cut in two at the end of a fragment is no fault yet.
+                        if event.fin or error.reason != "unexpected end of data":
+                            return messages, pongs, 1007
+                if event.fin:
+                    messages.append((opcode is Opcode.BINARY, b"".join(parts)))
+        if parser.close_sent is not None:
+            code = parser.close_sent.code
+        if parser.eof_sent:
+            break
+    return messages, pongs, code
+
+
+def written(data: bytes) -> tuple[list[bytes], int | None]:
+    """The pongs and the close code in what was written; nothing else may be in it."""
+    pongs, code = [], None
+    while data:
+        assert code is None
+        assert data[1] < 126
+        payload, data, head = data[2 : 2 + data[1]], data[2 + data[1] :], data[0]
+        if head == 0x8A:
+            pongs.append(payload)
+        else:
+            assert head == 0x88
+            code = int.from_bytes(payload[:2]) if payload else 1005
+    return pongs, code
+
+
+payloads = st.one_of(
+    st.binary(max_size=20),
+    st.text(max_size=20).map(str.encode),
+    st.integers(100, 140).map(lambda size: b"x" * size),
+    st.integers(MAX - 2, MAX + 2).map(lambda size: b"y" * size),
+)
+data_frames = st.builds(
+    client_frame, st.sampled_from([Opcode.TEXT, Opcode.BINARY]), payloads, mask=st.just(value=True)
+)
+text_frames = st.builds(client_frame, st.just(Opcode.TEXT), st.text(max_size=60).map(str.encode))
+fragments = st.builds(
+    client_frame, st.sampled_from([Opcode.TEXT, Opcode.CONT, Opcode.BINARY]), payloads, fin=st.booleans()
+)
+controls = st.builds(
+    client_frame,
+    st.sampled_from([Opcode.PING, Opcode.PONG]),
+    st.binary(max_size=125),
+)
+closes = st.builds(
+    client_frame,
+    st.just(Opcode.CLOSE),
+    st.sampled_from([b"", b"\x03\xe8", b"\x03\xe8bye", b"\x03", b"\x00\x01"]),
+)
+unmasked = st.builds(client_frame, st.just(Opcode.TEXT), payloads, mask=st.just(value=False))
+junk = st.binary(min_size=1, max_size=12)
+mostly_good = st.one_of(text_frames, text_frames, data_frames, controls, fragments)
+streams = st.builds(
+    lambda good, tail: [*good, *tail],
+    st.lists(mostly_good, max_size=14),
+    st.lists(st.one_of(mostly_good, closes, unmasked, junk), max_size=4),
+)
+
+
+@st.composite
+def cut_up(draw: st.DrawFn) -> list[bytes]:
+    """A stream of frames, one to a chunk as they nearly always come, or cut anywhere."""
+    frames = draw(streams)
+    if draw(st.booleans()):
+        return frames
+    whole = b"".join(frames)
+    cuts = sorted(draw(st.lists(st.integers(0, len(whole)), max_size=20)))
+    chunks = [whole[start:end] for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    return [chunk for chunk in chunks if chunk]
+
+
+@settings(max_examples=800, deadline=None)
+@given(cut_up(), st.booleans())
+def test_any_bytes_in_any_pieces_come_out_as_from_a_parser_of_its_own(chunks, binary):
+    hub = FakeHub()
+    listener = opened(hub, binary=binary)
+    for chunk in chunks:
+        listener.data_received(chunk)
+    messages, pongs, code = oracle(chunks)
+    assert listener.got == messages
+    assert written(bytes(listener._transport.written)) == (pongs, code)  # type: ignore[attr-defined]
+    assert listener._transport.closed == (code is not None)  # type: ignore[attr-defined]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(cut_up(), min_size=2, max_size=4))
+def test_parsers_that_are_lent_carry_nothing_from_one_connection_to_another(streams_):
+    hub = FakeHub()
+    listeners = [opened(hub, binary=False) for _ in streams_]
+    for turn in range(max(map(len, streams_))):
+        for listener, chunks in zip(listeners, streams_, strict=True):
+            if turn < len(chunks):
+                listener.data_received(chunks[turn])
+    for listener, chunks in zip(listeners, streams_, strict=True):
+        messages, pongs, code = oracle(chunks)
+        assert listener.got == messages
+        assert written(bytes(listener._transport.written)) == (pongs, code)  # type: ignore[attr-defined]
+
+
+def test_a_parser_that_holds_half_a_header_is_not_at_rest():
+    parser = ServerProtocol(state=OPEN, max_size=MAX)
+    whole = client_frame(Opcode.TEXT, b"hello")
+    for end in range(1, len(whole)):
+        parser.receive_data(whole[end - 1 : end])
+        assert not at_rest(parser), f"after {end} bytes"
+    parser.receive_data(whole[-1:])
+    assert not at_rest(parser)
+    parser.events_received()
+    assert at_rest(parser)
+
+
+def test_a_parser_that_is_closing_or_in_a_message_or_that_compresses_is_not_at_rest():
+    parser = ServerProtocol(state=OPEN)
+    parser.receive_data(client_frame(Opcode.TEXT, b"a", fin=False))
+    parser.events_received()
+    assert not at_rest(parser)
+
+    parser = ServerProtocol(state=OPEN)
+    parser.send_close(1000)
+    parser.data_to_send()
+    assert not at_rest(parser)
+
+    parser = ServerProtocol(state=OPEN)
+    parser.extensions = [object()]  # type: ignore[list-item]
+    assert not at_rest(parser)
+
+
+def test_where_a_parser_waits_is_known_by_a_name_that_websockets_still_has():
+    parser = ServerProtocol()
+    assert not at_rest(parser)
+    parser.receive_data(request())
+    (event,) = parser.events_received()
+    parser.send_response(parser.accept(event))  # type: ignore[arg-type]
+    parser.data_to_send()
+    assert at_rest(parser)
+    assert StreamReader.at_eof.__code__.co_name == "at_eof"
+
+
+def test_a_good_client_keeps_no_parser():
+    hub = FakeHub()
+    listener = opened(hub, binary=False)
+    for chunk in (client_frame(1, b"{}"), client_frame(9, b"ping"), client_frame(1, b"x" * 200)):
+        listener.data_received(chunk)
+        assert listener._parser is None
+        assert listener._quick == 0x81
+    assert len(hub._spare) == 1
+
+
+def test_no_more_parsers_are_kept_than_are_worth_it():
+    hub = FakeHub()
+    listeners = [opened(hub, binary=False) for _ in range(200)]
+    whole = client_frame(1, b"{}")
+    for half in (whole[:3], whole[3:]):
+        for listener in listeners:
+            listener.data_received(half)
+    assert all(listener.got == [(False, b"{}")] for listener in listeners)
+    assert 0 < len(hub._spare) <= 64
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, 100_000])
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_frame_is_the_one_websockets_would_send(size, binary):
+    payload = b"z" * size
+    opcode = Opcode.BINARY if binary else Opcode.TEXT
+    assert frame(payload, binary=binary) == Frame(opcode, payload).serialize(mask=False)

@@ -1,0 +1,205 @@
+"""Clients that break the protocol, each beside one that behaves and notices nothing."""
+
+import asyncio
+import gc
+import tracemalloc
+import zlib
+from contextlib import AsyncExitStack
+
+import pytest
+from websockets.frames import Opcode
+
+from tests.support.gateway import HEARTBEAT, bystander, client_frame, serving, text
+
+TEXT, CONT, BINARY, PING, PONG = Opcode.TEXT, Opcode.CONT, Opcode.BINARY, Opcode.PING, Opcode.PONG
+
+
+def long_frame_head(size: int) -> bytes:
+    return bytes((0x81, 0xFF)) + size.to_bytes(8, "big") + b"mask"
+
+
+BREACHES = {
+    "one byte too big": (client_frame(TEXT, b"x" * 1025), 1009),
+    "a terabyte announced": (long_frame_head(1 << 40), 1009),
+    "too big in fragments": (
+        client_frame(TEXT, b"x" * 600, fin=False) + client_frame(CONT, b"x" * 600, fin=False),
+        1009,
+    ),
+    "17 fragments": (
+        client_frame(TEXT, b"x", fin=False) + client_frame(CONT, b"x", fin=False) * 16,
+        1008,
+    ),
+    "17 fragments, the last final": (
+        client_frame(TEXT, b"x", fin=False) + client_frame(CONT, b"x", fin=False) * 15 + client_frame(CONT),
+        1008,
+    ),
+    "empty fragments": (client_frame(TEXT, fin=False) + client_frame(CONT, fin=False) * 60_000, 1008),
+    "bad text": (client_frame(TEXT, b'{"type":"\xff"}'), 1007),
+    "long bad text": (client_frame(TEXT, b"x" * 200 + b"\xc0"), 1007),
+    "half a character": (client_frame(TEXT, "é".encode()[:1]), 1007),
+    "a surrogate": (client_frame(TEXT, b"\xed\xa0\x80"), 1007),
+    "bad text in a fragment": (client_frame(TEXT, b"ab\xff", fin=False), 1007),
+    "binary to JSON": (client_frame(BINARY, b"\x80"), 1003),
+    "long binary to JSON": (client_frame(BINARY, b"\x80" * 500), 1003),
+    "unmasked": (client_frame(TEXT, b"{}", mask=False), 1002),
+    "unmasked ping": (client_frame(PING, b"", mask=False), 1002),
+    "reserved bit": (b"\xc1\x80mask", 1002),
+    "unknown opcode": (b"\x83\x80mask", 1002),
+    "long ping": (b"\x89\xfe\x00\x7emask" + bytes(126), 1002),
+    "fragmented ping": (b"\x09\x80mask", 1002),
+    "nothing to continue": (client_frame(CONT, b"x"), 1002),
+    "a message within another": (client_frame(TEXT, b"x", fin=False) + client_frame(TEXT, b"y"), 1002),
+    "close of one byte": (client_frame(Opcode.CLOSE, b"\x03"), 1002),
+    "close with a code of no meaning": (client_frame(Opcode.CLOSE, b"\x03\xed"), 1002),
+    "close with bad text": (client_frame(Opcode.CLOSE, b"\x03\xe8\xff"), 1007),
+}
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "by the byte"])
+@pytest.mark.parametrize(("data", "code"), BREACHES.values(), ids=BREACHES)
+async def test_a_breach_ends_its_connection_with_its_code(data, code, at_once):
+    async with (
+        serving(max_message=1024, close_timeout=0.1) as served,
+        bystander(served),
+        await served.raw() as client,
+    ):
+        if at_once:
+            client.write(data)
+        else:
+            for byte in data[:2000]:
+                client.write(bytes((byte,)))
+                await asyncio.sleep(0)
+        # What comes after it is ignored.
+        client.write(text(HEARTBEAT))
+        assert await client.close_code() == code
+        assert await client.frame() == (-1, b"")
+        await served.handler.until(lambda: len(served.handler.closed_) == 1)
+        assert len(served.gateway.connections) == 1
+
+
+async def test_good_messages_before_the_breach_are_answered_first():
+    async with serving() as served, await served.raw() as client:
+        client.write(text(HEARTBEAT), client_frame(PING, b"p"), text(HEARTBEAT), client_frame(CONT))
+        frames = [await client.frame() for _ in range(5)]
+        assert [opcode for opcode, _ in frames] == [TEXT, PONG, TEXT, Opcode.CLOSE, -1]
+
+
+async def test_sixteen_fragments_are_a_message():
+    async with serving() as served, await served.raw() as client:
+        message = b'{"type":"room:heartbeat"}    '
+        parts = [message[at : at + 2] for at in range(0, 30, 2)]
+        client.write(client_frame(TEXT, fin=False))
+        client.write(
+            *(client_frame(CONT, part, fin=False) for part in parts[:14]), client_frame(CONT, parts[14])
+        )
+        assert (await client.message())["type"] == "room:heartbeat:ack"
+
+
+async def test_a_character_may_be_cut_in_two_by_fragments():
+    async with serving() as served, await served.raw() as client:
+        message = '{"type":"room:heartbeat","id":"é"}'.encode()
+        cut = message.index(b"\xa9")
+        client.write(client_frame(TEXT, message[:cut], fin=False), client_frame(CONT, message[cut:]))
+        assert (await client.message())["id"] == "é"
+
+
+async def test_controls_may_come_between_fragments():
+    async with serving() as served, await served.raw() as client:
+        client.write(client_frame(TEXT, b'{"type":', fin=False), client_frame(PING, b"a"))
+        assert await client.frame() == (PONG, b"a")
+        client.write(client_frame(PONG, b"b"), client_frame(CONT, b'"room:heartbeat"}'))
+        assert (await client.message())["type"] == "room:heartbeat:ack"
+
+
+async def test_ten_pings_at_once_have_their_pongs_in_order():
+    async with serving() as served, await served.raw() as client:
+        client.write(*(client_frame(PING, bytes((number,))) for number in range(10)))
+        assert [await client.frame() for _ in range(10)] == [(PONG, bytes((number,))) for number in range(10)]
+
+
+async def test_a_flood_of_pings_is_answered_by_few_pongs():
+    async with serving() as served, bystander(served), await served.raw() as client:
+        client.write(*(client_frame(PING, number.to_bytes(4)) for number in range(50_000)))
+        client.write(text(HEARTBEAT))
+        pongs = []
+        while (received := await client.frame())[0] == PONG:
+            pongs.append(int.from_bytes(received[1]))
+        assert received[0] == TEXT
+        assert pongs == sorted(pongs)
+        assert pongs[-1] == 49_999
+        assert len(pongs) < 5_000
+
+
+async def test_pings_from_one_who_does_not_read_do_not_pile_up():
+    async with (
+        serving(send_buffer=65536, close_timeout=0.5) as served,
+        bystander(served),
+        await served.raw() as client,
+    ):
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        # Few at once, so that each is answered.
+        flood = b"".join(client_frame(PING, bytes(125)) for _ in range(15))
+        while not client.writer.transport.is_closing():
+            client.write(flood)
+            try:
+                await asyncio.wait_for(client.writer.drain(), 5)
+            except ConnectionError:
+                break
+            await asyncio.sleep(0)
+        await served.handler.until(lambda: len(served.handler.closed_) == 1)
+
+
+async def test_a_flood_of_tiny_fragments_does_not_grow_memory():
+    async with serving(close_timeout=0.1) as served, bystander(served), AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(await served.raw()) for _ in range(20)]
+        gc.collect()
+        tracemalloc.start()
+        flood = client_frame(TEXT, fin=False) + client_frame(CONT, fin=False) * 40_000
+        for client in clients:
+            client.write(flood)
+        assert [await client.close_code() for client in clients] == [1008] * 20
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        # The flood itself waits in the client's own buffers: 20 times 240 KB.
+        assert peak < 20 * len(flood) + 6_000_000
+
+
+async def test_an_inflating_message_is_stopped_at_the_limit():
+    deflate = zlib.compressobj(wbits=-12)
+    bomb = deflate.compress(b"x" * 50_000_000) + deflate.flush(zlib.Z_SYNC_FLUSH)
+    async with (
+        serving(compression=True) as served,
+        bystander(served),
+        await served.raw(handshake=False) as client,
+    ):
+        await client.shake_hands(Sec_WebSocket_Extensions="permessage-deflate; client_max_window_bits")
+        frame = bytearray(client_frame(TEXT, bomb[:60_000]))
+        frame[0] |= 0x40
+        tracemalloc.start()
+        client.write(frame)
+        assert await client.close_code() == 1009
+        assert tracemalloc.get_traced_memory()[1] < 3_000_000
+        tracemalloc.stop()
+
+
+async def test_the_peer_may_vanish_in_the_midst_of_anything():
+    streams = [
+        b"",
+        client_frame(TEXT, b"x")[:1],
+        client_frame(TEXT, b"x" * 300)[:4],
+        client_frame(TEXT, b"x" * 300)[:100],
+        client_frame(TEXT, b"x", fin=False),
+        client_frame(PING, b"x"),
+        text(HEARTBEAT) * 3,
+        client_frame(Opcode.CLOSE),
+    ]
+    async with serving() as served, bystander(served):
+        for number, stream in enumerate(streams * 2):
+            async with await served.raw() as client:
+                client.write(stream)
+                await client.writer.drain()
+                if number < len(streams):
+                    client.writer.write_eof()
+                    assert await client.ended()
+        await served.handler.until(lambda: len(served.handler.closed_) == 2 * len(streams))
+        assert set(served.handler.closed_) == set(served.handler.opened_) - served.gateway.connections

@@ -1,0 +1,73 @@
+"""Pings, pongs, and peers that are gone without a word."""
+
+import asyncio
+import time
+
+from websockets.frames import Opcode
+
+from tests.support.gateway import HEARTBEAT, bystander, client_frame, serving, text
+
+
+async def test_a_silent_client_is_pinged_and_stays_as_long_as_it_answers():
+    async with serving(ping_interval=0.1, ping_timeout=0.3) as served, await served.raw() as client:
+        for _ in range(6):
+            assert await client.frame() == (Opcode.PING, b"")
+            client.write(client_frame(Opcode.PONG))
+        assert served.handler.closed_ == []
+
+
+async def test_one_who_answers_nothing_is_dropped_once_after_interval_and_time_out():
+    async with serving(ping_interval=0.2, ping_timeout=0.3) as served, bystander(served):
+        async with await served.raw() as client:
+            connection = served.handler.opened_[-1]
+            began = time.monotonic()
+            assert await client.frame() == (Opcode.PING, b"")
+            pinged = time.monotonic()
+            assert await client.close_code() == 1006
+            assert 0.2 <= pinged - began < 0.5
+            assert 0.3 <= time.monotonic() - pinged < 0.6
+            await served.handler.until(lambda: connection in served.handler.closed_)
+        assert served.handler.closed_.count(connection) == 1
+
+
+async def test_whoever_says_anything_is_not_pinged():
+    async with serving(ping_interval=0.2, ping_timeout=0.2) as served, await served.raw() as client:
+        until = time.monotonic() + 0.8
+        while time.monotonic() < until:
+            client.write(text(HEARTBEAT))
+            assert (await client.frame())[0] == Opcode.TEXT
+            await asyncio.sleep(0.02)
+        assert await client.frame() == (Opcode.PING, b"")
+
+
+async def test_any_word_after_the_ping_counts_as_its_answer():
+    async with serving(ping_interval=0.1, ping_timeout=0.2) as served, await served.raw() as client:
+        for word in (text(HEARTBEAT), client_frame(Opcode.PING), client_frame(Opcode.PONG, b"other")) * 2:
+            while (await client.frame())[0] != Opcode.PING:
+                pass
+            client.write(word)
+        assert served.handler.closed_ == []
+
+
+async def test_pings_may_be_off():
+    async with serving(ping_interval=0, ping_timeout=0.1) as served, await served.raw() as client:
+        try:
+            async with asyncio.timeout(0.5):
+                await client.reader.read(1)
+            raise AssertionError("something was sent")
+        except TimeoutError:
+            pass
+        client.write(text(HEARTBEAT))
+        assert (await client.message())["type"] == "room:heartbeat:ack"
+
+
+async def test_many_sockets_with_one_deadline_are_all_seen_to():
+    async with serving(ping_interval=0.3, ping_timeout=0.3) as served:
+        clients = [await served.raw() for _ in range(50)]
+        try:
+            for client in clients:
+                assert await client.frame() == (Opcode.PING, b"")
+            await served.handler.until(lambda: len(served.handler.closed_) == 50)
+        finally:
+            for client in clients:
+                client.writer.transport.abort()

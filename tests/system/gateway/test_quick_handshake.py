@@ -1,0 +1,142 @@
+"""The quick way through the handshake lets nobody in whom the parser would not, and says what it would."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
+
+from reactor.gateway.manager import _choose, _select_subprotocol
+from reactor.gateway.opening import Opening, read_usual
+from tests.support.gateway import Raw, bystander, request, serving
+
+USUAL = {
+    "Host": "example.org",
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version": "13",
+}
+BROWSER = USUAL | {
+    "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) Gecko/20100101",
+    "Connection": "keep-alive, Upgrade",
+    "Origin": "https://example.org",
+    "Cookie": "a=b; c=d",
+    "Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits",
+}
+ODD = {
+    "another path": (USUAL, "/other"),
+    "no key": ({name: value for name, value in USUAL.items() if "Key" not in name}, "/ws"),
+    "short key": (USUAL | {"Sec-WebSocket-Key": "dGhlIHNhbXBsZQ=="}, "/ws"),
+    "old version": (USUAL | {"Sec-WebSocket-Version": "8"}, "/ws"),
+    "a body": (USUAL | {"Content-Length": "3"}, "/ws"),
+    "no upgrade": (USUAL | {"Upgrade": "h2c"}, "/ws"),
+    "a connection that stays": (USUAL | {"Connection": "keep-alive"}, "/ws"),
+    "broken subprotocols": (USUAL | {"Sec-WebSocket-Protocol": "a,,b c"}, "/ws"),
+    "a long header": (USUAL | {"X-Long": "y" * 9000}, "/ws"),
+    "a character that is none": (USUAL | {"X-Odd": "\x01"}, "/ws"),
+    "key and version in one": (USUAL | {"X": "y\nSec-WebSocket-Version: 13"}, "/ws"),
+}
+
+
+def head_of(headers: dict[str, str], path: str = "/ws") -> bytes:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
+
+
+def quickly(head: bytes) -> Opening | None:
+    return read_usual(head, _choose, extensions=False)
+
+
+def by_parser(head: bytes) -> tuple[Request, Response, ServerProtocol] | None:
+    parser = ServerProtocol(select_subprotocol=_select_subprotocol)
+    parser.receive_data(head)
+    events = parser.events_received()
+    if not events or parser.data_to_send():
+        return None
+    found = events[0]
+    assert isinstance(found, Request)
+    answer = parser.accept(found)
+    return (found, answer, parser) if answer.status_code == 101 else None
+
+
+def agree(head: bytes) -> bool:
+    """Whether the quick way took it; where it does, the parser does too, and both say the same."""
+    opening, slow = quickly(head), by_parser(head)
+    if opening is None:
+        return False
+    assert slow is not None
+    found, answer, parser = slow
+    assert (opening.request.path, list(opening.request.headers.raw_items())) == (
+        found.path, list(found.headers.raw_items())
+    )  # fmt: skip
+    assert opening.subprotocol == parser.subprotocol
+    told = dict(line.split(": ", 1) for line in opening.answer.decode().split("\r\n")[1:-2])
+    assert told == {name: value for name, value in answer.headers.raw_items() if name != "Date"}
+    assert opening.answer.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
+    return True
+
+
+@pytest.mark.parametrize("headers", [USUAL, BROWSER], ids=["a program", "a browser"])
+@pytest.mark.parametrize("offered", [None, "reactor.msgpack", "chat, reactor.json", "chat"])
+def test_what_is_usual_goes_the_quick_way(headers: dict[str, str], offered: str | None) -> None:
+    assert agree(head_of(headers | ({"Sec-WebSocket-Protocol": offered} if offered else {}), "/ws?token=x"))
+
+
+@pytest.mark.parametrize(("headers", "path"), ODD.values(), ids=ODD)
+def test_what_is_odd_is_left_to_the_parser(headers: dict[str, str], path: str) -> None:
+    assert quickly(head_of(headers, path)) is None
+
+
+def test_half_a_head_one_with_more_behind_it_or_a_header_twice_is_left_to_the_parser() -> None:
+    head = head_of(USUAL)
+    assert all(quickly(head[:length]) is None for length in range(len(head)))
+    assert quickly(head + b"\x81") is None
+    assert quickly(head[:-2] + b"Upgrade: websocket\r\n\r\n") is None
+    assert read_usual(head_of(BROWSER), _choose, extensions=True) is None
+
+
+NAMES = [*BROWSER, "Sec-WebSocket-Protocol", "Content-Length", "Transfer-Encoding", "X-Other", "upgrade"]
+VALUES = [
+    *BROWSER.values(),
+    "reactor.json, chat",
+    "reactor.json,,chat",
+    "0",
+    "5",
+    "chunked",
+    "Upgrade ",
+    "\ttab",
+]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES) | st.text(max_size=8)), max_size=3),
+    st.lists(st.tuples(st.integers(0, 300), st.binary(max_size=2)), max_size=2),
+)
+def test_whatever_it_takes_the_parser_takes_alike(
+    changes: Sequence[tuple[str, str]], damage: Sequence[tuple[int, bytes]]
+) -> None:
+    try:
+        head = head_of(BROWSER | dict(changes))
+    except UnicodeEncodeError:
+        return
+    for place, piece in damage:
+        head = head[:place] + piece + head[place + len(piece) :]
+    agree(head)
+
+
+async def test_both_ways_open_a_socket_that_speaks_the_same() -> None:
+    async with serving() as served, bystander(served):
+        for pieces in ([request()], [request()[:20], request()[20:]]):
+            async with await served.raw(handshake=False) as client:
+                await _opens(client, pieces)
+
+
+async def _opens(client: Raw, pieces: Sequence[bytes]) -> None:
+    for piece in pieces:
+        client.write(piece)
+        await client.writer.drain()
+    head = await client.reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 101 ")

@@ -1,0 +1,215 @@
+"""One who does not read is cut off; what it does not read does not grow, and nobody else notices."""
+
+import asyncio
+import socket
+import tracemalloc
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+from websockets.frames import Opcode
+
+from reactor.gateway.fanout import send_to_all
+from reactor.gateway.framing import frame
+from reactor.protocol.messages import ServiceDegraded
+from tests.support.gateway import SOON, Raw, bystander, serving
+
+
+@asynccontextmanager
+async def deaf(served):
+    """A client with a small window that has not yet begun to read."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", served.port))
+    reader, writer = await asyncio.open_connection(sock=sock, limit=2048)
+    client = Raw(reader, writer)
+    await client.shake_hands()
+    client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    try:
+        yield client
+    finally:
+        client.writer.transport.abort()
+
+
+@pytest.mark.parametrize("way", ["send", "send_at_once", "send_payload", "send_frame"])
+async def test_one_who_never_reads_is_cut_off_and_costs_no_more_than_the_bound(way):
+    message = ServiceDegraded("x" * 4000)
+    async with serving(send_buffer=262_144, close_timeout=0.3) as served, bystander(served):
+        async with deaf(served):
+            connection = served.handler.opened_[-1]
+            payload = connection.codec.encode(message)
+            tracemalloc.start()
+            sent = 0
+            while connection not in served.handler.closed_:
+                for _ in range(100):
+                    if way in ("send", "send_at_once"):
+                        getattr(connection, way)(message)
+                    elif way == "send_payload":
+                        connection.send_payload(bytes(bytearray(payload)))
+                    else:
+                        connection.send_frame(frame(bytes(bytearray(payload))))
+                    sent += 1
+                await asyncio.sleep(0.001)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        assert sent > 1000
+        assert peak < 1_500_000, peak
+
+
+@pytest.mark.parametrize("way", ["send", "send_at_once"])
+async def test_thousands_of_messages_in_one_turn_are_bounded_too(way):
+    message = ServiceDegraded("x" * 4000)
+    async with serving(send_buffer=262_144, close_timeout=0.3) as served, bystander(served), deaf(served):
+        connection = served.handler.opened_[-1]
+        tracemalloc.start()
+        for _ in range(20_000):
+            getattr(connection, way)(message)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1_500_000, peak
+        await served.handler.until(lambda: connection in served.handler.closed_)
+
+
+async def test_once_the_socket_has_stopped_taking_the_rest_of_the_turn_waits_here():
+    async with serving(send_buffer=1_000_000, close_timeout=0.3) as served, deaf(served):
+        connection = served.handler.opened_[-1]
+        while not connection._outbox.blocked:
+            connection.send(ServiceDegraded("x" * 40_000))
+        connection.send(ServiceDegraded("x" * 40_000))
+        waiting = connection._outbox.size
+        assert waiting > 40_000
+        connection.flush()
+        await asyncio.sleep(0)
+        assert connection._outbox.size == waiting
+
+
+async def test_one_who_begins_to_read_again_hears_the_reason():
+    async with serving(send_buffer=65_536, close_timeout=5) as served, deaf(served) as client:
+        connection = served.handler.opened_[-1]
+        while connection.state == 1:
+            connection.send(ServiceDegraded("x" * 4000))
+            await asyncio.sleep(0)
+        client.writer.transport.resume_reading()
+        assert await client.close_code() == 4008
+        assert await client.frame() == (-1, b"")
+
+
+async def test_one_who_reads_late_but_within_the_bound_gets_everything_in_order():
+    async with serving(send_buffer=4_000_000) as served, deaf(served) as client:
+        connection = served.handler.opened_[-1]
+        # The kernel takes up to some 2.6 MB by itself.
+        for number in range(1500):
+            connection.send(ServiceDegraded(f"{number} {'x' * 4000}"))
+            if number % 50 == 0:
+                await asyncio.sleep(0)
+        assert connection._outbox.blocked
+        client.writer.transport.resume_reading()
+        for number in range(1500):
+            assert (await client.message())["reason"].startswith(f"{number} ")
+        assert not connection._outbox.blocked
+
+
+async def test_a_message_above_the_bound_reaches_one_who_reads():
+    async with serving(send_buffer=1024) as served, await served.raw() as client:
+        connection = served.handler.opened_[-1]
+        for _ in range(3):
+            connection.send(ServiceDegraded("x" * 8_000_000))
+            connection.send(ServiceDegraded("behind it"))
+            assert len((await client.message())["reason"]) == 8_000_000
+            assert (await client.message())["reason"] == "behind it"
+
+
+async def test_a_close_to_one_who_does_not_read_ends_at_the_close_time_out():
+    async with (
+        serving(send_buffer=4_000_000, close_timeout=0.3) as served,
+        bystander(served),
+        deaf(served),
+    ):
+        connection = served.handler.opened_[-1]
+        while not connection._outbox.blocked:
+            connection.send(ServiceDegraded("x" * 40_000))
+            await asyncio.sleep(0)
+        connection.send(ServiceDegraded("x" * 40_000))
+        connection.close(1012)
+        await served.handler.until(lambda: connection in served.handler.closed_)
+
+
+async def test_a_socket_that_fails_costs_itself_alone():
+    async with serving(ping_interval=0.2) as served, bystander(served):
+        clients = [await served.raw() for _ in range(3)]
+
+        class Broken:
+            def __init__(self, transport):
+                self._transport = transport
+
+            def __getattr__(self, name):
+                return getattr(self._transport, name)
+
+            def write(self, _data):
+                raise RuntimeError("on purpose")
+
+        broken = served.handler.opened_[-2]
+        broken._transport = Broken(broken._transport)
+        for connection in served.handler.opened_[-3:]:
+            connection.send(ServiceDegraded("to all"))
+        assert (await clients[0].message())["reason"] == (await clients[2].message())["reason"] == "to all"
+        await served.handler.until(lambda: broken in served.handler.closed_)
+        for client in clients:
+            client.writer.transport.abort()
+
+
+async def test_messages_of_one_turn_go_out_by_one_write():
+    async with serving() as served, await served.raw() as client:
+        connection = served.handler.opened_[-1]
+        writes = []
+
+        class Counting:
+            def __init__(self, transport):
+                self._transport = transport
+
+            def __getattr__(self, name):
+                return getattr(self._transport, name)
+
+            def write(self, data):
+                writes.append(data)
+                self._transport.write(data)
+
+            def writelines(self, parts):
+                writes.append(b"".join(parts))
+                self._transport.writelines(parts)
+
+        connection._transport = Counting(connection._transport)
+        for number in range(10):
+            connection.send(ServiceDegraded(str(number)))
+        assert writes == []
+        assert [(await client.message())["reason"] for _ in range(10)] == [
+            str(number) for number in range(10)
+        ]
+        assert len(writes) == 1
+        connection.send(ServiceDegraded("alone"))
+        assert (await client.frame())[0] == Opcode.TEXT
+        assert len(writes) == 2
+
+
+async def test_one_in_a_hundred_who_stalls_costs_the_others_nothing_of_a_fan_out():
+    limit, told = 262_144, 400
+    async with serving(send_buffer=limit, close_timeout=0.3) as served, deaf(served):
+        asleep = served.handler.opened_[-1]
+        # Else the kernel would take megabytes for it first.
+        asleep._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        async with AsyncExitStack() as stack:
+            readers = [await stack.enter_async_context(await served.raw()) for _ in range(99)]
+            everybody = [*served.handler.opened_]
+            most = 0
+            for number in range(told):
+                send_to_all(ServiceDegraded(f"{number:04d}" + "x" * 4000), everybody)
+                most = max(most, asleep._outbox.size)
+                if number % 10 == 9:
+                    # All who read have everything up to here before there is more.
+                    async with asyncio.timeout(SOON):
+                        for reader in readers:
+                            for expected in range(number - 9, number + 1):
+                                assert f"{expected:04d}xxx".encode() in (await reader.frame())[1]
+            await served.handler.until(lambda: asleep in served.handler.closed_)
+            assert all(reader in served.gateway.connections for reader in everybody if reader is not asleep)
+            assert limit / 2 < most <= limit

@@ -1,0 +1,192 @@
+"""TLS: the whole of it on the same port, within the opening time, with certificates that may change."""
+
+import asyncio
+import socket
+import ssl
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import connect
+
+from reactor.errors import SettingError
+from reactor.gateway.server import Gateway
+from reactor.settings import Settings
+from tests.support.certificates import trusting, write_certificate
+from tests.support.gateway import HEARTBEAT, Raw, Recorder, Served, request, serving, text
+from tests.support.plain import until
+
+
+async def opened(served: Served, context: ssl.SSLContext) -> Raw:
+    return Raw(*await asyncio.open_connection("127.0.0.1", served.port, ssl=context))
+
+
+async def test_sockets_and_pages_over_tls(tmp_path: Path):
+    cert, key = write_certificate(tmp_path, "one")
+    async with serving(tls_cert=cert, tls_key=key) as served:
+        url = f"wss://127.0.0.1:{served.port}/ws"
+        async with connect(url, ssl=trusting(cert), compression=None) as client:
+            for _ in range(3):
+                await client.send('{"type":"room:heartbeat"}')
+                assert "ack" in str(await client.recv())
+            big = "x" * 50_000
+            await client.send(f'{{"type":"room:heartbeat","roomId":1,"more":"{big}"}}')
+            await client.send('{"type":"room:heartbeat","id":9}')
+            while '"id":9' not in str(await client.recv()):
+                pass
+        async with await opened(served, trusting(cert)) as page:
+            page.write(request("/healthz"))
+            assert b"200 OK" in await page.reader.read()
+        await served.handler.until(lambda: len(served.handler.closed_) == 1)
+
+
+async def test_the_end_is_said_in_tls_too(tmp_path: Path):
+    """Without a close_notify a client cannot tell an end from a cut (RFC 8446 section 6.1)."""
+    cert, key = write_certificate(tmp_path, "one")
+
+    def ask(port: int) -> bytes:
+        plain = socket.create_connection(("127.0.0.1", port))
+        context = trusting(cert)
+        with context.wrap_socket(plain, server_hostname="127.0.0.1", suppress_ragged_eofs=False) as secure:
+            secure.sendall(request("/healthz"))
+            heard = b""
+            while part := secure.recv(1000):  # raises SSLEOFError at a cut
+                heard += part
+            return heard
+
+    async with serving(tls_cert=cert, tls_key=key) as served:
+        assert (await asyncio.to_thread(ask, served.port)).endswith(b"ok")
+
+
+async def test_the_certificate_may_change_while_sockets_are_open(tmp_path: Path):
+    cert, key = write_certificate(tmp_path, "one")
+    async with serving(tls_cert=cert, tls_key=key) as served:
+        old = trusting(cert)
+        async with await opened(served, old) as client:
+            await client.shake_hands()
+            write_certificate(tmp_path, "two")
+            served.gateway.reload()
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await opened(served, old)
+            async with await opened(served, trusting(cert)) as late:
+                await late.shake_hands()
+            key.write_text("nonsense")
+            served.gateway.reload()
+            async with await opened(served, trusting(cert)) as late:
+                await late.shake_hands()
+            client.write(text(HEARTBEAT))
+            assert (await client.message())["type"] == "room:heartbeat:ack"
+
+
+async def test_a_handshake_that_drips_or_sleeps_is_cut_off_in_time(tmp_path: Path):
+    cert, key = write_certificate(tmp_path, "one")
+    async with serving(tls_cert=cert, tls_key=key, open_timeout=0.5) as served, AsyncExitStack() as stack:
+        hello = client_hello()
+        began = time.monotonic()
+        silent = await stack.enter_async_context(await served.raw(handshake=False))
+        dripping = await stack.enter_async_context(await served.raw(handshake=False))
+        secure = await stack.enter_async_context(await opened(served, trusting(cert)))
+        assert len(served.gateway._hub.strangers) == 3  # type: ignore[union-attr]
+        for byte in hello:
+            if dripping.reader.at_eof() or dripping.writer.transport.is_closing():
+                break
+            dripping.write(bytes((byte,)))
+            await asyncio.sleep(0.01)
+        for client in (silent, dripping, secure):
+            assert await client.ended()
+        assert 0.5 <= time.monotonic() - began < 2.0, "TLS and the request within one opening time"
+        hub = served.gateway._hub
+        assert hub is not None
+        await hub.empty.wait()
+
+
+async def test_what_is_no_tls_is_cut_off(tmp_path: Path):
+    cert, key = write_certificate(tmp_path, "one")
+    async with serving(tls_cert=cert, tls_key=key) as served:
+        for nonsense in (request(), b"\x16\x03\x01\xff\xff" + bytes(500), bytes(100), b"\x80" * 3000):
+            async with await served.raw(handshake=False) as client:
+                client.write(nonsense)
+                assert await client.ended()
+        async with await served.raw(handshake=False) as client:
+            client.write(client_hello()[:50])
+        with pytest.raises(ssl.SSLError):
+            await opened(served, ssl.create_default_context())
+        assert served.handler.opened_ == []
+        hub = served.gateway._hub
+        assert hub is not None
+        await hub.empty.wait()
+        async with await opened(served, trusting(cert)) as client:
+            await client.shake_hands()
+
+
+async def test_old_versions_are_refused(tmp_path: Path):
+    cert, key = write_certificate(tmp_path, "one")
+    async with serving(tls_cert=cert, tls_key=key) as served:
+        context = trusting(cert)
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+            context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await opened(served, context)
+
+
+async def test_a_server_that_stops_waits_for_no_handshake(tmp_path: Path):
+    cert, key = write_certificate(tmp_path, "one")
+    async with serving(tls_cert=cert, tls_key=key, close_timeout=0.3) as served:
+        secure = await opened(served, trusting(cert))
+        await secure.shake_hands()
+        silent = await served.raw(handshake=False)
+        began = time.monotonic()
+    assert time.monotonic() - began < 3
+    for client in (secure, silent):
+        client.writer.transport.abort()
+
+
+def client_hello() -> bytes:
+    context = ssl.create_default_context()
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return outgoing.read()
+
+
+def test_files_that_are_no_certificate_are_said_at_the_start(tmp_path: Path):
+    cert, key = write_certificate(tmp_path, "one")
+    (tmp_path / "other").mkdir()
+    other, _ = write_certificate(tmp_path / "other", "two")
+    (tmp_path / "locked").mkdir()
+    locked = write_certificate(tmp_path / "locked", "three", b"password")
+    (tmp_path / "empty").touch()
+    for files, words in [
+        ((tmp_path / "none", key), "tls_cert .*none cannot be read: No such file"),
+        ((cert, tmp_path / "none"), "tls_key .*none cannot be read"),
+        ((other, key), "KEY_VALUES_MISMATCH"),
+        ((tmp_path / "empty", key), "are no certificate and its key"),
+        ((cert, cert), "are no certificate and its key"),
+        (locked, "has a password"),
+    ]:
+        with pytest.raises(SettingError, match=words) as caught:
+            Gateway(Settings(tls_cert=files[0], tls_key=files[1]), Recorder())
+        assert "\n" not in str(caught.value)
+    with pytest.raises(SettingError, match="tls_key is not"):
+        Settings(tls_cert=cert)
+
+
+async def test_a_tls_port_takes_no_more_than_the_limit_in_handshakes(tmp_path: Path):
+    cert, key = write_certificate(tmp_path, "one")
+    async with (
+        serving(tls_cert=cert, tls_key=key, max_per_address=5, trusted_proxies="none") as served,
+        AsyncExitStack() as stack,
+    ):
+        for _ in range(40):
+            await stack.enter_async_context(await served.raw(handshake=False))
+        await until(lambda: served.gateway.counts.turned_away["cut"] == 30)
+        assert len(served.gateway._hub.strangers) <= 10  # type: ignore[union-attr]
+        plain = socket.create_connection(("127.0.0.1", served.port), source_address=("127.0.0.2", 0))
+        context = trusting(cert)
+        secure = await asyncio.get_running_loop().run_in_executor(
+            None, lambda: context.wrap_socket(plain, server_hostname="127.0.0.1")
+        )
+        secure.close()

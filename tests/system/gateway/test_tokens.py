@@ -1,0 +1,320 @@
+"""Tokens: which are good, whom they name, and what becomes of the rest."""
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import example, given
+from hypothesis import strategies as st
+from jwt.algorithms import RSAAlgorithm
+
+from reactor.errors import SettingError
+from reactor.gateway.authenticator import Authenticator
+from reactor.gateway.tokens import Keys
+from reactor.protocol.identity import Identity, Unauthorised
+from reactor.settings import Settings
+from tests.support.signing import SECRET, claims, private_key, public_jwk, signed, token, write_jwks
+
+KINDS = ["RS256", "EdDSA", "ES256"]
+
+
+def by_secret(**settings: Any) -> Authenticator:
+    return Authenticator(Settings(auth_secret=SECRET.encode(), **settings))
+
+
+def taken(authenticator: Authenticator, text: str) -> Identity:
+    identity = authenticator.at_once(text)
+    assert identity is not None
+    return identity
+
+
+def refused(authenticator: Authenticator, text: str) -> Unauthorised:
+    with pytest.raises(Unauthorised) as caught:
+        taken(authenticator, text)
+    return caught.value
+
+
+def encoded(part: Any) -> str:
+    raw = part if isinstance(part, bytes) else json.dumps(part).encode()
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def hand_made(header: Any, payload: Any, key: bytes = SECRET.encode()) -> str:
+    """A token with a right HS256 signature, whatever its header says."""
+    head = f"{encoded(header)}.{encoded(payload)}"
+    return f"{head}.{encoded(hmac.digest(key, head.encode(), hashlib.sha256))}"
+
+
+def test_all_that_a_token_says():
+    expires = int(time.time()) + 100
+    made = taken(
+        by_secret(),
+        token(sub=42, exp=expires, rooms=["a", "b-*"], name="Ann", data={"x": [1]}, more="ignored"),
+    )
+    assert made == Identity("42", ("a", "b-*"), "Ann", {"x": [1]}, expires)
+
+
+def test_a_token_without_rooms_has_those_of_the_setting():
+    assert taken(by_secret(), token(rooms=None)).rooms == ()
+    assert taken(by_secret(auth_rooms="lobby, game-*"), token(rooms=None)).rooms == ("lobby", "game-*")
+    assert taken(by_secret(auth_rooms="*"), token(rooms=[])).rooms == ()
+
+
+BAD = {
+    "empty": ("", "no token"),
+    "no token": ("hello", "no token"),
+    "two dots": ("a.b.c", "no token"),
+    "another secret": (token("x" * 40), "another key"),
+    "run out": (token(exp=int(time.time()) - 60), "run out"),
+    "no end": (token(exp=None), "no claim exp"),
+    "nobody": (token(sub=None), "no claim sub"),
+    "not yet": (token(nbf=int(time.time()) + 86400), "not good yet"),
+    "made tomorrow": (token(iat=int(time.time()) + 86400), "not good yet"),
+    "an end that is none": (token(exp="soon"), "no token"),
+    "an end in words": (token(exp=str(int(time.time()) + 3600)), "a time in seconds"),
+    "an endless end": (token(exp=float("inf")), "no token"),
+    "sub is a list": (token(sub=["ann"]), "sub must be text"),
+    "sub is true": (token(sub=True), "sub must be text"),
+    "sub is empty": (token(sub=""), "sub is empty"),
+    "sub breaks lines": (token(sub="a\nb"), "control character"),
+    "sub is long": (token(sub="x" * 300), "longer than"),
+    "rooms is text": (token(rooms="lobby"), "must be a list"),
+    "rooms has numbers": (token(rooms=[1]), "must be a list"),
+    "name is a number": (token(name=7), "name must be text"),
+    "data is big": (token(data="x" * 5000), "data takes"),
+    "signed with sha-512": (token(algorithm="HS512"), "another way"),
+    "unsigned": (jwt.encode(claims(), "", algorithm="none"), "another way"),
+    "says it is unsigned": (hand_made({"alg": "none"}, claims()), "another way"),
+    "says it is RS256": (hand_made({"alg": "RS256"}, claims()), "another way"),
+    "claims are a list": (hand_made({"alg": "HS256"}, [1]), "no token"),
+    "claims are no JSON": (hand_made({"alg": "HS256"}, b"\xff{"), "no token"),
+    "deep": (hand_made({"alg": "HS256"}, b"[" * 8000), "no token"),
+    "header is a list": (hand_made([], claims()), "no token"),
+    "kid is a list": (hand_made({"alg": "HS256", "kid": []}, claims()), "no token"),
+    "crit": (hand_made({"alg": "HS256", "crit": ["exp"]}, claims()), "no token"),
+    "unencoded payload": (hand_made({"alg": "HS256", "b64": False}, claims()), "no token"),
+    "too long": ("x" * 20_000, "at most"),
+    "not ASCII": ("ä.b.c", "no token"),
+    "a surrogate": ("\ud800.b.c", "no token"),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), BAD.values(), ids=BAD)
+def test_a_bad_token_is_refused_with_a_sentence(text, words):
+    error = refused(by_secret(), text)
+    assert words in error.message
+    assert error.code == ("token_expired" if words == "run out" else "unauthorized")
+    assert "\n" not in error.message
+    assert len(error.message) < 200
+    assert SECRET not in error.message
+
+
+def test_clocks_may_be_a_little_off():
+    past = int(time.time()) - 3
+    assert taken(by_secret(auth_leeway=10), token(exp=past)).user_id == "ann"
+    refused(by_secret(auth_leeway=0), token(exp=past))
+
+
+def test_audience_and_issuer_where_they_are_asked_for():
+    strict = by_secret(auth_audience="reactor", auth_issuer="https://us.example")
+    good: dict[str, Any] = {"aud": ["other", "reactor"], "iss": "https://us.example"}
+    assert taken(strict, token(**good)).user_id == "ann"
+    for wrong in (
+        {"aud": "other"},
+        {"aud": None},
+        {"iss": "https://us.example.org"},
+        {"iss": None},
+        {"aud": 7},
+    ):
+        refused(strict, token(**(good | wrong)))
+    assert taken(by_secret(), token(**good)).user_id == "ann", "not asked for, not looked at"
+
+
+# Public keys.
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_public_key_takes_tokens_of_its_private_one_alone(tmp_path: Path, kind):
+    keys = write_jwks(tmp_path / "keys.json", public_jwk(kind))
+    authenticator = Authenticator(Settings(auth_jwks=keys))
+    assert taken(authenticator, signed(kind)).user_id == "ann"
+    refused(authenticator, signed(kind, 1))
+    assert "kid" in refused(authenticator, signed(kind, kid="another")).message
+    refused(authenticator, token())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_public_key_is_no_secret_to_sign_with(tmp_path: Path, kind):
+    """The classic confusion: HS256 with the public key's bytes as its secret."""
+    keys = write_jwks(tmp_path / "keys.json", public_jwk(kind, kid="k"))
+    authenticator = Authenticator(Settings(auth_jwks=keys, auth_secret=SECRET.encode()))
+    public = private_key(kind, 0).public_key()
+    for form in (
+        public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+        public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        json.dumps(public_jwk(kind, kid="k")).encode(),
+    ):
+        for header in ({"alg": "HS256", "kid": "k"}, {"alg": "HS256"}, {"alg": kind, "kid": "k"}):
+            refused(authenticator, hand_made(header, claims(), form))
+
+
+def test_the_key_is_found_by_its_id(tmp_path: Path):
+    entries = [public_jwk(kind, kid=kind) for kind in KINDS] + [public_jwk("RS256", 1, kid="next")]
+    keys = write_jwks(tmp_path / "keys.json", *entries, {"kty": "weird", "use": "enc"})
+    authenticator = Authenticator(Settings(auth_jwks=keys))
+    for kind in KINDS:
+        assert taken(authenticator, signed(kind, kid=kind)).user_id == "ann"
+    assert taken(authenticator, signed("RS256", 1, kid="next")).user_id == "ann"
+    assert "kid" in refused(authenticator, signed("RS256")).message
+    assert "kid" in refused(authenticator, signed("RS256", kid="gone")).message
+    refused(authenticator, signed("RS256", kid="next"))
+    refused(authenticator, signed("EdDSA", kid="RS256"))
+
+
+def test_a_secret_and_keys_may_stand_side_by_side(tmp_path: Path):
+    keys = write_jwks(tmp_path / "keys.json", public_jwk("EdDSA", kid="k"))
+    authenticator = Authenticator(Settings(auth_jwks=keys, auth_secret=SECRET.encode()))
+    assert taken(authenticator, signed("EdDSA", kid="k")).user_id == "ann"
+    assert taken(authenticator, token(sub="bob")).user_id == "bob"
+    refused(authenticator, signed("EdDSA"))
+
+
+def test_keys_are_read_again_when_the_file_changes(tmp_path: Path):
+    path = write_jwks(tmp_path / "keys.json", public_jwk("EdDSA", 0, kid="old"))
+    authenticator = Authenticator(Settings(auth_jwks=path))
+    refused(authenticator, signed("EdDSA", 1, kid="new"))
+    write_jwks(tmp_path / "next.json", public_jwk("EdDSA", 1, kid="new")).replace(path)
+    assert taken(authenticator, signed("EdDSA", 1, kid="new")).user_id == "ann"
+    refused(authenticator, signed("EdDSA", 0, kid="old"))
+
+
+def test_a_file_that_broke_leaves_the_keys_as_they_were(tmp_path: Path):
+    path = write_jwks(tmp_path / "keys.json", public_jwk("EdDSA", 0))
+    authenticator = Authenticator(Settings(auth_jwks=path))
+    path.write_text("{")
+    assert taken(authenticator, signed("EdDSA")).user_id == "ann"
+    path.unlink()
+    assert taken(authenticator, signed("EdDSA")).user_id == "ann"
+    write_jwks(path, public_jwk("EdDSA", 1))
+    os.utime(path, (1, 1))
+    assert taken(authenticator, signed("EdDSA", 1)).user_id == "ann"
+
+
+def small_rsa() -> dict[str, Any]:
+    table: dict[str, Any] = json.loads(RSAAlgorithm.to_jwk(generate_private_key(65537, 1024).public_key()))
+    return table
+
+
+FILES = {
+    "no JSON": ("{", "is no JSON"),
+    "deep": ("[" * 100_000, "is no JSON"),
+    "a list": ("[]", "no set of keys"),
+    "no keys": ('{"keys": []}', "has no key"),
+    "keys are text": ('{"keys": "x"}', "no set of keys"),
+    "a key is text": ('{"keys": ["x"]}', "key 1 is no object"),
+    "a secret": ('{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}', "give it as auth_secret"),
+    "another kind": ('{"keys": [{"kty": "EC", "crv": "P-521"}]}', "another algorithm"),
+    "another algorithm": ({"keys": [public_jwk("RS256", alg="PS256")]}, "another algorithm"),
+    "half a key": ('{"keys": [{"kty": "RSA", "n": "AQAB"}]}', "cannot be read"),
+    "a small key": ({"keys": [small_rsa()]}, "1024 bits"),
+    "a strange kid": ({"keys": [public_jwk("EdDSA", kid=7)]}, "kid that is no text"),
+    "the same kid twice": (
+        {"keys": [public_jwk("EdDSA", kid="k"), public_jwk("RS256", kid="k")]},
+        "kid of another",
+    ),
+    "one without kid": ({"keys": [public_jwk("EdDSA", kid="k"), public_jwk("RS256")]}, "one of them no kid"),
+}
+
+
+@pytest.mark.parametrize(("content", "words"), FILES.values(), ids=FILES)
+def test_a_file_that_is_no_set_of_public_keys_is_said_at_the_start(tmp_path: Path, content, words):
+    path = tmp_path / "keys.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(SettingError, match=words) as caught:
+        Keys(Settings(auth_jwks=path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_said_at_the_start(tmp_path: Path):
+    with pytest.raises(SettingError, match="cannot be read: No such file"):
+        Keys(Settings(auth_jwks=tmp_path / "none"))
+
+
+def test_the_private_half_of_a_key_is_not_kept(tmp_path: Path):
+    secret_jwk = json.loads(RSAAlgorithm.to_jwk(private_key("RS256", 0)))  # type: ignore[arg-type]
+    keys = Keys(Settings(auth_jwks=write_jwks(tmp_path / "keys.json", secret_jwk)))
+    assert keys.identify(signed("RS256")).user_id == "ann"
+    assert not any(hasattr(key.key, "sign") for key in keys._by_id.values())
+
+
+# Whatever comes.
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+AUTHENTICATOR = by_secret()
+
+
+@given(st.text() | st.from_regex(r"[\w-]{0,20}\.[\w-]{0,20}\.[\w-]{0,20}", fullmatch=True))
+def test_any_text_is_refused(text):
+    refused(AUTHENTICATOR, text)
+
+
+@given(st.dictionaries(st.sampled_from(["alg", "typ", "kid", "crit", "b64", "jwk", "jku"]), json_values))
+@example({"alg": "HS256", "kid": {}})
+def test_any_header_is_taken_or_refused(header):
+    made = hand_made(header, claims())
+    if header.get("alg") != "HS256":
+        refused(AUTHENTICATOR, made)
+        return
+    try:
+        assert taken(AUTHENTICATOR, made).user_id == "ann"
+    except Unauthorised:
+        assert len(header) > 1
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["sub", "exp", "nbf", "iat", "aud", "iss", "rooms", "name", "data"]), json_values
+    )
+)
+@example({"exp": 1e400})
+@example({"exp": 10**400})
+@example({"exp": float("nan")})
+@example({"iat": -(10**400)})
+def test_any_claims_are_taken_or_refused(more):
+    try:
+        made = taken(AUTHENTICATOR, hand_made({"alg": "HS256"}, claims() | more))
+    except Unauthorised:
+        return
+    assert made.user_id
+    assert made.user_id == str(more.get("sub", "ann"))
+    assert made.expires_at is not None
+    assert made.expires_at > time.time() - 10
+    assert all(isinstance(room, str) for room in made.rooms or ())
+    assert made.name is None or isinstance(made.name, str)
+
+
+@given(st.binary(min_size=1, max_size=8), st.integers(0))
+def test_a_token_that_was_touched_is_refused(noise, at):
+    good = token()
+    at %= len(good)
+    touched = good[:at] + encoded(noise) + good[at + 1 :]
+    if touched != good:
+        try:
+            taken(AUTHENTICATOR, touched)
+        except Unauthorised:
+            return
+        # The last character of a signature holds bits that base64 does not use.
+        assert at >= len(good) - 2

@@ -1,0 +1,220 @@
+"""What a node counts: every name, what makes it move, and that it tells nothing of anybody."""
+
+import re
+from typing import Any
+
+import anyio
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from websockets.exceptions import InvalidStatus
+
+from reactor.histogram import Tally
+from reactor.presence.api import Presence
+from reactor.server.metrics import TOTALS_WITHIN, Metrics
+from reactor.server.node import Node
+from tests.support.plain import until
+from tests.support.running import RawClient, served
+from tests.support.servers import Server
+
+NAMES = {
+    "reactor_connections", "reactor_members", "reactor_rooms", "reactor_joins_total",
+    "reactor_departures_total", "reactor_departures_found_total", "reactor_expiry_lateness_seconds",
+    "reactor_heartbeats_total", "reactor_heartbeat_batch_size", "reactor_script_seconds",
+    "reactor_pubsub_lag_seconds", "reactor_resyncs_total", "reactor_slow_clients_closed_total",
+    "reactor_redis_up", "reactor_build_info",
+}  # fmt: skip
+LABELS = {"reason", "status", "path", "script", "link", "cause", "code", "outcome", "le", "version", "python"}
+
+
+class Read:
+    """The metrics of a node, read as Prometheus does."""
+
+    def __init__(self, text: str) -> None:
+        self.families = {family.name: family for family in text_string_to_metric_families(text)}
+        self.samples = [sample for family in self.families.values() for sample in family.samples]
+
+    def value(self, name: str, **labels: str) -> float:
+        """The sum of what has that name and those labels."""
+        return sum(
+            sample.value for sample in self.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )  # fmt: skip
+
+
+async def read(node: Node) -> Read:
+    page, _ = await Metrics(node).page()
+    return Read(page.decode())
+
+
+async def test_all_names_are_there_and_no_label_tells_of_anybody(bundled_server: Server) -> None:
+    async with served(bundled_server) as node, RawClient.connect(node) as ann:
+        await ann.join("a-secret-room", "a-secret-user", username="a secret name")
+        await ann.answer("room:count", roomId=7.5)
+        await ann.ask("leave_room", "room:left", roomId="a-secret-room")
+        found = await read(node)
+        told = {sample.name for sample in found.samples}
+        for name in NAMES - {"reactor_resyncs_total"}:
+            assert told & {name, f"{name}_bucket"}, name
+        assert "reactor_resyncs" in found.families
+        assert {label for sample in found.samples for label in sample.labels} <= LABELS
+        assert "secret" not in (await Metrics(node).page())[0].decode()
+
+
+async def test_what_happens_is_counted(redis_server: Server) -> None:
+    async with (
+        served(redis_server, grace=0.1) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await ann.join("lobby", "ann")
+        await ann.join("hall", "ann")
+        await bob.join("lobby", "bob")
+        await bob.join("lobby", "bob")  # again: no new member
+        for _ in range(3):
+            await ann.ask("room:heartbeat", "room:heartbeat:ack")
+        found = await read(node)
+        assert found.value("reactor_connections") == 2
+        assert (found.value("reactor_members"), found.value("reactor_rooms")) == (3, 2)
+        assert found.value("reactor_joins_total") == 3
+        assert found.value("reactor_heartbeats_total") == 6
+        assert found.value("reactor_heartbeat_batch_size_count") >= 3
+        assert found.value("reactor_heartbeat_batch_size_sum") == 6
+        assert found.value("reactor_script_seconds_count", script="join") >= 4
+        assert found.value("reactor_script_seconds_count", script="refresh") >= 3
+        await bob.answer("room:nonsense")
+        await bob.ask("leave_room", "room:left", roomId="lobby")
+        ann.vanish()
+        await until(lambda: node.reaper.found_by.total() == 2)
+        found = await read(node)
+        assert found.value("reactor_refusals_total", code="unknown_type") == 1
+        assert found.value("reactor_departures_total", reason="left") == 1
+        assert found.value("reactor_departures_total", reason="disconnected") == 2
+        assert found.value("reactor_departures_found_total", path="event") == 2
+        assert found.value("reactor_expiry_lateness_seconds_count") == 2
+        assert found.value("reactor_expiry_lateness_seconds_sum") < 2
+        assert found.value("reactor_redis_up") == found.value("reactor_ready") == 1
+
+
+async def test_a_departure_that_no_node_made_counts_too(bundled_server: Server) -> None:
+    async with (
+        served(bundled_server) as node,
+        served(bundled_server) as other,
+        RawClient.connect(node) as ann,
+    ):
+        await ann.join("lobby", "ann")
+        async with Presence.open(bundled_server.url) as presence:
+            await presence.kick("lobby", "ann")
+        for each in (node, other):
+            assert (await read(each)).value("reactor_departures_total", reason="kicked") == 1
+
+
+async def test_the_sweep_has_its_own_path(bundled_server: Server) -> None:
+    options: dict[str, Any] = {"pacemaker": False, "listener": False, "sweep_interval": 0.1, "grace": 0.05}
+    async with served(bundled_server, **options) as node, RawClient.connect(node) as ann:
+        await ann.join("lobby", "ann")
+        ann.vanish()
+        await until(lambda: node.reaper.found_by["sweep"] == 1 and node.sweep.rounds)
+        found = await read(node)
+        assert found.value("reactor_departures_found_total", path="sweep") == 1
+        assert found.value("reactor_sweeps_total") >= 1
+
+
+async def test_lateness_is_the_time_since_the_deadline(bundled_server: Server) -> None:
+    options: dict[str, Any] = {"pacemaker": False, "listener": False, "sweep_interval": 0, "grace": 0.05}
+    async with served(bundled_server, **options) as node, RawClient.connect(node) as ann:
+        await ann.join("lobby", "ann")
+        ann.vanish()
+        key = "{reactor:7}:members:lobby"
+        deadline = await until(lambda: bundled_server.control.zrangebyscore(key, 0, 4e12, withscores=True))
+        await until(lambda: not bundled_server.control.exists("{reactor:7}:room:lobby:user:ann"))
+        now = bundled_server.control.time()
+        await until(lambda: bundled_server.control.time()[0] > now[0] + 1)
+        node.sweep.now()
+        await until(lambda: node.reaper.found_by["sweep"] == 1)
+        assert deadline
+        late = (await read(node)).value("reactor_expiry_lateness_seconds_sum")
+        assert 1.0 < late < 15.0
+
+
+async def test_the_lag_of_both_links_is_measured(redis_server: Server) -> None:
+    async with served(redis_server) as node:
+        await until(lambda: node.bus.lags.count and node.listener.lags.count)
+        found = await read(node)
+        for link in ("diffs", "events"):
+            assert found.value("reactor_pubsub_lag_seconds_count", link=link) >= 1
+            assert 0 < found.value("reactor_pubsub_lag_seconds_sum", link=link) < 5
+        redis_server.pause()
+        pinged = node.bus.lags.count
+        await until(lambda: not node.backend.healthy or node.bus.lags.count == pinged)
+        redis_server.resume()
+        await until(lambda: node.bus.lags.count > pinged)
+
+
+async def test_a_frozen_redis_holds_no_page_up_and_resets_no_counter(bundled_server: Server) -> None:
+    async with served(bundled_server) as node, RawClient.connect(node) as ann:
+        await ann.join("lobby", "ann")
+        await ann.ask("leave_room", "room:left", roomId="lobby")
+        metrics = Metrics(node)
+        await metrics.page()
+        metrics._asked_at = -10.0
+        bundled_server.pause()
+        try:
+            with anyio.fail_after(TOTALS_WITHIN + 2):
+                page, _ = await metrics.page()
+        finally:
+            bundled_server.resume()
+        assert Read(page.decode()).value("reactor_departures_total", reason="left") == 1
+
+
+async def test_who_does_not_read_is_counted(bundled_server: Server) -> None:
+    async with served(bundled_server, send_buffer=1024) as node, RawClient.connect(node) as ann:
+        await ann.join("lobby", "ann")
+        ann.socket.transport.pause_reading()
+        data = b'"' + b"x" * 60_000 + b'"'
+        for _ in range(1000):
+            await node.store.say("lobby", data)
+            if node.gateway.counts.too_slow:
+                break
+        assert (await read(node)).value("reactor_slow_clients_closed_total") == 1
+
+
+async def test_who_is_not_let_in_is_counted_by_status(bundled_server: Server) -> None:
+    async with served(bundled_server, max_connections=1) as node, RawClient.connect(node):
+        with pytest.raises(InvalidStatus):
+            async with RawClient.connect(node):
+                pass
+        with pytest.raises(InvalidStatus):
+            async with RawClient.connect(node, origin="https://stranger.example"):
+                pass
+        assert (await read(node)).value("reactor_turned_away_total") == 2
+        assert (await read(node)).value("reactor_turned_away_total", status="503") >= 1
+
+
+async def test_rooms_listed_anew_are_counted_by_cause(bundled_server: Server) -> None:
+    async with served(bundled_server) as node, RawClient.connect(node) as ann:
+        await ann.join("lobby", "ann")
+        bundled_server.control.publish("{reactor:7}:diff:lobby", "nonsense")
+        await until(lambda: node.feed.resyncs["unreadable"] == 1)
+        assert (await read(node)).value("reactor_resyncs_total", cause="unreadable") == 1
+
+
+async def test_it_speaks_openmetrics_to_who_asks(bundled_server: Server) -> None:
+    async with served(bundled_server) as node:
+        page, kind = await Metrics(node).page("application/openmetrics-text; version=1.0.0")
+        assert kind.startswith("application/openmetrics-text")
+        assert page.endswith(b"# EOF\n")
+
+
+def test_a_tally_counts_at_and_below_its_bounds() -> None:
+    tally = Tally((1, 2, 5))
+    assert tally.quantile(0.5) is None
+    for value in (0.5, 1, 1.5, 2, 6):
+        tally.add(value)
+    assert list(tally.cumulative()) == [(1, 2), (2, 4), (5, 4), (float("inf"), 5)]
+    assert (tally.count, tally.total) == (5, 11)
+    assert [tally.quantile(share) for share in (0.4, 0.5, 0.8, 1.0)] == [1, 2, 2, float("inf")]
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_the_names_are_those_of_prometheus(name: str) -> None:
+    assert re.fullmatch(r"reactor_[a-z_]+", name)

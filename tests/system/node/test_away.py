@@ -1,0 +1,134 @@
+"""B3: the app goes to the background."""
+
+from typing import Any
+
+from reactor.settings import RoomRule
+from tests.support import plain
+from tests.support.running import Message, RawClient, served
+from tests.support.servers import Server
+
+
+def _seen(client: RawClient, user_id: str) -> list[tuple[bool, int]]:
+    """How the others saw a member change: (away, connections) of each update."""
+    return [
+        (member["away"], member["connections"])
+        for diff in client.of("room:diff")
+        for member in diff["updated"]
+        if member["userId"] == user_id
+    ]
+
+
+async def test_b3_who_is_away_is_seen_so_and_stays_as_long_as_its_heartbeats_go_on(
+    redis_server: Server,
+) -> None:
+    async with (
+        served(redis_server, ttl=0.8, diff_window=0) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+        RawClient.connect(node) as metronome,
+    ):
+        await bob.join("lobby", "bob")
+        await ann.join("lobby", "ann")
+        ann.beat(), bob.beat()
+        assert await ann.ask("room:away", "room:away:ok", roomId="lobby", id="a") == {
+            "type": "room:away:ok",
+            "roomId": "lobby",
+            "id": "a",
+        }
+        assert plain.members(redis_server, "lobby")["ann"]["away"] == "1"
+        await metronome.join("lobby", "metronome")  # never beats: its end is a whole TTL later
+        assert await bob.hear_left("metronome") == "inactivity_timeout"
+        here = await bob.ask("room:members", "room:members", roomId="lobby")
+        assert {(m["userId"], m["away"]) for m in here["members"]} == {("ann", True), ("bob", False)}
+        assert _seen(bob, "ann") == [(True, 1)]
+        assert "roomId" not in await ann.ask("room:back", "room:back:ok")
+        await bob.until(lambda: _seen(bob, "ann") == [(True, 1), (False, 1)])
+        assert "away" not in plain.members(redis_server, "lobby")["ann"]
+
+
+async def test_b3_who_is_away_and_loses_its_socket_has_the_away_grace(redis_server: Server) -> None:
+    rooms = (RoomRule(match="patient", away_grace=2.0),)
+    async with (
+        served(redis_server, ttl=60, grace=0.3, away_grace=1.2, rooms=rooms) as node,
+        RawClient.connect(node) as watcher,
+        RawClient.connect(node) as here,
+        RawClient.connect(node) as away,
+        RawClient.connect(node) as returned,
+    ):
+        for room in ("lobby", "patient"):
+            await watcher.join(room, "watcher")
+            for client, name in ((here, "here"), (away, "away"), (returned, "returned")):
+                await client.join(room, name)
+        await away.ask("room:away", "room:away:ok")
+        await returned.ask("room:away", "room:away:ok", roomId="lobby")
+        await returned.ask("room:back", "room:back:ok")
+        cut_at = plain.now(redis_server)
+        for client in (here, away, returned):
+            client.vanish()
+
+        def gone(message: Message) -> set[tuple[str, str]]:
+            return {(message["roomId"], left["userId"]) for left in message.get("left", ())}
+
+        told: list[tuple[str, str]] = []
+        while len(told) < 6:
+            diff = await watcher.hear("room:diff")
+            assert all(left["reason"] == "disconnected" for left in diff["left"])
+            told += sorted(gone(diff))
+        assert set(told[:4]) == {(r, u) for r in ("lobby", "patient") for u in ("here", "returned")}
+        assert told[4:] == [("lobby", "away"), ("patient", "away")]
+
+        left: dict[tuple[str, str], Any] = {
+            (room, entry["user"]): int(entry["leftAt"]) - cut_at
+            for room in ("lobby", "patient")
+            for entry in plain.stream(redis_server, room)
+        }
+        for (room, user), after in left.items():
+            grace = {"lobby": 1200, "patient": 2000}[room] if user == "away" else 300
+            assert grace <= after < grace + 800, (room, user, after)
+
+
+async def test_b3_who_comes_back_within_the_away_grace_is_away_until_it_says_that_it_is_back(
+    redis_server: Server,
+) -> None:
+    async with (
+        served(redis_server, ttl=60, grace=0.2, away_grace=20, diff_window=0) as node,
+        RawClient.connect(node) as watcher,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as metronome,
+    ):
+        await watcher.join("lobby", "watcher")
+        await ann.join("lobby", "ann")
+        await metronome.join("lobby", "metronome")
+        await ann.ask("room:away", "room:away:ok", roomId="lobby")
+        ann.vanish()
+        metronome.vanish()
+        assert await watcher.hear_left("metronome") == "disconnected"
+        async with RawClient.connect(node) as again:
+            joined = await again.join("lobby", "ann")
+            assert joined["resumed"] is True
+            assert {(m["userId"], m["away"]) for m in joined["members"]} == {
+                ("ann", True),
+                ("watcher", False),
+            }
+            await again.ask("room:back", "room:back:ok", roomId="lobby")
+            await watcher.until(lambda: _seen(watcher, "ann") == [(True, 1), (False, 1)])
+            assert redis_server.control.pttl(plain.presence_key("lobby", "ann")) > 50_000
+
+
+async def test_b3_a_member_is_away_while_all_its_sockets_are(redis_server: Server) -> None:
+    async with (
+        served(redis_server, ttl=60, diff_window=0) as node,
+        RawClient.connect(node) as watcher,
+        RawClient.connect(node) as tab,
+        RawClient.connect(node) as phone,
+    ):
+        await watcher.join("lobby", "watcher")
+        await tab.join("lobby", "ann")
+        await phone.join("lobby", "ann")
+        await tab.ask("room:away", "room:away:ok", roomId="lobby")
+        await phone.ask("room:away", "room:away:ok", roomId="lobby")
+        await tab.ask("room:back", "room:back:ok", roomId="lobby")
+        await phone.ask("leave_room", "room:left", roomId="lobby")
+        await tab.ask("room:away", "room:away:ok", roomId="lobby")
+        await watcher.until(lambda: len(_seen(watcher, "ann")) == 5)
+        assert _seen(watcher, "ann") == [(False, 2), (True, 2), (False, 2), (False, 1), (True, 1)]

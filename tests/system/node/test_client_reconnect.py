@@ -1,0 +1,144 @@
+"""B10: a client library keeps its member present through what the network does, and knows when to stop."""
+
+import signal
+from typing import Any
+
+import anyio
+
+from reactor import Client, Presence
+from reactor.client import Backoff, Status
+from reactor.errors import ForceLeave
+from reactor.server.node import Node
+from tests.support import plain
+from tests.support.running import PATIENCE, Process, RawClient, departures, served
+from tests.support.servers import Server
+
+
+def client_of(node: Node | Process, **options: Any) -> Client:
+    port = node.port if isinstance(node, Process) else node.gateway.port
+    backoff = Backoff(first=0.1, cap=0.4, restart=0.1)
+    return Client(f"ws://127.0.0.1:{port}/ws", backoff=backoff, **options)
+
+
+async def test_b10_heartbeats_go_out_by_themselves(redis_server: Server) -> None:
+    """As often as the server says; a member without a library tells when a whole TTL is over."""
+    async with (
+        served(redis_server, ttl=1.2, heartbeat_interval=0.3) as node,
+        client_of(node) as client,
+        RawClient.connect(node) as metronome,
+    ):
+        room = await client.join("lobby", user_id="ann", username="Ann")
+        left: list[tuple[str, str | None]] = []
+        room.on(
+            "leave", lambda event: left.append((event.member.user_id if event.member else "", event.reason))
+        )
+        await metronome.join("lobby", "metronome")
+        assert await metronome.closed() == 4003
+        await plain.until(lambda: left)
+        assert left == [("metronome", "inactivity_timeout")]
+        assert room.members.keys() == {"ann"}
+        assert room.status is Status.CONNECTED
+        here = plain.members(redis_server, "lobby")["ann"]
+        assert int(here["lastActiveAt"]) >= int(here["joinedAt"]) + 600
+
+
+async def test_b10_it_comes_back_by_itself_and_nobody_notices(redis_server: Server) -> None:
+    async with (
+        served(redis_server, grace=5) as node,
+        RawClient.connect(node) as watcher,
+        client_of(node) as client,
+    ):
+        seen = await watcher.join("lobby", "watcher")
+        room = await client.join("lobby", user_id="ann", data={"n": 1})
+        await watcher.hear("room:diff", version=seen["version"] + 1)
+        for cut in range(3):
+            socket_id = room.socket_id
+            (connection,) = (c for c in node.gateway.connections if c.socket_id == socket_id)
+            connection.abort()
+            await plain.until(lambda before=socket_id: room.socket_id != before)  # type: ignore[misc]
+            assert room.status is Status.CONNECTED
+            await watcher.ask("room:update", "room:updated", roomId="lobby", data=cut)
+            diff = await watcher.hear_next(lambda message: bool(message.get("updated")))
+            assert diff["from"] == seen["version"] + 1 + cut
+        await plain.until(lambda: room.members["watcher"].data == 2)
+        assert room.me is not None
+        assert room.me.data == {"n": 1}
+        assert not departures(watcher.heard)
+
+
+async def test_b10_it_outlives_a_deploy_of_its_node(redis_server: Server) -> None:
+    """The node is stopped and another takes its port."""
+    options: dict[str, Any] = {"lease": 1.0, "grace": 10}
+    async with served(redis_server, **options) as other, RawClient.connect(other) as watcher:
+        await watcher.join("lobby", "watcher")
+        async with Process.start(redis_server, **options) as old:
+            client = client_of(old)
+            async with client:
+                room = await client.join("lobby", user_id="ann")
+                await watcher.hear("room:diff")
+                assert await old.stop() == 0
+                await plain.until(lambda: room.status is Status.RECONNECTING)
+                async with Process.start(redis_server, port=old.port, **options):
+                    await plain.until(lambda: room.status is Status.CONNECTED)
+                    await room.update(username="Back")
+                    await watcher.hear_next(lambda message: bool(message.get("updated")))
+                    assert not departures(watcher.heard)
+                    await client.close()
+                    assert await watcher.hear_left("ann") == "left"
+
+
+async def test_b10_force_leave_is_handed_over_with_its_message_and_it_stays_away(
+    redis_server: Server,
+) -> None:
+    async with (
+        served(redis_server, ttl=0.8, inactivity_message="Are you there?") as node,
+        client_of(node, heartbeat_interval=30.0) as sleepy,
+        client_of(node) as troll_client,
+        Presence.open(redis_server.socket_url) as presence,
+    ):
+        room = await sleepy.join("lobby", user_id="ann")
+        told: list[ForceLeave] = []
+        room.on("force-leave", told.append)
+        with anyio.fail_after(PATIENCE):
+            end = await room.ended()
+        assert isinstance(end, ForceLeave)
+        assert told == [end]
+        assert (end.message, end.reason, end.room_id) == ("Are you there?", "inactivity_timeout", "lobby")
+
+        kicked = await troll_client.join("attic", user_id="troll")
+        assert await presence.kick("attic", "troll", "Enough.")
+        with anyio.fail_after(PATIENCE):
+            end = await kicked.ended()
+        assert isinstance(end, ForceLeave)
+        assert (end.message, end.reason) == ("Enough.", "kicked")
+        await anyio.sleep(0.6)  # longer than it waits before it comes back from a lost connection
+        assert plain.everywhere(redis_server) == {}
+
+
+async def test_b10_closing_it_leaves_at_once_and_leaves_nothing_behind(redis_server: Server) -> None:
+    async with served(redis_server) as node, RawClient.connect(node) as watcher:
+        for room in ("lobby", "attic"):
+            await watcher.join(room, "watcher")
+        async with client_of(node) as client:
+            for room in ("lobby", "attic"):
+                await client.join(room, user_id="ann")
+        await watcher.hear_departures(2)
+        assert departures(watcher.heard) == [("ann", "left")] * 2
+        await plain.until(lambda: len(node.gateway.connections) == 1)
+        assert {user for room in plain.everywhere(redis_server).values() for user in room} == {"watcher"}
+
+
+async def test_b10_a_frozen_server_is_noticed_and_left_for_another_connection(redis_server: Server) -> None:
+    """Nothing is closed and nothing answers: the heartbeat that stays without an answer says so."""
+    options: dict[str, Any] = {"grace": 10, "heartbeat_interval": 0.3}
+    async with (
+        Process.start(redis_server, **options) as node,
+        client_of(node, request_timeout=0.6) as client,
+    ):
+        room = await client.join("lobby", user_id="ann")
+        node.send(signal.SIGSTOP)
+        await plain.until(lambda: room.status is Status.RECONNECTING)
+        node.send(signal.SIGCONT)
+        await plain.until(lambda: room.status is Status.CONNECTED)
+        await room.update(username="Again")
+        assert room.members["ann"].username == "Again"

@@ -1,0 +1,143 @@
+"""B6: the last socket of a member drops."""
+
+import time
+
+from tests.support import plain
+from tests.support.running import RawClient, departures, served
+from tests.support.servers import Server
+
+
+async def test_b6_who_is_back_within_the_grace_was_never_gone_for_the_others(redis_server: Server) -> None:
+    """Back on the same node and on another one; a third who does not return tells when the grace is over."""
+    async with (
+        served(redis_server, grace=1.0) as one,
+        served(redis_server, grace=1.0) as two,
+        RawClient.connect(one) as watcher,
+        RawClient.connect(two) as far_watcher,
+        RawClient.connect(one) as ann,
+        RawClient.connect(one) as bob,
+        RawClient.connect(one) as lost,
+    ):
+        await far_watcher.join("lobby", "far")
+        seen = await watcher.join("lobby", "watcher")
+        joined = {}
+        for client, name in ((ann, "ann"), (bob, "bob"), (lost, "lost")):
+            seen = joined[name] = await client.join("lobby", name, data=name)
+        for client in (watcher, far_watcher):
+            await client.hear("room:diff", version=seen["version"])
+        for client in (ann, bob, lost):
+            client.vanish()
+        key = plain.presence_key("lobby", "ann")
+        await plain.until(lambda: redis_server.control.pttl(key) <= 1000)
+        async with RawClient.connect(one) as ann_again, RawClient.connect(two) as bob_again:
+            for client, name in ((ann_again, "ann"), (bob_again, "bob")):
+                back = await client.join("lobby", name)
+                assert back["resumed"] is True
+                assert (back["version"], back["count"]) == (seen["version"], 5)
+                assert back["socketId"] != joined[name]["socketId"]
+                me = next(member for member in back["members"] if member["userId"] == name)
+                before = next(member for member in joined[name]["members"] if member["userId"] == name)
+                assert (me["joinedAt"], me["data"]) == (before["joinedAt"], name)
+            assert redis_server.control.pttl(key) > 21_000_000
+            for client in (watcher, far_watcher):
+                assert await client.hear_left("lost") == "disconnected"
+                diff = client.of("room:diff")[-1]
+                assert (diff["from"], diff["version"]) == (seen["version"], seen["version"] + 1)
+                assert (diff["joined"], diff["updated"], diff["count"]) == ([], [], 4)
+            for client in (ann_again, bob_again):
+                await client.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
+            assert plain.members(redis_server, "lobby").keys() == {"far", "watcher", "ann", "bob"}
+
+
+async def test_b6_who_stays_away_longer_leaves_as_disconnected_and_not_before(redis_server: Server) -> None:
+    async with (
+        served(redis_server, grace=0.7) as node,
+        RawClient.connect(node) as watcher,
+        RawClient.connect(node) as cut,
+        RawClient.connect(node) as closed,
+    ):
+        await watcher.join("lobby", "watcher")
+        await cut.join("lobby", "cut")
+        await closed.join("lobby", "closed")
+        dropped_at = time.time() * 1000
+        cut.vanish()
+        await closed.socket.close()
+        await watcher.hear_departures(2)
+        assert dict(departures(watcher.heard)) == {"cut": "disconnected", "closed": "disconnected"}
+        entries = plain.stream(redis_server, "lobby")
+        assert len(entries) == 2
+        for entry in entries:
+            assert 700 <= int(entry["leftAt"]) - dropped_at < 1500
+        assert set(plain.rows(redis_server, "lobby")) == {"watcher"}
+
+
+async def test_b6_a_member_with_another_socket_stays(redis_server: Server) -> None:
+    async with (
+        served(redis_server, grace=0.3) as one,
+        served(redis_server, grace=0.3) as two,
+        RawClient.connect(one) as watcher,
+        RawClient.connect(one) as tab,
+        RawClient.connect(two) as phone,
+        RawClient.connect(one) as metronome,
+    ):
+        await watcher.join("lobby", "watcher")
+        await tab.join("lobby", "ann")
+        await phone.join("lobby", "ann")
+        await metronome.join("lobby", "metronome")
+        tab.vanish()
+        metronome.vanish()
+        assert await watcher.hear_left("metronome") == "disconnected"
+        here = await watcher.ask("room:members", "room:members", roomId="lobby")
+        assert {m["userId"]: m["connections"] for m in here["members"]} == {"ann": 1, "watcher": 1}
+        assert departures(watcher.heard) == [("metronome", "disconnected")]
+        phone.vanish()
+        assert await watcher.hear_left("ann") == "disconnected"
+
+
+async def test_b6_without_a_grace_the_drop_is_the_end(redis_server: Server) -> None:
+    async with (
+        served(redis_server, grace=0) as node,
+        RawClient.connect(node) as watcher,
+        RawClient.connect(node) as ann,
+    ):
+        await watcher.join("lobby", "watcher")
+        await ann.join("lobby", "ann")
+        ann.vanish()
+        assert await watcher.hear_left("ann") == "disconnected"
+        assert plain.members(redis_server, "lobby").keys() == {"watcher"}
+
+
+async def test_b6_a_heartbeat_that_was_on_its_way_does_not_undo_the_grace(redis_server: Server) -> None:
+    async with (
+        served(redis_server, grace=0.3) as node,
+        RawClient.connect(node) as watcher,
+        RawClient.connect(node) as ann,
+    ):
+        await watcher.join("lobby", "watcher")
+        await ann.join("lobby", "ann")
+        redis_server.pause()
+        for _ in range(50):
+            await ann.say("room:heartbeat")
+        await ann.barrier()  # they wait in the node now
+        ann.vanish()
+        await plain.until(lambda: len(node.gateway.connections) == 1)
+        redis_server.resume()
+        assert await watcher.hear_left("ann") == "disconnected"
+
+
+async def test_b6_a_short_grace_is_over_on_time(redis_server: Server) -> None:
+    """Whoever keeps the time is told of each new end that is nearer than all it knew."""
+    redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+    late = []
+    async with served(redis_server, grace=0.1, sweep_interval=0) as node, RawClient.connect(node) as watcher:
+        for number in range(9):
+            room = f"room {number}"
+            await watcher.join(room, "watcher")
+            async with RawClient.connect(node) as client:
+                await client.join(room, "cut")
+                dropped_at = plain.now(redis_server)
+                client.vanish()
+                assert await watcher.hear_left("cut") == "disconnected"
+            (entry,) = plain.stream(redis_server, room)
+            late.append(int(entry["leftAt"]) - dropped_at - 100)
+    assert sorted(late)[4] < 200, late

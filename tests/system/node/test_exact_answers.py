@@ -1,0 +1,134 @@
+"""B9: answers are exact by Redis's own clock, whether anything has reacted yet or not."""
+
+from typing import Any
+
+from reactor import Presence
+from reactor.presence.keys import Entry
+from tests.support import plain
+from tests.support.running import Message, RawClient, departures, served
+from tests.support.servers import Server
+
+NOTHING_REACTS: dict[str, Any] = {"pacemaker": False, "listener": False, "sweep_interval": 0}
+TTL = 0.6
+ROOMS = (
+    "listed",
+    "counted",
+    "asked",
+    "joined",
+    "updated",
+    "api-listed",
+    "api-counted",
+    "api-asked",
+    "api-rooms",
+)
+
+
+async def test_b9_a_lapsed_member_is_never_in_an_answer(redis_server: Server) -> None:
+    """Each question is the very first thing to look at its room; the watcher there hears of the end by it."""
+    redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+    async with (
+        served(redis_server, ttl=TTL, **NOTHING_REACTS) as node,
+        RawClient.connect(node) as watcher,
+        RawClient.connect(node) as silent,
+        RawClient.connect(node) as asker,
+        Presence.open(redis_server.socket_url) as presence,
+    ):
+        watcher.beat(0.1)
+        last: Message = {}
+        for room in ROOMS:
+            await watcher.join(room, "watcher")
+            last = await silent.join(room, "silent")
+        await plain.lapsed(redis_server, last["members"][1]["joinedAt"], TTL)
+        for room in ROOMS:
+            assert set(plain.rows(redis_server, room)) == {"silent", "watcher"}  # nobody has looked
+
+        def told(room: str) -> bool:
+            """Whether the answer was also the departure."""
+            return len(plain.stream(redis_server, room)) == 1
+
+        listed = await asker.ask("room:members", "room:members", roomId="listed")
+        assert ([m["userId"] for m in listed["members"]], listed["count"]) == (["watcher"], 1)
+        assert told("listed")
+        assert (await asker.ask("room:count", "room:count", roomId="counted"))["count"] == 1
+        assert told("counted")
+        question = {"roomId": "asked", "userId": "silent"}
+        assert (await asker.ask("room:is_present", "room:is_present", **question))["present"] is False
+        assert told("asked")
+        joined = await asker.join("joined", "asker")
+        assert ({m["userId"] for m in joined["members"]}, joined["count"]) == ({"watcher", "asker"}, 2)
+        assert told("joined")
+        refused = await silent.ask("room:update", "error", roomId="updated", username="x")
+        assert refused["code"] == "not_joined"
+        assert told("updated")
+        assert [member.user_id for member in await presence.members("api-listed")] == ["watcher"]
+        assert told("api-listed")
+        assert await presence.count("api-counted") == 1
+        assert told("api-counted")
+        assert await presence.is_present("api-asked", "silent") is False
+        assert told("api-asked")
+        counts = {room.room_id: room.count for room in await presence.rooms()}
+        assert counts == dict.fromkeys(ROOMS, 1) | {"joined": 2}
+
+        for room in ROOMS:
+            await watcher.until(lambda room=room: bool(departures(watcher.heard, room)))  # type: ignore[misc]
+            assert departures(watcher.heard, room) == [("silent", "inactivity_timeout")]
+            assert len(plain.stream(redis_server, room)) == 1
+        assert await silent.closed() == 4003
+
+
+async def test_b9_a_dropped_member_counts_until_its_grace_is_over_and_not_after(redis_server: Server) -> None:
+    redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+    async with (
+        served(redis_server, ttl=60, grace=0.5, **NOTHING_REACTS) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as cut,
+    ):
+        await ann.join("lobby", "ann")
+        await cut.join("lobby", "cut")
+        cut.vanish()
+        key = plain.presence_key("lobby", "cut")
+        await plain.until(lambda: redis_server.control.pttl(key) <= 500)
+        deadline = redis_server.control.pexpiretime(key)
+        while plain.now(redis_server) < deadline - 100:
+            asked = await ann.ask("room:count", "room:count", roomId="lobby")
+            if plain.now(redis_server) < deadline:
+                assert asked["count"] == 2
+        await plain.until(lambda: plain.now(redis_server) > deadline + 1)
+        assert (await ann.ask("room:count", "room:count", roomId="lobby"))["count"] == 1
+        assert await ann.hear_left("cut") == "disconnected"
+
+
+async def test_b9_many_lapsed_at_once_are_all_left_out(redis_server: Server) -> None:
+    """More than one call settles; and more than one page."""
+    redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+    async with (
+        served(redis_server, ttl=60, **NOTHING_REACTS) as node,
+        RawClient.connect(node) as ann,
+    ):
+        await ann.join("lobby", "ann", view="none")
+        for number in range(2500):
+            ttl = 60_000 if number % 5 == 0 else 300
+            await node.store.join(Entry("lobby", f"u{number}"), f"{node.name()}.f{number}", ttl=ttl)
+        last = redis_server.control.pexpiretime(plain.presence_key("lobby", "u2499"))
+        await plain.until(lambda: plain.now(redis_server) > last)
+        assert (await ann.ask("room:count", "room:count", roomId="lobby"))["count"] == 501
+        assert len(plain.stream(redis_server, "lobby")) == 2000
+
+
+async def test_b9_a_member_that_is_looked_at_while_it_lapses_is_not_forgotten(redis_server: Server) -> None:
+    """At the very millisecond of its end a script may find it alive by one clock and due by the other."""
+    redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+    async with (
+        served(redis_server, ttl=60, **NOTHING_REACTS) as node,
+        RawClient.connect(node) as ann,
+    ):
+        await ann.join("lobby", "ann", view="none")
+        for number in range(1000):
+            await node.store.join(Entry("lobby", f"u{number}"), f"{node.name()}.f{number}", ttl=700 + number)
+        last = redis_server.control.pexpiretime(plain.presence_key("lobby", "u999"))
+        while plain.now(redis_server) <= last + 10:
+            for _ in range(20):
+                found = await node.store.due(plain.shard("lobby"), limit=100, retry=1)
+                if found.gone:
+                    await node.store.claim(plain.shard("lobby"), found.gone)
+        assert plain.rows(redis_server, "lobby").keys() == {"ann"}

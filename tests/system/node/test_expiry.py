@@ -1,0 +1,119 @@
+"""B4: no heartbeat for the whole TTL."""
+
+from contextlib import AsyncExitStack
+
+from reactor.settings import RoomRule
+from tests.support import plain
+from tests.support.running import RawClient, departures, served
+from tests.support.servers import Server
+
+
+async def test_b4_who_is_silent_for_the_whole_ttl_is_told_and_closed_and_the_others_hear_it(
+    redis_server: Server,
+) -> None:
+    async with (
+        served(redis_server, ttl=1.0, inactivity_message="Gone quiet.") as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await ann.join("lobby", "ann")
+        ann.beat()
+        joined = await bob.join("lobby", "bob")
+        farewell = await bob.hear("room:force-leave")
+        assert farewell.keys() == {"type", "roomId", "message", "reason", "timestamp"}
+        assert (farewell["roomId"], farewell["message"]) == ("lobby", "Gone quiet.")
+        assert farewell["reason"] == "inactivity_timeout"
+        deadline = joined["members"][1]["joinedAt"] + 1000
+        assert deadline <= farewell["timestamp"] < deadline + 500
+        assert await bob.closed() == 4003
+        assert await ann.hear_left("bob") == "inactivity_timeout"
+        assert not departures(bob.heard)  # it hears of its own end once
+        assert (
+            redis_server.control.exists(plain.presence_key("lobby", "bob"), plain.shadow_key("lobby", "bob"))
+            == 0
+        )
+        assert ann.open
+        assert set(plain.members(redis_server, "lobby")) == {"ann"}
+
+
+async def test_b4_every_socket_of_the_member_is_told_on_every_node(redis_server: Server) -> None:
+    async with (
+        served(redis_server, ttl=1.0) as one,
+        served(redis_server, ttl=1.0) as two,
+        RawClient.connect(one) as ann,
+        RawClient.connect(one) as tab,
+        RawClient.connect(one) as other_tab,
+        RawClient.connect(two) as phone,
+        RawClient.connect(two) as zoe,
+    ):
+        await ann.join("lobby", "ann")
+        await zoe.join("lobby", "zoe")
+        ann.beat(), zoe.beat()
+        for client in (tab, other_tab, phone):
+            await client.join("lobby", "bob")
+        farewells = [await client.hear("room:force-leave") for client in (tab, other_tab, phone)]
+        assert farewells[0] == farewells[1] == farewells[2]
+        assert [await client.closed() for client in (tab, other_tab, phone)] == [4003, 4003, 4003]
+        for client in (ann, zoe):
+            assert await client.hear_left("bob") == "inactivity_timeout"
+            assert departures(client.heard) == [("bob", "inactivity_timeout")]
+        assert len(plain.stream(redis_server, "lobby")) == 1
+
+
+async def test_b4_a_socket_that_is_in_other_rooms_stays_open_for_them(redis_server: Server) -> None:
+    rooms = (RoomRule(match="brief", ttl=0.5, message="Too long in brief."),)
+    async with (
+        served(redis_server, ttl=60, rooms=rooms) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await bob.join("lasting", "bob")
+        await ann.join("brief", "ann")
+        await ann.join("lasting", "ann")
+        farewell = await ann.hear("room:force-leave")
+        assert (farewell["roomId"], farewell["message"]) == ("brief", "Too long in brief.")
+        await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lasting")
+        refused = await ann.ask("room:heartbeat", "error", roomId="brief")
+        assert refused["code"] == "not_joined"
+        await bob.ask("room:update", "room:updated", roomId="lasting", username="Bob")
+        await ann.hear("room:diff", roomId="lasting")
+        again = await ann.join("brief", "ann")
+        assert again["resumed"] is False
+        await ann.ask("leave_room", "room:left", roomId="lasting")
+        assert (await ann.hear("room:force-leave"))["roomId"] == "brief"
+        assert await ann.closed() == 4003  # now it was the last room
+
+
+async def test_b4_of_many_members_none_is_forgotten_and_none_is_late(redis_server: Server) -> None:
+    """Each in a room of its own, one deadline close behind the other."""
+    redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")  # only a touch can end them
+    async with served(redis_server, ttl=1.0) as node, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(RawClient.connect(node)) for _ in range(4)]
+        deadlines: dict[str, int] = {}
+        for number in range(100):
+            for index, client in enumerate(clients):
+                room = f"{index}-{number}"
+                joined = await client.join(room, "ann")
+                deadlines[room] = joined["members"][0]["joinedAt"] + 1000
+        for client in clients:
+            assert await client.closed() == 4003
+        told = {m["roomId"]: m["timestamp"] for client in clients for m in client.of("room:force-leave")}
+        assert told.keys() == deadlines.keys()
+        late = sorted(told[room] - deadlines[room] for room in deadlines)
+        assert late[0] > 0
+        assert late[-1] < 1000
+
+
+async def test_b4_members_of_one_room_end_each_at_their_own_time(redis_server: Server) -> None:
+    """One that is due just behind another does not wait until that one's end has been made sure of."""
+    redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+    async with served(redis_server, ttl=1.0, diff_window=0) as node, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(RawClient.connect(node)) for _ in range(12)]
+        late = []
+        for number, client in enumerate(clients):
+            joined = await client.join("lobby", number)
+            late.append(-joined["members"][-1]["joinedAt"] - 1000)
+        for number, client in enumerate(clients):
+            late[number] += (await client.hear("room:force-leave"))["timestamp"]
+        # All within the time that the pacemaker gives an event before it looks at the same member again.
+        assert sorted(late)[len(late) // 2] < 100, late

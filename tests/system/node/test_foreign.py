@@ -1,0 +1,121 @@
+"""Another application in the same Redis is never disturbed, and its keys and events are none of ours."""
+
+from typing import Any
+
+from reactor.settings import RoomRule
+from tests.support import plain
+from tests.support.running import RawClient, departures, served
+from tests.support.servers import Server
+
+NEARLY = [
+    "room:lobby:user:ann",
+    "{reactor}:room:lobby:user:ann",
+    "{reactor2:7}:room:lobby:user:ann",
+    "{reactor:7}room:lobby:user:ann",
+    "reactor:7:room:lobby:user:ann",
+    "{reactor:8}:room:lobby:user:ann",  # the name of a shard that the room is not in
+    "{reactor:16}:room:lobby:user:ann",
+    "{reactor:7}:rooms:lobby",
+    "{reactor:7}:shadow",
+    "{reactor:7}:room:lobby",
+    "{reactor:7}:room:lobby:user:",
+    "x{reactor:7}:room:lobby:user:ann",
+    "{Reactor:7}:room:lobby:user:ann",
+    "{another:7}:members:lobby",
+    "{another:7}:rooms",
+]
+
+
+def _dump(server: Server) -> dict[str, tuple[Any, int]]:
+    """Every key of the others, byte by byte, with its end."""
+    raw = server.control
+    return {
+        key: (raw.execute_command("DUMP", key, NEVER_DECODE=True), raw.pexpiretime(key))
+        for key in _foreign(server)
+    }
+
+
+def _foreign(server: Server) -> list[str]:
+    return [*NEARLY, *server.control.scan_iter(match="app:*", count=1000)]
+
+
+async def test_foreign_keys_stay_as_they_are(redis_server: Server) -> None:
+    control = redis_server.control
+    for index, key in enumerate(NEARLY):
+        control.hset(key, mapping={"userId": "ann", "roomId": "lobby", "n": index})
+    for number in range(1000):
+        control.set(f"app:{number}", "x" * (number % 50), px=3_600_000 + number)
+    before = _dump(redis_server)
+    assert len(before) == 1000 + len(NEARLY)
+
+    rooms = (RoomRule(match="brief", ttl=0.5),)
+    async with (
+        served(redis_server, ttl=60, grace=0.3, sweep_interval=0.3, rooms=rooms) as node,
+        served(redis_server, namespace="other", ttl=60) as other,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+        RawClient.connect(other) as stranger,
+    ):
+        joined = await ann.join("lobby", "ann")
+        assert [member["userId"] for member in joined["members"]] == ["ann"]
+        await bob.join("lobby", "bob")
+        await bob.join("brief", "bob")
+        alone = await stranger.join("lobby", "ann")
+        assert [member["userId"] for member in alone["members"]] == ["ann"]
+        await bob.hear("room:force-leave", roomId="brief")
+        bob.vanish()
+        assert await ann.hear_left("bob") == "disconnected"
+        await ann.ask("leave_room", "room:left", roomId="lobby")
+        rounds = node.sweep.rounds
+        await plain.until(lambda: node.sweep.rounds > rounds + 1)
+        assert plain.members(redis_server, "lobby") == {}
+        assert not departures(stranger.heard)
+    assert _dump(redis_server) == before
+
+
+async def test_foreign_ends_are_ignored(redis_server: Server) -> None:
+    """Keys of others end by the hundred, also such as look like ours, and nobody is touched."""
+    control = redis_server.control
+    async with (
+        served(redis_server, ttl=60) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await ann.join("lobby", "ann")
+        joined = await bob.join("lobby", "bob")
+        names = [*NEARLY, *(f"app:{number}" for number in range(300))]
+        for name in names:
+            control.set(name, "x", px=30)
+        control.set("{reactor:7}:room:lobby:user:last", "x", px=30)  # one that is named like ours
+        await plain.until(lambda: control.exists(*names) == 0 and node.listener.heard)
+        assert node.listener.heard == 1
+        await bob.ask("room:update", "room:updated", roomId="lobby", username="Bob")
+        diff = await ann.hear_next(lambda message: bool(message.get("updated")))
+        assert (diff["from"], diff["left"]) == (joined["version"], [])
+        assert sum(node.reaper.found_by.values()) == 0
+
+
+async def test_the_events_of_another_database_are_not_ours(redis_server: Server) -> None:
+    """The same keys in another database end there, and here nobody does."""
+    import redis
+
+    elsewhere = redis.Redis(unix_socket_path=str(redis_server.socket), db=3, protocol=2)
+    async with (
+        served(redis_server, ttl=60) as node,
+        served(
+            redis_server, redis_url=redis_server.socket_url.replace("db=0", "db=3"), ttl=60, grace=0.3
+        ) as there,
+        RawClient.connect(node) as ann,
+        RawClient.connect(there) as far,
+        RawClient.connect(there) as watcher,
+    ):
+        await ann.join("lobby", "ann")
+        await watcher.join("lobby", "watcher")
+        joined = await far.join("lobby", "ann")
+        assert joined["count"] == 2
+        far.vanish()
+        assert await watcher.hear_left("ann") == "disconnected"
+        assert elsewhere.exists(plain.presence_key("lobby", "ann")) == 0
+        assert (node.listener.heard, there.listener.heard) == (0, 1)
+        await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
+    elsewhere.close()

@@ -1,0 +1,68 @@
+"""A room in which nothing happens is silent."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Any
+
+import anyio
+import redis.asyncio
+
+from tests.support import plain
+from tests.support.running import RawClient, served
+from tests.support.servers import Server
+
+MEMBERS = 100
+PERIOD = 1.0
+
+
+async def test_an_idle_room_is_silent_for_two_heartbeat_periods(redis_server: Server) -> None:
+    """Nothing but acknowledgements to the clients, nothing on the channels, no write to an index."""
+    async with (
+        served(redis_server, ttl=30, sweep_interval=0) as one,
+        served(redis_server, ttl=30, sweep_interval=0) as two,
+        AsyncExitStack() as stack,
+    ):
+        clients = []
+        for number in range(MEMBERS):
+            client = await stack.enter_async_context(RawClient.connect((one, two)[number % 2]))
+            await client.join("lobby", f"u{number}")
+            clients.append(client)
+        for client in clients:
+            await client.until(lambda client=client: _knows_all(client))  # type: ignore[misc]
+        before = [len(client.heard) for client in clients]
+        noted = plain.rows(redis_server, "lobby")
+        looks = one.pacemaker.looks + two.pacemaker.looks
+
+        published: list[Any] = []
+        watching = asyncio.create_task(_witness(redis_server, published))
+        await plain.until(lambda: redis_server.control.pubsub_numpat() == 1)
+        for _ in range(2):
+            for client in clients:
+                await client.say("room:heartbeat")
+                await anyio.sleep(PERIOD / MEMBERS)
+        for client in clients:
+            await client.until(lambda client=client: len(client.of("room:heartbeat:ack")) == 2)  # type: ignore[misc]
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+        # A node's turn at the sweep may run out, which is no room's business.
+        assert [each for each in published if not each[1].startswith(b"{reactor:fleet}")] == []
+        for client, start in zip(clients, before, strict=True):
+            assert [message["type"] for message in client.heard[start:]] == ["room:heartbeat:ack"] * 2
+        assert plain.rows(redis_server, "lobby") == noted
+        # Each shard is looked at once a second, and one of the nodes does it.
+        assert one.pacemaker.looks + two.pacemaker.looks - looks <= 16 * 8
+
+
+def _knows_all(client: RawClient) -> bool:
+    return any(message.get("count") == MEMBERS for message in client.of("room:joined", "room:diff"))
+
+
+async def _witness(server: Server, published: list[Any]) -> None:
+    """Everything that anybody publishes, on any channel."""
+    client = redis.asyncio.Redis(unix_socket_path=str(server.socket), protocol=2)
+    async with client, client.pubsub() as pubsub:
+        await pubsub.psubscribe("*")
+        async for message in pubsub.listen():
+            if message["type"] == "pmessage":
+                published += [(message["channel"], message["data"])]

@@ -1,0 +1,72 @@
+"""A departure that a node hears of when the user is in again, and the node's own socket with it."""
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from reactor.presence.rows import LeftRow
+from reactor.presence.store import Joined, NotJoined
+from reactor.protocol.closing import LeaveReason
+from reactor.server.node import Node
+from tests.support import plain
+from tests.support.running import Message, RawClient, served
+from tests.support.servers import Server
+
+
+def updates(socket: RawClient) -> list[Message]:
+    return [member for diff in socket.of("room:diff") for member in diff["updated"]]
+
+
+def hears_of_an_earlier_end(node: Node, server: Server) -> None:
+    """The node hears that ann's joining before her present one ended, as by a diff."""
+    member = node.feed.last_known("lobby", "ann")
+    assert member is not None
+    left = LeftRow("ann", LeaveReason.INACTIVITY_TIMEOUT, plain.now(server), "")
+    node.reconciler.on_left("lobby", left, replace(member, joined_at=member.joined_at - 1))
+
+
+async def test_a_socket_put_out_for_an_earlier_joining_leaves_no_connection_in_the_present_one(
+    redis_server: Server,
+) -> None:
+    """As after Redis was another: the node enters its sockets again before it sees what it has missed."""
+    async with (
+        served(redis_server) as here,
+        served(redis_server) as late,
+        RawClient.connect(here) as first,
+        RawClient.connect(late) as second,
+    ):
+        await first.join("lobby", "ann")
+        await second.join("lobby", "ann")
+        hears_of_an_earlier_end(late, redis_server)
+        await second.hear("room:force-leave")
+        await first.until(lambda: 1 in [one["connections"] for one in updates(first)])
+        assert plain.members(redis_server, "lobby")["ann"].get("connections", "1") == "1"
+
+
+async def test_who_is_put_out_while_it_joins_again_is_in_by_its_next_joining(redis_server: Server) -> None:
+    """What the node lets go of for the former joining must not be what the socket is in by."""
+    async with (
+        served(redis_server) as node,
+        RawClient.connect(node) as bob,
+        RawClient.connect(node) as ann,
+    ):
+        await bob.join("lobby", "bob")
+        await ann.join("lobby", "ann")
+        (attachment,) = node.reconciler.attachments_of("lobby", "ann")
+        enter = node.entering.enter
+
+        async def put_out_first(*args: Any, **face: Any) -> Joined | NotJoined:
+            node.entering.enter = enter  # type: ignore[method-assign]
+            hears_of_an_earlier_end(node, redis_server)
+            node.reconciler.dropping.start(attachment)
+            return await enter(*args, **face)
+
+        node.entering.enter = put_out_first  # type: ignore[method-assign]
+        joined = await ann.join("lobby", "ann")
+        await node.reconciler.dropping.all_done()
+        fields = plain.members(redis_server, "lobby")["ann"]
+        assert fields["socketId"] == joined["socketId"]
+        assert fields.get("connections", "1") == "1"
+        life = redis_server.control.pttl(plain.presence_key("lobby", "ann"))
+        assert life > node.settings.grace * 1000, "it is under no grace"
+        assert [left["userId"] for diff in bob.of("room:diff") for left in diff["left"]] == []

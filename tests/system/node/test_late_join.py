@@ -1,0 +1,65 @@
+"""A join that a stalled network delivers when nobody waits for it any more."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from reactor.protocol.closing import LeaveReason
+from reactor.server.node import Node
+from tests.support import plain
+from tests.support.proxy import Proxy
+from tests.support.running import RawClient, served
+from tests.support.servers import Server
+
+
+@asynccontextmanager
+async def two_nodes(server: Server) -> AsyncIterator[tuple[Proxy, Node, Node]]:
+    """Two nodes, and the link to Redis of the second one."""
+    async with (
+        Proxy.to(server.port) as link,
+        served(server) as whole,
+        served(server, redis_url=f"redis://127.0.0.1:{link.port}/0") as stalled,
+    ):
+        yield link, whole, stalled
+
+
+async def test_a_join_that_comes_late_leaves_no_connection_behind(redis_server: Server) -> None:
+    """Its client was told `unavailable` and went; the user is there over another socket."""
+    async with (
+        two_nodes(redis_server) as (link, whole, stalled),
+        RawClient.connect(whole) as first,
+        RawClient.connect(stalled) as other,
+        RawClient.connect(stalled) as second,
+    ):
+        await other.join("lobby", "other")  # the room is followed then, and the join all that is asked
+        await first.join("lobby", "ann")
+        link.stall()
+        await second.say("join_room", roomId="lobby", userId="ann")
+        refusal = await second.hear("error")
+        assert refusal["code"] == "unavailable"
+        await plain.until(lambda: bool(plain.fences(redis_server)))  # that it went is noted
+        link.release()
+        await first.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
+        assert plain.members(redis_server, "lobby")["ann"].get("connections", "1") == "1"
+
+
+async def test_who_was_put_out_is_not_entered_again_by_a_join_that_comes_late(redis_server: Server) -> None:
+    """Its node had lost it from Redis and was entering it again when it was put out."""
+    async with (
+        two_nodes(redis_server) as (link, whole, stalled),
+        RawClient.connect(whole) as other,
+        RawClient.connect(stalled) as ann,
+    ):
+        await other.join("lobby", "other")
+        await ann.join("lobby", "ann")
+        (attachment,) = stalled.reconciler.attachments_of("lobby", "ann")
+        link.stall()
+        stalled.feed.view = lambda _room_id: None  # type: ignore[method-assign, assignment] # any epoch will do
+        stalled.reconciler.revive(attachment, None)
+        await plain.until(lambda: attachment.unanswered == 1)
+        stalled.reconciler.expel("lobby", "ann", LeaveReason.KICKED, at=plain.now(redis_server))
+        await whole.store.kick(attachment.entry)
+        await plain.until(lambda: bool(plain.fences(redis_server)))
+        link.release()
+        await plain.until(lambda: stalled.backend.healthy)
+        await stalled.store.count("lobby")
+        assert plain.members(redis_server, "lobby").keys() == {"other"}

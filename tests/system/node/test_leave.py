@@ -1,0 +1,125 @@
+"""B5: the user leaves."""
+
+from typing import Any
+
+from reactor.errors import Unavailable
+from tests.support import plain
+from tests.support.running import RawClient, departures, served
+from tests.support.servers import Server
+
+
+async def test_b5_who_leaves_is_gone_at_once_and_the_others_are_told(redis_server: Server) -> None:
+    async with (
+        served(redis_server) as one,
+        served(redis_server) as two,
+        RawClient.connect(one) as ann,
+        RawClient.connect(one) as bob,
+        RawClient.connect(two) as zoe,
+    ):
+        for client, name in ((ann, "ann"), (zoe, "zoe"), (bob, "bob")):
+            await client.join("lobby", name)
+        await bob.say("leave_room", roomId="lobby", id=3)
+        assert await bob.hear("room:left") == {"type": "room:left", "roomId": "lobby", "id": 3}
+        keys = plain.presence_key("lobby", "bob"), plain.shadow_key("lobby", "bob")
+        assert redis_server.control.exists(*keys) == 0
+        assert set(plain.rows(redis_server, "lobby")) == {"ann", "zoe"}
+        for client in (ann, zoe):
+            assert await client.hear_left("bob") == "left"
+            diff = client.of("room:diff")[-1]
+            assert (diff["count"], diff["joined"], diff["updated"]) == (2, [], [])
+        # Its socket stays, is in no room, and hears nothing of this one any more.
+        refused = await bob.ask("room:heartbeat", "error", roomId="lobby")
+        assert refused["code"] == "not_joined"
+        assert (await bob.ask("leave_room", "error", roomId="lobby"))["code"] == "not_joined"
+        await ann.ask("leave_room", "room:left", roomId="lobby")
+        assert await zoe.hear_left("ann") == "left"
+        assert not departures(bob.heard)
+        assert not bob.of("room:force-leave")
+        joined = await bob.join("lobby", "bob")
+        assert (joined["resumed"], [m["userId"] for m in joined["members"]]) == (False, ["zoe", "bob"])
+
+
+async def test_b5_who_leaves_with_one_of_two_sockets_is_still_there(redis_server: Server) -> None:
+    async with (
+        served(redis_server) as node,
+        RawClient.connect(node) as watcher,
+        RawClient.connect(node) as tab,
+        RawClient.connect(node) as phone,
+    ):
+        await watcher.join("lobby", "watcher")
+        await tab.join("lobby", "ann")
+        await phone.join("lobby", "ann")
+        await watcher.hear("room:diff", left=[], joined=[])
+        await tab.ask("leave_room", "room:left", roomId="lobby")
+        diff = await watcher.hear("room:diff")
+        assert [(m["userId"], m["connections"]) for m in diff["updated"]] == [("ann", 1)]
+        assert diff["left"] == []
+        await phone.ask("leave_room", "room:left", roomId="lobby")
+        assert await watcher.hear_left("ann") == "left"
+        assert departures(watcher.heard) == [("ann", "left")]
+        assert [entry["reason"] for entry in plain.stream(redis_server, "lobby")] == ["left"]
+
+
+async def test_b5_joins_and_leaves_said_in_one_breath_are_done_in_their_order(redis_server: Server) -> None:
+    async with (
+        served(redis_server) as node,
+        RawClient.connect(node) as watcher,
+        RawClient.connect(node) as ann,
+    ):
+        first = await watcher.join("lobby", "watcher")
+        for number in range(10):
+            await ann.say("join_room", roomId="lobby", userId="ann", id=number)
+            await ann.say("room:update", roomId="lobby", data=number, id=number)
+            await ann.say("leave_room", roomId="lobby", id=number)
+        for number in range(10):
+            assert (await ann.hear("room:joined", id=number))["resumed"] is False
+            await ann.hear("room:updated", id=number)
+            await ann.hear("room:left", id=number)
+        await watcher.hear("room:diff", version=first["version"] + 30)
+        assert plain.members(redis_server, "lobby").keys() == {"watcher"}
+        assert len(plain.stream(redis_server, "lobby")) == 10
+        assert not ann.of("error")
+
+
+async def test_b5_one_whose_leave_redis_did_not_take_has_missed_nothing(redis_server: Server) -> None:
+    async with (
+        served(redis_server, diff_window=0) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await ann.join("lobby", "ann")
+        taken = node.store.leave
+
+        async def refused(*_: Any, **__: Any) -> Any:
+            node.store.leave = taken  # type: ignore[method-assign]
+            await bob.join("lobby", "bob")
+            raise Unavailable("the link broke")
+
+        node.store.leave = refused  # type: ignore[method-assign]
+        assert (await ann.answer("leave_room", roomId="lobby"))["code"] == "unavailable"
+        assert (await ann.hear("room:diff"))["from"] == ann.of("room:joined")[0]["version"]
+        await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
+        await ann.ask("leave_room", "room:left", roomId="lobby")
+        assert await bob.hear_left("ann") == "left"
+
+
+async def test_b5_who_is_gone_when_the_answer_to_its_leave_got_lost_has_left(redis_server: Server) -> None:
+    async with (
+        served(redis_server, diff_window=0) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await ann.join("lobby", "ann")
+        await bob.join("lobby", "bob")
+        taken = node.store.leave
+
+        async def lost(*args: Any, **known: Any) -> Any:
+            await taken(*args, **known)
+            await bob.hear_left("ann")
+            raise Unavailable("the link broke")
+
+        node.store.leave = lost  # type: ignore[method-assign]
+        await ann.ask("leave_room", "room:left", roomId="lobby")
+        await ann.ask("room:is_present", "room:is_present", roomId="lobby", userId="ann")
+        assert departures(ann.heard) == []
+        assert not ann.of("room:force-leave")

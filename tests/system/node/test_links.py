@@ -1,0 +1,186 @@
+"""Links to Redis are cut, scripts are lost, data is lost, the server is gone for a while."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from reactor.server.node import Node
+from tests.support import plain
+from tests.support.running import RawClient, departures, served
+from tests.support.servers import Server
+from tests.system.node.replay import Replay
+
+
+@asynccontextmanager
+async def crowd(nodes: list[Node], size: int, room_id: str = "lobby") -> AsyncIterator[list[RawClient]]:
+    """So many members of a room, spread over the nodes, each with heartbeats."""
+    async with AsyncExitStack() as stack:
+        clients = []
+        for number in range(size):
+            client = await stack.enter_async_context(RawClient.connect(nodes[number % len(nodes)]))
+            await client.join(room_id, f"u{number}", data=number)
+            clients.append(client.beat(0.15))
+        yield clients
+
+
+async def _agree(server: Server, clients: list[RawClient], room_id: str = "lobby") -> None:
+    """Wait until all hold what Redis holds, one last change included."""
+    await clients[0].ask("room:update", "room:updated", roomId=room_id, username="last")
+    for client in clients:
+        await client.until(lambda client=client: _has_last(client, room_id))  # type: ignore[misc]
+    present = plain.members(server, room_id)
+    for client in clients:
+        replay = Replay.of(client, room_id)
+        assert replay.members.keys() == present.keys()
+        for user_id, member in replay.members.items():
+            assert member["username"] == present[user_id]["username"]
+            assert str(member["joinedAt"]) == present[user_id]["joinedAt"]
+
+
+def _has_last(client: RawClient, room_id: str) -> bool:
+    return any(
+        member["username"] == "last"
+        for diff in client.of("room:diff")
+        if diff["roomId"] == room_id
+        for member in (*diff["updated"], *diff["joined"])
+    )
+
+
+async def _come_and_go(node: Node, times: int, pause: float) -> list[str]:
+    """Users who join and leave one after the other; who is told of them must be told of all."""
+    names = [f"guest{number}" for number in range(times)]
+    async with RawClient.connect(node) as guest:
+        for name in names:
+            await _insist(guest, "join_room", roomId="lobby", userId=name)
+            await anyio.sleep(pause)
+            await _insist(guest, "leave_room", roomId="lobby")
+    return names
+
+
+async def _insist(client: RawClient, kind: str, **fields: Any) -> None:
+    """Ask again as long as Redis does not answer."""
+    for _ in range(100):
+        answer = await client.answer(kind, **fields)
+        if answer.get("code") != "unavailable":
+            return
+        await anyio.sleep(0.05)
+
+
+def _cut_pubsub(server: Server) -> None:
+    server.control.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+
+
+def _cut_commands(server: Server) -> None:
+    server.control.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+
+def _lose_scripts(server: Server) -> None:
+    server.control.script_flush()
+
+
+@pytest.mark.parametrize("harm", [_cut_pubsub, _cut_commands, _lose_scripts])
+async def test_nothing_is_missed_while_it_happens_again_and_again(
+    redis_server: Server, harm: Callable[[Server], None]
+) -> None:
+    async with (
+        served(redis_server, ttl=5) as one,
+        served(redis_server, ttl=5) as two,
+        crowd([one, two], 8) as clients,
+    ):
+        visits = asyncio.create_task(_come_and_go(one, 25, 0.04))
+        while not visits.done():
+            harm(redis_server)
+            await anyio.sleep(0.25)
+        names = await visits
+        await _agree(redis_server, clients)
+        assert plain.members(redis_server, "lobby").keys() == {f"u{number}" for number in range(8)}
+        assert sorted(e["user"] for e in plain.stream(redis_server, "lobby")) == sorted(names)
+        for client in clients:
+            told = departures(client.heard)
+            assert len(told) == len(set(told))  # nobody's leave is told twice
+            assert client.open
+            assert not client.of("room:force-leave")
+
+
+@pytest.mark.slow
+async def test_a_server_that_was_gone_for_a_while_and_lost_all_has_everybody_again(
+    redis_server: Server,
+) -> None:
+    async with (
+        served(redis_server, lease=1.5, grace=2) as one,
+        served(redis_server, lease=1.5, grace=2) as two,
+        crowd([one, two], 10) as clients,
+    ):
+        redis_server.kill()
+        for client in clients:
+            await client.hear("service:degraded")
+        refused = await clients[0].ask("room:count", "error", roomId="lobby")
+        assert refused["code"] == "unavailable"
+        await anyio.sleep(6)  # longer than the lease, the grace and the time-outs
+        redis_server.start()
+        for client in clients:
+            await client.hear("service:restored")
+        await _agree(redis_server, clients)
+        found = plain.members(redis_server, "lobby")
+        assert {user: fields["data"] for user, fields in found.items()} == {
+            f"u{n}": str(n) for n in range(10)
+        }
+        for client in clients:
+            assert not departures(client.heard)
+            assert client.open
+
+
+async def test_after_a_flush_who_is_connected_is_present_again(redis_server: Server) -> None:
+    """With scripts gone too, and a member whose socket had dropped just before."""
+    async with (
+        served(redis_server, lease=1.0, grace=1.0) as one,
+        served(redis_server, lease=1.0, grace=1.0) as two,
+        crowd([one, two], 6) as clients,
+        RawClient.connect(one) as cut,
+    ):
+        await cut.join("lobby", "cut")
+        cut.vanish()
+        key = plain.presence_key("lobby", "cut")
+        await plain.until(lambda: redis_server.control.pttl(key) <= 1000)
+        redis_server.control.flushall()
+        redis_server.control.script_flush()
+        await plain.until(lambda: len(plain.members(redis_server, "lobby")) == 6)
+        await plain.until(lambda: len(plain.rows(redis_server, "lobby")) == 6)
+        for client in clients:
+            await client.say("room:heartbeat", roomId="lobby", id="after")
+        for client in clients:
+            await client.has_heard("room:heartbeat:ack", id="after")
+        await anyio.sleep(1.0)  # whatever the nodes still have to settle between them
+        await _agree(redis_server, clients)
+        users = {user for client in clients for user, _ in departures(client.heard)}
+        assert users <= {"cut"}
+        assert all(client.open for client in clients)
+
+
+async def test_a_departure_while_nobody_listened_is_told_when_they_listen_again(redis_server: Server) -> None:
+    """The nodes' subscriptions are gone for a moment in which a member ends."""
+    options: dict[str, Any] = {"ttl": 60, "grace": 0.3}
+    async with (
+        served(redis_server, **options) as one,
+        served(redis_server, **options) as two,
+        RawClient.connect(one) as ann,
+        RawClient.connect(two) as bob,
+        RawClient.connect(one) as cut,
+    ):
+        for client, name in ((ann, "ann"), (bob, "bob"), (cut, "cut")):
+            await client.join("lobby", name)
+        cut.vanish()
+        key = plain.presence_key("lobby", "cut")
+        await plain.until(lambda: redis_server.control.pttl(key) <= 300)
+        deadline = anyio.current_time() + 0.6
+        while anyio.current_time() < deadline:
+            _cut_pubsub(redis_server)
+            await anyio.sleep(0.01)
+        for client in (ann, bob):
+            assert await client.hear_left("cut") == "disconnected"
+            assert departures(client.heard) == [("cut", "disconnected")]
+        assert len(plain.stream(redis_server, "lobby")) == 1

@@ -1,0 +1,145 @@
+"""Redis loses its data, or comes back older, in ways that nothing announces: what must not be told then."""
+
+from contextlib import AsyncExitStack
+from typing import Any
+
+import anyio
+
+from reactor.presence.store import Joined, NotJoined
+from tests.support import plain
+from tests.support.running import RawClient, departures, served
+from tests.support.servers import Server
+
+
+def present(client: RawClient) -> set[str]:
+    """Who was in the lobby at some time after its last fresh beginning, as told."""
+    fresh = [m for m in client.heard if m["type"] == "room:diff" and m["from"] == 0]
+    return {member["userId"] for member in fresh[-1]["joined"]} if fresh else set()
+
+
+async def test_everything_is_deleted_and_nobody_hears_of_an_empty_room(redis_server: Server) -> None:
+    """Nothing is cut by FLUSHALL: the first to enter again stands alone in Redis, and nowhere else."""
+    async with AsyncExitStack() as stack:
+        nodes = [await stack.enter_async_context(served(redis_server, lease=1.5)) for _ in range(2)]
+        clients = []
+        for i in range(8):
+            client = await stack.enter_async_context(RawClient.connect(nodes[i % 2]))
+            await client.join("lobby", f"u{i}")
+            clients.append(client)
+        everybody = {f"u{i}" for i in range(8)}
+        redis_server.control.flushall()
+        await clients[0].say("room:heartbeat", roomId="lobby")
+        await plain.until(lambda: set(plain.members(redis_server, "lobby")) == everybody)
+        for client in clients:
+            await client.has_heard("room:diff", **{"from": 0})
+            counts = [m["count"] for m in client.heard if m["type"] == "room:diff" and m["from"] == 0]
+            assert counts == [8]
+            assert present(client) == everybody
+            assert departures(client.heard) == []
+
+
+async def test_nobody_is_told_anything_before_the_slowest_server_has_entered_its_members(
+    redis_server: Server,
+) -> None:
+    async with (
+        served(redis_server) as quick,
+        served(redis_server) as slow,
+        RawClient.connect(quick) as ann,
+        RawClient.connect(slow) as bob,
+    ):
+        await ann.join("lobby", "ann")
+        await bob.join("lobby", "bob")
+        await ann.hear("room:diff")
+        enter, may_enter = slow.reconciler.enter_all_again, anyio.Event()
+
+        async def later() -> None:
+            await may_enter.wait()
+            await enter()
+
+        slow.reconciler.enter_all_again = later  # type: ignore[method-assign]
+        redis_server.kill()
+        await ann.hear("service:degraded")
+        redis_server.start()
+        await plain.until(lambda: set(plain.members(redis_server, "lobby")) == {"ann"})
+        await anyio.sleep(2.5)  # longer than one waits without knowing for whom
+        assert len(ann.of("service:restored", "room:diff")) == 1, "but that bob had come"
+        may_enter.set()
+        await ann.hear("service:restored")
+        await ann.hear("room:diff", **{"from": 0})
+        assert present(ann) == {"ann", "bob"}
+        assert departures(ann.heard) == []
+
+
+async def test_a_server_that_does_not_come_back_is_waited_for_no_longer_than_a_lease(
+    bundled_server: Server,
+) -> None:
+    async with (
+        served(bundled_server, lease=1.5) as node,
+        served(bundled_server, lease=1.5) as gone,
+        RawClient.connect(node) as ann,
+        RawClient.connect(gone) as bob,
+    ):
+        await ann.join("lobby", "ann")
+        await bob.join("lobby", "bob")
+
+        async def never() -> None:
+            await anyio.sleep_forever()
+
+        gone.reconciler.enter_all_again = never  # type: ignore[method-assign]
+        bundled_server.kill()
+        await ann.hear("service:degraded")
+        bundled_server.start()
+        await ann.hear("service:restored")
+        assert await ann.hear_left("bob") == "disconnected"
+
+
+async def test_a_node_that_was_judged_lost_in_some_shards_only_goes_on_under_another_name(
+    bundled_server: Server,
+) -> None:
+    """Redis went away while another node was about it: the registry still knows the name."""
+    async with served(bundled_server, lease=1.0) as node, RawClient.connect(node) as ann:
+        await ann.join("lobby", "ann")
+        former = node.name()
+        await node.store.fence_node(plain.shard("lobby"), former)
+        await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
+        assert node.name() != former
+        async with RawClient.connect(node) as bob:
+            assert (await bob.join("lobby", "bob"))["count"] == 2
+
+
+async def test_a_newcomer_in_an_outage_is_told_of_it_and_of_its_end(bundled_server: Server) -> None:
+    async with served(bundled_server, lease=1.0) as node, RawClient.connect(node) as ann:
+        await ann.join("lobby", "ann")
+        bundled_server.kill()
+        await ann.hear("service:degraded")
+        async with RawClient.connect(node) as bob:
+            await bob.hear("service:degraded")
+            bundled_server.start()
+            await bob.hear("service:restored")
+        await ann.hear("service:restored")
+
+
+async def test_a_join_on_its_way_while_the_node_takes_another_name_is_kept(bundled_server: Server) -> None:
+    """What the former name did is let go of; the joining must not be among it."""
+    async with served(bundled_server, lease=1.0, grace=0.5) as node, RawClient.connect(node) as ann:
+        await ann.join("lobby", "ann")
+        enter = node.entering.enter
+        renamed = False
+
+        async def rename_behind_it(*args: Any, **face: Any) -> Joined | NotJoined:
+            nonlocal renamed
+            reply = await enter(*args, **face)
+            if not renamed:
+                renamed = True
+                node.recovery.on_data_lost("lobby")
+                await plain.until(lambda: node.recovery._begun == 0)
+            return reply
+
+        node.entering.enter = rename_behind_it  # type: ignore[method-assign]
+        async with RawClient.connect(node) as again:
+            joined = await again.join("lobby", "ann")
+            shadow: Any = bundled_server.control.hgetall(plain.shadow_key("lobby", "ann"))
+            connections = {name for name in shadow if "." in name}
+            assert len(connections) == 2
+            assert joined["socketId"] in connections
+            assert {name.partition(".")[0] for name in connections} == {node.name()}

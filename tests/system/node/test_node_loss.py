@@ -1,0 +1,274 @@
+"""B8: a node stops, dies, freezes or is deployed anew.
+
+Nodes in processes of their own take their time to start: most of these run on one of the two servers.
+"""
+
+import signal
+import time
+from contextlib import AsyncExitStack
+from typing import Any
+
+import anyio
+
+from tests.support import plain
+from tests.support.running import Message, Process, RawClient, departures, served
+from tests.support.servers import Server
+
+QUICK: dict[str, Any] = {"lease": 0.6, "grace": 0.6}
+
+
+async def test_b8_the_members_of_a_killed_node_leave_once_on_every_other(redis_server: Server) -> None:
+    async with (
+        served(redis_server, **QUICK) as one,
+        served(redis_server, **QUICK) as two,
+        Process.start(redis_server, **QUICK) as doomed,
+        RawClient.connect(one) as ann,
+        RawClient.connect(two) as bob,
+        RawClient.connect(one) as tab,
+        RawClient.connect(doomed) as phone,
+        RawClient.connect(doomed) as carl,
+        RawClient.connect(doomed) as dora,
+    ):
+        for client, name in (
+            (ann, "ann"),
+            (bob, "bob"),
+            (tab, "tab"),
+            (phone, "tab"),
+            (carl, "carl"),
+            (dora, "dora"),
+        ):
+            await client.join("lobby", name)
+        killed_at = time.time() * 1000
+        await doomed.kill()
+        for client in (ann, bob):
+            await client.hear_departures(2)
+        entries = plain.stream(redis_server, "lobby")
+        assert sorted((e["user"], e["reason"]) for e in entries) == [
+            ("carl", "disconnected"),
+            ("dora", "disconnected"),
+        ]
+        for entry in entries:  # a lease unchanged for its length and a grace, at least
+            assert 1000 < int(entry["leftAt"]) - killed_at < 4000
+        # Who has a socket on a living node stays, and nothing is told twice: all news join on.
+        await tab.ask("room:update", "room:updated", roomId="lobby", username="Tab")
+        for client in (ann, bob):
+            await client.hear_next(lambda message: _tells(message, "tab", "Tab", connections=1))
+            assert sorted(departures(client.heard)) == [("carl", "disconnected"), ("dora", "disconnected")]
+        assert plain.members(redis_server, "lobby").keys() == {"ann", "bob", "tab"}
+
+
+def _tells(message: Message, user_id: str, username: str, connections: int) -> bool:
+    return any(
+        (member["userId"], member["username"], member["connections"]) == (user_id, username, connections)
+        for member in message.get("updated", ())
+    )
+
+
+async def test_b8_who_returns_from_a_killed_node_within_the_grace_was_never_gone(
+    redis7_server: Server,
+) -> None:
+    options: dict[str, Any] = {"lease": 0.6, "grace": 1.5}
+    async with (
+        served(redis7_server, **options) as one,
+        Process.start(redis7_server, **options) as doomed,
+        RawClient.connect(one) as watcher,
+        RawClient.connect(doomed) as ann,
+        RawClient.connect(doomed) as lost,
+    ):
+        await watcher.join("lobby", "watcher")
+        await ann.join("lobby", "ann", data="mine")
+        joined = await lost.join("lobby", "lost")
+        await watcher.hear("room:diff", version=joined["version"])
+        await doomed.kill()
+        async with RawClient.connect(one) as again:
+            back = await again.join("lobby", "ann")
+            assert back["resumed"] is True
+            assert back["version"] >= joined["version"]
+            assert await watcher.hear_left("lost") == "disconnected"
+            assert departures(watcher.heard) == [("lost", "disconnected")]
+            me = next(m for m in plain.members(redis7_server, "lobby").values() if m["userId"] == "ann")
+            assert "connections" not in me
+            assert me["data"] == '"mine"'
+            assert not [diff for diff in watcher.of("room:diff") if diff["joined"][1:]]
+
+
+async def test_b8_a_node_that_stops_in_order_sends_its_clients_away_and_tells_nobody(
+    redis7_server: Server,
+) -> None:
+    """A deploy: closed with 1012, back on the next node within the grace."""
+    options: dict[str, Any] = {"lease": 0.6, "grace": 2.0}
+    async with (
+        served(redis7_server, **options) as one,
+        RawClient.connect(one) as watcher,
+        Process.start(redis7_server, **options) as old,
+        Process.start(redis7_server, **options) as new,
+        RawClient.connect(old) as ann,
+        RawClient.connect(old) as lost,
+    ):
+        await watcher.join("lobby", "watcher")
+        await ann.join("lobby", "ann")
+        joined = await lost.join("lobby", "lost")
+        await watcher.hear("room:diff", version=joined["version"])
+        assert await old.stop() == 0
+        assert await ann.closed() == await lost.closed() == 1012
+        async with RawClient.connect(new) as again:
+            back = await again.join("lobby", "ann")
+            assert (back["resumed"], back["version"]) == (True, joined["version"])
+            assert await watcher.hear_left("lost") == "disconnected"
+            diff = watcher.of("room:diff")[-1]
+            assert (diff["from"], diff["joined"], diff["updated"]) == (joined["version"], [], [])
+
+
+async def test_b8_when_all_nodes_are_dead_the_first_to_come_up_ends_their_members(
+    bundled_server: Server,
+) -> None:
+    async with AsyncExitStack() as stack:
+        doomed = [await stack.enter_async_context(Process.start(bundled_server, **QUICK)) for _ in range(2)]
+        for number, process in enumerate(doomed):
+            client = await stack.enter_async_context(RawClient.connect(process))
+            await client.join("lobby", f"u{number}")
+        for process in doomed:
+            await process.kill()
+    assert plain.members(bundled_server, "lobby").keys() == {"u0", "u1"}
+    async with served(bundled_server, **QUICK) as node, RawClient.connect(node) as ann:
+        await ann.join("lobby", "ann")
+        await ann.hear_departures(2)
+        assert set(departures(ann.heard)) == {("u0", "disconnected"), ("u1", "disconnected")}
+        assert plain.members(bundled_server, "lobby").keys() == {"ann"}
+        assert len(plain.stream(bundled_server, "lobby")) == 2
+
+
+async def test_b8_a_node_frozen_for_less_than_its_members_grace_loses_nobody(redis7_server: Server) -> None:
+    options: dict[str, Any] = {"lease": 0.6, "grace": 6.0}
+    async with (
+        served(redis7_server, **options) as one,
+        Process.start(redis7_server, **options) as frozen,
+        RawClient.connect(one) as watcher,
+        RawClient.connect(frozen) as ann,
+    ):
+        await watcher.join("lobby", "watcher")
+        joined = await ann.join("lobby", "ann")
+        key = plain.presence_key("lobby", "ann")
+        frozen.send(signal.SIGSTOP)
+        await plain.until(lambda: redis7_server.control.pttl(key) <= 6000)  # it was judged lost
+        frozen.send(signal.SIGCONT)
+        await plain.until(lambda: redis7_server.control.pttl(key) > 6000)
+        await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
+        await anyio.sleep(1.0)  # whatever the node still does about it
+        await watcher.ask("room:update", "room:updated", roomId="lobby", username="W")
+        diff = await watcher.hear_next(lambda message: bool(message.get("updated")))
+        assert (diff["epoch"], diff["from"]) == (joined["epoch"], joined["version"])
+        assert not departures(watcher.heard)
+        assert not departures(ann.heard)
+        assert ann.open
+        assert not ann.of("room:force-leave")
+
+
+async def test_b8_a_node_frozen_for_longer_brings_its_living_clients_back(bundled_server: Server) -> None:
+    """They left, and that was told once; they are here, and that is told once."""
+    async with (
+        served(bundled_server, **QUICK) as one,
+        Process.start(bundled_server, **QUICK) as frozen,
+        RawClient.connect(one) as watcher,
+        RawClient.connect(frozen) as ann,
+        RawClient.connect(frozen) as gone,
+    ):
+        await watcher.join("lobby", "watcher")
+        await ann.join("lobby", "ann", username="Ann", data=[1])
+        await gone.join("lobby", "gone")
+        frozen.send(signal.SIGSTOP)
+        await watcher.hear_departures(2)
+        gone.vanish()
+        frozen.send(signal.SIGCONT)
+        await watcher.until(lambda: [m["userId"] for m in _joined(watcher)].count("ann") == 2)
+        back = [member for member in _joined(watcher) if member["userId"] == "ann"][-1]
+        assert (back["username"], back["data"]) == ("Ann", [1])
+        await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
+        assert ann.open
+        assert not ann.of("room:force-leave")
+        # `gone` may be back for the moment until its node has read that it is not there.
+        await plain.until(lambda: plain.members(bundled_server, "lobby").keys() == {"ann", "watcher"})
+        assert departures(watcher.heard).count(("ann", "disconnected")) == 1
+        assert {reason for _, reason in departures(watcher.heard)} == {"disconnected"}
+
+
+def _joined(client: RawClient) -> list[dict[str, Any]]:
+    return [member for diff in client.of("room:diff") for member in diff["joined"]]
+
+
+async def test_b8_what_a_node_says_after_it_was_judged_lost_counts_under_its_new_name_only(
+    redis_server: Server,
+) -> None:
+    """Else its members would stand there without a connection, and outlive its real end by the whole TTL."""
+    async with (
+        served(redis_server, grace=30, lease=60) as judge,
+        served(redis_server, grace=30, lease=60) as node,
+        RawClient.connect(judge) as watcher,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+        RawClient.connect(node) as carl,
+    ):
+        await watcher.join("lobby", "watcher")
+        await ann.join("lobby", "ann")
+        last = await bob.join("lobby", "bob")
+        old = node.name()
+        await judge.leases.lose(old)
+        assert redis_server.control.pttl(plain.presence_key("lobby", "ann")) <= 30_000
+        await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
+        new = node.name()
+        assert new != old
+        assert [name.partition(".")[0] for name in _connections(redis_server, "ann")] == [new]
+        assert redis_server.control.pttl(plain.presence_key("lobby", "ann")) > 30_000
+        await plain.until(lambda: _connections(redis_server, "bob"))  # also who says nothing
+        await judge.leases.lose(new)
+        joined = await carl.join("lobby", "carl")
+        assert node.name() not in {old, new}
+        assert joined["socketId"].startswith(node.name())
+        assert [name.partition(".")[0] for name in _connections(redis_server, "carl")] == [node.name()]
+        await plain.until(lambda: _connections(redis_server, "ann") and _connections(redis_server, "bob"))
+        await watcher.has_heard("room:diff", version=joined["version"])
+        assert joined["version"] == last["version"] + 1
+        assert not departures(watcher.heard)
+
+
+def _connections(server: Server, user_id: str) -> list[str]:
+    fields: Any = server.control.hkeys(plain.shadow_key("lobby", user_id))
+    return [field for field in fields if "." in field]
+
+
+async def test_b8_the_pacemakers_turn_passes_on_within_two_seconds(bundled_server: Server) -> None:
+    """The node that touches the keys of all is killed; a member of another one still ends on time."""
+    bundled_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+    options: dict[str, Any] = {"ttl": 2.0, "sweep_interval": 0}
+    async with Process.start(bundled_server, **options) as doomed, served(bundled_server, **options) as node:
+        await plain.until(lambda: bundled_server.control.exists("{reactor:fleet}:turn:pacemaker"))
+        before = node.pacemaker.leading
+        async with RawClient.connect(node) as ann:
+            await doomed.kill()
+            joined = await ann.join("lobby", "ann")
+            farewell = await ann.hear("room:force-leave")
+            assert (before, node.pacemaker.leading) == (False, True)
+            assert farewell["timestamp"] - joined["members"][0]["joinedAt"] - 2000 < 1000
+
+
+async def test_b8_an_end_that_the_pacemakers_node_died_over_is_made_by_the_next_one(
+    bundled_server: Server,
+) -> None:
+    """Who hears an event leaves the claim to the pacemaker's node, and makes it when that one is gone."""
+    bundled_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+    options: dict[str, Any] = {"sweep_interval": 0}
+    async with Process.start(bundled_server, **options) as doomed:
+        await plain.until(lambda: bundled_server.control.exists("{reactor:fleet}:turn:pacemaker"))
+        async with served(bundled_server, **options) as node, RawClient.connect(node) as ann:
+            await ann.join("lobby", "ann")
+            await plain.until(lambda: node.pacemaker.led_elsewhere and node.sweep.rounds)
+            doomed.send(signal.SIGSTOP)
+            key = plain.presence_key("lobby", "ann")
+            bundled_server.control.pexpire(key, 1)  # by hand: no deadline that anybody noted
+            await plain.until(lambda: not bundled_server.control.exists(key))
+            await plain.until(lambda: node.listener.heard == 1)
+            assert not node.reaper.found_by
+            touched = time.monotonic()
+            await ann.hear("room:force-leave", reason="inactivity_timeout")
+            assert time.monotonic() - touched < 2.5
+            await doomed.kill()

@@ -1,0 +1,47 @@
+"""One node loses Redis and the others do not: a network that is cut in two."""
+
+from typing import Any
+
+import pytest
+
+from tests.support import plain
+from tests.support.proxy import Proxy
+from tests.support.running import RawClient, departures, served
+from tests.support.servers import Server
+
+SHORT: dict[str, Any] = {"lease": 0.8, "grace": 0.8}
+
+
+@pytest.mark.parametrize("how", ["cut", "silent"])
+async def test_members_of_a_node_that_lost_redis_leave_once_and_are_back_with_it(
+    redis_server: Server, how: str
+) -> None:
+    async with Proxy.to(redis_server.port) as link:
+        url = f"redis://127.0.0.1:{link.port}/0"
+        async with (
+            served(redis_server, **SHORT) as whole,
+            served(redis_server, redis_url=url, **SHORT) as alone,
+            RawClient.connect(whole) as watcher,
+            RawClient.connect(alone) as ann,
+        ):
+            await watcher.join("lobby", "watcher")
+            await ann.join("lobby", "ann", data=[1])
+            link.refuse = how == "cut"
+            if how == "cut":
+                link.cut()
+            else:
+                link.withhold()
+            await ann.hear("service:degraded")
+            assert await watcher.hear_left("ann") == "disconnected"
+            assert ann.open
+            assert not watcher.of("service:degraded")
+            link.refuse = False
+            link.release()
+            await ann.hear("service:restored")
+            await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
+            await plain.until(lambda: plain.members(redis_server, "lobby").keys() == {"ann", "watcher"})
+            await watcher.until(lambda: len([m for d in watcher.of("room:diff") for m in d["joined"]]) == 2)
+            back = watcher.of("room:diff")[-1]["joined"][0]
+            assert (back["userId"], back["data"]) == ("ann", [1])
+            assert departures(watcher.heard) == [("ann", "disconnected")]
+            assert not departures(ann.heard)

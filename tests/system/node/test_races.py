@@ -1,0 +1,180 @@
+"""What happens when two things cross: a join and an end, a lost answer and a second try."""
+
+from typing import Any
+
+import anyio
+import pytest
+
+from reactor.protocol.room import RoomView
+from tests.support import plain
+from tests.support.running import RawClient, departures, served
+from tests.support.servers import Server
+
+NOTHING_REACTS: dict[str, Any] = {"pacemaker": False, "listener": False, "sweep_interval": 0}
+
+
+async def test_a_join_over_ones_own_lapsed_membership_is_a_fresh_one(redis_server: Server) -> None:
+    """The old end is told, and the socket is in the room anew, for good."""
+    redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+    async with (
+        served(redis_server, ttl=0.5, diff_window=0, **NOTHING_REACTS) as node,
+        RawClient.connect(node) as watcher,
+        RawClient.connect(node) as ann,
+    ):
+        await watcher.join("lobby", "watcher")
+        watcher.beat(0.1)
+        first = await ann.join("lobby", "ann")
+        await plain.lapsed(redis_server, first["members"][1]["joinedAt"], 0.5)
+        again = await ann.join("lobby", "ann", id="again")
+        assert (again["id"], again["resumed"]) == ("again", False)
+        assert {m["userId"] for m in again["members"]} == {"ann", "watcher"}
+        await watcher.until(
+            lambda: [m["userId"] for d in watcher.of("room:diff") for m in d["joined"]] == ["ann"] * 2
+        )
+        assert departures(watcher.heard) == [("ann", "inactivity_timeout")]
+        # From here on it is a member like any other: it is heard, it hears, and it leaves.
+        await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
+        ann.beat(0.1)
+        await watcher.ask("room:update", "room:updated", roomId="lobby", username="W")
+        await ann.hear_next(lambda message: bool(message.get("updated")))
+        assert ann.open
+        await ann.ask("leave_room", "room:left", roomId="lobby")
+        assert plain.members(redis_server, "lobby").keys() == {"watcher"}
+        assert plain.rows(redis_server, "lobby").keys() == {"watcher"}
+
+
+async def test_a_lapsed_socket_goes_and_another_of_the_same_user_that_joins_then_stays(
+    redis_server: Server,
+) -> None:
+    redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+    async with (
+        served(redis_server, ttl=0.5, **NOTHING_REACTS) as one,
+        served(redis_server, ttl=0.5, **NOTHING_REACTS) as two,
+        RawClient.connect(one) as old,
+        RawClient.connect(one) as tab,
+        RawClient.connect(two) as phone,
+    ):
+        first = await old.join("lobby", "ann")
+        await plain.lapsed(redis_server, first["members"][0]["joinedAt"], 0.5)
+        joined = await tab.join("lobby", "ann")
+        assert joined["resumed"] is False
+        assert (await phone.join("lobby", "ann"))["resumed"] is True
+        tab.beat(0.1), phone.beat(0.1)
+        assert await old.closed() == 4003
+        await plain.lapsed(redis_server, joined["members"][0]["joinedAt"], 0.5)
+        for client in (tab, phone):
+            await client.say("room:heartbeat", roomId="lobby")
+            await client.has_heard("room:heartbeat:ack", roomId="lobby")
+            assert client.open
+            assert not client.of("room:force-leave")
+        assert plain.members(redis_server, "lobby")["ann"]["connections"] == "2"
+
+
+@pytest.mark.slow
+async def test_a_join_whose_answer_was_lost_leaves_no_ghost(redis_server: Server) -> None:
+    """Redis stood still, took the join afterwards, and the client had been told that it was not taken."""
+    async with (
+        served(redis_server, grace=0.3) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+        RawClient.connect(node) as watcher,
+    ):
+        await watcher.join("lobby", "watcher")
+        redis_server.pause()
+        try:
+            await ann.say("join_room", roomId="lobby", userId="ann")
+            await bob.say("join_room", roomId="lobby", userId="bob")
+            for client in (ann, bob):
+                assert (await client.hear("error"))["code"] == "unavailable"
+        finally:
+            redis_server.resume()
+        await watcher.hear("service:restored")
+        assert (await bob.join("lobby", "bob"))["count"] >= 2  # who tries again is in
+        await plain.until(lambda: plain.members(redis_server, "lobby").keys() == {"watcher", "bob"})
+        await anyio.sleep(0.5)  # the joins that were refused come no more
+        await bob.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
+        assert plain.members(redis_server, "lobby").keys() == {"watcher", "bob"}
+        assert "connections" not in plain.members(redis_server, "lobby")["bob"]
+
+
+async def test_a_socket_that_is_gone_before_its_join_is_taken_leaves_no_ghost(redis_server: Server) -> None:
+    async with (
+        served(redis_server, grace=0.3) as node,
+        RawClient.connect(node) as watcher,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await watcher.join("lobby", "watcher")
+        await bob.join("lobby", "bob")
+        redis_server.pause()
+        try:
+            await ann.say("join_room", roomId="lobby", userId="ann")
+            await ann.barrier()
+            await bob.say("join_room", roomId="lobby", userId="bob")
+            await bob.barrier()
+            ann.vanish()
+            bob.vanish()
+            await plain.until(lambda: len(node.gateway.connections) == 1)
+        finally:
+            redis_server.resume()
+        await watcher.hear_departures(2)
+        assert set(departures(watcher.heard)) == {("ann", "disconnected"), ("bob", "disconnected")}
+        assert plain.members(redis_server, "lobby").keys() == {"watcher"}
+
+
+async def test_a_kick_that_crosses_a_join_again_ends_the_membership_or_not_at_all(
+    redis_server: Server,
+) -> None:
+    """Whichever came first, the client, the others and Redis agree in the end."""
+    from reactor import Presence
+
+    async with (
+        served(redis_server, diff_window=0) as node,
+        RawClient.connect(node) as watcher,
+        RawClient.connect(node) as keeper,
+        RawClient.connect(node) as ann,
+        Presence.open(redis_server.socket_url) as presence,
+    ):
+        await watcher.join("lobby", "watcher")
+        await ann.join("elsewhere", "ann")  # its socket stays open
+        ended = 0
+        for number in range(40):
+            await ann.join("lobby", "ann")
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(presence.kick, "lobby", "ann")
+                await anyio.sleep(0.0002 * (number % 8))
+                await ann.say("join_room", roomId="lobby", userId="ann", id=number)
+                answer = await ann.hear_next(lambda message, number=number: message.get("id") == number)  # type: ignore[misc]
+            await ann.say("room:heartbeat", roomId="lobby", id=f"beat {number}")
+            beat = await ann.hear_next(lambda message, number=number: message.get("id") == f"beat {number}")  # type: ignore[misc]
+            here = await keeper.ask("room:is_present", "room:is_present", roomId="lobby", userId="ann")
+            assert here["present"] is (beat["type"] == "room:heartbeat:ack"), (number, answer, beat)
+            ended += beat["type"] == "error"
+        assert ann.open
+        assert plain.members(redis_server, "lobby").keys() == {"watcher", "ann"} - (
+            {"ann"} if ended == 40 else set()
+        )
+
+
+async def test_who_is_refused_since_it_is_not_seen_in_the_room_leaves_no_connection_there(
+    redis_server: Server,
+) -> None:
+    """As where its time was up before its node heard the room again, and did not count yet."""
+    async with (
+        served(redis_server, grace=0.3) as node,
+        RawClient.connect(node) as bob,
+        RawClient.connect(node) as ann,
+    ):
+        await bob.join("lobby", "bob")
+        reached = node.feed.reached
+
+        async def not_seen(room_id: str, *_position: Any) -> RoomView:
+            node.feed.reached = reached  # type: ignore[method-assign]
+            return RoomView(room_id)
+
+        node.feed.reached = not_seen  # type: ignore[method-assign, assignment]
+        refusal = await ann.ask("join_room", "error", roomId="lobby", userId="ann")
+        assert refusal["code"] == "not_joined"
+        await bob.until(lambda: departures(bob.heard) == [("ann", "disconnected")])
+        joined = await ann.join("lobby", "ann")
+        assert [member["userId"] for member in joined["members"]] == ["bob", "ann"]

@@ -1,0 +1,121 @@
+"""By chance again: Redis restarts empty, is flushed, stands still, a node freezes. In the end all agree."""
+
+import asyncio
+import random
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from tests.support import plain
+from tests.support.running import Process, RawClient, served
+from tests.support.servers import Server
+from tests.system.node.replay import Replay
+from tests.system.node.test_random_session import GRACE, ROOMS, SEEDS, TTL, Person, observer, of_one_mind
+
+SECONDS = 26.0
+SETTLED = 6.0
+"""Seconds after which the last outage is over for all: a lease in which ends do not count, and then some."""
+
+
+class Stubborn(Person):
+    """One who tries again whatever becomes of the connection."""
+
+    async def live(self, until: float, over: anyio.Event) -> None:
+        while anyio.current_time() < until:
+            try:
+                async with self._socket() as client:
+                    if await self._use(client, until):
+                        self.here = client
+                        await over.wait()
+                        return
+            except (OSError, TimeoutError):
+                pass  # nobody listens, or a frozen node does
+            await anyio.sleep(self._chance.choice((0.01, 0.1, 0.3, GRACE * 2)))
+
+    @asynccontextmanager
+    async def _socket(self) -> AsyncIterator[RawClient]:
+        async with RawClient.connect(self._chance.choice(self._nodes), open_timeout=20) as client:
+            self.past.append(client)
+            yield client.beat(0.3)
+
+    async def _use(self, client: RawClient, until: float) -> bool:
+        """Whether the socket is there when the time is up."""
+        try:
+            while anyio.current_time() < until:
+                await self._act(client)
+        except (ConnectionClosed, AssertionError, TimeoutError):
+            return False  # closed, or its node is frozen for longer than anybody waits
+        return client.open
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_a_random_session_with_outages_ends_with_all_of_one_mind(
+    bundled_server: Server, seed: int
+) -> None:
+    chance = random.Random(seed)
+    options: dict[str, Any] = {
+        "ttl": TTL,
+        "grace": GRACE,
+        "away_grace": GRACE * 2,
+        "lease": 1.5,
+        "sweep_interval": 3,
+    }
+    async with (
+        Process.start(bundled_server, **options) as frozen,
+        served(bundled_server, **options) as one,
+        served(bundled_server, **options) as two,
+        observer(one) as near,
+        observer(two) as far,
+    ):
+        names = [f"u{number % 20}" for number in range(26)]
+        people = [Stubborn(name, [one, two, frozen], random.Random(chance.random())) for name in names]
+        until, over = anyio.current_time() + SECONDS, anyio.Event()
+        lives = [asyncio.create_task(person.live(until, over)) for person in people]
+        await _outages(bundled_server, frozen, until - 4, random.Random(chance.random()))
+        await anyio.sleep(until + SETTLED - anyio.current_time())
+
+        here = {person: person.here for person in people if person.here is not None and person.here.open}
+        assert len(here) > 8
+        await plain.until(lambda: of_one_mind(bundled_server, [near, far, *here.values()], after_outage=True))
+        for person, client in here.items():  # who believes to be in, is in
+            for room in ROOMS:
+                if Replay.of(client, room, after_outage=True).inside:
+                    assert person.name in plain.members(bundled_server, room)
+                    assert (await client.answer("room:heartbeat", roomId=room))["type"].endswith(":ack")
+        over.set()
+        await asyncio.gather(*lives)
+        for client in (near, far):
+            assert client.open
+            for room in ROOMS:
+                await client.ask("leave_room", "room:left", roomId=room)
+        await plain.until(lambda: set(plain.leftovers(bundled_server)) <= {"{reactor:fleet}:registry"})
+        assert plain.everywhere(bundled_server) == {}
+
+
+async def _outages(server: Server, node: Process, until: float, chance: random.Random) -> None:
+    while anyio.current_time() < until:
+        await anyio.sleep(chance.uniform(1.0, 4.0))
+        match chance.choice(("flush", "restart", "freeze", "stall", "pubsub", "normal")):
+            case "flush":
+                server.control.flushall()
+            case "restart":
+                server.kill()
+                await anyio.sleep(chance.uniform(0.0, 1.5))
+                server.start()
+            case "freeze":
+                node.send(signal.SIGSTOP)
+                await anyio.sleep(chance.choice((0.5, 3.0)))
+                node.send(signal.SIGCONT)
+            case "stall":
+                server.pause()
+                await anyio.sleep(chance.choice((0.4, 3.5)))
+                server.resume()
+            case kind:
+                server.control.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")

@@ -1,0 +1,130 @@
+"""B12: Redis is away, and comes back whole, empty or older."""
+
+import json
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from reactor.presence.heartbeats import MOST_WAITING
+from tests.support import servers
+from tests.support.running import RawClient, served
+from tests.support.servers import Server
+
+
+def leaves(client: RawClient) -> list[Any]:
+    return [left for message in client.heard if message["type"] == "room:diff" for left in message["left"]]
+
+
+async def hear_all(client: RawClient) -> None:
+    """Take in what was sent to a client up to now."""
+    await client.ask("room:is_present", "room:is_present", roomId="elsewhere", userId="nobody")
+
+
+async def test_b12_after_a_restart_without_data_everybody_is_present_again_and_nobody_saw_a_leave(
+    redis_server: Server,
+) -> None:
+    async with AsyncExitStack() as stack:
+        nodes = [await stack.enter_async_context(served(redis_server, lease=1.5)) for _ in range(2)]
+        clients = []
+        for i in range(10):
+            client = await stack.enter_async_context(RawClient.connect(nodes[i % 2]))
+            await client.join("lobby", f"u{i}", username=f"User {i}", data={"n": i})
+            clients.append(client)
+        redis_server.kill()
+        for client in clients:
+            await client.hear("service:degraded")
+        await clients[0].say("room:heartbeat", roomId="lobby")
+        redis_server.start()
+        for client in clients:
+            await client.hear("service:restored")
+        members = (await clients[0].ask("room:members", "room:members", roomId="lobby"))["members"]
+        assert sorted((m["userId"], m["username"], m["data"]["n"]) for m in members) == sorted(
+            (f"u{i}", f"User {i}", i) for i in range(10)
+        )
+        for client in clients:
+            await hear_all(client)
+            assert leaves(client) == []
+        if not any(message["type"] == "room:heartbeat:ack" for message in clients[0].heard):
+            await clients[0].hear("room:heartbeat:ack")
+
+
+async def test_b12_a_stall_longer_than_lease_grace_and_ttl_kills_nobody(redis_server: Server) -> None:
+    async with (
+        served(redis_server, lease=1.5, grace=1.0, ttl=2.5) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await ann.join("lobby", "ann", data=1)
+        await bob.join("lobby", "bob")
+        bob.vanish()
+        redis_server.pause()
+        await ann.say("room:heartbeat", roomId="lobby")
+        await anyio.sleep(4.0)  # longer than the lease, the grace and the time to live
+        redis_server.resume()
+        async with RawClient.connect(node) as again:
+            joined = await again.join("lobby", "bob")
+            assert joined["resumed"]
+            await ann.hear("room:heartbeat:ack")
+            await again.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
+            members = (await ann.ask("room:members", "room:members", roomId="lobby"))["members"]
+            assert {m["userId"]: m.get("data") for m in members} == {"ann": 1, "bob": None}
+            assert leaves(ann) == []
+
+
+@pytest.mark.parametrize("kind", servers.KINDS)
+async def test_b12_after_a_return_to_an_older_state_who_left_is_gone_and_who_came_is_there(
+    kind: str, tmp_path: Path
+) -> None:
+    binary, missing = servers.find(kind)
+    if binary is None:
+        pytest.skip(missing)
+    server = Server(kind, binary, {"dir": str(tmp_path), "dbfilename": "dump.rdb"}).start()
+    try:
+        async with (
+            served(server, lease=1.5, grace=60) as node,
+            RawClient.connect(node) as ann,
+            RawClient.connect(node) as bob,
+            RawClient.connect(node) as cid,
+        ):
+            await ann.join("lobby", "ann")
+            await bob.join("lobby", "bob")
+            server.control.save()
+            await cid.join("lobby", "cid")
+            await bob.ask("leave_room", "room:left", roomId="lobby")
+            await ann.hear("room:diff", left=[{"userId": "bob", "reason": "left"}])
+            server.kill()
+            await ann.hear("service:degraded")
+            server.start()
+            await ann.hear("service:restored")
+            members = (await ann.ask("room:members", "room:members", roomId="lobby"))["members"]
+            assert {m["userId"] for m in members} == {"ann", "cid"}
+            assert [left["userId"] for left in leaves(ann)] == ["bob"]
+            reasons = [json.loads(json.dumps(one.reason)) for one in await node.departures.read()]
+            assert reasons == ["left"]
+    finally:
+        server.stop()
+
+
+async def test_b12_of_many_heartbeats_in_an_outage_the_first_count_and_each_is_answered(
+    redis_server: Server,
+) -> None:
+    async with served(redis_server, messages_per_second=0) as node, RawClient.connect(node) as client:
+        for room_id in "lobby", "attic":
+            await client.join(room_id, "ann")
+        redis_server.kill()
+        await client.hear("service:degraded")
+        for number in range(MOST_WAITING + 8):
+            await client.say("room:heartbeat", id=f"all {number}")
+        redis_server.start()
+        await client.hear("service:restored")
+
+        def answers(kind: str) -> int:
+            return sum(one["type"] == kind and str(one.get("id")).startswith("all") for one in client.heard)
+
+        while answers("room:heartbeat:ack") < MOST_WAITING:
+            await client.hear("room:heartbeat:ack")
+        await hear_all(client)
+        assert (answers("room:heartbeat:ack"), answers("error")) == (MOST_WAITING, 8)

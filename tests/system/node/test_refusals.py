@@ -1,0 +1,125 @@
+"""Redis answers, and refuses: it is full, it lacks replicas, it tells of no expiry, it stands in a script."""
+
+import asyncio
+import time
+from typing import Any
+
+import anyio
+import redis
+
+from reactor.settings import RoomRule
+from tests.support import plain
+from tests.support.running import RawClient, departures, served
+from tests.support.servers import Server
+
+
+async def test_a_full_redis_refuses_who_comes_and_serves_who_is_there(redis_server: Server) -> None:
+    rooms = (RoomRule(match="brief", ttl=1.0),)
+    async with (
+        served(redis_server, ttl=60, grace=0.3, rooms=rooms) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+        RawClient.connect(node) as cut,
+        RawClient.connect(node) as silent,
+        RawClient.connect(node) as late,
+    ):
+        for client, name in ((ann, "ann"), (bob, "bob"), (cut, "cut")):
+            await client.join("lobby", name)
+        await ann.join("brief", "ann")
+        ann.beat()
+        await silent.join("brief", "silent")
+        redis_server.control.config_set("maxmemory", "1")
+        refused = await late.answer("join_room", roomId="lobby", userId="late")
+        assert (refused["type"], refused["code"]) == ("error", "unavailable")
+        await bob.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
+        await bob.ask("room:away", "room:away:ok", roomId="lobby")
+        await bob.ask("leave_room", "room:left", roomId="lobby")
+        cut.vanish()
+        await ann.hear_departures(3)
+        assert set(departures(ann.heard)) == {
+            ("bob", "left"),
+            ("cut", "disconnected"),
+            ("silent", "inactivity_timeout"),
+        }
+        assert not ann.of("service:degraded")
+        redis_server.control.config_set("maxmemory", "0")
+        assert (await late.join("lobby", "late"))["count"] == 2
+
+
+async def test_while_writes_are_refused_nobody_is_judged(
+    redis_server: Server,
+) -> None:
+    """For longer than the lease, the grace and the TTL: time goes on, and nobody can say that they live."""
+    async with (
+        served(redis_server, lease=0.6, grace=0.6, ttl=1.5) as one,
+        served(redis_server, lease=0.6, grace=0.6, ttl=1.5) as two,
+        RawClient.connect(one) as ann,
+        RawClient.connect(two) as bob,
+    ):
+        await ann.join("lobby", "ann")
+        await bob.join("lobby", "bob")
+        ann.beat(), bob.beat()
+        redis_server.control.config_set("min-replicas-to-write", "1")
+        for client in (ann, bob):
+            await client.hear("service:degraded")
+        await anyio.sleep(2.5)  # longer than they may be silent
+        redis_server.control.config_set("min-replicas-to-write", "0")
+        for client in (ann, bob):
+            await client.hear("service:restored")
+            await client.say("room:heartbeat", roomId="lobby", id="after")
+        for client in (ann, bob):
+            await client.has_heard("room:heartbeat:ack", id="after")
+            assert client.open
+            assert not departures(client.heard)
+        await anyio.sleep(1.0)  # the time in which ends do not count is over
+        here = await ann.ask("room:members", "room:members", roomId="lobby")
+        assert {member["userId"] for member in here["members"]} == {"ann", "bob"}
+        assert not plain.stream(redis_server, "lobby")
+
+
+async def test_flags_for_events_are_added_and_none_taken_away(redis_server: Server) -> None:
+    redis_server.control.config_set("notify-keyspace-events", "K$")
+    async with (
+        served(redis_server, ttl=0.6, pacemaker=False, sweep_interval=0) as node,
+        RawClient.connect(node) as ann,
+    ):
+        flags: Any = redis_server.control.config_get("notify-keyspace-events")
+        assert set(flags["notify-keyspace-events"]) == set("K$Ex")
+        await ann.join("lobby", "ann")
+        assert await ann.closed() == 4003
+        await plain.until(lambda: node.reaper.found_by)
+        assert node.reaper.found_by == {"event": 1}
+
+
+async def test_a_script_that_holds_redis_up_is_outlived(redis_server: Server) -> None:
+    """Another application's script runs for longer than clients wait; Redis answers BUSY after a while."""
+    control = redis_server.control
+    control.config_set("busy-reply-threshold", "200")
+
+    def hold_up() -> None:
+        with redis.Redis(unix_socket_path=str(redis_server.socket), protocol=2) as other:
+            other.eval(
+                "local n = 0; repeat local i = 0; repeat i = i + 1 until i == 1e5; n = n + 1 until n == 900",
+                0,
+            )
+
+    async with (
+        served(redis_server, lease=0.6, grace=0.5, ttl=60) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await ann.join("lobby", "ann")
+        await bob.join("lobby", "bob")
+        began = time.monotonic()
+        holding = asyncio.create_task(asyncio.to_thread(hold_up))
+        while not holding.done():
+            await ann.say("room:heartbeat", roomId="lobby")
+            await anyio.sleep(0.1)
+        await holding
+        await ann.say("room:heartbeat", roomId="lobby", id="after")
+        await ann.has_heard("room:heartbeat:ack", id="after")
+        assert time.monotonic() - began > 0.5
+        assert bob.open
+        assert not departures(ann.heard)
+        await bob.ask("leave_room", "room:left", roomId="lobby")
+        assert await ann.hear_left("bob") == "left"

@@ -1,0 +1,149 @@
+"""B7: the sweep repairs what a lost event, a crash or a hand left behind."""
+
+from typing import Any
+
+import anyio
+
+from reactor.settings import RoomRule
+from tests.support import plain
+from tests.support.running import Process, RawClient, departures, served
+from tests.support.servers import Server
+
+ONLY_THE_SWEEP: dict[str, Any] = {"pacemaker": False, "listener": False, "sweep_interval": 0.3}
+
+
+async def test_b7_a_presence_key_deleted_by_hand_ends_the_member(redis_server: Server) -> None:
+    async with (
+        served(redis_server, **ONLY_THE_SWEEP) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await ann.join("lobby", "ann")
+        await bob.join("lobby", "bob")
+        redis_server.control.delete(plain.presence_key("lobby", "bob"))
+        assert await ann.hear_left("bob") == "inactivity_timeout"
+        assert (await bob.hear("room:force-leave"))["roomId"] == "lobby"
+        assert await bob.closed() == 4003
+        assert not redis_server.control.exists(plain.shadow_key("lobby", "bob"))
+        assert departures(ann.heard) == [("bob", "inactivity_timeout")]
+
+
+async def test_b7_ends_whose_event_was_lost_are_found(redis_server: Server) -> None:
+    """Redis is told to say nothing, and the pacemaker is off."""
+    rooms = (RoomRule(match="brief", ttl=0.5),)
+    async with (
+        served(redis_server, ttl=60, grace=0.5, rooms=rooms, pacemaker=False, sweep_interval=0.4) as node,
+        RawClient.connect(node) as watcher,
+        RawClient.connect(node) as silent,
+        RawClient.connect(node) as cut,
+    ):
+        redis_server.control.config_set("notify-keyspace-events", "")
+        await watcher.join("brief", "watcher")
+        await watcher.join("lobby", "watcher")
+        watcher.beat()
+        await silent.join("brief", "silent")
+        await cut.join("lobby", "cut")
+        cut.vanish()
+        await watcher.hear_departures(2)
+        assert set(departures(watcher.heard)) == {("silent", "inactivity_timeout"), ("cut", "disconnected")}
+        assert await silent.closed() == 4003
+        assert node.listener.heard == 0
+        assert node.reaper.found_by.keys() == {"sweep"}
+
+
+async def test_b7_what_a_killed_node_left_behind_is_gone_through(redis_server: Server) -> None:
+    """The node dies with everything; another one, started later, finds its members and ends them."""
+    async with (
+        Process.start(redis_server, lease=0.5, grace=0.5, sweep_interval=0.3) as doomed,
+        RawClient.connect(doomed) as ann,
+        RawClient.connect(doomed) as tab,
+    ):
+        for room in ("lobby", "attic", "cellar"):
+            await ann.join(room, "ann")
+            await tab.join(room, "ann")
+        await tab.join("lounge", "tab")
+        await doomed.kill()
+    assert len(plain.everywhere(redis_server)) == 4
+    async with served(redis_server, lease=0.5, grace=0.5, **ONLY_THE_SWEEP) as node:
+        rooms = ("lobby", "attic", "cellar", "lounge")
+        await plain.until(lambda: all(plain.stream(redis_server, room) for room in rooms))
+        assert plain.everywhere(redis_server) == {}
+        async with RawClient.connect(node) as late:
+            joined = await late.join("lobby", "late")
+            assert [member["userId"] for member in joined["members"]] == ["late"]
+            await late.ask("leave_room", "room:left", roomId="lobby")
+        for room, user in zip(rooms, ("ann", "ann", "ann", "tab"), strict=True):
+            ends = [(e["user"], e["reason"]) for e in plain.stream(redis_server, room) if e["user"] != "late"]
+            assert ends == [(user, "disconnected")]
+    await plain.until(lambda: plain.leftovers(redis_server) == [])
+
+
+async def test_b7_a_shard_that_knows_a_node_which_nobody_else_knows_is_cleared_of_it(
+    redis_server: Server,
+) -> None:
+    """As a failover may leave it: the registry has lost the node, and its members stand there for hours."""
+    async with (
+        Process.start(redis_server, grace=0.3, sweep_interval=0.3) as doomed,
+        RawClient.connect(doomed) as ann,
+    ):
+        await ann.join("lobby", "ann")
+        await doomed.kill()
+    redis_server.control.delete("{reactor:fleet}:registry")
+    async with served(redis_server, grace=0.3, **ONLY_THE_SWEEP):
+        await plain.until(lambda: plain.stream(redis_server, "lobby"))
+        assert [entry["reason"] for entry in plain.stream(redis_server, "lobby")] == ["disconnected"]
+        assert plain.everywhere(redis_server) == {}
+
+
+async def test_b7_a_room_larger_than_one_page_is_gone_through_too(redis_server: Server) -> None:
+    """Its members' keys are deleted by hand, among many that stay."""
+    async with (
+        served(redis_server, **(ONLY_THE_SWEEP | {"sweep_interval": 0})) as node,
+        RawClient.connect(node) as watcher,
+    ):
+        await watcher.join("lobby", "watcher", view="count")
+        for number in range(1500):
+            await node.store.join(_entry("lobby", f"u{number}"), f"{node.name()}.f{number}", ttl=60_000)
+        gone = [plain.presence_key("lobby", f"u{number}") for number in range(0, 1500, 3)]
+        redis_server.control.delete(*gone)
+        with anyio.fail_after(15):
+            await node.sweep.sweep()
+        assert len(plain.rows(redis_server, "lobby")) == 1001
+        await watcher.has_heard("room:count", count=1001)
+
+
+def _entry(room_id: str, user_id: str) -> Any:
+    from reactor.presence.keys import Entry
+
+    return Entry(room_id, user_id)
+
+
+async def test_b7_nothing_is_left_when_all_are_gone(redis_server: Server) -> None:
+    """Ends of every kind; what stays is the record of departures, and what has an end of its own."""
+    rooms = (RoomRule(match="brief", ttl=0.4),)
+    options: dict[str, Any] = {"ttl": 60, "grace": 0.3, "rooms": rooms}
+    async with (
+        served(redis_server, **options) as node,
+        RawClient.connect(node) as silent,
+        RawClient.connect(node) as cut,
+        RawClient.connect(node) as leaver,
+        RawClient.connect(node) as away,
+    ):
+        rooms_used = ("brief", "lobby", "a:b", "{c}")
+        for room in rooms_used:
+            for client, name in ((silent, "silent"), (cut, "cut"), (leaver, "leaver"), (away, "away")):
+                await client.join(room, name, data={"x": 1})
+        await away.ask("room:away", "room:away:ok")
+        cut.vanish()
+        for room in ("lobby", "a:b", "{c}"):
+            await leaver.ask("leave_room", "room:left", roomId=room)
+        await silent.hear("room:force-leave", roomId="brief")
+        for client in (silent, away):
+            client.vanish()
+        await plain.until(lambda: set(plain.leftovers(redis_server)) == {"{reactor:fleet}:registry"})
+        assert plain.everywhere(redis_server) == {}
+        ends = [entry["reason"] for room in rooms_used for entry in plain.stream(redis_server, room)]
+        assert len(ends) == 16
+        assert ends.count("left") == 3
+        assert "inactivity_timeout" in ends
+    assert plain.leftovers(redis_server) == []

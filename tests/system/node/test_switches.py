@@ -1,0 +1,146 @@
+"""Each of the three ways to an end can be turned off; the ends come all the same, once."""
+
+from typing import Any
+
+import pytest
+
+from reactor.settings import RoomRule
+from tests.support import plain
+from tests.support.running import RawClient, departures, served
+from tests.support.servers import Server
+
+WAYS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "no pacemaker": {"pacemaker": False, "sweep_interval": 0},
+    "no listener": {"listener": False, "sweep_interval": 0},
+    "only the sweep": {"pacemaker": False, "listener": False, "sweep_interval": 0.8},
+    "no sweep": {"sweep_interval": 0},
+}
+
+
+@pytest.mark.parametrize("switches", WAYS.values(), ids=WAYS.keys())
+async def test_ends_come_once_whatever_is_turned_off(redis_server: Server, switches: dict[str, Any]) -> None:
+    rooms = (RoomRule(match="brief", ttl=0.6),)
+    options: dict[str, Any] = {"ttl": 60, "grace": 0.6, "rooms": rooms} | switches
+    async with (
+        served(redis_server, **options) as one,
+        served(redis_server, **options) as two,
+        RawClient.connect(one) as near,
+        RawClient.connect(two) as far,
+        RawClient.connect(one) as silent,
+        RawClient.connect(two) as cut,
+        RawClient.connect(one) as leaver,
+    ):
+        for client, name in ((near, "near"), (far, "far")):
+            for room in ("brief", "lobby"):
+                await client.join(room, name)
+            client.beat(0.1)
+        await silent.join("brief", "silent")
+        await cut.join("lobby", "cut")
+        await leaver.join("lobby", "leaver")
+        cut.vanish()
+        await leaver.ask("leave_room", "room:left", roomId="lobby")
+        for client in (near, far):
+            await client.hear_departures(3)
+        assert await silent.closed() == 4003
+        # One more whole round of everything: whatever came twice would show by now.
+        await leaver.join("brief", "leaver")
+        for client in (near, far):
+            await client.hear_departures(4)
+            assert sorted(departures(client.heard)) == sorted(
+                [
+                    ("cut", "disconnected"),
+                    ("leaver", "left"),
+                    ("silent", "inactivity_timeout"),
+                    ("leaver", "inactivity_timeout"),
+                ]
+            )
+        assert len(plain.stream(redis_server, "lobby")) == len(plain.stream(redis_server, "brief")) == 2
+
+
+async def test_without_events_nothing_is_late(redis_server: Server) -> None:
+    """The events are switched off behind the node's back; the pacemaker makes up for them."""
+    redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+    async with (
+        served(redis_server, ttl=1.0, sweep_interval=0) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        redis_server.control.config_set("notify-keyspace-events", "")
+        await ann.join("lobby", "ann")
+        ann.beat()
+        joined = await bob.join("lobby", "bob")
+        farewell = await bob.hear("room:force-leave")
+        assert farewell["timestamp"] - joined["members"][1]["joinedAt"] - 1000 < 1000
+        assert await ann.hear_left("bob") == "inactivity_timeout"
+        assert departures(ann.heard) == [("bob", "inactivity_timeout")]
+        await plain.until(lambda: node.reaper.found_by)
+        assert set(node.reaper.found_by) == {"pacemaker"}
+
+
+async def test_a_forged_late_or_doubled_event_does_nothing(redis_server: Server) -> None:
+    async with (
+        served(redis_server, ttl=60, sweep_interval=0) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await ann.join("lobby", "ann")
+        joined = await bob.join("lobby", "bob")
+        keys: list[str | bytes] = [
+            plain.presence_key("lobby", "bob"),  # alive
+            plain.presence_key("lobby", "nobody"),  # never was
+            plain.presence_key("nowhere", "bob"),
+            plain.shadow_key("lobby", "bob"),
+            "{reactor:8}:room:lobby:user:bob",  # not its shard
+            "{reactor:07}:room:lobby:user:bob",
+            "{reactor:}:room:lobby:user:bob",
+            "{reactor:99999999999999999999999}:room:lobby:user:bob",
+            "{reactor:7}:room::user:",
+            "{reactor:7}:room:lobby:user:bob:user:bob",
+            "{reactor:7}:room:%zz:user:%",
+            "{reactor:7}",
+            b"{reactor:7}:room:\xff\xfe:user:\xff",
+            b"",
+        ]
+        for key in keys * 3:
+            redis_server.control.publish("__keyevent@0__:expired", key)
+        await plain.until(
+            lambda: redis_server.control.publish("__keyevent@0__:expired", keys[0]) and node.listener.heard
+        )
+        # It left, and then its end is told again and again, before it is back and after.
+        await bob.ask("leave_room", "room:left", roomId="lobby")
+        for _ in range(5):
+            redis_server.control.publish("__keyevent@0__:expired", keys[0])
+        again = await bob.join("lobby", "bob")
+        for _ in range(5):
+            redis_server.control.publish("__keyevent@0__:expired", keys[0])
+        heard = node.listener.heard
+        redis_server.control.publish("__keyevent@0__:expired", keys[0])
+        await plain.until(lambda: node.listener.heard > heard)
+        await bob.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
+        assert again["version"] == joined["version"] + 2
+        await ann.has_heard("room:diff", version=again["version"])
+        assert departures(ann.heard) == [("bob", "left")]
+        assert len(plain.stream(redis_server, "lobby")) == 1
+        assert bob.open
+
+
+async def test_a_forged_message_on_the_nodes_own_channels_is_survived(redis_server: Server) -> None:
+    """Whoever may publish there can confuse a node for a moment, and no more."""
+    async with (
+        served(redis_server, ttl=60) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await ann.join("lobby", "ann")
+        await bob.join("lobby", "bob")
+        for payload in (b"", b"\xc1", b"garbage", b"\x97", b"{}", b"9" * 400, b"-1", b"1e9"):
+            redis_server.control.publish("{reactor:7}:diff:lobby", payload)
+            redis_server.control.publish("{reactor:7}:wake", payload)
+        for number in range(3):
+            await bob.ask("room:update", "room:updated", roomId="lobby", data=number)
+        await ann.until(lambda: any(m.get("data") == 2 for d in ann.of("room:diff") for m in d["updated"]))
+        bob.vanish()
+        async with RawClient.connect(node) as carl:
+            joined = await carl.join("lobby", "carl")
+            assert {m["userId"] for m in joined["members"]} == {"ann", "bob", "carl"}

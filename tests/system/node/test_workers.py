@@ -1,0 +1,85 @@
+"""`reactor serve --workers N`: several nodes on one port, watched by their parent."""
+
+import os
+import signal
+import socket
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from reactor.errors import AddressInUse
+from reactor.server.sockets import TOGETHER, bound
+from tests.support import plain
+from tests.support.running import Process, RawClient
+from tests.support.servers import Server
+
+
+def pids_by_node(server: Server) -> dict[str, int]:
+    """The processes of the nodes that are registered."""
+    registry: Any = server.control.hgetall("{reactor:fleet}:registry")
+    return {node: int(about.rpartition(":")[2]) for node, about in registry.items()}
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_workers_share_a_port_and_a_killed_one_is_replaced(bundled_server: Server) -> None:
+    async with (
+        Process.start(bundled_server, workers=3, lease="1s", grace="500ms") as command,
+        AsyncExitStack() as stack,
+    ):
+        nodes = pids_by_node(bundled_server)
+        assert len(nodes) == 3
+        by_node: dict[str, list[RawClient]] = {}
+        for number in range(12):
+            client = await stack.enter_async_context(RawClient.connect(command))
+            joined = await client.join("lobby", f"u{number}")
+            by_node.setdefault(joined["socketId"].partition(".")[0], []).append(client)
+        node, lost = max(by_node.items(), key=lambda item: len(item[1]))
+        os.kill(nodes[node], signal.SIGKILL)
+        watcher = next(clients for other, clients in by_node.items() if other != node)[0]
+        left: dict[str, str] = {}
+        while len(left) < len(lost):
+            diff = await watcher.hear_next(lambda message: bool(message.get("left")))
+            for one in diff["left"]:
+                assert one["userId"] not in left
+                left[one["userId"]] = one["reason"]
+        assert set(left.values()) == {"disconnected"}
+        await plain.until(lambda: len(pids_by_node(bundled_server).keys() - {node}) == 3)
+        async with RawClient.connect(command) as late:
+            assert (await late.join("lobby", "late"))["count"] == 12 - len(lost) + 1
+
+
+async def test_the_end_of_the_parent_is_the_end_of_its_workers(bundled_server: Server) -> None:
+    async with Process.start(bundled_server, workers=2) as command:
+        workers = list(pids_by_node(bundled_server).values())
+        assert all(map(alive, workers))
+        await command.kill()
+        await plain.until(lambda: not any(map(alive, workers)))
+
+
+async def test_workers_stop_in_good_order(bundled_server: Server) -> None:
+    async with Process.start(bundled_server, workers=2) as command, RawClient.connect(command) as ann:
+        workers = list(pids_by_node(bundled_server).values())
+        await ann.join("lobby", "ann")
+        assert await command.stop() == 0
+        assert await ann.closed() == 1012
+        assert not any(map(alive, workers))
+        assert pids_by_node(bundled_server) == {}
+
+
+def test_a_port_that_another_program_listens_on_is_said_in_one_line() -> None:
+    with bound("127.0.0.1", 0, option=TOGETHER) as sock:
+        taken = socket.socket()
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(AddressInUse, match="choose another --port"):
+            bound("127.0.0.1", taken.getsockname()[1], option=TOGETHER)
+        taken.close()
+        bound("127.0.0.1", sock.getsockname()[1], option=TOGETHER).close()

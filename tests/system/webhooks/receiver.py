@@ -1,0 +1,98 @@
+"""An endpoint for the tests: keeps every request, and answers as it is told to."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import anyio
+
+from tests.support.running import PATIENCE
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+class Request(NamedTuple):
+    """One request, and what it was answered."""
+
+    headers: dict[str, str]
+    body: bytes
+    status: int
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.body)["events"]
+        return found
+
+
+class Receiver:
+    """Takes what comes, with 204, unless `answers` holds something else for the next requests."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.answers: list[str] = []
+        self.failing = ""
+        self.port = 0
+        self.sockets = 0
+        self.held = asyncio.Event()
+        self.held.set()
+        self._news = asyncio.Event()
+
+    @classmethod
+    @asynccontextmanager
+    async def listening(cls) -> AsyncIterator["Receiver"]:
+        receiver = cls()
+        server = await asyncio.start_server(receiver._serve, "127.0.0.1", 0)
+        receiver.port = server.sockets[0].getsockname()[1]
+        try:
+            yield receiver
+        finally:
+            server.close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/hooks"
+
+    @property
+    def taken(self) -> list[dict[str, Any]]:
+        """All events that it took, each as often as it took it."""
+        return [event for request in self.requests if request.status < 300 for event in request.events]
+
+    @property
+    def told(self) -> list[tuple[Any, ...]]:
+        """(type, room, user or count) of each, in order."""
+        return [(e["type"], e["roomId"], e.get("userId", e["count"])) for e in self.taken]
+
+    async def until(self, true: Any) -> None:
+        with anyio.fail_after(PATIENCE):
+            while not true():
+                self._news.clear()
+                await self._news.wait()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.sockets += 1
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+                headers = {
+                    name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:-2])
+                }
+                assert head[0] == "POST /hooks HTTP/1.1"
+                body = await reader.readexactly(int(headers["content-length"]))
+                await self.held.wait()
+                answer = self.answers.pop(0) if self.answers else self.failing or "204 No Content"
+                writer.write(f"HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n".encode())
+                await writer.drain()
+                self.requests.append(Request(headers, body, int(answer[:3])))
+                self._news.set()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+def hooked(*receivers: Receiver, **options: Any) -> dict[str, Any]:
+    """Settings that send to these receivers."""
+    urls = tuple(receiver.url for receiver in receivers)
+    return {"webhook_urls": urls, "webhook_secrets": (SECRET,), "webhook_private": True} | options

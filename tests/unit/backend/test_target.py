@@ -1,0 +1,84 @@
+"""Which Redis an address means, and the one line for an address that means none."""
+
+import pytest
+
+from reactor.backend.target import Target, parse_url
+from reactor.errors import SettingError
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://h", {"hosts": (("h", 6379),)}),
+        ("redis://h:1/3", {"hosts": (("h", 1),), "db": 3}),
+        ("redis://h?db=4", {"hosts": (("h", 6379),), "db": 4}),
+        ("redis://u:p%40%2Fss@h:1", {"hosts": (("h", 1),), "username": "u", "password": "p@/ss"}),
+        ("redis://:p@[::1]:2/", {"hosts": (("::1", 2),), "password": "p"}),
+        (
+            "redis+sentinel://u:p@h/main?sentinel_username=s&sentinel_password=q",
+            {
+                "kind": "sentinel",
+                "hosts": (("h", 26379),),
+                "master_name": "main",
+                "username": "u",
+                "password": "p",
+                "sentinel_username": "s",
+                "sentinel_password": "q",
+            },
+        ),
+        ("redis://h?username=u&password=p", {"hosts": (("h", 6379),), "username": "u", "password": "p"}),
+        (
+            "rediss://h:6380?ssl_ca_certs=/ca.pem",
+            {"hosts": (("h", 6380),), "tls": True, "tls_options": (("ssl_ca_certs", "/ca.pem"),)},
+        ),
+        ("unix:///run/my%20redis.sock?db=2", {"path": "/run/my redis.sock", "db": 2}),
+        ("unix://u:p@/run/redis.sock", {"path": "/run/redis.sock", "username": "u", "password": "p"}),
+        (
+            "redis+sentinel://a:1,b/main/5",
+            {"kind": "sentinel", "hosts": (("a", 1), ("b", 26379)), "master_name": "main", "db": 5},
+        ),
+        ("rediss+cluster://a:1,b:2", {"kind": "cluster", "hosts": (("a", 1), ("b", 2)), "tls": True}),
+    ],
+)
+def test_addresses(url, expected):
+    assert parse_url(url) == Target(**{"kind": "single", "url": url, **expected})
+
+
+@pytest.mark.parametrize(
+    ("url", "line"),
+    [
+        ("http://h", "begins with none of redis://"),
+        ("localhost:6379", "begins with none of redis://"),
+        ("redis://", "lacks a host and port, as in redis://127.0.0.1:6379."),
+        ("redis://:6379", "lacks a host and port"),
+        ("redis://h:0", "lacks a host and port"),
+        ("redis://h:x", 'has "h:x" where a host and a port from 1 to 65535 belong.'),
+        ("redis://h:70000", 'has "h:70000" where a host and a port from 1 to 65535 belong.'),
+        ("redis://[::1", "cannot be read: Invalid IPv6 URL."),
+        ("redis://h/x", 'has "x" where the number of a database belongs, as in redis://host:6379/0.'),
+        ("redis://h/1/2", 'has "1/2" where the number of a database belongs'),
+        ("redis://h?db=-1", 'has "-1" where the number'),
+        ("redis://h?pasword=secret", "has an unknown option, pasword; there are db, username, password"),
+        ("redis://h?sentinel_password=secret", "has an unknown option, sentinel_password"),
+        ("redis://h?pasword=secret", "Did you mean password?"),
+        ("redis://:secret#secret@h", "is cut by its password; in it, write # as %23"),
+        ("redis://:secret/secret@h", "is cut by its password"),
+        ("redis://u:secret?secret@h", "is cut by its password"),
+        ("unix://run/redis.sock", "names no socket; write it with three slashes"),
+        ("redis+sentinel://h:1", "lacks the name of the master"),
+        ("redis+cluster://h:1/2", "a cluster has only database 0."),
+    ],
+)
+def test_wrong_addresses_get_one_line_without_the_password(url, line):
+    with pytest.raises(SettingError) as caught:
+        parse_url(url)
+    assert str(caught.value).startswith("The Redis address ")
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_target_is_shown_without_its_password():
+    target = parse_url("redis://user:secret@h:1/2")
+    assert str(target) == "redis://user:***@h:1/2"
+    assert "secret" not in repr(target)

@@ -1,0 +1,32 @@
+"""Open files: as many as may be, and some kept back from sockets."""
+
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from reactor.gateway import fds as files
+
+RAISE = """
+import resource
+from reactor.gateway.fds import raise_limit, room_for_sockets
+resource.setrlimit(resource.RLIMIT_NOFILE, (300, 900))
+print(room_for_sockets())
+raise_limit()
+print(resource.getrlimit(resource.RLIMIT_NOFILE), room_for_sockets())
+"""
+
+
+@pytest.mark.parametrize(
+    ("soft", "room"),
+    [(64, 16), (256, 128), (1024, 896), (20_000, 19_600), (1_048_576, 1_027_605), (-1, 1_000_000)],
+)
+def test_some_are_kept_back(monkeypatch, soft, room):
+    monkeypatch.setattr(resource, "getrlimit", lambda _what: (soft, soft))
+    assert files.room_for_sockets() == room
+
+
+def test_as_many_are_allowed_as_may_be():
+    done = subprocess.run([sys.executable, "-c", RAISE], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["172", "(900, 900) 772"]

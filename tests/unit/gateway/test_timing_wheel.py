@@ -1,0 +1,108 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reactor.gateway.timing_wheel import NOWHERE, Wheel
+
+
+class Item:
+    def __init__(self):
+        self.slot = NOWHERE
+
+
+def test_an_item_comes_due_after_its_time_and_within_a_tick():
+    wheel: Wheel[Item] = Wheel(0.25, 100.0)
+    item = Item()
+    wheel.put(item, 101.3)
+    assert wheel.due(101.25, 10) == []
+    assert wheel.due(101.3 + 0.25, 10) == [item]
+    assert wheel.due(200.0, 10) == []
+    assert item.slot == NOWHERE
+
+
+def test_an_item_that_is_put_again_has_only_its_new_time():
+    wheel: Wheel[Item] = Wheel(1.0, 0.0)
+    item = Item()
+    for when in (50.0, 5.0, 20.0):
+        wheel.put(item, when)
+    assert wheel.due(10.0, 10) == []
+    assert wheel.due(21.0, 10) == [item]
+    assert wheel.due(60.0, 10) == []
+
+
+def test_an_item_that_is_removed_never_comes():
+    wheel: Wheel[Item] = Wheel(1.0, 0.0)
+    item = Item()
+    wheel.put(item, 5.0)
+    wheel.remove(item)
+    wheel.remove(item)
+    assert wheel.due(10.0, 10) == []
+
+
+def test_a_time_in_the_past_is_due_at_the_next_tick():
+    wheel: Wheel[Item] = Wheel(1.0, 0.0)
+    wheel.due(10.0, 10)
+    item = Item()
+    wheel.put(item, 3.0)
+    assert wheel.due(11.0, 10) == [item]
+
+
+def test_what_is_over_the_limit_stays_due():
+    wheel: Wheel[Item] = Wheel(1.0, 0.0)
+    items = [Item() for _ in range(25)]
+    for number, item in enumerate(items):
+        wheel.put(item, 1.0 + number % 2)
+    taken = []
+    while batch := wheel.due(5.0, 10):
+        assert len(batch) <= 10
+        taken += batch
+    assert len(taken) == 25
+    assert set(taken) == set(items)
+
+
+def test_a_wheel_without_items_holds_nothing():
+    wheel: Wheel[Item] = Wheel(0.1, 0.0)
+    for number in range(1000):
+        item = Item()
+        wheel.put(item, number / 10)
+        wheel.remove(item)
+    assert wheel._slots == {}
+    assert wheel.due(1000.0, 10) == []
+    assert wheel._slots == {}
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["put", "remove", "tick"]), st.integers(0, 5), st.floats(0, 20)),
+        max_size=60,
+    )
+)
+def test_it_does_what_a_plain_list_of_times_would_do(steps):
+    tick, now = 0.5, 0.0
+    wheel: Wheel[Item] = Wheel(tick, now)
+    items = [Item() for _ in range(6)]
+    times: dict[Item, float] = {}
+    for what, which, number in steps:
+        item = items[which]
+        if what == "put":
+            wheel.put(item, now + number)
+            times[item] = now + number
+        elif what == "remove":
+            wheel.remove(item)
+            times.pop(item, None)
+        else:
+            now += number
+            due = wheel.due(now, 100)
+            assert len(due) == len(set(due))
+            for late in due:
+                assert times.pop(late) <= now
+            assert all(when > now - tick for when in times.values())
+
+
+@pytest.mark.parametrize("items", [1000])
+def test_a_long_stall_is_caught_up_with(items):
+    wheel: Wheel[Item] = Wheel(0.01, 0.0)
+    for number in range(items):
+        wheel.put(Item(), number / 100)
+    assert len(wheel.due(3600.0, 10_000)) == items

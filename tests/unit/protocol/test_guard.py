@@ -1,0 +1,348 @@
+"""The door before a session: nothing passes it unproved, and nothing comes in as somebody else."""
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from reactor.protocol import intents as want
+from reactor.protocol import requests as ask
+from reactor.protocol.guard import STANDINGS, GuardedSession, Knock, Standing
+from reactor.protocol.identity import Identity, Unauthorised, checked
+from reactor.protocol.limits import Limits
+from reactor.protocol.membership import IllegalEvent
+from reactor.protocol.messages import ProtocolError
+from tests.unit.protocol.sessions import refused
+
+ANN = Identity("ann", ("lobby", "game-*"), "Ann", {"n": 1}, 2e9)
+AUTH = ask.Auth("token", id=1)
+
+OF_ALL_KINDS: list[ask.Request] = [
+    ask.JoinRoom("lobby", "ann", id=2),
+    ask.Heartbeat(id=2),
+    ask.Heartbeat("lobby", id=2),
+    ask.Update("lobby", id=2),
+    ask.Away(id=2),
+    ask.Back("lobby", id=2),
+    ask.Members("lobby", id=2),
+    ask.Count("lobby", id=2),
+    ask.IsPresent("lobby", "bob", id=2),
+    ask.LeaveRoom("lobby", id=2),
+]
+
+
+def known(identity: Identity = ANN) -> GuardedSession:
+    session = GuardedSession(Limits(max_pending=4))
+    session.receive(AUTH)
+    session.accepted(identity)
+    return session
+
+
+def inside(room_id: str = "lobby") -> GuardedSession:
+    session = known()
+    session.receive(ask.JoinRoom(room_id))
+    session.joined(room_id)
+    return session
+
+
+def code_of(session: GuardedSession, request: ask.Request) -> str:
+    return refused(session, request).code
+
+
+# Before it is known.
+
+
+@pytest.mark.parametrize("request_", OF_ALL_KINDS, ids=lambda one: type(one).__name__)
+def test_a_stranger_gets_nothing(request_):
+    error = refused(GuardedSession(Limits()), request_)
+    assert (error.code, error.id, error.room_id) == ("unauthorized", 2, request_.room_id)
+
+
+def test_requests_wait_for_the_first_token_and_come_in_their_order():
+    session = GuardedSession(Limits(max_pending=2))
+    assert session.receive(AUTH) == want.Authenticate("token", 1)
+    assert session.receive(OF_ALL_KINDS[0]) is None
+    assert session.receive(OF_ALL_KINDS[1]) is None
+    assert code_of(session, OF_ALL_KINDS[2]) == "too_many_pending"
+    assert code_of(session, AUTH) == "too_many_pending"
+    assert session.accepted(ANN) == OF_ALL_KINDS[:2]
+    assert session.identity is ANN
+
+
+def test_a_first_token_that_is_refused_is_the_end():
+    session = GuardedSession(Limits())
+    session.receive(AUTH)
+    session.receive(OF_ALL_KINDS[0])
+    assert session.denied()
+    assert session.receive(AUTH) is None
+    assert session.receive(OF_ALL_KINDS[0]) is None
+    assert session.identity is None
+
+
+def test_an_answer_that_comes_too_late_opens_nothing():
+    session = GuardedSession(Limits())
+    session.receive(AUTH)
+    assert session.close() == []
+    assert session.accepted(ANN) == []
+    assert session.identity is None
+    assert session.receive(OF_ALL_KINDS[0]) is None
+
+
+def test_an_answer_that_nobody_asked_for_is_a_mistake():
+    with pytest.raises(IllegalEvent):
+        GuardedSession(Limits()).accepted(ANN)
+    with pytest.raises(IllegalEvent):
+        known().denied()
+
+
+# Who it is.
+
+
+def test_what_is_missing_is_filled_in():
+    join = known().receive(ask.JoinRoom("lobby"))
+    assert join == want.Join("lobby", "ann", "Ann", b'{"n":1}', "members", None)
+    update = inside().receive(ask.Update("lobby"))
+    assert isinstance(update, want.UpdateMember)
+    assert (update.username, update.data_json) == ("Ann", b'{"n":1}')
+
+
+def test_what_is_said_right_is_taken():
+    assert known().receive(ask.JoinRoom("lobby", "ann", "Ann", {"n": 1})) is not None
+    assert known(Identity("42", ("*",))).receive(ask.JoinRoom("lobby", 42, "Any", [1])) == want.Join(
+        "lobby", "42", "Any", b"[1]", "members", None
+    )
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ask.JoinRoom("lobby", "bob", id=2),
+        ask.JoinRoom("lobby", 42, id=2),
+        ask.JoinRoom("lobby", username="Bob", id=2),
+        ask.JoinRoom("lobby", data=None, id=2),
+        ask.JoinRoom("lobby", data={"n": 2}, id=2),
+        ask.JoinRoom("Lobby", "ann", id=2),
+        ask.JoinRoom("game", id=2),
+        ask.JoinRoom("a game-1", id=2),
+        ask.Members("other", id=2),
+        ask.Count("other", id=2),
+        ask.IsPresent("other", "ann", id=2),
+        ask.Update("lobby", "Bob", id=2),
+        ask.Update("lobby", data={}, id=2),
+    ],
+)
+def test_what_differs_is_forbidden(request_):
+    error = refused(inside(), request_)
+    assert (error.code, error.id, error.room_id) == ("forbidden", 2, request_.room_id)
+
+
+def test_a_bad_id_stays_a_bad_id():
+    assert code_of(known(), ask.JoinRoom("", id=2)) == "bad_id"
+    assert code_of(known(), ask.JoinRoom("lobby", "a\nb", id=2)) == "bad_id"
+
+
+def test_others_may_be_asked_for_in_rooms_that_are_allowed():
+    assert known().receive(ask.IsPresent("game-7", "bob")) == want.AskPresent("game-7", "bob", None)
+
+
+# A fresh token.
+
+
+def test_a_fresh_token_takes_the_place_of_the_one_before():
+    session = inside()
+    fresh = Identity("ann", ("lobby",), None, None, 3e9)
+    session.receive(AUTH)
+    assert session.receive(ask.Heartbeat("lobby")) is not None, "all goes on while it is checked"
+    assert session.accepted(fresh) == []
+    assert session.identity is fresh
+    assert session.outside() is None
+    assert code_of(session, ask.Count("game-1")) == "forbidden"
+
+
+def test_a_fresh_token_of_somebody_else_changes_nothing():
+    session = inside()
+    session.receive(AUTH)
+    with pytest.raises(ProtocolError, match="another user") as caught:
+        session.accepted(Identity("bob", ("*",)))
+    assert caught.value.code == "forbidden"
+    assert session.identity is ANN
+    assert session.standing is Standing.KNOWN
+
+
+def test_a_fresh_token_that_is_refused_changes_nothing():
+    session = inside()
+    session.receive(AUTH)
+    assert not session.denied()
+    assert session.identity is ANN
+    assert session.receive(ask.Heartbeat("lobby")) is not None
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_room_that_is_not_allowed_any_more_is_told(answered):
+    session = inside() if answered else known()
+    if not answered:
+        session.receive(ask.JoinRoom("lobby"))
+    session.receive(AUTH)
+    session.accepted(Identity("ann", ("game-*",)))
+    assert session.outside() == "lobby"
+
+
+# Identities.
+
+
+@pytest.mark.parametrize(
+    ("identity", "words"),
+    [
+        (Identity(""), "sub is empty"),
+        (Identity(None), "sub must be text"),  # type: ignore[arg-type]
+        (Identity(True), "sub must be text"),  # type: ignore[arg-type]
+        (Identity("a\nb"), "control character"),
+        (Identity("\ud800"), "surrogate"),
+        (Identity("x" * 257), "longer than 256 bytes"),
+        (Identity("a", "lobby"), "must be a list"),  # type: ignore[arg-type]
+        (Identity("a", (1,)), "must be a list"),  # type: ignore[arg-type]
+        (Identity("a", {"lobby": 1}), "must be a list"),  # type: ignore[arg-type]
+        (Identity("a", ("x",) * 1001), "at most 1000"),
+        (Identity("a", name=""), "name is empty"),
+        (Identity("a", name=7), "name must be text"),  # type: ignore[arg-type]
+        (Identity("a", data="x" * 5000), "data takes 5002 bytes"),
+        (Identity("a", data={"a": object()}), "data must be JSON"),
+        (Identity("a", expires_at="soon"), "a time in seconds"),  # type: ignore[arg-type]
+        (Identity("a", expires_at=True), "a time in seconds"),
+        (Identity("a", expires_at=float("nan")), "a time in seconds"),
+        (Identity("a", expires_at=-1), "a time in seconds"),
+    ],
+)
+def test_an_identity_that_cannot_be_used_is_refused(identity, words):
+    with pytest.raises(Unauthorised, match=words):
+        checked(identity, Limits(), ())
+
+
+def test_an_identity_is_made_clean():
+    made = checked(Identity(42, ["a"], expires_at=float("inf")), Limits(), ("b",))  # type: ignore[arg-type]
+    assert (made.user_id, made.rooms) == ("42", ("a",))
+    assert made.expires_at == 253_402_300_799.0
+    assert checked(Identity("a"), Limits(), ("b", "c*")).rooms == ("b", "c*")
+    assert not checked(Identity("a"), Limits(), ()).allows("b")
+
+
+@pytest.mark.parametrize(
+    ("rooms", "room_id", "allowed"),
+    [
+        (("*",), "any\u2028thing", True),
+        (("a*",), "a", True),
+        (("a*",), "ba", False),
+        (("a?",), "ab", True),
+        (("a?",), "abc", False),
+        (("[ab]c",), "ac", True),
+        (("[ab]c",), "[ab]c", True),
+        (("[!a]",), "a", False),
+        (("A",), "a", False),
+        (("a.c",), "abc", False),
+        ((), "a", False),
+        (None, "a", False),
+    ],
+)
+def test_patterns_of_rooms(rooms, room_id, allowed):
+    assert Identity("ann", rooms).allows(room_id) is allowed
+
+
+def test_a_pattern_made_to_be_slow_is_not():
+    assert not Identity("ann", ("*a" * 500 + "b",)).allows("a" * 256)
+
+
+# All of it, in any order.
+
+rooms = st.sampled_from(["lobby", "game-1", "other", "secret"])
+users = st.sampled_from(["ann", "bob", 42])
+identities = st.builds(
+    Identity,
+    st.sampled_from(["ann", "bob"]),
+    st.sampled_from([("lobby",), ("game-*", "lobby"), ("*",), ()]),
+    st.sampled_from([None, "Ann"]),
+)
+asked = st.one_of(
+    st.builds(ask.JoinRoom, rooms, users, st.sampled_from([None, "Ann", "Bob"])),
+    st.builds(ask.JoinRoom, rooms),
+    st.builds(ask.Update, rooms, st.sampled_from([None, "Ann", "Bob"])),
+    st.builds(ask.IsPresent, rooms, users),
+    *(st.builds(kind, rooms) for kind in (ask.Heartbeat, ask.Away, ask.Members, ask.Count, ask.LeaveRoom)),
+)
+
+
+class AtTheDoor(RuleBasedStateMachine):
+    """Whatever comes in whatever order: no intent but what the identity of that moment allows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.session = GuardedSession(Limits(max_pending=3))
+        self.user: str | None = None
+        self.refusal: str | None = None
+
+    def _take(self, request: ask.Request) -> None:
+        try:
+            intent = self.session.receive(request)
+        except ProtocolError as error:
+            self.refusal = error.code
+            return
+        if intent is None or isinstance(intent, want.Authenticate):
+            return
+        identity = self.session.identity
+        assert identity is not None
+        assert identity.user_id == self.user
+        if isinstance(intent, want.Join):
+            assert intent.user_id == self.user
+            assert identity.name in (None, intent.username)
+        if isinstance(intent, want.Join | want.ListMembers | want.CountMembers | want.AskPresent):
+            assert identity.allows(intent.room_id)
+        if isinstance(intent, want.Join):
+            self.session.joined(intent.room_id)
+        if isinstance(intent, want.Leave):
+            self.session.left(intent.membership.room_id)
+
+    @rule(request=asked)
+    def ask(self, request):
+        self._take(request)
+
+    @rule()
+    def knock(self):
+        self._take(AUTH)
+
+    @precondition(lambda self: Knock.ACCEPTED in STANDINGS[self.session.standing])
+    @rule(identity=identities)
+    def accept(self, identity):
+        try:
+            early = self.session.accepted(identity)
+        except ProtocolError:
+            assert self.user not in (None, identity.user_id)
+            return
+        if self.session.standing is Standing.KNOWN:
+            self.user = identity.user_id
+        for request in early:
+            self._take(request)
+
+    @precondition(lambda self: Knock.REFUSED in STANDINGS[self.session.standing])
+    @rule()
+    def deny(self):
+        assert self.session.denied() is (self.session.standing is Standing.SHUT)
+
+    @rule()
+    def close(self):
+        self.session.close()
+
+    @invariant()
+    def a_stranger_is_told_so(self):
+        assert self.user is not None or self.refusal in (None, "unauthorized", "too_many_pending")
+
+    @invariant()
+    def nobody_is_inside_unproved(self):
+        if self.user is None:
+            assert self.session.rooms == {}
+        assert all(place.user_id == self.user for place in self.session.rooms.values())
+
+    @invariant()
+    def a_user_never_changes(self):
+        identity = self.session.identity
+        assert identity is None or identity.user_id == self.user
+
+
+TestAtTheDoor = AtTheDoor.TestCase

@@ -1,0 +1,154 @@
+"""A session with several rooms: what waits, what is bounded, and how it ends."""
+
+import pytest
+
+from reactor.protocol import requests as ask
+from reactor.protocol.intents import (
+    CountMembers,
+    Join,
+    Leave,
+    Refresh,
+    SetAway,
+    UpdateMember,
+)
+from reactor.protocol.limits import Limits
+from reactor.protocol.membership import State
+from reactor.protocol.session import Session
+from tests.unit.protocol.sessions import (
+    IN,
+    JOINING,
+    LEAVING,
+    OUT,
+    PENDING,
+    REJOINING,
+    join,
+    lobby,
+    refused,
+    session_in,
+)
+
+# All rooms at once.
+
+
+def test_a_heartbeat_for_all_rooms():
+    session = Session(Limits())
+    assert session.receive(ask.Heartbeat(id=1)) == Refresh((), None, 1)
+    for room in "abc":
+        session.receive(join(room))
+    assert session.receive(ask.Heartbeat()) == Refresh((), None, None)
+    session.joined("a")
+    session.joined("c")
+    assert session.receive(ask.Heartbeat()) == Refresh((session.rooms["a"], session.rooms["c"]), None, None)
+
+
+@pytest.mark.parametrize(("kind", "away"), [(ask.Away, True), (ask.Back, False)])
+def test_away_from_all_rooms_waits_for_those_on_their_way(kind, away: bool):
+    session = Session(Limits())
+    assert session.receive(kind()) == SetAway((), away, None, None)
+    for room in "abc":
+        session.receive(join(room))
+    session.joined("b")
+    assert session.receive(kind(id=4)) is None
+    (waited,) = session.joined("a")
+    assert session.receive(waited) is None
+    (waited,) = session.refused("c")
+    places = tuple(session.rooms[room] for room in "ab")
+    assert session.receive(waited) == SetAway(places, away, None, 4)
+
+
+# What waits.
+
+
+def test_what_waited_is_received_again_in_order():
+    session = session_in(JOINING)
+    later: list[ask.Request] = [
+        ask.Update("lobby", "A"),
+        ask.LeaveRoom("lobby"),
+        join(user="bob"),
+        ask.Members("lobby"),
+    ]
+    for request in later:
+        assert session.receive(request) is None
+    waited = session.joined("lobby")
+    assert waited == later
+    intents = [session.receive(request) for request in waited]
+    assert [type(intent) for intent in intents] == [UpdateMember, Leave, type(None), type(None)]
+    waited = session.left("lobby")
+    assert waited == later[2:]
+    assert session.receive(waited[0]) == Join("lobby", "bob", "", None, "members", None)
+    assert session.receive(waited[1]) is None
+
+
+def test_only_so_many_wait_in_all_rooms_together():
+    session = Session(Limits(max_pending=3))
+    session.receive(join("a"))
+    session.receive(join("b"))
+    for room in "aab":
+        session.receive(ask.Heartbeat(room))
+    more: list[ask.Request] = [ask.Heartbeat("b", 1), ask.Away(None, 1), join("a", id=1), ask.Count("a", 1)]
+    for request in more:
+        error = refused(session, request)
+        assert (error.code, error.id) == ("too_many_pending", 1)
+    assert session.receive(ask.Count("c")) == CountMembers("c", None)
+    session.joined("a")
+    assert session.receive(ask.Heartbeat("b")) is None
+
+
+def test_only_so_many_rooms():
+    session = Session(Limits(max_rooms=2))
+    session.receive(join("a"))
+    session.receive(join("b"))
+    assert refused(session, join("c")).code == "too_many_rooms"
+    session.joined("a")
+    assert session.receive(join("a"))
+    session.refused("b")
+    assert session.receive(join("c"))
+
+
+# The end of a membership, and of the connection.
+
+
+def test_a_force_leave_of_the_last_room():
+    session = session_in(IN)
+    session.receive(join("other"))
+    session.joined("other")
+    assert session.expelled("lobby") is False
+    assert session.expelled("lobby") is False
+    assert session.expelled("other") is True
+    assert session.rooms == {}
+    assert session.expelled("other") is False
+    assert refused(session, ask.Heartbeat("lobby")).code == "not_joined"
+
+
+def test_a_force_leave_that_crosses_a_join_or_a_leave():
+    session = session_in(JOINING)
+    assert session.expelled("lobby") is False
+    session.joined("lobby")
+    assert lobby(session).state is IN
+
+    session = session_in(REJOINING)
+    assert session.expelled("lobby") is False
+    session.refused("lobby")
+    assert session.rooms == {}
+
+    session = session_in(LEAVING)
+    session.receive(join())
+    assert session.expelled("lobby") is False
+    assert session.left("lobby") == [join()]
+
+
+@pytest.mark.parametrize("state", State, ids=lambda state: state.name)
+def test_the_end_hands_over_what_is_to_be_detached(state: State):
+    session = session_in(state)
+    places = list(session.rooms.values())
+    if state in PENDING:
+        session.receive(ask.Heartbeat("lobby"))
+    assert session.close() == places
+    assert all(place.state is OUT for place in places)
+    assert session.closed
+    assert session.close() == []
+    assert (session.joined("lobby"), session.refused("lobby"), session.left("lobby")) == ([], [], [])
+    assert session.expelled("lobby") is False
+    assert session.receive(join()) is None
+    assert session.receive(ask.Heartbeat()) == Refresh((), None, None)
+    assert (session.rooms, session._waiting, session._held) == ({}, {}, 0)
