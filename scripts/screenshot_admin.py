@@ -16,6 +16,7 @@ import anyio
 from playwright.async_api import Browser, async_playwright
 from websockets.asyncio.client import connect
 
+from reactor.admin import serving_admin
 from reactor.backend.embedded import EmbeddedServer
 from reactor.server.node import Node
 from reactor.server.process import running
@@ -70,7 +71,8 @@ async def main(target: Path) -> None:
                     Settings(
                         redis_url=url, port=0, grace=3, drain_seconds=0,
                         admin_port=PORT if first else None, admin_key=KEY.encode(),
-                    )
+                    ),
+                    admin=serving_admin,
                 )
             )
             for first in (True, False, False)

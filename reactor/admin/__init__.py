@@ -1,14 +1,12 @@
 """The admin port: an HTTP API for operators and back ends, a live page, metrics. Off unless it is set."""
 
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 
 from reactor.server.node import Node
 
 
-def serving_admin(node: Node) -> AbstractAsyncContextManager[int | None]:
-    """Serve the admin port of a node, where its settings ask for it. Raises AddressInUse or SettingError."""
-    if node.settings.admin_port is None:
-        return nullcontext()
+def serving_admin(node: Node) -> AbstractAsyncContextManager[int]:
+    """Serve the admin port that the node's settings name. Raises AddressInUse or SettingError."""
     from reactor.admin.server import serving  # noqa: PLC0415 - most nodes need none of it
 
     return serving(node)

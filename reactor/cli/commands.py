@@ -45,10 +45,11 @@ async def serve(**flags: str | None) -> None:
     """
     import structlog
 
+    from reactor.admin import serving_admin
     from reactor.cli.banner import greet
     from reactor.gateway.fds import raise_limit
     from reactor.log import set_up_logs
-    from reactor.server import process as running
+    from reactor.server import process
     from reactor.server.workers import run_workers
 
     settings = load(flags)
@@ -57,9 +58,11 @@ async def serve(**flags: str | None) -> None:
     for line in advice(settings):
         structlog.get_logger().warning("setting", advice=line)
     if settings.workers > 1:
-        await run_workers(settings, on_ready=lambda port: greet(settings, port))
+        await run_workers(settings, on_ready=lambda port: greet(settings, port), admin=serving_admin)
     else:
-        await running.run(settings, on_ready=lambda node: greet(settings, node.gateway.port))
+        await process.run(
+            settings, on_ready=lambda node: greet(settings, node.gateway.port), admin=serving_admin
+        )
 
 
 @app.command(sort_key=2, help_epilogue="")

@@ -1,14 +1,13 @@
-"""One server process: a node, the Redis that it needs and its admin port, until it is told to stop."""
+"""Runs one server process: a node, the Redis that it needs and its admin port."""
 
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 
 import anyio
 import structlog
 
-from reactor.admin import serving_admin
 from reactor.backend.embedded import EmbeddedServer
 from reactor.backend.opening import open_backend
 from reactor.backend.target import parse_url
@@ -20,15 +19,24 @@ from reactor.settings import Settings
 
 log = structlog.get_logger()
 
+AdminPort = Callable[[Node], AbstractAsyncContextManager[object]]
+"""Serves the admin port of a node while its context is open; for `workers` it must be picklable."""
+
 
 @asynccontextmanager
-async def running(settings: Settings, *, sock: socket.socket | None = None) -> AsyncIterator[Node]:
+async def running(
+    settings: Settings, *, sock: socket.socket | None = None, admin: AdminPort | None = None
+) -> AsyncIterator[Node]:
     """A node that serves as long as the block runs, and stops in order behind it.
 
     sock: a bound socket to listen on, in place of the host and port of the settings.
+    admin: serves the admin port where the settings name one; it comes from the caller, because the admin API
+    is built upon this package.
 
     Raises ReactorError with one clear line when it cannot begin.
     """
+    if settings.admin_port is not None and admin is None:
+        raise TypeError("settings.admin_port is set: pass `admin`, which serves that port")
     async with AsyncExitStack() as stack:
         url = settings.redis_url
         if url is None:
@@ -41,7 +49,7 @@ async def running(settings: Settings, *, sock: socket.socket | None = None) -> A
             node = Node(settings, target, tasks, backend)
             if settings.listener:
                 await node.check_events()
-            async with serving_admin(node):
+            async with nullcontext() if admin is None or settings.admin_port is None else admin(node):
                 await node.start(sock)
                 try:
                     yield node
@@ -55,6 +63,7 @@ async def run(
     *,
     on_ready: Callable[[Node], None] | None = None,
     sock: socket.socket | None = None,
+    admin: AdminPort | None = None,
     stop_signals: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM),
 ) -> None:
     """Serve until SIGINT or SIGTERM. Raises ReactorError with one clear line when it cannot begin.
@@ -63,7 +72,7 @@ async def run(
     """
     spare_the_collector()
     with anyio.open_signal_receiver(*stop_signals, *reload_signals(settings)) as signals:
-        async with running(settings, sock=sock) as node:
+        async with running(settings, sock=sock, admin=admin) as node:
             if on_ready is not None:
                 on_ready(node)
             async for number in signals:

@@ -26,6 +26,7 @@ from reactor.errors import ReactorError
 from reactor.gateway.fds import reload_signals
 from reactor.gateway.server import check_files
 from reactor.log import set_up_logs
+from reactor.server.process import AdminPort, run
 from reactor.server.sockets import ALONE, TOGETHER, bound
 from reactor.settings import Settings
 
@@ -35,10 +36,15 @@ SETTLED_AFTER = 5.0
 """Seconds after which a worker that ends is started again at once; one that ends sooner waits a second."""
 
 
-async def run_workers(settings: Settings, *, on_ready: Callable[[int], None] | None = None) -> None:
+async def run_workers(
+    settings: Settings,
+    *,
+    on_ready: Callable[[int], None] | None = None,
+    admin: AdminPort | None = None,
+) -> None:
     """Run `settings.workers` processes until SIGINT or SIGTERM. Raises ReactorError when it cannot begin.
 
-    on_ready(port) is called once clients can connect to all of them.
+    on_ready(port) is called once clients can connect to all of them. admin serves each worker's admin port.
     """
     async with AsyncExitStack() as stack:
         if settings.redis_url is None:
@@ -53,7 +59,7 @@ async def run_workers(settings: Settings, *, on_ready: Callable[[int], None] | N
         settings = replace(settings, port=reserved.getsockname()[1])
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, *reload_signals(settings)) as signals:
             async with anyio.create_task_group() as tasks:
-                workers = [Worker(settings, number) for number in range(settings.workers)]
+                workers = [Worker(settings, number, admin) for number in range(settings.workers)]
                 for worker in workers:
                     tasks.start_soon(worker.keep_alive)
                 if on_ready is not None:
@@ -81,10 +87,10 @@ def _see_admin_ports_free(settings: Settings) -> None:
 class Worker:
     """One process, in all its lives."""
 
-    def __init__(self, settings: Settings, number: int) -> None:
+    def __init__(self, settings: Settings, number: int, admin: AdminPort | None) -> None:
         if settings.admin_port:
             settings = replace(settings, admin_port=settings.admin_port + number, workers=1)
-        self._settings, self._number = settings, number
+        self._settings, self._number, self._admin = settings, number, admin
         self._process: BaseProcess | None = None
         self.ready = anyio.Event()
         self._ours: Connection | None = None  # closed by our end, however it comes: the worker then stops
@@ -107,7 +113,9 @@ class Worker:
             started = monotonic()
             self._ours, theirs = context.Pipe()
             name = f"reactor worker {self._number}"
-            self._process = context.Process(target=_work, args=(self._settings, theirs), name=name)
+            self._process = context.Process(
+                target=_work, args=(self._settings, theirs, self._admin), name=name
+            )
             self._process.start()
             theirs.close()
             log.info("worker_started", worker=self._number, pid=self._process.pid)
@@ -144,10 +152,8 @@ async def _stop(workers: list[Worker]) -> None:
             await worker.ended()
 
 
-def _work(settings: Settings, parent: Connection) -> None:
+def _work(settings: Settings, parent: Connection, admin: AdminPort | None) -> None:
     """Be a worker: a node on the shared port, for as long as the parent lives."""
-    from reactor.server.process import run  # noqa: PLC0415 - the parent needs none of it
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent says when to stop
     set_up_logs(settings)
 
@@ -158,6 +164,7 @@ def _work(settings: Settings, parent: Connection) -> None:
                 await run(
                     settings,
                     sock=sock,
+                    admin=admin,
                     stop_signals=(signal.SIGTERM,),
                     on_ready=lambda _node: parent.send_bytes(b"ready"),
                 )

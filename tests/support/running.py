@@ -15,6 +15,7 @@ import anyio
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from reactor.admin import serving_admin
 from reactor.server.node import Node
 from reactor.server.process import running
 from reactor.settings import Settings
@@ -33,7 +34,7 @@ async def served(server: Server, **options: Any) -> AsyncIterator[Node]:
         "redis_url": server.socket_url, "port": 0, "drain_seconds": 0, "messages_per_second": 0,
     }  # fmt: skip
     try:
-        async with running(Settings(**(defaults | options))) as node:
+        async with running(Settings(**(defaults | options)), admin=serving_admin) as node:
             yield node
     except BaseExceptionGroup as group:
         if len(group.exceptions) > 1:
