@@ -1,0 +1,110 @@
+"""What a call of each small script costs Redis, and how much source is loaded into a primary.
+
+    python scripts/bench_scripts.py                      the bundled server, and the redis-server on PATH
+    python scripts/bench_scripts.py --dump old.json      only write this tree's scripts, as they are loaded
+    python scripts/bench_scripts.py --against old.json   measure those of another tree beside this one's
+
+Method: one shard of a server of its own holds 10,000 members in rooms of 50, with the liveness mark of a
+node that knows the server. A round calls one script some thousand times, in pipelines, after CONFIG
+RESETSTAT, and takes `usec` of EVALSHA from INFO commandstats: the time in Redis, without the network and the
+client. `refresh` renews 20 members a call, `due` finds no deadline passed, `claim` removes one member whose
+presence key is gone, and `join` adds one member to a room of 50. What is compared takes turns within each
+round; the figure is the median of the rounds.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from shutil import which
+from typing import Any
+
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from reactor.backend.scripts import load_scripts
+from scripts.benchmarks.figures import write_json
+from scripts.benchmarks.machine import machine_facts
+from scripts.benchmarks.redis_cost.scripts import CASES, ScriptBench, Variant, as_scripts, load
+from scripts.benchmarks.running import console, run_benchmark
+from scripts.benchmarks.server import bench_server, server_facts, server_name
+
+
+def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    usage, _, about = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(
+        description=usage, epilog=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--members", type=int, default=10_000, help="members that are there (10000)")
+    add("--calls", type=int, default=2000, help="calls a round (2000)")
+    add("--rounds", type=int, default=9, help="rounds of each script (9)")
+    add("--dump", type=Path, help="write the scripts as JSON, {name: source}, and measure nothing")
+    add("--against", type=Path, help="scripts that --dump wrote, to measure beside this tree's")
+    add("--server", type=Path, help="a redis-server or valkey-server to start in place of both")
+    add("--output", type=Path, default=Path("build/bench"), help="folder for scripts.json")
+    return parser.parse_args(given)
+
+
+def variants_of(arguments: argparse.Namespace) -> list[Variant]:
+    """Give what is measured."""
+    variants = [as_scripts("scripts", sources())]
+    if arguments.against is not None:
+        variants.append(as_scripts("against", json.loads(arguments.against.read_text())))
+    return variants
+
+
+def sources() -> dict[str, str]:
+    """Give the text of each script, as it is loaded."""
+    scripts = load_scripts(departures_kept=100_000)
+    return {name: script.source for name, script in scripts.items()}
+
+
+async def benchmark(arguments: argparse.Namespace) -> None:
+    """Measure each server, print a table, write the result."""
+    if arguments.dump is not None:
+        arguments.dump.write_text(json.dumps(sources()))
+        return
+    programs: list[Path | None] = [arguments.server]
+    if arguments.server is None and (installed := which("redis-server")):
+        programs = [None, Path(installed)]
+    variants = variants_of(arguments)
+    result: dict[str, Any] = {
+        "benchmark": "scripts",
+        "machine": machine_facts(),
+        "bytes": {variant.name: variant.size for variant in variants},
+        "servers": [],
+    }
+    path = arguments.output / "scripts.json"
+    for program in programs:
+        async with bench_server(None, program) as bench:
+            name = server_name(await server_facts(bench.redis))
+            for variant in variants:
+                await load(bench.redis, variant)
+            script_bench = ScriptBench(bench, members=arguments.members, calls=arguments.calls)
+            with console.status(name):
+                await script_bench.fill(variants[0])
+                found = await script_bench.measure(variants, arguments.rounds)
+        result["servers"].append({"name": name, "us_a_call": found})
+        write_json(path, result)
+        console.print(_table(name, variants, found))
+    console.print(f"written: {path}")
+
+
+def _table(name: str, variants: Sequence[Variant], found: dict[str, Any]) -> Table:
+    table = Table(title=f"{name}: us a call, median (lowest round)", title_justify="left")
+    table.add_column("")
+    for variant in variants:
+        table.add_column(variant.name, justify="right")
+    for case in CASES:
+        cells = [found[variant.name][case] for variant in variants]
+        table.add_row(case, *(f"{cell['median']:.1f} ({cell['lowest']:.1f})" for cell in cells))
+    table.add_row("bytes loaded", *(f"{variant.size:,}" for variant in variants))
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(run_benchmark(benchmark(read_arguments())))

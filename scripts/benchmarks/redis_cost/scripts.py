@@ -1,0 +1,175 @@
+"""What a call of each small script costs in Redis's own time, with realistic data behind it."""
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha1
+from statistics import median
+
+from redis.asyncio import Redis
+
+from reactor.presence.keys import Entry, fleet_prefix, presence_key, shard_of, shard_prefix, suffix
+from scripts.benchmarks.idle_members import payload
+from scripts.benchmarks.server import Bench
+
+TTL_MS = 6 * 3600 * 1000
+LEASE_MS = 60_000
+ROOM_SIZE = 50
+NODES = 4
+TOGETHER = 20
+"""Members in one measured call of `refresh`."""
+CASES = ("is_present", "report", "due", "pulse", "refresh", "join", "claim")
+PIPELINE = 250
+"""Calls in one round trip: each is timed by Redis alone, so the batch only saves waiting."""
+
+Arguments = Sequence[str | bytes | int]
+Costs = dict[str, dict[str, float]]
+"""Microseconds a call, by case: the median of the rounds, and the lowest."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to have the scripts: the commands that load it, and the call of one script."""
+
+    name: str
+    loads: Sequence[Sequence[str]]
+    call: Callable[[str], Sequence[str]]
+
+    @property
+    def size(self) -> int:
+        """Bytes of source that are loaded into each primary."""
+        return sum(len(load[-1].encode()) for load in self.loads)
+
+
+def as_scripts(name: str, sources: Mapping[str, str]) -> Variant:
+    """Give the variant of one script a transition, called by digest."""
+    digests = {
+        script: sha1(text.encode(), usedforsecurity=False).hexdigest() for script, text in sources.items()
+    }
+    loads = [("SCRIPT", "LOAD", text) for text in sources.values()]
+    return Variant(name, loads, lambda script: ("EVALSHA", digests[script]))
+
+
+class ScriptBench:
+    """One shard with rooms of ROOM_SIZE members; measures calls of each case there.
+
+    calls: how many a round, each about another member.
+    """
+
+    def __init__(self, bench: Bench, *, members: int, calls: int) -> None:
+        self._redis, self._namespace, self._calls = bench.redis, bench.namespace, calls
+        self._prefix = shard_prefix(bench.namespace, 0)
+        self._fleet = fleet_prefix(bench.namespace)
+        self._rooms = _rooms_of_shard(members // ROOM_SIZE)
+        self._members = [
+            Entry(room, f"user-{number:03d}") for room in self._rooms for number in range(ROOM_SIZE)
+        ]
+        self._chance = random.Random(1)
+        self._run_id = ""
+
+    async def fill(self, variant: Variant) -> None:
+        """Join all members, spread over a few nodes."""
+        self._run_id = str((await self._redis.info("server"))["run_id"])
+        await self._run(variant, "pulse", [self._pulse()])
+        await self._run(variant, "join", [self._join(entry, n) for n, entry in enumerate(self._members)])
+
+    async def measure(
+        self, variants: Sequence[Variant], rounds: int
+    ) -> dict[str, dict[str, dict[str, float]]]:
+        """Give what each variant's calls cost.
+
+        The variants take turns within a round, so that a change of the machine's speed falls on all.
+        """
+        times: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for _ in range(rounds):
+            for case in CASES:
+                for variant in variants:
+                    times[variant.name][case].append(await self._measure(variant, case))
+        return {
+            name: {case: {"median": median(found), "lowest": min(found)} for case, found in cases.items()}
+            for name, cases in times.items()
+        }
+
+    async def _measure(self, variant: Variant, case: str) -> float:
+        calls = await self._prepare(variant, case)
+        await self._redis.config_resetstat()
+        await self._run(variant, case, calls, prefix=self._fleet if case == "report" else self._prefix)
+        stats = await self._redis.info("commandstats")
+        command = f"cmdstat_{variant.call(case)[0].lower()}"
+        figures = stats[command]
+        assert (figures["calls"], figures["failed_calls"]) == (len(calls), 0)
+        if case == "join":
+            await self._run(variant, "kick", [(*self._names(entry), "") for entry in self._guests()])
+        return float(figures["usec"]) / len(calls)
+
+    async def _prepare(self, variant: Variant, case: str) -> list[Arguments]:
+        """Make the data ready for a case; the arguments of its calls."""
+        some = self._chance.choices(self._members, k=self._calls)
+        match case:
+            case "is_present":
+                return [self._names(entry) for entry in some]
+            case "report":
+                report = '{"version":"0.1.0","connections":1200,"members":1100,"rooms":90}'.ljust(600)
+                return [(f"node{n % NODES}", report, 15_000) for n in range(self._calls)]
+            case "due":
+                return [(1000, 250)] * self._calls
+            case "pulse":
+                return [self._pulse()] * self._calls
+            case "refresh":
+                groups = (self._chance.sample(self._members, TOGETHER) for _ in range(self._calls // 4))
+                return [
+                    ("node0", *(part for entry in group for part in (suffix(entry), TTL_MS)))
+                    for group in groups
+                ]
+            case "join":
+                return [self._join(entry, number) for number, entry in enumerate(self._guests())]
+            case _:
+                guests = self._guests()
+                await self._run(variant, "join", [self._join(entry, n) for n, entry in enumerate(guests)])
+                keys = [presence_key(self._namespace, entry) for entry in guests]
+                assert await self._redis.delete(*keys) == len(keys)
+                return [self._names(entry) for entry in guests]
+
+    def _guests(self) -> list[Entry]:
+        """Members beyond those that stay, a few for each room."""
+        rooms = self._rooms
+        return [Entry(rooms[n % len(rooms)], f"guest-{n:05d}") for n in range(self._calls)]
+
+    def _names(self, entry: Entry) -> Arguments:
+        return entry.room_id, entry.user_id
+
+    def _join(self, entry: Entry, number: int) -> Arguments:
+        username, data = payload(number)
+        connection = f"node{number % NODES}.{number:x}"
+        names = (entry.room_id, entry.user_id, entry.room_id, entry.user_id)
+        return *names, username, data, connection, TTL_MS, 0, "", "", 0, ""
+
+    def _pulse(self) -> Arguments:
+        return LEASE_MS, self._run_id, 1
+
+    async def _run(
+        self, variant: Variant, script: str, calls: Sequence[Arguments], *, prefix: str = ""
+    ) -> None:
+        head = variant.call(script)
+        for start in range(0, len(calls), PIPELINE):
+            pipe = self._redis.pipeline(transaction=False)
+            for arguments in calls[start : start + PIPELINE]:
+                pipe.execute_command(*head, 1, prefix or self._prefix, *arguments)
+            await pipe.execute()
+
+
+def _rooms_of_shard(count: int) -> list[str]:
+    """Rooms of shard 0."""
+    rooms, number = list[str](), 0
+    while len(rooms) < count:
+        number += 1
+        if shard_of(room := f"room-{number:07d}") == 0:
+            rooms.append(room)
+    return rooms
+
+
+async def load(redis: Redis, variant: Variant) -> None:
+    """Load a variant into the server."""
+    for command in variant.loads:
+        await redis.execute_command(*command)
