@@ -1,20 +1,20 @@
-"""Counts how values are spread, in plain numbers that whoever wants them may read. PURE."""
+"""Histograms in plain numbers, which metrics, reports and benchmarks read. PURE."""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-"""Bounds for what takes milliseconds."""
+"""Bounds (s) for operations that take milliseconds."""
 
 LATENESS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0)
-"""Bounds for what should take milliseconds, and takes minutes where something is amiss."""
+"""Bounds (s) for delays of milliseconds that can grow to minutes when something fails."""
 
 SIZES = (1, 2, 5, 10, 25, 50, 100, 250, 500)
 """Bounds for sizes of batches."""
 
 
-class Tally:
-    """How many values lie at or below each bound and above the one before it, and their sum."""
+class Histogram:
+    """Counts values by bucket: a bucket holds those above the previous bound, up to and including its own."""
 
     __slots__ = ("_bounds", "_counts", "total")
 
@@ -30,18 +30,18 @@ class Tally:
 
     @property
     def count(self) -> int:
-        """How many values there were."""
+        """The number of values."""
         return sum(self._counts)
 
     def cumulative(self) -> Iterator[tuple[float, int]]:
-        """Each bound with the number of values up to it, at last infinity with all of them."""
+        """Yield each bound with the number of values up to it; the last bound is infinity."""
         so_far = 0
         for bound, count in zip((*self._bounds, float("inf")), self._counts, strict=True):
             so_far += count
             yield bound, so_far
 
     def quantile(self, share: float) -> float | None:
-        """The least bound that this share of the values does not exceed; None where there were no values."""
+        """Return the least bound that this share (0 to 1) of the values does not exceed, or None."""
         count = self.count
         if not count:
             return None

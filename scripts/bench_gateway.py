@@ -22,7 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from reactor.errors import ReactorError
-from reactor.server.gc_tuning import spare_the_collector
+from reactor.server.gc_tuning import tune_gc
 from scripts.benchmarks.figures import write_json
 from scripts.benchmarks.gateway.clients import Dialect
 from scripts.benchmarks.gateway.dialects import Echo, Reactor, SocketIo
@@ -136,7 +136,7 @@ async def measure_growth(sizes: Sizes, arguments: argparse.Namespace) -> dict[st
 async def benchmark(arguments: argparse.Namespace) -> None:
     """Measure, tell, write."""
     os.sched_setaffinity(0, LOAD_CORE)
-    spare_the_collector()
+    tune_gc()
     sizes = QUICK if arguments.quick else Sizes()
     path = arguments.output / "gateway.json"
     result: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"benchmark": "gateway"}

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 
-from reactor.fleet.reports import Report
+from reactor.fleet.reports import NodeReport
 from reactor.presence.rows import Departure
 from reactor.protocol.messages import Member
 
@@ -121,7 +121,7 @@ class NodeAnswer(_Answer, frozen=True, kw_only=True):
 
     node: str
     about: str
-    report: Report | None
+    report: NodeReport | None
 
 
 class Overview(_Answer, frozen=True, kw_only=True):

@@ -169,7 +169,7 @@ class Api:
         node = self._node
         rooms = await self._all_rooms()
         largest = nsmallest(LARGEST, rooms.items(), key=lambda room: (-room[1], room[0]))
-        registry, reports = await node.fleet.registry(), await node.fleet.reports()
+        nodes, reports = await node.registry.nodes(), await node.registry.reports()
         return say.Overview(
             now=round(time() * 1000),
             rooms=len(rooms),
@@ -178,7 +178,7 @@ class Api:
             departures=dict(await node.departures.totals()),
             nodes=[
                 say.NodeAnswer(node=name, about=record.about, report=read_report(reports.get(name, b"")))
-                for name, record in sorted(registry.items(), key=lambda one: (one[1].about, one[0]))
+                for name, record in sorted(nodes.items(), key=lambda one: (one[1].about, one[0]))
             ],
         )
 

@@ -28,7 +28,7 @@ from reactor.backend.scripts import Redirected, Script, ScriptRunner, load_scrip
 from reactor.backend.target import Target
 from reactor.backend.topology import Address, Topology
 from reactor.errors import RedisUnreachable, Unavailable
-from reactor.histogram import Tally
+from reactor.histogram import Histogram
 
 log = structlog.get_logger()
 
@@ -123,7 +123,7 @@ class ClusterBackend:
         return self.runner.healthy
 
     @property
-    def times(self) -> Mapping[str, Tally]:
+    def times(self) -> Mapping[str, Histogram]:
         """Seconds from the asking to the answer, by the name of the script."""
         return self.runner.times
 

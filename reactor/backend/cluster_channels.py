@@ -11,7 +11,7 @@ from reactor.backend.primaries import LoopPerPrimary
 from reactor.backend.subscription import Subscription
 from reactor.backend.target import Target
 from reactor.backend.topology import Address, Topology
-from reactor.histogram import SECONDS, Tally
+from reactor.histogram import SECONDS, Histogram
 
 NO_OWNER_PAUSE = 0.05
 
@@ -36,7 +36,7 @@ class ClusterChannels:
         self._loops = LoopPerPrimary[Subscription]()
         self._started = anyio.Event()
         self._told_first = False
-        self.lags = Tally(SECONDS)
+        self.lags = Histogram(SECONDS)
 
     @property
     def listening(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from redis.asyncio import Redis
 
 from reactor.backend.connect import EventsState
-from reactor.histogram import Tally
+from reactor.histogram import Histogram
 
 Loop = Callable[[], Coroutine[Any, Any, None]]
 OnHealth = Callable[[bool, str], None]
@@ -36,7 +36,7 @@ class Channels(Protocol):
         ...
 
     @property
-    def lags(self) -> Tally:
+    def lags(self) -> Histogram:
         """Seconds that a ping takes there and back, behind all that is to be read before its answer."""
         ...
 
@@ -73,7 +73,7 @@ class Backend(Protocol):
         ...
 
     @property
-    def times(self) -> Mapping[str, Tally]:
+    def times(self) -> Mapping[str, Histogram]:
         """Seconds from the asking to the answer, by the name of the script."""
         ...
 

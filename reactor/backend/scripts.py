@@ -34,7 +34,7 @@ from redis.exceptions import (
 from reactor.backend.connect import LINK_ERRORS
 from reactor.backend.pipeline import Link
 from reactor.errors import Unavailable
-from reactor.histogram import SECONDS, Tally
+from reactor.histogram import SECONDS, Histogram
 
 MAX_BATCH = 512
 """Commands in one round trip at most. It bounds what one slow reader of replies can hold."""
@@ -47,7 +47,7 @@ _OUTAGES = (BusyLoadingError, ReadOnlyError, MasterDownError, ClusterDownError)
 _OUTAGE_WORDS = ("NOREPLICAS", "MISCONF", "BUSY", "UNKILLABLE")
 """Replies by which a server that answers says that it takes no writes from anyone."""
 
-Times = defaultdict[str, Tally]
+Times = defaultdict[str, Histogram]
 """Seconds from the asking to the answer of each script, the wait in the queue included."""
 
 _pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command  # its stub knows tuples of one alone
@@ -65,7 +65,7 @@ class Script:
 
 def new_times() -> Times:
     """Times of scripts, none so far."""
-    return defaultdict(lambda: Tally(SECONDS))
+    return defaultdict(lambda: Histogram(SECONDS))
 
 
 def load_scripts(*, departures_kept: int, publish: str = "PUBLISH") -> dict[str, Script]:

@@ -20,7 +20,7 @@ from reactor.backend.scripts import ScriptRunner, load_scripts
 from reactor.backend.sentinels import Sentinels
 from reactor.backend.subscription import Subscription
 from reactor.backend.target import Target
-from reactor.histogram import Tally
+from reactor.histogram import Histogram
 
 log = structlog.get_logger()
 
@@ -49,7 +49,7 @@ class SingleBackend:
         return self._scripts.healthy
 
     @property
-    def times(self) -> Mapping[str, Tally]:
+    def times(self) -> Mapping[str, Histogram]:
         """Seconds from the asking to the answer, by the name of the script."""
         return self._scripts.times
 

@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from redis.exceptions import MovedError
 
 from reactor.backend.connect import LINK_ERRORS
-from reactor.histogram import SECONDS, Tally
+from reactor.histogram import SECONDS, Histogram
 
 log = structlog.get_logger()
 
@@ -46,9 +46,9 @@ class Subscription:
         on_gap: Callable[[bool], None],
         on_lost: Callable[[str], None],
         sharded: bool = False,
-        lags: Tally | None = None,
+        lags: Histogram | None = None,
     ) -> None:
-        self.lags = Tally(SECONDS) if lags is None else lags
+        self.lags = Histogram(SECONDS) if lags is None else lags
         self._redis = redis
         self._subscribe, self._unsubscribe = (
             ("SSUBSCRIBE", "SUNSUBSCRIBE") if sharded else ("SUBSCRIBE", "UNSUBSCRIBE")

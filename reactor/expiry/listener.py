@@ -16,7 +16,7 @@ import structlog
 from reactor.backend.interface import Backend
 from reactor.expiry.deadlines import Recent
 from reactor.expiry.reaper import Reaper
-from reactor.histogram import Tally
+from reactor.histogram import Histogram
 from reactor.presence.keys import SHARDS, ExpiredKeys
 
 log = structlog.get_logger()
@@ -54,7 +54,7 @@ class Listener:
         return self._subscription.listening
 
     @property
-    def lags(self) -> Tally:
+    def lags(self) -> Histogram:
         """Seconds that a ping takes there and back on the link; see `Subscription`."""
         return self._subscription.lags
 

@@ -17,8 +17,8 @@ import structlog
 from reactor.errors import Unavailable
 from reactor.expiry.deadlines import Deadlines, RedisClock, Touches
 from reactor.expiry.reaper import Reaper
-from reactor.fleet.election import Turn
-from reactor.fleet.registry import Fleet
+from reactor.fleet.election import LeaderElection
+from reactor.fleet.registry import Registry
 from reactor.presence.keys import SHARDS
 from reactor.presence.store import Store
 
@@ -42,7 +42,7 @@ class Pacemaker:
     def __init__(
         self,
         store: Store,
-        fleet: Fleet,
+        registry: Registry,
         reaper: Reaper,
         *,
         node: Callable[[], str],
@@ -51,7 +51,7 @@ class Pacemaker:
     ) -> None:
         self._store, self._reaper, self._events_flow = store, reaper, events_flow
         self._on_leading = on_leading
-        self._turn = Turn(fleet, "pacemaker", node=node, on_change=self._on_turn)
+        self._election = LeaderElection(registry, "pacemaker", node=node, on_change=self._on_leadership)
         self._clock = RedisClock()
         self._deadlines = Deadlines(SHARDS)
         self._touches = [Touches() for _ in range(SHARDS)]
@@ -63,7 +63,7 @@ class Pacemaker:
     @property
     def led_elsewhere(self) -> bool:
         """Whether another node is known to have the turn."""
-        return self._turn.held_elsewhere
+        return self._election.led_elsewhere
 
     def wake(self, shard: int, deadline: int) -> None:
         """A shard's earliest deadline (ms, Redis's clock) came nearer."""
@@ -78,11 +78,11 @@ class Pacemaker:
     async def serve(self) -> None:
         """Keep the turn, and look when it is time, until cancelled."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._turn.serve)
+            tasks.start_soon(self._election.serve)
             tasks.start_soon(self._keep_time)
 
-    def _on_turn(self, leading: bool) -> None:
-        log.info("pacemaker_turn", leading=leading)
+    def _on_leadership(self, leading: bool) -> None:
+        log.info("pacemaker_leadership", leading=leading)
         self.leading = leading
         if leading:
             self.look_everywhere()

@@ -12,7 +12,7 @@ import anyio
 import structlog
 
 from reactor.errors import Unavailable
-from reactor.histogram import LATENESS, Tally
+from reactor.histogram import LATENESS, Histogram
 from reactor.presence.keys import SHARDS
 from reactor.presence.store import Store
 
@@ -30,7 +30,7 @@ class Reaper:
         self._queued: list[dict[str, str]] = [{} for _ in range(SHARDS)]
         self._wakeup = asyncio.Event()
         self.found_by: Counter[str] = Counter()
-        self.lateness = Tally(LATENESS)
+        self.lateness = Histogram(LATENESS)
 
     def found_gone(self, shard: int, suffixes: Iterable[str], path: str) -> None:
         """Queue members for their claim. path: who found them (event, pacemaker, sweep)."""

@@ -15,7 +15,7 @@ import structlog
 
 from reactor.errors import Unavailable
 from reactor.expiry.reaper import Reaper
-from reactor.fleet.registry import Fleet
+from reactor.fleet.registry import Registry
 from reactor.presence.keys import SHARDS
 from reactor.presence.store import Store
 
@@ -30,17 +30,17 @@ GATHERED_WITHIN = 0.05
 class Sweep:
     """Sweeps one namespace. `serve` has to run.
 
-    interval: seconds between regular rounds, 0 for none. end_leftovers: awaited with each shard, to lose
-    the nodes that it remembers and the registry does not.
+    interval: seconds between regular rounds, 0 for none. detach_unregistered: awaited with each shard, to
+    detach the nodes that the shard knows and the registry does not.
     """
 
     def __init__(
-        self, store: Store, fleet: Fleet, reaper: Reaper, *, node: Callable[[], str], interval: float,
-        end_leftovers: Callable[[int], Awaitable[None]],
+        self, store: Store, registry: Registry, reaper: Reaper, *, node: Callable[[], str], interval: float,
+        detach_unregistered: Callable[[int], Awaitable[None]],
     ) -> None:  # fmt: skip
-        self._store, self._fleet, self._reaper = store, fleet, reaper
+        self._store, self._registry, self._reaper = store, registry, reaper
         self._node, self._interval = node, interval
-        self._end_leftovers = end_leftovers
+        self._detach_unregistered = detach_unregistered
         self._now = asyncio.Event()
         self.rounds = 0
 
@@ -58,7 +58,7 @@ class Sweep:
                 await anyio.sleep(GATHERED_WITHIN)
             self._now.clear()
             try:
-                turn = await self._fleet.take_turn("sweep", self._node(), milliseconds=self._turn_ms())
+                turn = await self._registry.acquire_leadership("sweep", self._node(), ttl_ms=self._turn_ms())
                 if at_once or turn:
                     await self.sweep()
             except Unavailable as error:
@@ -71,7 +71,7 @@ class Sweep:
         for shard in range(SHARDS):
             await self._sweep_due(shard)
             await self._audit(shard)
-            await self._end_leftovers(shard)
+            await self._detach_unregistered(shard)
         self.rounds += 1
 
     def _turn_ms(self) -> int:

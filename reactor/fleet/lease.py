@@ -1,14 +1,27 @@
-"""Nodes watch each other: a dead one's members go under the grace, and nobody is judged by a stalled Redis.
+"""This node's lease: its registration in Redis under a name, and the renewals that keep it.
 
-Each node moves its counter in the registry, a few times a lease. A judge holds a node dead when it has
-seen the counter unchanged for a whole lease by its own steady clock, all the while Redis answered it: if
-Redis was away, everybody looked dead, so the judge begins to count anew.
+What it is for. Connections are stored in Redis under the name of their node. When a node dies, the others
+have to notice it and detach its connections; a node that was only slow has to learn that this has happened.
+
+What triggers it. `serve` renews the lease every third of its length; `renew`, `rename` and `abandon_name`
+do so at once when something else suggests that the name is lost. Each renewal:
+
+1. increases this node's counter in the registry. Where the registry no longer has the name (this node was
+   judged lost, or Redis lost its data) the node takes a new one and `on_renamed` is called, so that all
+   memberships are registered again under it;
+2. marks every shard as alive. A shard that had no mark for a whole lease suspends expiry for one lease,
+   and `on_expiry_suspended` is called: no heartbeat could arrive meanwhile, so no member may expire;
+3. passes the registry on to `LivePeers` and `FailureDetector` (peers.py), which judge the other nodes.
+
+What it guarantees. A name is never used again after it was judged lost: heartbeats under it are refused by
+each shard (fencing), and a new one is random. A node that stops for good (`deregister`) takes no other name
+afterwards. No two clocks are compared: other nodes judge by the counter and by their own steady clocks.
 """
 
 import secrets
 import socket
 from asyncio import gather
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from os import getpid
 from time import monotonic
@@ -17,114 +30,88 @@ import anyio
 import structlog
 
 from reactor.errors import Unavailable
-from reactor.fleet.registry import NOWHERE, Fleet, NodeRecord
-from reactor.presence.attachment import Terms
+from reactor.fleet.peers import FailureDetector, LivePeers
+from reactor.fleet.registry import NOT_REGISTERED, NodeRecord, Registry
 from reactor.presence.keys import SHARDS
 from reactor.presence.store import Store
 
 log = structlog.get_logger()
 
-LONGEST_GAP = 0.6
-"""Of a lease, between two of our own renewals; a longer one means that one of them failed or was late."""
-
 
 def new_node_name() -> str:
-    """A name for one life of a node: new at each start, and after each time it was judged lost."""
+    """Return a random name for a node."""
     return secrets.token_hex(4)
 
 
-class Companions:
-    """The nodes that are there. One is taken for gone when the registry was without it for a whole lease (s).
+class Lease:
+    """This node's lease. `serve` has to run.
 
-    A registry that Redis lost has to fill again, and meanwhile nobody is forgotten.
-    """
+    lease: seconds. on_renamed(old) is called when the node had to take another name: all its connections
+    have to be registered again under the new one. on_expiry_suspended(seconds) is called when expiry is
+    suspended, for at most that long, and with 0 when it is no longer.
 
-    def __init__(self, lease: float) -> None:
-        self._lease = lease
-        self._missing: dict[str, float] = {}
-        self._looked_at = 0.0
-        self.lives: set[str] = set()
-
-    def saw(self, registry: Mapping[str, NodeRecord], now: float) -> None:
-        """Note who is in the registry. now: seconds of a steady clock."""
-        if now - self._looked_at > self._lease * LONGEST_GAP:
-            self._missing.clear()
-        self._looked_at = now
-        there = {record.life for record in registry.values()}
-        self.lives |= there
-        self._missing = {life: self._missing.get(life, now) for life in self.lives - there}
-        self.lives -= {life for life, since in self._missing.items() if now - since > self._lease}
-
-
-class Leases:
-    """This node's lease, and its eye on the others'. `serve` has to run.
-
-    lease: seconds. policy: a room's terms, for the grace of a lost node's members. on_renamed(old) is called
-    when this node was judged lost, or Redis lost its data: all its connections have to be entered again
-    under the new name. on_held(seconds) is called when ends by time do not count for so long at most, and
-    with 0 when they count again.
-
-    entered_in, servers, all_there are what the roll call has come to.
+    `RecoveryBarrier` sets `registered_in`, `run_id` and `barrier_passed`; each renewal publishes them.
     """
 
     def __init__(
-        self, store: Store, fleet: Fleet, *, lease: float, policy: Callable[[str], Terms],
-        on_renamed: Callable[[str], None], on_held: Callable[[float], None],
-    ) -> None:  # fmt: skip
-        self._store, self._fleet = store, fleet
-        self._lease, self._policy = lease, policy
-        self._on_renamed, self._on_held = on_renamed, on_held
+        self,
+        store: Store,
+        registry: Registry,
+        detector: FailureDetector,
+        *,
+        lease: float,
+        on_renamed: Callable[[str], None],
+        on_expiry_suspended: Callable[[float], None],
+    ) -> None:
+        self._store, self._registry, self._detector = store, registry, detector
+        self._lease = lease
+        self._on_renamed, self._on_expiry_suspended = on_renamed, on_expiry_suspended
         self._about = f"{socket.gethostname()}:{getpid()}"
-        self._companions = Companions(lease)
+        self._peers = LivePeers(lease)
         self._counter = 0
         self._registered = False
-        self._renewed_at = 0.0
         self._renewing = anyio.Lock()
-        self._resigned = False
-        self._held = False
-        self._seen: dict[str, tuple[int, float]] = {}
-        self._former: str | None = None
-        self.name = self.life = new_node_name()
-        self.entered_in = NOWHERE
-        self.servers, self.all_there = "", False
+        self._deregistered = False
+        self._expiry_suspended = False
+        self._former_name: str | None = None
+        self.name = self._instance = new_node_name()
+        self.registered_in = NOT_REGISTERED
+        self.run_id, self.barrier_passed = "", False
 
     @property
-    def companions(self) -> set[str]:
-        """The nodes that are there, by their lives, as far as was seen before Redis last lost data."""
-        return self._companions.lives | {self.life}
+    def live_peers(self) -> set[str]:
+        """The instances of all live nodes, this one included; a loss of Redis's data removes none."""
+        return self._peers.instances | {self._instance}
 
     def now(self) -> int:
-        """Redis's time (ms), guessed: what clients are told never comes from this machine's clock."""
-        return self._fleet.now()
+        """Return Redis's time (ms): no time that is sent to a client comes from this machine's clock."""
+        return self._registry.now()
 
     async def register(self) -> None:
-        """Take the name. Raises Unavailable."""
+        """Register the name for the first time. Raises Unavailable."""
         await self._renew()
 
-    async def renew_now(self) -> None:
-        """Find out at once whether this node was judged lost, and take another name if so.
-
-        Raises Unavailable.
-        """
+    async def renew(self) -> None:
+        """Renew at once; where this node was judged lost it takes another name. Raises Unavailable."""
         async with self._renewing:
             await self._renew()
 
     async def rename(self) -> str:
-        """Take another name, since Redis may know things of this one that are not so; the former name.
+        """Take another name, since what Redis stores under this one may be wrong; return the former name.
 
-        Raises Unavailable; then it can be done again.
+        on_renamed is not called. Raises Unavailable; then it can be called again.
         """
         async with self._renewing:
             self._drop_name()
-            await self._take_name()
-            former, self._former = self._former or self.name, None
+            await self._register_name()
+            former, self._former_name = self._former_name or self.name, None
         return former
 
-    async def renounce(self, name: str) -> None:
-        """Take another name, unless that was done already: some shard refuses this one.
+    async def abandon_name(self, name: str) -> None:
+        """Take another name because a shard refuses this one; without effect where it has changed already.
 
-        Whoever judged this node lost may have got no further than to some shards, so that the registry still
-        knows it. Raises Unavailable.
+        A node that judged this one lost may have fenced only some of the shards, so that the name is still in
+        the registry. Raises Unavailable.
         """
         async with self._renewing:
             if self.name == name:
@@ -132,101 +119,67 @@ class Leases:
             await self._renew()
 
     async def serve(self) -> None:
-        """Renew, pulse and judge, until cancelled."""
+        """Renew every third of the lease until cancelled; a renewal that fails is skipped."""
         while True:
             await anyio.sleep(self._lease / 3)
             try:
-                await self.renew_now()
+                await self.renew()
             except Unavailable:
                 continue
 
-    async def resign(self) -> None:
-        """Give the name up for good; its members were detached before. Raises Unavailable, then and later."""
+    async def deregister(self) -> None:
+        """Give the name up for good; every member has to be detached before.
+
+        Raises Unavailable. Every later renewal raises it too.
+        """
         async with self._renewing:
-            self._resigned = True
-            await self._fleet.resign(self.name)
+            self._deregistered = True
+            await self._registry.deregister(self.name)
 
     async def _renew(self) -> None:
-        registry = await self._take_name()
-        if self._former is not None:
-            former, self._former = self._former, None
+        records = await self._register_name()
+        if self._former_name is not None:
+            former, self._former_name = self._former_name, None
             log.warning("node_renamed", old=former, new=self.name)
             self._on_renamed(former)
-        self._companions.saw(registry, monotonic())
-        await self._pulse()
-        await self._judge(registry)
+        self._peers.observe(records, monotonic())
+        await self._mark_shards_alive()
+        await self._detector.check(records, own_name=self.name, now=monotonic())
 
-    async def _take_name(self) -> dict[str, NodeRecord]:
-        """Renew the lease under the present name, or take another one where that is lost; the registry."""
-        if self._resigned:  # a renewal behind it would find the name gone, and take another one
+    async def _register_name(self) -> dict[str, NodeRecord]:
+        """Renew under the present name, or under a new one where that is lost; return the registry."""
+        if self._deregistered:  # a renewal would not find the name, and take a new one that nobody removes
             raise Unavailable("the server is shutting down")
         while True:
             self._counter += 1
-            registry = await self._fleet.renew(
+            records = await self._registry.renew(
                 self.name,
-                NodeRecord(self._counter, self.life, self.entered_in, self._about),
-                lease=int(self._lease * 1000),
+                NodeRecord(self._counter, self._instance, self.registered_in, self._about),
+                lease_ms=int(self._lease * 1000),
                 first=not self._registered,
             )
-            if registry is not None:
+            if records is not None:
                 self._registered = True
-                return registry
+                return records
             self._drop_name()
 
     def _drop_name(self) -> None:
-        # A name that Redis never took is no former name, and may still become one.
+        # A name that was never registered is kept: Redis stores nothing under it.
         if self._registered:
-            self._former, self.name, self._registered = self.name, new_node_name(), False
-            self.entered_in = NOWHERE
+            self._former_name, self.name, self._registered = self.name, new_node_name(), False
+            self.registered_in = NOT_REGISTERED
 
-    async def _pulse(self) -> None:
-        lease = int(self._lease * 1000)
-        pulse = partial(self._store.pulse, lease=lease, servers=self.servers, all_there=self.all_there)
-        held = any(await gather(*map(pulse, range(SHARDS))))
-        if held and not self._held:
-            log.warning("ends_by_time_held", seconds=self._lease)
-            self._on_held(self._lease)
-        if self._held and not held:
-            self._on_held(0.0)
-        self._held = held
-
-    async def _judge(self, registry: dict[str, NodeRecord]) -> None:
-        now = monotonic()
-        if now - self._renewed_at > self._lease * LONGEST_GAP:
-            self._seen.clear()  # Redis was away, or we were: nothing seen before counts
-        self._renewed_at = now
-        for node, record in registry.items():
-            counter, since = self._seen.get(node, (None, now))
-            if counter != record.counter:
-                self._seen[node] = (record.counter, now)
-            elif node != self.name and now - since > self._lease:
-                log.warning("node_lost", node=node, about=record.about)
-                await self.lose(node)
-        for node in self._seen.keys() - registry.keys():
-            del self._seen[node]
-
-    async def lose(self, node: str) -> None:
-        """Put all members of a node under the grace, and forget it.
-
-        Raises Unavailable; then it can be done again.
-        """
-        for shard in range(SHARDS):
-            await self._lose_in_shard(shard, node)
-        await self._fleet.resign(node)
-        self._seen.pop(node, None)
-
-    async def end_leftovers(self, shard: int) -> None:
-        """Lose the nodes that the shard knows and the registry does not: a failover can bring them back."""
-        nodes = await self._fleet.nodes_of_shard(shard)
-        if not nodes:
-            return
-        registry = await self._fleet.registry()
-        for node in nodes:
-            if node not in registry:
-                await self._lose_in_shard(shard, node)
-
-    async def _lose_in_shard(self, shard: int, node: str) -> None:
-        while rooms := await self._store.fence_node(shard, node):
-            for room_id in rooms:
-                terms = self._policy(room_id)
-                await self._store.lose_node(node, room_id, grace=terms.grace, away_grace=terms.away_grace)
+    async def _mark_shards_alive(self) -> None:
+        mark = partial(
+            self._store.pulse,
+            lease=int(self._lease * 1000),
+            servers=self.run_id,
+            all_there=self.barrier_passed,
+        )
+        suspended = any(await gather(*map(mark, range(SHARDS))))
+        if suspended and not self._expiry_suspended:
+            log.warning("expiry_suspended", seconds=self._lease)
+            self._on_expiry_suspended(self._lease)
+        if self._expiry_suspended and not suspended:
+            self._on_expiry_suspended(0.0)
+        self._expiry_suspended = suspended

@@ -8,8 +8,8 @@ who is not there by then would be judged lost.
 from hashlib import sha1
 from time import monotonic
 
-from reactor.fleet.lease import Leases
-from reactor.fleet.registry import Fleet
+from reactor.fleet.lease import Lease
+from reactor.fleet.registry import Registry
 
 
 class RollCall:
@@ -19,16 +19,16 @@ class RollCall:
     there another node may not have noticed that something is lost.
     """
 
-    def __init__(self, fleet: Fleet, leases: Leases, *, lease: float, floor: float) -> None:
-        self._fleet, self._leases = fleet, leases
+    def __init__(self, registry: Registry, node_lease: Lease, *, lease: float, floor: float) -> None:
+        self._registry, self._node_lease = registry, node_lease
         self._lease, self._floor = lease, floor
         self._earliest = self._latest = 0.0
         self._open = False
 
     def be_present(self, run: str) -> None:
         """This node has nothing to enter in this life of the server."""
-        self._leases.servers = run
-        self._leases.entered_in = sha1(run.encode(), usedforsecurity=False).hexdigest()[:12]
+        self._node_lease.run_id = run
+        self._node_lease.registered_in = sha1(run.encode(), usedforsecurity=False).hexdigest()[:12]
 
     async def answer(self, run: str, *, another: bool) -> None:
         """This node has entered its members again. another: the server is not the one before.
@@ -37,9 +37,9 @@ class RollCall:
         """
         now = monotonic()
         self._earliest, self._latest = now + (0.0 if another else self._floor), now + self._lease
-        self._open, self._leases.all_there = True, False
+        self._open, self._node_lease.barrier_passed = True, False
         self.be_present(run)
-        await self._leases.renew_now()
+        await self._node_lease.renew()
 
     async def closed(self) -> bool:
         """Whether nobody has to be waited for any more; then ends by time count again.
@@ -47,8 +47,8 @@ class RollCall:
         Raises Unavailable.
         """
         if self._open and await self._is_complete():
-            self._open, self._leases.all_there = False, True
-            await self._leases.renew_now()
+            self._open, self._node_lease.barrier_passed = False, True
+            await self._node_lease.renew()
         return not self._open
 
     async def _is_complete(self) -> bool:
@@ -57,6 +57,9 @@ class RollCall:
             return True
         if now < self._earliest:
             return False
-        registry = await self._fleet.registry()
-        entered_in = {record.life: record.entered_in for record in registry.values()}
-        return all(entered_in.get(life) == self._leases.entered_in for life in self._leases.companions)
+        registry = await self._registry.nodes()
+        registered_in = {record.instance: record.registered_in for record in registry.values()}
+        return all(
+            registered_in.get(instance) == self._node_lease.registered_in
+            for instance in self._node_lease.live_peers
+        )

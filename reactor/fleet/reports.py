@@ -1,4 +1,4 @@
-"""What a node tells of itself in Redis, so that whoever looks at one node sees the whole fleet."""
+"""Status reports that each node publishes in Redis, so that any node can show the whole fleet."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -7,19 +7,19 @@ import anyio
 import msgspec
 
 from reactor.errors import Unavailable
-from reactor.fleet.registry import Fleet
+from reactor.fleet.registry import Registry
 
-EVERY = 2.0
-"""Seconds between two reports."""
-NEWS_FOR = 10_000
-"""Milliseconds for which a report is news."""
+REPORT_INTERVAL = 2.0
+"""Seconds between two reports of a node."""
+REPORT_TTL_MS = 10_000
+"""Milliseconds after which a report that was not replaced expires."""
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One node. `joins` and `lateness` count since it started.
+class NodeReport(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The status of one node. `joins` and `lateness` count since it started.
 
-    `lateness` has for each bound (ms; null for none) how many departures by time came no later after their
-    deadline.
+    `lateness` is cumulative: for each upper bound (ms; None for no bound) the number of expired members whose
+    departure came at most that long after their deadline.
     """
 
     version: str
@@ -34,23 +34,28 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Reporter:
-    """Reports on a node: what it is now, under the name that it has now. `serve` has to run."""
+    """Publishes a node's report under its current name every REPORT_INTERVAL. `serve` has to run."""
 
-    def __init__(self, report: Callable[[], Report], fleet: Fleet, name: Callable[[], str]) -> None:
-        self._report, self._fleet, self._name = report, fleet, name
+    def __init__(
+        self,
+        report: Callable[[], NodeReport],
+        registry: Registry,
+        name: Callable[[], str],
+    ) -> None:
+        self._report, self._registry, self._name = report, registry, name
 
     async def serve(self) -> None:
-        """Report until cancelled."""
+        """Publish reports until cancelled; a report that Redis did not take is skipped."""
         while True:
             report = msgspec.json.encode(self._report())
             with suppress(Unavailable):
-                await self._fleet.report(self._name(), report, milliseconds=NEWS_FOR)
-            await anyio.sleep(EVERY)
+                await self._registry.report(self._name(), report, ttl_ms=REPORT_TTL_MS)
+            await anyio.sleep(REPORT_INTERVAL)
 
 
-def read_report(text: bytes) -> Report | None:
-    """The report that a node wrote; None for one of another version that says other things."""
+def read_report(text: bytes) -> NodeReport | None:
+    """Return the report that a node wrote, or None where another version wrote it with other fields."""
     try:
-        return msgspec.json.decode(text, type=Report)
+        return msgspec.json.decode(text, type=NodeReport)
     except msgspec.DecodeError:
         return None

@@ -4,7 +4,7 @@ from itertools import count
 
 from msgspec import UNSET, json
 
-from reactor.fleet.lease import Leases
+from reactor.fleet.lease import Lease
 from reactor.gateway.connection import Connection
 from reactor.presence.attachment import Attachment
 from reactor.presence.departures import Departures
@@ -18,13 +18,13 @@ ANY_EPOCH = "*"
 class Entering:
     """Puts memberships into Redis: a client's for the first time, and again what Redis has lost."""
 
-    def __init__(self, store: Store, departures: Departures, leases: Leases, feed: RoomFeed) -> None:
-        self._store, self._departures, self._leases, self._feed = store, departures, leases, feed
+    def __init__(self, store: Store, departures: Departures, lease: Lease, feed: RoomFeed) -> None:
+        self._store, self._departures, self._lease, self._feed = store, departures, lease, feed
         self._numbers = count(1)
 
     def name(self, connection: Connection) -> None:
         """Give a socket an id that Redis knows nothing of, nor has yet to take: the node's and a number."""
-        connection.socket_id = f"{self._leases.name}.{next(self._numbers):x}"
+        connection.socket_id = f"{self._lease.name}.{next(self._numbers):x}"
 
     async def enter(
         self, attachment: Attachment, *, username: str = "", data: bytes = b""
@@ -102,11 +102,11 @@ class Entering:
                 return reply
             if reply.why != "fenced":
                 return reply
-            await self._leases.renounce(present.partition(".")[0])
+            await self._lease.abandon_name(present.partition(".")[0])
 
     def is_current(self, attachment: Attachment) -> bool:
         """Whether Redis knows the connection under this node's present name."""
         return attachment.connection == self._present_name(attachment)
 
     def _present_name(self, attachment: Attachment) -> str:
-        return f"{self._leases.name}.{attachment.connection.partition('.')[2]}"
+        return f"{self._lease.name}.{attachment.connection.partition('.')[2]}"

@@ -12,7 +12,7 @@ import anyio
 import structlog
 
 from reactor.errors import Unavailable
-from reactor.fleet.lease import Leases
+from reactor.fleet.lease import Lease
 from reactor.gateway.connection import Connection
 from reactor.gateway.fanout import Fanout
 from reactor.gateway.roster import Roster
@@ -46,10 +46,10 @@ class Reconciler:
     """Sees that what Redis lost is entered again, and takes out of the sockets what has ended there."""
 
     def __init__(
-        self, policy: Callable[[str], RoomPolicy], store: Store, entering: Entering, leases: Leases,
+        self, policy: Callable[[str], RoomPolicy], store: Store, entering: Entering, lease: Lease,
         feed: RoomFeed, roster: Roster[Connection], fanout: Fanout, tasks: Spawner,
     ) -> None:  # fmt: skip
-        self._policy, self._entering, self._leases = policy, entering, leases
+        self._policy, self._entering, self._lease = policy, entering, lease
         self._feed, self._roster, self._fanout, self._tasks = feed, roster, fanout, tasks
         self._attached: set[Attachment] = set()
         self.dropping = Dropping(policy, store, tasks, held=self._attached.__contains__)
@@ -63,7 +63,7 @@ class Reconciler:
 
     def now(self) -> int:
         """Redis's time (ms), guessed."""
-        return self._leases.now()
+        return self._lease.now()
 
     def attach(self, attachment: Attachment) -> None:
         """From now on the membership is kept in Redis, whatever happens there."""
@@ -207,7 +207,7 @@ class Reconciler:
             await ended.wait()
         self._ending.pop(attachment, None)
         if attachment.live:
-            self.expel(*attachment.entry, reason, at=self._leases.now())
+            self.expel(*attachment.entry, reason, at=self._lease.now())
 
 
 def _end(beats: list[Beat]) -> None:

@@ -17,7 +17,8 @@ import structlog
 from reactor.backend.interface import Backend
 from reactor.errors import Unavailable
 from reactor.expiry.sweep import Sweep
-from reactor.fleet.lease import Leases
+from reactor.fleet.lease import Lease
+from reactor.fleet.peers import FailureDetector
 from reactor.fleet.recovery_barrier import RollCall
 from reactor.membership.reconciler import Reconciler
 from reactor.presence.keys import Entry
@@ -42,11 +43,17 @@ class Recovery:
     """
 
     def __init__(
-        self, backend: Backend, store: Store, leases: Leases, sweep: Sweep, feed: RoomFeed,
-        reconciler: Reconciler, roll_call: RollCall, tasks: Spawner, *, tell_all: Callable[[Any], None],
-        listening: Callable[[], bool],
+        self, backend: Backend, store: Store, lease: Lease, detector: FailureDetector, sweep: Sweep,
+        feed: RoomFeed, reconciler: Reconciler, roll_call: RollCall, tasks: Spawner, *,
+        tell_all: Callable[[Any], None], listening: Callable[[], bool],
     ) -> None:  # fmt: skip
-        self._backend, self._store, self._leases, self._sweep = backend, store, leases, sweep
+        self._backend, self._store, self._lease, self._detector, self._sweep = (
+            backend,
+            store,
+            lease,
+            detector,
+            sweep,
+        )
         self._feed, self._reconciler, self._tasks = feed, reconciler, tasks
         self._roll_call, self._tell_all, self._listening = roll_call, tell_all, listening
         self._run = self._renewed_for = ""
@@ -105,7 +112,7 @@ class Recovery:
         self._feed.pause()
         self._begin(self._after_rename, old)
 
-    def on_held(self, seconds: float) -> None:
+    def on_expiry_suspended(self, seconds: float) -> None:
         """Ends by time do not count for a while; what came due meanwhile is looked for behind it."""
         self._tasks.start_soon(self._sweep_after, seconds)
 
@@ -128,7 +135,7 @@ class Recovery:
         # Not by waiting for each channel: one that is let go of meanwhile, or its server, is never confirmed.
         while not self._listening():  # noqa: ASYNC110 - see above
             await anyio.sleep(RETRY_AFTER)
-        await self._persist(self._leases.renew_now)
+        await self._persist(self._lease.renew)
         self._sweep.now()
         self._begin(self._after_gap)
 
@@ -156,7 +163,7 @@ class Recovery:
 
     async def _enter_anew(self, *, another: bool) -> None:
         """Under another name, as nothing that Redis knows of this one can be relied on."""
-        old = await self._persist(self._leases.rename)
+        old = await self._persist(self._lease.rename)
         await self._end_departed()
         await self._enter_all_again(old, another=another)
 
@@ -170,7 +177,7 @@ class Recovery:
     async def _enter_all_again(self, old: str, *, another: bool) -> None:
         """Under the present name, and let go of what Redis knows under the former one."""
         await self._reconciler.enter_all_again()
-        await self._persist(lambda: self._leases.lose(old))
+        await self._persist(lambda: self._detector.detach_node(old))
         await self._persist(lambda: self._roll_call.answer(self._run, another=another))
 
     async def _go_on(self) -> None:

@@ -11,7 +11,7 @@ from typing import Protocol
 import anyio
 
 from reactor.errors import Unavailable
-from reactor.histogram import SIZES, Tally
+from reactor.histogram import SIZES, Histogram
 from reactor.presence.attachment import Attachment
 from reactor.presence.keys import SHARDS
 from reactor.presence.store import Store
@@ -65,7 +65,7 @@ class Heartbeats:
         self.batches = 0
         self.members = 0
         self.taken = 0
-        self.sizes = Tally(SIZES)
+        self.sizes = Histogram(SIZES)
 
     def add(self, attachment: Attachment, beat: Beat) -> None:
         """Put a heartbeat into the next batch of its shard."""

@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector
 
 from reactor import __version__
 from reactor.errors import Unavailable
-from reactor.histogram import Tally
+from reactor.histogram import Histogram
 from reactor.protocol.closing import LeaveReason
 from reactor.server.node import Node
 
@@ -127,7 +127,7 @@ class NodeCollector(Collector):
         yield _gauge("pacemaker_leading", "1 on the node that keeps time.", int(node.pacemaker.leading))
         yield _counter("sweeps", "Sweeps that this node did.", node.sweep.rounds)
         took = "Time from the asking for a script to its answer, the wait for its turn included."
-        by_script = [((name,), tally) for name, tally in sorted(node.backend.times.items())]
+        by_script = [((name,), histogram) for name, histogram in sorted(node.backend.times.items())]
         yield _histogram("script_seconds", took, by_script, ["script"])
         lag = "Round trip on a pub/sub connection, behind all that was to be read first; pinged each second."
         links = [(("diffs",), node.bus.lags), (("events",), node.listener.lags)]
@@ -160,12 +160,13 @@ def _by_label(name: str, about: str, label: str, values: Mapping[str, float]) ->
 
 
 def _histogram(
-    name: str, about: str, series: Iterable[tuple[tuple[str, ...], Tally]], labels: Iterable[str] = ()
+    name: str, about: str, series: Iterable[tuple[tuple[str, ...], Histogram]], labels: Iterable[str] = ()
 ) -> Metric:
     family = HistogramMetricFamily(f"reactor_{name}", about, labels=list(labels))
-    for words, tally in series:
+    for words, histogram in series:
         buckets = [
-            ("+Inf" if bound == float("inf") else str(bound), count) for bound, count in tally.cumulative()
+            ("+Inf" if bound == float("inf") else str(bound), count)
+            for bound, count in histogram.cumulative()
         ]
-        family.add_metric(list(words), buckets, tally.total)
+        family.add_metric(list(words), buckets, histogram.total)
     return family

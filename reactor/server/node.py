@@ -19,10 +19,11 @@ from reactor.expiry.listener import Listener
 from reactor.expiry.pacemaker import Pacemaker
 from reactor.expiry.reaper import Reaper
 from reactor.expiry.sweep import Sweep
-from reactor.fleet.lease import Leases
+from reactor.fleet.lease import Lease
+from reactor.fleet.peers import FailureDetector
 from reactor.fleet.recovery_barrier import RollCall
-from reactor.fleet.registry import Fleet
-from reactor.fleet.reports import Report, Reporter
+from reactor.fleet.registry import Registry
+from reactor.fleet.reports import NodeReport, Reporter
 from reactor.gateway.connection import Connection
 from reactor.gateway.fanout import Fanout, send_to_all
 from reactor.gateway.roster import Roster
@@ -69,28 +70,32 @@ class Node:
         self._tasks = guarded = GuardedTasks(tasks)
         namespace = settings.namespace
         self.store = Store(backend.runner, namespace)
-        self.fleet = Fleet(backend.runner, namespace)
+        self.registry = Registry(backend.runner, namespace)
         self.rules = RoomRules(settings, backend.runner)
         self.departures = Departures(backend.client_of, namespace)
         self.reaper = Reaper(self.store)
-        self.leases = Leases(
-            self.store, self.fleet, lease=settings.lease, policy=self.rules.policy,
+        self.detector = FailureDetector(
+            self.store, self.registry, lease=settings.lease, policy=self.rules.policy
+        )
+        self.lease = Lease(
+            self.store, self.registry, self.detector, lease=settings.lease,
             on_renamed=self._on_renamed,
-            on_held=lambda seconds: self.recovery.on_held(seconds),  # noqa: PLW0108 - made below
+            on_expiry_suspended=lambda seconds: self.recovery.on_expiry_suspended(seconds),  # noqa: PLW0108 - made below
         )  # fmt: skip
         self.sweep = Sweep(
-            self.store, self.fleet, self.reaper,
-            node=self.name, interval=settings.sweep_interval, end_leftovers=self.leases.end_leftovers,
+            self.store, self.registry, self.reaper,
+            node=self.name, interval=settings.sweep_interval,
+            detach_unregistered=self.detector.detach_unregistered,
         )  # fmt: skip
         self.listener = Listener(
             backend, namespace=namespace, database=target.db, reaper=self.reaper, on_gap=self._on_events_gap,
             left_to_another=lambda: self.pacemaker.led_elsewhere,
         )  # fmt: skip
         self.pacemaker = Pacemaker(
-            self.store, self.fleet, self.reaper, node=self.name, events_flow=self._events_flow,
+            self.store, self.registry, self.reaper, node=self.name, events_flow=self._events_flow,
             on_leading=self.listener.take_over,
         )  # fmt: skip
-        self.webhooks = Webhooks(settings, backend.runner, self.fleet, node=self.name)
+        self.webhooks = Webhooks(settings, backend.runner, self.registry, node=self.name)
         self._wake_channels = {wake_channel(namespace, shard).encode(): shard for shard in range(SHARDS)}
         self._rules_channel = self.rules.channel.encode()
         self.bus = backend.channels(self._on_message, self._on_bus_gap, self._on_bus_lost)
@@ -100,15 +105,17 @@ class Node:
             self.store, self.bus, self.departures, guarded, on_diff=self.fanout.diff, on_left=self._on_left,
             on_said=self.fanout.say, is_loss=self._is_loss,
         )  # fmt: skip
-        self.entering = Entering(self.store, self.departures, self.leases, self.feed)
+        self.entering = Entering(self.store, self.departures, self.lease, self.feed)
         self.reconciler = Reconciler(
-            self.rules.policy, self.store, self.entering, self.leases, self.feed,
+            self.rules.policy, self.store, self.entering, self.lease, self.feed,
             self.roster, self.fanout, guarded,
         )  # fmt: skip
+        roll_call = RollCall(
+            self.registry, self.lease, lease=settings.lease, floor=min(SETTLE, settings.lease * 0.4)
+        )
         self.recovery = Recovery(
-            backend, self.store, self.leases, self.sweep, self.feed, self.reconciler,
-            RollCall(self.fleet, self.leases, lease=settings.lease, floor=min(SETTLE, settings.lease * 0.4)),
-            guarded,
+            backend, self.store, self.lease, self.detector, self.sweep, self.feed, self.reconciler,
+            roll_call, guarded,
             listening=lambda: self.bus.listening,
             tell_all=lambda message: send_to_all(message, self.gateway.connections),
         )  # fmt: skip
@@ -125,7 +132,7 @@ class Node:
 
     def name(self) -> str:
         """This node's present name; it changes when it was judged lost."""
-        return self.leases.name
+        return self.lease.name
 
     def ready(self) -> tuple[bool, str]:
         """Whether clients are well served now, and a word on why not."""
@@ -139,10 +146,10 @@ class Node:
             return True, "ok; whether expired events are sent is not to be seen here, and none has come yet"
         return True, "ok, without expired events: the pacemaker and the sweep stand in"
 
-    def report(self) -> Report:
+    def report(self) -> NodeReport:
         """What it tells the fleet of itself now."""
         ready, status = self.ready()
-        return Report(
+        return NodeReport(
             version=__version__,
             connections=len(self.gateway.connections),
             members=self.roster.members,
@@ -168,11 +175,11 @@ class Node:
         for needed in self.backend.loops:
             self._group.start_soon(needed)
         await self.recovery.note_run()
-        await self.leases.register()
+        await self.lease.register()
         channels = [self.rules.channel, *(channel.decode() for channel in self._wake_channels)]
         tasks.keep_running(lambda: self.bus.serve(channels))
-        loops = [self.heartbeats.serve, self.reaper.serve, self.leases.serve, self.sweep.serve]
-        loops += [self.rules.serve, Reporter(self.report, self.fleet, self.name).serve]
+        loops = [self.heartbeats.serve, self.reaper.serve, self.lease.serve, self.sweep.serve]
+        loops += [self.rules.serve, Reporter(self.report, self.registry, self.name).serve]
         if settings.listener:
             loops.append(self.listener.serve)
         if settings.pacemaker:
@@ -198,9 +205,9 @@ class Node:
         with anyio.move_on_after(FLUSHED_WITHIN):
             await self.reconciler.dropping.all_done()
             try:
-                await self.leases.resign()
+                await self.lease.deregister()
             except Unavailable:
-                log.warning("not_resigned", node=self.leases.name)
+                log.warning("not_deregistered", node=self.lease.name)
         self.fanout.stop()
         self._group.cancel_scope.cancel()
 

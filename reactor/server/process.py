@@ -13,7 +13,7 @@ from reactor.backend.opening import open_backend
 from reactor.backend.target import parse_url
 from reactor.errors import one_error
 from reactor.gateway.fds import reload_signals
-from reactor.server.gc_tuning import spare_the_collector
+from reactor.server.gc_tuning import tune_gc
 from reactor.server.node import Node
 from reactor.settings import Settings
 
@@ -70,7 +70,7 @@ async def run(
 
     on_ready is called once clients can connect. SIGHUP has certificate and keys read again, if there are any.
     """
-    spare_the_collector()
+    tune_gc()
     with anyio.open_signal_receiver(*stop_signals, *reload_signals(settings)) as signals:
         async with running(settings, sock=sock, admin=admin) as node:
             if on_ready is not None:

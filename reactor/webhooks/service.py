@@ -1,4 +1,4 @@
-"""All endpoints of one node, of which one in the fleet sends."""
+"""The webhook endpoints of one node; of all nodes, the elected leader sends."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,8 +6,8 @@ from collections.abc import Callable
 import anyio
 
 from reactor.backend.interface import Runner
-from reactor.fleet.election import Turn
-from reactor.fleet.registry import Fleet
+from reactor.fleet.election import LeaderElection
+from reactor.fleet.registry import Registry
 from reactor.presence.changes import ChangeLog
 from reactor.settings import Settings
 from reactor.webhooks.endpoint import Endpoint
@@ -15,11 +15,13 @@ from reactor.webhooks.sender import Sender
 
 
 class Webhooks:
-    """Sends events while it is this node's turn. `serve` has to run where `senders` is not empty."""
+    """Sends events while this node is their leader. `serve` has to run where `senders` is not empty."""
 
-    def __init__(self, settings: Settings, runner: Runner, fleet: Fleet, *, node: Callable[[], str]) -> None:
+    def __init__(
+        self, settings: Settings, runner: Runner, registry: Registry, *, node: Callable[[], str]
+    ) -> None:
         self._sending = asyncio.Event()
-        self._turn = Turn(fleet, "webhooks", node=node, on_change=self._on_turn)
+        self._election = LeaderElection(registry, "webhooks", node=node, on_change=self._on_leadership)
         changes = ChangeLog(runner, settings.namespace)
         wanted = frozenset(settings.webhook_events)
         self.senders = [
@@ -36,14 +38,14 @@ class Webhooks:
             await sender.begin()
 
     async def serve(self) -> None:
-        """Keep the turn, and send while it is held, until cancelled."""
+        """Take part in the election, and send while this node leads, until cancelled."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._turn.serve)
+            tasks.start_soon(self._election.serve)
             for sender in self.senders:
                 tasks.start_soon(sender.serve)
 
-    def _on_turn(self, held: bool) -> None:
-        if held:
+    def _on_leadership(self, leading: bool) -> None:
+        if leading:
             self._sending.set()
         else:
             self._sending.clear()

@@ -10,7 +10,7 @@ import anyio
 
 from reactor.backend.scripts import ScriptRunner, load_scripts
 from reactor.errors import ReactorError, Unavailable
-from reactor.fleet.registry import NOWHERE, Fleet, NodeRecord
+from reactor.fleet.registry import NOT_REGISTERED, NodeRecord, Registry
 from reactor.presence.keys import SHARDS, Entry
 from reactor.presence.store import Joined, NotJoined, Store
 from scripts.benchmarks.server import Bench
@@ -31,7 +31,7 @@ class IdleMembers:
 
     def __init__(self, runner: ScriptRunner, namespace: str) -> None:
         self.store = Store(runner, namespace)
-        self._fleet = Fleet(runner, namespace)
+        self._registry = Registry(runner, namespace)
         self.node = secrets.token_hex(4)
         self.loaded = 0
 
@@ -75,8 +75,8 @@ class IdleMembers:
         while True:
             counter += 1
             with suppress(Unavailable):
-                record = NodeRecord(counter, self.node, NOWHERE, "benchmark: idle members")
-                await self._fleet.renew(self.node, record, lease=_LEASE_MS, first=True)
+                record = NodeRecord(counter, self.node, NOT_REGISTERED, "benchmark: idle members")
+                await self._registry.renew(self.node, record, lease_ms=_LEASE_MS, first=True)
                 for shard in range(SHARDS):
                     await self.store.pulse(shard, lease=_PULSE_MS)
                 if registered is not None:

@@ -77,8 +77,8 @@ async def test_the_acl_user_can_do_all_that_is_needed_and_nothing_else(kind: str
                 assert await presence.kick("lobby", "ann")
             assert await ann.closed() == 4003
             while node.sweep.rounds < rounds + 2:
-                await node.fleet.registry()
-            await node.leases.lose("nobody")
+                await node.registry.nodes()
+            await node.detector.detach_node("nobody")
             assert node.backend.healthy
         client: Any = redis.Redis.from_url(url)
         server.control.set("foreign", "1")

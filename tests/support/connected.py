@@ -10,7 +10,7 @@ from anyio.abc import TaskGroup
 from reactor.backend.interface import Backend
 from reactor.backend.opening import open_backend
 from reactor.backend.target import parse_url
-from reactor.fleet.registry import Fleet
+from reactor.fleet.registry import Registry
 from reactor.presence.departures import Departures
 from reactor.presence.store import Store
 from tests.support.direct import NAMESPACE
@@ -30,7 +30,7 @@ class Connected:
 
     def __post_init__(self) -> None:
         self.store = Store(self.backend.runner, NAMESPACE)
-        self.fleet = Fleet(self.backend.runner, NAMESPACE)
+        self.registry = Registry(self.backend.runner, NAMESPACE)
         self.departures = Departures(self.backend.client_of, NAMESPACE)
         self.backend.on_health = lambda healthy, _reason: self.health.append(healthy)
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import redis
 
 from reactor.backend.scripts import Script, load_scripts
-from reactor.fleet.registry import Fleet
+from reactor.fleet.registry import Registry
 from reactor.presence.store import Store
 
 T = TypeVar("T")
@@ -73,7 +73,7 @@ class Direct:
         self.client = redis.Redis(unix_socket_path=str(server.socket), protocol=2)
         self.runner: Any = DirectRunner(self.client)
         self.store = Store(self.runner, NAMESPACE)
-        self.fleet = Fleet(self.runner, NAMESPACE)
+        self.registry = Registry(self.runner, NAMESPACE)
         self._shift = self.client.register_script(SHIFT)
 
     def pass_time(self, milliseconds: int) -> None:

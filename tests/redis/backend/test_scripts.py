@@ -9,7 +9,7 @@ import pytest
 from redis.exceptions import OutOfMemoryError
 
 from reactor.backend.scripts import GROWING, load_scripts, read_header
-from reactor.fleet.registry import Fleet, NodeRecord
+from reactor.fleet.registry import NodeRecord, Registry
 from reactor.presence.changes import ChangeLog
 from reactor.presence.keys import Entry
 from reactor.presence.rules import RoomRules
@@ -118,7 +118,7 @@ class Recorder(DirectRunner):
         return await super().run(name, prefix, *args)
 
 
-def call_everything(store: Store, fleet: Fleet, changes: ChangeLog, rules: RoomRules) -> None:
+def call_everything(store: Store, registry: Registry, changes: ChangeLog, rules: RoomRules) -> None:
     ann = Entry("lobby", "ann")
     calls = [
         store.join(ann, "n1.1", ttl=TTL), store.refresh(7, "n1", []),
@@ -133,9 +133,10 @@ def call_everything(store: Store, fleet: Fleet, changes: ChangeLog, rules: RoomR
         store.still_there("lobby", []),
         store.still_there("lobby", [Member("ann", "Ann", 1, 1), Member("bob", "Bob", 1, 1)]),
         store.fence_node(7, "n1"), store.lose_node("n1", "lobby", grace=1000, away_grace=1000),
-        fleet.renew("n1", NodeRecord(1, "life", "-", "me"), lease=1000, first=True), fleet.registry(),
-        fleet.take_turn("job", "n1", milliseconds=1000), fleet.nodes_of_shard(7), fleet.resign("n1"),
-        fleet.report("n1", b"{}", milliseconds=1000), fleet.reports(), store.say("lobby", b"1"),
+        registry.renew("n1", NodeRecord(1, "life", "-", "me"), lease_ms=1000, first=True), registry.nodes(),
+        registry.acquire_leadership("job", "n1", ttl_ms=1000), registry.nodes_of_shard(7),
+        registry.deregister("n1"), registry.report("n1", b"{}", ttl_ms=1000), registry.reports(),
+        store.say("lobby", b"1"),
         rules.put(RoomRule(match="lobby", ttl=60)), rules.read("lobby"), rules.remove("lobby"),
         changes.read(7, "hook", limit=10), changes.served(7, "hook", "1-1", 1),
     ]  # fmt: skip
@@ -146,7 +147,7 @@ def call_everything(store: Store, fleet: Fleet, changes: ChangeLog, rules: RoomR
 def test_the_store_passes_what_the_headers_name_and_calls_every_script(redis_server: Server) -> None:
     recorder: Any = Recorder(Direct(redis_server).client)
     call_everything(
-        Store(recorder, NAMESPACE), Fleet(recorder, NAMESPACE), ChangeLog(recorder, NAMESPACE),
+        Store(recorder, NAMESPACE), Registry(recorder, NAMESPACE), ChangeLog(recorder, NAMESPACE),
         RoomRules(Settings(namespace=NAMESPACE), recorder),
     )  # fmt: skip
     assert sorted(recorder.passed) == NAMES
@@ -159,7 +160,7 @@ def test_the_store_passes_what_the_headers_name_and_calls_every_script(redis_ser
 def test_every_key_that_is_written_has_the_hash_tag_of_its_shard(redis_server: Server) -> None:
     direct = Direct(redis_server)
     rules = RoomRules(Settings(namespace=NAMESPACE), direct.runner)
-    call_everything(direct.store, direct.fleet, ChangeLog(direct.runner, NAMESPACE), rules)
+    call_everything(direct.store, direct.registry, ChangeLog(direct.runner, NAMESPACE), rules)
     done(direct.store.join(Entry("lobby", "ann"), "n1.2", ttl=TTL))
     keys = {key.decode() for key in direct.client.scan_iter("*")}
     assert keys

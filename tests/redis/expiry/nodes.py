@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from reactor.fleet.lease import Leases
+from reactor.fleet.lease import Lease
+from reactor.fleet.peers import FailureDetector
 from reactor.settings import RoomPolicy
 from tests.redis.presence.consistent import assert_consistent
 from tests.redis.presence.probe import AWAY_GRACE, GRACE, TTL, Probe
@@ -20,16 +21,19 @@ class Node:
 
     def __init__(self, redis: Connected, probe: Probe, lease: float = LEASE) -> None:
         self.renamed_from: list[str] = []
-        self.held: list[float] = []
+        self.suspended: list[float] = []
         self.probe = probe
-        self.leases = Leases(
-            redis.store, redis.fleet, lease=lease, policy=lambda _room_id: TERMS,
-            on_renamed=self.renamed_from.append, on_held=self.held.append,
+        self.detector = FailureDetector(
+            redis.store, redis.registry, lease=lease, policy=lambda _room_id: TERMS
+        )
+        self.lease = Lease(
+            redis.store, redis.registry, self.detector, lease=lease,
+            on_renamed=self.renamed_from.append, on_expiry_suspended=self.suspended.append,
         )  # fmt: skip
 
     @property
     def name(self) -> str:
-        return self.leases.name
+        return self.lease.name
 
     def joins(self, user: str, *, number: int = 1, room: str = "lobby", **options: Any) -> None:
         self.probe.join(user, f"{self.name}.{number}", room=room, **options)
@@ -41,7 +45,7 @@ class Fleet:
 
     async def node(self, lease: float = LEASE) -> Node:
         node = Node(self.redis, self.probe, lease)
-        await node.leases.register()
+        await node.lease.register()
         return node
 
     def in_grace(self, *users: str, room: str = "lobby") -> bool:

@@ -59,11 +59,11 @@ class Path:
 
     def sweep(self, node: str = "n1", *, interval: float = 0.0) -> Sweep:
         return Sweep(
-            self.redis.store, self.redis.fleet, self.reaper, node=lambda: node, interval=interval,
-            end_leftovers=self._end_leftovers,
+            self.redis.store, self.redis.registry, self.reaper, node=lambda: node, interval=interval,
+            detach_unregistered=self._detach_unregistered,
         )  # fmt: skip
 
-    async def _end_leftovers(self, shard: int) -> None:
+    async def _detach_unregistered(self, shard: int) -> None:
         self.swept.append(shard)
 
 
@@ -73,7 +73,7 @@ class Pacing:
     def __init__(self, path: Path, node: str, *, events: bool) -> None:
         redis = path.redis
         self.pacemaker = Pacemaker(
-            redis.store, redis.fleet, path.reaper, node=lambda: node, events_flow=lambda: events
+            redis.store, redis.registry, path.reaper, node=lambda: node, events_flow=lambda: events
         )
         self._shards = {wake_channel(NAMESPACE, shard).encode(): shard for shard in range(SHARDS)}
         self._channels = redis.backend.channels(self._on_message, self._on_gap, lambda _reason: None)

@@ -110,7 +110,7 @@ async def test_what_is_left_to_another_node_is_claimed_when_that_one_is_gone(red
         it.probe.lapse("ann")
         it.probe.client.exists(it.probe.presence_key("ann"))
         await until(lambda: listener.heard == 1)
-        await it.redis.fleet.registry()  # answered behind a claim, had there been one
+        await it.redis.registry.nodes()  # answered behind a claim, had there been one
         assert not it.reaper.found_by
         led_elsewhere = False
         listener.take_over()

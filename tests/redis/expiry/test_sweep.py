@@ -65,7 +65,7 @@ async def test_it_goes_through_nobody_who_is_alive_twice(redis_server: Server) -
 async def test_when_asked_it_sweeps_at_once_and_once_for_many_who_ask(redis_server: Server) -> None:
     async with expiry_path(redis_server) as it:
         other = it.sweep("n2", interval=60)
-        assert await it.redis.fleet.take_turn("sweep", "n1", milliseconds=60_000), "it is another one's turn"
+        assert await it.redis.registry.acquire_leadership("sweep", "n1", ttl_ms=60_000), "n1 leads"
         it.redis.tasks.start_soon(other.serve)
         await anyio.wait_all_tasks_blocked()
         for _ in range(5):

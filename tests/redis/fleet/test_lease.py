@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from reactor.errors import Unavailable
-from reactor.fleet import lease as leases
+from reactor.fleet import lease
 from reactor.presence.keys import SHARDS
 from tests.redis.expiry.nodes import LEASE, Node, fleet
 from tests.redis.presence.probe import AWAY_GRACE, GRACE
@@ -26,7 +26,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(leases, "monotonic", clock)
+    monkeypatch.setattr(lease, "monotonic", clock)
     return clock
 
 
@@ -35,7 +35,7 @@ async def pass_leases(clock: Clock, number: float, *living: Node) -> None:
     for _ in range(round(3 * number)):
         clock.now += LEASE / 3
         for node in living:
-            await node.leases.renew_now()
+            await node.lease.renew()
 
 
 async def test_a_dead_nodes_members_go_under_the_grace_after_its_lease(
@@ -57,7 +57,7 @@ async def test_a_dead_nodes_members_go_under_the_grace_after_its_lease(
         assert not it.in_grace("cy")
         assert not it.in_grace("dan")
         assert it.probe.left("cy") > GRACE
-        assert set(await it.redis.fleet.registry()) == {judge.name}
+        assert set(await it.redis.registry.nodes()) == {judge.name}
 
 
 async def test_who_renews_is_never_judged(redis_server: Server, clock: Clock) -> None:
@@ -82,10 +82,10 @@ async def test_a_judge_that_was_away_itself_begins_to_count_anew(
         other.joins("ann")
         await pass_leases(clock, 1, other, judge)  # the judge has seen all that the other did
         clock.now += gap * LEASE
-        await judge.leases.renew_now()
+        await judge.lease.renew()
         await pass_leases(clock, 0.67, judge)
         assert not it.in_grace("ann")
-        await other.leases.renew_now()
+        await other.lease.renew()
         assert other.renamed_from == []
         await pass_leases(clock, 1, judge, other)
         assert not it.in_grace("ann")
@@ -102,10 +102,10 @@ async def test_a_node_that_was_judged_lost_takes_a_new_name_and_says_so(
         sleeper.joins("ann")
         await pass_leases(clock, 2, judge)
         assert it.in_grace("ann")
-        await sleeper.leases.renew_now()
+        await sleeper.lease.renew()
         assert sleeper.renamed_from == [old]
         assert sleeper.name != old
-        assert set(await it.redis.fleet.registry()) == {judge.name, sleeper.name}
+        assert set(await it.redis.registry.nodes()) == {judge.name, sleeper.name}
         assert it.probe.refresh("ann", node=old)[1] == b"0", (
             "what it still sends under the old name is refused"
         )
@@ -122,7 +122,7 @@ async def test_a_flushed_redis_gives_every_node_a_new_name(redis_server: Server,
         it.probe.client.flushall()
         await pass_leases(clock, 1, *nodes)
         assert [node.renamed_from for node in nodes] == [[name] for name in names]
-        assert set(await it.redis.fleet.registry()) == {node.name for node in nodes}
+        assert set(await it.redis.registry.nodes()) == {node.name for node in nodes}
 
 
 @pytest.mark.parametrize("failing", ["renew", "pulse"])
@@ -133,7 +133,7 @@ async def test_a_new_name_is_told_though_redis_went_away_again_before_it_was_tak
         node = await it.node()
         old, calls = node.name, 0
         it.probe.client.flushall()
-        renew, pulse = it.redis.fleet.renew, it.redis.store.pulse
+        renew, pulse = it.redis.registry.renew, it.redis.store.pulse
 
         async def fails_once(*args: Any, **options: Any) -> Any:
             nonlocal calls
@@ -142,13 +142,13 @@ async def test_a_new_name_is_told_though_redis_went_away_again_before_it_was_tak
                 raise Unavailable("Redis did not answer")
             return await (renew if failing == "renew" else pulse)(*args, **options)
 
-        where = it.redis.fleet if failing == "renew" else it.redis.store
+        where = it.redis.registry if failing == "renew" else it.redis.store
         monkeypatch.setattr(where, failing, fails_once)
         with pytest.raises(Unavailable):
-            await node.leases.renew_now()
+            await node.lease.renew()
         await pass_leases(clock, 1, node)
         assert node.renamed_from == [old]
-        assert set(await it.redis.fleet.registry()) == {node.name}
+        assert set(await it.redis.registry.nodes()) == {node.name}
 
 
 async def test_a_name_given_up_on_purpose_is_told_once_however_often_it_takes(
@@ -157,14 +157,14 @@ async def test_a_name_given_up_on_purpose_is_told_once_however_often_it_takes(
     async with fleet(redis_server) as it:
         node = await it.node()
         old = node.name
-        assert await node.leases.rename() == old
+        assert await node.lease.rename() == old
         second = node.name
         redis_server.kill()
         for _ in range(3):
             with pytest.raises(Unavailable):
-                await node.leases.rename()
+                await node.lease.rename()
         redis_server.start()
-        assert await node.leases.rename() == second, (
+        assert await node.lease.rename() == second, (
             "the name that Redis knew, and none that it never heard of"
         )
         await pass_leases(clock, 1, node)
@@ -194,8 +194,8 @@ async def test_a_judge_that_died_half_way_is_made_good_by_another(redis_server: 
         assert 0 < sum(it.in_grace("ann", room=room) for room in rooms) < len(rooms)
         await pass_leases(clock, 2, second)
         assert all(it.in_grace("ann", room=room) for room in rooms)
-        assert set(await it.redis.fleet.registry()) >= {second.name}
-        assert dead.name not in await it.redis.fleet.registry()
+        assert set(await it.redis.registry.nodes()) >= {second.name}
+        assert dead.name not in await it.redis.registry.nodes()
 
 
 async def test_a_node_that_only_a_shard_remembers_is_lost_by_the_sweep(
@@ -205,9 +205,9 @@ async def test_a_node_that_only_a_shard_remembers_is_lost_by_the_sweep(
         node, forgotten = await it.node(), await it.node()
         node.joins("ann")
         forgotten.joins("bob")
-        await it.redis.fleet.resign(forgotten.name)
+        await it.redis.registry.deregister(forgotten.name)
         for shard in range(SHARDS):
-            await node.leases.end_leftovers(shard)
+            await node.detector.detach_unregistered(shard)
         assert it.in_grace("bob")
         assert not it.in_grace("ann")
 
@@ -215,8 +215,8 @@ async def test_a_node_that_only_a_shard_remembers_is_lost_by_the_sweep(
 async def test_who_resigns_is_not_missed(redis_server: Server, clock: Clock) -> None:
     async with fleet(redis_server) as it:
         node, leaving = await it.node(), await it.node()
-        await leaving.leases.resign()
-        assert set(await it.redis.fleet.registry()) == {node.name}
+        await leaving.lease.deregister()
+        assert set(await it.redis.registry.nodes()) == {node.name}
         await pass_leases(clock, 3, node)
         assert node.renamed_from == []
 
@@ -225,15 +225,15 @@ async def test_a_renewal_behind_the_resignation_takes_no_other_name(redis_server
     """Nobody would be left to see that this one is gone, where it is the last."""
     async with fleet(redis_server) as it:
         leaving = await it.node()
-        resigning = asyncio.ensure_future(leaving.leases.resign())
+        resigning = asyncio.ensure_future(leaving.lease.deregister())
         await asyncio.sleep(0)
         with pytest.raises(Unavailable):
-            await leaving.leases.renew_now()
+            await leaving.lease.renew()
         await resigning
-        assert await it.redis.fleet.registry() == {}
+        assert await it.redis.registry.nodes() == {}
         with pytest.raises(Unavailable):
-            await leaving.leases.rename()
-        assert await it.redis.fleet.registry() == {}
+            await leaving.lease.rename()
+        assert await it.redis.registry.nodes() == {}
 
 
 async def test_the_first_pulse_after_a_long_silence_says_that_ends_do_not_count(
@@ -242,8 +242,8 @@ async def test_the_first_pulse_after_a_long_silence_says_that_ends_do_not_count(
     async with fleet(redis_server) as it:
         node = await it.node()
         node.joins("ann")
-        assert node.held == []
+        assert node.suspended == []
         it.probe.client.hincrby(it.probe.key("pulse"), "at", -int(LEASE * 1000) - 1)
-        await node.leases.renew_now()
-        await node.leases.renew_now()
-        assert node.held == [LEASE]
+        await node.lease.renew()
+        await node.lease.renew()
+        assert node.suspended == [LEASE]

@@ -16,8 +16,8 @@ async def test_in_real_time_a_dead_node_is_lost_within_two_leases_and_a_living_o
 ) -> None:
     async with fleet(redis_server) as it:
         judge, living, dead = await it.node(), await it.node(), await it.node()
-        it.redis.tasks.start_soon(judge.leases.serve)
-        it.redis.tasks.start_soon(living.leases.serve)
+        it.redis.tasks.start_soon(judge.lease.serve)
+        it.redis.tasks.start_soon(living.lease.serve)
         living.joins("ann")
         dead.joins("bob")
         died = monotonic()
@@ -37,7 +37,7 @@ async def test_in_real_time_a_redis_that_stalls_for_longer_than_the_lease_kills_
         names = [node.name for node in nodes]
         for number, node in enumerate(nodes):
             node.joins(f"u{number}")
-            it.redis.tasks.start_soon(node.leases.serve)
+            it.redis.tasks.start_soon(node.lease.serve)
         await anyio.sleep(LEASE)  # each has renewed its lease, at some time in it
         redis_server.pause()
         try:
@@ -47,4 +47,4 @@ async def test_in_real_time_a_redis_that_stalls_for_longer_than_the_lease_kills_
         await anyio.sleep(1.8 * LEASE)  # nobody is judged lost
         assert [node.name for node in nodes] == names
         assert not any(it.in_grace(f"u{number}") for number in range(3))
-        assert set(await it.redis.fleet.registry()) == set(names)
+        assert set(await it.redis.registry.nodes()) == set(names)

@@ -115,7 +115,7 @@ def test_rooms_of_a_lost_node_are_named_until_each_was_gone_through(redis_server
             probe.join("ann", room=room)
             probe.join("bob", "n2.1", room=room)
         shard, left = shard_of("lobby"), set(rooms)
-        assert sorted(done(probe.fleet.nodes_of_shard(shard))) == ["n1", "n2"]
+        assert sorted(done(probe.registry.nodes_of_shard(shard))) == ["n1", "n2"]
         while left:
             named = probe.on_shard("fence_node", "lobby", "n1", 3)
             assert len(named) == min(3, len(left))
@@ -158,16 +158,16 @@ def test_a_fence_ends_by_itself(redis_server: Server) -> None:
 
 def test_a_lease_is_renewed_and_shows_the_fleet(redis_server: Server) -> None:
     probe = Probe(redis_server)
-    assert done(probe.fleet.registry()) == {}
+    assert done(probe.registry.nodes()) == {}
     one, other = NodeRecord(1, "life1", "-", "host:1"), NodeRecord(7, "life2", "run", "host two:é")
-    first = done(probe.fleet.renew("n1", one, lease=5000, first=True))
+    first = done(probe.registry.renew("n1", one, lease_ms=5000, first=True))
     assert first == {"n1": one}
-    second = done(probe.fleet.renew("n2", other, lease=5000, first=True))
+    second = done(probe.registry.renew("n2", other, lease_ms=5000, first=True))
     assert second == {"n1": one, "n2": other}
     assert 4000 < probe.client.pttl("{t:fleet}:lease:n1") <= 5000
-    one = one._replace(counter=2, entered_in="run")
-    third = done(probe.fleet.renew("n1", one, lease=9000, first=False))
-    assert third == {"n1": one, "n2": other} == done(probe.fleet.registry())
+    one = one._replace(counter=2, registered_in="run")
+    third = done(probe.registry.renew("n1", one, lease_ms=9000, first=False))
+    assert third == {"n1": one, "n2": other} == done(probe.registry.nodes())
     assert 8000 < probe.client.pttl("{t:fleet}:lease:n1") <= 9000
     probe.close()
 
@@ -175,7 +175,7 @@ def test_a_lease_is_renewed_and_shows_the_fleet(redis_server: Server) -> None:
 def test_a_node_of_an_older_version_is_in_the_registry_too(redis_server: Server) -> None:
     probe = Probe(redis_server)
     probe.client.hset("{t:fleet}:registry", "n1", "7 host:1")
-    assert done(probe.fleet.registry()) == {"n1": NodeRecord(7, "", "-", "host:1")}
+    assert done(probe.registry.nodes()) == {"n1": NodeRecord(7, "", "-", "host:1")}
     probe.close()
 
 
@@ -185,27 +185,27 @@ def test_a_node_that_is_not_in_the_registry_any_more_is_told_so_and_nothing_is_w
 ) -> None:
     probe = Probe(redis_server)
     record = NodeRecord(1, "life", "-", "")
-    done(probe.fleet.renew("n1", record, lease=5000, first=True))
+    done(probe.registry.renew("n1", record, lease_ms=5000, first=True))
     if how == "resign":
-        done(probe.fleet.resign("n1"))
+        done(probe.registry.deregister("n1"))
     else:
         probe.client.flushall()
     assert probe.keys() == set()
-    assert done(probe.fleet.renew("n1", record, lease=5000, first=False)) is None
+    assert done(probe.registry.renew("n1", record, lease_ms=5000, first=False)) is None
     assert probe.keys() == set()
-    done(probe.fleet.resign("n1"))
+    done(probe.registry.deregister("n1"))
     probe.close()
 
 
-def test_a_turn_is_one_nodes_until_it_runs_out(redis_server: Server) -> None:
+def test_leadership_belongs_to_one_node_until_it_expires(redis_server: Server) -> None:
     probe = Probe(redis_server)
-    fleet = probe.fleet
-    assert done(fleet.take_turn("look", "n1", milliseconds=60_000))
-    assert not done(fleet.take_turn("look", "n2", milliseconds=60_000))
-    assert done(fleet.take_turn("sweep", "n2", milliseconds=60_000)), "each job has a turn of its own"
-    assert done(fleet.take_turn("look", "n1", milliseconds=90_000))
+    registry = probe.registry
+    assert done(registry.acquire_leadership("look", "n1", ttl_ms=60_000))
+    assert not done(registry.acquire_leadership("look", "n2", ttl_ms=60_000))
+    assert done(registry.acquire_leadership("sweep", "n2", ttl_ms=60_000)), "each job has a leader of its own"
+    assert done(registry.acquire_leadership("look", "n1", ttl_ms=90_000))
     assert 60_000 < probe.client.pttl("{t:fleet}:turn:look") <= 90_000
     probe.pass_time(90_000)
-    assert done(fleet.take_turn("look", "n2", milliseconds=60_000))
-    assert not done(fleet.take_turn("look", "n1", milliseconds=60_000))
+    assert done(registry.acquire_leadership("look", "n2", ttl_ms=60_000))
+    assert not done(registry.acquire_leadership("look", "n1", ttl_ms=60_000))
     probe.close()

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import InvalidStatus
 
-from reactor.histogram import Tally
+from reactor.histogram import Histogram
 from reactor.presence.api import Presence
 from reactor.server.metrics import TOTALS_WITHIN, Metrics
 from reactor.server.node import Node
@@ -206,13 +206,13 @@ async def test_it_speaks_openmetrics_to_who_asks(bundled_server: Server) -> None
 
 
 def test_a_tally_counts_at_and_below_its_bounds() -> None:
-    tally = Tally((1, 2, 5))
-    assert tally.quantile(0.5) is None
+    histogram = Histogram((1, 2, 5))
+    assert histogram.quantile(0.5) is None
     for value in (0.5, 1, 1.5, 2, 6):
-        tally.add(value)
-    assert list(tally.cumulative()) == [(1, 2), (2, 4), (5, 4), (float("inf"), 5)]
-    assert (tally.count, tally.total) == (5, 11)
-    assert [tally.quantile(share) for share in (0.4, 0.5, 0.8, 1.0)] == [1, 2, 2, float("inf")]
+        histogram.add(value)
+    assert list(histogram.cumulative()) == [(1, 2), (2, 4), (5, 4), (float("inf"), 5)]
+    assert (histogram.count, histogram.total) == (5, 11)
+    assert [histogram.quantile(share) for share in (0.4, 0.5, 0.8, 1.0)] == [1, 2, 2, float("inf")]
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))

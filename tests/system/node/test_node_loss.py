@@ -212,7 +212,7 @@ async def test_b8_what_a_node_says_after_it_was_judged_lost_counts_under_its_new
         await ann.join("lobby", "ann")
         last = await bob.join("lobby", "bob")
         old = node.name()
-        await judge.leases.lose(old)
+        await judge.detector.detach_node(old)
         assert redis_server.control.pttl(plain.presence_key("lobby", "ann")) <= 30_000
         await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
         new = node.name()
@@ -220,7 +220,7 @@ async def test_b8_what_a_node_says_after_it_was_judged_lost_counts_under_its_new
         assert [name.partition(".")[0] for name in _connections(redis_server, "ann")] == [new]
         assert redis_server.control.pttl(plain.presence_key("lobby", "ann")) > 30_000
         await plain.until(lambda: _connections(redis_server, "bob"))  # also who says nothing
-        await judge.leases.lose(new)
+        await judge.detector.detach_node(new)
         joined = await carl.join("lobby", "carl")
         assert node.name() not in {old, new}
         assert joined["socketId"].startswith(node.name())
