@@ -1,1 +1,1 @@
-"""Tells back ends who came and who left: change log -> events -> signed request -> endpoint."""
+"""Notifies back ends of joins and departures: change log -> events -> signed request -> endpoint."""

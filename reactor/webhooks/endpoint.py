@@ -1,6 +1,8 @@
-"""One endpoint: a signed POST, and what its answer means."""
+"""One webhook endpoint: a signed POST, and what its response means."""
 
+import hmac
 import ssl
+from base64 import b64encode
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
@@ -10,45 +12,45 @@ from typing import Self
 import anyio
 import httpcore
 
-from reactor.webhooks.guard import GuardedBackend
-from reactor.webhooks.signing import signed_headers
+from reactor.webhooks.ssrf import PublicNetworkBackend
 
 TIMEOUT = 20.0
-"""Seconds for a whole request; Standard Webhooks asks for 15 to 30."""
+"""Seconds for a whole request; Standard Webhooks recommends 15 to 30."""
 
-_READ_AT_MOST = 65_536  # bytes of an answer's body, which nobody needs
-_MOST_PATIENCE = 3600.0
+_MAX_RESPONSE_BODY = 65_536
+"""Bytes of a response's body that are read, so that the connection can be used again; they are discarded."""
+_MAX_RETRY_AFTER = 3600.0
 
-_AGENT = f"reactor/{version('reactor-presence')}"
+_USER_AGENT = f"reactor/{version('reactor-presence')}"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What came of one attempt.
+class DeliveryResult:
+    """The outcome of one attempt.
 
-    delivered: the endpoint took it (2xx). gone: it wants no more (410). Else it is to be tried again, `after`
-    seconds where the endpoint said so; `why` is for people.
+    delivered: the endpoint accepted the request (2xx). gone: it wants no more requests (410). Otherwise the
+    request is to be repeated, after `retry_after` seconds if the endpoint named them; `error` is for people.
     """
 
     delivered: bool = False
     gone: bool = False
-    after: float | None = None
-    why: str = ""
+    retry_after: float | None = None
+    error: str = ""
 
 
 class Endpoint:
-    """Where events are sent. Use as a context manager: it keeps a connection open between requests."""
+    """A URL that events are sent to. An async context manager, which keeps a connection between requests."""
 
     def __init__(self, url: str, keys: tuple[bytes, ...], *, private: bool) -> None:
         self.url = url
         self.name = sha256(url.encode()).hexdigest()[:16]
-        """What Redis keeps its place under: a URL may hold a secret."""
+        """The name of its position in Redis. It is a hash, because a URL may contain a secret."""
         self._keys = keys
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=ssl.create_default_context(),
             max_connections=1,
             keepalive_expiry=30.0,
-            network_backend=None if private else GuardedBackend(),
+            network_backend=None if private else PublicNetworkBackend(),
         )
 
     async def __aenter__(self) -> Self:
@@ -59,50 +61,64 @@ class Endpoint:
         with anyio.CancelScope(shield=True), anyio.move_on_after(1.0):
             await self._pool.aclose()
 
-    async def post(self, message_id: str, body: bytes) -> Answer:
-        """Send one request; never raises for what the network or the endpoint does."""
-        now = int(time())
+    async def post(self, message_id: str, body: bytes) -> DeliveryResult:
+        """Send one request. Failures of the network or the endpoint are results, not exceptions."""
         headers = {
             "host": _host(self.url),
             "content-type": "application/json",
             "content-length": str(len(body)),
-            "user-agent": _AGENT,
-        } | signed_headers(self._keys, message_id, now, body)
+            "user-agent": _USER_AGENT,
+        } | signed_headers(self._keys, message_id, int(time()), body)
         try:
             with anyio.fail_after(TIMEOUT):
                 async with self._pool.stream(
                     "POST", self.url, headers=list(headers.items()), content=body
                 ) as response:
-                    await _skim(response)
+                    await _discard_body(response)
         except TimeoutError:
-            return Answer(why=f"no answer within {TIMEOUT:g} s")
+            return DeliveryResult(error=f"no answer within {TIMEOUT:g} s")
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError) as error:
-            return Answer(why=str(error) or type(error).__name__)
-        return _answer(response)
+            return DeliveryResult(error=str(error) or type(error).__name__)
+        return _result(response)
 
 
-async def _skim(response: httpcore.Response) -> None:
-    seen = 0
+def signed_headers(keys: tuple[bytes, ...], message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
+    """The three headers of Standard Webhooks (https://www.standardwebhooks.com, section "Signature scheme").
+
+    keys: each makes a signature of its own, so that an old and a new key can be valid at the same time.
+    timestamp: seconds since 1970, of this attempt.
+    """
+    content = f"{message_id}.{timestamp}.".encode() + body
+    signatures = (b64encode(hmac.digest(key, content, sha256)).decode() for key in keys)
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
+    }
+
+
+async def _discard_body(response: httpcore.Response) -> None:
+    size = 0
     async for part in response.aiter_stream():
-        seen += len(part)
-        if seen > _READ_AT_MOST:
+        size += len(part)
+        if size > _MAX_RESPONSE_BODY:
             return
 
 
-def _answer(response: httpcore.Response) -> Answer:
+def _result(response: httpcore.Response) -> DeliveryResult:
     status = response.status
     if 200 <= status < 300:
-        return Answer(delivered=True)
+        return DeliveryResult(delivered=True)
     if status == 410:
-        return Answer(gone=True, why="410 Gone")
-    return Answer(after=_retry_after(response), why=f"status {status}")
+        return DeliveryResult(gone=True, error="410 Gone")
+    return DeliveryResult(retry_after=_retry_after(response), error=f"status {status}")
 
 
 def _retry_after(response: httpcore.Response) -> float | None:
-    """Seconds of a Retry-After header, where it names seconds (RFC 9110 section 10.2.3)."""
+    """The seconds of a Retry-After header; None for its other form, a date (RFC 9110 section 10.2.3)."""
     for name, value in response.headers:
         if name.lower() == b"retry-after" and value.strip().isdigit():
-            return min(float(value), _MOST_PATIENCE)
+            return min(float(value), _MAX_RETRY_AFTER)
     return None
 
 

@@ -1,4 +1,4 @@
-"""The webhook endpoints of one node; of all nodes, the elected leader sends."""
+"""The webhook endpoints of one node. Of all nodes, only the elected leader sends to them."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,25 +15,28 @@ from reactor.webhooks.sender import Sender
 
 
 class Webhooks:
-    """Sends events while this node is their leader. `serve` has to run where `senders` is not empty."""
+    """Sends events while this node is their leader. `serve` must run where `senders` is not empty."""
 
     def __init__(
         self, settings: Settings, runner: Runner, registry: Registry, *, node: Callable[[], str]
     ) -> None:
-        self._sending = asyncio.Event()
+        self._leading = asyncio.Event()
         self._election = LeaderElection(registry, "webhooks", node=node, on_change=self._on_leadership)
         changes = ChangeLog(runner, settings.namespace)
-        wanted = frozenset(settings.webhook_events)
+        event_types = frozenset(settings.webhook_events)
         self.senders = [
             Sender(
                 Endpoint(url, settings.webhook_secrets, private=settings.webhook_private),
-                changes, wanted, self._sending,
+                changes, event_types, self._leading,
             )
             for url in settings.webhook_urls
         ]  # fmt: skip
 
     async def begin(self) -> None:
-        """See that all that happens from here on is in the log. Raises Unavailable."""
+        """Create each endpoint's position in the change log, so that later events are kept for it.
+
+        Raises Unavailable.
+        """
         for sender in self.senders:
             await sender.begin()
 
@@ -46,6 +49,6 @@ class Webhooks:
 
     def _on_leadership(self, leading: bool) -> None:
         if leading:
-            self._sending.set()
+            self._leading.set()
         else:
-            self._sending.clear()
+            self._leading.clear()

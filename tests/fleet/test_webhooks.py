@@ -3,22 +3,22 @@
 from tests.fleet.serving import one_room_in_each_shard, serving
 from tests.support.fleets import Fleet
 from tests.support.running import RawClient
-from tests.system.webhooks.receiver import Receiver, hooked
+from tests.system.webhooks.receiver import Receiver, webhook_settings
 
 
 async def test_every_shard_tells_who_comes_and_goes(fleet: Fleet) -> None:
     rooms = one_room_in_each_shard()
     async with (
         Receiver.listening() as receiver,
-        serving(fleet, **hooked(receiver, webhook_events="member_joined,member_left")) as one,
-        serving(fleet, **hooked(receiver, webhook_events="member_joined,member_left")),
+        serving(fleet, **webhook_settings(receiver, webhook_events="member_joined,member_left")) as one,
+        serving(fleet, **webhook_settings(receiver, webhook_events="member_joined,member_left")),
         RawClient.connect(one) as ann,
     ):
         for room in rooms:
             await ann.join(room, "ann")
         for room in rooms:
             await ann.ask("leave_room", "room:left", roomId=room)
-        await receiver.until(lambda: len(receiver.taken) >= 2 * len(rooms))
+        await receiver.until(lambda: len(receiver.accepted) >= 2 * len(rooms))
         for room in rooms:
-            of_room = [kind for kind, where, _ in receiver.told if where == room]
+            of_room = [kind for kind, where, _ in receiver.summary if where == room]
             assert of_room == ["member_joined", "member_left"]

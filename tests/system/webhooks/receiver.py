@@ -1,4 +1,4 @@
-"""An endpoint for the tests: keeps every request, and answers as it is told to."""
+"""A webhook endpoint for tests: records every request, and answers as configured."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 class Request(NamedTuple):
-    """One request, and what it was answered."""
+    """One request, and the status that it was answered with."""
 
     headers: dict[str, str]
     body: bytes
@@ -27,17 +27,20 @@ class Request(NamedTuple):
 
 
 class Receiver:
-    """Takes what comes, with 204, unless `answers` holds something else for the next requests."""
+    """Answers each request with the next of `answers`, else with `failing`, else with 204.
+
+    Requests wait for their answer while `answering` is not set.
+    """
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
         self.answers: list[str] = []
         self.failing = ""
         self.port = 0
-        self.sockets = 0
-        self.held = asyncio.Event()
-        self.held.set()
-        self._news = asyncio.Event()
+        self.connections = 0
+        self.answering = asyncio.Event()
+        self.answering.set()
+        self._received = asyncio.Event()
 
     @classmethod
     @asynccontextmanager
@@ -55,23 +58,23 @@ class Receiver:
         return f"http://127.0.0.1:{self.port}/hooks"
 
     @property
-    def taken(self) -> list[dict[str, Any]]:
-        """All events that it took, each as often as it took it."""
+    def accepted(self) -> list[dict[str, Any]]:
+        """All events that it accepted, each as often as it did."""
         return [event for request in self.requests if request.status < 300 for event in request.events]
 
     @property
-    def told(self) -> list[tuple[Any, ...]]:
-        """(type, room, user or count) of each, in order."""
-        return [(e["type"], e["roomId"], e.get("userId", e["count"])) for e in self.taken]
+    def summary(self) -> list[tuple[Any, ...]]:
+        """(type, room, user or count) of each accepted event, in order."""
+        return [(e["type"], e["roomId"], e.get("userId", e["count"])) for e in self.accepted]
 
-    async def until(self, true: Any) -> None:
+    async def until(self, condition: Any) -> None:
         with anyio.fail_after(PATIENCE):
-            while not true():
-                self._news.clear()
-                await self._news.wait()
+            while not condition():
+                self._received.clear()
+                await self._received.wait()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.sockets += 1
+        self.connections += 1
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -80,19 +83,19 @@ class Receiver:
                 }
                 assert head[0] == "POST /hooks HTTP/1.1"
                 body = await reader.readexactly(int(headers["content-length"]))
-                await self.held.wait()
+                await self.answering.wait()
                 answer = self.answers.pop(0) if self.answers else self.failing or "204 No Content"
                 writer.write(f"HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n".encode())
                 await writer.drain()
                 self.requests.append(Request(headers, body, int(answer[:3])))
-                self._news.set()
+                self._received.set()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             writer.close()
 
 
-def hooked(*receivers: Receiver, **options: Any) -> dict[str, Any]:
+def webhook_settings(*receivers: Receiver, **options: Any) -> dict[str, Any]:
     """Settings that send to these receivers."""
     urls = tuple(receiver.url for receiver in receivers)
     return {"webhook_urls": urls, "webhook_secrets": (SECRET,), "webhook_private": True} | options

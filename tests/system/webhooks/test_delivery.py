@@ -1,4 +1,4 @@
-"""An endpoint hears of everything, in order, whatever happens to it or to the servers."""
+"""Every event reaches the endpoint, in order, through failures of the endpoint and of servers."""
 
 import time
 from typing import Any
@@ -9,20 +9,20 @@ from structlog.testing import capture_logs
 from tests.support import plain
 from tests.support.running import Process, RawClient, served
 from tests.support.servers import Server
-from tests.system.webhooks.receiver import SECRET, Receiver, hooked
+from tests.system.webhooks.receiver import SECRET, Receiver, webhook_settings
 
-pytestmark = pytest.mark.usefixtures("_short_pauses")
+pytestmark = pytest.mark.usefixtures("_short_retry_delay")
 
 
 @pytest.fixture
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reactor.webhooks.sender.FIRST_PAUSE", 0.1)
+def _short_retry_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reactor.webhooks.sender.MIN_RETRY_DELAY", 0.1)
 
 
-async def test_each_coming_and_going_is_told_with_its_reason(redis_server: Server) -> None:
+async def test_joins_and_departures_are_sent_with_their_reasons(redis_server: Server) -> None:
     async with (
         Receiver.listening() as receiver,
-        served(redis_server, ttl=0.8, grace=0.3, **hooked(receiver)) as node,
+        served(redis_server, ttl=0.8, grace=0.3, **webhook_settings(receiver)) as node,
         RawClient.connect(node) as ann,
         RawClient.connect(node) as bob,
         RawClient.connect(node) as cy,
@@ -32,13 +32,13 @@ async def test_each_coming_and_going_is_told_with_its_reason(redis_server: Serve
         await cy.join("lobby", "cy")
         await bob.ask("leave_room", "room:left", roomId="lobby")
         ann.vanish()
-        await cy.closed()  # silent for its whole time
-        await receiver.until(lambda: len(receiver.taken) == 8)
-        assert receiver.told[0] == ("room_occupied", "lobby", 1)
-        assert receiver.told[-1] == ("room_vacated", "lobby", 0)
-        left = {e["userId"]: e["reason"] for e in receiver.taken if e["type"] == "member_left"}
+        await cy.closed()  # by its expiry: it sends no heartbeat
+        await receiver.until(lambda: len(receiver.accepted) == 8)
+        assert receiver.summary[0] == ("room_occupied", "lobby", 1)
+        assert receiver.summary[-1] == ("room_vacated", "lobby", 0)
+        left = {e["userId"]: e["reason"] for e in receiver.accepted if e["type"] == "member_left"}
         assert left == {"bob": "left", "ann": "disconnected", "cy": "inactivity_timeout"}
-        first = receiver.taken[1]
+        first = receiver.accepted[1]
         assert first == {
             "id": first["id"], "type": "member_joined", "timestamp": first["timestamp"], "roomId": "lobby",
             "userId": "ann", "username": "Ann", "data": {"team": 7}, "count": 1,
@@ -52,23 +52,25 @@ async def test_each_coming_and_going_is_told_with_its_reason(redis_server: Serve
             assert request.headers["webhook-signature"].startswith("v1,")
 
 
-async def test_only_the_events_that_are_wanted_are_sent(bundled_server: Server) -> None:
+async def test_only_the_configured_event_types_are_sent(bundled_server: Server) -> None:
     async with (
         Receiver.listening() as receiver,
-        served(bundled_server, **hooked(receiver, webhook_events="room_vacated,member_left")) as node,
+        served(
+            bundled_server, **webhook_settings(receiver, webhook_events="room_vacated,member_left")
+        ) as node,
         RawClient.connect(node) as ann,
     ):
         for room in ("a", "b"):
             await ann.join(room, "ann")
             await ann.ask("leave_room", "room:left", roomId=room)
-        await receiver.until(lambda: len(receiver.taken) == 4)
-        assert [kind for kind, *_ in receiver.told] == ["member_left", "room_vacated"] * 2
+        await receiver.until(lambda: len(receiver.accepted) == 4)
+        assert [kind for kind, *_ in receiver.summary] == ["member_left", "room_vacated"] * 2
 
 
-async def test_an_endpoint_that_fails_gets_the_same_again_until_it_takes_it(bundled_server: Server) -> None:
+async def test_a_failed_request_is_repeated_until_the_endpoint_accepts_it(bundled_server: Server) -> None:
     async with (
         Receiver.listening() as receiver,
-        served(bundled_server, **hooked(receiver)) as node,
+        served(bundled_server, **webhook_settings(receiver)) as node,
         RawClient.connect(node) as ann,
     ):
         receiver.answers = ["500 Oh", "302 Found\r\nlocation: /elsewhere", "429 Slow\r\nretry-after: 0"]
@@ -78,18 +80,18 @@ async def test_an_endpoint_that_fails_gets_the_same_again_until_it_takes_it(bund
         assert len({request.headers["webhook-id"] for request in receiver.requests}) == 1
         assert len({request.body for request in receiver.requests}) == 1
         await ann.ask("leave_room", "room:left", roomId="lobby")
-        await receiver.until(lambda: len(receiver.taken) == 4)
+        await receiver.until(lambda: len(receiver.accepted) == 4)
         assert receiver.requests[-1].headers["webhook-id"] != receiver.requests[0].headers["webhook-id"]
-        assert [kind for kind, *_ in receiver.told] == [
+        assert [kind for kind, *_ in receiver.summary] == [
             "room_occupied", "member_joined", "member_left", "room_vacated",
         ]  # fmt: skip
 
 
-async def test_what_happens_while_it_is_away_and_servers_die_is_told_later_in_order(
+async def test_events_during_an_outage_of_endpoint_and_servers_are_sent_later_in_order(
     bundled_server: Server,
 ) -> None:
     async with Receiver.listening() as receiver:
-        options = hooked(receiver, grace=0.3, lease=0.5, sweep_interval=0.5)
+        options = webhook_settings(receiver, grace=0.3, lease=0.5, sweep_interval=0.5)
         options["webhook_urls"] = receiver.url
         options["webhook_secrets"] = SECRET
         receiver.failing = "503 Down"
@@ -97,23 +99,23 @@ async def test_what_happens_while_it_is_away_and_servers_die_is_told_later_in_or
             await ann.join("lobby", "ann")
             await receiver.until(lambda: receiver.requests)
             await first.kill()
-        assert receiver.taken == []
+        assert receiver.accepted == []
         receiver.failing = ""
         async with Process.start(bundled_server, **options) as second, RawClient.connect(second) as bob:
             await bob.join("lobby", "bob")
-            await receiver.until(lambda: len(receiver.taken) >= 4)
-        assert receiver.told == [
-            ("room_occupied", "lobby", 1), ("member_joined", "lobby", "ann"), *receiver.told[2:],
+            await receiver.until(lambda: len(receiver.accepted) >= 4)
+        assert receiver.summary == [
+            ("room_occupied", "lobby", 1), ("member_joined", "lobby", "ann"), *receiver.summary[2:],
         ]  # fmt: skip
-        assert sorted(receiver.told[2:]) == [
+        assert sorted(receiver.summary[2:]) == [
             ("member_joined", "lobby", "bob"),
             ("member_left", "lobby", "ann"),
         ]
 
 
-async def test_one_server_of_the_fleet_sends_and_another_takes_over(bundled_server: Server) -> None:
+async def test_one_node_sends_and_another_takes_over_when_it_dies(bundled_server: Server) -> None:
     async with Receiver.listening() as receiver:
-        options = hooked(receiver) | {"webhook_urls": receiver.url, "webhook_secrets": SECRET}
+        options = webhook_settings(receiver) | {"webhook_urls": receiver.url, "webhook_secrets": SECRET}
         async with (
             Process.start(bundled_server, **options) as one,
             Process.start(bundled_server, **options) as two,
@@ -123,54 +125,54 @@ async def test_one_server_of_the_fleet_sends_and_another_takes_over(bundled_serv
             for n in range(20):
                 await ann.join(f"a{n}", "ann")
                 await bob.join(f"b{n}", "bob")
-            await receiver.until(lambda: len(receiver.taken) == 80)
-            assert len({event["id"] for event in receiver.taken}) == 80
-            assert receiver.sockets == 1
-            # The first that asked has the turn.
+            await receiver.until(lambda: len(receiver.accepted) == 80)
+            assert len({event["id"] for event in receiver.accepted}) == 80
+            assert receiver.connections == 1
+            # The node that started first is the leader.
             await one.kill()
             await bob.join("last", "bob")
-            await receiver.until(lambda: ("member_joined", "last", "bob") in receiver.told)
+            await receiver.until(lambda: ("member_joined", "last", "bob") in receiver.summary)
 
 
-async def test_410_ends_it_and_says_how_to_mend_it(bundled_server: Server) -> None:
+async def test_after_410_nothing_more_is_sent_and_the_log_names_the_fix(bundled_server: Server) -> None:
     with capture_logs() as logs:
         async with (
             Receiver.listening() as receiver,
             Receiver.listening() as other,
-            served(bundled_server, **hooked(receiver, other)) as node,
+            served(bundled_server, **webhook_settings(receiver, other)) as node,
             RawClient.connect(node) as ann,
         ):
             receiver.answers = ["410 Gone"]
             await ann.join("lobby", "ann")
             await receiver.until(lambda: receiver.requests)
             await ann.ask("leave_room", "room:left", roomId="lobby")
-            await other.until(lambda: len(other.taken) == 4)
+            await other.until(lambda: len(other.accepted) == 4)
             assert len(receiver.requests) == 1
     (line,) = (line for line in logs if line["event"] == "webhook_gone")
-    assert "webhook_urls" in line["mend"]
+    assert "webhook_urls" in line["fix"]
 
 
-async def test_an_endpoint_that_hangs_holds_up_no_other(bundled_server: Server) -> None:
+async def test_an_endpoint_that_hangs_does_not_delay_another(bundled_server: Server) -> None:
     async with (
         Receiver.listening() as slow,
         Receiver.listening() as quick,
-        served(bundled_server, **hooked(slow, quick)) as node,
+        served(bundled_server, **webhook_settings(slow, quick)) as node,
         RawClient.connect(node) as ann,
     ):
-        slow.held.clear()
+        slow.answering.clear()
         await ann.join("lobby", "ann")
-        await quick.until(lambda: len(quick.taken) == 2)
+        await quick.until(lambda: len(quick.accepted) == 2)
         await ann.ask("leave_room", "room:left", roomId="lobby")
-        await quick.until(lambda: len(quick.taken) == 4)
+        await quick.until(lambda: len(quick.accepted) == 4)
         assert slow.requests == []
-        slow.held.set()
-        await slow.until(lambda: len(slow.taken) == 4)
+        slow.answering.set()
+        await slow.until(lambda: len(slow.accepted) == 4)
 
 
-async def test_what_the_cap_took_away_is_counted(bundled_server: Server) -> None:
+async def test_changes_removed_by_the_length_limit_are_counted(bundled_server: Server) -> None:
     async with (
         Receiver.listening() as receiver,
-        served(bundled_server, departures_kept=1, **hooked(receiver)) as node,
+        served(bundled_server, departures_kept=1, **webhook_settings(receiver)) as node,
         RawClient.connect(node) as ann,
     ):
         receiver.failing = "503 Down"
@@ -178,32 +180,35 @@ async def test_what_the_cap_took_away_is_counted(bundled_server: Server) -> None
         await ann.join("first", "ann")
         await receiver.until(lambda: receiver.requests)
         shard, changes = plain.shard("lobby"), 0
-        while bundled_server.control.xlen(f"{{reactor:{shard}}}:changes") >= changes * 0.9:  # whole nodes go
+        log = f"{{reactor:{shard}}}:changes"
+        while bundled_server.control.xlen(log) >= changes * 0.9:  # Redis trims whole nodes of a stream
             await ann.join("lobby", "ann")
             await ann.ask("leave_room", "room:left", roomId="lobby")
             changes += 2
         receiver.failing = ""
         await ann.join("lobby", "ann")
-        await receiver.until(lambda: receiver.told[-1:] == [("member_joined", "lobby", "ann")])
-        told = sum(1 for kind, room, _ in receiver.told if kind.startswith("member_") and room == "lobby")
+        await receiver.until(lambda: receiver.summary[-1:] == [("member_joined", "lobby", "ann")])
+        delivered = sum(
+            1 for kind, room, _ in receiver.summary if kind.startswith("member_") and room == "lobby"
+        )
         assert sender.missed > 0
-        assert sender.missed + told == changes + 1
+        assert sender.missed + delivered == changes + 1
 
 
-async def test_nothing_is_left_for_ever(bundled_server: Server) -> None:
+async def test_the_keys_of_the_change_log_expire(bundled_server: Server) -> None:
     async with (
         Receiver.listening() as receiver,
-        served(bundled_server, **hooked(receiver)) as node,
+        served(bundled_server, **webhook_settings(receiver)) as node,
         RawClient.connect(node) as ann,
     ):
         await ann.join("lobby", "ann")
-        await receiver.until(lambda: receiver.taken)
+        await receiver.until(lambda: receiver.accepted)
         for name in ("changes", "places"):
             left: Any = bundled_server.control.ttl(f"{{reactor:{plain.shard('lobby')}}}:{name}")
             assert 6 * 86_400 < left <= 7 * 86_400
 
 
-async def test_without_webhooks_there_is_no_log(bundled_server: Server) -> None:
+async def test_without_webhooks_there_is_no_change_log(bundled_server: Server) -> None:
     async with served(bundled_server) as node, RawClient.connect(node) as ann:
         await ann.join("lobby", "ann")
         assert bundled_server.control.exists(f"{{reactor:{plain.shard('lobby')}}}:changes") == 0

@@ -1,4 +1,4 @@
-"""A wrong setting of webhooks gets one line with the mend."""
+"""A wrong webhook setting is refused with one line that names the fix."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ URL = "https://example.org/hooks"
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"webhook_urls": "ftp://example.org"}, "webhook_urls is"),
         ({"webhook_urls": "https://user:pass@example.org/"}, "without a name or password"),
@@ -26,16 +26,16 @@ URL = "https://example.org/hooks"
         ({"webhook_events": "member_came"}, "webhook_events is"),
     ],
 )
-def test_a_wrong_value_is_told_in_one_line(options: dict[str, Any], said: str) -> None:
+def test_a_wrong_value_is_refused_with_one_line(options: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError) as error:
         Settings(**options)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert "pass" not in str(error.value).replace("password", "")
     assert "hunter2" not in str(error.value)
 
 
-def test_several_may_be_given_and_none_is_shown() -> None:
+def test_several_urls_and_secrets_are_accepted_and_secrets_are_not_shown() -> None:
     settings = Settings(webhook_urls=f"{URL}, {URL}2", webhook_secrets=f"{SECRET},{SECRET}")  # type: ignore[arg-type]
     assert settings.webhook_urls == (URL, f"{URL}2")
     assert len(settings.webhook_secrets) == 2

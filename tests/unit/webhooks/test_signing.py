@@ -1,17 +1,17 @@
-"""Requests are signed as Standard Webhooks says, to its own example."""
+"""Signatures follow Standard Webhooks, checked with the example of its specification."""
 
 import hmac
 from base64 import b64decode, b64encode
 
 from reactor.settings import Settings
-from reactor.webhooks.signing import signed_headers
+from reactor.webhooks.endpoint import signed_headers
 from tests.system.webhooks.receiver import SECRET
 
 (KEY,) = Settings(webhook_secrets=SECRET).webhook_secrets  # type: ignore[arg-type]
 ID = "msg_p5jXN8AQM9LWM0D4loKWxJek"
 
 
-def test_the_example_of_the_standard_comes_out() -> None:
+def test_the_example_of_the_specification_is_reproduced() -> None:
     headers = signed_headers((KEY,), ID, 1614265330, b'{"test": 2432232314}')
     assert headers == {
         "webhook-id": ID,
@@ -20,7 +20,7 @@ def test_the_example_of_the_standard_comes_out() -> None:
     }
 
 
-def test_while_one_secret_replaces_another_either_verifies() -> None:
+def test_with_two_secrets_each_verifies_the_request() -> None:
     other = bytes(range(32))
     signatures = signed_headers((KEY, other), ID, 7, b"{}")["webhook-signature"].split(" ")
     for key, signature in zip((KEY, other), signatures, strict=True):
@@ -28,5 +28,5 @@ def test_while_one_secret_replaces_another_either_verifies() -> None:
         assert signature == f"v1,{expected}"
 
 
-def test_a_secret_is_the_bytes_behind_its_prefix() -> None:
+def test_the_key_is_the_decoded_secret_without_its_prefix() -> None:
     assert b64decode(SECRET.removeprefix("whsec_")) == KEY

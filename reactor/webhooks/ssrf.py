@@ -1,7 +1,7 @@
-"""Keeps a webhook from being turned against the network that the server stands in (SSRF).
+"""Protects the server's own network from requests to webhook URLs (server-side request forgery).
 
-The address is looked at after the name was resolved, and it is that very address which is connected to, so
-that a name cannot resolve to one thing when looked at and to another when used. Redirects are not followed.
+The address is checked after the name was resolved, and the connection goes to that same address, so that a
+name cannot resolve to another one between check and use (DNS rebinding). Redirects are not followed.
 """
 
 import socket
@@ -17,22 +17,22 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 
 
 class PrivateAddress(httpcore.ConnectError):
-    """The name leads into a network that is not the public one."""
+    """The host name resolves to an address that is not public."""
 
 
 def is_public(address: str) -> bool:
-    """Whether an address is one of the public internet, with any IPv4 address inside it."""
+    """Whether an address belongs to the public internet; so must an IPv4 address embedded in it."""
     ip = ip_address(address.partition("%")[0])
     if isinstance(ip, IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        embedded = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
         if ip in _NAT64:
-            inner = IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inner is not None:
-            ip = inner
+            embedded = IPv4Address(int(ip) & 0xFFFFFFFF)
+        if embedded is not None:
+            ip = embedded
     return ip.is_global and not ip.is_multicast
 
 
-class GuardedBackend(httpcore.AsyncNetworkBackend):
+class PublicNetworkBackend(httpcore.AsyncNetworkBackend):
     """Connects to public addresses only."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Resolve, look, connect. Raises PrivateAddress, httpcore.ConnectError, httpcore.ConnectTimeout."""
+        """Resolve, check, connect. Raises PrivateAddress, httpcore.ConnectError, httpcore.ConnectTimeout."""
         try:
             found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
@@ -59,5 +59,5 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
             try:
                 return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
-                continue  # a host without IPv6 finds an IPv6 address first
+                continue  # on a machine without IPv6 an IPv6 address may come first
         return await self._inner.connect_tcp(addresses[-1], port, timeout, local_address, socket_options)

@@ -1,4 +1,4 @@
-"""What a webhook may not reach: the network that the server stands in."""
+"""A webhook cannot reach the network of the server itself (SSRF)."""
 
 import socket
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 
 from reactor.settings import Settings
 from reactor.webhooks.endpoint import Endpoint
-from reactor.webhooks.guard import is_public
+from reactor.webhooks.ssrf import is_public
 from tests.system.webhooks.receiver import SECRET, Receiver
 
 PRIVATE = [
@@ -20,38 +20,39 @@ KEYS = Settings(webhook_secrets=SECRET).webhook_secrets  # type: ignore[arg-type
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_what_is_not_the_public_internet_is_private(address: str) -> None:
+def test_an_address_outside_the_public_internet_is_not_public(address: str) -> None:
     assert not is_public(address)
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
-def test_what_is_public_is_public(address: str) -> None:
+def test_a_public_address_is_public(address: str) -> None:
     assert is_public(address)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "0x7f.1", "2130706433", "127.1"])
-async def test_however_loopback_is_written_it_is_not_connected_to(host: str) -> None:
+async def test_loopback_is_refused_in_every_notation(host: str) -> None:
     async with Receiver.listening() as receiver:
         async with Endpoint(f"http://{host}:{receiver.port}/hooks", KEYS, private=False) as endpoint:
-            answer = await endpoint.post("msg_1", b"{}")
-        assert not answer.delivered
-        assert "no public address" in answer.why or "does not resolve" in answer.why
-        assert receiver.sockets == 0
+            result = await endpoint.post("msg_1", b"{}")
+        assert not result.delivered
+        assert "no public address" in result.error or "does not resolve" in result.error
+        assert receiver.connections == 0
 
 
-async def test_what_was_looked_at_is_what_is_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that is public at the first look and private at the second (DNS rebinding)."""
-    looks: list[str] = []
+async def test_the_address_that_was_checked_is_the_one_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name resolves to a public address first and to a private one then (DNS rebinding)."""
+    lookups: list[str] = []
 
     async def getaddrinfo(host: str, port: int, **_options: Any) -> list[Any]:
-        looks.append(host)
-        address = "127.0.0.1" if len(looks) > 1 else "192.0.0.9"  # RFC 7723: global, and nobody answers there
+        lookups.append(host)
+        # 192.0.0.9 is global (RFC 7723), and nothing answers there.
+        address = "127.0.0.1" if len(lookups) > 1 else "192.0.0.9"
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
 
-    monkeypatch.setattr("reactor.webhooks.guard.anyio.getaddrinfo", getaddrinfo)
+    monkeypatch.setattr("reactor.webhooks.ssrf.anyio.getaddrinfo", getaddrinfo)
     monkeypatch.setattr("reactor.webhooks.endpoint.TIMEOUT", 0.5)
     async with Receiver.listening() as receiver:
         async with Endpoint(f"http://rebinding.test:{receiver.port}/hooks", KEYS, private=False) as endpoint:
             assert not (await endpoint.post("msg_1", b"{}")).delivered
-        assert looks == ["rebinding.test"]
-        assert receiver.sockets == 0
+        assert lookups == ["rebinding.test"]
+        assert receiver.connections == 0

@@ -1,4 +1,4 @@
-"""What a change of a room means to a back end, as the events of a request's body."""
+"""The body of a webhook request: the events that follow from a change of a room."""
 
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -10,10 +10,11 @@ from reactor.presence.changes import Change
 EventType = Literal["member_joined", "member_left", "room_occupied", "room_vacated"]
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """One event. `id` is the same whenever the event is told again. Times are ms, by Redis's clock.
+class WebhookEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """One event. `id` stays the same when the event is sent again. Times are ms, by Redis's clock.
 
-    count, version: the room's after the event; of several departures told at once each has its own count.
+    count, version: the room's after the event. Departures of one change share the version; each has its own
+    count.
     """
 
     id: str
@@ -30,18 +31,18 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
     reason: str | None = None
 
 
-def events_of(change: Change) -> Iterator[Event]:
+def events_of(change: Change) -> Iterator[WebhookEvent]:
     """The events of one change, in the order in which they happened."""
     diff = change.diff
     count = diff.count + len(diff.left) - len(diff.joined)
-    made = 0
+    number = 0
 
-    def event(kind: EventType, **fields: Any) -> Event:
-        nonlocal made
-        made += 1
-        return Event(
-            id=f"{change.shard}-{change.id}-{made}", type=kind, timestamp=change.at, room_id=change.room_id,
-            count=count, epoch=diff.epoch, version=diff.version, **fields,
+    def event(kind: EventType, **fields: Any) -> WebhookEvent:
+        nonlocal number
+        number += 1
+        return WebhookEvent(
+            id=f"{change.shard}-{change.id}-{number}", type=kind, timestamp=change.at,
+            room_id=change.room_id, count=count, epoch=diff.epoch, version=diff.version, **fields,
         )  # fmt: skip
 
     for row in diff.left:

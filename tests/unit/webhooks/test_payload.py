@@ -1,4 +1,4 @@
-"""A change of a room as events, each with the count that it leaves behind."""
+"""The events of a change of a room; each carries the room's count after it."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from reactor.presence.changes import Change
 from reactor.presence.rows import DiffRow, LeftRow, MemberRow
 from reactor.protocol.closing import LeaveReason
-from reactor.webhooks.events import Event, events_of
+from reactor.webhooks.payload import WebhookEvent, events_of
 
 
 def change(before: int, joined: int, left: int) -> Change:
@@ -15,7 +15,7 @@ def change(before: int, joined: int, left: int) -> Change:
     return Change(3, "1700000000000-2", "lobby", DiffRow("e", 1, 2, before + joined - left, rows, [], gone))
 
 
-def test_the_last_of_several_to_leave_vacates_the_room() -> None:
+def test_the_last_of_several_departures_vacates_the_room() -> None:
     events = list(events_of(change(2, 0, 2)))
     assert [(e.type, e.user_id, e.count, e.reason) for e in events] == [
         ("member_left", "l0", 1, "disconnected"),
@@ -26,13 +26,13 @@ def test_the_last_of_several_to_leave_vacates_the_room() -> None:
     assert [e.id for e in events] == [f"3-1700000000000-2-{n}" for n in (1, 2, 3)]
 
 
-def test_the_first_to_come_occupies_it() -> None:
+def test_the_first_member_to_join_occupies_the_room() -> None:
     events = list(events_of(change(0, 1, 0)))
     assert [(e.type, e.count) for e in events] == [("room_occupied", 1), ("member_joined", 1)]
 
 
 @given(st.integers(0, 5), st.integers(0, 5), st.integers(0, 5))
-def test_counts_follow_from_one_event_to_the_next(before: int, joined: int, left: int) -> None:
+def test_each_count_follows_from_the_one_before(before: int, joined: int, left: int) -> None:
     left = min(left, before)
     events = list(events_of(change(before, joined, left)))
     count = before
@@ -50,9 +50,9 @@ def test_counts_follow_from_one_event_to_the_next(before: int, joined: int, left
     _occupied_and_vacated_alternate(before, events)
 
 
-def _occupied_and_vacated_alternate(before: int, events: list[Event]) -> None:
-    turns = [event.type for event in events if event.type.startswith("room_")]
+def _occupied_and_vacated_alternate(before: int, events: list[WebhookEvent]) -> None:
+    types = [event.type for event in events if event.type.startswith("room_")]
     expected = "room_occupied" if before == 0 else "room_vacated"
-    for turn in turns:
-        assert turn == expected
+    for event_type in types:
+        assert event_type == expected
         expected = "room_vacated" if expected == "room_occupied" else "room_occupied"
