@@ -1,7 +1,7 @@
 """Writes the tables of the gateway's benchmark in Markdown.
 
-python scripts/bench_gateway_tables.py scripts/results/gateway.json            prints the README's table
-python scripts/bench_gateway_tables.py scripts/results/gateway.json README.md  puts it there
+python scripts/bench_gateway_tables.py scripts/results/gateway.json                    prints the tables
+python scripts/bench_gateway_tables.py scripts/results/gateway.json scripts/README.md  puts it there
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The balancers of the README, run as they stand there before two servers that are deployed anew."""
+"""The balancers of the DOCUMENT, run as they stand there before two servers that are deployed anew."""
 
 import re
 import shutil
@@ -17,7 +17,7 @@ from tests.support import plain
 from tests.support.running import Process, RawClient
 from tests.support.servers import Server, free_port
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+DOCUMENT = (Path(__file__).parents[2] / "scripts/deploy/README.md").read_text(encoding="utf-8")
 # All clients come from one address here.
 OPTIONS: dict[str, Any] = {"drain_seconds": 0.5, "grace": 10, "max_per_address": 0, "new_per_second": 0}
 NGINX = """
@@ -33,7 +33,7 @@ http {{
 
 
 def block_of(language: str, ports: dict[str, int]) -> str:
-    found = re.search(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    found = re.search(rf"^```{language}\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
     assert found is not None
     text = found[1]
     for written, port in ports.items():

@@ -9,16 +9,10 @@ from playwright.async_api import expect
 
 from tests.browser.page.browser import launched
 from tests.browser.serving import files_of
-from tests.docs.test_readme import README
+from tests.docs.documents import document, example
 from tests.js.tools import installed, node_program
 from tests.support.running import RawClient, served
 from tests.support.servers import Server
-
-
-def example(name: str, language: str) -> str:
-    match = re.search(rf"<!-- run: {name} -->\n```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    assert match is not None
-    return match[1]
 
 
 async def test_the_page_of_another_host_shows_who_is_in_the_room(bundled_server: Server, tmp_path: Path):
@@ -72,4 +66,4 @@ async def test_the_program_for_node_tells_who_goes(bundled_server: Server, tmp_p
 def test_every_kind_of_event_is_named(word: str):
     types = (Path(__file__).parents[2] / "reactor/js/index.d.ts").read_text(encoding="utf-8")
     assert re.search(rf'^  "?{word}"?: ', types.split("interface RoomEvents")[1], re.MULTILINE)
-    assert f"`{word}`" in README
+    assert f"`{word}`" in document("reactor/js/README.md")

@@ -15,14 +15,14 @@ from reactor.admin.api import Api
 from reactor.admin.routes import endpoints
 from reactor.presence import rules
 from reactor.server.metrics import Metrics
-from tests.docs.test_readme import README
+from tests.docs.documents import document
 from tests.support.running import RawClient, served
 from tests.support.servers import Server
 from tests.system.admin.desk import KEY, desk
 from tests.system.admin.schema import path_of
 from tests.system.metrics.test_metrics import Read
 
-SECTION = README.split("\n## Watching and steering it\n")[1].split("\n## ")[0]
+SECTION = document("reactor/admin/README.md")
 COMMANDS = re.findall(r"^\| [^|]+ \| `(admin [^`]+)` \|$", SECTION, re.MULTILINE)
 
 

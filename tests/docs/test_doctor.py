@@ -10,10 +10,11 @@ from contextlib import suppress
 
 import pytest
 
-from tests.docs.test_readme import README
+from tests.docs.documents import document
 from tests.support.command import environment, reactor, serving
 from tests.support.servers import Server, find
 
+DOCUMENT = document("redis-conf/README.md")
 STOCK = """
 port {port}
 unixsocket {folder}/redis.sock
@@ -43,7 +44,7 @@ def stock() -> Iterator[Server]:
 def block(name: str) -> tuple[list[str], str]:
     """The command of a block, and what it says that it prints."""
     pattern = rf"<!-- run: {name} -->\n```\n\$ reactor (.*?)\n(.*?)^```"
-    match = re.search(pattern, README, re.MULTILINE | re.DOTALL)
+    match = re.search(pattern, DOCUMENT, re.MULTILINE | re.DOTALL)
     assert match is not None
     return match[1].split(), match[2]
 
@@ -91,14 +92,14 @@ def test_the_way_to_a_safe_redis(stock: Server):
     assert re.search(r'^notify-keyspace-events "?(xE|Ex)"?$', file, re.MULTILINE)
 
     (rule,) = re.findall(r"^\[1\] (ACL SETUSER reactor .*)$", said, re.MULTILINE)
-    steps = re.findall(r"^127\.0\.0\.1:6379> (.*)$", README, re.MULTILINE)
+    steps = re.findall(r"^127\.0\.0\.1:6379> (.*)$", DOCUMENT, re.MULTILINE)
     assert len(steps) == 3
     assert rule.startswith(steps[0].removesuffix("…"))
     for step in (rule, *steps[1:]):
         stock.control.execute_command(*step.split())
 
     url = f"redis://reactor:PASSWORD@127.0.0.1:{stock.port}"
-    assert url.replace(str(stock.port), "6379") in README
+    assert url.replace(str(stock.port), "6379") in DOCUMENT
     answer = reactor("doctor", REACTOR_REDIS_URL=url)
     assert answer.code == 0
     # How late the event comes says how busy this machine is.
@@ -117,4 +118,4 @@ def test_what_was_set_holds_after_a_restart(stock: Server):
 
 def test_the_keys_of_a_finding_are_named(stock: Server):
     keys = list(reactor("doctor", "--redis-url", stock.url).lines[0])
-    assert [key for key in keys if f"`{key}`" not in README] == []
+    assert [key for key in keys if f"`{key}`" not in DOCUMENT] == []

@@ -9,7 +9,7 @@ import pytest
 import uvicorn
 
 from reactor.admin.server import SignallessServer
-from tests.docs.test_readme import runnable
+from tests.docs.documents import example
 from tests.support import plain
 from tests.support.running import RawClient, served
 from tests.support.servers import Server, free_port
@@ -22,7 +22,7 @@ async def test_the_receiver_of_the_readme_prints_what_happens(
     monkeypatch.setenv("REACTOR_WEBHOOK_SECRETS", SECRET)
     said: list[tuple[Any, ...]] = []
     names: dict[str, Any] = {"print": lambda *words: said.append(words)}
-    exec(runnable("webhook"), names)
+    exec(example("webhook"), names)
     port = free_port()
     receiver = SignallessServer(uvicorn.Config(names["app"], port=port, log_level="critical", lifespan="off"))
     url = f"http://127.0.0.1:{port}/hooks"

@@ -4,23 +4,21 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from reactor.settings import Settings
+from tests.docs.documents import EVERYTHING, ROOT, document, section
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-REAL = README.split("\n## Running it for real\n")[1].split("\n## ")[0]
-TABLE = REAL.split("\n### When something fails\n")[1].split("\n### ")[0]
+DEPLOY = document("scripts/deploy/README.md")
+TABLE = section("scripts/deploy/README.md", "## When something fails")
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 
 
 @pytest.fixture(scope="module")
 def collected() -> set[str]:
     """The tests that pytest finds in the files named, the slow ones too."""
-    files = sorted({file for file, _ in NAMED.findall(README)})
+    files = sorted({file for file, _ in NAMED.findall(EVERYTHING)})
     found = subprocess.run(
         [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "", "-p", "no:cacheprovider", *files],
         cwd=ROOT, capture_output=True, text=True, check=False,
@@ -30,7 +28,7 @@ def collected() -> set[str]:
 
 
 def test_every_test_that_is_named_is_one_that_runs(collected: set[str]) -> None:
-    named = {f"{file}::{test}" for file, test in NAMED.findall(README)}
+    named = {f"{file}::{test}" for file, test in NAMED.findall(EVERYTHING)}
     assert len(named) > 30
     assert named <= collected, f"not there: {sorted(named - collected)}"
 
@@ -44,7 +42,7 @@ def test_every_line_of_the_failures_is_held_by_a_named_test() -> None:
 
 
 def test_kubernetes_waits_for_as_long_as_a_node_may_take() -> None:
-    (block,) = re.findall(r"^```yaml\n(.*?)^```", REAL, re.MULTILINE | re.DOTALL)
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", DEPLOY, re.MULTILINE | re.DOTALL)
     before = int(re.findall(r'\["sleep", "(\d+)"\]', block)[0])
     patience = int(re.findall(r"terminationGracePeriodSeconds: (\d+)", block)[0])
     settings = Settings()
@@ -62,7 +60,7 @@ def test_the_figures_are_those_that_were_measured() -> None:
     told, expected = (sum(one[name] for one in ghosts) for name in ("told_once", "to_be_told"))
     ways = {one["way"]: one for one in measured["outage"]}
     stopped = max(one["stopped_s"] for one in deploy["restarts"])
-    table = REAL.split("\n### What clients see of it\n")[1].split("\n### ")[0]
+    table = section("scripts/README.md", "## What clients see of deploys and failures")
     for figures in (
         f"{last[0]:.1f} to {last[-1]:.1f} s; {told:,} of {expected:,} told exactly once",
         f"| {deploy['leaves_seen']}, {deploy['joins_seen']} |",

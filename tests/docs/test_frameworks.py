@@ -1,7 +1,6 @@
 """The README's examples of React, React Native and FastAPI, each as it stands there."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from playwright.async_api import expect
 from reactor.settings.rooms import read_rules
 from tests.browser.page.browser import launched
 from tests.browser.serving import build, files_of
-from tests.docs.test_readme import README, runnable
+from tests.docs.documents import example
 from tests.js.tools import HERE, LINKED, installed, run_node
 from tests.support.running import RawClient, served
 from tests.support.servers import Server
@@ -38,12 +37,6 @@ TYPES = {
     "rootDir": "src",
     "outDir": "made",
 }
-
-
-def example(name: str, language: str) -> str:
-    match = re.search(rf"<!-- run: {name} -->\n```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    assert match is not None
-    return match[1]
 
 
 @pytest.fixture
@@ -90,7 +83,7 @@ async def test_the_screen_of_react_native_has_the_right_types_alerts_and_goes_ba
 
 async def test_the_back_end_of_fastapi_says_who_is_in_a_room(bundled_server: Server):
     names: dict[str, Any] = {}
-    exec(runnable("fastapi").replace("redis://localhost:6379", bundled_server.url), names)
+    exec(example("fastapi").replace("redis://localhost:6379", bundled_server.url), names)
     app = names["app"]
     async with (
         served(bundled_server) as node,

@@ -10,12 +10,12 @@ import pytest
 from reactor.protocol.closing import CloseCode
 from reactor.protocol.messages import ErrorCode
 from reactor.settings import setting_fields
-from tests.docs.test_readme import README, runnable
+from tests.docs.documents import example, section
 from tests.support.running import RawClient, served
 from tests.support.servers import Server
 
 SECRET = "the secret of the README's reader, long enough"
-SECTION = README.split("### Every limit, status and code")[1].split("\n## ")[0]
+SECTION = section("reactor/gateway/README.md", "## Every limit, status and code")
 ROWS = [
     [cell.strip() for cell in row[1:-1].split("|")] for row in re.findall(r"^\|.*\|$", SECTION, re.MULTILINE)
 ]
@@ -28,7 +28,7 @@ def names(cell: str) -> list[str]:
 
 def loaded(name: str) -> dict[str, Any]:
     space: dict[str, Any] = {}
-    exec(runnable(name), space)
+    exec(example(name), space)
     return space
 
 
