@@ -17,7 +17,7 @@ from reactor.admin.asked import (
     limit_in,
     room_in_query,
 )
-from reactor.backend.connect import lost_means_unavailable
+from reactor.backend.clients import errors_as_unavailable
 from reactor.errors import ReactorError, SettingError
 from reactor.fleet.reports import read_report
 from reactor.presence.keys import SHARDS, Entry, presence_key
@@ -83,7 +83,7 @@ class Api:
         entry = self._entry(request)
         if await self._node.store.is_present(entry):
             key = presence_key(self._node.settings.namespace, entry)
-            with lost_means_unavailable():
+            with errors_as_unavailable():
                 fields: Any = await self._node.backend.client_of(key).hgetall(key)
             member = member_from_hash(fields)
             if member is not None:

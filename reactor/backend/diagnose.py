@@ -1,4 +1,4 @@
-"""Turns what went wrong with Redis into one line for a person: what it is, and what mends it."""
+"""Turns an error of the Redis client into one line for the operator: what happened, and how to fix it."""
 
 import errno
 import socket
@@ -20,115 +20,121 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from reactor.backend.target import Target
 from reactor.errors import ReactorError, RedisMisconfigured, RedisUnreachable
 
-_PROBE_SECONDS = 1.0
-# uvloop raises RuntimeError at the closing of what the other side has closed already.
-_LOST = (OSError, anyio.BrokenResourceError, anyio.EndOfStream, RuntimeError)
-_NOBODY = "nothing listens there; start Redis, or correct the address."
-_NO_WAY = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.EHOSTDOWN}
+_PROBE_TIMEOUT = 1.0
+# uvloop raises RuntimeError for closing a transport that the peer has closed.
+_BROKEN = (OSError, anyio.BrokenResourceError, anyio.EndOfStream, RuntimeError)
+_REFUSED = "nothing listens there; start Redis, or correct the address."
+_UNROUTABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.EHOSTDOWN}
 
 
 async def explain(error: BaseException, target: Target) -> ReactorError:
-    """Give the error to raise in place of `error`. It may ask the server once more, to tell TLS from none."""
+    """The error to raise in place of `error`. May connect once more, to see whether the server uses TLS."""
     if isinstance(error, MasterNotFoundError):
         if error.__cause__ is None:
             return RedisMisconfigured(
-                f"{target}: its Sentinels know no master of that name; see what SENTINEL MASTERS lists."
+                f"{target}: the Sentinels know no primary of that name; SENTINEL MASTERS lists them."
             )
         error = error.__cause__
-    return _refusal(error, target) or _no_link(error, target) or await _no_answer(error, target)
+    return _error_reply(error, target) or _system_error(error, target) or await _no_answer(error, target)
 
 
-def _refusal(error: BaseException, target: Target) -> ReactorError | None:
-    """Name what the server itself said."""
-    said = str(error).strip().rstrip(".")
+def _error_reply(error: BaseException, target: Target) -> ReactorError | None:
+    """Explain an error that the server sent."""
+    reply = str(error).strip().rstrip(".")
     match error:
-        case AuthenticationError() if "without any password configured" in said:
-            return RedisMisconfigured(f"{target} has no password; leave the one in the address out.")
-        case AuthenticationError() if "uthentication required" in said:
+        case AuthenticationError() if "without any password configured" in reply:
+            return RedisMisconfigured(f"{target} needs no password; remove it from the address.")
+        case AuthenticationError() if "uthentication required" in reply:
             return RedisMisconfigured(
-                f"{target} wants a password; give it, as in redis://:PASSWORD@host:6379."
+                f"{target} requires a password; add it to the address, as in redis://:PASSWORD@host:6379."
             )
         case AuthenticationError():
             return RedisMisconfigured(
-                f"{target} refuses the user or the password; correct them in the address."
+                f"{target} rejects the user name or password; correct them in the address."
             )
         case NoPermissionError():
-            return RedisMisconfigured(f"{target}: {said}; grant it with ACL SETUSER, or give another user.")
+            return RedisMisconfigured(f"{target}: {reply}; grant it with ACL SETUSER, or use another user.")
         case BusyLoadingError():
-            return RedisUnreachable(f"{target} is still loading its data; try again when it has.")
-        case ResponseError() if target.kind == "sentinel" and "unknown command" in said:
-            return RedisMisconfigured(f"{target} is no Sentinel; write redis://HOST:PORT.")
+            return RedisUnreachable(f"{target} is still loading its data; try again later.")
+        case ResponseError() if target.kind == "sentinel" and "unknown command" in reply:
+            return RedisMisconfigured(f"{target} is not a Sentinel; use redis://HOST:PORT.")
         case ResponseError():
-            return RedisMisconfigured(f"{target} answers: {said}.")
+            return RedisMisconfigured(f"{target} answered: {reply}.")
         case InvalidResponse():
-            return RedisMisconfigured(f"{target} is no Redis; see that host and port are right.")
-        case _ if "max number of clients" in said:
-            return RedisUnreachable(f"{target} has as many clients as it takes; raise its maxclients.")
+            return RedisMisconfigured(f"{target} is not a Redis server; check the host and port.")
+        case _ if "max number of clients" in reply:
+            return RedisUnreachable(f"{target} has reached its limit of clients; raise maxclients.")
     return None
 
 
-def _no_link(error: BaseException, target: Target) -> ReactorError | None:
-    """Name what the system said, which redis-py wraps."""
+def _system_error(error: BaseException, target: Target) -> ReactorError | None:
+    """Explain an error of the operating system or of TLS, which redis-py wraps."""
     for cause in _chain(error):
         match cause:
             case socket.gaierror():
-                return RedisUnreachable(f"{target}: the name of the host is not known; see that it is right.")
+                return RedisUnreachable(f"{target}: the host name cannot be resolved; check it for typos.")
             case ssl.SSLCertVerificationError():
                 return RedisMisconfigured(
-                    f"{target}: its certificate is not trusted ({cause.verify_message}); "
-                    "name its authority's file, as in rediss://host:6379?ssl_ca_certs=ca.pem."
+                    f"{target}: its certificate cannot be verified ({cause.verify_message}); "
+                    "add its CA file to the address, as in rediss://host:6379?ssl_ca_certs=ca.pem."
                 )
             case ssl.SSLError():
-                return RedisMisconfigured(f"{target}: TLS fails ({cause.args[-1]}); see its ssl_ options.")
+                return RedisMisconfigured(
+                    f"{target}: the TLS handshake failed ({cause.args[-1]}); check the ssl_ options."
+                )
             case FileNotFoundError() if target.tls_options:
-                return RedisMisconfigured(f"{target}: a file that its ssl_ options name is not there.")
+                return RedisMisconfigured(f"{target}: a file named in the ssl_ options does not exist.")
             case FileNotFoundError() | ConnectionRefusedError():
-                return RedisUnreachable(f"{target}: {_NOBODY}")
+                return RedisUnreachable(f"{target}: {_REFUSED}")
             case PermissionError():
                 return RedisMisconfigured(
-                    f"{target}: this user may not open that socket; see its unixsocketperm."
+                    f"{target}: this user may not open the socket; check unixsocketperm."
                 )
-            case OSError() if cause.errno in _NO_WAY:
+            case OSError() if cause.errno in _UNROUTABLE:
                 return RedisUnreachable(
-                    f"{target}: there is no way there ({cause.strerror}); see the network."
+                    f"{target}: the host cannot be reached ({cause.strerror}); check the network."
                 )
             case OSError() if f"[Errno {errno.ECONNREFUSED}]" in str(cause):
-                return RedisUnreachable(f"{target}: {_NOBODY}")
+                return RedisUnreachable(f"{target}: {_REFUSED}")
     return None
 
 
 async def _no_answer(error: BaseException, target: Target) -> ReactorError:
-    """Tell a server that is silent from one that we address with or without TLS by mistake."""
-    if target.tls and await _speaks_without_tls(target):
-        return RedisMisconfigured(f"{target} speaks no TLS there; write redis:// in place of rediss://.")
-    if target.hosts and not target.tls and await _speaks_tls(target):
-        return RedisMisconfigured(f"{target} speaks TLS there; write rediss:// in place of redis://.")
+    """Explain a missing reply: TLS used on one side only, a server that hangs, or one that hangs up."""
+    if target.tls and await _answers_without_tls(target):
+        return RedisMisconfigured(
+            f"{target} does not use TLS on that port; use redis:// instead of rediss://."
+        )
+    if target.hosts and not target.tls and await _answers_tls(target):
+        return RedisMisconfigured(f"{target} uses TLS on that port; use rediss:// instead of redis://.")
     if any(isinstance(cause, RedisTimeoutError | TimeoutError) for cause in _chain(error)):
         return RedisUnreachable(
-            f"{target} does not answer in time; see that it runs, and that the way there is open."
+            f"{target} did not answer in time; check that it is running and that no firewall is in between."
         )
     return RedisUnreachable(
-        f"{target} closes the connection at once; see that it is Redis, and that maxclients is not reached."
+        f"{target} closed the connection at once; check that it is Redis and has not reached maxclients."
     )
 
 
-async def _speaks_without_tls(target: Target) -> bool:
-    with suppress(*_LOST), anyio.move_on_after(_PROBE_SECONDS):
+async def _answers_without_tls(target: Target) -> bool:
+    with suppress(*_BROKEN), anyio.move_on_after(_PROBE_TIMEOUT):
         async with await anyio.connect_tcp(*target.hosts[0]) as stream:
             await stream.send(b"PING\r\n")
             return (await stream.receive(64)).startswith((b"+PONG", b"-NOAUTH"))
     return False
 
 
-async def _speaks_tls(target: Target) -> bool:
-    anyone = ssl.create_default_context()
-    anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
-    spoke = False
-    with suppress(*_LOST), anyio.move_on_after(_PROBE_SECONDS):
-        stream = await anyio.connect_tcp(*target.hosts[0], ssl_context=anyone, tls_standard_compatible=False)
-        spoke = True
+async def _answers_tls(target: Target) -> bool:
+    any_certificate = ssl.create_default_context()
+    any_certificate.check_hostname, any_certificate.verify_mode = False, ssl.CERT_NONE
+    answered = False
+    with suppress(*_BROKEN), anyio.move_on_after(_PROBE_TIMEOUT):
+        stream = await anyio.connect_tcp(
+            *target.hosts[0], ssl_context=any_certificate, tls_standard_compatible=False
+        )
+        answered = True
         await anyio.aclose_forcefully(stream)
-    return spoke
+    return answered
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

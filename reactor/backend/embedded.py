@@ -65,7 +65,7 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """The address for `reactor.backend.connect`; EmbeddedServerError when the server is not running."""
+        """The address for `reactor.backend.clients`; EmbeddedServerError when the server is not running."""
         if self._folder is None:
             raise EmbeddedServerError("The embedded server is not running; start it first.")
         return f"unix://{self._folder / _SOCKET}"

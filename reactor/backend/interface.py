@@ -1,7 +1,7 @@
-"""The Redis behind everything, whatever its shape: one server, Sentinels with their primary, or a cluster.
+"""The contract between one Redis, whatever its shape, and the code above it.
 
-A backend runs scripts where their shard lives, carries diffs and events, and tells when the server behind
-a shard may be another one than before. All else in this package knows only this.
+A backend runs scripts on the server that has their shard, carries Pub/Sub messages and `expired` events, and
+reports a gap whenever messages may have been lost or a shard may have moved to another server.
 """
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from redis.asyncio import Redis
 
-from reactor.backend.connect import EventsState
+from reactor.backend.clients import EventsState
 from reactor.histogram import Histogram
 
 Loop = Callable[[], Coroutine[Any, Any, None]]
@@ -17,99 +17,106 @@ OnHealth = Callable[[bool, str], None]
 
 
 def ignore_health(_healthy: bool, _reason: str) -> None:
-    """For whoever asks once: each call says by itself when Redis does not answer."""
+    """An OnHealth for short-lived users, for whom the Unavailable of each call is enough."""
 
 
 class Runner(Protocol):
     """Runs scripts."""
 
     async def run(self, name: str, prefix: str, *args: str | bytes | int | float) -> Any:
-        """Run a transition on the shard that `prefix` names; its raw reply. Raises Unavailable."""
+        """Run the script `name` on the shard whose key prefix is `prefix`; its raw reply.
+
+        Raises Unavailable: the script may or may not have run.
+        """
 
 
 class Channels(Protocol):
-    """Listens to channels; see `Subscription`."""
+    """A changing set of subscribed channels; see `Subscription`."""
 
     @property
     def listening(self) -> bool:
-        """Whether what was subscribed to is heard."""
+        """Whether all channels are subscribed to on live connections."""
         ...
 
     @property
     def lags(self) -> Histogram:
-        """Seconds that a ping takes there and back, behind all that is to be read before its answer."""
+        """Seconds from a ping to its answer, which queues behind all messages before it."""
         ...
 
     async def subscribed(self) -> None:
-        """Return once every channel asked for so far is confirmed."""
+        """Return once every channel requested so far is confirmed by Redis."""
 
     async def subscribe(self, channel: str) -> None:
-        """Return once the channel is confirmed."""
+        """Add a channel; return once Redis has confirmed it."""
 
     def unsubscribe(self, channel: str) -> None:
-        """Stop listening to the channel."""
+        """Remove a channel."""
 
     async def serve(self, channels: Iterable[str] = ()) -> None:
-        """Listen until cancelled."""
+        """Listen to these channels and to those added later; reconnect as needed. Runs until cancelled."""
 
 
 class Backend(Protocol):
-    """A Redis in use. Everything in `loops` has to run for anything to be answered.
+    """A Redis in use. Run every coroutine of `loops` for as long as it is used.
 
-    on_health(healthy, reason), where it is set, is called when Redis stops taking commands or takes them
-    again.
+    on_health(healthy, reason) is called when Redis stops taking commands, and when it takes them again.
     """
 
     on_health: OnHealth
 
     @property
     def runner(self) -> Runner:
-        """What runs scripts."""
+        """Runs scripts."""
         ...
 
     @property
     def healthy(self) -> bool:
-        """Whether commands are taken."""
+        """Whether Redis takes commands."""
         ...
 
     @property
     def times(self) -> Mapping[str, Histogram]:
-        """Seconds from the asking to the answer, by the name of the script."""
+        """Seconds that calls took, the wait in the queue included, by script name."""
         ...
 
     @property
     def loops(self) -> list[Loop]:
-        """What has to run."""
+        """Background tasks; the caller runs each of them."""
         ...
 
     def channels(
         self,
         on_message: Callable[[bytes, bytes], None],
         on_gap: Callable[[bool], None],
-        on_lost: Callable[[str], None],
+        on_disconnect: Callable[[str], None],
     ) -> Channels:
-        """Diffs and wake-ups, each from the server that its shard lives on."""
+        """A new set of channels of shards, each read from the server that has the shard.
+
+        on_message(channel, payload) is called for each message, in order. on_gap(first) is called after each
+        (re)subscription: messages published before it may be lost. on_disconnect(reason) is called when a
+        connection breaks. None of them may block.
+        """
         ...
 
     def events(
         self,
         on_message: Callable[[bytes, bytes], None],
         on_gap: Callable[[bool], None],
-        on_lost: Callable[[str], None],
+        on_disconnect: Callable[[str], None],
     ) -> Channels:
-        """Events, each from all servers that expire keys."""
+        """The same, with each channel read from every server that expires keys."""
         ...
 
     def client_of(self, key: str, /) -> Redis:
-        """The client of the server that has the key."""
+        """The client of the server that has the key. Raises Unavailable while no server has it."""
         ...
 
     async def ensure_events(self) -> EventsState:
-        """See that every server that expires keys says so. Raises ReactorError."""
+        """Make every server publish `expired` events; the worst state found. Raises ReactorError."""
         ...
 
     async def run_id(self) -> str:
-        """A name of the servers' present life: another one, and data may be lost. Raises Unavailable."""
+        """An id of the servers' current run; if it differs, data may be lost. Raises Unavailable."""
         ...
 
     async def aclose(self) -> None:

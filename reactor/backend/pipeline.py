@@ -1,8 +1,8 @@
-"""The one connection that the transitions of a server go over: a batch there, its replies back.
+"""Sends a batch of commands over one connection and reads their replies.
 
-redis-py's own pipeline takes a connection out of the pool, guards the sending and each reply by a time-out
-of its own, and puts it back: 190 us a round trip, which at a few heartbeats a time is most of what they
-cost. Here one connection is kept, and one time-out guards the batch: 60 us.
+redis-py's own pipeline takes a connection out of the pool, applies a timeout to the write and to each reply,
+and puts the connection back: 190 us a round trip, which for a few heartbeats is most of their cost. Here one
+connection is kept, and one timeout covers the batch: 60 us.
 """
 
 import asyncio
@@ -13,25 +13,25 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-_MOVES_ON = 32
-"""Replies after which a batch that moves on gets the whole time again."""
+_PROGRESS = 32
+"""Replies after which the timeout of a batch starts again: a large batch that progresses is not too slow."""
 
 
-class Link:
-    """A connection of the client's pool, so whatever drops those drops it too; made when first needed."""
+class CommandPipeline:
+    """One connection of the client's pool, opened at first use; disconnecting the pool disconnects it."""
 
     def __init__(self, redis: Redis) -> None:
         self._pool: Any = redis.connection_pool
-        self._patience: float | None = self._pool.connection_kwargs["socket_timeout"]
+        self._timeout: float | None = self._pool.connection_kwargs["socket_timeout"]
         self._connection: Any = None
 
     async def exchange(self, commands: Sequence[bytes]) -> list[Any]:
-        """Send packed commands; a reply for each, an error reply as the exception that it stands for.
+        """Send packed commands; one reply for each, an error reply as an exception in the list.
 
-        Nothing is sent again by itself. Raises one of LINK_ERRORS when not all replies came.
+        Nothing is retried. Raises one of CONNECTION_ERRORS unless every reply arrived.
         """
         try:
-            async with asyncio.timeout(self._patience) as patience:
+            async with asyncio.timeout(self._timeout) as timeout:
                 connection = await self._ready()
                 await connection.send_packed_command(commands, check_health=False)
                 replies: list[Any] = []
@@ -40,11 +40,11 @@ class Link:
                         replies.append(await connection.read_response(timeout=math.inf))
                     except ResponseError as error:
                         replies.append(error)
-                    if number % _MOVES_ON == 0 and self._patience is not None:
-                        patience.reschedule(asyncio.get_running_loop().time() + self._patience)
+                    if number % _PROGRESS == 0 and self._timeout is not None:
+                        timeout.reschedule(asyncio.get_running_loop().time() + self._timeout)
                 return replies
         except BaseException:
-            # Replies that nobody read must not be taken for those of the next batch.
+            # Replies still to come must not be read as those of the next batch.
             if self._connection is not None:
                 await self._connection.disconnect(nowait=True)
             raise
@@ -53,11 +53,11 @@ class Link:
         connection = self._connection
         if connection is None:
             connection = await self._pool.get_connection()
-            connection.socket_timeout = None  # time is kept here, for all of a batch
+            connection.socket_timeout = None  # `exchange` has one timeout for the whole batch
             self._connection = connection
         elif not connection.is_connected:
             await connection.connect()
-        elif await connection.can_read():  # nothing was asked: the server has closed it
+        elif await connection.can_read():  # no reply is due: this is the end of the stream
             await connection.disconnect()
             await connection.connect()
         return connection

@@ -31,8 +31,8 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from reactor.backend.connect import LINK_ERRORS
-from reactor.backend.pipeline import Link
+from reactor.backend.clients import CONNECTION_ERRORS
+from reactor.backend.pipeline import CommandPipeline
 from reactor.errors import Unavailable
 from reactor.histogram import SECONDS, Histogram
 
@@ -143,7 +143,7 @@ class ScriptRunner:
         times: Times | None = None,
     ) -> None:
         self.times = new_times() if times is None else times
-        self._link = Link(redis)
+        self._pipeline = CommandPipeline(redis)
         self._scripts = scripts
         self._loads = [_pack(("SCRIPT", "LOAD", script.source)) for script in scripts.values()]
         self._queue: list[_Asked] = []
@@ -203,7 +203,7 @@ class ScriptRunner:
     async def _send(self, batch: Sequence[_Asked]) -> None:
         calls = [call for _, call, _ in batch]
         try:
-            replies = await self._link.exchange(calls)
+            replies = await self._pipeline.exchange(calls)
             for _ in range(_TRIES):
                 missing = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
                 if not missing:
@@ -211,13 +211,13 @@ class ScriptRunner:
                 # One missing script means a flushed cache. All are loaded before any is tried again, over the
                 # same connection, and what failed goes in its old order, so that no transition overtakes
                 # another one that came first.
-                again = await self._link.exchange([*self._loads, *(calls[i] for i in missing)])
+                again = await self._pipeline.exchange([*self._loads, *(calls[i] for i in missing)])
                 for reply in again[: len(self._loads)]:
                     if isinstance(reply, Exception):
                         raise reply
                 for i, reply in zip(missing, again[len(self._loads) :], strict=True):
                     replies[i] = reply
-        except LINK_ERRORS as error:
+        except CONNECTION_ERRORS as error:
             replies = [error] * len(batch)
         self._note_health(next(filter(_is_outage, replies), None))
         for (script, _, future), reply in zip(batch, replies, strict=True):

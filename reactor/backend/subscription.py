@@ -1,9 +1,10 @@
-"""One connection that listens to Redis channels, and says when it may have missed something.
+"""One Pub/Sub connection that reports every gap in what it received.
 
-redis-py's own PubSub subscribes again in silence after a lost link, and never notices a frozen one. What
-was published in between is gone (https://redis.io/docs/latest/develop/pubsub/#delivery-semantics), so
-whoever listens has to know: here every new subscription is reported as a gap, and a link that does not
-answer for three seconds is dropped and made anew.
+redis-py's own PubSub resubscribes silently after its connection broke, and does not notice a connection that
+hangs. What was published in between is gone
+(https://redis.io/docs/latest/develop/pubsub/#delivery-semantics), so the caller has to know: here every
+resubscription is reported as a gap, and a connection that has not answered a ping for three seconds is
+replaced.
 """
 
 import asyncio
@@ -19,23 +20,25 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import MovedError
 
-from reactor.backend.connect import LINK_ERRORS
+from reactor.backend.clients import CONNECTION_ERRORS
 from reactor.histogram import SECONDS, Histogram
 
 log = structlog.get_logger()
 
-PING_EVERY = 1.0
-SILENCE_ALLOWED = 3.0
-FIRST_RETRY, LONGEST_RETRY = 0.05, 1.0
+# Seconds.
+PING_INTERVAL = 1.0
+PING_TIMEOUT = 3.0
+MIN_BACKOFF, MAX_BACKOFF = 0.05, 1.0
 
 
 class Subscription:
-    """Listens to a changing set of channels over one connection. `serve` has to run.
+    """A changing set of channels over one connection. `serve` has to run.
 
     on_message(channel, payload) is called for each message, in order, and must not block.
-    on_gap(first) is called after each completed subscription to all channels: messages before it may be lost.
-    on_lost(reason) is called when the link is lost. sharded: channels live on their slot's node of a cluster
-    (https://redis.io/docs/latest/develop/pubsub/#sharded-pubsub). lags: where to note how long a ping took.
+    on_gap(first) is called each time all channels are subscribed to: messages before it may be lost.
+    on_disconnect(reason) is called when the connection breaks.
+    sharded: use SSUBSCRIBE (https://redis.io/docs/latest/develop/pubsub/#sharded-pubsub).
+    lags: a histogram for the seconds that pings take; without one the subscription makes its own.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class Subscription:
         *,
         on_message: Callable[[bytes, bytes], None],
         on_gap: Callable[[bool], None],
-        on_lost: Callable[[str], None],
+        on_disconnect: Callable[[str], None],
         sharded: bool = False,
         lags: Histogram | None = None,
     ) -> None:
@@ -53,31 +56,31 @@ class Subscription:
         self._subscribe, self._unsubscribe = (
             ("SSUBSCRIBE", "SUNSUBSCRIBE") if sharded else ("SUBSCRIBE", "UNSUBSCRIBE")
         )
-        self._on_message, self._on_gap, self._on_lost = on_message, on_gap, on_lost
+        self._on_message, self._on_gap, self._on_disconnect = on_message, on_gap, on_disconnect
         self._channels: dict[bytes, asyncio.Event] = {}
         self._connection: Any = None
-        self._awaited = 0
-        self._heard_at = 0.0
+        self._unconfirmed = 0
+        self._last_reply_at = 0.0
         self._pings: deque[float] = deque()
         self._gaps = 0
-        self._retry = FIRST_RETRY
+        self._backoff = MIN_BACKOFF
         self._outgoing = asyncio.Event()
         self._started = asyncio.Event()
         self._to_send: list[tuple[str, bytes]] = []
 
     @property
     def listening(self) -> bool:
-        """Whether every channel asked for before the last (re)connection is subscribed to."""
-        return self._connection is not None and self._awaited == 0
+        """Whether every channel requested before the last (re)connection is subscribed to."""
+        return self._connection is not None and self._unconfirmed == 0
 
     async def subscribed(self) -> None:
-        """Return once every channel asked for so far is confirmed."""
+        """Return once every channel requested so far is confirmed."""
         await self._started.wait()
         for confirmed in list(self._channels.values()):
             await confirmed.wait()
 
-    def want(self, channel: str) -> asyncio.Event:
-        """Ask for a channel; the event is set while Redis has confirmed it."""
+    def request(self, channel: str) -> asyncio.Event:
+        """Add a channel; the event is set while Redis has confirmed it."""
         name = channel.encode()
         confirmed = self._channels.get(name)
         if confirmed is None:
@@ -86,57 +89,54 @@ class Subscription:
         return confirmed
 
     async def subscribe(self, channel: str) -> None:
-        """Return once Redis has confirmed the channel; a lost link only makes that take longer."""
-        await self.want(channel).wait()
+        """Return once Redis has confirmed the channel, however often the connection breaks meanwhile."""
+        await self.request(channel).wait()
 
     def unsubscribe(self, channel: str) -> None:
-        """Stop listening to the channel."""
+        """Remove a channel."""
         name = channel.encode()
         if self._channels.pop(name, None) is not None:
             self._send(self._unsubscribe, name)
 
     async def reconnect(self) -> None:
-        """Drop the link, so that it is made anew."""
+        """Close the connection; `serve` opens another one."""
         if self._connection is not None:
             await self._connection.disconnect(nowait=True)
 
     async def serve(self, channels: Iterable[str] = ()) -> None:
-        """Listen to these channels and to those asked for by `subscribe`.
-
-        Connect again and again, until cancelled.
-        """
+        """Listen to these channels and those added by `subscribe`, reconnecting, until cancelled."""
         for channel in channels:
-            self.want(channel)
+            self.request(channel)
         self._started.set()
         while True:
             connection: Any = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
             try:
-                with anyio.fail_after(SILENCE_ALLOWED):
+                with anyio.fail_after(PING_TIMEOUT):
                     await connection.connect()
                 await self._listen(connection)
-            except* LINK_ERRORS as errors:
+            except* CONNECTION_ERRORS as errors:
                 if self._connection is not None:
-                    self._on_lost(str(errors.exceptions[0]) or type(errors.exceptions[0]).__name__)
+                    self._on_disconnect(str(errors.exceptions[0]) or type(errors.exceptions[0]).__name__)
             finally:
                 self._connection = None
                 for confirmed in self._channels.values():
                     confirmed.clear()
                 with anyio.CancelScope(shield=True):
                     await connection.disconnect(nowait=True)
-            await anyio.sleep(self._retry * random.uniform(0.5, 1.0))  # noqa: S311 - spreads them, keeps no secret
-            self._retry = min(self._retry * 2, LONGEST_RETRY)
+            await anyio.sleep(self._backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            self._backoff = min(self._backoff * 2, MAX_BACKOFF)
 
     async def _listen(self, connection: Any) -> None:
         self._to_send.clear()
         self._pings.clear()
-        self._awaited = len(self._channels)
-        self._heard_at = monotonic()
-        # One command each: the channels of a sharded subscription may lie in many slots.
+        self._unconfirmed = len(self._channels)
+        self._last_reply_at = monotonic()
+        # One command for each channel: SSUBSCRIBE takes only channels of one slot.
         commands = [(self._subscribe, name) for name in self._channels]
-        # Whatever is asked for while these are being written is written behind them.
+        # From here on `_send` queues commands, which are written after these.
         self._connection = connection
         if commands:
-            with anyio.fail_after(SILENCE_ALLOWED):
+            with anyio.fail_after(PING_TIMEOUT):
                 await connection.send_packed_command(connection.pack_commands(commands))
         else:
             self._report_gap()
@@ -149,26 +149,26 @@ class Subscription:
             try:
                 reply = await connection.read_response(timeout=math.inf)
             except MovedError:
-                continue  # the slot of a sharded channel has gone to another node; the topology says where
-            self._heard_at = monotonic()
+                continue  # the slot of a sharded channel has moved; ClusterChannels follows it
+            self._last_reply_at = monotonic()
             kind = reply[0]
             if kind in (b"message", b"smessage"):
                 self._on_message(reply[1], reply[2])
             elif kind == b"pong" and self._pings:
-                self.lags.add(self._heard_at - self._pings.popleft())
+                self.lags.add(self._last_reply_at - self._pings.popleft())
             elif kind in (b"subscribe", b"ssubscribe"):
                 if confirmed := self._channels.get(reply[1]):
                     confirmed.set()
-                if self._awaited:
-                    self._awaited -= 1
-                    if self._awaited == 0:
+                if self._unconfirmed:
+                    self._unconfirmed -= 1
+                    if self._unconfirmed == 0:
                         self._report_gap()
 
     async def _ping(self, connection: Any) -> None:
         while True:
-            await anyio.sleep(PING_EVERY)
-            if monotonic() - self._heard_at > SILENCE_ALLOWED:
-                log.warning("redis_link_frozen", seconds=SILENCE_ALLOWED)
+            await anyio.sleep(PING_INTERVAL)
+            if monotonic() - self._last_reply_at > PING_TIMEOUT:
+                log.warning("redis_ping_timeout", seconds=PING_TIMEOUT)
                 await connection.disconnect(nowait=True)
                 return
             self._pings.append(monotonic())
@@ -189,5 +189,5 @@ class Subscription:
 
     def _report_gap(self) -> None:
         self._gaps += 1
-        self._retry = FIRST_RETRY
+        self._backoff = MIN_BACKOFF
         self._on_gap(self._gaps == 1)

@@ -1,8 +1,8 @@
-"""Which node of a cluster has which slots (https://redis.io/docs/latest/commands/cluster-slots/).
+"""Which primary of a cluster serves which slots (https://redis.io/docs/latest/commands/cluster-slots/).
 
-A cluster publishes no event when a replica takes over or a slot moves, so all nodes are asked twice a
-second. One that was cut off may answer with an older state: the answer with the newest epoch counts, of those
-whose sender finds the cluster whole.
+A cluster publishes no event when a replica takes over or a slot moves, so every server is asked twice a
+second. A server that was cut off may answer with an older state: of the answers whose sender reports
+`cluster_state:ok`, the one with the highest epoch is used.
 """
 
 from collections.abc import Callable
@@ -13,27 +13,28 @@ import structlog
 from redis.asyncio import Redis
 from redis.crc import key_slot
 
-from reactor.backend.connect import LINK_ERRORS, client_at
+from reactor.backend.clients import CONNECTION_ERRORS, client_at
 from reactor.backend.target import Target
 from reactor.errors import RedisUnreachable
 
 log = structlog.get_logger()
 
-ASK_EVERY = 0.5
-ANSWER_WITHIN = 1.0
-OTHERS_WITHIN = 0.1
-"""Seconds that the other nodes get for their answers after the first one came."""
-DOUBTED_AT_MOST = 6
-"""Rounds for which an older state than one that is known is not believed."""
+REFRESH_INTERVAL = 0.5
+ANSWER_TIMEOUT = 1.0
+STRAGGLER_TIMEOUT = 0.1
+"""Seconds that the other servers have for their answers after the first answer."""
+MAX_STALE_ROUNDS = 6
+"""Rounds in a row for which answers older than the known state are ignored. Then they are used: an epoch can
+go back for good, for example after a restore."""
 SLOTS = 16384
 
 Address = tuple[str, int]
 
 
 class Topology:
-    """The cluster's primaries and their slots. `serve` keeps it up to date.
+    """The primaries of a cluster and their slots. `serve` keeps it up to date.
 
-    on_change() is called when slots have another owner than before.
+    on_change() is called when a slot is served by another primary than before.
     """
 
     def __init__(self, target: Target) -> None:
@@ -41,59 +42,59 @@ class Topology:
         self._clients: dict[Address, Redis] = {}
         self._nodes: set[Address] = set(target.hosts)
         self._owners: list[tuple[int, int, Address]] = []
-        self._epoch = self._doubted = 0
-        self._asked = anyio.Event()
+        self._epoch = self._stale_rounds = 0
+        self._refresh_now = anyio.Event()
         self.on_change: Callable[[], None] = lambda: None
 
     @property
     def primaries(self) -> set[Address]:
-        """The nodes that have slots."""
+        """The addresses of the servers that serve slots."""
         return {address for _, _, address in self._owners}
 
     def client(self, address: Address) -> Redis:
-        """The client for commands of a node."""
+        """The client for commands of a server, made at first use."""
         if address not in self._clients:
             self._clients[address] = client_at(self._target, address)
         return self._clients[address]
 
     def owner_of(self, key: str) -> Address:
-        """The node that has a key. Raises LookupError while nobody has its slot."""
+        """The primary that serves the key's slot. Raises LookupError while none does."""
         slot = key_slot(key.encode())
         for first, last, address in self._owners:
             if first <= slot <= last:
                 return address
-        raise LookupError(f"no node has slot {slot}")
+        raise LookupError(f"no primary serves slot {slot}")
 
     async def start(self) -> None:
-        """Ask for the first time. Raises RedisUnreachable."""
+        """Read the topology for the first time. Raises RedisUnreachable."""
         if not await self.refresh():
             raise RedisUnreachable(
-                f"{self._target}: no node of the cluster answers that it is whole; "
-                "see `redis-cli cluster info` on one of them."
+                f"{self._target}: no server of the cluster reports cluster_state:ok; "
+                "run `redis-cli cluster info` on one of them."
             )
 
-    def ask_soon(self) -> None:
-        """Something looks different: do not wait for the next time."""
-        self._asked.set()
+    def refresh_soon(self) -> None:
+        """Refresh without waiting for the interval: a server answered unexpectedly."""
+        self._refresh_now.set()
 
     async def serve(self) -> None:
-        """Ask again and again, until cancelled."""
+        """Refresh twice a second, until cancelled."""
         while True:
-            with anyio.move_on_after(ASK_EVERY):
-                await self._asked.wait()
-            self._asked = anyio.Event()
+            with anyio.move_on_after(REFRESH_INTERVAL):
+                await self._refresh_now.wait()
+            self._refresh_now = anyio.Event()
             await self.refresh()
 
     async def refresh(self) -> bool:
-        """Ask every node that is known; whether one of them finds the cluster whole."""
+        """Ask every known server; whether one of them reports `cluster_state:ok`."""
         answers = await self._answers()
         if not answers:
             return False
         newest = max(answers, key=lambda answer: answer.epoch)
-        if newest.epoch < self._epoch and self._doubted < DOUBTED_AT_MOST:
-            self._doubted += 1  # those that know better may only be slow
+        if newest.epoch < self._epoch and self._stale_rounds < MAX_STALE_ROUNDS:
+            self._stale_rounds += 1  # the servers with the newer state may only be slow
             return True
-        self._epoch, self._doubted = newest.epoch, 0
+        self._epoch, self._stale_rounds = newest.epoch, 0
         self._nodes = {*self._target.hosts, *newest.nodes}
         if newest.owners != self._owners:
             self._owners = newest.owners
@@ -102,16 +103,16 @@ class Topology:
         return True
 
     async def _answers(self) -> "list[_Answer]":
-        """What the nodes say; one that is frozen does not hold up what the others say."""
+        """The answers of all servers; a frozen one does not delay those of the rest."""
         answers: list[_Answer] = []
 
         async def ask(address: Address) -> None:
             answer = await self._ask(address)
             if answer is not None:
                 answers.append(answer)
-                patience.deadline = min(patience.deadline, anyio.current_time() + OTHERS_WITHIN)
+                timeout.deadline = min(timeout.deadline, anyio.current_time() + STRAGGLER_TIMEOUT)
 
-        with anyio.move_on_after(ANSWER_WITHIN) as patience:
+        with anyio.move_on_after(ANSWER_TIMEOUT) as timeout:
             async with anyio.create_task_group() as tasks:
                 for address in self._nodes:
                     tasks.start_soon(ask, address)
@@ -122,7 +123,7 @@ class Topology:
         try:
             info: Any = await client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]
             slots: Any = await client.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
-        except LINK_ERRORS:
+        except CONNECTION_ERRORS:
             return None
         if info["cluster_state"] != "ok":
             return None
@@ -135,14 +136,14 @@ class Topology:
 
 
 class _Answer:
-    """What one node says of the cluster."""
+    """The cluster as one server sees it."""
 
     def __init__(self, epoch: int, slots: Any, asked_host: str) -> None:
         self.epoch = epoch
         self.owners: list[tuple[int, int, Address]] = []
         self.nodes: set[Address] = set()
         for first, last, *servers in slots:
-            # A node that does not know its own address leaves it empty: it is the one that was asked.
+            # A server that does not know its own address leaves it empty: it is the server that was asked.
             addresses = [(server[0].decode() if server[0] else asked_host, server[1]) for server in servers]
             self.owners.append((first, last, addresses[0]))
             self.nodes.update(addresses)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reactor.backend.connect import LINK_ERRORS
+from reactor.backend.clients import CONNECTION_ERRORS
 from reactor.doctor.deployment import Patient
 from reactor.doctor.finding import Finding, Fix
 from reactor.doctor.look import said
@@ -31,7 +31,7 @@ async def apply(patient: Patient, fixes: Sequence[Fix]) -> list[Done]:
         await client.connection_pool.disconnect()
         try:
             await client.execute_command(*fix.command)  # type: ignore[no-untyped-call]
-        except LINK_ERRORS as error:
+        except CONNECTION_ERRORS as error:
             done.append(Done(fix, said(error) or type(error).__name__))
         else:
             done.append(Done(fix))

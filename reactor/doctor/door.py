@@ -5,7 +5,7 @@ from dataclasses import replace
 import anyio
 from redis.exceptions import RedisError
 
-from reactor.backend.connect import LINK_ERRORS, client_at, close_client
+from reactor.backend.clients import CONNECTION_ERRORS, client_at, close_client
 from reactor.backend.target import Target
 from reactor.doctor.deployment import Address, Server
 
@@ -17,7 +17,7 @@ async def try_door(server: Server, target: Target, address: Address) -> None:
         await stranger.ping()
     except RedisError:
         server.open = False
-    except LINK_ERRORS:
+    except CONNECTION_ERRORS:
         pass
     else:
         server.open = True

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import anyio
 from redis.crc import key_slot
 
-from reactor.backend.connect import LINK_ERRORS
+from reactor.backend.clients import CONNECTION_ERRORS
 from reactor.doctor.checks.access import access
 from reactor.doctor.checks.allowed import allowed
 from reactor.doctor.checks.buffers import buffers
@@ -106,7 +106,7 @@ async def _look_at(patient: Patient) -> None:
 async def _look_if_it_stays(patient: Patient, server: Server, known: Known) -> None:
     try:
         await _look_at_one(patient, server, known)
-    except LINK_ERRORS as error:
+    except CONNECTION_ERRORS as error:
         server.unreachable = f"went away: {said(error) or type(error).__name__}"
 
 

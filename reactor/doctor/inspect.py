@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 from redis.utils import str_if_bytes
 
-from reactor.backend.connect import LINK_ERRORS, check_server, client_at, close_client, open_sentinel
+from reactor.backend.clients import CONNECTION_ERRORS, check_server, client_at, close_client, open_sentinels
 from reactor.backend.diagnose import explain
 from reactor.backend.target import Target, parse_url
 from reactor.backend.topology import SLOTS
@@ -53,7 +53,7 @@ async def _admit_single(patient: Patient) -> None:
 
 async def _admit_watched(patient: Patient) -> None:
     target = patient.target
-    asked = open_sentinel(target)
+    asked = open_sentinels(target)
     patient.sentinels = [
         Sentinel(_name(address), client)
         for address, client in zip(target.hosts, asked.sentinels, strict=True)
@@ -61,7 +61,7 @@ async def _admit_watched(patient: Patient) -> None:
     await _all_at_once(patient.sentinels, lambda sentinel: _ask_sentinel(target, sentinel))
     try:
         primary = await asked.discover_master(target.master_name or "")
-    except LINK_ERRORS as error:
+    except CONNECTION_ERRORS as error:
         raise await explain(error, target) from error
     server = _server(target, primary)
     patient.servers.append(server)
@@ -75,7 +75,7 @@ async def _ask_sentinel(target: Target, sentinel: Sentinel) -> None:
         sentinel.master = dict(master)
     except ResponseError as error:
         sentinel.unreachable = f"answers: {error}"
-    except LINK_ERRORS as error:
+    except CONNECTION_ERRORS as error:
         sentinel.unreachable = _reason(await explain(error, _one(target, _address(sentinel.name))))
 
 
@@ -86,7 +86,7 @@ async def _replicas_named(patient: Patient) -> list[Address]:
             continue
         try:
             found: Any = await sentinel.client.sentinel_slaves(patient.target.master_name or "")
-        except LINK_ERRORS as error:
+        except CONNECTION_ERRORS as error:
             sentinel.unreachable = f"went away: {error}"
         else:
             return [(str(one["ip"]), int(one["port"])) for one in found]
@@ -132,7 +132,7 @@ async def _read_slots(patient: Patient, seed: Server) -> "dict[Address, Any]":
     try:
         info: Any = await seed.client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]
         ranges: Any = await seed.client.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
-    except LINK_ERRORS as error:
+    except CONNECTION_ERRORS as error:
         raise await explain(error, _one(patient.target, seed.address)) from error
     nodes: dict[Address, Any] = {}
     owners, missing, following = [], [], 0
@@ -160,7 +160,7 @@ async def _known_to(seed: Server) -> list[Address]:
     """All nodes that a node knows, the dead ones too; nothing where the user may not ask."""
     try:
         found: Any = await seed.client.execute_command("CLUSTER NODES")  # type: ignore[no-untyped-call]
-    except LINK_ERRORS:
+    except CONNECTION_ERRORS:
         return []
     known = {name: about for name, about in found.items() if not {"noaddr", "handshake"} & _flags(about)}
     return [_address(name) for name in known if _address(name)[0] and _address(name)[1]]
@@ -173,7 +173,7 @@ def _flags(about: Any) -> set[str]:
 async def _replicas_of(server: Server) -> list[Address]:
     try:
         info: Any = await server.client.info("replication")
-    except LINK_ERRORS:
+    except CONNECTION_ERRORS:
         return []
     found = [value for key, value in info.items() if key.startswith("slave") and isinstance(value, dict)]
     return [(str(one["ip"]), int(one["port"])) for one in found]
@@ -190,7 +190,7 @@ async def _admit_replicas(patient: Patient, addresses: list[Address]) -> None:
 async def _reach(target: Target, server: Server) -> None:
     try:
         await server.client.ping()
-    except LINK_ERRORS as error:
+    except CONNECTION_ERRORS as error:
         server.unreachable = _reason(await explain(error, _one(target, server.address)))
 
 

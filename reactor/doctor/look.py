@@ -31,7 +31,7 @@ _CLOCK_TRIES = 5
 
 
 async def look(server: Server) -> None:
-    """Note what the server shows; where it refuses, why. Raises LINK_ERRORS when the link is lost."""
+    """Note what the server shows; where it refuses, why. Raises CONNECTION_ERRORS when the link is lost."""
     started = perf_counter()
     await server.client.ping()
     server.answered_in = perf_counter() - started

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 from redis.exceptions import ResponseError
 
-from reactor.backend.connect import LINK_ERRORS
+from reactor.backend.clients import CONNECTION_ERRORS
 from reactor.doctor.deployment import Expiry, Server
 from reactor.doctor.look import said
 
@@ -53,7 +53,7 @@ async def probe(server: Server, prefix: str, database: int) -> None:
         server.expiry = Expiry(late.get(touched), late.get(untouched))
     except _Refused as error:
         server.expiry = Expiry(refused=str(error), what=error.what)
-    except LINK_ERRORS as error:
+    except CONNECTION_ERRORS as error:
         server.expiry = Expiry(refused=said(error) or type(error).__name__, what="the link")
     finally:
         with anyio.CancelScope(shield=True):
@@ -100,6 +100,6 @@ async def _clear(server: Server, *keys: bytes) -> None:
             await remove(*keys)
         except ResponseError:
             continue
-        except LINK_ERRORS:
+        except CONNECTION_ERRORS:
             return
         return

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 from redis.exceptions import NoPermissionError, ResponseError
 
-from reactor.backend.connect import LINK_ERRORS
+from reactor.backend.clients import CONNECTION_ERRORS
 from reactor.doctor import rights
 from reactor.doctor.deployment import Right, Server
 from reactor.doctor.look import said
@@ -27,7 +27,7 @@ async def try_rights(server: Server, namespace: str, database: int, *, cluster: 
             *await _lacking_commands(server, namespace, cluster=cluster),
             *await _lacking_channels(server, namespace, database, cluster=cluster),
         ]
-    except LINK_ERRORS as error:
+    except CONNECTION_ERRORS as error:
         server.refused["rights"] = said(error)
         return
     server.rights = list({one.rule: one for one in lacking}.values())

@@ -16,8 +16,8 @@ import anyio
 from anyio.abc import TaskGroup
 from msgspec import Struct
 
+from reactor.backend.connect import open_backend
 from reactor.backend.interface import Backend
-from reactor.backend.opening import open_backend
 from reactor.backend.target import parse_url
 from reactor.presence.departures import Departures
 from reactor.presence.keys import SHARDS, Entry

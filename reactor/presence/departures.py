@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 from redis.asyncio import Redis
 
-from reactor.backend.connect import lost_means_unavailable
+from reactor.backend.clients import errors_as_unavailable
 from reactor.presence.keys import SHARDS, departures_stream, shard_of, shard_prefix
 from reactor.presence.rows import Departure, departure_from_stream
 
@@ -148,7 +148,7 @@ class Departures:
 
     async def _ask(self, command: str, key: str, *args: Any, **options: Any) -> Any:
         async with self._turns:
-            with lost_means_unavailable():
+            with errors_as_unavailable():
                 client = self._client_of(key)
                 arguments = args or (key,)
                 return await getattr(client, command)(*arguments, **options)

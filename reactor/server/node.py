@@ -11,7 +11,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from reactor import __version__
-from reactor.backend.connect import EventsState
+from reactor.backend.clients import EventsState
 from reactor.backend.interface import Backend
 from reactor.backend.target import Target
 from reactor.errors import ReactorError, Unavailable

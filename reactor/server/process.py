@@ -8,8 +8,8 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 import anyio
 import structlog
 
+from reactor.backend.connect import open_backend
 from reactor.backend.embedded import EmbeddedServer
-from reactor.backend.opening import open_backend
 from reactor.backend.target import parse_url
 from reactor.errors import one_error
 from reactor.gateway.fds import reload_signals

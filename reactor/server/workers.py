@@ -19,7 +19,7 @@ from time import monotonic
 import anyio
 import structlog
 
-from reactor.backend.connect import open_data
+from reactor.backend.clients import open_command_client
 from reactor.backend.embedded import EmbeddedServer
 from reactor.backend.target import parse_url
 from reactor.errors import ReactorError
@@ -51,7 +51,7 @@ async def run_workers(
             embedded = await stack.enter_async_context(EmbeddedServer(advertise=True))
             settings = replace(settings, redis_url=embedded.url)
         if parse_url(settings.redis_url or "").kind != "cluster":
-            async with await open_data(parse_url(settings.redis_url or "")):
+            async with await open_command_client(parse_url(settings.redis_url or "")):
                 pass  # what is wrong with Redis is said once, here, and not by every worker
         _see_admin_ports_free(settings)
         check_files(settings)

@@ -11,8 +11,9 @@ import anyio
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from reactor.backend.connect import open_data, parse_url
+from reactor.backend.clients import open_command_client
 from reactor.backend.embedded import EmbeddedServer
+from reactor.backend.target import parse_url
 from scripts.benchmarks.running import console
 
 
@@ -36,11 +37,11 @@ async def bench_server(redis_url: str | None = None, program: Path | None = None
     if redis_url is None:
         async with (
             EmbeddedServer(binary=program) as server,
-            await open_data(parse_url(server.url)) as redis,
+            await open_command_client(parse_url(server.url)) as redis,
         ):
             yield Bench(server.url, redis, "reactor", owned=True)
         return
-    async with await open_data(parse_url(redis_url)) as redis:
+    async with await open_command_client(parse_url(redis_url)) as redis:
         bench = Bench(redis_url, redis, f"bench-{secrets.token_hex(4)}", owned=False)
         events = await _events(redis)
         try:

@@ -77,9 +77,9 @@ async def test_what_is_wrong_with_the_address_is_said_in_one_line(
 ) -> None:
     good = sentinels.url
     wrong = {
-        good.replace("/main", "/mein"): "its Sentinels know no master of that name",
-        f"redis+sentinel://127.0.0.1:{bundled_server.port}/main": "is no Sentinel; write redis://",
-        f"redis://{sentinels.sentinels[0].address}": "is a Sentinel; write redis+sentinel://",
+        good.replace("/main", "/mein"): "the Sentinels know no primary of that name",
+        f"redis+sentinel://127.0.0.1:{bundled_server.port}/main": "is not a Sentinel; use redis://",
+        f"redis://{sentinels.sentinels[0].address}": "is a Sentinel; use redis+sentinel://",
     }
     for url, line in wrong.items():
         with pytest.raises(RedisMisconfigured, match=re.escape(line)):

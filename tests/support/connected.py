@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import anyio
 from anyio.abc import TaskGroup
 
+from reactor.backend.connect import open_backend
 from reactor.backend.interface import Backend
-from reactor.backend.opening import open_backend
 from reactor.backend.target import parse_url
 from reactor.fleet.registry import Registry
 from reactor.presence.departures import Departures

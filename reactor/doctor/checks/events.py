@@ -5,7 +5,7 @@ A replica needs it too, for the day on which it is promoted.
 
 from collections.abc import Iterator
 
-from reactor.backend.connect import with_expired
+from reactor.backend.clients import with_expired
 from reactor.doctor.deployment import Patient, Server
 from reactor.doctor.finding import Finding, Subject
 

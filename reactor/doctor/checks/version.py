@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from reactor.backend.connect import check_version
+from reactor.backend.clients import check_version
 from reactor.doctor.deployment import Patient, Server
 from reactor.doctor.finding import Finding, Subject
 from reactor.errors import RedisTooOld

@@ -14,7 +14,7 @@ import anyio
 from anyio import to_thread
 from redis.asyncio import Redis
 
-from reactor.backend.connect import open_data
+from reactor.backend.clients import open_command_client
 from reactor.backend.embedded import find_binaries, spawn
 from reactor.backend.target import parse_url
 from reactor.errors import RedisUnreachable
@@ -46,7 +46,7 @@ class OwnRedis:
         with anyio.fail_after(START_WITHIN):
             while True:
                 try:
-                    async with await open_data(parse_url(self.url)):
+                    async with await open_command_client(parse_url(self.url)):
                         return
                 except RedisUnreachable:
                     await anyio.sleep(0.01)
@@ -75,7 +75,7 @@ async def own_redis(binary: Path | None) -> AsyncIterator[tuple[OwnRedis, Bench]
     server = OwnRedis(binary)
     try:
         await server.start()
-        async with await open_data(parse_url(server.url)) as redis:
+        async with await open_command_client(parse_url(server.url)) as redis:
             yield server, Bench(server.url, redis, "reactor", owned=True)
     finally:
         with anyio.CancelScope(shield=True):

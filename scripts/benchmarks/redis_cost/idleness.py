@@ -11,7 +11,8 @@ from typing import Any, Self
 import anyio
 from redis.asyncio import Redis
 
-from reactor.backend.connect import open_pubsub_client, parse_url
+from reactor.backend.clients import open_pubsub_client
+from reactor.backend.target import parse_url
 from reactor.presence.heartbeats import MAX_MEMBERS
 from reactor.presence.keys import shard_of, suffix
 from scripts.benchmarks.counters import commands, cpu

@@ -6,7 +6,7 @@ from typing import Any
 import anyio
 import pytest
 
-from reactor.backend import connect
+from reactor.backend import clients
 from reactor.backend.scripts import MAX_BATCH
 from reactor.errors import Unavailable
 from reactor.presence.keys import Entry, shard_of, shard_prefix
@@ -84,7 +84,7 @@ async def test_a_killed_server_is_told_at_once_and_its_return_too(redis_server: 
 async def test_a_frozen_server_costs_the_time_out_and_no_reply_goes_astray(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connect, "COMMAND_TIMEOUT", 0.3)
+    monkeypatch.setattr(clients, "COMMAND_TIMEOUT", 0.3)
     async with connected(redis_server) as redis:
         for number in range(5):
             await redis.store.join(Entry("a", f"u{number}"), "n1.1", ttl=TTL)
@@ -103,7 +103,7 @@ async def test_a_frozen_server_costs_the_time_out_and_no_reply_goes_astray(
 async def test_a_call_whose_reply_was_lost_is_not_made_twice_by_itself_and_may_be_made_again(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connect, "COMMAND_TIMEOUT", 0.3)
+    monkeypatch.setattr(clients, "COMMAND_TIMEOUT", 0.3)
     probe = Probe(redis_server)
     async with connected(redis_server) as redis:
         await redis.store.count("lobby")

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from reactor.backend.connect import client_at, close_client
+from reactor.backend.clients import client_at, close_client
 from reactor.backend.target import parse_url
 from reactor.doctor.apply import Done, apply, fixes_of
 from reactor.doctor.deployment import Patient, Server

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 from anyio import to_thread
 
-from reactor.backend.connect import client_at
+from reactor.backend.clients import client_at
 from reactor.backend.target import parse_url
 from reactor.doctor.apply import apply, fixes_of, rewrites
 from reactor.doctor.checks.clocks import clocks
@@ -83,8 +83,8 @@ async def test_replicas_that_are_cut_off(sentinels: SentinelSet):
 
 
 async def test_a_replica_that_is_frozen(sentinels: SentinelSet, monkeypatch):
-    monkeypatch.setattr("reactor.backend.connect.COMMAND_TIMEOUT", 0.3)
-    monkeypatch.setattr("reactor.backend.diagnose._PROBE_SECONDS", 0.2)
+    monkeypatch.setattr("reactor.backend.clients.COMMAND_TIMEOUT", 0.3)
+    monkeypatch.setattr("reactor.backend.diagnose._PROBE_TIMEOUT", 0.2)
     replica = next(server for server in sentinels.servers if not server.is_primary)
     replica.pause()
     try:
@@ -92,7 +92,7 @@ async def test_a_replica_that_is_frozen(sentinels: SentinelSet, monkeypatch):
     finally:
         replica.resume()
     silent = found.one("reachable", "replica", f"127.0.0.1:{replica.port}")
-    assert (silent.severity, "does not answer in time" in silent.found) == ("problem", True)
+    assert (silent.severity, "did not answer in time" in silent.found) == ("problem", True)
 
 
 async def test_a_sentinel_that_is_down(sentinels: SentinelSet):

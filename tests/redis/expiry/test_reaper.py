@@ -2,7 +2,7 @@
 
 import pytest
 
-from reactor.backend import connect
+from reactor.backend import clients
 from reactor.errors import Unavailable
 from reactor.expiry.reaper import MAX_CLAIMS
 from reactor.presence.keys import SHARDS, shard_of
@@ -57,7 +57,7 @@ async def test_many_of_all_shards_are_claimed_in_batches(redis_server: Server) -
 async def test_a_claim_that_redis_did_not_take_is_made_again(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connect, "COMMAND_TIMEOUT", 0.3)
+    monkeypatch.setattr(clients, "COMMAND_TIMEOUT", 0.3)
     async with expiry_path(redis_server) as it:
         users = [f"u{number}" for number in range(MAX_CLAIMS + 1)]
         names = lapsed(it, *users)

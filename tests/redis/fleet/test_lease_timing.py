@@ -5,7 +5,7 @@ from time import monotonic
 import anyio
 import pytest
 
-from reactor.backend import connect
+from reactor.backend import clients
 from tests.redis.expiry.nodes import LEASE, fleet
 from tests.support.connected import until
 from tests.support.servers import Server
@@ -31,7 +31,7 @@ async def test_in_real_time_a_dead_node_is_lost_within_two_leases_and_a_living_o
 async def test_in_real_time_a_redis_that_stalls_for_longer_than_the_lease_kills_nobody(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connect, "COMMAND_TIMEOUT", 0.5)
+    monkeypatch.setattr(clients, "COMMAND_TIMEOUT", 0.5)
     async with fleet(redis_server) as it:
         nodes = [await it.node() for _ in range(3)]
         names = [node.name for node in nodes]

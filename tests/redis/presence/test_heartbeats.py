@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from reactor.backend import connect
+from reactor.backend import clients
 from reactor.errors import Unavailable
 from reactor.presence.attachment import Attachment
 from reactor.presence.heartbeats import GATHER, MAX_MEMBERS, MOST_WAITING, Heartbeats
@@ -148,7 +148,7 @@ async def test_a_node_that_was_judged_lost_has_all_refused(redis_server: Server)
 async def test_nothing_is_acknowledged_before_redis_took_it(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connect, "COMMAND_TIMEOUT", 0.3)
+    monkeypatch.setattr(clients, "COMMAND_TIMEOUT", 0.3)
     async with beating(redis_server) as it:
         ann, bob = it.member("ann"), it.member("bob")
         redis_server.pause()
@@ -199,7 +199,7 @@ async def test_a_beat_queued_before_the_detaching_does_not_lengthen_the_grace(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was put back while Redis was away, its socket dropped, and then Redis came back."""
-    monkeypatch.setattr(connect, "COMMAND_TIMEOUT", 0.3)
+    monkeypatch.setattr(clients, "COMMAND_TIMEOUT", 0.3)
     async with beating(redis_server) as it:
         ann = it.member("ann")
         redis_server.pause()

@@ -1,4 +1,4 @@
-"""Opening Redis: each thing that can be wrong gets one line with its mend, on real servers."""
+"""Opening Redis on real servers: each thing that can be wrong gives one line with its fix."""
 
 import asyncio
 import shutil
@@ -12,8 +12,14 @@ import pytest
 import redis
 from redis.asyncio import Redis
 
-from reactor.backend import connect, diagnose
-from reactor.backend.connect import EventsState, check_version, ensure_events, open_data, open_pubsub_client
+from reactor.backend import clients, diagnose
+from reactor.backend.clients import (
+    EventsState,
+    check_version,
+    ensure_events,
+    open_command_client,
+    open_pubsub_client,
+)
 from reactor.backend.target import parse_url
 from reactor.errors import ReactorError, RedisMisconfigured, RedisTooOld, RedisUnreachable
 from tests.support.servers import Server, find, free_port
@@ -21,7 +27,7 @@ from tests.support.servers import Server, find, free_port
 
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[Redis]:
-    client = await open_data(parse_url(url))
+    client = await open_command_client(parse_url(url))
     try:
         yield client
     finally:
@@ -29,9 +35,9 @@ async def opened(url: str) -> AsyncIterator[Redis]:
 
 
 async def refused(url: str, kind: type[ReactorError]) -> str:
-    """The one line that opening this address gives."""
+    """The one line of the error that opening this address raises."""
     with pytest.raises(kind) as caught:
-        await open_data(parse_url(url))
+        await open_command_client(parse_url(url))
     line = str(caught.value)
     assert "\n" not in line
     assert line.endswith(".")
@@ -48,15 +54,15 @@ async def test_open_by_tcp_and_by_socket(redis_server: Server):
             assert await client.hgetall("key") == {b"field": b"value"}
 
 
-async def test_databases_are_apart(redis_server: Server):
+async def test_databases_are_separate(redis_server: Server):
     async with opened(redis_server.url.replace("/0", "/3")) as client:
         await client.set("key", "value")
     async with opened(redis_server.url) as client:
         assert await client.get("key") is None
 
 
-async def test_a_command_is_never_repeated(redis_server: Server, monkeypatch):
-    monkeypatch.setattr(connect, "COMMAND_TIMEOUT", 0.2)
+async def test_a_command_is_never_retried(redis_server: Server, monkeypatch):
+    monkeypatch.setattr(clients, "COMMAND_TIMEOUT", 0.2)
     async with opened(redis_server.url) as client:
         await client.set("n", 0)
         redis_server.pause()
@@ -71,7 +77,7 @@ async def test_a_command_is_never_repeated(redis_server: Server, monkeypatch):
 
 
 async def test_a_subscription_may_wait_longer_than_a_command(redis_server: Server, monkeypatch):
-    monkeypatch.setattr(connect, "COMMAND_TIMEOUT", 0.05)
+    monkeypatch.setattr(clients, "COMMAND_TIMEOUT", 0.05)
     client = await open_pubsub_client(parse_url(redis_server.url))
     async with client, client.pubsub(ignore_subscribe_messages=True) as pubsub:
         await pubsub.subscribe("channel")
@@ -83,7 +89,7 @@ async def test_a_subscription_may_wait_longer_than_a_command(redis_server: Serve
         assert (await waiting)["data"] == b"data"
 
 
-async def test_nothing_listens(tmp_path):
+async def test_connection_refused(tmp_path):
     port = free_port()
     line = await refused(f"redis://127.0.0.1:{port}", RedisUnreachable)
     assert line == f"redis://127.0.0.1:{port}: nothing listens there; start Redis, or correct the address."
@@ -96,7 +102,7 @@ async def test_nothing_listens(tmp_path):
 async def test_an_unknown_host():
     line = await refused("redis://:secret@no-such-host.invalid:1", RedisUnreachable)
     assert line == (
-        "redis://:***@no-such-host.invalid:1: the name of the host is not known; see that it is right."
+        "redis://:***@no-such-host.invalid:1: the host name cannot be resolved; check it for typos."
     )
 
 
@@ -104,18 +110,19 @@ async def test_wrong_passwords(redis_server: Server):
     port = redis_server.port
     redis_server.control.acl_setuser("someone", enabled=True, passwords=["+secret-1"], categories=["+@all"])
     line = await refused(f"redis://someone:secret-2@127.0.0.1:{port}", RedisMisconfigured)
-    assert line == (
-        f"redis://someone:***@127.0.0.1:{port} refuses the user or the password; correct them in the address."
-    )
+    address = f"redis://someone:***@127.0.0.1:{port}"
+    assert line == f"{address} rejects the user name or password; correct them in the address."
     line = await refused(f"redis://:secret@127.0.0.1:{port}", RedisMisconfigured)
-    assert "has no password; leave the one in the address out." in line
+    assert "needs no password; remove it from the address." in line
 
 
 async def test_a_missing_password(redis_server: Server):
     redis_server.control.config_set("requirepass", "secret")
     try:
         line = await refused(redis_server.url, RedisMisconfigured)
-        assert line == f"{redis_server.url} wants a password; give it, as in redis://:PASSWORD@host:6379."
+        assert line == (
+            f"{redis_server.url} requires a password; add it to the address, as in redis://:PASSWORD@host:6379."
+        )
         async with opened(f"redis://:secret@127.0.0.1:{redis_server.port}") as client:
             assert await client.ping()
     finally:
@@ -125,10 +132,10 @@ async def test_a_missing_password(redis_server: Server):
 async def test_a_user_without_permission(redis_server: Server):
     redis_server.control.acl_setuser("someone", enabled=True, passwords=["+secret"], commands=["+info"])
     line = await refused(f"redis://someone:secret@127.0.0.1:{redis_server.port}", RedisMisconfigured)
-    assert "permissions to run the 'ping' command; grant it with ACL SETUSER, or give another user." in line
+    assert "permissions to run the 'ping' command; grant it with ACL SETUSER, or use another user." in line
 
 
-async def test_a_user_who_may_not_ask_for_the_version_gets_in(redis_server: Server):
+async def test_a_user_without_permission_for_info_is_accepted(redis_server: Server):
     redis_server.control.acl_setuser(
         "someone", enabled=True, passwords=["+secret"], commands=["+@all", "-info"], keys=["*"]
     )
@@ -136,35 +143,35 @@ async def test_a_user_who_may_not_ask_for_the_version_gets_in(redis_server: Serv
         assert await client.ping()
 
 
-async def test_a_database_that_is_not_there(redis_server: Server):
+async def test_a_database_that_does_not_exist(redis_server: Server):
     line = await refused(f"redis://127.0.0.1:{redis_server.port}/99", RedisMisconfigured)
-    assert line.endswith("answers: DB index is out of range.")
+    assert line.endswith("answered: DB index is out of range.")
 
 
-async def test_tls_to_a_server_without_it(redis_server: Server, monkeypatch):
-    monkeypatch.setattr(connect, "CONNECT_TIMEOUT", 0.3)
+async def test_tls_to_a_server_without_tls(redis_server: Server, monkeypatch):
+    monkeypatch.setattr(clients, "CONNECT_TIMEOUT", 0.3)
     line = await refused(f"rediss://127.0.0.1:{redis_server.port}", RedisMisconfigured)
-    assert line.endswith("speaks no TLS there; write redis:// in place of rediss://.")
+    assert line.endswith("does not use TLS on that port; use redis:// instead of rediss://.")
 
 
 async def test_a_server_that_hangs(redis_server: Server, monkeypatch):
-    monkeypatch.setattr(connect, "COMMAND_TIMEOUT", 0.2)
-    monkeypatch.setattr(diagnose, "_PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(clients, "COMMAND_TIMEOUT", 0.2)
+    monkeypatch.setattr(diagnose, "_PROBE_TIMEOUT", 0.2)
     redis_server.pause()
     try:
         line = await refused(redis_server.url, RedisUnreachable)
     finally:
         redis_server.resume()
-    assert "does not answer in time; see that it runs" in line
+    assert "did not answer in time; check that it is running" in line
 
 
-async def test_a_replica_is_refused_with_its_primary(redis_server: Server):
+async def test_a_replica_is_rejected_and_its_primary_named(redis_server: Server):
     redis_server.control.replicaof("127.0.0.1", "1")
     try:
         line = await refused(redis_server.url, RedisMisconfigured)
     finally:
         redis_server.control.replicaof("NO", "ONE")
-    assert line.endswith("is a replica and takes no writes; give its primary, 127.0.0.1:1.")
+    assert line.endswith("is a read-only replica; use its primary, 127.0.0.1:1.")
 
 
 async def test_too_many_clients(redis_server: Server):
@@ -178,7 +185,7 @@ async def test_too_many_clients(redis_server: Server):
         assert await client.ping()
 
 
-async def test_something_else_that_listens():
+async def test_a_server_that_is_not_redis():
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(10)
         writer.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
@@ -187,12 +194,12 @@ async def test_something_else_that_listens():
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         line = await refused(f"redis://127.0.0.1:{port}", ReactorError)
-    assert "is no Redis" in line or "see that it is Redis" in line
+    assert "is not a Redis server" in line or "check that it is Redis" in line
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory) -> Path:
-    """A folder with key.pem and cert.pem for 127.0.0.1, signed by itself."""
+    """A folder with key.pem and a self-signed cert.pem for 127.0.0.1."""
     if shutil.which("openssl") is None:
         pytest.skip("no openssl to make a certificate with")
     folder: Path = tmp_path_factory.mktemp("tls")
@@ -208,7 +215,7 @@ def certificate(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def tls_server(certificate: Path):
-    """Debian's Redis with TLS alone; the bundled one is built without."""
+    """Debian's Redis with only a TLS port; the bundled Valkey is built without TLS."""
     binary, missing = find("redis7")
     if binary is None:
         pytest.skip(missing)
@@ -232,25 +239,25 @@ async def test_tls(tls_server: int, certificate: Path):
     async with opened(f"{url}?ssl_cert_reqs=none&ssl_check_hostname=no") as client:
         assert await client.ping()
     line = await refused(url, RedisMisconfigured)
-    assert "its certificate is not trusted (self-signed certificate)" in line
+    assert "its certificate cannot be verified (self-signed certificate)" in line
     assert "ssl_ca_certs=ca.pem" in line
     line = await refused(f"{url}?ssl_ca_certs=/no/such/file", RedisMisconfigured)
-    assert "a file that its ssl_ options name is not there" in line
+    assert "a file named in the ssl_ options does not exist" in line
 
 
-async def test_no_tls_to_a_server_with_it(tls_server: int):
+async def test_plain_text_to_a_server_with_tls(tls_server: int):
     line = await refused(f"redis://127.0.0.1:{tls_server}", RedisMisconfigured)
-    assert line.endswith("speaks TLS there; write rediss:// in place of redis://.")
+    assert line.endswith("uses TLS on that port; use rediss:// instead of redis://.")
 
 
 @pytest.mark.parametrize("version", ["6.2.14", "5.0.7", "x", ""])
-def test_too_old(version):
+def test_an_old_version_is_rejected(version):
     with pytest.raises(RedisTooOld, match=r"is Redis .*; reactor needs Redis 7\.0 or later, or Valkey\."):
         check_version({"redis_version": version}, parse_url("redis://h"))
 
 
 @pytest.mark.parametrize("version", ["7.0.0", "7.0.15", "7.2.4", "8.6.1", "10.0.0-rc1"])
-def test_new_enough(version):
+def test_a_supported_version_is_accepted(version):
     check_version({"redis_version": version}, parse_url("redis://h"))
 
 
@@ -267,7 +274,7 @@ def test_new_enough(version):
         ("Egx", "ok", "Egx"),
     ],
 )
-async def test_expired_events_are_switched_on_and_other_flags_stay(redis_server: Server, before, kind, after):
+async def test_expired_events_are_switched_on_beside_other_flags(redis_server: Server, before, kind, after):
     redis_server.control.config_set("notify-keyspace-events", before)
     async with opened(redis_server.url) as client:
         state = await ensure_events(client, parse_url(redis_server.url))
@@ -278,20 +285,20 @@ async def test_expired_events_are_switched_on_and_other_flags_stay(redis_server:
 
 
 async def limited(server: Server, *commands: str) -> str:
-    """The address for a user who may not do everything."""
+    """The address for a user whose ACL has these rules added."""
     server.control.acl_setuser(
         "someone", enabled=True, passwords=["+secret"], commands=["+@all", *commands], keys=["*"]
     )
     return f"redis://someone:secret@127.0.0.1:{server.port}"
 
 
-async def test_events_that_we_may_not_switch_on(redis_server: Server):
+async def test_events_that_the_user_may_not_switch_on(redis_server: Server):
     redis_server.control.config_set("notify-keyspace-events", "K$")
     url = await limited(redis_server, "-config|set")
     async with opened(url) as client:
         state = await ensure_events(client, parse_url(url))
     assert (state.kind, state.ok) == ("missing", False)
-    assert "sends no expired events, and we may not change that (" in state.line
+    assert "publishes no expired events, and this user may not switch them on (" in state.line
     assert 'write "notify-keyspace-events ' in state.line
     assert "or run redis-cli CONFIG SET notify-keyspace-events " in state.line
     assert set(state.line.rpartition(" ")[2].rstrip(".")) == set("K$Ex")
@@ -299,15 +306,18 @@ async def test_events_that_we_may_not_switch_on(redis_server: Server):
     assert "secret" not in state.line
 
 
-async def test_events_that_we_may_not_see(redis_server: Server):
+async def test_a_configuration_that_the_user_may_not_read(redis_server: Server):
     url = await limited(redis_server, "-config")
     async with opened(url) as client:
         state = await ensure_events(client, parse_url(url))
     assert (state.kind, state.ok) == ("unknown", False)
-    assert "does not show its notify-keyspace-events; for events it needs the flags E and x." in state.line
+    assert (
+        "does not show notify-keyspace-events to this user; expired events need its flags E and x."
+        in state.line
+    )
 
 
-async def test_events_of_a_server_that_is_gone(redis_server: Server):
+async def test_ensure_events_on_a_killed_server(redis_server: Server):
     async with opened(redis_server.url) as client:
         redis_server.kill()
         with pytest.raises(RedisUnreachable):
@@ -319,20 +329,23 @@ async def test_events_of_a_server_that_is_gone(redis_server: Server):
     [
         (
             OSError(101, "Network is unreachable"),
-            "there is no way there (Network is unreachable); see the network.",
+            "the host cannot be reached (Network is unreachable); check the network.",
         ),
         (
             PermissionError(13, "Permission denied"),
-            "this user may not open that socket; see its unixsocketperm.",
+            "this user may not open the socket; check unixsocketperm.",
         ),
-        (ssl.SSLError(1, "[SSL: BAD] bad"), "TLS fails ([SSL: BAD] bad); see its ssl_ options."),
-        (redis.BusyLoadingError("x"), "is still loading its data; try again when it has."),
-        (redis.InvalidResponse("x"), "is no Redis; see that host and port are right."),
+        (
+            ssl.SSLError(1, "[SSL: BAD] bad"),
+            "the TLS handshake failed ([SSL: BAD] bad); check the ssl_ options.",
+        ),
+        (redis.BusyLoadingError("x"), "is still loading its data; try again later."),
+        (redis.InvalidResponse("x"), "is not a Redis server; check the host and port."),
         (
             redis.ConnectionError("max number of clients reached"),
-            "has as many clients as it takes; raise its maxclients.",
+            "has reached its limit of clients; raise maxclients.",
         ),
     ],
 )
-async def test_what_cannot_be_brought_about_here_has_its_line_too(error, line):
+async def test_errors_that_these_servers_cannot_produce_are_explained_too(error, line):
     assert str(await diagnose.explain(error, parse_url("redis://h"))).endswith(line)

@@ -1,0 +1,261 @@
+"""Clients of single Redis servers and Sentinels, and the checks that a server has to pass.
+
+Every error that leaves this module is one line that names the server, what is wrong and how to fix it.
+"""
+
+from asyncio import gather
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import anyio
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
+from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
+from redis.utils import str_if_bytes
+
+from reactor.backend.diagnose import explain
+from reactor.backend.target import Target
+from reactor.errors import RedisMisconfigured, RedisTooOld, Unavailable
+
+# Seconds.
+CONNECT_TIMEOUT = 3.0
+COMMAND_TIMEOUT = 5.0
+SENTINEL_TIMEOUT = 0.5
+CONNECTION_ERRORS = (RedisError, OSError, RuntimeError)
+"""What a command may raise when its connection breaks. RuntimeError: uvloop raises it for a write to a
+transport that the peer has closed, and redis-py does not translate it."""
+
+_MIN_VERSION = (7, 0)
+_EVENTS = "notify-keyspace-events"
+
+
+@dataclass(frozen=True, slots=True)
+class EventsState:
+    """Whether a server publishes `expired` events.
+
+    kind: `ok`, `set` (they were off and are on now), `missing` (they are off, and the user may not switch
+    them on) or `unknown` (the server does not show its configuration).
+    line: the same as a sentence for the operator, with the fix; empty for `ok`.
+    """
+
+    kind: Literal["ok", "set", "missing", "unknown"]
+    line: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether events are known to be published."""
+        return self.kind in {"ok", "set"}
+
+
+@contextmanager
+def errors_as_unavailable() -> Iterator[None]:
+    """Raise Unavailable in place of an error of redis-py: the server did not answer, or refused."""
+    try:
+        yield
+    except CONNECTION_ERRORS as error:
+        raise Unavailable(f"Redis did not answer: {error}") from error
+
+
+async def open_command_client(target: Target) -> Redis:
+    """A client for commands, after `check_server`. Raises RedisUnreachable, RedisMisconfigured, RedisTooOld.
+
+    The client never retries a command by itself: a script whose reply was lost has run, and would run twice.
+    """
+    client = _client(target, COMMAND_TIMEOUT)
+    try:
+        await check_server(target, client)
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await close_client(client)
+        raise
+    return client
+
+
+async def close_client(client: Redis) -> None:
+    """Close a client, and the connections to Sentinels that it holds."""
+    await client.aclose()
+    pool = client.connection_pool
+    if isinstance(pool, SentinelConnectionPool):
+        await pool.sentinel_manager.aclose()
+
+
+async def check_server(target: Target, client: Redis) -> None:
+    """Check that a server answers, has the shape that the target names, and is new enough.
+
+    Raises RedisUnreachable, RedisMisconfigured or RedisTooOld.
+    """
+    try:
+        with anyio.fail_after(CONNECT_TIMEOUT + COMMAND_TIMEOUT):
+            await client.ping()
+            await _check_server(client, target)
+    except CONNECTION_ERRORS as error:
+        raise await explain(error, target) from error
+
+
+async def open_pubsub_client(target: Target) -> Redis:
+    """A client for subscriptions, whose reads have no timeout. Nothing is connected yet."""
+    return _client(target, None)
+
+
+async def ensure_events(redis: Redis, target: Target) -> EventsState:
+    """Switch on `expired` events where they are off and the user may do so; the resulting state.
+
+    They need the flags E and x (or A) of notify-keyspace-events
+    (https://redis.io/docs/latest/develop/pubsub/keyspace-notifications/); flags already set are kept.
+    Raises RedisUnreachable when the connection breaks; a refusal is a state, not an error.
+    """
+    try:
+        flags = await _read_flags(redis)
+        if flags is None:
+            return EventsState(
+                "unknown",
+                f"{target} does not show {_EVENTS} to this user; expired events need its flags E and x.",
+            )
+        wanted = with_expired(flags)
+        if wanted == flags:
+            return EventsState("ok")
+        reason = await _set_flags(redis, wanted)
+    except CONNECTION_ERRORS as error:
+        raise await explain(error, target) from error
+    if reason is None:
+        return EventsState("set", f'{target} published no expired events; {_EVENTS} is now "{wanted}".')
+    return EventsState(
+        "missing",
+        f"{target} publishes no expired events, and this user may not switch them on ({reason}): write "
+        f'"{_EVENTS} {wanted}" into its configuration, or run redis-cli CONFIG SET {_EVENTS} {wanted}.',
+    )
+
+
+def with_expired(flags: str) -> str:
+    """The flags of notify-keyspace-events, with those added that `expired` events need."""
+    return flags + "".join(flag for flag in "Ex" if flag not in flags and not (flag == "x" and "A" in flags))
+
+
+def check_version(info: Mapping[str, Any], target: Target) -> None:
+    """Raise RedisTooOld unless `info`, a reply to INFO server, is from Redis 7.0 or later, or Valkey."""
+    version = str(info.get("redis_version", "0"))
+    numbers = tuple(int(part) if part.isdigit() else 0 for part in version.split(".")[:2])
+    if numbers < _MIN_VERSION:
+        raise RedisTooOld(f"{target} is Redis {version}; reactor needs Redis 7.0 or later, or Valkey.")
+
+
+def client_at(target: Target, address: tuple[str, int], *, blocking: bool = False) -> Redis:
+    """A client of one server of the target. blocking: without a read timeout, for subscriptions."""
+    options: dict[str, Any] = {"unix_socket_path": target.path}
+    if target.path is None:
+        host, port = address
+        options = {"host": host, "port": port, "ssl": target.tls, "socket_keepalive": True, **_tls(target)}
+    return Redis(**options, **_common(target, None if blocking else COMMAND_TIMEOUT))
+
+
+class Sentinels(Sentinel):
+    """The Sentinels of one set; the primary is the address that most of those that answer give.
+
+    redis-py asks the first Sentinel for its SENTINEL MASTERS, which lists the former primary until every
+    replica follows the new one, some seconds longer; and a Sentinel that was cut off knows only the former.
+    https://redis.io/docs/latest/develop/reference/sentinel-clients/
+    """
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        """The primary's host and port. Raises MasterNotFoundError when no Sentinel knows one."""
+        answers: list[Any] = await gather(
+            *(sentinel.sentinel_get_master_addr_by_name(service_name) for sentinel in self.sentinels),
+            return_exceptions=True,
+        )
+        votes = Counter(tuple(answer) for answer in answers if isinstance(answer, list | tuple))
+        if not votes:
+            failure = next((answer for answer in answers if isinstance(answer, BaseException)), None)
+            raise MasterNotFoundError(f"No master found for {service_name!r}") from failure
+        ((host, port), _), *_ = votes.most_common(1)
+        return str_if_bytes(host), int(port)
+
+
+def open_sentinels(target: Target) -> Sentinels:
+    """A client of the target's Sentinels. Nothing is connected yet."""
+    options: dict[str, Any] = {
+        "socket_timeout": SENTINEL_TIMEOUT,
+        "socket_connect_timeout": SENTINEL_TIMEOUT,
+        "protocol": 2,
+        "retry": Retry(NoBackoff(), 0),
+        "username": target.sentinel_username,
+        "password": target.sentinel_password,
+    }
+    return Sentinels(list(target.hosts), sentinel_kwargs=options)  # type: ignore[no-untyped-call]
+
+
+def _client(target: Target, timeout: float | None) -> Redis:
+    if target.kind == "sentinel":
+        tls = {"ssl": True, **_tls(target)} if target.tls else {}
+        primary: Redis = open_sentinels(target).master_for(
+            target.master_name or "", **_common(target, timeout), **tls
+        )
+        return primary
+    return client_at(target, target.hosts[0] if target.hosts else ("", 0), blocking=timeout is None)
+
+
+def _common(target: Target, timeout: float | None) -> dict[str, Any]:
+    return {
+        "db": target.db,
+        "username": target.username,
+        "password": target.password,
+        "protocol": 2,  # hashes parse faster from RESP2 than from RESP3
+        "decode_responses": False,
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": timeout,
+        "socket_connect_timeout": CONNECT_TIMEOUT,
+        "health_check_interval": 0,
+    }
+
+
+def _tls(target: Target) -> dict[str, Any]:
+    options: dict[str, Any] = dict(target.tls_options)
+    if "ssl_check_hostname" in options:
+        chosen = options["ssl_check_hostname"].lower()
+        options["ssl_check_hostname"] = chosen not in {"0", "false", "no", "off"}
+    return options
+
+
+async def _check_server(client: Redis, target: Target) -> None:
+    try:
+        server, replication = await client.info("server"), await client.info("replication")
+    except NoPermissionError:
+        return
+    check_version(server, target)
+    mode = server.get("server_mode", server.get("redis_mode"))  # the name in Valkey, then in Redis
+    if mode == "sentinel":
+        raise RedisMisconfigured(f"{target} is a Sentinel; use redis+sentinel://HOST:PORT/NAME.")
+    if mode == "cluster" and target.kind != "cluster":
+        raise RedisMisconfigured(f"{target} is a cluster node; use redis+cluster://HOST:PORT.")
+    if mode != "cluster" and target.kind == "cluster":
+        raise RedisMisconfigured(f"{target} is not a cluster; use redis://HOST:PORT.")
+    if replication.get("role") == "slave" and target.kind != "cluster":
+        primary = f"{replication.get('master_host')}:{replication.get('master_port')}"
+        raise RedisMisconfigured(f"{target} is a read-only replica; use its primary, {primary}.")
+
+
+async def _read_flags(redis: Redis) -> str | None:
+    try:
+        found = await redis.config_get(_EVENTS)
+    except ResponseError:
+        return None
+    for key, value in found.items():
+        if _text(key) == _EVENTS:
+            return _text(value)
+    return None
+
+
+async def _set_flags(redis: Redis, wanted: str) -> str | None:
+    try:
+        await redis.config_set(_EVENTS, wanted)
+    except ResponseError as error:
+        return str(error).strip().rstrip(".")
+    return None
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
