@@ -10,7 +10,7 @@ from reactor.presence.attachment import Attachment
 from reactor.presence.departures import Departures
 from reactor.presence.room_feed import RoomFeed
 from reactor.presence.store import Joined, NotJoined, Store
-from reactor.protocol.closing import LeaveReason
+from reactor.protocol.reasons import DISCONNECTED
 
 ANY_EPOCH = "*"
 
@@ -32,7 +32,7 @@ class Entering:
         """Put a client's membership into Redis, under this node's present name. Raises Unavailable."""
         return await self._enter(attachment, username=username, data=data)
 
-    async def enter_again(self, attachment: Attachment) -> Joined | LeaveReason:
+    async def enter_again(self, attachment: Attachment) -> Joined | str:
         """Put a membership into Redis that was there; or why it is not to be there. Raises Unavailable.
 
         Where Redis is still in the epoch that this node knows, it has departed, if it is on record; else its
@@ -43,17 +43,16 @@ class Entering:
         reply = await self._enter_known(attachment, view.epoch if view is not None else "")
         if isinstance(reply, NotJoined):
             reason = await self._reason_on_record(attachment)
-            if reason is not None and reason is not LeaveReason.DISCONNECTED:
+            if reason is not None and reason != DISCONNECTED:
                 return reason
             reply = await self._enter_known(attachment, "")
         # In whatever epoch it comes in, unless it was let go of meanwhile.
-        return reply if isinstance(reply, Joined) else LeaveReason.DISCONNECTED
+        return reply if isinstance(reply, Joined) else DISCONNECTED
 
-    async def _reason_on_record(self, attachment: Attachment) -> LeaveReason | None:
+    async def _reason_on_record(self, attachment: Attachment) -> str | None:
         room_id, user_id = attachment.entry
         joining = user_id, attachment.joined_at
-        reason = (await self._departures.reasons(room_id, [joining])).get(joining)
-        return LeaveReason(reason) if reason is not None else None
+        return (await self._departures.reasons(room_id, [joining])).get(joining)
 
     async def _enter_known(self, attachment: Attachment, known_epoch: str) -> Joined | NotJoined:
         """Enter a membership as it was last known; in whatever epoch when none is given."""

@@ -23,9 +23,9 @@ from reactor.presence.heartbeats import Beat
 from reactor.presence.room_feed import RoomFeed
 from reactor.presence.rows import LeftRow
 from reactor.presence.store import Joined, Store
-from reactor.protocol.closing import LeaveReason
 from reactor.protocol.membership import State
 from reactor.protocol.messages import Member
+from reactor.protocol.reasons import leave_reason
 from reactor.settings import RoomPolicy
 from reactor.tasks import Spawner
 
@@ -33,13 +33,6 @@ log = structlog.get_logger()
 
 DIFF_COMES_WITHIN = 1.0
 """Seconds after which the diff of a departure is taken for lost."""
-
-_EXPELS = {LeaveReason.INACTIVITY_TIMEOUT, LeaveReason.KICKED, LeaveReason.LEFT}
-_MESSAGES = {
-    LeaveReason.KICKED: "You were removed from the room.",
-    LeaveReason.LEFT: "You left the room on another device.",
-    LeaveReason.DISCONNECTED: "You left the room because the connection was lost.",
-}
 
 
 class Reconciler:
@@ -85,7 +78,7 @@ class Reconciler:
         attachments = self.attachments_of(room_id, left.user_id)
         if not attachments:
             return
-        if left.reason in _EXPELS:
+        if leave_reason(left.reason).expels:
             later = self._entered_after(room_id, left.user_id, member)
             self.expel(room_id, left.user_id, left.reason, at=left.at, message=left.message)
             for attachment in later:
@@ -117,7 +110,7 @@ class Reconciler:
         for attachment in self.attachments_of(room_id, user_id):
             self.detach(attachment)
             self._feed.release(room_id)
-        text = message or _MESSAGES.get(LeaveReason(reason), self._policy(room_id).message)
+        text = message or leave_reason(reason).message or self._policy(room_id).message
         for connection in self._fanout.force_leave(room_id, user_id, text, reason, at):
             # What Redis may yet take of it, or is yet to detach, must not meet its next joining.
             self._entering.name(connection)
@@ -187,7 +180,7 @@ class Reconciler:
             results = await gather(*map(self._entering.enter_again, waiting), return_exceptions=True)
             failed = []
             for attachment, result in zip(waiting, results, strict=True):
-                if isinstance(result, LeaveReason):
+                if isinstance(result, str):
                     self._tasks.start_soon(self._expel_departed, attachment, result)
                 elif isinstance(result, Unavailable) and attachment.live:
                     failed.append(attachment)
@@ -198,7 +191,7 @@ class Reconciler:
             if waiting := failed:
                 await anyio.sleep(RETRY_AFTER)
 
-    async def _expel_departed(self, attachment: Attachment, reason: LeaveReason) -> None:
+    async def _expel_departed(self, attachment: Attachment, reason: str) -> None:
         """The member departed; its diff tells the socket, and where that got lost, we do."""
         if not attachment.live:
             return

@@ -6,11 +6,9 @@ from typing import NamedTuple
 
 from reactor.presence.departures import Departures, Joining
 from reactor.presence.store import Store
-from reactor.protocol.closing import LeaveReason
 from reactor.protocol.messages import Departed, Member, RoomDiff
+from reactor.protocol.reasons import DISCONNECTED
 from reactor.protocol.room import RoomView, diff_between
-
-DISCONNECTED = LeaveReason.DISCONNECTED.value
 
 
 def joining_of(member: Member) -> Joining:

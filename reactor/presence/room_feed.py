@@ -18,9 +18,8 @@ from reactor.errors import Unavailable
 from reactor.presence.departures import Departures
 from reactor.presence.healing import healing_diff, look, reasons_told_since, record_lost
 from reactor.presence.keys import diff_channel
-from reactor.presence.rows import SAID, DiffRow, LeftRow, decode_diff, read_said
+from reactor.presence.rows import SAID, DiffRow, LeftRow, decode_diff, is_unknown_kind, read_said
 from reactor.presence.store import Listing, Store
-from reactor.protocol.closing import LeaveReason
 from reactor.protocol.messages import Member, RoomDiff
 from reactor.protocol.room import RoomView, Verdict, is_news
 from reactor.tasks import Spawner
@@ -157,6 +156,8 @@ class RoomFeed:
             if payload.startswith(SAID):
                 self._on_said(room_id, *read_said(payload))
                 return
+            if is_unknown_kind(payload):
+                return
             row = decode_diff(payload)
             view = room.view
             if row.version <= view.version and row.epoch == view.epoch and not view.waiting:
@@ -291,7 +292,7 @@ class RoomFeed:
 
     def _tell_healed(self, diff: RoomDiff, before: Mapping[str, Member], now: int) -> None:
         for left in diff.left:
-            row = LeftRow(left.user_id, LeaveReason(left.reason), now, "")
+            row = LeftRow(left.user_id, left.reason, now, "")
             self._on_left(diff.room_id, row, before.get(left.user_id))
         self._on_diff(diff)
 

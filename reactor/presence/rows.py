@@ -6,7 +6,6 @@ import msgspec
 import structlog
 
 from reactor.presence.keys import unescape
-from reactor.protocol.closing import LeaveReason
 from reactor.protocol.messages import Departed, Member, RoomDiff
 
 log = structlog.get_logger()
@@ -37,10 +36,13 @@ class MemberRow(msgspec.Struct, array_like=True):
 
 
 class LeftRow(msgspec.Struct, array_like=True):
-    """A departure as the scripts publish it; `message` is empty but for a kick with words of its own."""
+    """A departure as the scripts publish it.
+
+    `reason` is one of `REASONS` or any text of a newer node. `message` is empty unless a kick gave one.
+    """
 
     user_id: str
-    reason: LeaveReason
+    reason: str
     at: int
     message: str
 
@@ -71,7 +73,18 @@ class DiffRow(msgspec.Struct, array_like=True):
 
 
 SAID = b"!"
-"""How a message to a room begins on its channel. A diff is an array, which begins otherwise."""
+"""The first byte of a message to a room on the room's channel; a diff begins with that of an array."""
+
+_MARKS = range(ord("!"), ord("/") + 1)
+
+
+def is_unknown_kind(payload: bytes) -> bool:
+    """Whether a publication is of a kind that only newer nodes know, to be ignored.
+
+    A kind of publication other than a diff is marked by its first byte, an ASCII punctuation mark from `!` to
+    `/`, which begins no MessagePack array.
+    """
+    return bool(payload) and payload[0] in _MARKS and not payload.startswith(SAID)
 
 
 def read_said(payload: bytes) -> tuple[int, bytes]:

@@ -1,6 +1,6 @@
-"""Why a connection or a membership ends: close codes and leave reasons, the same for server and clients."""
+"""Close codes of a connection, the same for server and clients. PURE."""
 
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 
 
 class CloseCode(IntEnum):
@@ -19,15 +19,6 @@ class CloseCode(IntEnum):
     FORCE_LEAVE = 4003  # The last room of this connection has ended for it; the message before says why.
     TOO_SLOW = 4008  # The client did not read, and what was sent to it had piled up to the limit.
     TOO_MANY = 4029  # Too many requests: come again, later.
-
-
-class LeaveReason(StrEnum):
-    """Why a member is gone."""
-
-    LEFT = "left"  # It said so.
-    INACTIVITY_TIMEOUT = "inactivity_timeout"  # No heartbeat for the room's whole TTL.
-    DISCONNECTED = "disconnected"  # Its last socket dropped and did not return within the grace.
-    KICKED = "kicked"  # An operator or a back end removed it.
 
 
 _LOST = frozenset(

@@ -88,7 +88,7 @@ class Member(Struct, frozen=True, rename="camel"):
 
 
 class Departed(Struct, frozen=True, rename="camel", gc=False):
-    """A member that is gone, and why: a `LeaveReason`, or one that a newer server knows."""
+    """A member that has left, and why: one of `REASONS`, or any text of a newer server."""
 
     user_id: str
     reason: str
@@ -209,7 +209,7 @@ class RoomDiff(Message, tag="room:diff", frozen=True):
 
 
 class ForceLeave(Message, tag="room:force-leave", frozen=True, gc=False):
-    """This connection's membership has ended: a sentence for the user, a `LeaveReason`, and when."""
+    """This connection's membership has ended: `message` is for the user, `reason` as in `Departed`."""
 
     room_id: str
     message: str

@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector
 from reactor import __version__
 from reactor.errors import Unavailable
 from reactor.histogram import Histogram
-from reactor.protocol.closing import LeaveReason
+from reactor.protocol.reasons import REASONS
 from reactor.server.node import Node
 
 TOTALS_WITHIN = 1.0
@@ -107,7 +107,7 @@ class NodeCollector(Collector):
         yield _counter(
             "joins", "Members that joined over this node, returns not counted.", node.dispatch.joins
         )
-        reasons = {reason.value: self.departures.get(reason.value, 0) for reason in LeaveReason}
+        reasons = {**dict.fromkeys(REASONS, 0), **self.departures}
         of_all = "Departures of the whole namespace by reason, the same on all nodes: take max, not sum."
         yield _by_label("departures", of_all, "reason", reasons)
         found = {path: node.reaper.found_by[path] for path in PATHS}

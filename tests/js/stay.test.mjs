@@ -289,3 +289,21 @@ test("a signal gives up a join, or ends the stay, and is let go after it", async
   await tick(60_000);
 });
 
+
+test("reasons, messages and fields that only a later server knows do no harm", async (t) => {
+  const { client, room, seen } = await enter(t);
+  const problems = t.mock.method(console, "error", () => {});
+  Socket.last.says({ type: "room:typing", roomId: "lobby", userId: "ann" });
+  Socket.last.says({ type: "people:diff", changed: [] });
+  Socket.last.says({ ...diff(5, { joined: [member("bob", { status: "busy" })] }), priority: 1 });
+  Socket.last.says(diff(6, { left: [{ userId: "bob", reason: "banned", by: "moderator" }] }));
+  assert.deepEqual(seen, ["join bob", "leave bob banned"]);
+  const update = room.update(1);
+  Socket.last.answers("room:update", { type: "room:updated", roomId: "lobby", version: 8, etag: "x" });
+  await update;
+  Socket.last.says({ type: "room:force-leave", roomId: "lobby", message: "Banned.", reason: "banned", timestamp: 5, until: 9 });
+  assert.equal(seen.at(-2), "force-leave banned: Banned.");
+  assert.equal(room.error.reason, "banned");
+  assert.equal(client.rooms.size, 0);
+  assert.equal(problems.mock.callCount(), 0);
+});

@@ -41,7 +41,7 @@ class Follower:
         self.told.append(diff)
 
     def on_left(self, room_id: str, left: LeftRow, member: Member | None) -> None:
-        self.left.append((left.user_id, left.reason.value, member.username if member else None))
+        self.left.append((left.user_id, left.reason, member.username if member else None))
 
     def on_message(self, channel: bytes, payload: bytes) -> None:
         if self.to_lose:

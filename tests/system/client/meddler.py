@@ -43,6 +43,11 @@ class Meddler:
         for client in list(self._clients):
             await client.close(code, reason)
 
+    async def say(self, message: Message) -> None:
+        """Send every client a message that no node sent."""
+        for client in list(self._clients):
+            await client.send(json.dumps(message))
+
     async def _serve(self, client: ServerConnection) -> None:
         self._clients.add(client)
         try:

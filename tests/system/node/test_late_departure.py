@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from reactor.presence.rows import LeftRow
 from reactor.presence.store import Joined, NotJoined
-from reactor.protocol.closing import LeaveReason
+from reactor.protocol.reasons import INACTIVITY_TIMEOUT
 from reactor.server.node import Node
 from tests.support import plain
 from tests.support.running import Message, RawClient, served
@@ -21,7 +21,7 @@ def hears_of_an_earlier_end(node: Node, server: Server) -> None:
     """The node hears that ann's joining before her present one ended, as by a diff."""
     member = node.feed.last_known("lobby", "ann")
     assert member is not None
-    left = LeftRow("ann", LeaveReason.INACTIVITY_TIMEOUT, plain.now(server), "")
+    left = LeftRow("ann", INACTIVITY_TIMEOUT, plain.now(server), "")
     node.reconciler.on_left("lobby", left, replace(member, joined_at=member.joined_at - 1))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from reactor.protocol.closing import LeaveReason
+from reactor.protocol.reasons import KICKED
 from reactor.server.node import Node
 from tests.support import plain
 from tests.support.proxy import Proxy
@@ -56,7 +56,7 @@ async def test_who_was_put_out_is_not_entered_again_by_a_join_that_comes_late(re
         stalled.feed.view = lambda _room_id: None  # type: ignore[method-assign, assignment] # any epoch will do
         stalled.reconciler.revive(attachment, None)
         await plain.until(lambda: attachment.unanswered == 1)
-        stalled.reconciler.expel("lobby", "ann", LeaveReason.KICKED, at=plain.now(redis_server))
+        stalled.reconciler.expel("lobby", "ann", KICKED, at=plain.now(redis_server))
         await whole.store.kick(attachment.entry)
         await plain.until(lambda: bool(plain.fences(redis_server)))
         link.release()

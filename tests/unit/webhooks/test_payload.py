@@ -5,13 +5,13 @@ from hypothesis import strategies as st
 
 from reactor.presence.changes import Change
 from reactor.presence.rows import DiffRow, LeftRow, MemberRow
-from reactor.protocol.closing import LeaveReason
+from reactor.protocol.reasons import DISCONNECTED
 from reactor.webhooks.payload import WebhookEvent, events_of
 
 
 def change(before: int, joined: int, left: int) -> Change:
     rows = [MemberRow(f"j{n}", f"J {n}", "", 5, 5, 0, 1) for n in range(joined)]
-    gone = [LeftRow(f"l{n}", LeaveReason.DISCONNECTED, 9, "") for n in range(left)]
+    gone = [LeftRow(f"l{n}", DISCONNECTED, 9, "") for n in range(left)]
     return Change(3, "1700000000000-2", "lobby", DiffRow("e", 1, 2, before + joined - left, rows, [], gone))
 
 

@@ -1,0 +1,243 @@
+"""A node of today beside one of a later version, which sends what today's does not know.
+
+The later node is played by plain Redis commands and by diffs packed here, so that nothing of today's package
+decides what it may send. Every node and client must carry on: unknown reasons are passed on as text, unknown
+fields and kinds of message are ignored.
+"""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from reactor.client import Client
+from reactor.errors import ForceLeave
+from reactor.fleet.reports import read_report
+from reactor.presence.api import Presence
+from reactor.server.metrics import Metrics
+from tests.support import plain
+from tests.support.running import RawClient, served
+from tests.support.servers import Server
+from tests.system.client.meddler import Meddler
+from tests.system.client.people import Ears, client_of, ended
+
+
+class LaterNode:
+    """Changes a room in Redis as a later version might."""
+
+    def __init__(self, server: Server, room_id: str = "lobby") -> None:
+        self._redis = server.control
+        self._server = server
+        self._room_id = room_id
+        self._tag = f"{{reactor:{plain.shard(room_id)}}}"
+
+    def publish(self, payload: bytes) -> None:
+        self._redis.publish(f"{self._tag}:diff:{self._room_id}", payload)
+
+    def publish_diff(self, joined: list[Any], updated: list[Any], left: list[Any]) -> None:
+        """Move the room on by one version. The diff has an element more than today's."""
+        state = f"{self._tag}:state:{self._room_id}"
+        version = int(self._redis.hincrby(state, "version", 1))
+        epoch = self._redis.hget(state, "epoch")
+        count = self._redis.zcard(f"{self._tag}:members:{self._room_id}")
+        row = [epoch, version - 1, version, count, joined, updated, left, {"of": "tomorrow"}]
+        self.publish(msgspec.msgpack.encode(row))
+
+    def remove(self, user_id: str, reason: str, *, message: str = "") -> None:
+        """Remove a member for a reason of its own: its keys, the record, the diff."""
+        fields = plain.members(self._server, self._room_id)[user_id]
+        self._redis.delete(
+            plain.presence_key(self._room_id, user_id), plain.shadow_key(self._room_id, user_id)
+        )
+        self._redis.zrem(f"{self._tag}:members:{self._room_id}", user_id)
+        now = plain.now(self._server)
+        self._redis.xadd(
+            f"{self._tag}:departures",
+            {
+                "room": self._room_id, "user": user_id, "username": fields["username"], "reason": reason,
+                "joinedAt": fields["joinedAt"], "lastActiveAt": fields["lastActiveAt"], "leftAt": now,
+                "node": "tomorrow", "by": "moderator",
+            },
+        )  # fmt: skip
+        self._redis.hincrby(f"{self._tag}:totals", reason, 1)
+        self.publish_diff([], [], [[user_id, reason, now, message, "moderator"]])
+
+    def member_row(self, user_id: str, username: str) -> list[Any]:
+        """A member as the scripts publish it, with a field more than today's."""
+        fields = plain.members(self._server, self._room_id)[user_id]
+        joined_at, last_active = int(fields["joinedAt"]), int(fields["lastActiveAt"])
+        return [user_id, username, "", joined_at, last_active, 0, 1, "busy"]
+
+
+async def test_an_unknown_reason_reaches_the_other_members_and_the_member_itself(
+    redis_server: Server,
+) -> None:
+    async with (
+        served(redis_server) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await ann.join("lobby", "ann")
+        await bob.join("lobby", "bob")
+        LaterNode(redis_server).remove("bob", "banned")
+        force_leave = await bob.hear("room:force-leave")
+        assert (force_leave["reason"], force_leave["roomId"]) == ("banned", "lobby")
+        assert "banned" in force_leave["message"]
+        assert await bob.closed() == 4003
+        assert await ann.hear_left("bob") == "banned"
+        listed = await ann.ask("room:members", "room:members", roomId="lobby")
+        assert [member["userId"] for member in listed["members"]] == ["ann"]
+        view = node.feed.view("lobby")
+        assert view is not None
+        assert list(view.members) == ["ann"]
+        assert not node.feed.resyncs
+        assert "bob" not in plain.members(redis_server, "lobby"), "it is not registered again"
+
+
+async def test_the_message_of_a_later_node_is_passed_on(redis_server: Server) -> None:
+    async with served(redis_server) as node, RawClient.connect(node) as bob:
+        await bob.join("lobby", "bob")
+        LaterNode(redis_server).remove("bob", "banned", message="Come back in an hour.")
+        force_leave = await bob.hear("room:force-leave", reason="banned")
+        assert force_leave["message"] == "Come back in an hour."
+
+
+async def test_an_unknown_reason_is_found_on_record_after_its_diff_was_lost(redis_server: Server) -> None:
+    """The node learns of the departure by its member's heartbeat, which Redis refuses."""
+    async with (
+        served(redis_server) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await ann.join("lobby", "ann")
+        await bob.join("lobby", "bob")
+        later = LaterNode(redis_server)
+        later.publish_diff = lambda joined, updated, left: None  # type: ignore[method-assign]
+        later.remove("bob", "banned")
+        await bob.say("room:heartbeat")
+        assert (await bob.hear("room:force-leave"))["reason"] == "banned"
+        assert await bob.closed() == 4003
+
+
+async def test_an_unknown_reason_is_shown_by_records_totals_and_metrics(redis_server: Server) -> None:
+    async with (
+        served(redis_server) as node,
+        RawClient.connect(node) as ann,
+        Presence.open(redis_server.socket_url) as presence,
+    ):
+        await ann.join("lobby", "ann")
+        LaterNode(redis_server).remove("ann", "banned")
+        assert await ann.closed() == 4003
+        assert [one.reason async for one in presence.departures("lobby")] == ["banned"]
+        assert await presence.totals() == {"banned": 1}
+        page, _ = await Metrics(node).page()
+        assert 'reactor_departures_total{reason="banned"} 1.0' in page.decode()
+
+
+async def test_unknown_fields_of_diffs_and_keys_are_ignored(redis_server: Server) -> None:
+    async with (
+        served(redis_server) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await ann.join("lobby", "ann")
+        await bob.join("lobby", "bob")
+        tag = f"{{reactor:{plain.shard('lobby')}}}"
+        redis_server.control.hset(plain.presence_key("lobby", "bob"), "status", "busy")
+        redis_server.control.hset(plain.shadow_key("lobby", "bob"), "s", "busy")
+        redis_server.control.hset(f"{tag}:state:lobby", "format", "2")
+        redis_server.control.hset(plain.presence_key("lobby", "bob"), "username", "Bob")
+        later = LaterNode(redis_server)
+        later.publish_diff([], [later.member_row("bob", "Bob")], [])
+        diff = await ann.hear_next(lambda message: bool(message.get("updated")))
+        assert [member["username"] for member in diff["updated"]] == ["Bob"]
+        assert not node.feed.resyncs
+        await bob.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
+        await bob.ask("room:update", "room:updated", roomId="lobby", username="Robert")
+        listed = await ann.ask("room:members", "room:members", roomId="lobby")
+        assert {member["username"] for member in listed["members"]} == {"ann", "Robert"}
+        await bob.ask("leave_room", "room:left", roomId="lobby")
+        assert await ann.hear_left("bob") == "left"
+        assert plain.everywhere(redis_server)["lobby"].keys() == {"ann"}
+
+
+@pytest.mark.parametrize("payload", [b'+{"kind":"typing"}', b"/1 2 3", b"#"])
+async def test_an_unknown_kind_of_publication_is_ignored(redis_server: Server, payload: bytes) -> None:
+    async with (
+        served(redis_server) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await ann.join("lobby", "ann")
+        LaterNode(redis_server).publish(payload)
+        await bob.join("lobby", "bob")
+        await ann.hear_next(lambda message: bool(message.get("joined")))
+        assert not node.feed.resyncs
+
+
+def test_the_report_of_a_later_node_is_read() -> None:
+    report = {
+        "version": "9.0.0", "connections": 1, "members": 1, "rooms": 1, "joins": 1, "leading": False,
+        "ready": True, "status": "ready", "lateness": [[1.0, 0], [None, 0]], "people": 3,
+        "load": {"cpu": 0.5},
+    }  # fmt: skip
+    found = read_report(json.dumps(report).encode())
+    assert found is not None
+    assert found.status == "ready"
+
+
+class TestRequests:
+    async def test_an_unknown_request_type_is_refused_and_the_connection_goes_on(
+        self, redis_server: Server
+    ) -> None:
+        async with served(redis_server) as node, RawClient.connect(node) as ann:
+            await ann.join("lobby", "ann")
+            refusal = await ann.answer("room:watch", roomId="lobby")
+            assert refusal["type"] == "error"
+            assert refusal["code"] == "unknown_type"
+            await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
+
+    async def test_unknown_fields_of_a_request_are_ignored(self, redis_server: Server) -> None:
+        async with served(redis_server) as node, RawClient.connect(node) as ann:
+            await ann.join("lobby", "ann", resume={"epoch": "e", "version": 1})
+            reply = await ann.answer("room:members", roomId="lobby", limit=10, cursor="0")
+            assert [member["userId"] for member in reply["members"]] == ["ann"]
+
+
+class TestPythonClient:
+    async def test_an_unknown_reason_is_given_to_the_application(self, redis_server: Server) -> None:
+        async with (
+            served(redis_server) as node,
+            client_of(node) as client,
+            client_of(node) as other,
+        ):
+            ears = Ears(await other.join("lobby", user_id="ann"))
+            room = await client.join("lobby", user_id="bob")
+            LaterNode(redis_server).remove("bob", "banned")
+            end = await ended(room)
+            assert isinstance(end, ForceLeave)
+            assert end.reason == "banned"
+            await ears.until_members("ann")
+            assert ears.reasons == {"bob": "banned"}
+
+    async def test_unknown_messages_and_fields_of_a_server_are_ignored(self, redis_server: Server) -> None:
+        async with (
+            served(redis_server) as node,
+            Meddler.before(node) as meddler,
+            client_of(meddler.port) as client,
+        ):
+            room = await client.join("lobby", user_id="ann")
+            await meddler.say({"type": "room:typing", "roomId": "lobby", "userId": "bob"})
+            await meddler.say({"type": "people:diff", "changed": []})
+            await meddler.say(
+                {"type": "room:message", "roomId": "lobby", "data": 1, "timestamp": 5, "userId": "bob"}
+            )
+            await room.update({"mood": "blue"})
+            assert await still_works(client)
+            assert room.me is not None
+            assert room.me.data == {"mood": "blue"}
+
+
+async def still_works(client: Client) -> bool:
+    return await client.is_present("lobby", "ann")
