@@ -10,7 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.running import Process, RawClient
+from tests.support.nodes import NodeProcess
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 
 PEOPLE = 8
@@ -54,7 +55,7 @@ class Person:
 class Field:
     """What a test looks at."""
 
-    def __init__(self, server: Process, people: list[Person]) -> None:
+    def __init__(self, server: NodeProcess, people: list[Person]) -> None:
         self.server = server
         self.pid: int = server._child.pid
         self.people = people
@@ -118,7 +119,7 @@ async def field(server: Server, token: Any = None, **options: Any) -> AsyncItera
         "close_timeout": 1,
         "messages_per_second": 20,
     }
-    async with Process.start(server, **(defaults | options)) as process, AsyncExitStack() as stack:
+    async with NodeProcess.start(server, **(defaults | options)) as process, AsyncExitStack() as stack:
         people = []
         for number in range(PEOPLE):
             user = f"person {number}"

@@ -11,7 +11,7 @@ import jwt
 import pytest
 
 from tests.attack.field import ARENA, Field, field, processor_seconds, resident
-from tests.support.running import RawClient
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 
 SECRET = "what only this test and its server know of it"

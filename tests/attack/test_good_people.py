@@ -5,9 +5,10 @@ from contextlib import AsyncExitStack
 
 from reactor import Client
 from reactor.settings import Settings
-from tests.support.plain import until
-from tests.support.running import RawClient, served
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 DEFAULTS = Settings()
 

@@ -18,8 +18,9 @@ from reactor.settings import Settings
 from reactor.settings.load import advice
 from tests.attack.attackers import HOSTILE
 from tests.support.certificates import trusting, write_certificate
-from tests.support.command import reactor, serving
-from tests.support.running import Process, RawClient, served
+from tests.support.command import reactor
+from tests.support.nodes import NodeProcess, served, serving
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 from tests.support.signing import public_jwk, signed, write_jwks
 
@@ -89,7 +90,7 @@ async def test_no_token_reaches_the_log(bundled_server: Server):
         "--redis-url", bundled_server.socket_url, "--log-level", "debug", "--log-format", "json",
         "--auth-timeout", "1", REACTOR_AUTH_SECRET=SECRET,
     ) as process:  # fmt: skip
-        node = Process(None, int(process.socket.rpartition(":")[2].removesuffix("/ws")))  # type: ignore[arg-type]
+        node = NodeProcess(None, int(process.socket.rpartition(":")[2].removesuffix("/ws")))  # type: ignore[arg-type]
         for what in tokens:
             for options in (bearer(what), {"subprotocols": ["reactor.json", f"reactor.token.{what}"]}, {}):
                 try:

@@ -19,8 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from tests.browser.page.browser import FLAGS, program
-from tests.support.plain import until
-from tests.support.running import PATIENCE
+from tests.support.waiting import PATIENCE, until
 
 
 class Chromium:

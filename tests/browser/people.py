@@ -10,8 +10,9 @@ from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, 
 from reactor.server.node import Node
 from reactor.settings.rooms import read_rules
 from tests.browser.page.browser import PATIENCE
+from tests.support.nodes import served
 from tests.support.proxy import Proxy
-from tests.support.running import RawClient, served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 
 FAREWELL = "You were away too long."

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.chaos.faults import Fault
 from tests.chaos.world import World, aside
-from tests.support.fleets import ClusterSet, Member, slot_of
+from tests.support.server_sets import ClusterSet, SetServer, slot_of
 from tests.support.servers import Server
 
 TAKEN_FOR_DOWN = 0.8
@@ -239,7 +239,7 @@ class LossyFailover(ServerFault):
 
     async def harm(self, world: World) -> None:
         async with world.losing():
-            primary: Member = await aside(world.fleet.primary_of, ROOM)
+            primary: SetServer = await aside(world.fleet.primary_of, ROOM)
 
             def cut_off_and_kill() -> None:
                 with world.fleet.unreplicated(primary):

@@ -6,50 +6,50 @@ from pathlib import Path
 from typing import Self
 
 from tests.support import servers
-from tests.support.fleets import ClusterSet, Fleet, Member, SentinelSet
+from tests.support.server_sets import ClusterSet, SentinelSet, ServerSet, SetServer
 
 
-class SingleServer(Fleet):
+class SingleServer(ServerSet):
     """One server, as the smallest set there is."""
 
     def __init__(self, kind: str, binary: Path) -> None:
         super().__init__(kind, binary)
-        self.servers = [Member(kind, binary)]
+        self.servers = [SetServer(kind, binary)]
         self.url = self.servers[0].url
 
     def start(self) -> Self:
         self.servers[0].start()
         return self
 
-    def everything(self) -> list[Member]:
+    def everything(self) -> list[SetServer]:
         return self.servers
 
-    def primaries(self) -> list[Member]:
+    def primaries(self) -> list[SetServer]:
         return self.servers
 
-    def primary_of(self, room_id: str) -> Member:
+    def primary_of(self, room_id: str) -> SetServer:
         return self.servers[0]
 
-    def failover(self, room_id: str) -> Member:
+    def failover(self, room_id: str) -> SetServer:
         raise AssertionError("one server has nobody to hand over to")
 
     promoted = failover  # type: ignore[assignment]
 
-    def _mend(self) -> None:
+    def _repair(self) -> None:
         """Nothing to do: it has no part in anything."""
 
     def is_whole(self) -> bool:
         return self.servers[0].alive
 
 
-SHAPES: dict[str, type[Fleet]] = {"single": SingleServer, "sentinel": SentinelSet, "cluster": ClusterSet}
+SHAPES: dict[str, type[ServerSet]] = {"single": SingleServer, "sentinel": SentinelSet, "cluster": ClusterSet}
 
 
 class Sets:
     """The sets of one process, each started when it is first asked for."""
 
     def __init__(self) -> None:
-        self._started: dict[tuple[str, str], Fleet] = {}
+        self._started: dict[tuple[str, str], ServerSet] = {}
 
     @classmethod
     @contextmanager
@@ -61,7 +61,7 @@ class Sets:
             for fleet in sets._started.values():
                 fleet.stop()
 
-    def get(self, shape: str, kind: str) -> Fleet:
+    def get(self, shape: str, kind: str) -> ServerSet:
         """A set that runs; it blocks while it starts."""
         if (shape, kind) not in self._started:
             binary, missing = servers.find(kind)

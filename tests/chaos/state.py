@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
-from tests.support.fleets import Fleet
+from tests.support.server_sets import ServerSet
 
 _OURS = re.compile(r"^\{reactor:(\w+)\}:(.+)$")
 _MEMBER = re.compile(r"^room:([^:]+):user:([^:]+)$")
@@ -51,7 +51,7 @@ class State:
         )
 
 
-def read(fleet: Fleet) -> State:
+def read(fleet: ServerSet) -> State:
     """Read everything. It blocks; on an event loop, do it in a thread. Raises redis.RedisError."""
     state = State()
     for primary in fleet.primaries():

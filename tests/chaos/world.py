@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 from tests.chaos.history import History, Life, now_ms
 from tests.chaos.nodes import NodeFailedError, NodeProcess, write_skew
 from tests.chaos.person import Person
-from tests.support.fleets import Fleet
 from tests.support.proxy import Proxy
+from tests.support.server_sets import ServerSet
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ ROOMS_FILE = '[rooms."brief*"]\nttl = "{brief}s"\n'
 class World:
     """Everything of one schedule. `servers` is held by whoever harms the servers, one at a time."""
 
-    def __init__(self, fleet: Fleet, shape: str, history: History, tree: Path, folder: Path) -> None:
+    def __init__(self, fleet: ServerSet, shape: str, history: History, tree: Path, folder: Path) -> None:
         self.fleet, self.shape, self.history = fleet, shape, history
         self.servers = asyncio.Lock()
         self.nodes: list[NodeProcess] = []
@@ -42,7 +42,7 @@ class World:
     @asynccontextmanager
     async def make(
         cls,
-        fleet: Fleet,
+        fleet: ServerSet,
         shape: str,
         history: History,
         *,

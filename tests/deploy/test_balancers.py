@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from scripts.benchmarks.fleet.clients import Crowd, crowd
-from tests.support import plain
-from tests.support.running import Process, RawClient
+from tests.support import redis_state
+from tests.support.nodes import NodeProcess
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server, free_port
 
 DOCUMENT = (Path(__file__).parents[2] / "scripts/deploy/README.md").read_text(encoding="utf-8")
@@ -78,7 +79,7 @@ def nodes_in_use(server: Server, people: Crowd) -> set[str]:
     """The nodes that somebody is connected to."""
     fields: list[str] = []
     for person in people.people:
-        found: Any = server.control.hkeys(plain.shadow_key(person.room_id, person.user_id))
+        found: Any = server.control.hkeys(redis_state.shadow_key(person.room_id, person.user_id))
         fields += found
     return {field.partition(".")[0] for field in fields if "." in field}
 
@@ -96,8 +97,8 @@ async def test_behind_a_balancer_a_deploy_of_both_servers_is_seen_by_nobody(
     name: str, bundled_server: Server, tmp_path: Path
 ) -> None:
     async with (
-        Process.start(bundled_server, **OPTIONS) as one,
-        Process.start(bundled_server, **OPTIONS) as two,
+        NodeProcess.start(bundled_server, **OPTIONS) as one,
+        NodeProcess.start(bundled_server, **OPTIONS) as two,
         balancing(name, tmp_path, one.port, two.port) as port,
         crowd([port], 20, 10) as people,
     ):
@@ -106,7 +107,7 @@ async def test_behind_a_balancer_a_deploy_of_both_servers_is_seen_by_nobody(
         assert await people.whole(10) < 10
         assert len(nodes_in_use(bundled_server, people)) == 1
         (old,) = nodes_in_use(bundled_server, people)
-        async with Process.start(bundled_server, port=one.port, **OPTIONS):
+        async with NodeProcess.start(bundled_server, port=one.port, **OPTIONS):
             while await node_behind(port) == old:
                 pass
             assert await two.stop() == 0

@@ -15,8 +15,8 @@ import redis
 from reactor.presence.api import Presence
 from reactor.server.process import running
 from reactor.settings import Settings
-from tests.support.fleets import until
-from tests.support.running import RawClient
+from tests.support.raw_client import RawClient
+from tests.support.waiting import until_blocking
 
 IMAGE = os.environ.get("REDIS_TEST_IMAGE", "redis:7")
 
@@ -52,7 +52,7 @@ def container_url() -> Iterator[str]:
     try:
         url = f"redis://{container.get_container_host_ip()}:{container.get_exposed_port(6379)}/0"
         with redis.Redis.from_url(url) as client:
-            until(client.ping, "the engine's port is open before Redis answers behind it")
+            until_blocking(client.ping, what="the engine's port is open before Redis answers behind it")
         yield url
     finally:
         container.stop()

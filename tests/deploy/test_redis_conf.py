@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from tests.support import servers
-from tests.support.running import RawClient, served
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 
 CONF = Path(__file__).parents[2] / "redis-conf"

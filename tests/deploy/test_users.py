@@ -14,10 +14,12 @@ from reactor.errors import ReactorError, Unavailable
 from reactor.presence.api import Presence
 from reactor.settings import Settings
 from tests.deploy.test_redis_conf import CONF, start_from
-from tests.support import plain, servers
-from tests.support.running import RawClient, served
-from tests.support.server_set import open_users
+from tests.support import redis_state, servers
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient
+from tests.support.server_sets import open_users
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 ON_CLUSTERS = {"ssubscribe", "sunsubscribe", "spublish", "cluster|info", "cluster|slots"}
 """Rights that tests/fleet uses, which runs as the same users."""
@@ -114,7 +116,7 @@ async def test_who_may_not_look_whether_events_are_sent_finds_out_by_the_first(
                 async with RawClient.connect(node) as ann:
                     await ann.join("lobby", "ann")
                     await ann.hear("room:force-leave", reason="inactivity_timeout")
-                await plain.until(lambda: node.listener.heard)
+                await until(lambda: node.listener.heard)
             assert node.ready() == (True, "ok")
             assert node.reaper.found_by["event"] >= 1
     finally:
@@ -143,10 +145,10 @@ async def reading(kind: str, folder: Path) -> AsyncIterator[tuple[Server, str]]:
             for client, name in ((ann, "ann"), (bob, "bob"), (carl, "carl")):
                 await client.join("lobby", name)
             await bob.ask("leave_room", "room:left", roomId="lobby")
-            server.control.pexpire(plain.presence_key("lobby", "carl"), 1)
-            rows = f"{{reactor:{plain.shard('lobby')}}}:members:lobby"
+            server.control.pexpire(redis_state.presence_key("lobby", "carl"), 1)
+            rows = f"{{reactor:{redis_state.shard('lobby')}}}:members:lobby"
             server.control.zadd(rows, {"carl": 1, "ann": 1})  # lower bounds, and both have passed
-            await plain.until(lambda: server.control.exists(plain.presence_key("lobby", "carl")) == 0)
+            await until(lambda: server.control.exists(redis_state.presence_key("lobby", "carl")) == 0)
             yield server, url_of(server, "reader")
     finally:
         server.stop()

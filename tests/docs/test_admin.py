@@ -16,7 +16,8 @@ from reactor.admin.routes import endpoints
 from reactor.presence import rules
 from reactor.server.metrics import Metrics
 from tests.docs.documents import document
-from tests.support.running import RawClient, served
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 from tests.system.admin.desk import KEY, desk
 from tests.system.admin.schema import path_of

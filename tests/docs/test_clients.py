@@ -11,7 +11,8 @@ from tests.browser.page.browser import launched
 from tests.browser.serving import files_of
 from tests.docs.documents import document, example
 from tests.js.tools import installed, node_program
-from tests.support.running import RawClient, served
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 
 

@@ -11,7 +11,8 @@ from contextlib import suppress
 import pytest
 
 from tests.docs.documents import document
-from tests.support.command import environment, reactor, serving
+from tests.support.command import environment, reactor
+from tests.support.nodes import serving
 from tests.support.servers import Server, find
 
 DOCUMENT = document("redis-conf/README.md")

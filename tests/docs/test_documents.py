@@ -18,9 +18,10 @@ from reactor.settings import Settings, setting_fields
 from reactor.settings.rooms import read_rules
 from scripts.benchmarks.gateway.tables import markdown, put_into
 from tests.docs.documents import EVERYTHING, PATHS, ROOT, blocks, document, example
-from tests.support.plain import until
-from tests.support.running import RawClient, served
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 
 async def run(block: str, said: list[tuple[Any, ...]]) -> None:

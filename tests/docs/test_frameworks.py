@@ -14,7 +14,8 @@ from tests.browser.page.browser import launched
 from tests.browser.serving import build, files_of
 from tests.docs.documents import example
 from tests.js.tools import HERE, LINKED, installed, run_node
-from tests.support.running import RawClient, served
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 
 MAIN = """

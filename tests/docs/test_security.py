@@ -11,7 +11,8 @@ from reactor.protocol.closing import CloseCode
 from reactor.protocol.messages import ErrorCode
 from reactor.settings import setting_fields
 from tests.docs.documents import example, section
-from tests.support.running import RawClient, served
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 
 SECRET = "the secret of the README's reader, long enough"

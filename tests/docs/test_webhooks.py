@@ -10,9 +10,10 @@ import uvicorn
 
 from reactor.admin.server import SignallessServer
 from tests.docs.documents import example
-from tests.support import plain
-from tests.support.running import RawClient, served
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server, free_port
+from tests.support.waiting import until
 from tests.system.webhooks.receiver import SECRET
 
 
@@ -28,11 +29,11 @@ async def test_the_receiver_of_the_readme_prints_what_happens(
     url = f"http://127.0.0.1:{port}/hooks"
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(receiver.serve)
-        await plain.until(lambda: receiver.started)
+        await until(lambda: receiver.started)
         options = {"webhook_urls": url, "webhook_secrets": SECRET, "webhook_private": True}
         async with served(bundled_server, **options) as node, RawClient.connect(node) as ann:
             await ann.join("lobby", "42")
-            await plain.until(lambda: len(said) == 2)
+            await until(lambda: len(said) == 2)
         async with httpx.AsyncClient() as stranger:
             now = str(int(time.time()))
             forged = {"webhook-id": "m", "webhook-timestamp": now, "webhook-signature": "v1,AAAA"}

@@ -7,13 +7,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support import servers
-from tests.support.fleets import ClusterSet, Fleet, SentinelSet
+from tests.support.server_sets import ClusterSet, SentinelSet, ServerSet
 
-Fleets = Callable[[type[Fleet], str], Fleet]
+Fleets = Callable[[type[ServerSet], str], ServerSet]
 Request = pytest.FixtureRequest
 
 
-def _once_quick(*shapes: type[Fleet]) -> list[Any]:
+def _once_quick(*shapes: type[ServerSet]) -> list[Any]:
     """Each shape of each kind of server; the quick part of the tests runs on the bundled one alone."""
     return [
         pytest.param(
@@ -29,9 +29,9 @@ def _once_quick(*shapes: type[Fleet]) -> list[Any]:
 @pytest.fixture(scope="session")
 def running_fleets() -> Iterator[Fleets]:
     """The sets of this run, each started when it is first asked for."""
-    started: dict[tuple[type[Fleet], str], Fleet] = {}
+    started: dict[tuple[type[ServerSet], str], ServerSet] = {}
 
-    def get(shape: type[Fleet], kind: str) -> Fleet:
+    def get(shape: type[ServerSet], kind: str) -> ServerSet:
         if (shape, kind) not in started:
             binary, missing = servers.find(kind)
             if binary is None:
@@ -46,17 +46,17 @@ def running_fleets() -> Iterator[Fleets]:
 
 
 @pytest.fixture(params=_once_quick(SentinelSet))
-def sentinels(request: Request, running_fleets: Fleets) -> Fleet:
+def sentinels(request: Request, running_fleets: Fleets) -> ServerSet:
     return running_fleets(*request.param)
 
 
 @pytest.fixture(params=_once_quick(ClusterSet))
-def cluster(request: Request, running_fleets: Fleets) -> Fleet:
+def cluster(request: Request, running_fleets: Fleets) -> ServerSet:
     return running_fleets(*request.param)
 
 
 @pytest.fixture(params=_once_quick(SentinelSet, ClusterSet))
-def fleet(request: Request, running_fleets: Fleets) -> Fleet:
+def fleet(request: Request, running_fleets: Fleets) -> ServerSet:
     return running_fleets(*request.param)
 
 

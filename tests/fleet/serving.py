@@ -11,9 +11,11 @@ from anyio import to_thread
 
 from reactor.presence.keys import SHARDS, shard_of
 from reactor.server.node import Node
-from tests.support import plain
-from tests.support.fleets import Fleet, Member
-from tests.support.running import Message, RawClient, served
+from tests.support import redis_state
+from tests.support.nodes import served
+from tests.support.raw_client import Message, RawClient
+from tests.support.server_sets import ServerSet, SetServer
+from tests.support.waiting import until
 
 T = TypeVar("T")
 
@@ -21,7 +23,7 @@ TOLD_WITHIN = 1.5
 """Seconds after a deadline, or after a set of servers has agreed again, in which its end is told."""
 
 
-def serving(fleet: Fleet, **options: Any) -> AbstractAsyncContextManager[Node]:
+def serving(fleet: ServerSet, **options: Any) -> AbstractAsyncContextManager[Node]:
     """A node on the set. The lease is longer than a failover takes, so that ends by time go on counting."""
     plenty = {"messages_per_second": 10_000, "message_burst": 10_000}
     return served(fleet.servers[0], **({"redis_url": fleet.url, "lease": 10, "ttl": 30} | plenty | options))
@@ -81,16 +83,20 @@ def replayed(client: RawClient, room_id: str) -> dict[str, Message]:
     return members
 
 
-async def in_step(clients: Iterable[RawClient], fleet: Fleet, room_id: str, users: Iterable[str]) -> None:
+async def in_step(clients: Iterable[RawClient], fleet: ServerSet, room_id: str, users: Iterable[str]) -> None:
     """Wait until these users are in the room, in Redis and in what each client was told."""
     wanted, primary = set(users), await aside(fleet.primary_of, room_id)
 
     def found() -> list[set[str]]:
-        rows = {unquote(user) for user in plain.rows(primary, room_id)}
-        return [rows, set(plain.members(primary, room_id)), *(set(replayed(one, room_id)) for one in clients)]
+        rows = {unquote(user) for user in redis_state.rows(primary, room_id)}
+        return [
+            rows,
+            set(redis_state.members(primary, room_id)),
+            *(set(replayed(one, room_id)) for one in clients),
+        ]
 
     with suppress(AssertionError):
-        await plain.until(lambda: all(one == wanted for one in found()))
+        await until(lambda: all(one == wanted for one in found()))
     assert found() == [wanted] * len(found()), f"in the index, in Redis, and told to clients: {found()}"
 
 
@@ -109,14 +115,14 @@ def beside(room_id: str, name: str) -> str:
     return next(found for i in count() if shard_of(found := f"{name} {i}") == shard_of(room_id))
 
 
-def hush_replicas(fleet: Fleet) -> None:
+def hush_replicas(fleet: ServerSet) -> None:
     """Let no server that may become a primary tell of expired keys by itself."""
     for server in fleet.servers:
         if not server.is_primary:
             server.control.config_set("notify-keyspace-events", "")
 
 
-def is_listened_to(server: Member) -> bool:
+def is_listened_to(server: SetServer) -> bool:
     """Whether the server tells of expired keys, and somebody hears it."""
     flags: Any = server.control.config_get("notify-keyspace-events")
     heard: Any = server.control.pubsub_numsub("__keyevent@0__:expired")

@@ -1,14 +1,14 @@
 """The admin port on Sentinel sets and clusters: what it says and does is for the whole fleet."""
 
 from tests.fleet.serving import one_room_in_each_shard, serving
-from tests.support.fleets import Fleet
-from tests.support.plain import until
-from tests.support.running import RawClient
+from tests.support.raw_client import RawClient
+from tests.support.server_sets import ServerSet
 from tests.support.servers import free_port
+from tests.support.waiting import until
 from tests.system.admin.desk import KEY, admin_client, ok
 
 
-async def test_rooms_messages_settings_and_kicks_on_every_shard(fleet: Fleet) -> None:
+async def test_rooms_messages_settings_and_kicks_on_every_shard(fleet: ServerSet) -> None:
     rooms = one_room_in_each_shard()
     async with (
         serving(fleet, admin_port=free_port(), admin_key=KEY) as one,

@@ -23,9 +23,10 @@ from tests.fleet.serving import (
     one_room_in_each_shard,
     serving,
 )
-from tests.support import plain
-from tests.support.fleets import ClusterSet, Member, slot_of
-from tests.support.running import RawClient, departures
+from tests.support import redis_state
+from tests.support.raw_client import RawClient, departures
+from tests.support.server_sets import ClusterSet, SetServer, slot_of
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow  # failovers take their time
 
@@ -76,10 +77,10 @@ async def test_a_slot_moves_under_load_and_nobody_notices(cluster: ClusterSet, a
         assert (await anext(events)).kind == "sync"
         joined = await silent.join(SILENT, "silent")
         async with coming_and_going(two, "lobby") as done:
-            await plain.until(lambda: done["left"] >= 5)
+            await until(lambda: done["left"] >= 5)
             await aside(lambda: cluster.move_slot(slot, to, atomic=atomic))
             before = done["left"]
-            await plain.until(lambda: done["left"] >= before + 5)
+            await until(lambda: done["left"] >= before + 5)
         await silent.hear("room:force-leave", reason="inactivity_timeout")
         assert 0 <= lateness(joined["members"][0]["joinedAt"] + 2000) < TOLD_WITHIN
         assert [(await anext(events)).kind for _ in range(2)] == ["join", "leave"]
@@ -92,8 +93,8 @@ async def test_a_slot_moves_under_load_and_nobody_notices(cluster: ClusterSet, a
             assert set(departures(client.heard)) == {("restless", "left")}
         await in_step(clients, cluster, "lobby", CROWD)
         await in_step(clients, cluster, "elsewhere", CROWD)
-        assert [entry["user"] for entry in plain.stream(to, SILENT)] == ["silent"]
-        assert len(plain.stream(to, "lobby")) == done["left"] == done["joined"]
+        assert [entry["user"] for entry in redis_state.stream(to, SILENT)] == ["silent"]
+        assert len(redis_state.stream(to, "lobby")) == done["left"] == done["joined"]
 
 
 async def test_while_a_slot_is_half_moved_nothing_is_decided_on_half_of_it(cluster: ClusterSet) -> None:
@@ -113,7 +114,7 @@ async def test_while_a_slot_is_half_moved_nothing_is_decided_on_half_of_it(clust
         total = source.control.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot)
         await aside(cluster.move_keys, slot, to, total // 2)
         await asking.say("room:count", roomId="lobby")
-        await plain.lapsed(source, joined["members"][0]["joinedAt"], 1.5)
+        await redis_state.lapsed(source, joined["members"][0]["joinedAt"], 1.5)
         assert not asking.of("room:count")
         while await aside(cluster.move_keys, slot, to):
             pass
@@ -126,7 +127,7 @@ async def test_while_a_slot_is_half_moved_nothing_is_decided_on_half_of_it(clust
             assert not client.of("service:degraded", "room:force-leave", "error")
             assert departures(client.heard) == []
         await in_step(clients, cluster, "lobby", CROWD)
-        assert [entry["user"] for entry in plain.stream(to, SILENT)] == ["silent"]
+        assert [entry["user"] for entry in redis_state.stream(to, SILENT)] == ["silent"]
 
 
 @pytest.mark.slow
@@ -143,8 +144,8 @@ async def test_a_slot_that_takes_longer_than_lease_and_ttl_to_move_ends_nobody(c
         await aside(cluster.begin_move, slot, to)
         total = source.control.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot)
         await aside(cluster.move_keys, slot, to, total // 2)
-        keys = [plain.presence_key("lobby", user) for user in CROWD]
-        await plain.until(lambda: not any(_lives(server, key) for server in (source, to) for key in keys))
+        keys = [redis_state.presence_key("lobby", user) for user in CROWD]
+        await until(lambda: not any(_lives(server, key) for server in (source, to) for key in keys))
         while await aside(cluster.move_keys, slot, to):
             pass
         await aside(cluster.end_move, slot, to)
@@ -155,7 +156,7 @@ async def test_a_slot_that_takes_longer_than_lease_and_ttl_to_move_ends_nobody(c
         await in_step(clients, cluster, "lobby", CROWD)
 
 
-def _lives(server: Member, key: str) -> bool:
+def _lives(server: SetServer, key: str) -> bool:
     asking: Any = server.control.pipeline(transaction=False)
     found: Any = asking.execute_command("ASKING").exists(key).execute(raise_on_error=False)[1]
     return bool(found == 1)  # or an error: it is to be asked for elsewhere
@@ -175,7 +176,7 @@ async def test_the_slot_of_the_nodes_themselves_moves_and_none_is_judged_lost(
         await aside(lambda: cluster.move_slot(slot, to, atomic=atomic))
         registry = f"{fleet_prefix('reactor')}:registry"
         noted = to.control.hgetall(registry)
-        await plain.until(lambda: all(to.control.hget(registry, name) != noted[name] for name in names))
+        await until(lambda: all(to.control.hget(registry, name) != noted[name] for name in names))
         async with RawClient.connect(two) as late:
             await late.join("lobby", "late")
             await late.ask("leave_room", "room:left", roomId="lobby")
@@ -240,5 +241,5 @@ async def test_a_primary_gone_for_good_is_not_needed_any_more(cluster: ClusterSe
             await clients[0].ask("leave_room", "room:left", roomId="lobby")
             assert await late.hear_left("u0") == "left"
             await in_step([*clients[1:], late], cluster, "lobby", [*CROWD[1:], "late"])
-            assert set(plain.members(new, "lobby")) == {*CROWD[1:], "late"}
+            assert set(redis_state.members(new, "lobby")) == {*CROWD[1:], "late"}
         assert not dead.alive

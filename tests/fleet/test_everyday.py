@@ -5,14 +5,14 @@ from typing import Any
 from reactor.presence.api import Presence
 from reactor.settings import RoomRule
 from tests.fleet.serving import TOLD_WITHIN, crowd, in_step, lateness, one_room_in_each_shard, serving
-from tests.support import plain
-from tests.support.fleets import ClusterSet, Fleet
-from tests.support.running import RawClient
+from tests.support import redis_state
+from tests.support.raw_client import RawClient
+from tests.support.server_sets import ClusterSet, ServerSet
 
 BEAT, ACK = "room:heartbeat", "room:heartbeat:ack"
 
 
-async def test_what_one_does_on_a_node_the_others_hear_on_another(fleet: Fleet) -> None:
+async def test_what_one_does_on_a_node_the_others_hear_on_another(fleet: ServerSet) -> None:
     async with (
         serving(fleet) as one,
         serving(fleet) as two,
@@ -24,9 +24,9 @@ async def test_what_one_does_on_a_node_the_others_hear_on_another(fleet: Fleet) 
         assert [member["userId"] for member in joined["members"]] == ["ann", "bob"]
         assert (await ann.hear("room:diff"))["joined"][0]["data"] == {"n": 1}
         server = fleet.primary_of("lobby")
-        fields = plain.members(server, "lobby")["bob"]
+        fields = redis_state.members(server, "lobby")["bob"]
         assert (fields["userId"], fields["roomId"], fields["username"]) == ("bob", "lobby", "Bob")
-        before = plain.now(server)
+        before = redis_state.now(server)
         assert (await bob.ask(BEAT, ACK, roomId="lobby"))["timestamp"] >= before
         await bob.ask("room:update", "room:updated", roomId="lobby", data=2)
         assert (await ann.hear("room:diff"))["updated"][0]["data"] == 2
@@ -43,7 +43,7 @@ async def test_what_one_does_on_a_node_the_others_hear_on_another(fleet: Fleet) 
         await in_step([ann], fleet, "lobby", ["ann"])
 
 
-async def test_who_goes_silent_or_vanishes_is_told_of_in_time_on_every_shard(fleet: Fleet) -> None:
+async def test_who_goes_silent_or_vanishes_is_told_of_in_time_on_every_shard(fleet: ServerSet) -> None:
     rooms = one_room_in_each_shard()
     async with (
         serving(fleet, grace=0.5, rooms=(RoomRule(match="room *", ttl=2.0),), sweep_interval=0) as one,
@@ -76,7 +76,7 @@ async def test_who_goes_silent_or_vanishes_is_told_of_in_time_on_every_shard(fle
             await in_step([ann, bob], fleet, room, ["u0", "u1"])
 
 
-async def test_a_back_end_asks_watches_kicks_and_reads_departures(fleet: Fleet) -> None:
+async def test_a_back_end_asks_watches_kicks_and_reads_departures(fleet: ServerSet) -> None:
     rooms = one_room_in_each_shard()
     async with (
         serving(fleet) as one,
@@ -115,7 +115,7 @@ async def test_a_back_end_asks_watches_kicks_and_reads_departures(fleet: Fleet) 
 
 
 async def test_a_rooms_diffs_stay_on_the_primary_that_has_its_slot(cluster: ClusterSet) -> None:
-    channel = f"{{reactor:{plain.shard('lobby')}}}:diff:lobby"
+    channel = f"{{reactor:{redis_state.shard('lobby')}}}:diff:lobby"
     async with serving(cluster) as one, serving(cluster) as two, crowd([one, two], ["lobby"], 2):
         home = cluster.primary_of("lobby")
         for server in cluster.servers:

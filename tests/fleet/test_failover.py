@@ -23,9 +23,10 @@ from tests.fleet.serving import (
     lateness,
     serving,
 )
-from tests.support import plain
-from tests.support.fleets import Fleet
-from tests.support.running import RawClient, departures
+from tests.support import redis_state
+from tests.support.raw_client import RawClient, departures
+from tests.support.server_sets import ServerSet
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow  # failovers take their time
 
@@ -34,7 +35,7 @@ SHORT, VANISHING, SILENT = (beside("lobby", name) for name in ("short", "vanishi
 CROWD = ["u0", "u1", "u2", "u3"]
 
 
-async def stayed(clients: list[RawClient], fleet: Fleet, others: Sequence[str] = ()) -> None:
+async def stayed(clients: list[RawClient], fleet: ServerSet, others: Sequence[str] = ()) -> None:
     """All sockets are open and all are members, heartbeats are taken again, and nobody heard of a leave."""
     for client in clients:
         await client.ask(BEAT, ACK, roomId="lobby", id="at the end")
@@ -48,7 +49,9 @@ def service(client: RawClient) -> list[str]:
 
 
 @asynccontextmanager
-async def ending(fleet: Fleet, node: Node, seconds: float) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+async def ending(
+    fleet: ServerSet, node: Node, seconds: float
+) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """One who has vanished and one who is silent, each with an end in so many seconds.
 
     Gives what waits until both are told of, in time and once.
@@ -62,8 +65,11 @@ async def ending(fleet: Fleet, node: Node, seconds: float) -> AsyncIterator[Call
         watching.beat()
         await vanishing.join(VANISHING, "vanishing")
         vanishing.vanish()
-        primary, key = await aside(fleet.primary_of, VANISHING), plain.presence_key(VANISHING, "vanishing")
-        await plain.until(lambda: 0 < primary.control.pttl(key) <= seconds * 1000)
+        primary, key = (
+            await aside(fleet.primary_of, VANISHING),
+            redis_state.presence_key(VANISHING, "vanishing"),
+        )
+        await until(lambda: 0 < primary.control.pttl(key) <= seconds * 1000)
         deadline: int = primary.control.pexpiretime(key)
         await silent.join(SILENT, "silent")
 
@@ -76,7 +82,7 @@ async def ending(fleet: Fleet, node: Node, seconds: float) -> AsyncIterator[Call
             assert lateness(now) < seconds + TOLD_WITHIN
             new = await aside(fleet.primary_of, VANISHING)
             for room, end in (VANISHING, "disconnected"), (SILENT, "inactivity_timeout"):
-                assert [entry["reason"] for entry in plain.stream(new, room)] == [end]
+                assert [entry["reason"] for entry in redis_state.stream(new, room)] == [end]
             assert departures(watching.heard) == [("vanishing", "disconnected")]
             assert len(silent.of("room:force-leave")) == 1
 
@@ -87,7 +93,7 @@ def rules(seconds: float) -> tuple[RoomRule, ...]:
     return (RoomRule(match=VANISHING, grace=seconds), RoomRule(match=SILENT, ttl=seconds))
 
 
-async def test_a_failover_in_good_order_ends_nobody_and_no_end_is_missed(fleet: Fleet) -> None:
+async def test_a_failover_in_good_order_ends_nobody_and_no_end_is_missed(fleet: ServerSet) -> None:
     async with (
         serving(fleet, rooms=rules(3.0), redis_url=fleet.admin_url) as one,
         serving(fleet, rooms=rules(3.0), redis_url=fleet.admin_url) as two,
@@ -96,7 +102,7 @@ async def test_a_failover_in_good_order_ends_nobody_and_no_end_is_missed(fleet: 
     ):
         await aside(hush_replicas, fleet)
         new = await aside(fleet.failover, "lobby")
-        await plain.until(lambda: is_listened_to(new), TOLD_WITHIN)
+        await until(lambda: is_listened_to(new), patience=TOLD_WITHIN)
         await told()
         await stayed(clients, fleet)
         for client in clients:
@@ -104,7 +110,7 @@ async def test_a_failover_in_good_order_ends_nobody_and_no_end_is_missed(fleet: 
 
 
 @pytest.mark.slow
-async def test_a_dead_primary_ends_nobody_and_no_end_is_missed(fleet: Fleet) -> None:
+async def test_a_dead_primary_ends_nobody_and_no_end_is_missed(fleet: ServerSet) -> None:
     async with (
         serving(fleet, rooms=rules(5.0), redis_url=fleet.admin_url) as one,
         serving(fleet, rooms=rules(5.0), redis_url=fleet.admin_url) as two,
@@ -116,7 +122,7 @@ async def test_a_dead_primary_ends_nobody_and_no_end_is_missed(fleet: Fleet) -> 
         for client in clients:
             await client.hear("service:degraded")
         new = await aside(fleet.promoted, dead, "lobby")
-        await plain.until(lambda: is_listened_to(new), TOLD_WITHIN)
+        await until(lambda: is_listened_to(new), patience=TOLD_WITHIN)
         for client in clients:
             await client.hear("service:restored")
         await told()
@@ -125,24 +131,24 @@ async def test_a_dead_primary_ends_nobody_and_no_end_is_missed(fleet: Fleet) -> 
             assert service(client) == ["service:degraded", "service:restored"]
 
 
-async def test_events_of_the_new_primary_alone_make_a_departure(fleet: Fleet) -> None:
+async def test_events_of_the_new_primary_alone_make_a_departure(fleet: ServerSet) -> None:
     off: dict[str, Any] = {"pacemaker": False, "sweep_interval": 0, "redis_url": fleet.admin_url}
     async with serving(fleet, **off, rooms=(RoomRule(match="short *", ttl=0.5),)) as node:
         await aside(hush_replicas, fleet)
         new = await aside(fleet.failover, "lobby")
-        await plain.until(lambda: is_listened_to(new), TOLD_WITHIN)
+        await until(lambda: is_listened_to(new), patience=TOLD_WITHIN)
         new.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
         async with RawClient.connect(node) as silent:
             joined = await silent.join(SHORT, "silent")
-            await plain.lapsed(new, joined["members"][0]["joinedAt"], 0.5)
+            await redis_state.lapsed(new, joined["members"][0]["joinedAt"], 0.5)
             await silent.ask("room:count", "room:count", roomId="elsewhere")
             assert not silent.of("room:force-leave")  # nobody looked
-            assert new.control.exists(plain.presence_key(SHORT, "silent")) == 0  # the touch
+            assert new.control.exists(redis_state.presence_key(SHORT, "silent")) == 0  # the touch
             await silent.hear("room:force-leave", reason="inactivity_timeout")
 
 
 @pytest.mark.slow
-async def test_an_outage_longer_than_lease_ttl_and_grace_ends_nobody_who_is_there(fleet: Fleet) -> None:
+async def test_an_outage_longer_than_lease_ttl_and_grace_ends_nobody_who_is_there(fleet: ServerSet) -> None:
     short = {"lease": 1.0, "ttl": 2.0, "grace": 1.0}
     async with (
         serving(fleet, **short) as one,
@@ -163,7 +169,7 @@ async def test_an_outage_longer_than_lease_ttl_and_grace_ends_nobody_who_is_ther
         await in_step(clients, fleet, "lobby", CROWD)
 
 
-async def test_what_a_failover_lost_is_made_good(fleet: Fleet) -> None:
+async def test_what_a_failover_lost_is_made_good(fleet: ServerSet) -> None:
     """Who joined just before is there, who left is not, and nothing of that is told twice."""
     async with (
         serving(fleet, grace=1.0) as one,
@@ -187,26 +193,29 @@ async def test_what_a_failover_lost_is_made_good(fleet: Fleet) -> None:
             for client in clients:
                 await client.hear_left("kicked")
             vanishing.vanish()
-            await plain.until(lambda: primary.control.pttl(plain.presence_key("lobby", "vanishing")) <= 1000)
+            await until(lambda: primary.control.pttl(redis_state.presence_key("lobby", "vanishing")) <= 1000)
             primary.kill()
             new = await aside(fleet.promoted, primary, "lobby")
         everybody = [*clients, late]
         for client in everybody:
             await client.has_heard("service:restored")
-        await plain.until(lambda: set(plain.members(new, "lobby")) == {*CROWD, "late"})
+        await until(lambda: set(redis_state.members(new, "lobby")) == {*CROWD, "late"})
         expected = {("leaving", "left"): 1, ("kicked", "kicked"): 1, ("vanishing", "disconnected"): 1}
-        await plain.until(lambda: all(len(departures(client.heard)) >= len(expected) for client in clients))
+        await until(lambda: all(len(departures(client.heard)) >= len(expected) for client in clients))
         for client in everybody:
             await client.ask(BEAT, ACK, roomId="lobby", id="at the end")
         for client in clients:
             assert Counter(departures(client.heard)) == expected
         await in_step(everybody, fleet, "lobby", [*CROWD, "late"])
-        face = plain.members(new, "lobby")["late"]
+        face = redis_state.members(new, "lobby")["late"]
         assert (face["username"], face["data"]) == ("Late", '{"kept":true}')
-        assert Counter((entry["user"], entry["reason"]) for entry in plain.stream(new, "lobby")) == expected
+        assert (
+            Counter((entry["user"], entry["reason"]) for entry in redis_state.stream(new, "lobby"))
+            == expected
+        )
 
 
-async def test_one_whose_return_a_failover_lost_is_not_ended(fleet: Fleet) -> None:
+async def test_one_whose_return_a_failover_lost_is_not_ended(fleet: ServerSet) -> None:
     """On the new primary its grace is over before any node could say that it is back."""
     async with (
         serving(fleet, grace=1.0) as one,
@@ -218,8 +227,8 @@ async def test_one_whose_return_a_failover_lost_is_not_ended(fleet: Fleet) -> No
         await dropped.join("lobby", "ann")
         primary = await aside(fleet.primary_of, "lobby")
         dropped.vanish()
-        key, seen = plain.presence_key("lobby", "ann"), anyio.Event()
-        await plain.until(lambda: primary.control.pttl(key) <= 1000)
+        key, seen = redis_state.presence_key("lobby", "ann"), anyio.Event()
+        await until(lambda: primary.control.pttl(key) <= 1000)
         await aside(primary.control.wait, 1, 2000)
         for node in one, two:
             enter = node.reconciler.enter_all_again
@@ -233,7 +242,7 @@ async def test_one_whose_return_a_failover_lost_is_not_ended(fleet: Fleet) -> No
             assert (await back.join("lobby", "ann"))["resumed"]
             primary.kill()
             new = await aside(fleet.promoted, primary, "lobby")
-        await plain.until(lambda: new.control.exists(key) == 0)
+        await until(lambda: new.control.exists(key) == 0)
         async with Presence.open(fleet.url) as presence:
             await presence.count("lobby")  # a look ends whose time is up, where that counts
         seen.set()
@@ -241,11 +250,11 @@ async def test_one_whose_return_a_failover_lost_is_not_ended(fleet: Fleet) -> No
             await client.has_heard("service:restored")
         await in_step([*clients, back], fleet, "lobby", [*CROWD, "ann"])
         await stayed(clients, fleet, ["ann"])
-        assert plain.stream(new, "lobby") == []
+        assert redis_state.stream(new, "lobby") == []
 
 
 @pytest.mark.slow
-async def test_every_end_around_a_failover_is_told_once(fleet: Fleet) -> None:
+async def test_every_end_around_a_failover_is_told_once(fleet: ServerSet) -> None:
     rooms = {f"short {number}": 0.75 * number for number in range(1, 9)}
     rules = tuple(RoomRule(match=room, ttl=ttl) for room, ttl in rooms.items())
     left: list[tuple[str, str, str | None]] = []
@@ -278,13 +287,13 @@ async def test_every_end_around_a_failover_is_told_once(fleet: Fleet) -> None:
             told = Counter(message["roomId"] for message in client.of("room:force-leave"))
             assert told == dict.fromkeys(rooms, 1)
         everybody = {(room, user, "inactivity_timeout") for room in rooms for user in ("ann", "bob")}
-        await plain.until(lambda: set(left) == everybody)
+        await until(lambda: set(left) == everybody)
         assert len(left) == len(everybody)
         tasks.cancel_scope.cancel()
 
 
 @pytest.mark.slow
-async def test_a_frozen_primary_is_left_behind_and_does_no_harm_when_it_wakes(fleet: Fleet) -> None:
+async def test_a_frozen_primary_is_left_behind_and_does_no_harm_when_it_wakes(fleet: ServerSet) -> None:
     async with (
         serving(fleet) as one,
         serving(fleet) as two,
@@ -294,7 +303,7 @@ async def test_a_frozen_primary_is_left_behind_and_does_no_harm_when_it_wakes(fl
         old = await aside(fleet.primary_of, "lobby")
         old.pause()
         new = await aside(fleet.promoted, old, "lobby")
-        await plain.until(lambda: is_listened_to(new), TOLD_WITHIN)
+        await until(lambda: is_listened_to(new), patience=TOLD_WITHIN)
         for client in clients:
             await client.say(BEAT, roomId="lobby", id="soon")
         with anyio.fail_after(2 * TOLD_WITHIN):
@@ -310,7 +319,7 @@ async def test_a_frozen_primary_is_left_behind_and_does_no_harm_when_it_wakes(fl
 
 
 @pytest.mark.slow
-async def test_all_servers_down_and_back_with_nothing(fleet: Fleet) -> None:
+async def test_all_servers_down_and_back_with_nothing(fleet: ServerSet) -> None:
     async with (
         serving(fleet) as one,
         serving(fleet) as two,
@@ -350,7 +359,7 @@ async def restless(node: Node, name: str, room_id: str, stop: anyio.Event, seen:
 @pytest.mark.slow
 @pytest.mark.parametrize("graceful", [True, False], ids=["in good order", "by death"])
 async def test_joins_and_leaves_during_a_failover_end_in_the_same_list_everywhere(
-    fleet: Fleet, graceful: bool
+    fleet: ServerSet, graceful: bool
 ) -> None:
     seen: Counter[str] = Counter()
     stop = anyio.Event()
@@ -362,15 +371,15 @@ async def test_joins_and_leaves_during_a_failover_end_in_the_same_list_everywher
         async with anyio.create_task_group() as tasks:
             for i in range(6):
                 tasks.start_soon(restless, (one, two)[i % 2], f"restless {i}", "lobby", stop, seen)
-            await plain.until(lambda: seen["room:left"] > 50)
+            await until(lambda: seen["room:left"] > 50)
             if graceful:
                 new = await aside(fleet.failover, "lobby")
             else:
                 dead = await aside(fleet.kill_primary, "lobby")
                 new = await aside(fleet.promoted, dead, "lobby")
-            await plain.until(lambda: is_listened_to(new), TOLD_WITHIN)
+            await until(lambda: is_listened_to(new), patience=TOLD_WITHIN)
             before = seen["room:left"]
-            await plain.until(lambda: seen["room:left"] > before + 50)
+            await until(lambda: seen["room:left"] > before + 50)
             stop.set()
         for client in clients:
             await client.ask(BEAT, ACK, roomId="lobby", id="at the end")

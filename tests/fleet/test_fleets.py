@@ -2,13 +2,14 @@
 
 import pytest
 
-from tests.support.fleets import ClusterSet, Fleet, SentinelSet, slot_of, until
+from tests.support.server_sets import ClusterSet, SentinelSet, ServerSet, slot_of
+from tests.support.waiting import until_blocking
 
 ROOM = "lobby"
 KEY = "{reactor:7}:some"  # in the slot of the room
 
 
-def test_a_set_is_whole_and_tells_of_expired_keys_on_every_server(fleet: Fleet) -> None:
+def test_a_set_is_whole_and_tells_of_expired_keys_on_every_server(fleet: ServerSet) -> None:
     assert fleet.is_whole()
     for server in fleet.servers:
         assert server.control.config_get("notify-keyspace-events") == {"notify-keyspace-events": "xE"}
@@ -18,7 +19,7 @@ def test_a_set_is_whole_and_tells_of_expired_keys_on_every_server(fleet: Fleet) 
     primary.control.set(KEY, 1)  # a cluster would refuse it elsewhere
 
 
-def test_a_failover_in_good_order_changes_the_primary_and_loses_nothing(fleet: Fleet) -> None:
+def test_a_failover_in_good_order_changes_the_primary_and_loses_nothing(fleet: ServerSet) -> None:
     old = fleet.primary_of(ROOM)
     old.control.set(KEY, "kept")
     old.control.wait(1, 1000)
@@ -29,7 +30,7 @@ def test_a_failover_in_good_order_changes_the_primary_and_loses_nothing(fleet: F
 
 
 @pytest.mark.slow
-def test_a_dead_primary_is_replaced_and_without_replication_its_writes_are_lost(fleet: Fleet) -> None:
+def test_a_dead_primary_is_replaced_and_without_replication_its_writes_are_lost(fleet: ServerSet) -> None:
     primary = fleet.primary_of(ROOM)
     primary.control.set(KEY, "before")
     primary.control.wait(1, 1000)
@@ -40,7 +41,9 @@ def test_a_dead_primary_is_replaced_and_without_replication_its_writes_are_lost(
         new = fleet.promoted(dead, ROOM)
     assert new.control.get(KEY) == "before"
     fleet.reset()
-    until(lambda: fleet.is_whole() and dead.follows(fleet.primary_of(ROOM)), "the dead one is a replica")
+    until_blocking(
+        lambda: fleet.is_whole() and dead.follows(fleet.primary_of(ROOM)), what="the dead one is a replica"
+    )
     assert fleet.primary_of(ROOM).control.dbsize() == 0
 
 

@@ -6,10 +6,10 @@ import pytest
 
 from reactor.errors import RedisMisconfigured, RedisUnreachable
 from tests.fleet.serving import TOLD_WITHIN, aside, crowd, in_step, is_listened_to, said, serving
-from tests.support import plain
-from tests.support.fleets import SentinelSet
-from tests.support.running import RawClient, departures
+from tests.support.raw_client import RawClient, departures
+from tests.support.server_sets import SentinelSet
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow  # failovers take their time
 
@@ -67,7 +67,7 @@ async def test_one_sentinel_is_enough_to_start_and_none_is_needed_to_go_on(senti
         await said(ann)
         assert not ann.of("service:degraded", "service:restored")
         new = await aside(sentinels.failover)
-        await plain.until(lambda: is_listened_to(new), TOLD_WITHIN)
+        await until(lambda: is_listened_to(new), patience=TOLD_WITHIN)
         for client in (ann, bob):
             await client.ask(BEAT, ACK, roomId="lobby", id="after all")
 

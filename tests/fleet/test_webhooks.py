@@ -1,12 +1,12 @@
 """Webhooks on Sentinel sets and clusters: every shard's log is read where it lives."""
 
 from tests.fleet.serving import one_room_in_each_shard, serving
-from tests.support.fleets import Fleet
-from tests.support.running import RawClient
+from tests.support.raw_client import RawClient
+from tests.support.server_sets import ServerSet
 from tests.system.webhooks.receiver import Receiver, webhook_settings
 
 
-async def test_every_shard_tells_who_comes_and_goes(fleet: Fleet) -> None:
+async def test_every_shard_tells_who_comes_and_goes(fleet: ServerSet) -> None:
     rooms = one_room_in_each_shard()
     async with (
         Receiver.listening() as receiver,

@@ -9,8 +9,9 @@ import anyio
 import pytest
 
 from tests.js.tools import HERE, installed, node_program
+from tests.support.nodes import served
 from tests.support.proxy import Proxy
-from tests.support.running import RawClient, served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 
 _USERS = ["ann", "bob", "cy", "dee"]

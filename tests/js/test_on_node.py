@@ -12,7 +12,7 @@ from reactor.gateway.bundle import bundled
 from reactor.gateway.tarball import packed
 from reactor.settings.rooms import read_rules
 from tests.js.tools import HERE, PACKAGE, installed, npm_command, run_node
-from tests.support.running import served
+from tests.support.nodes import served
 from tests.support.servers import Server
 
 CORE = ("client", "emitter", "error", "index", "link", "listing", "news", "postponed", "room", "view")

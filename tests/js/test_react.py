@@ -7,7 +7,7 @@ import pytest
 
 from reactor.settings.rooms import read_rules
 from tests.js.tools import LINKED, installed, run_node
-from tests.support.running import served
+from tests.support.nodes import served
 from tests.support.servers import Server
 
 RUN = (*LINKED, "--test", "--test-reporter=spec")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reactor.gateway.tarball import packed
 from tests.js.tools import PACKAGE, npm_command
-from tests.support.running import served
+from tests.support.nodes import served
 from tests.support.servers import Server
 
 

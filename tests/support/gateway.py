@@ -1,4 +1,4 @@
-"""A gateway on a real port, a client that writes whatever bytes it likes, and one that behaves."""
+"""A gateway without Redis on a real port, and a client that sends arbitrary bytes to it."""
 
 import asyncio
 import base64
@@ -16,15 +16,14 @@ from reactor.gateway.server import Gateway
 from reactor.protocol.intents import Intent, Refresh
 from reactor.protocol.messages import HeartbeatAck
 from reactor.settings import Settings
-
-SOON = 30.0  # seconds after which a test gives up waiting
+from tests.support.waiting import PATIENCE, Changes
 
 
 class Recorder:
-    """A handler that acknowledges heartbeats at once, and keeps the rest."""
+    """A handler that acknowledges heartbeats at once and records everything that the gateway calls."""
 
     def __init__(self) -> None:
-        self.news = asyncio.Condition()
+        self._changes = Changes()
         self.opened_: list[Connection] = []
         self.closed_: list[Connection] = []
         self.intents: list[Intent] = []
@@ -34,16 +33,16 @@ class Recorder:
     def opened(self, connection: Connection) -> None:
         connection.socket_id = f"s{len(self.opened_)}"
         self.opened_.append(connection)
-        self._tell()
+        self._changes.notify()
 
     def intent(self, connection: Connection, intent: Intent) -> None:
         self.intents.append(intent)
         self.act(connection, intent)
-        self._tell()
+        self._changes.notify()
 
     def closed(self, connection: Connection) -> None:
         self.closed_.append(connection)
-        self._tell()
+        self._changes.notify()
 
     def ready(self) -> tuple[bool, str]:
         return self.is_ready
@@ -52,16 +51,9 @@ class Recorder:
         if isinstance(intent, Refresh):
             connection.send(HeartbeatAck(1, intent.room_id, intent.id))
 
-    async def until(self, what: Callable[[], bool]) -> None:
-        async with asyncio.timeout(SOON), self.news:
-            await self.news.wait_for(what)
-
-    def _tell(self) -> None:
-        async def tell() -> None:
-            async with self.news:
-                self.news.notify_all()
-
-        self._task = asyncio.ensure_future(tell())
+    async def until(self, condition: Callable[[], Any]) -> None:
+        """Wait until a condition on what the gateway has called is true."""
+        await self._changes.until(condition)
 
 
 class Served:
@@ -84,7 +76,7 @@ async def serving(
     handler: Any = None, *, gateway: type[Gateway] = Gateway, **settings: Any
 ) -> AsyncIterator[Served]:
     handler = handler or Recorder()
-    # Bystanders are in a hurry; what the limit on messages does is tested by itself.
+    # A bystander sends faster than the default limit allows; the limit has tests of its own.
     server = gateway(Settings(**{"port": 0, "messages_per_second": 0} | settings), handler)
     await server.start()
     try:
@@ -119,7 +111,7 @@ HEARTBEAT = {"type": "room:heartbeat", "id": 7}
 
 
 class Raw:
-    """A client made of bytes."""
+    """A client that reads and writes raw bytes."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -133,7 +125,7 @@ class Raw:
 
     async def shake_hands(self, **headers: str) -> bytes:
         self.writer.write(request(**headers))
-        async with asyncio.timeout(SOON):
+        async with asyncio.timeout(PATIENCE):
             answer = await self.reader.readuntil(b"\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 101 "), answer
         return answer
@@ -143,7 +135,7 @@ class Raw:
 
     async def frame(self) -> tuple[int, bytes]:
         """The next whole frame from the server: opcode and payload; (-1, b"") at the end of the stream."""
-        async with asyncio.timeout(SOON):
+        async with asyncio.timeout(PATIENCE):
             try:
                 head = await self.reader.readexactly(2)
                 assert head[0] & 0x80
@@ -163,7 +155,7 @@ class Raw:
         return msgspec.json.decode(data)
 
     async def close_code(self) -> int:
-        """The code of the next close frame, whatever comes before it; 1006 when the stream ends without."""
+        """The code of the next close frame, after any other frames; 1006 when the stream ends without one."""
         while True:
             opcode, data = await self.frame()
             if opcode == Opcode.CLOSE:
@@ -172,8 +164,8 @@ class Raw:
                 return 1006
 
     async def ended(self) -> bool:
-        """Whether the stream comes to its end."""
-        async with asyncio.timeout(SOON):
+        """Wait for the end of the stream."""
+        async with asyncio.timeout(PATIENCE):
             try:
                 await self.reader.read()
             except ConnectionResetError:
@@ -183,9 +175,9 @@ class Raw:
 
 @asynccontextmanager
 async def bystander(served: Served, within: float = 1.0) -> AsyncIterator[None]:
-    """A client that heartbeats all the while: each is acknowledged in time, and no close comes to it."""
+    """A client that sends heartbeats during the block; each must be acknowledged within so many seconds."""
     acked = 0
-    news = asyncio.Event()
+    changes = Changes()
 
     async def beat() -> None:
         nonlocal acked
@@ -196,23 +188,20 @@ async def bystander(served: Served, within: float = 1.0) -> AsyncIterator[None]:
                     ack = msgspec.json.decode(await socket.recv())
                 assert ack == {"type": "room:heartbeat:ack", "id": acked, "timestamp": 1}
                 acked += 1
-                news.set()
+                changes.notify()
                 await asyncio.sleep(0.002)
 
-    async def until(count: int) -> None:
-        while acked < count:
-            news.clear()
-            told = asyncio.ensure_future(news.wait())
-            await asyncio.wait([told, task], return_when=asyncio.FIRST_COMPLETED, timeout=SOON)
-            told.cancel()
-            if task.done():
-                await task
+    async def until_acked(count: int) -> None:
+        await changes.until(lambda: acked >= count or task.done())
+        if task.done():
+            await task  # raises what ended it
 
     task = asyncio.create_task(beat())
+    task.add_done_callback(lambda _: changes.notify())
     try:
-        await until(2)
+        await until_acked(2)
         yield
-        await until(acked + 2)
+        await until_acked(acked + 2)
     finally:
         task.cancel()
         await asyncio.wait([task])

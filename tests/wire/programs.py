@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,11 +11,10 @@ import anyio
 import msgspec
 
 from reactor.client import Backoff, Client, Room
-from reactor.client.signals import Signal
 from reactor.errors import ConnectionClosed, ForceLeave, NotJoined, ReactorError, RoomFull, Unavailable
 from reactor.protocol.events import RoomEvent
 from tests.js.tools import HERE, installed, node_program
-from tests.support.running import PATIENCE
+from tests.support.waiting import PATIENCE, Changes
 
 _CODES: dict[type[ReactorError], str] = {
     ConnectionClosed: "closed",
@@ -31,24 +30,17 @@ class Program(Protocol):
 
     told: list[str]
     outcomes: dict[str, tuple[str, Any]]
-    news: Signal
+    news: Changes
 
     async def do(self, deed: str, *given: Any) -> None: ...
     async def look(self) -> dict[str, Any]: ...
-
-
-async def until(program: Program, ready: Callable[[], bool]) -> None:
-    """Wait for something that the program tells."""
-    with anyio.fail_after(PATIENCE):
-        while not ready():
-            await program.news.wait()
 
 
 class InPython:
     def __init__(self) -> None:
         self.told: list[str] = []
         self.outcomes: dict[str, tuple[str, Any]] = {}
-        self.news = Signal()
+        self.news = Changes()
         self._client: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
         self._ending = asyncio.Event()
@@ -93,7 +85,7 @@ class InPython:
                 self.outcomes[deed] = "refused", _CODES[type(error)]
         else:
             self.outcomes[deed] = "done", result
-        self.news.fire()
+        self.news.notify()
 
     async def _join(self, who: dict[str, Any]) -> None:
         client = await self._client
@@ -114,7 +106,7 @@ class InPython:
 
     def _tell(self, line: str) -> None:
         self.told.append(line)
-        self.news.fire()
+        self.news.notify()
 
     def _update(self, change: dict[str, Any]) -> Awaitable[None]:
         assert self._room is not None
@@ -161,7 +153,7 @@ class InJavaScript:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.told: list[str] = []
         self.outcomes: dict[str, tuple[str, Any]] = {}
-        self.news = Signal()
+        self.news = Changes()
         self._process = process
         self._looks: list[dict[str, Any]] = []
 
@@ -200,7 +192,7 @@ class InJavaScript:
                 self.outcomes[said["done"]] = "done", said.get("with")
             else:
                 self.outcomes[said["refused"]] = "refused", said.get("code", said)
-            self.news.fire()
+            self.news.notify()
 
     async def _say(self, *line: Any) -> None:
         assert self._process.stdin is not None
@@ -213,5 +205,5 @@ class InJavaScript:
     async def look(self) -> dict[str, Any]:
         seen = len(self._looks)
         await self._say("look")
-        await until(self, lambda: len(self._looks) > seen)
+        await self.news.until(lambda: len(self._looks) > seen)
         return self._looks[-1]

@@ -12,8 +12,8 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from tests.support.running import PATIENCE
-from tests.wire.programs import InJavaScript, InPython, Program, until
+from tests.support.waiting import PATIENCE
+from tests.wire.programs import InJavaScript, InPython, Program
 from tests.wire.table import Message, Step, Values, transcripts
 
 
@@ -127,7 +127,7 @@ class Play:
 
     async def _told(self, expected: list[str]) -> None:
         program = self._program
-        await until(program, lambda: len(program.told) >= len(expected))
+        await program.news.until(lambda: len(program.told) >= len(expected))
         await self._counterpart.taken()
         await program.look()
         told, program.told[:] = list(program.told), []
@@ -143,7 +143,7 @@ class Play:
         await self._becomes(deed, ("refused", code))
 
     async def _becomes(self, deed: str, outcome: tuple[str, Any]) -> None:
-        await until(self._program, lambda: deed in self._program.outcomes)
+        await self._program.news.until(lambda: deed in self._program.outcomes)
         assert self._program.outcomes[deed] == outcome
 
 

@@ -15,9 +15,9 @@ from websockets.exceptions import ConnectionClosed
 from reactor.presence.api import Presence
 from reactor.server.node import Node
 from reactor.settings.rooms import read_rules
-from tests.support.plain import until
-from tests.support.running import PATIENCE, served
+from tests.support.nodes import served
 from tests.support.servers import Server
+from tests.support.waiting import PATIENCE, until
 from tests.wire.table import Message, Step, Values, transcripts
 
 _SECRET = "a secret of the tests, as long as it has to be"

@@ -21,7 +21,7 @@ from playwright.async_api import (
 )
 
 from reactor.server.node import Node
-from tests.support.running import served
+from tests.support.nodes import served
 from tests.support.servers import Server
 
 PATIENCE = 15_000.0

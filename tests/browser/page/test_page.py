@@ -5,7 +5,7 @@ from playwright.async_api import Browser, expect
 
 from reactor.presence.api import Presence
 from tests.browser.page.browser import site_on
-from tests.support.running import RawClient
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")  # as the browser, which starts once

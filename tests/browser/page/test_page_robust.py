@@ -7,7 +7,8 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from tests.browser.page.browser import PHONE, site_on
-from tests.support.running import RawClient, served
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server, free_port
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")  # as the browser, which starts once

@@ -12,9 +12,9 @@ from reactor.errors import Unavailable
 from reactor.presence.keys import Entry, shard_of, shard_prefix
 from reactor.presence.store import Joined, Store
 from tests.redis.presence.probe import TTL, Probe
-from tests.support.connected import connected, until
-from tests.support.direct import NAMESPACE
 from tests.support.servers import Server
+from tests.support.stores import NAMESPACE, connected
+from tests.support.waiting import until
 
 ANN = Entry("lobby", "ann")
 

@@ -18,8 +18,8 @@ from reactor.protocol.messages import Member
 from reactor.settings import RoomRule, Settings
 from tests.redis.presence.cases import probing
 from tests.redis.presence.probe import TTL
-from tests.support.direct import NAMESPACE, Direct, DirectRunner, done
 from tests.support.servers import Server
+from tests.support.stores import NAMESPACE, Direct, DirectRunner, done
 
 FOLDER = files("reactor.presence") / "lua"
 BODIES = {

@@ -11,8 +11,9 @@ import structlog
 
 from reactor.backend import subscription
 from reactor.backend.interface import Channels
-from tests.support.connected import Connected, connected, until
 from tests.support.servers import Server
+from tests.support.stores import Connected, connected
+from tests.support.waiting import until
 
 
 class Recorder:
@@ -34,7 +35,7 @@ class Recorder:
 
     async def expect(self, *expected: str, within: float = 15.0) -> None:
         """Wait for exactly these calls since the last time."""
-        await until(lambda: len(self.calls) >= len(expected), within=within)
+        await until(lambda: len(self.calls) >= len(expected), patience=within)
         assert self.calls == list(expected)
         self.calls.clear()
 

@@ -16,8 +16,9 @@ from reactor.doctor.deployment import Server as Seen
 from reactor.doctor.examine import examined
 from reactor.settings import Settings
 from tests.redis.doctor.examination import examine, flags, treat, untouched
-from tests.support.fleets import ClusterSet, Fleet, SentinelSet, until
+from tests.support.server_sets import ClusterSet, SentinelSet, ServerSet
 from tests.support.servers import free_port
+from tests.support.waiting import until_blocking
 
 NAME = "notify-keyspace-events"
 
@@ -190,10 +191,10 @@ async def test_a_cluster_that_waits_long(cluster: ClusterSet):
             server.control.config_set("cluster-node-timeout", server._config["cluster-node-timeout"])
 
 
-def _until_broken(cluster: Fleet) -> None:
-    until(
+def _until_broken(cluster: ServerSet) -> None:
+    until_blocking(
         lambda: "cluster_state:fail" in cluster.servers[0].control.execute_command("CLUSTER", "INFO"),
-        "the cluster sees that slots are missing",
+        what="the cluster sees that slots are missing",
     )
 
 

@@ -8,7 +8,8 @@ import pytest
 from reactor.doctor import rights
 from reactor.doctor.trials import try_rights
 from tests.redis.doctor.examination import examine, seen, untouched
-from tests.support.running import RawClient, served
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 
 ROOT = Path(__file__).parents[3]

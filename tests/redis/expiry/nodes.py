@@ -9,8 +9,8 @@ from reactor.fleet.peers import FailureDetector
 from reactor.settings import RoomPolicy
 from tests.redis.presence.consistent import assert_consistent
 from tests.redis.presence.probe import AWAY_GRACE, GRACE, TTL, Probe
-from tests.support.connected import Connected, connected
 from tests.support.servers import Server
+from tests.support.stores import Connected, connected
 
 LEASE = 0.6
 TERMS = RoomPolicy(ttl=TTL, grace=GRACE, away_grace=AWAY_GRACE, message="", max_members=0)

@@ -11,9 +11,8 @@ from reactor.expiry.reaper import Reaper
 from reactor.expiry.sweep import Sweep
 from reactor.presence.keys import SHARDS, wake_channel
 from tests.redis.presence.probe import Probe
-from tests.support.connected import Connected, connected
-from tests.support.direct import NAMESPACE
 from tests.support.servers import Server
+from tests.support.stores import NAMESPACE, Connected, connected
 
 
 class Path:

@@ -7,9 +7,9 @@ from reactor.expiry.reaper import Reaper
 from reactor.presence.keys import shard_of
 from tests.redis.expiry.path import expiry_path
 from tests.redis.presence.cases import probing
-from tests.support.connected import connected, until
-from tests.support.direct import NAMESPACE
 from tests.support.servers import Server
+from tests.support.stores import NAMESPACE, connected
+from tests.support.waiting import until
 
 EXPIRED = "__keyevent@0__:expired"
 LOBBY = shard_of("lobby")

@@ -8,8 +8,8 @@ import pytest
 from reactor.expiry import pacemaker
 from reactor.presence.keys import SHARDS, shard_of
 from tests.redis.expiry.path import expiry_path
-from tests.support.connected import until
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 SLACK = 500
 """Milliseconds after its time by which a departure has to be told, on a busy machine."""

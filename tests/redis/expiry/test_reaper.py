@@ -7,8 +7,8 @@ from reactor.errors import Unavailable
 from reactor.expiry.reaper import MAX_CLAIMS
 from reactor.presence.keys import SHARDS, shard_of
 from tests.redis.expiry.path import Path, expiry_path
-from tests.support.connected import until
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 
 def lapsed(it: Path, *users: str, room: str = "lobby") -> list[str]:

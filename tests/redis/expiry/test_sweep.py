@@ -9,8 +9,8 @@ from reactor.expiry.sweep import Sweep
 from reactor.presence.keys import SHARDS
 from tests.redis.expiry.path import Path, expiry_path
 from tests.redis.presence.probe import BATCH
-from tests.support.connected import until
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 
 async def test_it_finds_whoever_is_gone_in_whatever_way(redis_server: Server) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from reactor.backend import clients
 from tests.redis.expiry.nodes import LEASE, fleet
-from tests.support.connected import until
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 
 async def test_in_real_time_a_dead_node_is_lost_within_two_leases_and_a_living_one_is_not(

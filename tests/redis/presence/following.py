@@ -11,9 +11,9 @@ from reactor.presence.store import Listing
 from reactor.protocol.messages import Member, RoomDiff
 from reactor.protocol.room import RoomView
 from tests.redis.presence.probe import Probe
-from tests.support.connected import connected, until
-from tests.support.direct import NAMESPACE
 from tests.support.servers import Server
+from tests.support.stores import NAMESPACE, connected
+from tests.support.waiting import until
 
 CHANNEL = diff_channel(NAMESPACE, "lobby")
 

@@ -19,8 +19,8 @@ from reactor.presence.keys import (
     unescape,
 )
 from reactor.presence.rows import DiffRow, decode_diff
-from tests.support.direct import NAMESPACE, Direct, DirectRunner
 from tests.support.servers import Server
+from tests.support.stores import NAMESPACE, Direct, DirectRunner
 
 TTL, GRACE, AWAY_GRACE = 60_500, 10_500, 30_500
 LINGER = 60_000

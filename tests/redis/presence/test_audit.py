@@ -5,8 +5,8 @@ import pytest
 from reactor.presence.keys import SHARDS, shard_of
 from tests.redis.presence.cases import probing
 from tests.redis.presence.probe import BATCH, Probe
-from tests.support.direct import done
 from tests.support.servers import Server
+from tests.support.stores import done
 
 
 def audit(probe: Probe) -> list[str]:

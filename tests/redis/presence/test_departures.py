@@ -10,8 +10,9 @@ import pytest
 from reactor.presence.departures import milliseconds_ago
 from reactor.presence.rows import Departure
 from tests.redis.presence.probe import HOSTILE, Probe
-from tests.support.connected import PATIENCE, Connected, connected
 from tests.support.servers import Server
+from tests.support.stores import Connected, connected
+from tests.support.waiting import PATIENCE
 
 
 @asynccontextmanager

@@ -11,8 +11,8 @@ from tests.redis.presence.steps import (
     loses_shadow,
     passes,
 )
-from tests.support.direct import done
 from tests.support.servers import Server
+from tests.support.stores import done
 
 ANN = ["ann n1.1 | ttl"]
 

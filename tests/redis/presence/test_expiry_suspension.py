@@ -10,8 +10,8 @@ from reactor.protocol.messages import Member
 from tests.redis.presence.cases import Case, check, each, probing
 from tests.redis.presence.probe import BATCH, GRACE, Probe
 from tests.redis.presence.steps import Step, detaches, is_lost, joins, lapses, passes
-from tests.support.direct import done
 from tests.support.servers import Server
+from tests.support.stores import done
 
 LEASE = 5_000
 

@@ -15,8 +15,9 @@ from reactor.presence.heartbeats import GATHER, MAX_MEMBERS, MOST_WAITING, Heart
 from reactor.presence.keys import shard_of
 from reactor.settings import RoomPolicy
 from tests.redis.presence.probe import GRACE, TTL, Probe
-from tests.support.connected import Connected, connected, until
 from tests.support.servers import Server
+from tests.support.stores import Connected, connected
+from tests.support.waiting import until
 
 TERMS = RoomPolicy(ttl=TTL, grace=GRACE, away_grace=GRACE, message="", max_members=0)
 

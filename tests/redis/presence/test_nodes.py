@@ -18,8 +18,8 @@ from tests.redis.presence.steps import (
     loses_presence,
     passes,
 )
-from tests.support.direct import done
 from tests.support.servers import Server
+from tests.support.stores import done
 
 
 def loses(node: str, *, grace: int = GRACE, away_grace: int = AWAY_GRACE) -> Step:

@@ -11,8 +11,8 @@ from reactor.errors import RedisUnreachable, SettingError, Unavailable
 from reactor.presence.api import Presence, RoomInfo
 from tests.redis.presence.probe import HOSTILE
 from tests.redis.presence.watching import presence_and_probe, watching
-from tests.support.connected import PATIENCE, until
 from tests.support.servers import Server
+from tests.support.waiting import PATIENCE, until
 
 
 def test_it_is_a_public_name() -> None:

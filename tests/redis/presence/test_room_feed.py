@@ -7,8 +7,8 @@ import anyio
 from reactor.errors import Unavailable
 from reactor.protocol.room import RoomView
 from tests.redis.presence.following import CHANNEL, following
-from tests.support.connected import until
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 
 async def test_a_view_begins_with_who_is_there_and_follows_what_is_published(redis_server: Server) -> None:

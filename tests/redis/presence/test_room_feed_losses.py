@@ -8,9 +8,9 @@ from reactor.errors import Unavailable
 from reactor.presence import room_feed as diffs
 from tests.redis.presence.following import CHANNEL, following
 from tests.redis.presence.probe import Probe
-from tests.support.connected import until
-from tests.support.direct import done
 from tests.support.servers import Server
+from tests.support.stores import done
+from tests.support.waiting import until
 
 
 async def test_a_gap_is_healed_by_a_listing_and_told_as_one_diff(redis_server: Server) -> None:

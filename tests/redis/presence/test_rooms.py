@@ -8,8 +8,8 @@ from reactor.presence.rows import members_from_flat
 from tests.redis.presence.cases import Case, check, each, plain, probing
 from tests.redis.presence.probe import BATCH, HOSTILE
 from tests.redis.presence.steps import detaches, joins, lapses, leaves, loses_presence, passes
-from tests.support.direct import NAMESPACE, done
 from tests.support.servers import Server
+from tests.support.stores import NAMESPACE, done
 
 TOLD_GONE = ["1>2 (0) -ann:inactivity_timeout"]
 

@@ -25,9 +25,9 @@ from reactor.presence.rows import decode_diff
 from reactor.presence.store import NotJoined
 from reactor.protocol.room import RoomView, Verdict
 from tests.redis.presence.consistent import assert_consistent
-from tests.support.direct import NAMESPACE, Direct, done
 from tests.support.model import PresenceModel, node_of
 from tests.support.servers import Server
+from tests.support.stores import NAMESPACE, Direct, done
 
 # Time passes in whole seconds: at half ones no deadline is ever met to the millisecond.
 TTL, GRACE, AWAY_GRACE = 60_500, 10_500, 30_500

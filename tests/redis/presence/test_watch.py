@@ -6,8 +6,8 @@ from reactor.errors import Unavailable
 from reactor.presence import room_feed as diffs
 from reactor.presence import watch
 from tests.redis.presence.watching import presence_and_probe, watching
-from tests.support.connected import until
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 
 async def test_a_watch_begins_with_the_whole_list_and_goes_on_with_each_event(redis_server: Server) -> None:

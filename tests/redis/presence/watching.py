@@ -10,9 +10,9 @@ import anyio
 from reactor.presence.api import Presence, RoomEvent
 from reactor.settings import Settings
 from tests.redis.presence.probe import Probe
-from tests.support.connected import PATIENCE
-from tests.support.direct import NAMESPACE
 from tests.support.servers import Server
+from tests.support.stores import NAMESPACE
+from tests.support.waiting import PATIENCE
 
 
 @asynccontextmanager

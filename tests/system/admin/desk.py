@@ -8,7 +8,7 @@ from urllib.parse import quote
 import httpx
 
 from reactor.server.node import Node
-from tests.support.running import served
+from tests.support.nodes import served
 from tests.support.servers import Server, free_port
 
 KEY = "a-key-of-thirty-two-bytes-or-more"

@@ -15,7 +15,7 @@ from reactor.cli.banner import greet
 from reactor.errors import AddressInUse, SettingError
 from reactor.settings import Settings
 from reactor.settings.load import advice, load
-from tests.support.running import served
+from tests.support.nodes import served
 from tests.support.servers import Server, free_port
 from tests.system.admin.desk import BEARER, KEY, admin_client, desk, ok, refused
 

@@ -9,7 +9,8 @@ from websockets.typing import Subprotocol
 
 from reactor.presence.api import Presence
 from reactor.protocol.messages import ProtocolError
-from tests.support.running import RawClient, served
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 from tests.system.admin.desk import desk, ok, refused
 

@@ -6,9 +6,9 @@ import pytest
 
 from reactor.admin.api import Api
 from reactor.admin.routes import endpoints
-from tests.support.plain import until
-from tests.support.running import RawClient
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
+from tests.support.waiting import until
 from tests.system.admin.desk import KEY, desk, ok
 from tests.system.admin.schema import faults, path_of
 

@@ -10,7 +10,8 @@ from playwright.async_api import Browser, ConsoleMessage, Page, expect
 
 from reactor.server.node import Node
 from tests.browser.page.browser import PATIENCE, PHONE
-from tests.support.running import RawClient, served
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 from tests.system.admin.desk import KEY, desk
 

@@ -6,9 +6,10 @@ import pytest
 
 from reactor.admin import api
 from reactor.admin.asked import cursor_of
-from tests.support.plain import until
-from tests.support.running import RawClient, served
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
+from tests.support.waiting import until
 from tests.system.admin.desk import admin_client, desk, encoded, ok, refused
 
 HOSTILE = ["a/b", "100%", "%2F", "..%2f", "grün 漢字 🎉", "a?b#c", "{x}:[*]", "a+b c", "//", "."]

@@ -12,9 +12,10 @@ import pytest
 
 from reactor.admin import asked, server
 from tests.support.certificates import trusting, write_certificate
-from tests.support.plain import until
-from tests.support.running import PATIENCE, Process, RawClient
+from tests.support.nodes import NodeProcess
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server, free_port
+from tests.support.waiting import PATIENCE, until
 from tests.system.admin.desk import BEARER, KEY, desk, ok
 
 
@@ -118,7 +119,7 @@ async def test_each_worker_has_a_port_and_the_fleet_is_one(bundled_server: Serve
     port = free_port()
     options: dict[str, Any] = {"workers": 2, "admin_port": port, "admin_key": KEY}
     async with (
-        Process.start(bundled_server, **options) as process,
+        NodeProcess.start(bundled_server, **options) as process,
         httpx.AsyncClient(headers=BEARER) as client,
     ):
         first, second = (f"http://127.0.0.1:{port + number}" for number in range(2))
@@ -142,10 +143,10 @@ async def test_each_worker_has_a_port_and_the_fleet_is_one(bundled_server: Serve
 
 async def test_sighup_and_signals_are_the_nodes_own(bundled_server: Server) -> None:
     options: dict[str, Any] = {"admin_port": free_port(), "admin_key": KEY}
-    async with Process.start(bundled_server, **options) as process:
+    async with NodeProcess.start(bundled_server, **options) as process:
         begun = time.monotonic()
         assert await process.stop() == 0
         assert time.monotonic() - begun < 5
-    async with Process.start(bundled_server, **options) as process:
+    async with NodeProcess.start(bundled_server, **options) as process:
         process.send(signal.SIGINT)
         assert await process.stop() == 0

@@ -6,9 +6,10 @@ import pytest
 
 from reactor.presence import rules
 from reactor.settings import RoomRule
-from tests.support.plain import until
-from tests.support.running import RawClient, served
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
+from tests.support.waiting import until
 from tests.system.admin.desk import desk, ok, refused
 
 PATH = "/v1/rooms/lobby/settings"

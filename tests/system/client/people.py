@@ -6,11 +6,10 @@ from typing import Any
 import anyio
 
 from reactor.client import Backoff, Client, Room, Status
-from reactor.client.signals import Signal
 from reactor.errors import ForceLeave, ReactorError
 from reactor.protocol.events import RoomEvent
 from reactor.server.node import Node
-from tests.support.running import PATIENCE
+from tests.support.waiting import PATIENCE, Changes
 
 QUICK = Backoff(first=0.05, cap=0.2, restart=0.05)
 
@@ -33,7 +32,7 @@ class Ears:
         self.events: list[RoomEvent] = []
         self.statuses: list[Status] = []
         self.force_leaves: list[ForceLeave] = []
-        self._news = Signal()
+        self._changes = Changes()
         for kind in ("join", "leave", "update", "sync"):
             room.on(kind, self._note(self.events))
         room.on("status", self._note(self.statuses))
@@ -42,7 +41,7 @@ class Ears:
     def _note(self, notes: list[Any]) -> Callable[[Any], None]:
         def note(news: Any) -> None:
             notes.append(news)
-            self._news.fire()
+            self._changes.notify()
 
         return note
 
@@ -58,10 +57,8 @@ class Ears:
             if event.kind == "leave" and event.member
         }
 
-    async def until(self, what: Callable[[], bool]) -> None:
-        with anyio.fail_after(PATIENCE):
-            while not what():
-                await self._news.wait()
+    async def until(self, condition: Callable[[], bool]) -> None:
+        await self._changes.until(condition)
 
     async def until_member(self, user_id: str, **face: Any) -> None:
         """Until this member is there and looks like this."""
@@ -87,10 +84,3 @@ async def ended(room: Room) -> ReactorError | None:
     """Why the room has ended, once it has."""
     with anyio.fail_after(PATIENCE):
         return await room.ended()
-
-
-async def until(what: Callable[[], bool]) -> None:
-    """For what nobody tells: looked at every few milliseconds."""
-    with anyio.fail_after(PATIENCE):
-        while not what():  # noqa: ASYNC110 - there is no event
-            await anyio.sleep(0.005)

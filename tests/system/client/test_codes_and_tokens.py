@@ -13,9 +13,9 @@ from reactor.errors import (
     ServerUnreachable,
 )
 from reactor.protocol.closing import CloseCode
-from tests.support.plain import until
-from tests.support.running import served
+from tests.support.nodes import served
 from tests.support.servers import Server
+from tests.support.waiting import until
 from tests.system.client.meddler import Meddler
 from tests.system.client.people import Ears, client_of, ended
 

@@ -15,10 +15,11 @@ from reactor.errors import (
 )
 from reactor.presence.keys import Entry
 from reactor.settings import RoomRule
+from tests.support.nodes import served
 from tests.support.proxy import Proxy
-from tests.support.running import PATIENCE, served
 from tests.support.servers import Server
-from tests.system.client.people import Ears, client_of, ended, until
+from tests.support.waiting import PATIENCE, until
+from tests.system.client.people import Ears, client_of, ended
 
 
 async def test_b4_who_sends_no_heartbeat_is_told_and_the_room_ends(redis_server: Server):

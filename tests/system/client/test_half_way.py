@@ -17,11 +17,12 @@ from reactor.errors import (
 )
 from reactor.presence.keys import Entry
 from reactor.protocol.messages import RoomJoined
+from tests.support.nodes import served
 from tests.support.proxy import Proxy
-from tests.support.running import served
 from tests.support.servers import Server
+from tests.support.waiting import until
 from tests.system.client.meddler import Meddler, Message
-from tests.system.client.people import client_of, ended, until
+from tests.system.client.people import client_of, ended
 
 
 def tasks_of_clients() -> list[str]:

@@ -1,10 +1,11 @@
 """What a client makes of news that do not come, or that it does not understand."""
 
 from reactor.client import Status
-from tests.support.running import served
+from tests.support.nodes import served
 from tests.support.servers import Server
+from tests.support.waiting import until
 from tests.system.client.meddler import Meddler, Message
-from tests.system.client.people import Ears, client_of, until
+from tests.system.client.people import Ears, client_of
 
 
 class TestMissedDiffs:

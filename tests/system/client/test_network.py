@@ -10,11 +10,12 @@ import pytest
 from reactor.client import Client, Status, link
 from reactor.protocol.events import RoomEvent
 from reactor.protocol.messages import Member
+from tests.support.nodes import served
 from tests.support.proxy import Proxy
-from tests.support.running import served
 from tests.support.servers import Server, free_port
+from tests.support.waiting import until
 from tests.system.client.meddler import Meddler
-from tests.system.client.people import Ears, client_of, until
+from tests.system.client.people import Ears, client_of
 
 GONE_AND_BACK = [("leave", "ann"), ("join", "ann")]
 THERE_AND_BACK = [Status.RECONNECTING, Status.CONNECTED]

@@ -8,10 +8,11 @@ import pytest
 
 from reactor.client import Status
 from reactor.errors import RequestTimedOut, Unavailable
-from tests.support.running import served
+from tests.support.nodes import served
 from tests.support.servers import Server
+from tests.support.waiting import until
 from tests.system.client.meddler import Meddler
-from tests.system.client.people import Ears, client_of, until
+from tests.system.client.people import Ears, client_of
 
 DOWN_AND_UP = [Status.DEGRADED, Status.CONNECTED]
 

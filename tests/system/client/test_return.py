@@ -7,11 +7,12 @@ import pytest
 
 from reactor.client import Status
 from reactor.errors import Refused, RequestTimedOut
+from tests.support.nodes import served
 from tests.support.proxy import Proxy
-from tests.support.running import served
 from tests.support.servers import Server
+from tests.support.waiting import until
 from tests.system.client.meddler import Meddler, Message
-from tests.system.client.people import Ears, client_of, until
+from tests.system.client.people import Ears, client_of
 
 THERE_AND_BACK = [Status.RECONNECTING, Status.CONNECTED]
 

@@ -18,9 +18,10 @@ from reactor.errors import (
 )
 from reactor.presence.keys import Entry
 from reactor.settings import RoomRule
-from tests.support.running import PATIENCE, served
+from tests.support.nodes import served
 from tests.support.servers import Server, free_port
-from tests.system.client.people import Ears, client_of, until, url_of
+from tests.support.waiting import PATIENCE, until
+from tests.system.client.people import Ears, client_of, url_of
 
 
 @pytest.mark.parametrize("codec", ["json", "msgpack"])

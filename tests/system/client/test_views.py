@@ -9,8 +9,9 @@ from reactor.client import Client
 from reactor.errors import (
     Refused,
 )
-from tests.support.running import PATIENCE, served
+from tests.support.nodes import served
 from tests.support.servers import Server
+from tests.support.waiting import PATIENCE
 from tests.system.client.people import Ears, client_of
 
 

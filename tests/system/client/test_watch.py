@@ -6,9 +6,10 @@ from reactor.client.watch import watch
 from reactor.errors import ForceLeave, ServerUnreachable, SettingError
 from reactor.presence.keys import Entry
 from reactor.protocol.events import RoomEvent
-from tests.support.running import served
+from tests.support.nodes import served
 from tests.support.servers import Server, free_port
-from tests.system.client.people import client_of, until, url_of
+from tests.support.waiting import until
+from tests.system.client.people import client_of, url_of
 
 
 def lines(events: list[RoomEvent]) -> list[tuple[str, str, str | None, int]]:

@@ -12,7 +12,8 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.support.running import RawClient, served
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 
 

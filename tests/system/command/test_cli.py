@@ -23,14 +23,8 @@ from reactor.cli import show
 from reactor.errors import RedisUnreachable
 from reactor.settings import setting_fields
 from reactor.settings.load import flag_name
-from tests.support.command import (
-    ended,
-    environment,
-    reactor,
-    reactor_in_terminal,
-    serving,
-    wait_for_event,
-)
+from tests.support.command import ended, environment, reactor, reactor_in_terminal
+from tests.support.nodes import serving, wait_for_event
 from tests.support.servers import Server, free_port
 
 pytestmark = pytest.mark.usefixtures("own_runtime_folder")

@@ -13,8 +13,8 @@ from reactor.protocol import intents as want
 from reactor.settings import Settings
 from tests.support import hooks
 from tests.support.gateway import Raw, Recorder, Served, request, serving, text
-from tests.support.plain import until
 from tests.support.signing import SECRET, token
+from tests.support.waiting import until
 
 KEYS: dict[str, Any] = {"auth_secret": SECRET}
 JOIN = {"type": "join_room", "roomId": "lobby", "id": 2}

@@ -18,7 +18,8 @@ from reactor.protocol.membership import Event, Membership
 from reactor.protocol.messages import Departed, Member, MembersReply, RoomDiff, ServiceRestored
 from reactor.protocol.room import RoomView, Verdict
 from reactor.settings import Settings
-from tests.support.gateway import SOON, serving
+from tests.support.gateway import serving
+from tests.support.waiting import PATIENCE
 
 
 class CountingCodec:
@@ -336,7 +337,7 @@ def enter(roster, connection, room, user):
 
 
 async def receive(socket):
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(PATIENCE):
         data = await socket.recv()
     return msgspec.msgpack.decode(data) if isinstance(data, bytes) else msgspec.json.decode(data)
 

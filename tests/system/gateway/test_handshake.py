@@ -12,11 +12,12 @@ from websockets.frames import Opcode
 from websockets.typing import Subprotocol
 
 from reactor.gateway.connection import Connection
-from tests.support.gateway import HEARTBEAT, SOON, Raw, bystander, client_frame, request, serving, text
+from tests.support.gateway import HEARTBEAT, Raw, bystander, client_frame, request, serving, text
+from tests.support.waiting import PATIENCE
 
 
 async def answer(client: Raw) -> bytes:
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(PATIENCE):
         try:
             return await client.reader.read()
         except ConnectionResetError:

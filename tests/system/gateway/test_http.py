@@ -7,7 +7,8 @@ import pytest
 
 from reactor.gateway.http import Site
 from reactor.gateway.server import Gateway
-from tests.support.gateway import SOON, Recorder, bystander, serving
+from tests.support.gateway import Recorder, bystander, serving
+from tests.support.waiting import PATIENCE
 
 CSP = b"content-security-policy: default-src 'self'; connect-src 'self' ws: wss:\r\n"
 
@@ -17,7 +18,7 @@ async def get(served, path, method="GET", **headers):
     async with await served.raw(handshake=False) as client:
         extra = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
         client.write(f"{method} {path} HTTP/1.1\r\nHost: x\r\n{extra}\r\n".encode())
-        async with asyncio.timeout(SOON):
+        async with asyncio.timeout(PATIENCE):
             answer = await client.reader.read()
     head, _, body = answer.partition(b"\r\n\r\n")
     return int(answer.split()[1]), head.lower() + b"\r\n", body
@@ -135,7 +136,7 @@ async def test_a_client_that_stays_after_its_answer_is_cut_off():
     async with serving(close_timeout=0.2) as served, await served.raw(handshake=False) as client:
         client.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
         await client.reader.read()
-        async with asyncio.timeout(SOON):
+        async with asyncio.timeout(PATIENCE):
             hub = served.gateway._hub
             assert hub is not None
             await hub.empty.wait()

@@ -15,7 +15,8 @@ from websockets.frames import Opcode
 from reactor.errors import AddressInUse, SettingError
 from reactor.gateway.server import Gateway
 from reactor.settings import Settings
-from tests.support.gateway import HEARTBEAT, SOON, Recorder, client_frame, request, serving, text
+from tests.support.gateway import HEARTBEAT, Recorder, client_frame, request, serving, text
+from tests.support.waiting import PATIENCE
 
 
 async def test_a_taken_port_is_an_error_of_one_line_with_the_mend():
@@ -171,7 +172,7 @@ async def test_over_the_limit_of_open_files_the_old_sockets_are_served_and_new_o
 
 
 async def first_that_gets_in(served):
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(PATIENCE):
         while True:
             try:
                 return await served.raw()

@@ -11,7 +11,8 @@ from websockets.frames import Opcode
 from reactor.gateway.fanout import send_to_all
 from reactor.gateway.framing import frame
 from reactor.protocol.messages import ServiceDegraded
-from tests.support.gateway import SOON, Raw, bystander, serving
+from tests.support.gateway import Raw, bystander, serving
+from tests.support.waiting import PATIENCE
 
 
 @asynccontextmanager
@@ -206,7 +207,7 @@ async def test_one_in_a_hundred_who_stalls_costs_the_others_nothing_of_a_fan_out
                 most = max(most, asleep._outbox.size)
                 if number % 10 == 9:
                     # All who read have everything up to here before there is more.
-                    async with asyncio.timeout(SOON):
+                    async with asyncio.timeout(PATIENCE):
                         for reader in readers:
                             for expected in range(number - 9, number + 1):
                                 assert f"{expected:04d}xxx".encode() in (await reader.frame())[1]

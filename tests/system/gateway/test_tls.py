@@ -15,7 +15,7 @@ from reactor.gateway.server import Gateway
 from reactor.settings import Settings
 from tests.support.certificates import trusting, write_certificate
 from tests.support.gateway import HEARTBEAT, Raw, Recorder, Served, request, serving, text
-from tests.support.plain import until
+from tests.support.waiting import until
 
 
 async def opened(served: Served, context: ssl.SSLContext) -> Raw:

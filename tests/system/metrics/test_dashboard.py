@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reactor.server.metrics import Metrics
-from tests.support.running import served
+from tests.support.nodes import served
 from tests.support.servers import Server
 from tests.system.metrics.test_metrics import LABELS, Read
 

@@ -12,9 +12,10 @@ from reactor.histogram import Histogram
 from reactor.presence.api import Presence
 from reactor.server.metrics import TOTALS_WITHIN, Metrics
 from reactor.server.node import Node
-from tests.support.plain import until
-from tests.support.running import RawClient, served
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 NAMES = {
     "reactor_connections", "reactor_members", "reactor_rooms", "reactor_joins_total",

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from tests.support.running import Message, RawClient
+from tests.support.raw_client import Message, RawClient
 
 
 class Replay:

@@ -3,8 +3,9 @@
 from typing import Any
 
 from reactor.settings import RoomRule
-from tests.support import plain
-from tests.support.running import Message, RawClient, served
+from tests.support import redis_state
+from tests.support.nodes import served
+from tests.support.raw_client import Message, RawClient
 from tests.support.servers import Server
 
 
@@ -35,7 +36,7 @@ async def test_b3_who_is_away_is_seen_so_and_stays_as_long_as_its_heartbeats_go_
             "roomId": "lobby",
             "id": "a",
         }
-        assert plain.members(redis_server, "lobby")["ann"]["away"] == "1"
+        assert redis_state.members(redis_server, "lobby")["ann"]["away"] == "1"
         await metronome.join("lobby", "metronome")  # never beats: its end is a whole TTL later
         assert await bob.hear_left("metronome") == "inactivity_timeout"
         here = await bob.ask("room:members", "room:members", roomId="lobby")
@@ -43,7 +44,7 @@ async def test_b3_who_is_away_is_seen_so_and_stays_as_long_as_its_heartbeats_go_
         assert _seen(bob, "ann") == [(True, 1)]
         assert "roomId" not in await ann.ask("room:back", "room:back:ok")
         await bob.until(lambda: _seen(bob, "ann") == [(True, 1), (False, 1)])
-        assert "away" not in plain.members(redis_server, "lobby")["ann"]
+        assert "away" not in redis_state.members(redis_server, "lobby")["ann"]
 
 
 async def test_b3_who_is_away_and_loses_its_socket_has_the_away_grace(redis_server: Server) -> None:
@@ -62,7 +63,7 @@ async def test_b3_who_is_away_and_loses_its_socket_has_the_away_grace(redis_serv
         await away.ask("room:away", "room:away:ok")
         await returned.ask("room:away", "room:away:ok", roomId="lobby")
         await returned.ask("room:back", "room:back:ok")
-        cut_at = plain.now(redis_server)
+        cut_at = redis_state.now(redis_server)
         for client in (here, away, returned):
             client.vanish()
 
@@ -80,7 +81,7 @@ async def test_b3_who_is_away_and_loses_its_socket_has_the_away_grace(redis_serv
         left: dict[tuple[str, str], Any] = {
             (room, entry["user"]): int(entry["leftAt"]) - cut_at
             for room in ("lobby", "patient")
-            for entry in plain.stream(redis_server, room)
+            for entry in redis_state.stream(redis_server, room)
         }
         for (room, user), after in left.items():
             grace = {"lobby": 1200, "patient": 2000}[room] if user == "away" else 300
@@ -112,7 +113,7 @@ async def test_b3_who_comes_back_within_the_away_grace_is_away_until_it_says_tha
             }
             await again.ask("room:back", "room:back:ok", roomId="lobby")
             await watcher.until(lambda: _seen(watcher, "ann") == [(True, 1), (False, 1)])
-            assert redis_server.control.pttl(plain.presence_key("lobby", "ann")) > 50_000
+            assert redis_server.control.pttl(redis_state.presence_key("lobby", "ann")) > 50_000
 
 
 async def test_b3_a_member_is_away_while_all_its_sockets_are(redis_server: Server) -> None:

@@ -6,9 +6,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.support import plain
-from tests.support.running import RawClient, served
+from tests.support import redis_state
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 LONG = "x" * 257
 DEEP = "[" * 20_000 + "]" * 20_000
@@ -100,7 +102,9 @@ def _content(server: Server) -> dict[str, Any]:
     return {
         key: server.control.execute_command("DUMP", key, NEVER_DECODE=True)
         for key in server.control.scan_iter(count=1000)
-        if "fleet}" not in key and not key.endswith(":pulse") and key != plain.presence_key("home", "ann")
+        if "fleet}" not in key
+        and not key.endswith(":pulse")
+        and key != redis_state.presence_key("home", "ann")
     }
 
 
@@ -112,7 +116,7 @@ async def test_an_error_repeats_the_id_and_the_room_of_its_request(redis_server:
         assert error["code"] == "bad_id"
         error = await ann.answer("join_room", roomId="lobby", userId="u", username=3)
         assert (error["code"], error["roomId"]) == ("bad_message", "lobby")
-        assert plain.everywhere(redis_server) == {}
+        assert redis_state.everywhere(redis_server) == {}
 
 
 @pytest.mark.parametrize(
@@ -142,7 +146,7 @@ async def test_text_that_is_no_utf8_is_closed_with_1007(redis_server: Server) ->
     async with served(redis_server) as node, RawClient.connect(node) as ann:
         await ann.socket.send(b'{"type":"room:count","roomId":"\xff\xfe"}', text=True)
         assert await ann.closed() == 1007
-        assert plain.everywhere(redis_server) == {}
+        assert redis_state.everywhere(redis_server) == {}
 
 
 async def test_a_thousand_joins_on_one_connection(redis_server: Server) -> None:
@@ -159,7 +163,9 @@ async def test_a_thousand_joins_on_one_connection(redis_server: Server) -> None:
         joined, errors = greedy.of("room:joined"), greedy.of("error")
         assert (len(joined), len(errors)) == (128, 872)
         assert {error["code"] for error in errors} == {"too_many_rooms"}
-        assert set(plain.everywhere(redis_server)) == {message["roomId"] for message in joined} | {"lobby"}
+        assert set(redis_state.everywhere(redis_server)) == {message["roomId"] for message in joined} | {
+            "lobby"
+        }
         await greedy.ask("leave_room", "room:left", roomId=joined[0]["roomId"])
         await greedy.join("one more", "greedy")
 
@@ -179,7 +185,7 @@ async def test_a_join_while_redis_is_away_is_refused_and_leaves_no_trace(redis_s
             assert (await ann.answer(kind, roomId="lobby", **fields))["code"] == "unavailable"
         redis_server.start()
         await ann.hear("service:restored")
-        await plain.until(lambda: plain.members(redis_server, "lobby").keys() == {"bob"})
+        await until(lambda: redis_state.members(redis_server, "lobby").keys() == {"bob"})
         assert (await ann.join("lobby", "ann"))["count"] == 2
 
 
@@ -211,4 +217,4 @@ async def test_bad_messagepack_gets_the_same_errors(redis_server: Server) -> Non
             await socket.send(msgspec.msgpack.encode(join))
             joined = msgspec.msgpack.decode(await socket.recv(decode=False))
             assert joined["members"][0]["data"] == {"x": [1.5, None]}
-    assert plain.members(redis_server, "a").keys() <= {"7"}
+    assert redis_state.members(redis_server, "a").keys() <= {"7"}

@@ -9,13 +9,15 @@ from reactor import Client, Presence
 from reactor.client import Backoff, Status
 from reactor.errors import ForceLeave
 from reactor.server.node import Node
-from tests.support import plain
-from tests.support.running import PATIENCE, Process, RawClient, departures, served
+from tests.support import redis_state
+from tests.support.nodes import NodeProcess, served
+from tests.support.raw_client import RawClient, departures
 from tests.support.servers import Server
+from tests.support.waiting import PATIENCE, until
 
 
-def client_of(node: Node | Process, **options: Any) -> Client:
-    port = node.port if isinstance(node, Process) else node.gateway.port
+def client_of(node: Node | NodeProcess, **options: Any) -> Client:
+    port = node.port if isinstance(node, NodeProcess) else node.gateway.port
     backoff = Backoff(first=0.1, cap=0.4, restart=0.1)
     return Client(f"ws://127.0.0.1:{port}/ws", backoff=backoff, **options)
 
@@ -34,11 +36,11 @@ async def test_b10_heartbeats_go_out_by_themselves(redis_server: Server) -> None
         )
         await metronome.join("lobby", "metronome")
         assert await metronome.closed() == 4003
-        await plain.until(lambda: left)
+        await until(lambda: left)
         assert left == [("metronome", "inactivity_timeout")]
         assert room.members.keys() == {"ann"}
         assert room.status is Status.CONNECTED
-        here = plain.members(redis_server, "lobby")["ann"]
+        here = redis_state.members(redis_server, "lobby")["ann"]
         assert int(here["lastActiveAt"]) >= int(here["joinedAt"]) + 600
 
 
@@ -55,12 +57,12 @@ async def test_b10_it_comes_back_by_itself_and_nobody_notices(redis_server: Serv
             socket_id = room.socket_id
             (connection,) = (c for c in node.gateway.connections if c.socket_id == socket_id)
             connection.abort()
-            await plain.until(lambda before=socket_id: room.socket_id != before)  # type: ignore[misc]
+            await until(lambda before=socket_id: room.socket_id != before)  # type: ignore[misc]
             assert room.status is Status.CONNECTED
             await watcher.ask("room:update", "room:updated", roomId="lobby", data=cut)
             diff = await watcher.hear_next(lambda message: bool(message.get("updated")))
             assert diff["from"] == seen["version"] + 1 + cut
-        await plain.until(lambda: room.members["watcher"].data == 2)
+        await until(lambda: room.members["watcher"].data == 2)
         assert room.me is not None
         assert room.me.data == {"n": 1}
         assert not departures(watcher.heard)
@@ -71,15 +73,15 @@ async def test_b10_it_outlives_a_deploy_of_its_node(redis_server: Server) -> Non
     options: dict[str, Any] = {"lease": 1.0, "grace": 10}
     async with served(redis_server, **options) as other, RawClient.connect(other) as watcher:
         await watcher.join("lobby", "watcher")
-        async with Process.start(redis_server, **options) as old:
+        async with NodeProcess.start(redis_server, **options) as old:
             client = client_of(old)
             async with client:
                 room = await client.join("lobby", user_id="ann")
                 await watcher.hear("room:diff")
                 assert await old.stop() == 0
-                await plain.until(lambda: room.status is Status.RECONNECTING)
-                async with Process.start(redis_server, port=old.port, **options):
-                    await plain.until(lambda: room.status is Status.CONNECTED)
+                await until(lambda: room.status is Status.RECONNECTING)
+                async with NodeProcess.start(redis_server, port=old.port, **options):
+                    await until(lambda: room.status is Status.CONNECTED)
                     await room.update(username="Back")
                     await watcher.hear_next(lambda message: bool(message.get("updated")))
                     assert not departures(watcher.heard)
@@ -112,7 +114,7 @@ async def test_b10_force_leave_is_handed_over_with_its_message_and_it_stays_away
         assert isinstance(end, ForceLeave)
         assert (end.message, end.reason) == ("Enough.", "kicked")
         await anyio.sleep(0.6)  # longer than it waits before it comes back from a lost connection
-        assert plain.everywhere(redis_server) == {}
+        assert redis_state.everywhere(redis_server) == {}
 
 
 async def test_b10_closing_it_leaves_at_once_and_leaves_nothing_behind(redis_server: Server) -> None:
@@ -124,21 +126,23 @@ async def test_b10_closing_it_leaves_at_once_and_leaves_nothing_behind(redis_ser
                 await client.join(room, user_id="ann")
         await watcher.hear_departures(2)
         assert departures(watcher.heard) == [("ann", "left")] * 2
-        await plain.until(lambda: len(node.gateway.connections) == 1)
-        assert {user for room in plain.everywhere(redis_server).values() for user in room} == {"watcher"}
+        await until(lambda: len(node.gateway.connections) == 1)
+        assert {user for room in redis_state.everywhere(redis_server).values() for user in room} == {
+            "watcher"
+        }
 
 
 async def test_b10_a_frozen_server_is_noticed_and_left_for_another_connection(redis_server: Server) -> None:
     """Nothing is closed and nothing answers: the heartbeat that stays without an answer says so."""
     options: dict[str, Any] = {"grace": 10, "heartbeat_interval": 0.3}
     async with (
-        Process.start(redis_server, **options) as node,
+        NodeProcess.start(redis_server, **options) as node,
         client_of(node, request_timeout=0.6) as client,
     ):
         room = await client.join("lobby", user_id="ann")
         node.send(signal.SIGSTOP)
-        await plain.until(lambda: room.status is Status.RECONNECTING)
+        await until(lambda: room.status is Status.RECONNECTING)
         node.send(signal.SIGCONT)
-        await plain.until(lambda: room.status is Status.CONNECTED)
+        await until(lambda: room.status is Status.CONNECTED)
         await room.update(username="Again")
         assert room.members["ann"].username == "Again"

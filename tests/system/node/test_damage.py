@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 from reactor import Presence
-from tests.support import plain
-from tests.support.running import RawClient, served
+from tests.support import redis_state
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 Damage = Callable[[Server, str], Any]
 
@@ -15,7 +17,7 @@ def _presence(*fields: str, **changed: Any) -> Damage:
     """Take fields away from the presence key of the room's victim, or change some."""
 
     def harm(server: Server, room: str) -> None:
-        key = plain.presence_key(room, "victim")
+        key = redis_state.presence_key(room, "victim")
         for field in fields:
             server.control.hdel(key, field)
         for field, value in changed.items():
@@ -25,7 +27,7 @@ def _presence(*fields: str, **changed: Any) -> Damage:
 
 
 def _shard(room: str) -> str:
-    return f"{{reactor:{plain.shard(room)}}}"
+    return f"{{reactor:{redis_state.shard(room)}}}"
 
 
 DAMAGE: dict[str, Damage] = {
@@ -35,11 +37,11 @@ DAMAGE: dict[str, Damage] = {
     "a name that is no UTF-8": _presence(username=b"\xff\xfe"),
     "no user": _presence("userId"),
     "no times": _presence("joinedAt", "lastActiveAt"),
-    "another type": lambda server, room: server.control.set(plain.presence_key(room, "victim"), "mine"),
-    "no end": lambda server, room: server.control.persist(plain.presence_key(room, "victim")),
-    "no shadow": lambda server, room: server.control.delete(plain.shadow_key(room, "victim")),
+    "another type": lambda server, room: server.control.set(redis_state.presence_key(room, "victim"), "mine"),
+    "no end": lambda server, room: server.control.persist(redis_state.presence_key(room, "victim")),
+    "no shadow": lambda server, room: server.control.delete(redis_state.shadow_key(room, "victim")),
     "a shadow of another type": lambda server, room: server.control.set(
-        plain.shadow_key(room, "victim"), "mine"
+        redis_state.shadow_key(room, "victim"), "mine"
     ),
     "no row": lambda server, room: server.control.zrem(f"{_shard(room)}:members:{room}", "victim"),
     "no rooms": lambda server, room: server.control.delete(f"{_shard(room)}:rooms"),
@@ -84,11 +86,11 @@ async def test_damage_to_one_member_is_no_damage_to_others(redis_server: Server)
         for room in ROOMS.values():
             await ann.until(lambda room=room: _left(ann, room))  # type: ignore[misc]
         rounds = node.sweep.rounds
-        await plain.until(lambda: node.sweep.rounds > rounds + 1)
+        await until(lambda: node.sweep.rounds > rounds + 1)
         assert ann.open
         assert not ann.of("service:degraded", "room:force-leave")
         # Made good, so that the node can put its members under the grace when it stops.
-        redis_server.control.delete(plain.shadow_key(ROOMS["a shadow of another type"], "victim"))
+        redis_server.control.delete(redis_state.shadow_key(ROOMS["a shadow of another type"], "victim"))
 
 
 def _left(client: RawClient, room: str) -> bool:

@@ -9,9 +9,11 @@ import anyio
 from reactor import Presence
 from reactor.presence.api import Departure
 from reactor.settings import RoomRule
-from tests.support import plain
-from tests.support.running import RawClient, served
+from tests.support import redis_state
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 REASONS = {"left": "leaver", "kicked": "troll", "disconnected": "cut", "inactivity_timeout": "silent"}
 
@@ -27,7 +29,7 @@ async def test_b13_every_departure_is_on_record_with_its_reason(redis_server: Se
         Presence.open(redis_server.socket_url) as presence,
     ):
         following = asyncio.create_task(_take(7, presence.departures(follow=True)))
-        began = plain.now(redis_server)
+        began = redis_state.now(redis_server)
         joined_at: dict[str, int] = {}
         for room in ("lobby", "attic"):
             for client, name in ((leaver, "leaver"), (troll, "troll"), (cut, "cut")):
@@ -42,12 +44,12 @@ async def test_b13_every_departure_is_on_record_with_its_reason(redis_server: Se
             assert (await troll.hear("room:force-leave", roomId=room))["message"] == "Enough."
         assert await troll.closed() == 4003
         cut.vanish()
-        await plain.until(lambda: len(plain.stream(redis_server, "attic")) == 3)
+        await until(lambda: len(redis_state.stream(redis_server, "attic")) == 3)
         await silent.hear("room:force-leave")
-        await plain.until(lambda: len(plain.stream(redis_server, "lobby")) == 3)
+        await until(lambda: len(redis_state.stream(redis_server, "lobby")) == 3)
 
         # As plain commands see it.
-        (entry,) = (e for e in plain.stream(redis_server, "attic") if e["user"] == "cut")
+        (entry,) = (e for e in redis_state.stream(redis_server, "attic") if e["user"] == "cut")
         assert {key: entry[key] for key in ("room", "username", "reason", "node")} == {
             "room": "attic",
             "username": "Cut",
@@ -55,7 +57,7 @@ async def test_b13_every_departure_is_on_record_with_its_reason(redis_server: Se
             "node": node.name(),
         }
         assert (int(entry["joinedAt"]), int(entry["lastActiveAt"])) == (joined_at["cut"], active)
-        assert active + 300 <= int(entry["leftAt"]) <= plain.now(redis_server)
+        assert active + 300 <= int(entry["leftAt"]) <= redis_state.now(redis_server)
 
         # As the API tells it: by room, in all, since when, and as they come.
         found = [departure async for departure in presence.departures()]
@@ -70,7 +72,7 @@ async def test_b13_every_departure_is_on_record_with_its_reason(redis_server: Se
         assert [d.left_at for d in found] == sorted(d.left_at for d in found)
         assert [d.user_id async for d in presence.departures("brief")] == ["silent"]
         assert [d async for d in presence.departures(since=began)] == found
-        assert [d async for d in presence.departures(since=plain.now(redis_server) + 1)] == []
+        assert [d async for d in presence.departures(since=redis_state.now(redis_server) + 1)] == []
         assert await presence.totals() == {"left": 2, "kicked": 2, "disconnected": 2, "inactivity_timeout": 1}
         with anyio.fail_after(15):
             followed = await following
@@ -93,7 +95,7 @@ async def test_b13_the_record_outlives_the_nodes_and_is_capped(redis_server: Ser
         for _ in range(kept * 4):
             await ann.say("join_room", roomId="lobby", userId="ann")
             await ann.ask("leave_room", "room:left", roomId="lobby")
-    key = f"{{reactor:{plain.shard('lobby')}}}"
+    key = f"{{reactor:{redis_state.shard('lobby')}}}"
     length: Any = redis_server.control.xlen(f"{key}:departures")
     assert kept <= length < kept * 3  # it is cut by whole blocks
     assert redis_server.control.hgetall(f"{key}:totals") == {"left": str(kept * 4)}

@@ -2,9 +2,11 @@
 
 import time
 
-from tests.support import plain
-from tests.support.running import RawClient, departures, served
+from tests.support import redis_state
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient, departures
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 
 async def test_b6_who_is_back_within_the_grace_was_never_gone_for_the_others(redis_server: Server) -> None:
@@ -27,8 +29,8 @@ async def test_b6_who_is_back_within_the_grace_was_never_gone_for_the_others(red
             await client.hear("room:diff", version=seen["version"])
         for client in (ann, bob, lost):
             client.vanish()
-        key = plain.presence_key("lobby", "ann")
-        await plain.until(lambda: redis_server.control.pttl(key) <= 1000)
+        key = redis_state.presence_key("lobby", "ann")
+        await until(lambda: redis_server.control.pttl(key) <= 1000)
         async with RawClient.connect(one) as ann_again, RawClient.connect(two) as bob_again:
             for client, name in ((ann_again, "ann"), (bob_again, "bob")):
                 back = await client.join("lobby", name)
@@ -46,7 +48,7 @@ async def test_b6_who_is_back_within_the_grace_was_never_gone_for_the_others(red
                 assert (diff["joined"], diff["updated"], diff["count"]) == ([], [], 4)
             for client in (ann_again, bob_again):
                 await client.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
-            assert plain.members(redis_server, "lobby").keys() == {"far", "watcher", "ann", "bob"}
+            assert redis_state.members(redis_server, "lobby").keys() == {"far", "watcher", "ann", "bob"}
 
 
 async def test_b6_who_stays_away_longer_leaves_as_disconnected_and_not_before(redis_server: Server) -> None:
@@ -64,11 +66,11 @@ async def test_b6_who_stays_away_longer_leaves_as_disconnected_and_not_before(re
         await closed.socket.close()
         await watcher.hear_departures(2)
         assert dict(departures(watcher.heard)) == {"cut": "disconnected", "closed": "disconnected"}
-        entries = plain.stream(redis_server, "lobby")
+        entries = redis_state.stream(redis_server, "lobby")
         assert len(entries) == 2
         for entry in entries:
             assert 700 <= int(entry["leftAt"]) - dropped_at < 1500
-        assert set(plain.rows(redis_server, "lobby")) == {"watcher"}
+        assert set(redis_state.rows(redis_server, "lobby")) == {"watcher"}
 
 
 async def test_b6_a_member_with_another_socket_stays(redis_server: Server) -> None:
@@ -104,7 +106,7 @@ async def test_b6_without_a_grace_the_drop_is_the_end(redis_server: Server) -> N
         await ann.join("lobby", "ann")
         ann.vanish()
         assert await watcher.hear_left("ann") == "disconnected"
-        assert plain.members(redis_server, "lobby").keys() == {"watcher"}
+        assert redis_state.members(redis_server, "lobby").keys() == {"watcher"}
 
 
 async def test_b6_a_heartbeat_that_was_on_its_way_does_not_undo_the_grace(redis_server: Server) -> None:
@@ -120,7 +122,7 @@ async def test_b6_a_heartbeat_that_was_on_its_way_does_not_undo_the_grace(redis_
             await ann.say("room:heartbeat")
         await ann.barrier()  # they wait in the node now
         ann.vanish()
-        await plain.until(lambda: len(node.gateway.connections) == 1)
+        await until(lambda: len(node.gateway.connections) == 1)
         redis_server.resume()
         assert await watcher.hear_left("ann") == "disconnected"
 
@@ -135,9 +137,9 @@ async def test_b6_a_short_grace_is_over_on_time(redis_server: Server) -> None:
             await watcher.join(room, "watcher")
             async with RawClient.connect(node) as client:
                 await client.join(room, "cut")
-                dropped_at = plain.now(redis_server)
+                dropped_at = redis_state.now(redis_server)
                 client.vanish()
                 assert await watcher.hear_left("cut") == "disconnected"
-            (entry,) = plain.stream(redis_server, room)
+            (entry,) = redis_state.stream(redis_server, room)
             late.append(int(entry["leftAt"]) - dropped_at - 100)
     assert sorted(late)[4] < 200, late

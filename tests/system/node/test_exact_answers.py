@@ -4,9 +4,11 @@ from typing import Any
 
 from reactor import Presence
 from reactor.presence.keys import Entry
-from tests.support import plain
-from tests.support.running import Message, RawClient, departures, served
+from tests.support import redis_state
+from tests.support.nodes import served
+from tests.support.raw_client import Message, RawClient, departures
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 NOTHING_REACTS: dict[str, Any] = {"pacemaker": False, "listener": False, "sweep_interval": 0}
 TTL = 0.6
@@ -38,13 +40,13 @@ async def test_b9_a_lapsed_member_is_never_in_an_answer(redis_server: Server) ->
         for room in ROOMS:
             await watcher.join(room, "watcher")
             last = await silent.join(room, "silent")
-        await plain.lapsed(redis_server, last["members"][1]["joinedAt"], TTL)
+        await redis_state.lapsed(redis_server, last["members"][1]["joinedAt"], TTL)
         for room in ROOMS:
-            assert set(plain.rows(redis_server, room)) == {"silent", "watcher"}  # nobody has looked
+            assert set(redis_state.rows(redis_server, room)) == {"silent", "watcher"}  # nobody has looked
 
         def told(room: str) -> bool:
             """Whether the answer was also the departure."""
-            return len(plain.stream(redis_server, room)) == 1
+            return len(redis_state.stream(redis_server, room)) == 1
 
         listed = await asker.ask("room:members", "room:members", roomId="listed")
         assert ([m["userId"] for m in listed["members"]], listed["count"]) == (["watcher"], 1)
@@ -72,7 +74,7 @@ async def test_b9_a_lapsed_member_is_never_in_an_answer(redis_server: Server) ->
         for room in ROOMS:
             await watcher.until(lambda room=room: bool(departures(watcher.heard, room)))  # type: ignore[misc]
             assert departures(watcher.heard, room) == [("silent", "inactivity_timeout")]
-            assert len(plain.stream(redis_server, room)) == 1
+            assert len(redis_state.stream(redis_server, room)) == 1
         assert await silent.closed() == 4003
 
 
@@ -86,14 +88,14 @@ async def test_b9_a_dropped_member_counts_until_its_grace_is_over_and_not_after(
         await ann.join("lobby", "ann")
         await cut.join("lobby", "cut")
         cut.vanish()
-        key = plain.presence_key("lobby", "cut")
-        await plain.until(lambda: redis_server.control.pttl(key) <= 500)
+        key = redis_state.presence_key("lobby", "cut")
+        await until(lambda: redis_server.control.pttl(key) <= 500)
         deadline = redis_server.control.pexpiretime(key)
-        while plain.now(redis_server) < deadline - 100:
+        while redis_state.now(redis_server) < deadline - 100:
             asked = await ann.ask("room:count", "room:count", roomId="lobby")
-            if plain.now(redis_server) < deadline:
+            if redis_state.now(redis_server) < deadline:
                 assert asked["count"] == 2
-        await plain.until(lambda: plain.now(redis_server) > deadline + 1)
+        await until(lambda: redis_state.now(redis_server) > deadline + 1)
         assert (await ann.ask("room:count", "room:count", roomId="lobby"))["count"] == 1
         assert await ann.hear_left("cut") == "disconnected"
 
@@ -109,10 +111,10 @@ async def test_b9_many_lapsed_at_once_are_all_left_out(redis_server: Server) -> 
         for number in range(2500):
             ttl = 60_000 if number % 5 == 0 else 300
             await node.store.join(Entry("lobby", f"u{number}"), f"{node.name()}.f{number}", ttl=ttl)
-        last = redis_server.control.pexpiretime(plain.presence_key("lobby", "u2499"))
-        await plain.until(lambda: plain.now(redis_server) > last)
+        last = redis_server.control.pexpiretime(redis_state.presence_key("lobby", "u2499"))
+        await until(lambda: redis_state.now(redis_server) > last)
         assert (await ann.ask("room:count", "room:count", roomId="lobby"))["count"] == 501
-        assert len(plain.stream(redis_server, "lobby")) == 2000
+        assert len(redis_state.stream(redis_server, "lobby")) == 2000
 
 
 async def test_b9_a_member_that_is_looked_at_while_it_lapses_is_not_forgotten(redis_server: Server) -> None:
@@ -125,10 +127,10 @@ async def test_b9_a_member_that_is_looked_at_while_it_lapses_is_not_forgotten(re
         await ann.join("lobby", "ann", view="none")
         for number in range(1000):
             await node.store.join(Entry("lobby", f"u{number}"), f"{node.name()}.f{number}", ttl=700 + number)
-        last = redis_server.control.pexpiretime(plain.presence_key("lobby", "u999"))
-        while plain.now(redis_server) <= last + 10:
+        last = redis_server.control.pexpiretime(redis_state.presence_key("lobby", "u999"))
+        while redis_state.now(redis_server) <= last + 10:
             for _ in range(20):
-                found = await node.store.due(plain.shard("lobby"), limit=100, retry=1)
+                found = await node.store.due(redis_state.shard("lobby"), limit=100, retry=1)
                 if found.gone:
-                    await node.store.claim(plain.shard("lobby"), found.gone)
-        assert plain.rows(redis_server, "lobby").keys() == {"ann"}
+                    await node.store.claim(redis_state.shard("lobby"), found.gone)
+        assert redis_state.rows(redis_server, "lobby").keys() == {"ann"}

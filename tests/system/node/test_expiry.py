@@ -3,8 +3,9 @@
 from contextlib import AsyncExitStack
 
 from reactor.settings import RoomRule
-from tests.support import plain
-from tests.support.running import RawClient, departures, served
+from tests.support import redis_state
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient, departures
 from tests.support.servers import Server
 
 
@@ -29,11 +30,13 @@ async def test_b4_who_is_silent_for_the_whole_ttl_is_told_and_closed_and_the_oth
         assert await ann.hear_left("bob") == "inactivity_timeout"
         assert not departures(bob.heard)  # it hears of its own end once
         assert (
-            redis_server.control.exists(plain.presence_key("lobby", "bob"), plain.shadow_key("lobby", "bob"))
+            redis_server.control.exists(
+                redis_state.presence_key("lobby", "bob"), redis_state.shadow_key("lobby", "bob")
+            )
             == 0
         )
         assert ann.open
-        assert set(plain.members(redis_server, "lobby")) == {"ann"}
+        assert set(redis_state.members(redis_server, "lobby")) == {"ann"}
 
 
 async def test_b4_every_socket_of_the_member_is_told_on_every_node(redis_server: Server) -> None:
@@ -57,7 +60,7 @@ async def test_b4_every_socket_of_the_member_is_told_on_every_node(redis_server:
         for client in (ann, zoe):
             assert await client.hear_left("bob") == "inactivity_timeout"
             assert departures(client.heard) == [("bob", "inactivity_timeout")]
-        assert len(plain.stream(redis_server, "lobby")) == 1
+        assert len(redis_state.stream(redis_server, "lobby")) == 1
 
 
 async def test_b4_a_socket_that_is_in_other_rooms_stays_open_for_them(redis_server: Server) -> None:

@@ -3,9 +3,11 @@
 from typing import Any
 
 from reactor.settings import RoomRule
-from tests.support import plain
-from tests.support.running import RawClient, departures, served
+from tests.support import redis_state
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient, departures
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 NEARLY = [
     "room:lobby:user:ann",
@@ -67,8 +69,8 @@ async def test_foreign_keys_stay_as_they_are(redis_server: Server) -> None:
         assert await ann.hear_left("bob") == "disconnected"
         await ann.ask("leave_room", "room:left", roomId="lobby")
         rounds = node.sweep.rounds
-        await plain.until(lambda: node.sweep.rounds > rounds + 1)
-        assert plain.members(redis_server, "lobby") == {}
+        await until(lambda: node.sweep.rounds > rounds + 1)
+        assert redis_state.members(redis_server, "lobby") == {}
         assert not departures(stranger.heard)
     assert _dump(redis_server) == before
 
@@ -87,7 +89,7 @@ async def test_foreign_ends_are_ignored(redis_server: Server) -> None:
         for name in names:
             control.set(name, "x", px=30)
         control.set("{reactor:7}:room:lobby:user:last", "x", px=30)  # one that is named like ours
-        await plain.until(lambda: control.exists(*names) == 0 and node.listener.heard)
+        await until(lambda: control.exists(*names) == 0 and node.listener.heard)
         assert node.listener.heard == 1
         await bob.ask("room:update", "room:updated", roomId="lobby", username="Bob")
         diff = await ann.hear_next(lambda message: bool(message.get("updated")))
@@ -115,7 +117,7 @@ async def test_the_events_of_another_database_are_not_ours(redis_server: Server)
         assert joined["count"] == 2
         far.vanish()
         assert await watcher.hear_left("ann") == "disconnected"
-        assert elsewhere.exists(plain.presence_key("lobby", "ann")) == 0
+        assert elsewhere.exists(redis_state.presence_key("lobby", "ann")) == 0
         assert (node.listener.heard, there.listener.heard) == (0, 1)
         await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
     elsewhere.close()

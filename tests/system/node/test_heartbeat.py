@@ -7,8 +7,9 @@ from typing import Any
 import anyio
 
 from reactor.settings import RoomRule
-from tests.support import plain
-from tests.support.running import RawClient, served
+from tests.support import redis_state
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 
 BEAT = "room:heartbeat"
@@ -16,15 +17,15 @@ ACK = "room:heartbeat:ack"
 
 
 async def test_b2_a_heartbeat_notes_the_time_and_gives_the_whole_ttl_back(redis_server: Server) -> None:
-    key = plain.presence_key("lobby", "ann")
+    key = redis_state.presence_key("lobby", "ann")
     async with served(redis_server, ttl=600) as node, RawClient.connect(node) as ann:
         joined = await ann.join("lobby", "ann")
         redis_server.control.pexpire(key, 5000)
-        before = plain.now(redis_server)
+        before = redis_state.now(redis_server)
         ack = await ann.ask(BEAT, ACK, roomId="lobby", id="x")
         assert ack.keys() == {"type", "roomId", "timestamp", "id"}
         assert ack["id"] == "x"
-        assert before <= ack["timestamp"] <= plain.now(redis_server)
+        assert before <= ack["timestamp"] <= redis_state.now(redis_server)
         assert redis_server.control.pttl(key) > 590_000
         fields: Any = redis_server.control.hgetall(key)
         assert fields["lastActiveAt"] == str(ack["timestamp"])
@@ -36,10 +37,12 @@ async def test_b2_one_heartbeat_without_a_room_is_for_all_rooms_of_the_socket(re
     async with served(redis_server, ttl=600) as node, RawClient.connect(node) as ann:
         for room in rooms:
             await ann.join(room, "ann")
-            redis_server.control.pexpire(plain.presence_key(room, "ann"), 5000)
+            redis_server.control.pexpire(redis_state.presence_key(room, "ann"), 5000)
         ack = await ann.ask(BEAT, ACK)
         assert ack.keys() == {"type", "timestamp"}
-        assert all(redis_server.control.pttl(plain.presence_key(room, "ann")) > 590_000 for room in rooms)
+        assert all(
+            redis_server.control.pttl(redis_state.presence_key(room, "ann")) > 590_000 for room in rooms
+        )
         await ann.barrier()
         assert len(ann.of(ACK)) == 1
 
@@ -54,7 +57,7 @@ async def test_b2_a_heartbeat_writes_no_index_and_is_told_to_nobody(redis_server
         await ann.join("lobby", "ann")
         await bob.join("lobby", "bob")
         await ann.hear("room:diff")
-        noted = plain.rows(redis_server, "lobby")
+        noted = redis_state.rows(redis_server, "lobby")
         redis_server.control.config_resetstat()
         for _ in range(10):
             await gather(*(one.ask(BEAT, ACK, roomId="lobby") for one in (ann, bob)))
@@ -65,7 +68,7 @@ async def test_b2_a_heartbeat_writes_no_index_and_is_told_to_nobody(redis_server
         others = {"config|resetstat", "info", "ping"}
         assert set(calls) - others == {"evalsha", "time", "exists", "pexpireat", "hset"}
         assert calls["evalsha"] == calls["time"] == calls["exists"] <= 20
-        assert plain.rows(redis_server, "lobby") == noted
+        assert redis_state.rows(redis_server, "lobby") == noted
         assert {message["type"] for message in [*ann.heard[2:], *bob.heard[1:]]} == {ACK}
 
 
@@ -87,7 +90,7 @@ async def test_b2_the_acknowledgement_waits_until_redis_has_taken_it(redis_serve
             redis_server.resume()
         for client in (ann, bob):
             assert (await client.hear(ACK))["timestamp"] >= int(resumed_at)
-        assert {entry["lastActiveAt"] for entry in plain.members(redis_server, "lobby").values()} <= {
+        assert {entry["lastActiveAt"] for entry in redis_state.members(redis_server, "lobby").values()} <= {
             str(ack["timestamp"]) for ack in [*ann.of(ACK), *bob.of(ACK)]
         }
 
@@ -95,7 +98,7 @@ async def test_b2_the_acknowledgement_waits_until_redis_has_taken_it(redis_serve
 async def test_b2_the_acknowledgement_waits_until_redis_takes_commands_again(redis_server: Server) -> None:
     async with served(redis_server) as node, RawClient.connect(node) as ann:
         await ann.join("lobby", "ann")
-        paused_at = plain.now(redis_server)
+        paused_at = redis_state.now(redis_server)
         redis_server.control.execute_command("CLIENT", "PAUSE", 700, "ALL")
         await ann.say(BEAT, roomId="lobby")
         await ann.barrier()
@@ -109,15 +112,15 @@ async def test_b2_a_heartbeat_that_comes_too_late_revives_nobody(redis_server: S
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     async with served(redis_server, ttl=0.4, **off) as node, RawClient.connect(node) as ann:
         joined = await ann.join("lobby", "ann")
-        await plain.lapsed(redis_server, joined["members"][0]["joinedAt"], 0.4)
-        assert list(plain.rows(redis_server, "lobby")) == ["ann"]  # nobody has looked
+        await redis_state.lapsed(redis_server, joined["members"][0]["joinedAt"], 0.4)
+        assert list(redis_state.rows(redis_server, "lobby")) == ["ann"]  # nobody has looked
         await ann.say(BEAT, roomId="lobby")
         farewell = await ann.hear("room:force-leave")
         assert farewell["reason"] == "inactivity_timeout"
         assert await ann.closed() == 4003
         assert not ann.of(ACK)
-        assert plain.everywhere(redis_server) == {}
-        assert plain.rows(redis_server, "lobby") == {}
+        assert redis_state.everywhere(redis_server) == {}
+        assert redis_state.rows(redis_server, "lobby") == {}
 
 
 async def test_b2_a_heartbeat_for_all_rooms_is_acknowledged_although_one_room_has_ended(
@@ -129,7 +132,7 @@ async def test_b2_a_heartbeat_for_all_rooms_is_acknowledged_although_one_room_ha
     async with served(redis_server, rooms=rooms, **off) as node, RawClient.connect(node) as ann:
         joined = await ann.join("short", "ann")
         await ann.join("long", "ann")
-        await plain.lapsed(redis_server, joined["members"][0]["joinedAt"], 0.4)
+        await redis_state.lapsed(redis_server, joined["members"][0]["joinedAt"], 0.4)
         await ann.say(BEAT, id=1)
         await ann.has_heard("room:force-leave", roomId="short")
         await ann.has_heard(ACK, id=1)

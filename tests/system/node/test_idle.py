@@ -7,9 +7,11 @@ from typing import Any
 import anyio
 import redis.asyncio
 
-from tests.support import plain
-from tests.support.running import RawClient, served
+from tests.support import redis_state
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 MEMBERS = 100
 PERIOD = 1.0
@@ -30,12 +32,12 @@ async def test_an_idle_room_is_silent_for_two_heartbeat_periods(redis_server: Se
         for client in clients:
             await client.until(lambda client=client: _knows_all(client))  # type: ignore[misc]
         before = [len(client.heard) for client in clients]
-        noted = plain.rows(redis_server, "lobby")
+        noted = redis_state.rows(redis_server, "lobby")
         looks = one.pacemaker.looks + two.pacemaker.looks
 
         published: list[Any] = []
         watching = asyncio.create_task(_witness(redis_server, published))
-        await plain.until(lambda: redis_server.control.pubsub_numpat() == 1)
+        await until(lambda: redis_server.control.pubsub_numpat() == 1)
         for _ in range(2):
             for client in clients:
                 await client.say("room:heartbeat")
@@ -49,7 +51,7 @@ async def test_an_idle_room_is_silent_for_two_heartbeat_periods(redis_server: Se
         assert [each for each in published if not each[1].startswith(b"{reactor:fleet}")] == []
         for client, start in zip(clients, before, strict=True):
             assert [message["type"] for message in client.heard[start:]] == ["room:heartbeat:ack"] * 2
-        assert plain.rows(redis_server, "lobby") == noted
+        assert redis_state.rows(redis_server, "lobby") == noted
         # Each shard is looked at once a second, and one of the nodes does it.
         assert one.pacemaker.looks + two.pacemaker.looks - looks <= 16 * 8
 

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from tests.support import plain
-from tests.support.running import RawClient, served
+from tests.support import redis_state
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 
 MEMBER = {"userId", "username", "joinedAt", "lastActiveAt", "away", "connections"}
@@ -40,18 +41,18 @@ async def test_b1_a_join_writes_the_presence_key_with_the_rooms_ttl_and_its_shad
     redis_server: Server,
 ) -> None:
     async with served(redis_server) as node, RawClient.connect(node) as ann:
-        before = plain.now(redis_server)
+        before = redis_state.now(redis_server)
         joined = await ann.join("lobby", "u1", username="Ann", data={"mood": ["good", 1]}, id=7)
         assert joined["id"] == 7
         assert (joined["roomId"], joined["userId"], joined["resumed"]) == ("lobby", "u1", False)
         assert (joined["ttl"], joined["heartbeatInterval"]) == (21_600_000, 25_000)
         assert (joined["count"], joined["view"]) == (1, "members")
 
-        key = plain.presence_key("lobby", "u1")
+        key = redis_state.presence_key("lobby", "u1")
         assert key == "{reactor:7}:room:lobby:user:u1"
         fields: Any = redis_server.control.hgetall(key)
         times = int(fields.pop("joinedAt")), int(fields.pop("lastActiveAt"))
-        assert before <= times[0] == times[1] <= plain.now(redis_server)
+        assert before <= times[0] == times[1] <= redis_state.now(redis_server)
         assert fields == {
             "socketId": joined["socketId"],
             "userId": "u1",
@@ -60,7 +61,7 @@ async def test_b1_a_join_writes_the_presence_key_with_the_rooms_ttl_and_its_shad
             "data": '{"mood":["good",1]}',
         }
         assert 21_595_000 < redis_server.control.pttl(key) <= 21_600_000
-        assert redis_server.control.exists(plain.shadow_key("lobby", "u1")) == 1
+        assert redis_server.control.exists(redis_state.shadow_key("lobby", "u1")) == 1
 
 
 async def test_b1_the_client_gets_the_room_and_the_others_get_a_join(redis_server: Server) -> None:
@@ -141,15 +142,15 @@ async def test_b1_hostile_ids_round_trip(redis_server: Server) -> None:
                     await asker.ask("room:is_present", "room:is_present", roomId=room_id, userId=user_id)
                 )["present"]
                 assert redis_server.control.hget(
-                    plain.presence_key(str(room_id), str(user_id)), "roomId"
+                    redis_state.presence_key(str(room_id), str(user_id)), "roomId"
                 ) == str(room_id)
                 if user_id == "ann":
                     continue
                 await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId=room_id)
                 await ann.ask("leave_room", "room:left", roomId=room_id)
-                assert plain.members(redis_server, str(room_id)) == {}
-        assert set(plain.everywhere(redis_server)) == {str(room_id) for room_id in HOSTILE}
-        assert all(list(found) == ["ann"] for found in plain.everywhere(redis_server).values())
+                assert redis_state.members(redis_server, str(room_id)) == {}
+        assert set(redis_state.everywhere(redis_server)) == {str(room_id) for room_id in HOSTILE}
+        assert all(list(found) == ["ann"] for found in redis_state.everywhere(redis_server).values())
 
 
 async def test_b1_a_member_that_joins_again_over_the_same_socket_is_told_the_room_anew(

@@ -8,8 +8,9 @@ from reactor.presence.rows import LeftRow
 from reactor.presence.store import Joined, NotJoined
 from reactor.protocol.reasons import INACTIVITY_TIMEOUT
 from reactor.server.node import Node
-from tests.support import plain
-from tests.support.running import Message, RawClient, served
+from tests.support import redis_state
+from tests.support.nodes import served
+from tests.support.raw_client import Message, RawClient
 from tests.support.servers import Server
 
 
@@ -21,7 +22,7 @@ def hears_of_an_earlier_end(node: Node, server: Server) -> None:
     """The node hears that ann's joining before her present one ended, as by a diff."""
     member = node.feed.last_known("lobby", "ann")
     assert member is not None
-    left = LeftRow("ann", INACTIVITY_TIMEOUT, plain.now(server), "")
+    left = LeftRow("ann", INACTIVITY_TIMEOUT, redis_state.now(server), "")
     node.reconciler.on_left("lobby", left, replace(member, joined_at=member.joined_at - 1))
 
 
@@ -40,7 +41,7 @@ async def test_a_socket_put_out_for_an_earlier_joining_leaves_no_connection_in_t
         hears_of_an_earlier_end(late, redis_server)
         await second.hear("room:force-leave")
         await first.until(lambda: 1 in [one["connections"] for one in updates(first)])
-        assert plain.members(redis_server, "lobby")["ann"].get("connections", "1") == "1"
+        assert redis_state.members(redis_server, "lobby")["ann"].get("connections", "1") == "1"
 
 
 async def test_who_is_put_out_while_it_joins_again_is_in_by_its_next_joining(redis_server: Server) -> None:
@@ -64,9 +65,9 @@ async def test_who_is_put_out_while_it_joins_again_is_in_by_its_next_joining(red
         node.entering.enter = put_out_first  # type: ignore[method-assign]
         joined = await ann.join("lobby", "ann")
         await node.reconciler.dropping.all_done()
-        fields = plain.members(redis_server, "lobby")["ann"]
+        fields = redis_state.members(redis_server, "lobby")["ann"]
         assert fields["socketId"] == joined["socketId"]
         assert fields.get("connections", "1") == "1"
-        life = redis_server.control.pttl(plain.presence_key("lobby", "ann"))
+        life = redis_server.control.pttl(redis_state.presence_key("lobby", "ann"))
         assert life > node.settings.grace * 1000, "it is under no grace"
         assert [left["userId"] for diff in bob.of("room:diff") for left in diff["left"]] == []

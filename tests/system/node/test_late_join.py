@@ -5,10 +5,12 @@ from contextlib import asynccontextmanager
 
 from reactor.protocol.reasons import KICKED
 from reactor.server.node import Node
-from tests.support import plain
+from tests.support import redis_state
+from tests.support.nodes import served
 from tests.support.proxy import Proxy
-from tests.support.running import RawClient, served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 
 @asynccontextmanager
@@ -36,10 +38,10 @@ async def test_a_join_that_comes_late_leaves_no_connection_behind(redis_server: 
         await second.say("join_room", roomId="lobby", userId="ann")
         refusal = await second.hear("error")
         assert refusal["code"] == "unavailable"
-        await plain.until(lambda: bool(plain.fences(redis_server)))  # that it went is noted
+        await until(lambda: bool(redis_state.fences(redis_server)))  # that it went is noted
         link.release()
         await first.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
-        assert plain.members(redis_server, "lobby")["ann"].get("connections", "1") == "1"
+        assert redis_state.members(redis_server, "lobby")["ann"].get("connections", "1") == "1"
 
 
 async def test_who_was_put_out_is_not_entered_again_by_a_join_that_comes_late(redis_server: Server) -> None:
@@ -55,11 +57,11 @@ async def test_who_was_put_out_is_not_entered_again_by_a_join_that_comes_late(re
         link.stall()
         stalled.feed.view = lambda _room_id: None  # type: ignore[method-assign, assignment] # any epoch will do
         stalled.reconciler.revive(attachment, None)
-        await plain.until(lambda: attachment.unanswered == 1)
-        stalled.reconciler.expel("lobby", "ann", KICKED, at=plain.now(redis_server))
+        await until(lambda: attachment.unanswered == 1)
+        stalled.reconciler.expel("lobby", "ann", KICKED, at=redis_state.now(redis_server))
         await whole.store.kick(attachment.entry)
-        await plain.until(lambda: bool(plain.fences(redis_server)))
+        await until(lambda: bool(redis_state.fences(redis_server)))
         link.release()
-        await plain.until(lambda: stalled.backend.healthy)
+        await until(lambda: stalled.backend.healthy)
         await stalled.store.count("lobby")
-        assert plain.members(redis_server, "lobby").keys() == {"other"}
+        assert redis_state.members(redis_server, "lobby").keys() == {"other"}

@@ -3,8 +3,9 @@
 from typing import Any
 
 from reactor.errors import Unavailable
-from tests.support import plain
-from tests.support.running import RawClient, departures, served
+from tests.support import redis_state
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient, departures
 from tests.support.servers import Server
 
 
@@ -20,9 +21,9 @@ async def test_b5_who_leaves_is_gone_at_once_and_the_others_are_told(redis_serve
             await client.join("lobby", name)
         await bob.say("leave_room", roomId="lobby", id=3)
         assert await bob.hear("room:left") == {"type": "room:left", "roomId": "lobby", "id": 3}
-        keys = plain.presence_key("lobby", "bob"), plain.shadow_key("lobby", "bob")
+        keys = redis_state.presence_key("lobby", "bob"), redis_state.shadow_key("lobby", "bob")
         assert redis_server.control.exists(*keys) == 0
-        assert set(plain.rows(redis_server, "lobby")) == {"ann", "zoe"}
+        assert set(redis_state.rows(redis_server, "lobby")) == {"ann", "zoe"}
         for client in (ann, zoe):
             assert await client.hear_left("bob") == "left"
             diff = client.of("room:diff")[-1]
@@ -57,7 +58,7 @@ async def test_b5_who_leaves_with_one_of_two_sockets_is_still_there(redis_server
         await phone.ask("leave_room", "room:left", roomId="lobby")
         assert await watcher.hear_left("ann") == "left"
         assert departures(watcher.heard) == [("ann", "left")]
-        assert [entry["reason"] for entry in plain.stream(redis_server, "lobby")] == ["left"]
+        assert [entry["reason"] for entry in redis_state.stream(redis_server, "lobby")] == ["left"]
 
 
 async def test_b5_joins_and_leaves_said_in_one_breath_are_done_in_their_order(redis_server: Server) -> None:
@@ -76,8 +77,8 @@ async def test_b5_joins_and_leaves_said_in_one_breath_are_done_in_their_order(re
             await ann.hear("room:updated", id=number)
             await ann.hear("room:left", id=number)
         await watcher.hear("room:diff", version=first["version"] + 30)
-        assert plain.members(redis_server, "lobby").keys() == {"watcher"}
-        assert len(plain.stream(redis_server, "lobby")) == 10
+        assert redis_state.members(redis_server, "lobby").keys() == {"watcher"}
+        assert len(redis_state.stream(redis_server, "lobby")) == 10
         assert not ann.of("error")
 
 

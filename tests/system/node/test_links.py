@@ -9,9 +9,11 @@ import anyio
 import pytest
 
 from reactor.server.node import Node
-from tests.support import plain
-from tests.support.running import RawClient, departures, served
+from tests.support import redis_state
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient, departures
 from tests.support.servers import Server
+from tests.support.waiting import until
 from tests.system.node.replay import Replay
 
 
@@ -32,7 +34,7 @@ async def _agree(server: Server, clients: list[RawClient], room_id: str = "lobby
     await clients[0].ask("room:update", "room:updated", roomId=room_id, username="last")
     for client in clients:
         await client.until(lambda client=client: _has_last(client, room_id))  # type: ignore[misc]
-    present = plain.members(server, room_id)
+    present = redis_state.members(server, room_id)
     for client in clients:
         replay = Replay.of(client, room_id)
         assert replay.members.keys() == present.keys()
@@ -97,8 +99,8 @@ async def test_nothing_is_missed_while_it_happens_again_and_again(
             await anyio.sleep(0.25)
         names = await visits
         await _agree(redis_server, clients)
-        assert plain.members(redis_server, "lobby").keys() == {f"u{number}" for number in range(8)}
-        assert sorted(e["user"] for e in plain.stream(redis_server, "lobby")) == sorted(names)
+        assert redis_state.members(redis_server, "lobby").keys() == {f"u{number}" for number in range(8)}
+        assert sorted(e["user"] for e in redis_state.stream(redis_server, "lobby")) == sorted(names)
         for client in clients:
             told = departures(client.heard)
             assert len(told) == len(set(told))  # nobody's leave is told twice
@@ -125,7 +127,7 @@ async def test_a_server_that_was_gone_for_a_while_and_lost_all_has_everybody_aga
         for client in clients:
             await client.hear("service:restored")
         await _agree(redis_server, clients)
-        found = plain.members(redis_server, "lobby")
+        found = redis_state.members(redis_server, "lobby")
         assert {user: fields["data"] for user, fields in found.items()} == {
             f"u{n}": str(n) for n in range(10)
         }
@@ -144,12 +146,12 @@ async def test_after_a_flush_who_is_connected_is_present_again(redis_server: Ser
     ):
         await cut.join("lobby", "cut")
         cut.vanish()
-        key = plain.presence_key("lobby", "cut")
-        await plain.until(lambda: redis_server.control.pttl(key) <= 1000)
+        key = redis_state.presence_key("lobby", "cut")
+        await until(lambda: redis_server.control.pttl(key) <= 1000)
         redis_server.control.flushall()
         redis_server.control.script_flush()
-        await plain.until(lambda: len(plain.members(redis_server, "lobby")) == 6)
-        await plain.until(lambda: len(plain.rows(redis_server, "lobby")) == 6)
+        await until(lambda: len(redis_state.members(redis_server, "lobby")) == 6)
+        await until(lambda: len(redis_state.rows(redis_server, "lobby")) == 6)
         for client in clients:
             await client.say("room:heartbeat", roomId="lobby", id="after")
         for client in clients:
@@ -174,8 +176,8 @@ async def test_a_departure_while_nobody_listened_is_told_when_they_listen_again(
         for client, name in ((ann, "ann"), (bob, "bob"), (cut, "cut")):
             await client.join("lobby", name)
         cut.vanish()
-        key = plain.presence_key("lobby", "cut")
-        await plain.until(lambda: redis_server.control.pttl(key) <= 300)
+        key = redis_state.presence_key("lobby", "cut")
+        await until(lambda: redis_server.control.pttl(key) <= 300)
         deadline = anyio.current_time() + 0.6
         while anyio.current_time() < deadline:
             _cut_pubsub(redis_server)
@@ -183,4 +185,4 @@ async def test_a_departure_while_nobody_listened_is_told_when_they_listen_again(
         for client in (ann, bob):
             assert await client.hear_left("cut") == "disconnected"
             assert departures(client.heard) == [("cut", "disconnected")]
-        assert len(plain.stream(redis_server, "lobby")) == 1
+        assert len(redis_state.stream(redis_server, "lobby")) == 1

@@ -6,9 +6,11 @@ from typing import Any
 import anyio
 
 from reactor.presence.store import Joined, NotJoined
-from tests.support import plain
-from tests.support.running import RawClient, departures, served
+from tests.support import redis_state
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient, departures
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 
 def present(client: RawClient) -> set[str]:
@@ -29,7 +31,7 @@ async def test_everything_is_deleted_and_nobody_hears_of_an_empty_room(redis_ser
         everybody = {f"u{i}" for i in range(8)}
         redis_server.control.flushall()
         await clients[0].say("room:heartbeat", roomId="lobby")
-        await plain.until(lambda: set(plain.members(redis_server, "lobby")) == everybody)
+        await until(lambda: set(redis_state.members(redis_server, "lobby")) == everybody)
         for client in clients:
             await client.has_heard("room:diff", **{"from": 0})
             counts = [m["count"] for m in client.heard if m["type"] == "room:diff" and m["from"] == 0]
@@ -60,7 +62,7 @@ async def test_nobody_is_told_anything_before_the_slowest_server_has_entered_its
         redis_server.kill()
         await ann.hear("service:degraded")
         redis_server.start()
-        await plain.until(lambda: set(plain.members(redis_server, "lobby")) == {"ann"})
+        await until(lambda: set(redis_state.members(redis_server, "lobby")) == {"ann"})
         await anyio.sleep(2.5)  # longer than one waits without knowing for whom
         assert len(ann.of("service:restored", "room:diff")) == 1, "but that bob had come"
         may_enter.set()
@@ -100,7 +102,7 @@ async def test_a_node_that_was_judged_lost_in_some_shards_only_goes_on_under_ano
     async with served(bundled_server, lease=1.0) as node, RawClient.connect(node) as ann:
         await ann.join("lobby", "ann")
         former = node.name()
-        await node.store.fence_node(plain.shard("lobby"), former)
+        await node.store.fence_node(redis_state.shard("lobby"), former)
         await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
         assert node.name() != former
         async with RawClient.connect(node) as bob:
@@ -132,13 +134,13 @@ async def test_a_join_on_its_way_while_the_node_takes_another_name_is_kept(bundl
             if not renamed:
                 renamed = True
                 node.recovery.on_data_lost("lobby")
-                await plain.until(lambda: node.recovery._begun == 0)
+                await until(lambda: node.recovery._begun == 0)
             return reply
 
         node.entering.enter = rename_behind_it  # type: ignore[method-assign]
         async with RawClient.connect(node) as again:
             joined = await again.join("lobby", "ann")
-            shadow: Any = bundled_server.control.hgetall(plain.shadow_key("lobby", "ann"))
+            shadow: Any = bundled_server.control.hgetall(redis_state.shadow_key("lobby", "ann"))
             connections = {name for name in shadow if "." in name}
             assert len(connections) == 2
             assert joined["socketId"] in connections

@@ -10,9 +10,11 @@ from typing import Any
 
 import anyio
 
-from tests.support import plain
-from tests.support.running import Message, Process, RawClient, departures, served
+from tests.support import redis_state
+from tests.support.nodes import NodeProcess, served
+from tests.support.raw_client import Message, RawClient, departures
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 QUICK: dict[str, Any] = {"lease": 0.6, "grace": 0.6}
 
@@ -21,7 +23,7 @@ async def test_b8_the_members_of_a_killed_node_leave_once_on_every_other(redis_s
     async with (
         served(redis_server, **QUICK) as one,
         served(redis_server, **QUICK) as two,
-        Process.start(redis_server, **QUICK) as doomed,
+        NodeProcess.start(redis_server, **QUICK) as doomed,
         RawClient.connect(one) as ann,
         RawClient.connect(two) as bob,
         RawClient.connect(one) as tab,
@@ -42,7 +44,7 @@ async def test_b8_the_members_of_a_killed_node_leave_once_on_every_other(redis_s
         await doomed.kill()
         for client in (ann, bob):
             await client.hear_departures(2)
-        entries = plain.stream(redis_server, "lobby")
+        entries = redis_state.stream(redis_server, "lobby")
         assert sorted((e["user"], e["reason"]) for e in entries) == [
             ("carl", "disconnected"),
             ("dora", "disconnected"),
@@ -54,7 +56,7 @@ async def test_b8_the_members_of_a_killed_node_leave_once_on_every_other(redis_s
         for client in (ann, bob):
             await client.hear_next(lambda message: _tells(message, "tab", "Tab", connections=1))
             assert sorted(departures(client.heard)) == [("carl", "disconnected"), ("dora", "disconnected")]
-        assert plain.members(redis_server, "lobby").keys() == {"ann", "bob", "tab"}
+        assert redis_state.members(redis_server, "lobby").keys() == {"ann", "bob", "tab"}
 
 
 def _tells(message: Message, user_id: str, username: str, connections: int) -> bool:
@@ -70,7 +72,7 @@ async def test_b8_who_returns_from_a_killed_node_within_the_grace_was_never_gone
     options: dict[str, Any] = {"lease": 0.6, "grace": 1.5}
     async with (
         served(redis7_server, **options) as one,
-        Process.start(redis7_server, **options) as doomed,
+        NodeProcess.start(redis7_server, **options) as doomed,
         RawClient.connect(one) as watcher,
         RawClient.connect(doomed) as ann,
         RawClient.connect(doomed) as lost,
@@ -86,7 +88,7 @@ async def test_b8_who_returns_from_a_killed_node_within_the_grace_was_never_gone
             assert back["version"] >= joined["version"]
             assert await watcher.hear_left("lost") == "disconnected"
             assert departures(watcher.heard) == [("lost", "disconnected")]
-            me = next(m for m in plain.members(redis7_server, "lobby").values() if m["userId"] == "ann")
+            me = next(m for m in redis_state.members(redis7_server, "lobby").values() if m["userId"] == "ann")
             assert "connections" not in me
             assert me["data"] == '"mine"'
             assert not [diff for diff in watcher.of("room:diff") if diff["joined"][1:]]
@@ -100,8 +102,8 @@ async def test_b8_a_node_that_stops_in_order_sends_its_clients_away_and_tells_no
     async with (
         served(redis7_server, **options) as one,
         RawClient.connect(one) as watcher,
-        Process.start(redis7_server, **options) as old,
-        Process.start(redis7_server, **options) as new,
+        NodeProcess.start(redis7_server, **options) as old,
+        NodeProcess.start(redis7_server, **options) as new,
         RawClient.connect(old) as ann,
         RawClient.connect(old) as lost,
     ):
@@ -123,36 +125,38 @@ async def test_b8_when_all_nodes_are_dead_the_first_to_come_up_ends_their_member
     bundled_server: Server,
 ) -> None:
     async with AsyncExitStack() as stack:
-        doomed = [await stack.enter_async_context(Process.start(bundled_server, **QUICK)) for _ in range(2)]
+        doomed = [
+            await stack.enter_async_context(NodeProcess.start(bundled_server, **QUICK)) for _ in range(2)
+        ]
         for number, process in enumerate(doomed):
             client = await stack.enter_async_context(RawClient.connect(process))
             await client.join("lobby", f"u{number}")
         for process in doomed:
             await process.kill()
-    assert plain.members(bundled_server, "lobby").keys() == {"u0", "u1"}
+    assert redis_state.members(bundled_server, "lobby").keys() == {"u0", "u1"}
     async with served(bundled_server, **QUICK) as node, RawClient.connect(node) as ann:
         await ann.join("lobby", "ann")
         await ann.hear_departures(2)
         assert set(departures(ann.heard)) == {("u0", "disconnected"), ("u1", "disconnected")}
-        assert plain.members(bundled_server, "lobby").keys() == {"ann"}
-        assert len(plain.stream(bundled_server, "lobby")) == 2
+        assert redis_state.members(bundled_server, "lobby").keys() == {"ann"}
+        assert len(redis_state.stream(bundled_server, "lobby")) == 2
 
 
 async def test_b8_a_node_frozen_for_less_than_its_members_grace_loses_nobody(redis7_server: Server) -> None:
     options: dict[str, Any] = {"lease": 0.6, "grace": 6.0}
     async with (
         served(redis7_server, **options) as one,
-        Process.start(redis7_server, **options) as frozen,
+        NodeProcess.start(redis7_server, **options) as frozen,
         RawClient.connect(one) as watcher,
         RawClient.connect(frozen) as ann,
     ):
         await watcher.join("lobby", "watcher")
         joined = await ann.join("lobby", "ann")
-        key = plain.presence_key("lobby", "ann")
+        key = redis_state.presence_key("lobby", "ann")
         frozen.send(signal.SIGSTOP)
-        await plain.until(lambda: redis7_server.control.pttl(key) <= 6000)  # it was judged lost
+        await until(lambda: redis7_server.control.pttl(key) <= 6000)  # it was judged lost
         frozen.send(signal.SIGCONT)
-        await plain.until(lambda: redis7_server.control.pttl(key) > 6000)
+        await until(lambda: redis7_server.control.pttl(key) > 6000)
         await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
         await anyio.sleep(1.0)  # whatever the node still does about it
         await watcher.ask("room:update", "room:updated", roomId="lobby", username="W")
@@ -168,7 +172,7 @@ async def test_b8_a_node_frozen_for_longer_brings_its_living_clients_back(bundle
     """They left, and that was told once; they are here, and that is told once."""
     async with (
         served(bundled_server, **QUICK) as one,
-        Process.start(bundled_server, **QUICK) as frozen,
+        NodeProcess.start(bundled_server, **QUICK) as frozen,
         RawClient.connect(one) as watcher,
         RawClient.connect(frozen) as ann,
         RawClient.connect(frozen) as gone,
@@ -187,7 +191,7 @@ async def test_b8_a_node_frozen_for_longer_brings_its_living_clients_back(bundle
         assert ann.open
         assert not ann.of("room:force-leave")
         # `gone` may be back for the moment until its node has read that it is not there.
-        await plain.until(lambda: plain.members(bundled_server, "lobby").keys() == {"ann", "watcher"})
+        await until(lambda: redis_state.members(bundled_server, "lobby").keys() == {"ann", "watcher"})
         assert departures(watcher.heard).count(("ann", "disconnected")) == 1
         assert {reason for _, reason in departures(watcher.heard)} == {"disconnected"}
 
@@ -213,26 +217,26 @@ async def test_b8_what_a_node_says_after_it_was_judged_lost_counts_under_its_new
         last = await bob.join("lobby", "bob")
         old = node.name()
         await judge.detector.detach_node(old)
-        assert redis_server.control.pttl(plain.presence_key("lobby", "ann")) <= 30_000
+        assert redis_server.control.pttl(redis_state.presence_key("lobby", "ann")) <= 30_000
         await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
         new = node.name()
         assert new != old
         assert [name.partition(".")[0] for name in _connections(redis_server, "ann")] == [new]
-        assert redis_server.control.pttl(plain.presence_key("lobby", "ann")) > 30_000
-        await plain.until(lambda: _connections(redis_server, "bob"))  # also who says nothing
+        assert redis_server.control.pttl(redis_state.presence_key("lobby", "ann")) > 30_000
+        await until(lambda: _connections(redis_server, "bob"))  # also who says nothing
         await judge.detector.detach_node(new)
         joined = await carl.join("lobby", "carl")
         assert node.name() not in {old, new}
         assert joined["socketId"].startswith(node.name())
         assert [name.partition(".")[0] for name in _connections(redis_server, "carl")] == [node.name()]
-        await plain.until(lambda: _connections(redis_server, "ann") and _connections(redis_server, "bob"))
+        await until(lambda: _connections(redis_server, "ann") and _connections(redis_server, "bob"))
         await watcher.has_heard("room:diff", version=joined["version"])
         assert joined["version"] == last["version"] + 1
         assert not departures(watcher.heard)
 
 
 def _connections(server: Server, user_id: str) -> list[str]:
-    fields: Any = server.control.hkeys(plain.shadow_key("lobby", user_id))
+    fields: Any = server.control.hkeys(redis_state.shadow_key("lobby", user_id))
     return [field for field in fields if "." in field]
 
 
@@ -240,8 +244,11 @@ async def test_b8_the_pacemakers_turn_passes_on_within_two_seconds(bundled_serve
     """The node that touches the keys of all is killed; a member of another one still ends on time."""
     bundled_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     options: dict[str, Any] = {"ttl": 2.0, "sweep_interval": 0}
-    async with Process.start(bundled_server, **options) as doomed, served(bundled_server, **options) as node:
-        await plain.until(lambda: bundled_server.control.exists("{reactor:fleet}:turn:pacemaker"))
+    async with (
+        NodeProcess.start(bundled_server, **options) as doomed,
+        served(bundled_server, **options) as node,
+    ):
+        await until(lambda: bundled_server.control.exists("{reactor:fleet}:turn:pacemaker"))
         before = node.pacemaker.leading
         async with RawClient.connect(node) as ann:
             await doomed.kill()
@@ -257,16 +264,16 @@ async def test_b8_an_end_that_the_pacemakers_node_died_over_is_made_by_the_next_
     """Who hears an event leaves the claim to the pacemaker's node, and makes it when that one is gone."""
     bundled_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     options: dict[str, Any] = {"sweep_interval": 0}
-    async with Process.start(bundled_server, **options) as doomed:
-        await plain.until(lambda: bundled_server.control.exists("{reactor:fleet}:turn:pacemaker"))
+    async with NodeProcess.start(bundled_server, **options) as doomed:
+        await until(lambda: bundled_server.control.exists("{reactor:fleet}:turn:pacemaker"))
         async with served(bundled_server, **options) as node, RawClient.connect(node) as ann:
             await ann.join("lobby", "ann")
-            await plain.until(lambda: node.pacemaker.led_elsewhere and node.sweep.rounds)
+            await until(lambda: node.pacemaker.led_elsewhere and node.sweep.rounds)
             doomed.send(signal.SIGSTOP)
-            key = plain.presence_key("lobby", "ann")
+            key = redis_state.presence_key("lobby", "ann")
             bundled_server.control.pexpire(key, 1)  # by hand: no deadline that anybody noted
-            await plain.until(lambda: not bundled_server.control.exists(key))
-            await plain.until(lambda: node.listener.heard == 1)
+            await until(lambda: not bundled_server.control.exists(key))
+            await until(lambda: node.listener.heard == 1)
             assert not node.reaper.found_by
             touched = time.monotonic()
             await ann.hear("room:force-leave", reason="inactivity_timeout")

@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 
-from tests.support import plain
+from tests.support import redis_state
+from tests.support.nodes import served
 from tests.support.proxy import Proxy
-from tests.support.running import RawClient, departures, served
+from tests.support.raw_client import RawClient, departures
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 SHORT: dict[str, Any] = {"lease": 0.8, "grace": 0.8}
 
@@ -39,7 +41,7 @@ async def test_members_of_a_node_that_lost_redis_leave_once_and_are_back_with_it
             link.release()
             await ann.hear("service:restored")
             await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
-            await plain.until(lambda: plain.members(redis_server, "lobby").keys() == {"ann", "watcher"})
+            await until(lambda: redis_state.members(redis_server, "lobby").keys() == {"ann", "watcher"})
             await watcher.until(lambda: len([m for d in watcher.of("room:diff") for m in d["joined"]]) == 2)
             back = watcher.of("room:diff")[-1]["joined"][0]
             assert (back["userId"], back["data"]) == ("ann", [1])

@@ -6,9 +6,11 @@ import anyio
 import pytest
 
 from reactor.protocol.room import RoomView
-from tests.support import plain
-from tests.support.running import RawClient, departures, served
+from tests.support import redis_state
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient, departures
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 NOTHING_REACTS: dict[str, Any] = {"pacemaker": False, "listener": False, "sweep_interval": 0}
 
@@ -24,7 +26,7 @@ async def test_a_join_over_ones_own_lapsed_membership_is_a_fresh_one(redis_serve
         await watcher.join("lobby", "watcher")
         watcher.beat(0.1)
         first = await ann.join("lobby", "ann")
-        await plain.lapsed(redis_server, first["members"][1]["joinedAt"], 0.5)
+        await redis_state.lapsed(redis_server, first["members"][1]["joinedAt"], 0.5)
         again = await ann.join("lobby", "ann", id="again")
         assert (again["id"], again["resumed"]) == ("again", False)
         assert {m["userId"] for m in again["members"]} == {"ann", "watcher"}
@@ -39,8 +41,8 @@ async def test_a_join_over_ones_own_lapsed_membership_is_a_fresh_one(redis_serve
         await ann.hear_next(lambda message: bool(message.get("updated")))
         assert ann.open
         await ann.ask("leave_room", "room:left", roomId="lobby")
-        assert plain.members(redis_server, "lobby").keys() == {"watcher"}
-        assert plain.rows(redis_server, "lobby").keys() == {"watcher"}
+        assert redis_state.members(redis_server, "lobby").keys() == {"watcher"}
+        assert redis_state.rows(redis_server, "lobby").keys() == {"watcher"}
 
 
 async def test_a_lapsed_socket_goes_and_another_of_the_same_user_that_joins_then_stays(
@@ -55,19 +57,19 @@ async def test_a_lapsed_socket_goes_and_another_of_the_same_user_that_joins_then
         RawClient.connect(two) as phone,
     ):
         first = await old.join("lobby", "ann")
-        await plain.lapsed(redis_server, first["members"][0]["joinedAt"], 0.5)
+        await redis_state.lapsed(redis_server, first["members"][0]["joinedAt"], 0.5)
         joined = await tab.join("lobby", "ann")
         assert joined["resumed"] is False
         assert (await phone.join("lobby", "ann"))["resumed"] is True
         tab.beat(0.1), phone.beat(0.1)
         assert await old.closed() == 4003
-        await plain.lapsed(redis_server, joined["members"][0]["joinedAt"], 0.5)
+        await redis_state.lapsed(redis_server, joined["members"][0]["joinedAt"], 0.5)
         for client in (tab, phone):
             await client.say("room:heartbeat", roomId="lobby")
             await client.has_heard("room:heartbeat:ack", roomId="lobby")
             assert client.open
             assert not client.of("room:force-leave")
-        assert plain.members(redis_server, "lobby")["ann"]["connections"] == "2"
+        assert redis_state.members(redis_server, "lobby")["ann"]["connections"] == "2"
 
 
 @pytest.mark.slow
@@ -90,11 +92,11 @@ async def test_a_join_whose_answer_was_lost_leaves_no_ghost(redis_server: Server
             redis_server.resume()
         await watcher.hear("service:restored")
         assert (await bob.join("lobby", "bob"))["count"] >= 2  # who tries again is in
-        await plain.until(lambda: plain.members(redis_server, "lobby").keys() == {"watcher", "bob"})
+        await until(lambda: redis_state.members(redis_server, "lobby").keys() == {"watcher", "bob"})
         await anyio.sleep(0.5)  # the joins that were refused come no more
         await bob.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
-        assert plain.members(redis_server, "lobby").keys() == {"watcher", "bob"}
-        assert "connections" not in plain.members(redis_server, "lobby")["bob"]
+        assert redis_state.members(redis_server, "lobby").keys() == {"watcher", "bob"}
+        assert "connections" not in redis_state.members(redis_server, "lobby")["bob"]
 
 
 async def test_a_socket_that_is_gone_before_its_join_is_taken_leaves_no_ghost(redis_server: Server) -> None:
@@ -114,12 +116,12 @@ async def test_a_socket_that_is_gone_before_its_join_is_taken_leaves_no_ghost(re
             await bob.barrier()
             ann.vanish()
             bob.vanish()
-            await plain.until(lambda: len(node.gateway.connections) == 1)
+            await until(lambda: len(node.gateway.connections) == 1)
         finally:
             redis_server.resume()
         await watcher.hear_departures(2)
         assert set(departures(watcher.heard)) == {("ann", "disconnected"), ("bob", "disconnected")}
-        assert plain.members(redis_server, "lobby").keys() == {"watcher"}
+        assert redis_state.members(redis_server, "lobby").keys() == {"watcher"}
 
 
 async def test_a_kick_that_crosses_a_join_again_ends_the_membership_or_not_at_all(
@@ -151,7 +153,7 @@ async def test_a_kick_that_crosses_a_join_again_ends_the_membership_or_not_at_al
             assert here["present"] is (beat["type"] == "room:heartbeat:ack"), (number, answer, beat)
             ended += beat["type"] == "error"
         assert ann.open
-        assert plain.members(redis_server, "lobby").keys() == {"watcher", "ann"} - (
+        assert redis_state.members(redis_server, "lobby").keys() == {"watcher", "ann"} - (
             {"ann"} if ended == 40 else set()
         )
 

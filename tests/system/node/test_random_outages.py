@@ -11,9 +11,11 @@ import anyio
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.support import plain
-from tests.support.running import Process, RawClient, served
+from tests.support import redis_state
+from tests.support.nodes import NodeProcess, served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
+from tests.support.waiting import until
 from tests.system.node.replay import Replay
 from tests.system.node.test_random_session import GRACE, ROOMS, SEEDS, TTL, Person, observer, of_one_mind
 
@@ -25,11 +27,11 @@ SETTLED = 6.0
 class Stubborn(Person):
     """One who tries again whatever becomes of the connection."""
 
-    async def live(self, until: float, over: anyio.Event) -> None:
-        while anyio.current_time() < until:
+    async def live(self, stop_at: float, over: anyio.Event) -> None:
+        while anyio.current_time() < stop_at:
             try:
                 async with self._socket() as client:
-                    if await self._use(client, until):
+                    if await self._use(client, stop_at):
                         self.here = client
                         await over.wait()
                         return
@@ -43,10 +45,10 @@ class Stubborn(Person):
             self.past.append(client)
             yield client.beat(0.3)
 
-    async def _use(self, client: RawClient, until: float) -> bool:
+    async def _use(self, client: RawClient, stop_at: float) -> bool:
         """Whether the socket is there when the time is up."""
         try:
-            while anyio.current_time() < until:
+            while anyio.current_time() < stop_at:
                 await self._act(client)
         except (ConnectionClosed, AssertionError, TimeoutError):
             return False  # closed, or its node is frozen for longer than anybody waits
@@ -68,7 +70,7 @@ async def test_a_random_session_with_outages_ends_with_all_of_one_mind(
         "sweep_interval": 3,
     }
     async with (
-        Process.start(bundled_server, **options) as frozen,
+        NodeProcess.start(bundled_server, **options) as frozen,
         served(bundled_server, **options) as one,
         served(bundled_server, **options) as two,
         observer(one) as near,
@@ -76,18 +78,18 @@ async def test_a_random_session_with_outages_ends_with_all_of_one_mind(
     ):
         names = [f"u{number % 20}" for number in range(26)]
         people = [Stubborn(name, [one, two, frozen], random.Random(chance.random())) for name in names]
-        until, over = anyio.current_time() + SECONDS, anyio.Event()
-        lives = [asyncio.create_task(person.live(until, over)) for person in people]
-        await _outages(bundled_server, frozen, until - 4, random.Random(chance.random()))
-        await anyio.sleep(until + SETTLED - anyio.current_time())
+        stop_at, over = anyio.current_time() + SECONDS, anyio.Event()
+        lives = [asyncio.create_task(person.live(stop_at, over)) for person in people]
+        await _outages(bundled_server, frozen, stop_at - 4, random.Random(chance.random()))
+        await anyio.sleep(stop_at + SETTLED - anyio.current_time())
 
         here = {person: person.here for person in people if person.here is not None and person.here.open}
         assert len(here) > 8
-        await plain.until(lambda: of_one_mind(bundled_server, [near, far, *here.values()], after_outage=True))
+        await until(lambda: of_one_mind(bundled_server, [near, far, *here.values()], after_outage=True))
         for person, client in here.items():  # who believes to be in, is in
             for room in ROOMS:
                 if Replay.of(client, room, after_outage=True).inside:
-                    assert person.name in plain.members(bundled_server, room)
+                    assert person.name in redis_state.members(bundled_server, room)
                     assert (await client.answer("room:heartbeat", roomId=room))["type"].endswith(":ack")
         over.set()
         await asyncio.gather(*lives)
@@ -95,12 +97,12 @@ async def test_a_random_session_with_outages_ends_with_all_of_one_mind(
             assert client.open
             for room in ROOMS:
                 await client.ask("leave_room", "room:left", roomId=room)
-        await plain.until(lambda: set(plain.leftovers(bundled_server)) <= {"{reactor:fleet}:registry"})
-        assert plain.everywhere(bundled_server) == {}
+        await until(lambda: set(redis_state.leftovers(bundled_server)) <= {"{reactor:fleet}:registry"})
+        assert redis_state.everywhere(bundled_server) == {}
 
 
-async def _outages(server: Server, node: Process, until: float, chance: random.Random) -> None:
-    while anyio.current_time() < until:
+async def _outages(server: Server, node: NodeProcess, stop_at: float, chance: random.Random) -> None:
+    while anyio.current_time() < stop_at:
         await anyio.sleep(chance.uniform(1.0, 4.0))
         match chance.choice(("flush", "restart", "freeze", "stall", "pubsub", "normal")):
             case "flush":

@@ -18,9 +18,11 @@ from websockets.exceptions import ConnectionClosed
 
 from reactor.server.node import Node
 from reactor.settings import RoomRule
-from tests.support import plain
-from tests.support.running import Process, RawClient, departures, served
+from tests.support import redis_state
+from tests.support.nodes import NodeProcess, served
+from tests.support.raw_client import RawClient, departures
 from tests.support.servers import Server
+from tests.support.waiting import until
 from tests.system.node.replay import Replay
 
 ROOMS = ("lobby", "attic", "a:b{c}", "brief")
@@ -36,21 +38,21 @@ class Person:
     `past` holds its sockets, `here` the one that it still has when the time is over.
     """
 
-    def __init__(self, name: str, nodes: Sequence[Node | Process], chance: random.Random) -> None:
+    def __init__(self, name: str, nodes: Sequence[Node | NodeProcess], chance: random.Random) -> None:
         self.name = name
         self.past: list[RawClient] = []
         self.here: RawClient | None = None
         self.done: Counter[str] = Counter()
         self._nodes, self._chance = nodes, chance
 
-    async def live(self, until: float, over: anyio.Event) -> None:
+    async def live(self, stop_at: float, over: anyio.Event) -> None:
         """One socket after the other until the time is up, and keep the last until all is over."""
-        while anyio.current_time() < until:
+        while anyio.current_time() < stop_at:
             async with RawClient.connect(self._chance.choice(self._nodes)) as client:
                 self.past.append(client)
                 client.beat(0.3)
                 try:
-                    while anyio.current_time() < until:
+                    while anyio.current_time() < stop_at:
                         await self._act(client)
                     self.here = client if client.open else None
                 except (ConnectionClosed, AssertionError):
@@ -125,24 +127,22 @@ async def test_a_random_session_ends_with_all_of_one_mind(
         # Some are there twice: two sockets of one user, on any node.
         names = [f"u{number % 30}" for number in range(CLIENTS)]
         people = [Person(name, [one, two], random.Random(chance.random())) for name in names]
-        until, over = anyio.current_time() + SECONDS, anyio.Event()
-        lives = [asyncio.create_task(person.live(until, over)) for person in people]
+        stop_at, over = anyio.current_time() + SECONDS, anyio.Event()
+        lives = [asyncio.create_task(person.live(stop_at, over)) for person in people]
         if harmed:
-            await _harm(redis_server, until, random.Random(chance.random()))
-        await anyio.sleep(until + 0.5 - anyio.current_time())
+            await _harm(redis_server, stop_at, random.Random(chance.random()))
+        await anyio.sleep(stop_at + 0.5 - anyio.current_time())
         print(seed, sum((person.done for person in people), Counter()))  # noqa: T201 - for one who looks
 
         here = [person.here for person in people if person.here is not None]
         assert len(here) > CLIENTS / 4
-        await plain.until(lambda: of_one_mind(redis_server, [near, far, *here]))
+        await until(lambda: of_one_mind(redis_server, [near, far, *here]))
         _agrees_with_the_record(redis_server, [near, far], exactly=not harmed)
         over.set()
         await asyncio.gather(*lives)
 
         # All sockets are gone; what they left ends by itself, and then nothing is left.
-        await plain.until(
-            lambda: all(len(_known(near, room)) == len(_known(far, room)) == 2 for room in ROOMS)
-        )
+        await until(lambda: all(len(_known(near, room)) == len(_known(far, room)) == 2 for room in ROOMS))
         assert of_one_mind(redis_server, [near, far])
         _agrees_with_the_record(redis_server, [near, far], exactly=not harmed)
         for person in people:
@@ -152,9 +152,9 @@ async def test_a_random_session_ends_with_all_of_one_mind(
         for client in (near, far):
             for room in ROOMS:
                 await client.ask("leave_room", "room:left", roomId=room)
-        await plain.until(lambda: set(plain.leftovers(redis_server)) <= {"{reactor:fleet}:registry"})
-        assert plain.everywhere(redis_server) == {}
-    assert plain.leftovers(redis_server) == []
+        await until(lambda: set(redis_state.leftovers(redis_server)) <= {"{reactor:fleet}:registry"})
+        assert redis_state.everywhere(redis_server) == {}
+    assert redis_state.leftovers(redis_server) == []
 
 
 def _known(client: RawClient, room: str) -> dict[str, Any]:
@@ -164,8 +164,10 @@ def _known(client: RawClient, room: str) -> dict[str, Any]:
 def of_one_mind(server: Server, clients: list[RawClient], *, after_outage: bool = False) -> bool:
     """Whether everyone in a room holds what Redis holds, at its very position."""
     for room in ROOMS:
-        position: Any = server.control.hgetall(f"{{reactor:{plain.shard(room)}}}:state:{plain.encoded(room)}")
-        present = plain.members(server, room)
+        position: Any = server.control.hgetall(
+            f"{{reactor:{redis_state.shard(room)}}}:state:{redis_state.encoded(room)}"
+        )
+        present = redis_state.members(server, room)
         for client in clients:
             replay = Replay.of(client, room, after_outage=after_outage)
             if not replay.inside:
@@ -185,16 +187,16 @@ def _agrees_with_the_record(server: Server, observers: list[RawClient], *, exact
     Who comes and goes while an observer's link is down is told as what it comes down to: then not more often.
     """
     for room in ROOMS:
-        recorded = Counter((entry["user"], entry["reason"]) for entry in plain.stream(server, room))
+        recorded = Counter((entry["user"], entry["reason"]) for entry in redis_state.stream(server, room))
         assert sum(recorded.values()) > 10
         for client in observers:
             told = Counter(departures(client.heard, room))
             assert told == recorded if exactly else told <= recorded
 
 
-async def _harm(server: Server, until: float, chance: random.Random) -> None:
+async def _harm(server: Server, stop_at: float, chance: random.Random) -> None:
     """Links are cut, scripts are lost, and the server stands still, now and then."""
-    while anyio.current_time() < until - 2:
+    while anyio.current_time() < stop_at - 2:
         await anyio.sleep(chance.uniform(0.5, 2.0))
         match chance.choice(("pubsub", "normal", "scripts", "stall")):
             case "scripts":

@@ -10,7 +10,8 @@ import pytest
 
 from reactor.presence.heartbeats import MOST_WAITING
 from tests.support import servers
-from tests.support.running import RawClient, served
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 
 

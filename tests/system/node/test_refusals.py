@@ -8,9 +8,11 @@ import anyio
 import redis
 
 from reactor.settings import RoomRule
-from tests.support import plain
-from tests.support.running import RawClient, departures, served
+from tests.support import redis_state
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient, departures
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 
 async def test_a_full_redis_refuses_who_comes_and_serves_who_is_there(redis_server: Server) -> None:
@@ -74,7 +76,7 @@ async def test_while_writes_are_refused_nobody_is_judged(
         await anyio.sleep(1.0)  # the time in which ends do not count is over
         here = await ann.ask("room:members", "room:members", roomId="lobby")
         assert {member["userId"] for member in here["members"]} == {"ann", "bob"}
-        assert not plain.stream(redis_server, "lobby")
+        assert not redis_state.stream(redis_server, "lobby")
 
 
 async def test_flags_for_events_are_added_and_none_taken_away(redis_server: Server) -> None:
@@ -87,7 +89,7 @@ async def test_flags_for_events_are_added_and_none_taken_away(redis_server: Serv
         assert set(flags["notify-keyspace-events"]) == set("K$Ex")
         await ann.join("lobby", "ann")
         assert await ann.closed() == 4003
-        await plain.until(lambda: node.reaper.found_by)
+        await until(lambda: node.reaper.found_by)
         assert node.reaper.found_by == {"event": 1}
 
 

@@ -16,8 +16,9 @@ from reactor.errors import ForceLeave
 from reactor.fleet.reports import read_report
 from reactor.presence.api import Presence
 from reactor.server.metrics import Metrics
-from tests.support import plain
-from tests.support.running import RawClient, served
+from tests.support import redis_state
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 from tests.system.client.meddler import Meddler
 from tests.system.client.people import Ears, client_of, ended
@@ -30,7 +31,7 @@ class LaterNode:
         self._redis = server.control
         self._server = server
         self._room_id = room_id
-        self._tag = f"{{reactor:{plain.shard(room_id)}}}"
+        self._tag = f"{{reactor:{redis_state.shard(room_id)}}}"
 
     def publish(self, payload: bytes) -> None:
         self._redis.publish(f"{self._tag}:diff:{self._room_id}", payload)
@@ -46,12 +47,12 @@ class LaterNode:
 
     def remove(self, user_id: str, reason: str, *, message: str = "") -> None:
         """Remove a member for a reason of its own: its keys, the record, the diff."""
-        fields = plain.members(self._server, self._room_id)[user_id]
+        fields = redis_state.members(self._server, self._room_id)[user_id]
         self._redis.delete(
-            plain.presence_key(self._room_id, user_id), plain.shadow_key(self._room_id, user_id)
+            redis_state.presence_key(self._room_id, user_id), redis_state.shadow_key(self._room_id, user_id)
         )
         self._redis.zrem(f"{self._tag}:members:{self._room_id}", user_id)
-        now = plain.now(self._server)
+        now = redis_state.now(self._server)
         self._redis.xadd(
             f"{self._tag}:departures",
             {
@@ -65,7 +66,7 @@ class LaterNode:
 
     def member_row(self, user_id: str, username: str) -> list[Any]:
         """A member as the scripts publish it, with a field more than today's."""
-        fields = plain.members(self._server, self._room_id)[user_id]
+        fields = redis_state.members(self._server, self._room_id)[user_id]
         joined_at, last_active = int(fields["joinedAt"]), int(fields["lastActiveAt"])
         return [user_id, username, "", joined_at, last_active, 0, 1, "busy"]
 
@@ -92,7 +93,7 @@ async def test_an_unknown_reason_reaches_the_other_members_and_the_member_itself
         assert view is not None
         assert list(view.members) == ["ann"]
         assert not node.feed.resyncs
-        assert "bob" not in plain.members(redis_server, "lobby"), "it is not registered again"
+        assert "bob" not in redis_state.members(redis_server, "lobby"), "it is not registered again"
 
 
 async def test_the_message_of_a_later_node_is_passed_on(redis_server: Server) -> None:
@@ -143,11 +144,11 @@ async def test_unknown_fields_of_diffs_and_keys_are_ignored(redis_server: Server
     ):
         await ann.join("lobby", "ann")
         await bob.join("lobby", "bob")
-        tag = f"{{reactor:{plain.shard('lobby')}}}"
-        redis_server.control.hset(plain.presence_key("lobby", "bob"), "status", "busy")
-        redis_server.control.hset(plain.shadow_key("lobby", "bob"), "s", "busy")
+        tag = f"{{reactor:{redis_state.shard('lobby')}}}"
+        redis_server.control.hset(redis_state.presence_key("lobby", "bob"), "status", "busy")
+        redis_server.control.hset(redis_state.shadow_key("lobby", "bob"), "s", "busy")
         redis_server.control.hset(f"{tag}:state:lobby", "format", "2")
-        redis_server.control.hset(plain.presence_key("lobby", "bob"), "username", "Bob")
+        redis_server.control.hset(redis_state.presence_key("lobby", "bob"), "username", "Bob")
         later = LaterNode(redis_server)
         later.publish_diff([], [later.member_row("bob", "Bob")], [])
         diff = await ann.hear_next(lambda message: bool(message.get("updated")))
@@ -159,7 +160,7 @@ async def test_unknown_fields_of_diffs_and_keys_are_ignored(redis_server: Server
         assert {member["username"] for member in listed["members"]} == {"ann", "Robert"}
         await bob.ask("leave_room", "room:left", roomId="lobby")
         assert await ann.hear_left("bob") == "left"
-        assert plain.everywhere(redis_server)["lobby"].keys() == {"ann"}
+        assert redis_state.everywhere(redis_server)["lobby"].keys() == {"ann"}
 
 
 @pytest.mark.parametrize("payload", [b'+{"kind":"typing"}', b"/1 2 3", b"#"])

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from reactor.settings.load import load
-from tests.support import plain
-from tests.support.running import Process, RawClient, departures, served
+from tests.support import redis_state
+from tests.support.nodes import NodeProcess, served
+from tests.support.raw_client import RawClient, departures
 from tests.support.servers import Server
 
 RULES = """
@@ -32,14 +33,14 @@ async def test_b11_the_ttl_comes_from_the_environment(redis_server: Server) -> N
     settings = load({}, {"REACTOR_TTL": "90m"})
     async with served(redis_server, ttl=settings.ttl) as node, RawClient.connect(node) as ann:
         assert (await ann.join("lobby", "ann"))["ttl"] == 5_400_000
-        assert 5_390_000 < redis_server.control.pttl(plain.presence_key("lobby", "ann")) <= 5_400_000
+        assert 5_390_000 < redis_server.control.pttl(redis_state.presence_key("lobby", "ann")) <= 5_400_000
 
 
 async def test_b11_rooms_have_the_terms_of_the_file(redis_server: Server, tmp_path: Path) -> None:
     config = tmp_path / "reactor.toml"
     config.write_text(RULES)
     async with (
-        Process.start(redis_server, config=config) as node,
+        NodeProcess.start(redis_server, config=config) as node,
         RawClient.connect(node) as watcher,
         RawClient.connect(node) as ann,
         RawClient.connect(node) as bob,
@@ -59,7 +60,7 @@ async def test_b11_rooms_have_the_terms_of_the_file(redis_server: Server, tmp_pa
         assert await watcher.hear_left("bob") == "disconnected"
         assert departures(watcher.heard, "drop-1")
         assert not departures(watcher.heard, "lobby")
-        assert 300 < redis_server.control.pttl(plain.presence_key("lobby", "bob")) <= 20_000
+        assert 300 < redis_server.control.pttl(redis_state.presence_key("lobby", "bob")) <= 20_000
 
 
 async def test_b11_a_full_room_takes_nobody_until_somebody_has_left(
@@ -83,7 +84,7 @@ async def test_b11_a_full_room_takes_nobody_until_somebody_has_left(
         refused = await carl.ask("join_room", "error", roomId="small", userId="carl", id=9)
         assert (refused["code"], refused["id"], refused["roomId"]) == ("room_full", 9, "small")
         assert (await carl.ask("room:heartbeat", "error", roomId="small"))["code"] == "not_joined"
-        assert plain.members(redis_server, "small").keys() == {"ann", "bob"}
+        assert redis_state.members(redis_server, "small").keys() == {"ann", "bob"}
         await bob.ask("leave_room", "room:left", roomId="small")
         assert (await carl.ask("join_room", "error", roomId="small", userId="carl"))["code"] == "room_full"
         # The other socket never beats: when its time is up there is room.

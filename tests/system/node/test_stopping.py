@@ -9,9 +9,11 @@ from redis.asyncio import Redis
 
 from scripts.benchmarks.fleet.deploy import measure_deploy
 from scripts.benchmarks.server import Bench
-from tests.support import plain
-from tests.support.running import Process, RawClient
+from tests.support import redis_state
+from tests.support.nodes import NodeProcess
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 
 @pytest.mark.slow
@@ -19,7 +21,7 @@ async def test_a_node_ends_with_0_within_10_seconds_though_redis_and_a_client_ar
     bundled_server: Server,
 ) -> None:
     async with (
-        Process.start(bundled_server, drain_seconds=5) as node,
+        NodeProcess.start(bundled_server, drain_seconds=5) as node,
         RawClient.connect(node) as ann,
         RawClient.connect(node) as deaf,
     ):
@@ -35,7 +37,7 @@ async def test_a_node_ends_with_0_within_10_seconds_though_redis_and_a_client_ar
 
 async def test_who_connects_while_a_node_stops_is_refused(bundled_server: Server) -> None:
     async with (
-        Process.start(bundled_server, drain_seconds=2) as node,
+        NodeProcess.start(bundled_server, drain_seconds=2) as node,
         RawClient.connect(node) as ann,
         RawClient.connect(node) as bob,
     ):
@@ -68,18 +70,18 @@ async def test_what_was_said_before_a_node_stops_is_taken_and_its_lease_and_turn
 ) -> None:
     control: Any = bundled_server.control
     async with (
-        Process.start(bundled_server, drain_seconds=0.5) as node,
+        NodeProcess.start(bundled_server, drain_seconds=0.5) as node,
         RawClient.connect(node) as ann,
     ):
         await ann.join("lobby", "ann")
-        await plain.until(lambda: control.exists("{reactor:fleet}:turn:pacemaker"))
+        await until(lambda: control.exists("{reactor:fleet}:turn:pacemaker"))
         assert control.hlen("{reactor:fleet}:registry") == 1
-        before = plain.members(bundled_server, "lobby")["ann"]["lastActiveAt"]
+        before = redis_state.members(bundled_server, "lobby")["ann"]["lastActiveAt"]
         control.execute_command("CLIENT", "PAUSE", 700, "ALL")
         await ann.say("room:heartbeat", roomId="lobby")
         await ann.barrier()
         assert await node.stop() == 0
         assert await ann.closed() == 1012
-        assert plain.members(bundled_server, "lobby")["ann"]["lastActiveAt"] > before
+        assert redis_state.members(bundled_server, "lobby")["ann"]["lastActiveAt"] > before
         for kept in ("registry", "lease:*", "turn:*"):
             assert control.keys(f"{{reactor:fleet}}:{kept}") == []

@@ -5,9 +5,11 @@ from typing import Any
 import anyio
 
 from reactor.settings import RoomRule
-from tests.support import plain
-from tests.support.running import Process, RawClient, departures, served
+from tests.support import redis_state
+from tests.support.nodes import NodeProcess, served
+from tests.support.raw_client import RawClient, departures
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 ONLY_THE_SWEEP: dict[str, Any] = {"pacemaker": False, "listener": False, "sweep_interval": 0.3}
 
@@ -20,11 +22,11 @@ async def test_b7_a_presence_key_deleted_by_hand_ends_the_member(redis_server: S
     ):
         await ann.join("lobby", "ann")
         await bob.join("lobby", "bob")
-        redis_server.control.delete(plain.presence_key("lobby", "bob"))
+        redis_server.control.delete(redis_state.presence_key("lobby", "bob"))
         assert await ann.hear_left("bob") == "inactivity_timeout"
         assert (await bob.hear("room:force-leave"))["roomId"] == "lobby"
         assert await bob.closed() == 4003
-        assert not redis_server.control.exists(plain.shadow_key("lobby", "bob"))
+        assert not redis_server.control.exists(redis_state.shadow_key("lobby", "bob"))
         assert departures(ann.heard) == [("bob", "inactivity_timeout")]
 
 
@@ -54,7 +56,7 @@ async def test_b7_ends_whose_event_was_lost_are_found(redis_server: Server) -> N
 async def test_b7_what_a_killed_node_left_behind_is_gone_through(redis_server: Server) -> None:
     """The node dies with everything; another one, started later, finds its members and ends them."""
     async with (
-        Process.start(redis_server, lease=0.5, grace=0.5, sweep_interval=0.3) as doomed,
+        NodeProcess.start(redis_server, lease=0.5, grace=0.5, sweep_interval=0.3) as doomed,
         RawClient.connect(doomed) as ann,
         RawClient.connect(doomed) as tab,
     ):
@@ -63,19 +65,23 @@ async def test_b7_what_a_killed_node_left_behind_is_gone_through(redis_server: S
             await tab.join(room, "ann")
         await tab.join("lounge", "tab")
         await doomed.kill()
-    assert len(plain.everywhere(redis_server)) == 4
+    assert len(redis_state.everywhere(redis_server)) == 4
     async with served(redis_server, lease=0.5, grace=0.5, **ONLY_THE_SWEEP) as node:
         rooms = ("lobby", "attic", "cellar", "lounge")
-        await plain.until(lambda: all(plain.stream(redis_server, room) for room in rooms))
-        assert plain.everywhere(redis_server) == {}
+        await until(lambda: all(redis_state.stream(redis_server, room) for room in rooms))
+        assert redis_state.everywhere(redis_server) == {}
         async with RawClient.connect(node) as late:
             joined = await late.join("lobby", "late")
             assert [member["userId"] for member in joined["members"]] == ["late"]
             await late.ask("leave_room", "room:left", roomId="lobby")
         for room, user in zip(rooms, ("ann", "ann", "ann", "tab"), strict=True):
-            ends = [(e["user"], e["reason"]) for e in plain.stream(redis_server, room) if e["user"] != "late"]
+            ends = [
+                (e["user"], e["reason"])
+                for e in redis_state.stream(redis_server, room)
+                if e["user"] != "late"
+            ]
             assert ends == [(user, "disconnected")]
-    await plain.until(lambda: plain.leftovers(redis_server) == [])
+    await until(lambda: redis_state.leftovers(redis_server) == [])
 
 
 async def test_b7_a_shard_that_knows_a_node_which_nobody_else_knows_is_cleared_of_it(
@@ -83,16 +89,16 @@ async def test_b7_a_shard_that_knows_a_node_which_nobody_else_knows_is_cleared_o
 ) -> None:
     """As a failover may leave it: the registry has lost the node, and its members stand there for hours."""
     async with (
-        Process.start(redis_server, grace=0.3, sweep_interval=0.3) as doomed,
+        NodeProcess.start(redis_server, grace=0.3, sweep_interval=0.3) as doomed,
         RawClient.connect(doomed) as ann,
     ):
         await ann.join("lobby", "ann")
         await doomed.kill()
     redis_server.control.delete("{reactor:fleet}:registry")
     async with served(redis_server, grace=0.3, **ONLY_THE_SWEEP):
-        await plain.until(lambda: plain.stream(redis_server, "lobby"))
-        assert [entry["reason"] for entry in plain.stream(redis_server, "lobby")] == ["disconnected"]
-        assert plain.everywhere(redis_server) == {}
+        await until(lambda: redis_state.stream(redis_server, "lobby"))
+        assert [entry["reason"] for entry in redis_state.stream(redis_server, "lobby")] == ["disconnected"]
+        assert redis_state.everywhere(redis_server) == {}
 
 
 async def test_b7_a_room_larger_than_one_page_is_gone_through_too(redis_server: Server) -> None:
@@ -104,11 +110,11 @@ async def test_b7_a_room_larger_than_one_page_is_gone_through_too(redis_server: 
         await watcher.join("lobby", "watcher", view="count")
         for number in range(1500):
             await node.store.join(_entry("lobby", f"u{number}"), f"{node.name()}.f{number}", ttl=60_000)
-        gone = [plain.presence_key("lobby", f"u{number}") for number in range(0, 1500, 3)]
+        gone = [redis_state.presence_key("lobby", f"u{number}") for number in range(0, 1500, 3)]
         redis_server.control.delete(*gone)
         with anyio.fail_after(15):
             await node.sweep.sweep()
-        assert len(plain.rows(redis_server, "lobby")) == 1001
+        assert len(redis_state.rows(redis_server, "lobby")) == 1001
         await watcher.has_heard("room:count", count=1001)
 
 
@@ -140,10 +146,10 @@ async def test_b7_nothing_is_left_when_all_are_gone(redis_server: Server) -> Non
         await silent.hear("room:force-leave", roomId="brief")
         for client in (silent, away):
             client.vanish()
-        await plain.until(lambda: set(plain.leftovers(redis_server)) == {"{reactor:fleet}:registry"})
-        assert plain.everywhere(redis_server) == {}
-        ends = [entry["reason"] for room in rooms_used for entry in plain.stream(redis_server, room)]
+        await until(lambda: set(redis_state.leftovers(redis_server)) == {"{reactor:fleet}:registry"})
+        assert redis_state.everywhere(redis_server) == {}
+        ends = [entry["reason"] for room in rooms_used for entry in redis_state.stream(redis_server, room)]
         assert len(ends) == 16
         assert ends.count("left") == 3
         assert "inactivity_timeout" in ends
-    assert plain.leftovers(redis_server) == []
+    assert redis_state.leftovers(redis_server) == []

@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from reactor.settings import RoomRule
-from tests.support import plain
-from tests.support.running import RawClient, departures, served
+from tests.support import redis_state
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient, departures
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 WAYS: dict[str, dict[str, Any]] = {
     "all": {},
@@ -55,7 +57,11 @@ async def test_ends_come_once_whatever_is_turned_off(redis_server: Server, switc
                     ("leaver", "inactivity_timeout"),
                 ]
             )
-        assert len(plain.stream(redis_server, "lobby")) == len(plain.stream(redis_server, "brief")) == 2
+        assert (
+            len(redis_state.stream(redis_server, "lobby"))
+            == len(redis_state.stream(redis_server, "brief"))
+            == 2
+        )
 
 
 async def test_without_events_nothing_is_late(redis_server: Server) -> None:
@@ -74,7 +80,7 @@ async def test_without_events_nothing_is_late(redis_server: Server) -> None:
         assert farewell["timestamp"] - joined["members"][1]["joinedAt"] - 1000 < 1000
         assert await ann.hear_left("bob") == "inactivity_timeout"
         assert departures(ann.heard) == [("bob", "inactivity_timeout")]
-        await plain.until(lambda: node.reaper.found_by)
+        await until(lambda: node.reaper.found_by)
         assert set(node.reaper.found_by) == {"pacemaker"}
 
 
@@ -87,10 +93,10 @@ async def test_a_forged_late_or_doubled_event_does_nothing(redis_server: Server)
         await ann.join("lobby", "ann")
         joined = await bob.join("lobby", "bob")
         keys: list[str | bytes] = [
-            plain.presence_key("lobby", "bob"),  # alive
-            plain.presence_key("lobby", "nobody"),  # never was
-            plain.presence_key("nowhere", "bob"),
-            plain.shadow_key("lobby", "bob"),
+            redis_state.presence_key("lobby", "bob"),  # alive
+            redis_state.presence_key("lobby", "nobody"),  # never was
+            redis_state.presence_key("nowhere", "bob"),
+            redis_state.shadow_key("lobby", "bob"),
             "{reactor:8}:room:lobby:user:bob",  # not its shard
             "{reactor:07}:room:lobby:user:bob",
             "{reactor:}:room:lobby:user:bob",
@@ -104,7 +110,7 @@ async def test_a_forged_late_or_doubled_event_does_nothing(redis_server: Server)
         ]
         for key in keys * 3:
             redis_server.control.publish("__keyevent@0__:expired", key)
-        await plain.until(
+        await until(
             lambda: redis_server.control.publish("__keyevent@0__:expired", keys[0]) and node.listener.heard
         )
         # It left, and then its end is told again and again, before it is back and after.
@@ -116,12 +122,12 @@ async def test_a_forged_late_or_doubled_event_does_nothing(redis_server: Server)
             redis_server.control.publish("__keyevent@0__:expired", keys[0])
         heard = node.listener.heard
         redis_server.control.publish("__keyevent@0__:expired", keys[0])
-        await plain.until(lambda: node.listener.heard > heard)
+        await until(lambda: node.listener.heard > heard)
         await bob.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
         assert again["version"] == joined["version"] + 2
         await ann.has_heard("room:diff", version=again["version"])
         assert departures(ann.heard) == [("bob", "left")]
-        assert len(plain.stream(redis_server, "lobby")) == 1
+        assert len(redis_state.stream(redis_server, "lobby")) == 1
         assert bob.open
 
 

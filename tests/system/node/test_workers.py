@@ -10,9 +10,10 @@ import pytest
 
 from reactor.errors import AddressInUse
 from reactor.server.sockets import TOGETHER, bound
-from tests.support import plain
-from tests.support.running import Process, RawClient
+from tests.support.nodes import NodeProcess
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 
 def pids_by_node(server: Server) -> dict[str, int]:
@@ -31,7 +32,7 @@ def alive(pid: int) -> bool:
 
 async def test_workers_share_a_port_and_a_killed_one_is_replaced(bundled_server: Server) -> None:
     async with (
-        Process.start(bundled_server, workers=3, lease="1s", grace="500ms") as command,
+        NodeProcess.start(bundled_server, workers=3, lease="1s", grace="500ms") as command,
         AsyncExitStack() as stack,
     ):
         nodes = pids_by_node(bundled_server)
@@ -51,21 +52,21 @@ async def test_workers_share_a_port_and_a_killed_one_is_replaced(bundled_server:
                 assert one["userId"] not in left
                 left[one["userId"]] = one["reason"]
         assert set(left.values()) == {"disconnected"}
-        await plain.until(lambda: len(pids_by_node(bundled_server).keys() - {node}) == 3)
+        await until(lambda: len(pids_by_node(bundled_server).keys() - {node}) == 3)
         async with RawClient.connect(command) as late:
             assert (await late.join("lobby", "late"))["count"] == 12 - len(lost) + 1
 
 
 async def test_the_end_of_the_parent_is_the_end_of_its_workers(bundled_server: Server) -> None:
-    async with Process.start(bundled_server, workers=2) as command:
+    async with NodeProcess.start(bundled_server, workers=2) as command:
         workers = list(pids_by_node(bundled_server).values())
         assert all(map(alive, workers))
         await command.kill()
-        await plain.until(lambda: not any(map(alive, workers)))
+        await until(lambda: not any(map(alive, workers)))
 
 
 async def test_workers_stop_in_good_order(bundled_server: Server) -> None:
-    async with Process.start(bundled_server, workers=2) as command, RawClient.connect(command) as ann:
+    async with NodeProcess.start(bundled_server, workers=2) as command, RawClient.connect(command) as ann:
         workers = list(pids_by_node(bundled_server).values())
         await ann.join("lobby", "ann")
         assert await command.stop() == 0

@@ -2,13 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-import anyio
-
-from tests.support.running import PATIENCE
+from tests.support.waiting import Changes
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -40,7 +38,7 @@ class Receiver:
         self.connections = 0
         self.answering = asyncio.Event()
         self.answering.set()
-        self._received = asyncio.Event()
+        self._received = Changes()
 
     @classmethod
     @asynccontextmanager
@@ -67,11 +65,8 @@ class Receiver:
         """(type, room, user or count) of each accepted event, in order."""
         return [(e["type"], e["roomId"], e.get("userId", e["count"])) for e in self.accepted]
 
-    async def until(self, condition: Any) -> None:
-        with anyio.fail_after(PATIENCE):
-            while not condition():
-                self._received.clear()
-                await self._received.wait()
+    async def until(self, condition: Callable[[], Any]) -> None:
+        await self._received.until(condition)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -88,7 +83,7 @@ class Receiver:
                 writer.write(f"HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n".encode())
                 await writer.drain()
                 self.requests.append(Request(headers, body, int(answer[:3])))
-                self._received.set()
+                self._received.notify()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:

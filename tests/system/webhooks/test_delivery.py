@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from tests.support import plain
-from tests.support.running import Process, RawClient, served
+from tests.support import redis_state
+from tests.support.nodes import NodeProcess, served
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 from tests.system.webhooks.receiver import SECRET, Receiver, webhook_settings
 
@@ -45,7 +46,7 @@ async def test_joins_and_departures_are_sent_with_their_reasons(redis_server: Se
             "joinedAt": joined["members"][0]["joinedAt"],
             "epoch": joined["epoch"], "version": joined["version"],
         }  # fmt: skip
-        assert abs(first["timestamp"] - plain.now(redis_server)) < 15_000
+        assert abs(first["timestamp"] - redis_state.now(redis_server)) < 15_000
         for request in receiver.requests:
             assert request.headers["content-type"] == "application/json"
             assert abs(int(request.headers["webhook-timestamp"]) - time.time()) < 30
@@ -95,13 +96,13 @@ async def test_events_during_an_outage_of_endpoint_and_servers_are_sent_later_in
         options["webhook_urls"] = receiver.url
         options["webhook_secrets"] = SECRET
         receiver.failing = "503 Down"
-        async with Process.start(bundled_server, **options) as first, RawClient.connect(first) as ann:
+        async with NodeProcess.start(bundled_server, **options) as first, RawClient.connect(first) as ann:
             await ann.join("lobby", "ann")
             await receiver.until(lambda: receiver.requests)
             await first.kill()
         assert receiver.accepted == []
         receiver.failing = ""
-        async with Process.start(bundled_server, **options) as second, RawClient.connect(second) as bob:
+        async with NodeProcess.start(bundled_server, **options) as second, RawClient.connect(second) as bob:
             await bob.join("lobby", "bob")
             await receiver.until(lambda: len(receiver.accepted) >= 4)
         assert receiver.summary == [
@@ -117,8 +118,8 @@ async def test_one_node_sends_and_another_takes_over_when_it_dies(bundled_server
     async with Receiver.listening() as receiver:
         options = webhook_settings(receiver) | {"webhook_urls": receiver.url, "webhook_secrets": SECRET}
         async with (
-            Process.start(bundled_server, **options) as one,
-            Process.start(bundled_server, **options) as two,
+            NodeProcess.start(bundled_server, **options) as one,
+            NodeProcess.start(bundled_server, **options) as two,
             RawClient.connect(one) as ann,
             RawClient.connect(two) as bob,
         ):
@@ -179,7 +180,7 @@ async def test_changes_removed_by_the_length_limit_are_counted(bundled_server: S
         (sender,) = node.webhooks.senders
         await ann.join("first", "ann")
         await receiver.until(lambda: receiver.requests)
-        shard, changes = plain.shard("lobby"), 0
+        shard, changes = redis_state.shard("lobby"), 0
         log = f"{{reactor:{shard}}}:changes"
         while bundled_server.control.xlen(log) >= changes * 0.9:  # Redis trims whole nodes of a stream
             await ann.join("lobby", "ann")
@@ -204,11 +205,11 @@ async def test_the_keys_of_the_change_log_expire(bundled_server: Server) -> None
         await ann.join("lobby", "ann")
         await receiver.until(lambda: receiver.accepted)
         for name in ("changes", "places"):
-            left: Any = bundled_server.control.ttl(f"{{reactor:{plain.shard('lobby')}}}:{name}")
+            left: Any = bundled_server.control.ttl(f"{{reactor:{redis_state.shard('lobby')}}}:{name}")
             assert 6 * 86_400 < left <= 7 * 86_400
 
 
 async def test_without_webhooks_there_is_no_change_log(bundled_server: Server) -> None:
     async with served(bundled_server) as node, RawClient.connect(node) as ann:
         await ann.join("lobby", "ann")
-        assert bundled_server.control.exists(f"{{reactor:{plain.shard('lobby')}}}:changes") == 0
+        assert bundled_server.control.exists(f"{{reactor:{redis_state.shard('lobby')}}}:changes") == 0

@@ -1,11 +1,9 @@
-"""What stands in Redis, read by plain commands and by names as the documentation gives them.
+"""Reads what the package has stored in Redis, with plain commands and the documented key names.
 
-Nothing of the package is used here: what it believes of its keys is what the tests are to find out.
+It imports nothing from the package, because the tests check what the package stores against it.
 """
 
 import re
-import time
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 from zlib import crc32
@@ -15,7 +13,7 @@ import anyio
 from tests.support.servers import Server
 
 _KEY = re.compile(r"^\{reactor:(\d+)\}:room:([^:]+):user:([^:]+)$")
-_AT_REST = re.compile(r"^\{reactor:\d+\}:(departures|totals)$")
+_PERMANENT = re.compile(r"^\{reactor:\d+\}:(departures|totals)$")
 
 
 def shard(room_id: str) -> int:
@@ -23,7 +21,7 @@ def shard(room_id: str) -> int:
 
 
 def encoded(identifier: str) -> str:
-    """Separators, braces, glob characters and white space as %XX of their UTF-8."""
+    """An id as in key names: separators, braces, glob characters and white space as %XX of their UTF-8."""
     return re.sub(
         r"[%:{}*?\[\]\\\s]", lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), identifier
     )
@@ -46,31 +44,31 @@ def rows(server: Server, room_id: str) -> dict[str, float]:
 
 
 def members(server: Server, room_id: str) -> dict[str, dict[str, str]]:
-    """Who is in the room: the presence keys that are there, by user."""
+    """The presence keys of the room that exist: user, fields."""
     return everywhere(server).get(room_id, {})
 
 
 def everywhere(server: Server) -> dict[str, dict[str, dict[str, str]]]:
-    """All presence keys: room, user, fields."""
+    """All presence keys that exist: room, user, fields."""
     found: dict[str, dict[str, dict[str, str]]] = {}
     for key in server.control.scan_iter(match="{reactor:*}:room:*", count=1000):
         named = _KEY.match(key)
         if named is None or int(named[1]) != shard(unquote(named[2])):
-            continue  # named nearly like ours
+            continue  # a key of another application with a similar name
         room_id, user_id = unquote(named[2]), unquote(named[3])
         fields: Any = server.control.hgetall(key)
-        if fields:  # it may lapse between the two commands
+        if fields:  # the key may expire between the two commands
             found.setdefault(room_id, {})[user_id] = fields
     return found
 
 
 def fences(server: Server) -> list[str]:
-    """Names of nodes, and of connections, that are refused from here on."""
+    """The names of the nodes and connections that are fenced."""
     return [key.partition(":fenced:")[2] for key in server.control.scan_iter(match="{reactor:*}:fenced:*")]
 
 
 def stream(server: Server, room_id: str) -> list[dict[str, str]]:
-    """The departures of a room, as written."""
+    """The departures of a room, as its stream holds them."""
     entries: Any = server.control.xrange(f"{{reactor:{shard(room_id)}}}:departures")
     return [fields for _, fields in entries if fields["room"] == room_id]
 
@@ -82,23 +80,14 @@ def now(server: Server) -> int:
 
 
 def leftovers(server: Server) -> list[str]:
-    """The keys that nothing will ever end, and that are no record of what was."""
+    """The keys without a TTL, except the departure streams and totals."""
     return [
         key
         for key in server.control.scan_iter(count=1000)
-        if server.control.ttl(key) == -1 and not _AT_REST.match(key)
+        if server.control.ttl(key) == -1 and not _PERMANENT.match(key)
     ]
 
 
-async def until(condition: Callable[[], Any], patience: float = 15.0) -> Any:
-    """Wait for something that nobody announces; what the condition gave."""
-    deadline = time.monotonic() + patience
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come true in time"
-        await anyio.sleep(0.01)
-    return found
-
-
 async def lapsed(server: Server, joined_at: int, ttl: float) -> None:
-    """Wait until a member that never sent a heartbeat is over its TTL (seconds), without touching its key."""
+    """Wait until the TTL (seconds) of a member that sent no heartbeat has passed, without reading its key."""
     await anyio.sleep((joined_at - now(server)) / 1000 + ttl + 0.02)

@@ -1,20 +1,29 @@
-"""The store over a blocking client: for tests that need no loop, only the scripts and a real server."""
+"""The store for tests: on an event loop as the server uses it, or over a blocking client without a loop."""
 
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
 
+import anyio
 import redis
+from anyio.abc import TaskGroup
 
+from reactor.backend.connect import open_backend
+from reactor.backend.interface import Backend
 from reactor.backend.scripts import Script, load_scripts
+from reactor.backend.target import parse_url
 from reactor.fleet.registry import Registry
+from reactor.presence.departures import Departures
 from reactor.presence.store import Store
+from tests.support.servers import Server
 
 T = TypeVar("T")
 NAMESPACE = "t"
 
 SHIFT = """
--- Moves every deadline of a shard nearer by ARGV[1] ms, as if that much time had passed.
+-- Moves every deadline of a shard ARGV[1] ms nearer, as if that much time had passed.
 local by = tonumber(ARGV[1])
 local cursor = '0'
 repeat
@@ -38,7 +47,7 @@ def _scripts(departures_kept: int) -> dict[str, Script]:
 
 
 class DirectRunner:
-    """Runs a script at once. NOSCRIPT is answered by sending the source."""
+    """Runs a script over a blocking client, and loads it when the server answers NOSCRIPT."""
 
     def __init__(self, client: Any, *, departures_kept: int = 100_000) -> None:
         self._client = client
@@ -57,17 +66,17 @@ class DirectRunner:
 
 
 def done(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that never has to wait."""
+    """The result of a coroutine that never suspends."""
     try:
         coroutine.send(None)
     except StopIteration as stop:
         result: T = stop.value
         return result
-    raise AssertionError("it waited")
+    raise AssertionError("the coroutine suspended")
 
 
 class Direct:
-    """A server, its store, and a way to let time pass."""
+    """The store over a blocking client, with a method that lets time pass."""
 
     def __init__(self, server: Any) -> None:
         self.client = redis.Redis(unix_socket_path=str(server.socket), protocol=2)
@@ -77,6 +86,34 @@ class Direct:
         self._shift = self.client.register_script(SHIFT)
 
     def pass_time(self, milliseconds: int) -> None:
-        """Move all deadlines nearer, and wait out the two milliseconds that the lapsed still have."""
+        """Move all deadlines nearer. Expired keys are left 2 ms; wait until these have passed, too."""
         self._shift(args=[milliseconds, f"{{{NAMESPACE}:*"])
         self.client.execute_command("DEBUG", "SLEEP", "0.004")
+
+
+@dataclass
+class Connected:
+    """A backend on the running loop, and the store, fleet and departures over it."""
+
+    backend: Backend
+    tasks: TaskGroup
+    health: list[bool] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.store = Store(self.backend.runner, NAMESPACE)
+        self.registry = Registry(self.backend.runner, NAMESPACE)
+        self.departures = Departures(self.backend.client_of, NAMESPACE)
+        self.backend.on_health = lambda healthy, _reason: self.health.append(healthy)
+
+
+@asynccontextmanager
+async def connected(server: Server) -> AsyncIterator[Connected]:
+    backend = await open_backend(parse_url(server.socket_url), departures_kept=10_000)
+    try:
+        async with anyio.create_task_group() as tasks:
+            for loop in backend.loops:
+                tasks.start_soon(loop)
+            yield Connected(backend, tasks)
+            tasks.cancel_scope.cancel()
+    finally:
+        await backend.aclose()
