@@ -42,3 +42,23 @@ def test_both_lock_files_agree_and_hold_what_the_project_asks_for():
     for extra in project["optional-dependencies"].values():
         for requirement in extra:
             assert re.split(r"[\[<>=;]", requirement)[0] in locked[1]
+
+
+def test_the_test_readme_names_every_test_file_or_its_folder():
+    text = (ROOT / "tests" / "README.md").read_text()
+    named = set(re.findall(r"`(tests/[\w./-]+?)`", text))
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+    tests = [
+        path.relative_to(ROOT).as_posix()
+        for pattern in ("test_*.py", "*.test.mjs")
+        for path in (ROOT / "tests").rglob(pattern)
+        if "node_modules" not in path.parts
+    ]
+    assert [path for path in tests if path not in named and f"{path.rpartition('/')[0]}/" not in named] == []
+
+
+def test_every_folder_of_tests_has_a_line_in_the_test_readme():
+    text = (ROOT / "tests" / "README.md").read_text()
+    lines = set(re.findall(r"^\| `tests/(\w+)/` \|", text, re.MULTILINE))
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
+    assert lines == folders - {"__pycache__"}
