@@ -1,6 +1,6 @@
-"""One class for each mistake or mishap that a person or a program can meet.
+"""The exceptions of this package; most are part of the public Python API.
 
-Each message is one line that says what is wrong and what mends it; the command prints it as it stands.
+Each message is one line that says what is wrong and how to fix it; the command prints it unchanged.
 """
 
 from collections.abc import Iterator
@@ -8,54 +8,54 @@ from contextlib import contextmanager
 
 
 class ReactorError(Exception):
-    """The root of all of them: catching it catches what this package raises on purpose."""
+    """The base class of all exceptions that this package raises on purpose."""
 
     exit_code = 1
-    """What the command ends with when nothing else handles the error."""
+    """The exit code of the command that ends with this error."""
 
 
 class SettingError(ReactorError):
-    """A setting has a value that it does not take; the line names the setting as it was given."""
+    """A setting has an invalid value; the message names the setting as it was given."""
 
     exit_code = 2
 
 
 class RedisUnreachable(ReactorError):
-    """No connection to Redis: nobody listens, the name is unknown, or no answer came in time."""
+    """No connection to Redis: refused, host name unknown, or no answer in time."""
 
 
 class RedisMisconfigured(ReactorError):
-    """Redis answered, but does not let us work: wrong password, no permission, no TLS."""
+    """Redis answered, but cannot be used as configured: wrong password, no permission, no TLS."""
 
 
 class RedisTooOld(ReactorError):
-    """The server is older than Redis 7.0, or is no Redis."""
+    """The server is older than Redis 7.0."""
 
 
 class EmbeddedServerError(ReactorError):
-    """The server of our own, started where no Redis was given, could not be found or did not start."""
+    """The embedded server, used when no Redis is configured, was not found or did not start."""
 
 
 class AddressInUse(ReactorError):
-    """Another program listens on the host and port that we were to serve on."""
+    """Another program listens on the host and port of a server that was to start."""
 
 
 class Unavailable(ReactorError):
-    """Redis did not take this command now (link down, time-out, writes refused); it may be tried again."""
+    """Redis did not execute this command (no connection, timeout, writes refused); try it again later."""
 
 
 class NotJoined(ReactorError):
-    """The room was not joined on this connection, or is not joined any more."""
+    """This connection has not joined the room, or has left it."""
 
 
 class RoomFull(ReactorError):
-    """The room has as many members as its rule allows."""
+    """The room has reached its `max_members`."""
 
 
 class Refused(ReactorError):
-    """The server refused a request, for a reason that has no class of its own; the sentence is the server's.
+    """The server refused a request for a reason without its own class. The message is the server's.
 
-    `code` is the stable code of the wire's `error`, such as `data_too_big` or `already_joined`.
+    code: the code of the `error` message, such as `data_too_big` or `already_joined`; codes do not change.
     """
 
     def __init__(self, message: str, code: str) -> None:
@@ -64,17 +64,17 @@ class Refused(ReactorError):
 
 
 class ServerUnreachable(ReactorError):
-    """No WebSocket could be opened: nobody listens, the name is unknown, or what answered is no reactor."""
+    """No WebSocket could be opened: refused, host name unknown, or the server is not a reactor."""
 
 
 class RequestTimedOut(ReactorError, TimeoutError):
-    """The server did not answer a request in time. What was asked for may still be done."""
+    """The server did not answer a request in time. It may still execute it."""
 
 
 class ConnectionClosed(ReactorError):
-    """The WebSocket is closed and will not come back by itself.
+    """The WebSocket is closed and the client does not reconnect.
 
-    `code` is the close code (RFC 6455 section 7.4), 1006 when none was received.
+    code: the close code (RFC 6455 section 7.4), 1006 when none was received.
     """
 
     def __init__(self, message: str, code: int = 1006) -> None:
@@ -83,10 +83,10 @@ class ConnectionClosed(ReactorError):
 
 
 class ForceLeave(ReactorError):
-    """The server ended this member's stay in the room; the text is the message meant for the person.
+    """The server removed this member from the room. The message is meant for the user.
 
-    `reason` is `inactivity_timeout`, `kicked`, or `left` when the member left on another device; `timestamp`
-    is when, in milliseconds since 1970 by Redis's clock.
+    reason: `inactivity_timeout`, `kicked`, or `left` when the user left on another device; other reasons may
+    be added. timestamp: milliseconds since 1970, by Redis's clock.
     """
 
     def __init__(self, message: str, room_id: str, reason: str, timestamp: int) -> None:
@@ -98,13 +98,12 @@ class ForceLeave(ReactorError):
 
 
 @contextmanager
-def one_error() -> Iterator[None]:
-    """Take what a person can mend out of the groups that task groups wrap it in."""
+def unwrapped_errors() -> Iterator[None]:
+    """Raise a ReactorError by itself where a task group has wrapped it in an exception group."""
     try:
         yield
     except BaseExceptionGroup as group:
-        mistakes = group.subgroup(ReactorError)
-        error: BaseException | None = mistakes
+        error: BaseException | None = group.subgroup(ReactorError)
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         if error is None:

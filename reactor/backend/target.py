@@ -1,4 +1,4 @@
-"""Which Redis an address means. PURE: nothing is looked up or opened."""
+"""Parses the address of a Redis; no name is resolved and nothing connected. PURE."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -21,7 +21,7 @@ _PORTS: dict[Kind, int] = {"single": 6379, "sentinel": 26379, "cluster": 6379}
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A Redis to connect to. `hosts` is empty and `path` is set for a Unix socket."""
+    """A Redis to connect to. For a Unix socket `path` is set and `hosts` is empty."""
 
     kind: Kind
     url: str = field(repr=False)
@@ -42,13 +42,13 @@ class Target:
 
 
 def parse_url(url: str) -> Target:
-    """Read the address of a Redis.
+    """Parse the address of a Redis.
 
     The forms are `redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]`, `rediss://...` (TLS),
     `unix://[[USER]:PASSWORD@]/PATH[?db=DB]`, `redis+sentinel://HOST:PORT,HOST:PORT/NAME[/DB]` (where the
     Sentinels have a password of their own, `?sentinel_password=PASSWORD`) and
     `redis+cluster://HOST:PORT,HOST:PORT`; `rediss+sentinel` and `rediss+cluster` are these with TLS.
-    Raises SettingError with one line that says what is wrong; a password is not shown in it.
+    Raises SettingError; its line does not show the password.
     """
     parts = _split(url)
     scheme, _, suffix = parts.scheme.partition("+")
@@ -60,9 +60,9 @@ def parse_url(url: str) -> Target:
     if scheme == "unix":
         path, segments = unquote(place + parts.path), []
         if not path.startswith("/"):
-            raise _wrong(url, "names no socket; write it with three slashes, as in unix:///run/redis.sock")
+            raise _wrong(url, "names no socket; use three slashes, as in unix:///run/redis.sock")
     if kind == "sentinel" and not segments:
-        raise _wrong(url, "lacks the name of the master, as in redis+sentinel://host:26379/mymaster")
+        raise _wrong(url, "lacks the name of the primary, as in redis+sentinel://host:26379/mymaster")
     return Target(
         kind=kind,
         url=url,
@@ -83,14 +83,16 @@ def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise _wrong(url, f"cannot be read: {error}") from None
+        raise _wrong(url, f"cannot be parsed: {error}") from None
     if parts.scheme not in REDIS_SCHEMES:
         raise _wrong(
-            url, "begins with none of redis://, rediss://, unix://, redis+sentinel://, redis+cluster://"
+            url, "has to begin with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"
         )
     split_password = "@" not in parts.netloc and "@" in parts.path + parts.query and parts.scheme != "unix"
     if "#" in url or split_password:
-        raise _wrong(url, "is cut by its password; in it, write # as %23, / as %2F, ? as %3F and @ as %40")
+        raise _wrong(
+            url, "has reserved characters in its password; write # as %23, / as %2F, ? as %3F and @ as %40"
+        )
     return parts
 
 
@@ -98,16 +100,16 @@ def _options(url: str, query: str, known: tuple[str, ...]) -> dict[str, str]:
     options = dict(parse_qsl(query, keep_blank_values=True))
     for name in options:
         if name not in known:
-            raise _wrong(url, f"has an unknown option, {name}; there are {', '.join(known)}", name)
+            raise _wrong(url, f"has an unknown option, {name}; the options are {', '.join(known)}", name)
     return options
 
 
 def _database(url: str, kind: Kind, option: str | None, segments: list[str]) -> int:
     number = option or "/".join(segments) or "0"
     if not (number.isascii() and number.isdigit()):
-        raise _wrong(url, f'has "{number}" where the number of a database belongs, as in redis://host:6379/0')
+        raise _wrong(url, f'has "{number}" where the database number belongs, as in redis://host:6379/0')
     if kind == "cluster" and int(number):
-        raise _wrong(url, "asks for a database, but a cluster has only database 0")
+        raise _wrong(url, "selects a database, but a cluster has only database 0")
     return int(number)
 
 
@@ -122,11 +124,11 @@ def _split_login(parts: SplitResult) -> tuple[str | None, str | None, str]:
 def _split_hosts(url: str, place: str, default_port: int) -> tuple[tuple[str, int], ...]:
     hosts = []
     for text in place.split(","):
-        one = urlsplit(f"//{text}")
+        address = urlsplit(f"//{text}")
         try:
-            host, port = one.hostname, one.port
+            host, port = address.hostname, address.port
         except ValueError:
-            raise _wrong(url, f'has "{text}" where a host and a port from 1 to 65535 belong') from None
+            raise _wrong(url, f'has "{text}" where a host and a port from 1 to 65535 are expected') from None
         if not host or port == 0:
             raise _wrong(url, "lacks a host and port, as in redis://127.0.0.1:6379")
         hosts.append((host, port or default_port))

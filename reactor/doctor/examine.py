@@ -33,7 +33,7 @@ from reactor.doctor.keyspace import Known, look_through
 from reactor.doctor.look import look, said
 from reactor.doctor.probe import probe
 from reactor.doctor.trials import try_rights
-from reactor.errors import ReactorError, one_error
+from reactor.errors import ReactorError, unwrapped_errors
 from reactor.presence.keys import SHARDS, shard_prefix
 from reactor.settings import Settings
 
@@ -82,7 +82,7 @@ async def examined(settings: Settings) -> AsyncIterator[tuple[Report, Patient | 
     """Examine a Redis and the settings; the patient stays connected meanwhile, None where nobody answered."""
     about_settings = list(judge_settings(settings))
     try:
-        with one_error():
+        with unwrapped_errors():
             async with admitted(settings) as patient:
                 await _look_at(patient)
                 found = [finding for check in CHECKS for finding in check(patient)]

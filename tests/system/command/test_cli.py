@@ -112,7 +112,7 @@ def test_help_of_serve_lists_every_setting_with_its_default(capsys, monkeypatch)
         ),
         (["serve", "--grace", "-1"], '--grace is "-1", but takes seconds or a duration'),
         (["serve", "--config", "/no/such"], "/no/such cannot be read: No such file or directory."),
-        (["serve", "--redis-url", "redis://h/x"], 'has "x" where the number of a database belongs'),
+        (["serve", "--redis-url", "redis://h/x"], 'has "x" where the database number belongs'),
         (
             ["rooms", "--redis-url", "http://h"],
             '--redis-url is "http://h", but takes an address such as redis://',

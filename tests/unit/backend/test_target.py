@@ -1,4 +1,4 @@
-"""Which Redis an address means, and the one line for an address that means none."""
+"""Parsing Redis addresses, and the one line of the error for a wrong one."""
 
 import pytest
 
@@ -47,29 +47,32 @@ def test_addresses(url, expected):
 @pytest.mark.parametrize(
     ("url", "line"),
     [
-        ("http://h", "begins with none of redis://"),
-        ("localhost:6379", "begins with none of redis://"),
+        ("http://h", "has to begin with redis://"),
+        ("localhost:6379", "has to begin with redis://"),
         ("redis://", "lacks a host and port, as in redis://127.0.0.1:6379."),
         ("redis://:6379", "lacks a host and port"),
         ("redis://h:0", "lacks a host and port"),
-        ("redis://h:x", 'has "h:x" where a host and a port from 1 to 65535 belong.'),
-        ("redis://h:70000", 'has "h:70000" where a host and a port from 1 to 65535 belong.'),
-        ("redis://[::1", "cannot be read: Invalid IPv6 URL."),
-        ("redis://h/x", 'has "x" where the number of a database belongs, as in redis://host:6379/0.'),
-        ("redis://h/1/2", 'has "1/2" where the number of a database belongs'),
-        ("redis://h?db=-1", 'has "-1" where the number'),
-        ("redis://h?pasword=secret", "has an unknown option, pasword; there are db, username, password"),
+        ("redis://h:x", 'has "h:x" where a host and a port from 1 to 65535 are expected.'),
+        ("redis://h:70000", 'has "h:70000" where a host and a port from 1 to 65535 are expected.'),
+        ("redis://[::1", "cannot be parsed: Invalid IPv6 URL."),
+        ("redis://h/x", 'has "x" where the database number belongs, as in redis://host:6379/0.'),
+        ("redis://h/1/2", 'has "1/2" where the database number belongs'),
+        ("redis://h?db=-1", 'has "-1" where the database number'),
+        (
+            "redis://h?pasword=secret",
+            "has an unknown option, pasword; the options are db, username, password",
+        ),
         ("redis://h?sentinel_password=secret", "has an unknown option, sentinel_password"),
         ("redis://h?pasword=secret", "Did you mean password?"),
-        ("redis://:secret#secret@h", "is cut by its password; in it, write # as %23"),
-        ("redis://:secret/secret@h", "is cut by its password"),
-        ("redis://u:secret?secret@h", "is cut by its password"),
-        ("unix://run/redis.sock", "names no socket; write it with three slashes"),
-        ("redis+sentinel://h:1", "lacks the name of the master"),
+        ("redis://:secret#secret@h", "has reserved characters in its password; write # as %23"),
+        ("redis://:secret/secret@h", "has reserved characters in its password"),
+        ("redis://u:secret?secret@h", "has reserved characters in its password"),
+        ("unix://run/redis.sock", "names no socket; use three slashes"),
+        ("redis+sentinel://h:1", "lacks the name of the primary"),
         ("redis+cluster://h:1/2", "a cluster has only database 0."),
     ],
 )
-def test_wrong_addresses_get_one_line_without_the_password(url, line):
+def test_a_wrong_address_gives_one_line_without_the_password(url, line):
     with pytest.raises(SettingError) as caught:
         parse_url(url)
     assert str(caught.value).startswith("The Redis address ")
