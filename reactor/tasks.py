@@ -1,4 +1,4 @@
-"""Work that runs on beside everything else: a mistake in one piece of it never takes the node down."""
+"""Background tasks: one that fails is logged, and never stops the node."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -10,22 +10,22 @@ from anyio.abc import TaskGroup
 
 log = structlog.get_logger()
 
-RESTART_AFTER = 1.0
-"""Seconds before a loop that failed begins anew."""
+RESTART_DELAY = 1.0
+"""Seconds until a loop that failed is started again."""
 
 
 class Spawner(Protocol):
-    """Where a step starts its tasks: a task group, or one that guards them."""
+    """What starts tasks: a task group of anyio, or GuardedTasks."""
 
     def start_soon(self, func: Callable[..., Coroutine[Any, Any, Any]], /, *args: Any) -> object:
         """Start a task."""
 
 
 class GuardedTasks:
-    """Starts tasks that end with a group; one that fails is logged, and the others go on.
+    """Starts tasks that are cancelled with a task group; one that fails is logged, and the others continue.
 
-    Nearly each message of a client is a task. These are asyncio's own and not the group's, which would take
-    55 us for each, a tenth of a join; one task of the group sees to it that none outlives it.
+    Nearly every message of a client starts a task. They are plain asyncio tasks, since a task of the group
+    costs 55 us, a tenth of a join; one task of the group cancels them all when the group ends.
     """
 
     def __init__(self, tasks: TaskGroup) -> None:
@@ -36,7 +36,7 @@ class GuardedTasks:
         tasks.start_soon(self._end_with_group)
 
     def start_soon(self, func: Callable[..., Coroutine[Any, Any, Any]], /, *args: Any) -> None:
-        """Start a piece of work whose failure concerns only itself."""
+        """Start a task whose failure affects nothing else."""
         task = self._loop.create_task(self._guard(func, args))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -55,7 +55,7 @@ class GuardedTasks:
                     await asyncio.wait(running)
 
     def keep_running(self, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Start a loop that should never end; it begins anew where it failed."""
+        """Start a task that should never end; when it fails it is started again after RESTART_DELAY."""
         self._tasks.start_soon(self._repeat, loop)
 
     @staticmethod
@@ -68,4 +68,4 @@ class GuardedTasks:
     async def _repeat(self, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:
             await self._guard(loop, ())
-            await anyio.sleep(RESTART_AFTER)
+            await anyio.sleep(RESTART_DELAY)

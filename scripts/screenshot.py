@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 from playwright.async_api import Browser, Page, async_playwright
 
-from reactor.server.process import running
+from reactor.server.process import serve_node
 from reactor.settings import Settings
 
 WIDE = {"width": 1120, "height": 780}
@@ -36,7 +36,7 @@ async def main(target: Path) -> None:
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
         sys.exit("error: no Chromium was found on PATH; on Debian: apt install chromium")
-    async with running(Settings(port=0, ttl=600.0)) as node, async_playwright() as playwright:
+    async with serve_node(Settings(port=0, ttl=600.0)) as node, async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         ann = await visit(browser, node.gateway.port, "Ann", WIDE, "light")
         bob = await visit(browser, node.gateway.port, "Bob", NARROW, "dark")

@@ -19,7 +19,7 @@ from websockets.asyncio.client import connect
 from reactor.admin import serving_admin
 from reactor.backend.embedded import EmbeddedServer
 from reactor.server.node import Node
-from reactor.server.process import running
+from reactor.server.process import serve_node
 from reactor.settings import Settings
 
 KEY = "only-for-this-picture-and-nothing-else"
@@ -67,7 +67,7 @@ async def main(target: Path) -> None:
         url = (await stack.enter_async_context(EmbeddedServer())).url
         nodes = [
             await stack.enter_async_context(
-                running(
+                serve_node(
                     Settings(
                         redis_url=url, port=0, grace=3, drain_seconds=0,
                         admin_port=PORT if first else None, admin_key=KEY.encode(),

@@ -13,7 +13,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from reactor.admin.app import make_app
 from reactor.gateway.tls import read
 from reactor.server.node import Node
-from reactor.server.sockets import ALONE, bound
+from reactor.server.sockets import EXCLUSIVE, bind_socket
 
 log = structlog.get_logger()
 
@@ -58,7 +58,7 @@ async def serving(node: Node) -> AsyncIterator[int]:
     settings = node.settings
     assert settings.admin_port is not None
     assert settings.admin_key is not None
-    sock = bound(settings.admin_host, settings.admin_port, option=ALONE, settings="--admin-")
+    sock = bind_socket(settings.admin_host, settings.admin_port, option=EXCLUSIVE, settings="--admin-")
     sock.listen()  # from now on, and not when the task gets to it
     port: int = sock.getsockname()[1]
     config = uvicorn.Config(

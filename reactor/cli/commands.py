@@ -60,7 +60,7 @@ async def serve(**flags: str | None) -> None:
     if settings.workers > 1:
         await run_workers(settings, on_ready=lambda port: greet(settings, port), admin=serving_admin)
     else:
-        await process.run(
+        await process.run_node(
             settings, on_ready=lambda node: greet(settings, node.gateway.port), admin=serving_admin
         )
 

@@ -1,4 +1,4 @@
-"""The expiry path: deadlines -> pacemaker -> Redis -> expired event -> listener -> reaper.
+"""Expiry: what makes a member depart when its presence key expires.
 
-The sweep behind all of them.
+deadlines -> pacemaker -> Redis -> `expired` event -> listener -> reaper. The sweep repairs what they missed.
 """

@@ -1,14 +1,14 @@
-"""When each shard wants a look, on this process's steady clock although deadlines are kept by Redis's."""
+"""When each shard is scanned next, Redis's clock, and which members were touched recently. PURE."""
 
 from collections import deque
 
 
 class RedisClock:
-    """Redis's time, guessed from replies that carry it.
+    """Converts Redis's time to this process's steady clock, by the replies that carry Redis's time.
 
-    A reply that says `now` was written at the latest when it was read, so `now - read_at` never exceeds
-    the true offset by more than the clock's rounding; the greatest of some recent ones came with the
-    least delay. Old ones are forgotten, so that a stepped clock is followed.
+    A reply that carries `now` was written no later than it was read, so `now - read_at` exceeds the true
+    offset by at most the rounding of Redis's clock. Of the last SAMPLES offsets the greatest belongs to the
+    reply with the least delay. Older ones are forgotten, so that a step of Redis's clock is followed.
     """
 
     __slots__ = ("_offsets",)
@@ -19,19 +19,16 @@ class RedisClock:
         self._offsets: deque[float] = deque(maxlen=self.SAMPLES)
 
     def observe(self, redis_ms: int, read_at: float) -> None:
-        """redis_ms: Redis's time in a reply (ms). read_at: when it was read, by the steady clock (s)."""
+        """Take in a reply. redis_ms: Redis's time in it (ms). read_at: when it was read (s, steady clock)."""
         self._offsets.append(redis_ms / 1000 - read_at)
 
     def steady(self, redis_ms: int) -> float:
-        """The steady clock's time (s) at which Redis's clock will show redis_ms (ms).
-
-        Before the first reply that may be any time, and so at once.
-        """
+        """Return the steady clock's time (s) at which Redis's clock shows redis_ms; 0 before any reply."""
         return redis_ms / 1000 - max(self._offsets) if self._offsets else 0.0
 
 
 class Deadlines:
-    """For each shard, the time (s, steady clock) of its next look."""
+    """The time (s, steady clock) of each shard's next scan; at first all are due."""
 
     __slots__ = ("_next",)
 
@@ -39,75 +36,79 @@ class Deadlines:
         self._next = [0.0] * shards
 
     def set(self, shard: int, at: float) -> None:
-        """The shard was looked at; it wants the next look then."""
+        """Schedule the next scan of a shard that has just been scanned."""
         self._next[shard] = at
 
     def lower(self, shard: int, at: float) -> bool:
-        """A nearer deadline became known; whether it is the nearest of all."""
+        """Bring a shard's next scan forward; return whether it is now the earliest of all shards."""
         if at >= self._next[shard]:
             return False
-        nearest = self.nearest()
+        earliest = self.earliest()
         self._next[shard] = at
-        return at < nearest
+        return at < earliest
 
     def due(self, now: float) -> list[int]:
-        """The shards whose time has come."""
+        """Return the shards whose scan is due."""
         return [shard for shard, at in enumerate(self._next) if at <= now]
 
-    def nearest(self) -> float:
-        """The time of the nearest look."""
+    def earliest(self) -> float:
+        """Return the time of the earliest scan."""
         return min(self._next)
 
-    def all_due(self) -> None:
-        """Nothing is certain any more: look everywhere."""
+    def reset(self) -> None:
+        """Make every shard due, since wake-ups may have been missed."""
         self._next = [0.0] * len(self._next)
 
 
-class Touches:
-    """When each name was first touched, kept for 2 to 6 s: longer than an event may be on its way."""
+class FirstTouches:
+    """When each member was first touched, remembered for 2 to 6 s: longer than an event takes to arrive."""
 
-    __slots__ = ("_begun", "_newer", "_older")
+    __slots__ = ("_newer", "_older", "_started")
 
     KEPT = 2.0
+    """Seconds after which a generation ages; there are two."""
 
     def __init__(self) -> None:
         self._older: dict[str, float] = {}
         self._newer: dict[str, float] = {}
-        self._begun = 0.0
+        self._started = 0.0
 
     def first(self, name: str, now: float) -> float:
-        """The time (s, steady clock) of the first touch, which is now where none is known."""
-        age = now - self._begun
+        """Return the time (s, steady clock) of the first touch of a name, which is now if none is known."""
+        age = now - self._started
         if age >= self.KEPT:
-            self._older, self._newer, self._begun = self._newer if age < 2 * self.KEPT else {}, {}, now
+            self._older, self._newer, self._started = self._newer if age < 2 * self.KEPT else {}, {}, now
         earlier = self._older.get(name)
         return earlier if earlier is not None else self._newer.setdefault(name, now)
 
 
-class Recent:
-    """Names of the last 5 to 10 s: longer than it takes until another node has a dead one's turn."""
+class RecentNames:
+    """Names added in the last 5 to 10 s: longer than it takes until another node leads after one has died."""
 
-    __slots__ = ("_begun", "_newer", "_older")
+    __slots__ = ("_newer", "_older", "_started")
 
     KEPT = 5.0
+    """Seconds after which a generation ages; there are two."""
 
     def __init__(self) -> None:
         self._older: set[str] = set()
         self._newer: set[str] = set()
-        self._begun = 0.0
+        self._started = 0.0
 
     def add(self, name: str, now: float) -> None:
-        """Note a name. now: s, steady clock."""
-        self._forget(now)
+        """Remember a name. now: steady clock (s)."""
+        self._age(now)
         self._newer.add(name)
 
-    def take(self, now: float) -> set[str]:
-        """Give what is noted, and note it no more. now: s, steady clock."""
-        self._forget(now)
-        found, self._older, self._newer = self._older | self._newer, set(), set()
-        return found
+    def drain(self, now: float) -> set[str]:
+        """Return the remembered names, and forget them. now: steady clock (s)."""
+        self._age(now)
+        names, self._older, self._newer = self._older | self._newer, set(), set()
+        return names
 
-    def _forget(self, now: float) -> None:
-        age = now - self._begun
+    def _age(self, now: float) -> None:
+        age = now - self._started
         if age >= self.KEPT:
-            self._older, self._newer, self._begun = self._newer if age < 2 * self.KEPT else set(), set(), now
+            self._older, self._newer, self._started = (
+                self._newer if age < 2 * self.KEPT else set(), set(), now
+            )  # fmt: skip

@@ -1,11 +1,17 @@
-"""Hears Redis say that a key expired (https://redis.io/docs/latest/develop/pubsub/keyspace-notifications/).
+"""Receives Redis's `expired` events and passes our members on to the reaper.
 
-It reads, filters and hands on, and never waits for Redis: a listener that falls behind is cut off by the
-server. Foreign keys are dropped on their first bytes. Whatever it cannot have heard, the sweep makes
-good.
+What it is for. Redis publishes an event when it deletes an expired key
+(https://redis.io/docs/latest/develop/pubsub/keyspace-notifications/). The event of a presence key is the
+normal trigger of a departure.
 
-Every node hears every event, and one claim is enough: the pacemaker's node makes it, and the others keep the
-name for as long as it takes to find out that this node is gone.
+What triggers it. Each event of the database in use. Every node receives every event, but one claim is
+enough: while another node is known to lead the pacemaker, that node claims, and this one only remembers the
+names for as long as it takes to notice that the leader is gone. `claim_deferred` then claims them.
+
+What it guarantees. Keys of other applications are discarded by their first bytes, and never touched. The
+listener never waits for Redis, since Redis disconnects a subscriber that reads too slowly. It may miss events
+(after a lost connection, pub/sub does not repeat them) and may pass on an event that is forged or late: the
+claim checks the facts in Redis, and the pacemaker and the sweep find what was missed.
 """
 
 from collections.abc import Callable
@@ -14,7 +20,7 @@ from time import monotonic
 import structlog
 
 from reactor.backend.interface import Backend
-from reactor.expiry.deadlines import Recent
+from reactor.expiry.deadlines import RecentNames
 from reactor.expiry.reaper import Reaper
 from reactor.histogram import Histogram
 from reactor.presence.keys import SHARDS, ExpiredKeys
@@ -23,10 +29,10 @@ log = structlog.get_logger()
 
 
 class Listener:
-    """The subscription to `expired` events of one database. `serve` has to run.
+    """The subscription to the `expired` events of one database. `serve` has to run.
 
-    on_gap(first) is called whenever events may have been missed: at the start, and after each lost link.
-    left_to_another: whether another node is known to claim what both hear; `take_over` when it did not.
+    on_gap(first) is called whenever events may have been missed: at the start (first), and after each lost
+    connection. led_elsewhere: whether another node is known to claim what both receive.
     """
 
     def __init__(
@@ -37,35 +43,35 @@ class Listener:
         database: int,
         reaper: Reaper,
         on_gap: Callable[[bool], None],
-        left_to_another: Callable[[], bool] = lambda: False,
+        led_elsewhere: Callable[[], bool] = lambda: False,
     ) -> None:
         self.channel = f"__keyevent@{database}__:expired"
-        self.heard = 0
+        self.received = 0
         self._keys = ExpiredKeys(namespace)
         self._reaper = reaper
         self._on_gap = on_gap
-        self._left_to_another = left_to_another
-        self._passed_on = [Recent() for _ in range(SHARDS)]
+        self._led_elsewhere = led_elsewhere
+        self._deferred = [RecentNames() for _ in range(SHARDS)]
         self._subscription = backend.events(self._on_event, self._on_subscribed, self._on_lost)
 
     @property
     def listening(self) -> bool:
-        """Whether events reach us, as far as the link is concerned."""
+        """Whether the subscription is confirmed and its connection open."""
         return self._subscription.listening
 
     @property
     def lags(self) -> Histogram:
-        """Seconds that a ping takes there and back on the link; see `Subscription`."""
+        """Round trips of a ping on the connection (s); see `Subscription`."""
         return self._subscription.lags
 
     async def subscribed(self) -> None:
         """Return once Redis has confirmed the subscription."""
         await self._subscription.subscribed()
 
-    def take_over(self) -> None:
-        """Claim what was left to another node, which may have died over it."""
-        for shard, passed_on in enumerate(self._passed_on):
-            self._reaper.found_gone(shard, passed_on.take(monotonic()), "event")
+    def claim_deferred(self) -> None:
+        """Claim what was left to the leader, which may have died before it did."""
+        for shard, deferred in enumerate(self._deferred):
+            self._reaper.enqueue(shard, deferred.drain(monotonic()), "event")
 
     async def serve(self) -> None:
         """Listen until cancelled."""
@@ -73,12 +79,12 @@ class Listener:
 
     def _on_event(self, _channel: bytes, key: bytes) -> None:
         if (found := self._keys.parse(key)) is not None:
-            self.heard += 1
+            self.received += 1
             shard, suffix = found
-            if self._left_to_another():
-                self._passed_on[shard].add(suffix, monotonic())
+            if self._led_elsewhere():
+                self._deferred[shard].add(suffix, monotonic())
             else:
-                self._reaper.found_gone(shard, (suffix,), "event")
+                self._reaper.enqueue(shard, (suffix,), "event")
 
     def _on_subscribed(self, first: bool) -> None:
         if not first:

@@ -1,10 +1,19 @@
-"""Touches each key when its time is up, so that Redis says so at once.
+"""Makes expiry punctual: touches each presence key when its TTL has ended.
 
-By itself Redis deletes an expired key when somebody asks for it, or when its sampling comes by, which takes
-minutes among many long-lived keys (https://redis.io/docs/latest/commands/expire/#how-redis-expires-keys).
-Only one node of the fleet is the pacemaker; another takes over within two seconds. It looks at noted
-deadlines, which are lower bounds: a member that turns out to be alive gets its true one, so each look moves
-something forward and none spins.
+What it is for. By itself Redis deletes an expired key, and publishes the event, when a client accesses it or
+when the active expiry cycle samples it, which takes minutes among many long-lived keys
+(https://redis.io/docs/latest/commands/expire/#how-redis-expires-keys). A touch at the deadline takes that
+down to milliseconds.
+
+What triggers it. The earliest deadline of each shard, which is known from its last scan and from wake-ups
+that scripts publish when they lower a deadline; at the latest MAX_SCAN_INTERVAL after the last scan, for a
+wake-up that was lost. Only the leader of the "pacemaker" election scans; another node takes over within two
+seconds.
+
+What it guarantees. Deadlines in Redis are lower bounds, since a heartbeat does not update them. A scan reads
+the members whose deadline has passed: those still alive get their true deadline, so that each scan moves
+something forward and none spins. Members found gone are left to their event for EVENT_TIMEOUT, after which
+the pacemaker has them claimed itself. With the pacemaker off everything stays correct, only later.
 """
 
 import asyncio
@@ -15,7 +24,7 @@ import anyio
 import structlog
 
 from reactor.errors import Unavailable
-from reactor.expiry.deadlines import Deadlines, RedisClock, Touches
+from reactor.expiry.deadlines import Deadlines, FirstTouches, RedisClock
 from reactor.expiry.reaper import Reaper
 from reactor.fleet.election import LeaderElection
 from reactor.fleet.registry import Registry
@@ -24,19 +33,20 @@ from reactor.presence.store import Store
 
 log = structlog.get_logger()
 
-LOOK_AT_LEAST_EVERY = 1.0
-"""Seconds. A wake-up that got lost costs no more than this."""
-ROWS_PER_LOOK = 5000
+MAX_SCAN_INTERVAL = 1.0
+"""Seconds between two scans of a shard at most, which bounds the cost of a lost wake-up."""
+ROWS_PER_SCAN = 5000
 CLAIM_RETRY_MS = 250
-EVENT_COMES_WITHIN = 0.2
-"""Seconds. After a touch the event has so long to bring its claim, before the pacemaker claims by itself."""
+"""Milliseconds until a room comes up again in which members were found gone that nobody has claimed yet."""
+EVENT_TIMEOUT = 0.2
+"""Seconds after a touch until the pacemaker claims a member whose event has not led to a claim."""
 
 
 class Pacemaker:
-    """Keeps one namespace punctual, while it is this node's turn. `serve` has to run.
+    """The pacemaker of one namespace, active while this node leads. `serve` has to run.
 
-    events_flow: whether the listener hears events; where it does not, the pacemaker claims what it finds
-    at once. on_leading is called when the turn comes to this node.
+    events_flow: whether the listener receives events; where it does not, members found gone are claimed at
+    once. on_leading is called when this node becomes the leader.
     """
 
     def __init__(
@@ -54,70 +64,73 @@ class Pacemaker:
         self._election = LeaderElection(registry, "pacemaker", node=node, on_change=self._on_leadership)
         self._clock = RedisClock()
         self._deadlines = Deadlines(SHARDS)
-        self._touches = [Touches() for _ in range(SHARDS)]
+        self._touches = [FirstTouches() for _ in range(SHARDS)]
         self._wakeup = asyncio.Event()
-        self.leading = False
-        self.looks = 0
+        self.scans = 0
         self.moved = 0
 
     @property
+    def leading(self) -> bool:
+        """Whether this node is the leader."""
+        return self._election.leading
+
+    @property
     def led_elsewhere(self) -> bool:
-        """Whether another node is known to have the turn."""
+        """Whether another node is known to be the leader."""
         return self._election.led_elsewhere
 
     def wake(self, shard: int, deadline: int) -> None:
-        """A shard's earliest deadline (ms, Redis's clock) came nearer."""
+        """Take in a wake-up: the shard's earliest deadline (ms, Redis's clock) was lowered."""
         if self._deadlines.lower(shard, self._clock.steady(deadline + 1)):
             self._wakeup.set()
 
-    def look_everywhere(self) -> None:
-        """Wake-ups may have been missed."""
-        self._deadlines.all_due()
+    def scan_all(self) -> None:
+        """Scan every shard at once, since wake-ups may have been missed."""
+        self._deadlines.reset()
         self._wakeup.set()
 
     async def serve(self) -> None:
-        """Keep the turn, and look when it is time, until cancelled."""
+        """Take part in the election, and scan while leading, until cancelled."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._election.serve)
-            tasks.start_soon(self._keep_time)
+            tasks.start_soon(self._scan_due_shards)
 
     def _on_leadership(self, leading: bool) -> None:
         log.info("pacemaker_leadership", leading=leading)
-        self.leading = leading
         if leading:
-            self.look_everywhere()
+            self.scan_all()
             self._on_leading()
 
-    async def _keep_time(self) -> None:
+    async def _scan_due_shards(self) -> None:
         while True:
             due = self._deadlines.due(monotonic()) if self.leading else []
             if due:
-                # As tasks of asyncio's own: those of a group take a fifth of all that an idle node does.
-                await asyncio.gather(*map(self._look, due))
+                # Plain asyncio tasks: those of a task group take a fifth of an idle node's CPU time.
+                await asyncio.gather(*map(self._scan, due))
                 continue
-            wait = self._deadlines.nearest() - monotonic() if self.leading else LOOK_AT_LEAST_EVERY
-            with anyio.move_on_after(min(max(wait, 0.0), LOOK_AT_LEAST_EVERY)):
+            wait = self._deadlines.earliest() - monotonic() if self.leading else MAX_SCAN_INTERVAL
+            with anyio.move_on_after(min(max(wait, 0.0), MAX_SCAN_INTERVAL)):
                 await self._wakeup.wait()
             self._wakeup.clear()
 
-    async def _look(self, shard: int) -> None:
-        """Look at one shard, and note when it wants the next look."""
-        # Set before the question goes out: a wake-up that comes while it is on its way may lower it again.
-        self._deadlines.set(shard, monotonic() + LOOK_AT_LEAST_EVERY)
+    async def _scan(self, shard: int) -> None:
+        """Scan one shard, and schedule its next scan."""
+        # Scheduled before the call, so that a wake-up that arrives during the call can bring it forward.
+        self._deadlines.set(shard, monotonic() + MAX_SCAN_INTERVAL)
         try:
-            found = await self._store.due(shard, limit=ROWS_PER_LOOK, retry=CLAIM_RETRY_MS)
+            found = await self._store.due(shard, limit=ROWS_PER_SCAN, retry=CLAIM_RETRY_MS)
         except Unavailable:
             return
         self._clock.observe(found.now, monotonic())
-        self.looks += 1
+        self.scans += 1
         self.moved += found.moved
         if found.next_deadline is not None:
             self._deadlines.lower(shard, self._clock.steady(found.next_deadline + 1))
-        self._reaper.found_gone(shard, self._unclaimed(shard, found.gone), "pacemaker")
+        self._reaper.enqueue(shard, self._without_event(shard, found.gone), "pacemaker")
 
-    def _unclaimed(self, shard: int, gone: list[str]) -> list[str]:
-        """Of those found gone, the ones that no event has brought to their claim, or will."""
+    def _without_event(self, shard: int, gone: list[str]) -> list[str]:
+        """Of the members found gone, return those whose event is overdue."""
         if not self._events_flow():
             return gone
         now, touches = monotonic(), self._touches[shard]
-        return [name for name in gone if now - touches.first(name, now) >= EVENT_COMES_WITHIN]
+        return [name for name in gone if now - touches.first(name, now) >= EVENT_TIMEOUT]

@@ -136,7 +136,7 @@ class Recovery:
         while not self._listening():  # noqa: ASYNC110 - see above
             await anyio.sleep(RETRY_AFTER)
         await self._persist(self._lease.renew)
-        self._sweep.now()
+        self._sweep.trigger()
         self._begin(self._after_gap)
 
     def _restored(self) -> None:
@@ -204,7 +204,7 @@ class Recovery:
 
     async def _sweep_after(self, seconds: float) -> None:
         await anyio.sleep(seconds)
-        self._sweep.now()
+        self._sweep.trigger()
 
     async def _persist(self, work: Callable[[], Any]) -> Any:
         while True:

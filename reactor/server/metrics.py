@@ -1,8 +1,9 @@
-"""What a node counts, as Prometheus reads it (https://prometheus.io/docs/instrumenting/exposition_formats/).
+"""A node's metrics for Prometheus (https://prometheus.io/docs/instrumenting/exposition_formats/).
 
-The parts of a node keep plain numbers; this reads them when somebody asks, so that counting costs next to
-nothing. No label holds an id of a room or a user. All are this node's own, to be summed over the nodes, but
-for `reactor_departures_total`: Redis keeps that one for the whole namespace, and every node tells the same.
+The parts of a node keep plain numbers, which are read only for a scrape, so that counting costs next to
+nothing. No label holds the id of a room or a user. Each metric is this node's own and can be summed over the
+nodes, except `reactor_departures_total`: Redis counts departures for the whole namespace, and every node
+exposes the same numbers.
 """
 
 import platform
@@ -29,24 +30,24 @@ from reactor.histogram import Histogram
 from reactor.protocol.reasons import REASONS
 from reactor.server.node import Node
 
-TOTALS_WITHIN = 1.0
-"""Seconds that Redis gets for the sums of departures; then the last known ones stand in."""
-TOTALS_KEPT = 1.0
-"""Seconds for which they are not asked for again."""
+TOTALS_TIMEOUT = 1.0
+"""Seconds a scrape waits for the departure counts; after that it exposes the last ones read."""
+TOTALS_MAX_AGE = 1.0
+"""Seconds for which the departure counts are not read again."""
 
 PATHS = ("event", "pacemaker", "sweep")
 
 
 class Totals(Protocol):
-    """What sums up the departures of a namespace."""
+    """The departure counts of a namespace."""
 
     async def totals(self) -> Counter[str]:
-        """How many left for each reason. Raises Unavailable."""
+        """Return the number of departures by reason. Raises Unavailable."""
         ...
 
 
 class Metrics:
-    """The metrics of one node, in a registry of their own."""
+    """The metrics of one node and its process."""
 
     def __init__(self, node: Node) -> None:
         self._collector = NodeCollector(node)
@@ -54,18 +55,18 @@ class Metrics:
         self._registry.register(self._collector)
         ProcessCollector(registry=self._registry)
         self._departures: Totals = node.departures
-        self._asked_at = -TOTALS_KEPT
+        self._totals_read_at = -TOTALS_MAX_AGE
 
     async def page(self, accept: str = "") -> tuple[bytes, str]:
-        """The metrics as text, and the type of that text, by what `accept` asks for."""
-        if monotonic() - self._asked_at >= TOTALS_KEPT:
-            self._asked_at = monotonic()
-            with anyio.move_on_after(TOTALS_WITHIN):
-                await self._ask_totals()
+        """Return the metrics as text, and its content type, in the format that the Accept header names."""
+        if monotonic() - self._totals_read_at >= TOTALS_MAX_AGE:
+            self._totals_read_at = monotonic()
+            with anyio.move_on_after(TOTALS_TIMEOUT):
+                await self._read_totals()
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 
-    async def _ask_totals(self) -> None:
+    async def _read_totals(self) -> None:
         try:
             self._collector.departures = await self._departures.totals()
         except Unavailable:
@@ -73,75 +74,86 @@ class Metrics:
 
 
 class NodeCollector(Collector):
-    """Reads a node. `departures` are the namespace's, as last known."""
+    """Reads a node's numbers. `departures` are the namespace's counts by reason, as last read."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self.departures: Mapping[str, int] = {}
 
     def collect(self) -> Iterable[Metric]:
-        """Every metric with its present value."""
-        yield from self._who_is_here()
-        yield from self._comings_and_goings()
+        """Yield every metric with its present value."""
+        yield from self._connections_and_members()
+        yield from self._joins_and_departures()
         yield from self._redis()
         yield from self._webhooks()
         build = {"version": __version__, "python": platform.python_version()}
-        yield InfoMetricFamily("reactor_build", "Which reactor this is.", build)
+        yield InfoMetricFamily("reactor_build", "Version of the reactor and of Python.", build)
 
-    def _who_is_here(self) -> Iterator[Metric]:
+    def _connections_and_members(self) -> Iterator[Metric]:
         node = self._node
         counts = node.gateway.counts
         yield _gauge("connections", "Open WebSockets.", len(node.gateway.connections))
-        yield _counter("connections_opened", "WebSockets that were opened.", counts.opened)
-        members = "Members with a connection to this node; one with connections to two nodes is on both."
+        yield _counter("connections_opened", "WebSockets opened since the start.", counts.opened)
+        members = "Members with a connection to this node; one with connections to two nodes counts on both."
         yield _gauge("members", members, node.roster.members)
-        yield _gauge("rooms", "Rooms with such a member.", len(node.roster))
-        yield _counter("slow_clients_closed", "Clients cut off because they did not read.", counts.too_slow)
-        away = "WebSockets that were not let in, by the status of the answer; cut off without one."
+        yield _gauge("rooms", "Rooms that have a member with a connection to this node.", len(node.roster))
+        yield _counter(
+            "slow_clients_closed", "Connections closed because the client read too slowly.", counts.too_slow
+        )
+        away = "Handshakes that were rejected, by HTTP status of the response, or closed without one."
         yield _by_label("turned_away", away, "status", counts.turned_away)
-        refused = "Errors that clients were told, by their code."
+        refused = "Errors sent to clients, by error code."
         yield _by_label("refusals", refused, "code", counts.refused)
 
-    def _comings_and_goings(self) -> Iterator[Metric]:
+    def _joins_and_departures(self) -> Iterator[Metric]:
         node = self._node
         yield _counter(
-            "joins", "Members that joined over this node, returns not counted.", node.dispatch.joins
+            "joins",
+            "Members that joined through this node; a client that returns is not counted again.",
+            node.dispatch.joins,
         )
         reasons = {**dict.fromkeys(REASONS, 0), **self.departures}
-        of_all = "Departures of the whole namespace by reason, the same on all nodes: take max, not sum."
+        of_all = "Departures of the whole namespace by reason; the same on every node: use max, not sum."
         yield _by_label("departures", of_all, "reason", reasons)
         found = {path: node.reaper.found_by[path] for path in PATHS}
-        by_path = "Departures by time that this node made, by what had found them."
+        by_path = "Expired members whose departure this node made, by what found them."
         yield _by_label("departures_found", by_path, "path", found)
-        late = "Time from a deadline to the departure, by Redis's clock."
+        late = "Time from a member's deadline to its departure, by Redis's clock."
         yield _histogram("expiry_lateness_seconds", late, [((), node.reaper.lateness)])
         beats = node.heartbeats
-        yield _counter("heartbeats", "Heartbeats that Redis has taken.", beats.taken)
-        sizes = "Members refreshed by one script call."
+        yield _counter("heartbeats", "Heartbeats applied in Redis.", beats.taken)
+        sizes = "Members refreshed by one call of the script."
         yield _histogram("heartbeat_batch_size", sizes, [((), beats.sizes)])
 
     def _redis(self) -> Iterator[Metric]:
         node = self._node
-        yield _gauge("redis_up", "1 while Redis takes commands.", int(node.backend.healthy))
-        yield _gauge("ready", "1 while clients are well served.", int(node.ready()[0]))
-        yield _gauge("pacemaker_leading", "1 on the node that keeps time.", int(node.pacemaker.leading))
-        yield _counter("sweeps", "Sweeps that this node did.", node.sweep.rounds)
-        took = "Time from the asking for a script to its answer, the wait for its turn included."
+        yield _gauge("redis_up", "1 while Redis answers commands.", int(node.backend.healthy))
+        yield _gauge("ready", "1 while the node is ready, as /readyz says.", int(node.ready()[0]))
+        yield _gauge(
+            "pacemaker_leading", "1 on the node that leads the pacemaker.", int(node.pacemaker.leading)
+        )
+        yield _counter("sweeps", "Sweep rounds that this node completed.", node.sweep.rounds)
+        took = "Time from a script's call to its reply, including the time it waits to be sent."
         by_script = [((name,), histogram) for name, histogram in sorted(node.backend.times.items())]
         yield _histogram("script_seconds", took, by_script, ["script"])
-        lag = "Round trip on a pub/sub connection, behind all that was to be read first; pinged each second."
-        links = [(("diffs",), node.bus.lags), (("events",), node.listener.lags)]
+        lag = (
+            "Round trip of a ping on a pub/sub connection, sent each second; includes messages not read yet."
+        )
+        links = [(("diffs",), node.channels.lags), (("events",), node.listener.lags)]
         yield _histogram("pubsub_lag_seconds", lag, links, ["link"])
-        yield _by_label("resyncs", "Rooms listed anew because diffs were missed.", "cause", node.feed.resyncs)
+        relisted = "Rooms listed again because diffs were missed, by cause."
+        yield _by_label("resyncs", relisted, "cause", node.feed.resyncs)
 
     def _webhooks(self) -> Iterator[Metric]:
         senders = self._node.webhooks.senders
         attempts: Counter[str] = sum((sender.attempts for sender in senders), Counter())
-        yield _by_label("webhook_attempts", "Requests to endpoints, by outcome.", "outcome", attempts)
+        yield _by_label("webhook_attempts", "Requests to webhook endpoints, by outcome.", "outcome", attempts)
         delivered = sum(sender.delivered for sender in senders)
-        yield _counter("webhook_events_delivered", "Events that an endpoint took.", delivered)
+        yield _counter("webhook_events_delivered", "Events accepted by an endpoint.", delivered)
         missed = sum(sender.missed for sender in senders)
-        yield _counter("webhook_changes_missed", "Changes lost before they could be sent.", missed)
+        yield _counter(
+            "webhook_changes_missed", "Changes that were trimmed before they could be sent.", missed
+        )
 
 
 def _gauge(name: str, about: str, value: float) -> Metric:

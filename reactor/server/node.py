@@ -1,7 +1,8 @@
-"""The node: builds the steps, hands each its neighbour, runs them in one task group, stops them in order.
+"""Builds the parts of a node, connects them, and starts and stops them in order.
 
-Socket -> gateway -> dispatch -> presence -> Redis -> expired event -> listener -> reaper -> diffs ->
-fan-out -> socket.
+Data flows one way: socket -> gateway -> protocol -> membership -> presence -> Redis -> expired event ->
+listener -> reaper -> diff -> fan-out -> socket. Where one part has to call another that is created later, it
+calls back through the node.
 """
 
 import socket
@@ -39,115 +40,180 @@ from reactor.presence.room_feed import RoomFeed
 from reactor.presence.rows import LeftRow
 from reactor.presence.rules import RoomRules
 from reactor.presence.store import Store
-from reactor.protocol.messages import Member
+from reactor.protocol.messages import Member, MembersReply
 from reactor.settings import Settings
 from reactor.tasks import GuardedTasks
 from reactor.webhooks.service import Webhooks
 
 log = structlog.get_logger()
 
-SUBSCRIBED_AT_START = 3.0
-"""Seconds that the first clients wait for the subscriptions at most; without them the pacemaker and the
-sweep do.
-"""
+SUBSCRIBE_TIMEOUT = 3.0
+"""Seconds for which the start waits for the subscriptions; without them the pacemaker and the sweep do."""
 
-SETTLE = 2.0
+SAME_SERVER_DELAY = 2.0
 """Seconds, at most, that other nodes get to notice that Redis lost data although it is the same server."""
 
-CLOSED_WITHIN, FLUSHED_WITHIN = 2.0, 2.5
-"""Seconds, behind the drain, that the last clients get to answer the close, and Redis to take the last
-detachings when the node stops: 10 s in all, as long as many supervisors wait. The lease sees to the rest.
+CLOSE_TIMEOUT, DETACH_TIMEOUT = 2.0, 2.5
+"""Seconds, after `drain_seconds`, for clients to answer the close and for Redis to take the last detaches.
+
+With the default drain a node stops within 10 s, as long as many supervisors wait before they kill it. What is
+not detached by then, other nodes detach when the lease has expired.
 """
 
 
 class Node:
-    """A running server. Made by `running`; its parts are public for tests and for whoever embeds it."""
+    """A running server. `serve_node` creates it; its parts are public, for tests and for embedding."""
 
     def __init__(self, settings: Settings, target: Target, tasks: TaskGroup, backend: Backend) -> None:
-        self.settings = settings
-        self.backend = backend
+        self.settings, self.backend = settings, backend
         self._group = tasks
         self._tasks = guarded = GuardedTasks(tasks)
         namespace = settings.namespace
+
+        # What is stored in Redis.
         self.store = Store(backend.runner, namespace)
         self.registry = Registry(backend.runner, namespace)
         self.rules = RoomRules(settings, backend.runner)
         self.departures = Departures(backend.client_of, namespace)
-        self.reaper = Reaper(self.store)
-        self.detector = FailureDetector(
-            self.store, self.registry, lease=settings.lease, policy=self.rules.policy
-        )
-        self.lease = Lease(
-            self.store, self.registry, self.detector, lease=settings.lease,
-            on_renamed=self._on_renamed,
-            on_expiry_suspended=lambda seconds: self.recovery.on_expiry_suspended(seconds),  # noqa: PLW0108 - made below
-        )  # fmt: skip
-        self.sweep = Sweep(
-            self.store, self.registry, self.reaper,
-            node=self.name, interval=settings.sweep_interval,
-            detach_unregistered=self.detector.detach_unregistered,
-        )  # fmt: skip
-        self.listener = Listener(
-            backend, namespace=namespace, database=target.db, reaper=self.reaper, on_gap=self._on_events_gap,
-            left_to_another=lambda: self.pacemaker.led_elsewhere,
-        )  # fmt: skip
-        self.pacemaker = Pacemaker(
-            self.store, self.registry, self.reaper, node=self.name, events_flow=self._events_flow,
-            on_leading=self.listener.take_over,
-        )  # fmt: skip
-        self.webhooks = Webhooks(settings, backend.runner, self.registry, node=self.name)
+        self.heartbeats = Heartbeats(self.store, self.name)
+
+        # Subscriptions.
+        self.channels = backend.channels(self._on_message, self._on_channels_gap, self._on_channels_lost)
         self._wake_channels = {wake_channel(namespace, shard).encode(): shard for shard in range(SHARDS)}
         self._rules_channel = self.rules.channel.encode()
-        self.bus = backend.channels(self._on_message, self._on_bus_gap, self._on_bus_lost)
+        self.events = EventsState("unknown")
+        self._checking_events = anyio.Lock()
+
+        # The fleet.
+        self.detector = FailureDetector(
+            self.store,
+            self.registry,
+            lease=settings.lease,
+            policy=self.rules.policy,
+        )
+        self.lease = Lease(
+            self.store,
+            self.registry,
+            self.detector,
+            lease=settings.lease,
+            on_renamed=self._on_renamed,
+            on_expiry_suspended=self._on_expiry_suspended,
+        )
+        self.reporter = Reporter(self.report, self.registry, self.name)
+        self.webhooks = Webhooks(settings, backend.runner, self.registry, node=self.name)
+
+        # Expiry.
+        self.reaper = Reaper(self.store)
+        self.listener = Listener(
+            backend,
+            namespace=namespace,
+            database=target.db,
+            reaper=self.reaper,
+            on_gap=self._on_events_gap,
+            led_elsewhere=lambda: self.pacemaker.led_elsewhere,
+        )
+        self.pacemaker = Pacemaker(
+            self.store,
+            self.registry,
+            self.reaper,
+            node=self.name,
+            events_flow=self._events_flow,
+            on_leading=self.listener.claim_deferred,
+        )
+        self.sweep = Sweep(
+            self.store,
+            self.registry,
+            self.reaper,
+            node=self.name,
+            interval=settings.sweep_interval,
+            detach_unregistered=self.detector.detach_unregistered,
+        )
+
+        # Rooms with a member on this node, and its connections.
         self.roster: Roster[Connection] = Roster()
-        self.fanout = Fanout(settings, self.roster, lambda room: self.dispatch.snapshot(room))  # noqa: PLW0108 - made below
+        self.fanout = Fanout(settings, self.roster, self._snapshot)
         self.feed = RoomFeed(
-            self.store, self.bus, self.departures, guarded, on_diff=self.fanout.diff, on_left=self._on_left,
-            on_said=self.fanout.say, is_loss=self._is_loss,
-        )  # fmt: skip
+            self.store,
+            self.channels,
+            self.departures,
+            guarded,
+            on_diff=self.fanout.diff,
+            on_left=self._on_left,
+            on_said=self.fanout.say,
+            is_loss=self._is_loss,
+        )
         self.entering = Entering(self.store, self.departures, self.lease, self.feed)
         self.reconciler = Reconciler(
-            self.rules.policy, self.store, self.entering, self.lease, self.feed,
-            self.roster, self.fanout, guarded,
-        )  # fmt: skip
+            self.rules.policy,
+            self.store,
+            self.entering,
+            self.lease,
+            self.feed,
+            self.roster,
+            self.fanout,
+            guarded,
+        )
+
+        # Recovery after Redis was away.
         roll_call = RollCall(
-            self.registry, self.lease, lease=settings.lease, floor=min(SETTLE, settings.lease * 0.4)
+            self.registry,
+            self.lease,
+            lease=settings.lease,
+            floor=min(SAME_SERVER_DELAY, settings.lease * 0.4),
         )
         self.recovery = Recovery(
-            backend, self.store, self.lease, self.detector, self.sweep, self.feed, self.reconciler,
-            roll_call, guarded,
-            listening=lambda: self.bus.listening,
+            backend,
+            self.store,
+            self.lease,
+            self.detector,
+            self.sweep,
+            self.feed,
+            self.reconciler,
+            roll_call,
+            guarded,
+            listening=lambda: self.channels.listening,
             tell_all=lambda message: send_to_all(message, self.gateway.connections),
-        )  # fmt: skip
+        )
         backend.on_health = self.recovery.on_health
-        self.heartbeats = Heartbeats(self.store, self.name)
+
+        # Requests of clients.
         self.dispatch = Dispatch(
-            settings, self.rules.policy, self.store, self.heartbeats, self.feed, self.entering,
-            self.reconciler, self.roster, self.fanout, guarded,
-            ready=self.ready, trouble=lambda: self.recovery.trouble,
-        )  # fmt: skip
+            settings,
+            self.rules.policy,
+            self.store,
+            self.heartbeats,
+            self.feed,
+            self.entering,
+            self.reconciler,
+            self.roster,
+            self.fanout,
+            guarded,
+            ready=self.ready,
+            trouble=lambda: self.recovery.trouble,
+        )
         self.gateway = Gateway(settings, self.dispatch)
-        self.events = EventsState("unknown")
-        self._checking = anyio.Lock()
 
     def name(self) -> str:
-        """This node's present name; it changes when it was judged lost."""
+        """Return this node's present name; it changes when the node is judged lost (see `Lease`)."""
         return self.lease.name
 
     def ready(self) -> tuple[bool, str]:
-        """Whether clients are well served now, and a word on why not."""
+        """Return whether clients are served well now, and a sentence that says what is wrong if not."""
         if not self.backend.healthy:
             return False, "Redis does not answer"
-        if not self.bus.listening:
+        if not self.channels.listening:
             return False, "not subscribed to Redis"
         if self._events_flow():
             return True, "ok"
         if self.listener.listening and self.events.kind == "unknown":
-            return True, "ok; whether expired events are sent is not to be seen here, and none has come yet"
-        return True, "ok, without expired events: the pacemaker and the sweep stand in"
+            return True, (
+                "ok; expired events are not confirmed: this Redis user may not read the setting, "
+                "and no event has arrived yet"
+            )
+        return True, "ok; no expired events arrive, so expiry relies on the pacemaker and the sweep"
 
     def report(self) -> NodeReport:
-        """What it tells the fleet of itself now."""
+        """Return this node's present status, for its report."""
         ready, status = self.ready()
         return NodeReport(
             version=__version__,
@@ -164,22 +230,23 @@ class Node:
             ],
         )
 
-    def _events_flow(self) -> bool:
-        # A user who may not look whether events are switched on finds out by the first one.
-        known = self.events.ok or (self.events.kind == "unknown" and self.listener.heard > 0)
-        return self.settings.listener and known and self.listener.listening
-
     async def start(self, sock: socket.socket | None = None) -> None:
-        """Start every step, in order; return once the node is open to clients (on `sock`, if given)."""
-        tasks, settings = self._tasks, self.settings
-        for needed in self.backend.loops:
-            self._group.start_soon(needed)
+        """Start all parts; return once clients can connect (on `sock`, if given). Raises Unavailable."""
+        settings = self.settings
+        for loop in self.backend.loops:
+            self._group.start_soon(loop)
         await self.recovery.note_run()
         await self.lease.register()
         channels = [self.rules.channel, *(channel.decode() for channel in self._wake_channels)]
-        tasks.keep_running(lambda: self.bus.serve(channels))
-        loops = [self.heartbeats.serve, self.reaper.serve, self.lease.serve, self.sweep.serve]
-        loops += [self.rules.serve, Reporter(self.report, self.registry, self.name).serve]
+        loops = [
+            lambda: self.channels.serve(channels),
+            self.heartbeats.serve,
+            self.reaper.serve,
+            self.lease.serve,
+            self.sweep.serve,
+            self.rules.serve,
+            self.reporter.serve,
+        ]
         if settings.listener:
             loops.append(self.listener.serve)
         if settings.pacemaker:
@@ -188,21 +255,21 @@ class Node:
             await self.webhooks.begin()
             loops.append(self.webhooks.serve)
         for loop in loops:
-            tasks.keep_running(loop)
-        with anyio.move_on_after(SUBSCRIBED_AT_START):
-            await self.bus.subscribed()
+            self._tasks.keep_running(loop)
+        with anyio.move_on_after(SUBSCRIBE_TIMEOUT):
+            await self.channels.subscribed()
             if settings.listener:
                 await self.listener.subscribed()
         await self.gateway.start(sock)
 
     async def stop(self) -> None:
-        """See all clients out, put their members under the grace, and give up the lease."""
-        # What waits for company goes out first: a heartbeat of a socket that is gone would not count.
+        """Close all connections, detach their members, and deregister."""
+        # Heartbeats that wait for their batch go first: once its socket is closed, none counts any more.
         self._tasks.start_soon(self.heartbeats.flush)
         drain = self.settings.drain_seconds if self.gateway.connections else 0.0
-        with anyio.move_on_after(drain + CLOSED_WITHIN):
+        with anyio.move_on_after(drain + CLOSE_TIMEOUT):
             await self.gateway.stop(over_seconds=drain)
-        with anyio.move_on_after(FLUSHED_WITHIN):
+        with anyio.move_on_after(DETACH_TIMEOUT):
             await self.reconciler.dropping.all_done()
             try:
                 await self.lease.deregister()
@@ -211,11 +278,28 @@ class Node:
         self.fanout.stop()
         self._group.cancel_scope.cancel()
 
-    # What the steps tell each other through the node.
+    async def check_events(self) -> None:
+        """Make sure that the present server publishes expired events. Raises ReactorError."""
+        self.events = await self.backend.ensure_events()
+        if self.events.line:
+            log.warning("keyspace_events", found=self.events.line)
+
+    # Callbacks of the parts.
+
+    def _events_flow(self) -> bool:
+        # A user without the right to read the setting learns that events are on from the first one.
+        known = self.events.ok or (self.events.kind == "unknown" and self.listener.received > 0)
+        return self.settings.listener and known and self.listener.listening
+
+    def _snapshot(self, room_id: str) -> MembersReply | None:
+        return self.dispatch.snapshot(room_id)
 
     def _on_renamed(self, old: str) -> None:
         self.recovery.on_renamed(old)
         self.rules.changed()
+
+    def _on_expiry_suspended(self, seconds: float) -> None:
+        self.recovery.on_expiry_suspended(seconds)
 
     def _on_left(self, room_id: str, left: LeftRow, member: Member | None) -> None:
         if member is not None:
@@ -223,7 +307,7 @@ class Node:
         self.reconciler.on_left(room_id, left, member)
 
     def _is_loss(self, room_id: str, user_ids: set[str]) -> bool:
-        """Whether a room that begins anew does so without a member whose socket is here."""
+        """Return whether the room's new epoch lacks a member that has a connection here."""
         missing = self.roster.users(room_id) - user_ids
         if not any(self.reconciler.should_be_there(room_id, user_id) for user_id in missing):
             return False
@@ -239,31 +323,25 @@ class Node:
         elif payload.isdigit() and len(payload) < 16:
             self.pacemaker.wake(shard, int(payload))
 
+    def _on_channels_gap(self, first: bool) -> None:
+        if not first:
+            log.warning("diffs_resubscribed")
+            self.recovery.on_gap()
+            self.rules.changed()
+            self.pacemaker.scan_all()
+
+    def _on_channels_lost(self, reason: str) -> None:
+        log.warning("diffs_lost", reason=reason)
+        self.recovery.on_link_lost()
+
     def _on_events_gap(self, first: bool) -> None:
-        self.sweep.now()
+        self.sweep.trigger()
         if not first:
             self._tasks.start_soon(self._check_events_again)
 
     async def _check_events_again(self) -> None:
         try:
-            async with self._checking:  # a Redis that hangs is asked once, however many gaps there are
+            async with self._checking_events:  # one call at a time, however many gaps there are
                 await self.check_events()
-        except ReactorError as error:  # away again: the next subscription leads here once more
+        except ReactorError as error:  # Redis is away again; the next subscription leads here once more
             log.warning("events_not_checked", reason=str(error))
-
-    async def check_events(self) -> None:
-        """See that events are sent by whatever server is there now. Raises ReactorError."""
-        self.events = await self.backend.ensure_events()
-        if self.events.line:
-            log.warning("keyspace_events", found=self.events.line)
-
-    def _on_bus_gap(self, first: bool) -> None:
-        if not first:
-            log.warning("diffs_resubscribed")
-            self.recovery.on_gap()
-            self.rules.changed()
-            self.pacemaker.look_everywhere()
-
-    def _on_bus_lost(self, reason: str) -> None:
-        log.warning("diffs_lost", reason=reason)
-        self.recovery.on_link_lost()

@@ -1,4 +1,4 @@
-"""Runs one server process: a node, the Redis that it needs and its admin port."""
+"""Runs one server process: a node, its connection to Redis, and its admin port."""
 
 import signal
 import socket
@@ -24,16 +24,16 @@ AdminPort = Callable[[Node], AbstractAsyncContextManager[object]]
 
 
 @asynccontextmanager
-async def running(
+async def serve_node(
     settings: Settings, *, sock: socket.socket | None = None, admin: AdminPort | None = None
 ) -> AsyncIterator[Node]:
-    """A node that serves as long as the block runs, and stops in order behind it.
+    """Yield a node that serves clients; when the block ends, it is stopped in order.
 
     sock: a bound socket to listen on, in place of the host and port of the settings.
     admin: serves the admin port where the settings name one; it comes from the caller, because the admin API
     is built upon this package.
 
-    Raises ReactorError with one clear line when it cannot begin.
+    Raises ReactorError, whose message is one line with the fix, when the node cannot start.
     """
     if settings.admin_port is not None and admin is None:
         raise TypeError("settings.admin_port is set: pass `admin`, which serves that port")
@@ -58,7 +58,7 @@ async def running(
                         await node.stop()
 
 
-async def run(
+async def run_node(
     settings: Settings,
     *,
     on_ready: Callable[[Node], None] | None = None,
@@ -66,13 +66,13 @@ async def run(
     admin: AdminPort | None = None,
     stop_signals: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM),
 ) -> None:
-    """Serve until SIGINT or SIGTERM. Raises ReactorError with one clear line when it cannot begin.
+    """Serve until SIGINT or SIGTERM. Raises ReactorError when the node cannot start.
 
-    on_ready is called once clients can connect. SIGHUP has certificate and keys read again, if there are any.
+    on_ready is called once clients can connect. SIGHUP reloads certificates and key files.
     """
     tune_gc()
     with anyio.open_signal_receiver(*stop_signals, *reload_signals(settings)) as signals:
-        async with running(settings, sock=sock, admin=admin) as node:
+        async with serve_node(settings, sock=sock, admin=admin) as node:
             if on_ready is not None:
                 on_ready(node)
             async for number in signals:

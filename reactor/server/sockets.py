@@ -1,23 +1,24 @@
-"""Bound sockets, and one clear line where an address cannot be had."""
+"""Binds listening sockets, with one clear error where an address is not available."""
 
 import socket
 
 from reactor.errors import AddressInUse, SettingError
 
-ALONE, TOGETHER = socket.SO_REUSEADDR, socket.SO_REUSEPORT
-"""For a port of one's own, and for one that other processes of this user may bind too (socket(7))."""
+EXCLUSIVE, SHARED = socket.SO_REUSEADDR, socket.SO_REUSEPORT
+"""Options for a port of this process alone, and for one that other processes of this user may bind too; see
+socket(7)."""
 
 
-def bound(host: str, port: int, *, option: int, settings: str = "--") -> socket.socket:
-    """A socket bound to an address. settings: what `host` and `port` follow in the settings' names.
+def bind_socket(host: str, port: int, *, option: int, settings: str = "--") -> socket.socket:
+    """Return a socket bound to an address. Raises AddressInUse or SettingError.
 
-    Raises AddressInUse or SettingError.
+    option: EXCLUSIVE or SHARED. settings: the prefix of the flags for host and port, for the error's text.
     """
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         sock = socket.socket(family, kind, proto)
     except OSError as error:
-        raise SettingError(f"{settings}host {host} is no address of this machine ({error})") from error
+        raise SettingError(f"{settings}host {host} is not an address of this machine ({error})") from error
     try:
         sock.setsockopt(socket.SOL_SOCKET, option, 1)
         sock.bind(address)

@@ -1,9 +1,8 @@
-"""Several processes on one port, each a node: started, watched and started again by their parent.
+"""Runs several processes on one port, each a node. Their parent starts them, and starts again any that ends.
 
-Each has an admin port of its own: the first one the port that was set, the others the next ones.
-
-The kernel spreads new connections over those who listen with SO_REUSEPORT (socket(7)). A worker that dies is
-a node that died: the others put its members under the grace, and the parent starts another one.
+The kernel distributes new connections over the processes that listen with SO_REUSEPORT (socket(7)). A worker
+that dies is a node that died: the other nodes detach its members, and the parent starts a new one. The first
+worker has the admin port of the settings, each other one the next port.
 """
 
 import multiprocessing
@@ -26,14 +25,15 @@ from reactor.errors import ReactorError
 from reactor.gateway.fds import reload_signals
 from reactor.gateway.server import check_files
 from reactor.log import set_up_logs
-from reactor.server.process import AdminPort, run
-from reactor.server.sockets import ALONE, TOGETHER, bound
+from reactor.server.process import AdminPort, run_node
+from reactor.server.sockets import EXCLUSIVE, SHARED, bind_socket
 from reactor.settings import Settings
 
 log = structlog.get_logger()
 
-SETTLED_AFTER = 5.0
-"""Seconds after which a worker that ends is started again at once; one that ends sooner waits a second."""
+STABLE_AFTER = 5.0
+"""Seconds. A worker that ran at least that long is started again at once, any other after RESTART_DELAY."""
+RESTART_DELAY = 1.0
 
 
 async def run_workers(
@@ -42,7 +42,7 @@ async def run_workers(
     on_ready: Callable[[int], None] | None = None,
     admin: AdminPort | None = None,
 ) -> None:
-    """Run `settings.workers` processes until SIGINT or SIGTERM. Raises ReactorError when it cannot begin.
+    """Run `settings.workers` processes until SIGINT or SIGTERM. Raises ReactorError when they cannot start.
 
     on_ready(port) is called once clients can connect to all of them. admin serves each worker's admin port.
     """
@@ -52,10 +52,10 @@ async def run_workers(
             settings = replace(settings, redis_url=embedded.url)
         if parse_url(settings.redis_url or "").kind != "cluster":
             async with await open_command_client(parse_url(settings.redis_url or "")):
-                pass  # what is wrong with Redis is said once, here, and not by every worker
-        _see_admin_ports_free(settings)
+                pass  # a fault of Redis is reported once, here, instead of by every worker
+        _check_admin_ports(settings)
         check_files(settings)
-        reserved = stack.enter_context(bound(settings.host, settings.port, option=TOGETHER))
+        reserved = stack.enter_context(bind_socket(settings.host, settings.port, option=SHARED))
         settings = replace(settings, port=reserved.getsockname()[1])
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, *reload_signals(settings)) as signals:
             async with anyio.create_task_group() as tasks:
@@ -63,7 +63,7 @@ async def run_workers(
                 for worker in workers:
                     tasks.start_soon(worker.keep_alive)
                 if on_ready is not None:
-                    tasks.start_soon(_tell_ready, workers, lambda: on_ready(settings.port))
+                    tasks.start_soon(_notify_when_ready, workers, lambda: on_ready(settings.port))
                 async for number in signals:
                     if number == signal.SIGHUP:
                         for worker in workers:
@@ -75,17 +75,17 @@ async def run_workers(
         await _stop(workers)
 
 
-def _see_admin_ports_free(settings: Settings) -> None:
-    """Say once, and not by every worker again and again, that a port is taken. Raises ReactorError."""
+def _check_admin_ports(settings: Settings) -> None:
+    """Raise ReactorError where an admin port is in use, once instead of by every worker."""
     if settings.admin_port is not None:
         for number in range(settings.workers if settings.admin_port else 1):
-            bound(
-                settings.admin_host, settings.admin_port + number, option=ALONE, settings="--admin-"
+            bind_socket(
+                settings.admin_host, settings.admin_port + number, option=EXCLUSIVE, settings="--admin-"
             ).close()
 
 
 class Worker:
-    """One process, in all its lives."""
+    """One worker: a process, and each one that replaces it."""
 
     def __init__(self, settings: Settings, number: int, admin: AdminPort | None) -> None:
         if settings.admin_port:
@@ -93,7 +93,9 @@ class Worker:
         self._settings, self._number, self._admin = settings, number, admin
         self._process: BaseProcess | None = None
         self.ready = anyio.Event()
-        self._ours: Connection | None = None  # closed by our end, however it comes: the worker then stops
+        self._ours: Connection | None = (
+            None  # closed when the parent ends, however it ends; the worker stops then
+        )
 
     @property
     def pid(self) -> int | None:
@@ -107,7 +109,7 @@ class Worker:
             self._process.join()
 
     async def keep_alive(self) -> None:
-        """Start it, and start it again whenever it ends, until cancelled."""
+        """Start the process, and start it again whenever it ends, until cancelled."""
         context = multiprocessing.get_context("spawn")
         while True:
             started = monotonic()
@@ -120,31 +122,31 @@ class Worker:
             theirs.close()
             log.info("worker_started", worker=self._number, pid=self._process.pid)
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._hear_ready, self._ours)
+                tasks.start_soon(self._wait_until_ready, self._ours)
                 await self.ended()
                 tasks.cancel_scope.cancel()
             log.warning("worker_ended", worker=self._number, exit_code=self._process.exitcode)
-            if monotonic() - started < SETTLED_AFTER:
-                await anyio.sleep(1.0)
+            if monotonic() - started < STABLE_AFTER:
+                await anyio.sleep(RESTART_DELAY)
 
-    async def _hear_ready(self, ours: Connection) -> None:
+    async def _wait_until_ready(self, ours: Connection) -> None:
         await anyio.wait_readable(ours.fileno())
         self.ready.set()
 
     def signal(self, number: int) -> None:
-        """Send it a signal, if it runs."""
+        """Send a signal to the process, if it runs."""
         if (pid := self.pid) is not None:
             os.kill(pid, number)
 
 
-async def _tell_ready(workers: list[Worker], on_ready: Callable[[], None]) -> None:
+async def _notify_when_ready(workers: list[Worker], on_ready: Callable[[], None]) -> None:
     for worker in workers:
         await worker.ready.wait()
     on_ready()
 
 
 async def _stop(workers: list[Worker]) -> None:
-    """Let all of them end in order; each bounds the time that takes."""
+    """Stop all workers; each limits the time that it takes itself."""
     for worker in workers:
         worker.signal(signal.SIGTERM)
     with anyio.CancelScope(shield=True):
@@ -153,15 +155,15 @@ async def _stop(workers: list[Worker]) -> None:
 
 
 def _work(settings: Settings, parent: Connection, admin: AdminPort | None) -> None:
-    """Be a worker: a node on the shared port, for as long as the parent lives."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent says when to stop
+    """Run a node on the shared port for as long as the parent lives; the main function of a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent stops the workers
     set_up_logs(settings)
 
     async def serve() -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_end_with, parent)
-            with bound(settings.host, settings.port, option=TOGETHER) as sock:
-                await run(
+            with bind_socket(settings.host, settings.port, option=SHARED) as sock:
+                await run_node(
                     settings,
                     sock=sock,
                     admin=admin,
@@ -173,10 +175,10 @@ def _work(settings: Settings, parent: Connection, admin: AdminPort | None) -> No
     try:
         anyio.run(serve, backend_options={"use_uvloop": True})
     except* ReactorError as group:
-        log.error("worker_failed", reason=str(group.exceptions[0]))  # noqa: TRY400 - the line says it all
+        log.error("worker_failed", reason=str(group.exceptions[0]))  # noqa: TRY400 - no traceback for an expected error
         raise SystemExit(1) from None
 
 
 async def _end_with(parent: Connection) -> None:
-    await anyio.wait_readable(parent.fileno())  # it never says anything: this is its end
+    await anyio.wait_readable(parent.fileno())  # the parent writes nothing: readable means closed
     os.kill(os.getpid(), signal.SIGTERM)

@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 
 from reactor.server.node import Node
-from reactor.server.process import run
+from reactor.server.process import run_node
 from reactor.settings import Settings
 from scripts.benchmarks.child import ask, child_process, listen, say, serve_as_given
 
@@ -74,9 +74,9 @@ def _status(node: Node) -> dict[str, Any]:
         "cpu": time.process_time(),
         "sweeps": node.sweep.rounds,
         "leading": node.pacemaker.leading,
-        "looks": node.pacemaker.looks,
+        "looks": node.pacemaker.scans,
         "moved": node.pacemaker.moved,
-        "heard": node.listener.heard,
+        "heard": node.listener.received,
         "found_by": dict(node.reaper.found_by),
         "connections": len(node.gateway.connections),
     }
@@ -89,7 +89,7 @@ async def _serve(settings: Settings) -> None:
         listening.append(listen(lambda: _status(node)))
         say({"port": node.gateway.port})
 
-    await run(settings, on_ready=ready)
+    await run_node(settings, on_ready=ready)
 
 
 def main() -> int:

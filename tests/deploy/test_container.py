@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from reactor.presence.api import Presence
-from reactor.server.process import running
+from reactor.server.process import serve_node
 from reactor.settings import Settings
 from tests.support.raw_client import RawClient
 from tests.support.waiting import until_blocking
@@ -60,7 +60,7 @@ def container_url() -> Iterator[str]:
 
 async def test_join_heartbeat_expiry_and_force_leave(container_url: str) -> None:
     async with (
-        running(Settings(redis_url=container_url, port=0, ttl=1.5, drain_seconds=0)) as node,
+        serve_node(Settings(redis_url=container_url, port=0, ttl=1.5, drain_seconds=0)) as node,
         RawClient.connect(node) as ann,
         RawClient.connect(node) as bob,
     ):

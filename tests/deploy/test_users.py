@@ -111,12 +111,12 @@ async def test_who_may_not_look_whether_events_are_sent_finds_out_by_the_first(
             assert node.events.kind == "unknown"
             ready, word = node.ready()
             assert ready
-            assert word.endswith("none has come yet")
+            assert word.endswith("no event has arrived yet")
             for _ in range(2):
                 async with RawClient.connect(node) as ann:
                     await ann.join("lobby", "ann")
                     await ann.hear("room:force-leave", reason="inactivity_timeout")
-                await until(lambda: node.listener.heard)
+                await until(lambda: node.listener.received)
             assert node.ready() == (True, "ok")
             assert node.reaper.found_by["event"] >= 1
     finally:

@@ -41,4 +41,4 @@ async def test_rooms_messages_settings_and_kicks_on_every_shard(fleet: ServerSet
         assert {one["node"] for one in overview["nodes"]} == {one.name(), two.name()}
         text = (await admin.get("/metrics")).text
         assert f'reactor_departures_total{{reason="kicked"}} {len(rooms)}.0' in text
-        await until(lambda: one.bus.lags.count and one.listener.lags.count)
+        await until(lambda: one.channels.lags.count and one.listener.lags.count)

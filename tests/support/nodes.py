@@ -15,7 +15,7 @@ import anyio
 
 from reactor.admin import serving_admin
 from reactor.server.node import Node
-from reactor.server.process import running
+from reactor.server.process import serve_node
 from reactor.settings import Settings
 from tests.support.command import ROOT, environment
 from tests.support.servers import Server
@@ -31,7 +31,7 @@ async def served(server: Server, **settings: Any) -> AsyncIterator[Node]:
         "redis_url": server.socket_url, "port": 0, "drain_seconds": 0, "messages_per_second": 0,
     }  # fmt: skip
     try:
-        async with running(Settings(**(defaults | settings)), admin=serving_admin) as node:
+        async with serve_node(Settings(**(defaults | settings)), admin=serving_admin) as node:
             yield node
     except BaseExceptionGroup as group:
         if len(group.exceptions) > 1:

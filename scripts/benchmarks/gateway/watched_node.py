@@ -11,7 +11,7 @@ from typing import Any
 
 from reactor.protocol.intents import Join
 from reactor.server.node import Node
-from reactor.server.process import run
+from reactor.server.process import run_node
 from reactor.server.workers import run_workers
 from reactor.settings import Settings
 from scripts.benchmarks.child import listen, say, serve_as_given
@@ -69,7 +69,7 @@ async def _serve(settings: Settings) -> None:
         listening.append(listen())
         await run_workers(settings, on_ready=lambda port: say({"port": port}))
     else:
-        await run(settings, on_ready=ready)
+        await run_node(settings, on_ready=ready)
 
 
 def main() -> int:

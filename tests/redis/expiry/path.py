@@ -85,7 +85,7 @@ class Pacing:
 
     def _on_gap(self, first: bool) -> None:
         if not first:
-            self.pacemaker.look_everywhere()
+            self.pacemaker.scan_all()
 
     async def subscribed(self) -> None:
         await self._channels.subscribed()

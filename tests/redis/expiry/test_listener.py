@@ -25,7 +25,7 @@ async def test_an_event_becomes_a_departure_and_twice_the_event_no_second_one(re
         await until(lambda: it.reaper.found_by == {"event": 1})
         for _ in range(3):
             redis_server.control.publish(EXPIRED, it.probe.presence_key("ann"))
-        await until(lambda: it.listener.heard == 4)
+        await until(lambda: it.listener.received == 4)
         it.probe.lapse("bob")
         it.probe.client.exists(it.probe.presence_key("bob"))
         await until(lambda: it.reaper.found_by == {"event": 2})
@@ -43,7 +43,7 @@ async def test_a_forged_or_stale_event_ends_nobody_who_is_alive(redis_server: Se
         it.probe.lapse("bob")
         it.probe.client.exists(it.probe.presence_key("bob"))
         await until(lambda: it.reaper.found_by == {"event": 1})
-        assert it.listener.heard == 3
+        assert it.listener.received == 3
         assert it.probe.hear().told == ["1>2 (2) +bob", "2>3 (1) -bob:inactivity_timeout"]
 
 
@@ -67,7 +67,7 @@ async def test_foreign_keys_are_neither_claimed_nor_touched(redis_server: Server
         it.probe.lapse("bob")
         it.probe.client.exists(it.probe.presence_key("bob"))
         await until(lambda: it.reaper.found_by == {"event": 1})
-        assert it.listener.heard == 1
+        assert it.listener.received == 1
         assert {key: it.probe.client.dump(f"{key}:stays") for key in foreign} == before
         for key in foreign:
             it.probe.client.delete(f"{key}:stays")
@@ -102,18 +102,18 @@ async def test_what_is_left_to_another_node_is_claimed_when_that_one_is_gone(red
     async with expiry_path(redis_server) as it:
         listener = Listener(
             it.redis.backend, namespace=NAMESPACE, database=0, reaper=it.reaper, on_gap=it.gaps.append,
-            left_to_another=lambda: led_elsewhere,
+            led_elsewhere=lambda: led_elsewhere,
         )  # fmt: skip
         it.redis.tasks.start_soon(listener.serve)
         await listener.subscribed()
         it.join("ann", ttl=60_000)
         it.probe.lapse("ann")
         it.probe.client.exists(it.probe.presence_key("ann"))
-        await until(lambda: listener.heard == 1)
+        await until(lambda: listener.received == 1)
         await it.redis.registry.nodes()  # answered behind a claim, had there been one
         assert not it.reaper.found_by
         led_elsewhere = False
-        listener.take_over()
+        listener.claim_deferred()
         await until(lambda: it.reaper.found_by == {"event": 1})
         assert it.probe.totals() == {"inactivity_timeout": 1}
 
@@ -135,6 +135,6 @@ async def test_it_listens_to_the_database_in_use_and_to_no_other(redis_server: S
             key = f"{{t:{LOBBY}}}:room:lobby:user:ann"
             for other in (1 - min(database, 1), database):
                 redis_server.control.publish(f"__keyevent@{other}__:expired", key)
-            await until(lambda: listener.heard == 1)
+            await until(lambda: listener.received == 1)
             channels = [str(name) for name in redis_server.control.pubsub_channels("__keyevent*")]
             assert channels == [f"__keyevent@{database}__:expired"]

@@ -59,7 +59,7 @@ async def test_where_an_event_got_lost_the_pacemaker_claims_a_moment_later(redis
         await until(lambda: it.reaper.found_by.total() == 1)
         assert it.reaper.found_by == {"pacemaker": 1}
         (late,) = it.lateness(1)
-        assert pacemaker.EVENT_COMES_WITHIN * 1000 <= late < 1000 + SLACK
+        assert pacemaker.EVENT_TIMEOUT * 1000 <= late < 1000 + SLACK
 
 
 async def test_a_lost_event_is_made_good_also_where_others_are_looked_at_all_the_time(
@@ -81,7 +81,7 @@ async def test_a_lost_event_is_made_good_also_where_others_are_looked_at_all_the
 async def test_a_grace_wakes_it_though_it_had_nothing_to_do_for_long(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch, looked: bool
 ) -> None:
-    monkeypatch.setattr(pacemaker, "LOOK_AT_LEAST_EVERY", TOLD_BY_WAKE_UPS_ALONE)
+    monkeypatch.setattr(pacemaker, "MAX_SCAN_INTERVAL", TOLD_BY_WAKE_UPS_ALONE)
     async with expiry_path(redis_server) as it:
         await it.listen()
         pacing = await it.pace()
@@ -89,7 +89,7 @@ async def test_a_grace_wakes_it_though_it_had_nothing_to_do_for_long(
             it.join(f"u{number}", room=f"room{number}", ttl=60_000)
         await until(lambda: pacing.pacemaker.leading)
         if looked:
-            await until(lambda: pacing.pacemaker.looks >= SHARDS)
+            await until(lambda: pacing.pacemaker.scans >= SHARDS)
         for number in range(20):
             it.detach(f"u{number}", room=f"room{number}", grace=300)
         await until(lambda: it.reaper.found_by.total() == 20)
@@ -101,7 +101,7 @@ async def test_a_wake_up_that_got_lost_costs_a_second(bundled_server: Server) ->
         await it.listen()
         pacing = await it.pace()
         it.join("ann", ttl=60_000)
-        await until(lambda: pacing.pacemaker.leading and pacing.pacemaker.looks > SHARDS)
+        await until(lambda: pacing.pacemaker.leading and pacing.pacemaker.scans > SHARDS)
         pacing.deaf = True
         it.detach("ann", grace=200)
         await until(lambda: it.reaper.found_by.total() == 1)
@@ -118,12 +118,12 @@ async def test_looks_are_in_proportion_to_what_is_due_while_all_deadlines_move(
         for number, user in enumerate(users):
             it.join(user, ttl=800 + number)
         await until(lambda: pacing.pacemaker.leading)
-        began, looks, moved = monotonic(), pacing.pacemaker.looks, pacing.pacemaker.moved
+        began, looks, moved = monotonic(), pacing.pacemaker.scans, pacing.pacemaker.moved
         while monotonic() - began < 1.7:
             it.probe.refresh(*users, ttl=1_000)
             await anyio.sleep(0.1)
         spent = monotonic() - began
-        looks, moved = pacing.pacemaker.looks - looks, pacing.pacemaker.moved - moved
+        looks, moved = pacing.pacemaker.scans - looks, pacing.pacemaker.moved - moved
         assert it.reaper.found_by.total() == 0, "nobody has gone"
         assert len(users) <= moved <= len(users) * (spent / 0.8 + 1), "each at most once a life"
         assert looks <= moved + SHARDS * (spent + 2)
@@ -134,26 +134,26 @@ async def test_an_idle_fleet_is_looked_at_once_a_second(bundled_server: Server) 
         pacing = await it.pace()
         for number in range(50):
             it.join(f"u{number}", room=f"room{number}", ttl=60_000)
-        await until(lambda: pacing.pacemaker.looks >= SHARDS)
-        looks = pacing.pacemaker.looks
+        await until(lambda: pacing.pacemaker.scans >= SHARDS)
+        looks = pacing.pacemaker.scans
         await anyio.sleep(1.5)  # no more looks than that come
-        assert pacing.pacemaker.looks - looks <= 3 * SHARDS
+        assert pacing.pacemaker.scans - looks <= 3 * SHARDS
 
 
 @pytest.mark.parametrize("what", ["permanent", "lapsed and never claimed"])
 async def test_what_cannot_be_ended_is_no_reason_to_spin(
     bundled_server: Server, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    monkeypatch.setattr(pacemaker, "LOOK_AT_LEAST_EVERY", 0.3)
+    monkeypatch.setattr(pacemaker, "MAX_SCAN_INTERVAL", 0.3)
     async with expiry_path(bundled_server, reaps=False) as it:
         it.join("ann", ttl=300)
         if what == "permanent":
             it.probe.client.persist(it.probe.presence_key("ann"))
         pacing = await it.pace()
-        await until(lambda: pacing.pacemaker.looks >= 3 * SHARDS)
-        looks = pacing.pacemaker.looks
+        await until(lambda: pacing.pacemaker.scans >= 3 * SHARDS)
+        looks = pacing.pacemaker.scans
         await anyio.sleep(0.6)  # no more looks than that come
-        assert pacing.pacemaker.looks - looks <= 4 * SHARDS + 8
+        assert pacing.pacemaker.scans - looks <= 4 * SHARDS + 8
 
 
 async def test_only_one_looks_and_another_takes_over_within_two_seconds(bundled_server: Server) -> None:
@@ -164,16 +164,16 @@ async def test_only_one_looks_and_another_takes_over_within_two_seconds(bundled_
         second = await it.pace("n2")
         it.join("ann", ttl=300)
         await until(lambda: it.reaper.found_by.total() == 1)
-        await until(lambda: first.pacemaker.looks >= 3 * SHARDS)
+        await until(lambda: first.pacemaker.scans >= 3 * SHARDS)
         assert not second.pacemaker.leading
-        assert second.pacemaker.looks == 0
+        assert second.pacemaker.scans == 0
         first.scope.cancel()
         it.join("bob", ttl=300)
         died = monotonic()
         await until(lambda: second.pacemaker.leading)
         assert monotonic() - died < 2.0 + SLACK / 1000
         await until(lambda: it.reaper.found_by.total() == 2)
-        assert second.pacemaker.looks > 0
+        assert second.pacemaker.scans > 0
 
 
 async def test_it_goes_on_when_redis_is_back(redis_server: Server) -> None:

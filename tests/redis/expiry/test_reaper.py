@@ -20,12 +20,12 @@ def lapsed(it: Path, *users: str, room: str = "lobby") -> list[str]:
 async def test_who_is_found_twice_departs_once_and_the_first_finder_counts(redis_server: Server) -> None:
     async with expiry_path(redis_server) as it:
         (ann,) = lapsed(it, "ann")
-        it.reaper.found_gone(shard_of("lobby"), [ann], "event")
-        it.reaper.found_gone(shard_of("lobby"), [ann, ann], "pacemaker")
+        it.reaper.enqueue(shard_of("lobby"), [ann], "event")
+        it.reaper.enqueue(shard_of("lobby"), [ann, ann], "pacemaker")
         await until(lambda: it.reaper.found_by.total() == 1)
-        it.reaper.found_gone(shard_of("lobby"), [ann], "sweep")
+        it.reaper.enqueue(shard_of("lobby"), [ann], "sweep")
         (bob,) = lapsed(it, "bob")
-        it.reaper.found_gone(shard_of("lobby"), [bob], "sweep")
+        it.reaper.enqueue(shard_of("lobby"), [bob], "sweep")
         await until(lambda: it.reaper.found_by.total() == 2)
         assert it.reaper.found_by == {"event": 1, "sweep": 1}
         assert it.probe.totals() == {"inactivity_timeout": 2}
@@ -36,7 +36,7 @@ async def test_who_is_alive_or_was_never_there_is_left_alone(redis_server: Serve
         it.join("ann", ttl=60_000)
         (bob,) = lapsed(it, "bob")
         it.probe.hear()
-        it.reaper.found_gone(shard_of("lobby"), ["lobby:user:ann", "lobby:user:nobody", bob], "event")
+        it.reaper.enqueue(shard_of("lobby"), ["lobby:user:ann", "lobby:user:nobody", bob], "event")
         await until(lambda: it.reaper.found_by.total() == 1)
         assert it.probe.hear().told == ["2>3 (1) -bob:inactivity_timeout"]
 
@@ -44,10 +44,10 @@ async def test_who_is_alive_or_was_never_there_is_left_alone(redis_server: Serve
 async def test_many_of_all_shards_are_claimed_in_batches(redis_server: Server) -> None:
     async with expiry_path(redis_server) as it:
         users = [f"u{number}" for number in range(2 * MAX_CLAIMS + 1)]
-        it.reaper.found_gone(shard_of("lobby"), lapsed(it, *users), "event")
+        it.reaper.enqueue(shard_of("lobby"), lapsed(it, *users), "event")
         rooms = [f"room{number}" for number in range(50)]
         for room in rooms:
-            it.reaper.found_gone(shard_of(room), lapsed(it, "ann", room=room), "event")
+            it.reaper.enqueue(shard_of(room), lapsed(it, "ann", room=room), "event")
         await until(lambda: it.reaper.found_by.total() == len(users) + len(rooms))
         largest = max(len(row.left) for _, row in it.probe.hear().diffs)
         assert largest == MAX_CLAIMS
@@ -64,9 +64,9 @@ async def test_a_claim_that_redis_did_not_take_is_made_again(
         it.probe.hear()
         redis_server.pause()
         try:
-            it.reaper.found_gone(shard_of("lobby"), names, "event")
+            it.reaper.enqueue(shard_of("lobby"), names, "event")
             await until(lambda: it.redis.health == [False])
-            it.reaper.found_gone(shard_of("lobby"), names[:1], "sweep")
+            it.reaper.enqueue(shard_of("lobby"), names[:1], "sweep")
         finally:
             redis_server.resume()
         # Those whose claim was taken before its time was up have gone too, only nobody was told by whom.

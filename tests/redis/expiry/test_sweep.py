@@ -69,11 +69,11 @@ async def test_when_asked_it_sweeps_at_once_and_once_for_many_who_ask(redis_serv
         it.redis.tasks.start_soon(other.serve)
         await anyio.wait_all_tasks_blocked()
         for _ in range(5):
-            other.now()
+            other.trigger()
         await until(lambda: other.rounds == 1)
         await anyio.sleep(0.2)  # no second one comes
         assert other.rounds == 1
-        other.now()
+        other.trigger()
         await until(lambda: other.rounds == 2)
 
 
@@ -83,7 +83,7 @@ async def test_without_an_interval_it_sweeps_only_when_asked(bundled_server: Ser
         it.redis.tasks.start_soon(sweep.serve)
         await anyio.sleep(0.5)  # none comes
         assert sweep.rounds == 0
-        sweep.now()
+        sweep.trigger()
         await until(lambda: sweep.rounds == 1)
 
 
@@ -106,7 +106,7 @@ async def test_a_round_that_redis_did_not_take_is_made_again(bundled_server: Ser
         sweep = it.sweep(interval=0)
         it.redis.tasks.start_soon(sweep.serve)
         bundled_server.kill()
-        sweep.now()
+        sweep.trigger()
         await until(lambda: it.redis.health == [False])
         bundled_server.start()
         it.join("ann", ttl=60_000)

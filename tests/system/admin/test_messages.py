@@ -96,4 +96,4 @@ async def test_a_forged_message_harms_nobody(bundled_server: Server, forged: str
         assert (await ann.hear("room:message", data="real"))["roomId"] == "lobby"
         while msgpack.decode(cast("bytes", await packed.recv())).get("data") != "real":
             pass
-        assert node.bus.listening
+        assert node.channels.listening

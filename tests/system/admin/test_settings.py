@@ -76,7 +76,7 @@ async def test_a_word_that_got_lost_is_made_good(
     async with desk(bundled_server) as (_, admin):
         monkeypatch.setattr(rules, "READ_ALL_EVERY", 0.1)
         async with served(bundled_server) as deaf:
-            await deaf.bus.subscribed()
+            await deaf.channels.subscribed()
             monkeypatch.setattr(deaf.rules, "changed", lambda _room="": None)
             await ok(admin, PATH, "PUT", json={"ttl": 99})
             await until(lambda: deaf.rules.policy("lobby").ttl == 99_000)
@@ -84,7 +84,7 @@ async def test_a_word_that_got_lost_is_made_good(
 
 async def test_after_a_lost_link_all_is_read_again(redis_server: Server) -> None:
     async with desk(redis_server) as (node, _):
-        await node.bus.subscribed()
+        await node.channels.subscribed()
         redis_server.control.hset("{reactor:fleet}:rules", "lobby", '{"ttl": 77}')
         assert node.rules.policy("lobby").ttl == 21_600_000
         redis_server.control.execute_command("CLIENT", "KILL", "TYPE", "pubsub")

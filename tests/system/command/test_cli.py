@@ -180,7 +180,7 @@ def test_what_nobody_foresaw_gets_one_line_and_a_traceback_only_when_asked(capsy
     async def fail(*_: object, **__: object) -> None:
         raise ExceptionGroup("several", [ValueError("first line\nsecond line")])
 
-    monkeypatch.setattr("reactor.server.process.run", fail)
+    monkeypatch.setattr("reactor.server.process.run_node", fail)
     monkeypatch.setattr("reactor.log.set_up_logs", lambda settings: None)
     code, _, err = called(capsys, "serve", *(["--log-level", "debug"] if debug else []))
     assert code == 1
@@ -196,7 +196,7 @@ def test_an_error_of_ours_is_found_in_a_group(capsys, monkeypatch):
     async def fail(*_: object, **__: object) -> None:
         raise BaseExceptionGroup("", [ExceptionGroup("", [ValueError("x"), RedisUnreachable("It is away.")])])
 
-    monkeypatch.setattr("reactor.server.process.run", fail)
+    monkeypatch.setattr("reactor.server.process.run_node", fail)
     monkeypatch.setattr("reactor.log.set_up_logs", lambda settings: None)
     assert called(capsys, "serve") == (1, "", "error: It is away.\n")
 

@@ -10,7 +10,7 @@ from websockets.exceptions import InvalidStatus
 
 from reactor.histogram import Histogram
 from reactor.presence.api import Presence
-from reactor.server.metrics import TOTALS_WITHIN, Metrics
+from reactor.server.metrics import TOTALS_TIMEOUT, Metrics
 from reactor.server.node import Node
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient
@@ -130,7 +130,7 @@ async def test_lateness_is_the_time_since_the_deadline(bundled_server: Server) -
         await until(lambda: not bundled_server.control.exists("{reactor:7}:room:lobby:user:ann"))
         now = bundled_server.control.time()
         await until(lambda: bundled_server.control.time()[0] > now[0] + 1)
-        node.sweep.now()
+        node.sweep.trigger()
         await until(lambda: node.reaper.found_by["sweep"] == 1)
         assert deadline
         late = (await read(node)).value("reactor_expiry_lateness_seconds_sum")
@@ -139,16 +139,16 @@ async def test_lateness_is_the_time_since_the_deadline(bundled_server: Server) -
 
 async def test_the_lag_of_both_links_is_measured(redis_server: Server) -> None:
     async with served(redis_server) as node:
-        await until(lambda: node.bus.lags.count and node.listener.lags.count)
+        await until(lambda: node.channels.lags.count and node.listener.lags.count)
         found = await read(node)
         for link in ("diffs", "events"):
             assert found.value("reactor_pubsub_lag_seconds_count", link=link) >= 1
             assert 0 < found.value("reactor_pubsub_lag_seconds_sum", link=link) < 5
         redis_server.pause()
-        pinged = node.bus.lags.count
-        await until(lambda: not node.backend.healthy or node.bus.lags.count == pinged)
+        pinged = node.channels.lags.count
+        await until(lambda: not node.backend.healthy or node.channels.lags.count == pinged)
         redis_server.resume()
-        await until(lambda: node.bus.lags.count > pinged)
+        await until(lambda: node.channels.lags.count > pinged)
 
 
 async def test_a_frozen_redis_holds_no_page_up_and_resets_no_counter(bundled_server: Server) -> None:
@@ -157,10 +157,10 @@ async def test_a_frozen_redis_holds_no_page_up_and_resets_no_counter(bundled_ser
         await ann.ask("leave_room", "room:left", roomId="lobby")
         metrics = Metrics(node)
         await metrics.page()
-        metrics._asked_at = -10.0
+        metrics._totals_read_at = -10.0
         bundled_server.pause()
         try:
-            with anyio.fail_after(TOTALS_WITHIN + 2):
+            with anyio.fail_after(TOTALS_TIMEOUT + 2):
                 page, _ = await metrics.page()
         finally:
             bundled_server.resume()

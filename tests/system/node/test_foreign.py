@@ -89,8 +89,8 @@ async def test_foreign_ends_are_ignored(redis_server: Server) -> None:
         for name in names:
             control.set(name, "x", px=30)
         control.set("{reactor:7}:room:lobby:user:last", "x", px=30)  # one that is named like ours
-        await until(lambda: control.exists(*names) == 0 and node.listener.heard)
-        assert node.listener.heard == 1
+        await until(lambda: control.exists(*names) == 0 and node.listener.received)
+        assert node.listener.received == 1
         await bob.ask("room:update", "room:updated", roomId="lobby", username="Bob")
         diff = await ann.hear_next(lambda message: bool(message.get("updated")))
         assert (diff["from"], diff["left"]) == (joined["version"], [])
@@ -118,6 +118,6 @@ async def test_the_events_of_another_database_are_not_ours(redis_server: Server)
         far.vanish()
         assert await watcher.hear_left("ann") == "disconnected"
         assert elsewhere.exists(redis_state.presence_key("lobby", "ann")) == 0
-        assert (node.listener.heard, there.listener.heard) == (0, 1)
+        assert (node.listener.received, there.listener.received) == (0, 1)
         await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
     elsewhere.close()

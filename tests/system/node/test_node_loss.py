@@ -273,7 +273,7 @@ async def test_b8_an_end_that_the_pacemakers_node_died_over_is_made_by_the_next_
             key = redis_state.presence_key("lobby", "ann")
             bundled_server.control.pexpire(key, 1)  # by hand: no deadline that anybody noted
             await until(lambda: not bundled_server.control.exists(key))
-            await until(lambda: node.listener.heard == 1)
+            await until(lambda: node.listener.received == 1)
             assert not node.reaper.found_by
             touched = time.monotonic()
             await ann.hear("room:force-leave", reason="inactivity_timeout")

@@ -49,7 +49,7 @@ async def test_b7_ends_whose_event_was_lost_are_found(redis_server: Server) -> N
         await watcher.hear_departures(2)
         assert set(departures(watcher.heard)) == {("silent", "inactivity_timeout"), ("cut", "disconnected")}
         assert await silent.closed() == 4003
-        assert node.listener.heard == 0
+        assert node.listener.received == 0
         assert node.reaper.found_by.keys() == {"sweep"}
 
 

@@ -111,7 +111,7 @@ async def test_a_forged_late_or_doubled_event_does_nothing(redis_server: Server)
         for key in keys * 3:
             redis_server.control.publish("__keyevent@0__:expired", key)
         await until(
-            lambda: redis_server.control.publish("__keyevent@0__:expired", keys[0]) and node.listener.heard
+            lambda: redis_server.control.publish("__keyevent@0__:expired", keys[0]) and node.listener.received
         )
         # It left, and then its end is told again and again, before it is back and after.
         await bob.ask("leave_room", "room:left", roomId="lobby")
@@ -120,9 +120,9 @@ async def test_a_forged_late_or_doubled_event_does_nothing(redis_server: Server)
         again = await bob.join("lobby", "bob")
         for _ in range(5):
             redis_server.control.publish("__keyevent@0__:expired", keys[0])
-        heard = node.listener.heard
+        heard = node.listener.received
         redis_server.control.publish("__keyevent@0__:expired", keys[0])
-        await until(lambda: node.listener.heard > heard)
+        await until(lambda: node.listener.received > heard)
         await bob.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
         assert again["version"] == joined["version"] + 2
         await ann.has_heard("room:diff", version=again["version"])

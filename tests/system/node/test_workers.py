@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reactor.errors import AddressInUse
-from reactor.server.sockets import TOGETHER, bound
+from reactor.server.sockets import SHARED, bind_socket
 from tests.support.nodes import NodeProcess
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
@@ -76,11 +76,11 @@ async def test_workers_stop_in_good_order(bundled_server: Server) -> None:
 
 
 def test_a_port_that_another_program_listens_on_is_said_in_one_line() -> None:
-    with bound("127.0.0.1", 0, option=TOGETHER) as sock:
+    with bind_socket("127.0.0.1", 0, option=SHARED) as sock:
         taken = socket.socket()
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(AddressInUse, match="choose another --port"):
-            bound("127.0.0.1", taken.getsockname()[1], option=TOGETHER)
+            bind_socket("127.0.0.1", taken.getsockname()[1], option=SHARED)
         taken.close()
-        bound("127.0.0.1", sock.getsockname()[1], option=TOGETHER).close()
+        bind_socket("127.0.0.1", sock.getsockname()[1], option=SHARED).close()

@@ -3,7 +3,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from reactor.expiry.deadlines import Deadlines, Recent, RedisClock, Touches
+from reactor.expiry.deadlines import Deadlines, FirstTouches, RecentNames, RedisClock
 
 TIMES = st.floats(0, 1e6, allow_nan=False)
 
@@ -16,11 +16,11 @@ def test_a_shard_is_due_when_its_time_has_come() -> None:
     deadlines = Deadlines(3)
     for shard, at in enumerate((5.0, 3.0, 4.0)):
         deadlines.set(shard, at)
-    assert deadlines.nearest() == 3.0
+    assert deadlines.earliest() == 3.0
     assert deadlines.due(2.9) == []
     assert deadlines.due(3.0) == [1]
     assert deadlines.due(4.5) == [1, 2]
-    deadlines.all_due()
+    deadlines.reset()
     assert deadlines.due(0.0) == [0, 1, 2]
 
 
@@ -34,7 +34,7 @@ def test_a_wake_up_counts_only_where_it_is_nearer_and_matters_only_where_it_is_t
     assert deadlines.lower(1, 9.0)
     assert not deadlines.lower(0, 9.5)
     assert not deadlines.lower(1, 9.0), "the same again is no news"
-    assert deadlines.nearest() == 9.0
+    assert deadlines.earliest() == 9.0
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), TIMES, st.booleans())))
@@ -49,7 +49,7 @@ def test_the_nearest_is_always_the_least_of_all(steps: list[tuple[int, float, bo
         else:
             deadlines.set(shard, at)
             expected[shard] = at
-        assert deadlines.nearest() == min(expected)
+        assert deadlines.earliest() == min(expected)
         assert deadlines.due(at) == [one for one, wanted in enumerate(expected) if wanted <= at]
 
 
@@ -87,7 +87,7 @@ def test_a_clock_that_was_set_back_is_followed() -> None:
 
 
 def test_a_touch_is_known_for_a_while_whatever_else_is_touched() -> None:
-    touches = Touches()
+    touches = FirstTouches()
     assert touches.first("ann", 100.0) == 100.0
     for tenth in range(1, 20):
         assert touches.first(f"u{tenth}", 100 + tenth / 10) == 100 + tenth / 10
@@ -101,22 +101,22 @@ def test_a_touch_is_known_for_a_while_whatever_else_is_touched() -> None:
 
 @given(st.lists(st.floats(0, 5), min_size=1))
 def test_a_touch_is_never_remembered_for_longer_than_three_times_the_time(steps: list[float]) -> None:
-    touches, now, known = Touches(), 100.0, 100.0
+    touches, now, known = FirstTouches(), 100.0, 100.0
     for step in steps:
         now += step
         at = touches.first("ann", now)
-        assert now - at <= 3 * Touches.KEPT
+        assert now - at <= 3 * FirstTouches.KEPT
         assert at in {known, now}
         known = at
 
 
 def test_a_recent_name_is_given_once_and_forgotten_after_a_while() -> None:
-    recent = Recent()
+    recent = RecentNames()
     for second in range(8):
         recent.add(f"u{second}", 100.0 + second)
-    assert recent.take(108.0) == {f"u{second}" for second in range(8)}
-    assert recent.take(108.0) == set()
+    assert recent.drain(108.0) == {f"u{second}" for second in range(8)}
+    assert recent.drain(108.0) == set()
     recent.add("ann", 109.0)
-    assert recent.take(109.0 + Recent.KEPT) == {"ann"}
+    assert recent.drain(109.0 + RecentNames.KEPT) == {"ann"}
     recent.add("ann", 120.0)
-    assert recent.take(120.0 + 2 * Recent.KEPT) == set()
+    assert recent.drain(120.0 + 2 * RecentNames.KEPT) == set()
