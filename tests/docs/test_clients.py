@@ -31,7 +31,7 @@ async def test_the_page_of_another_host_shows_who_is_in_the_room(bundled_server:
             await two.goto(f"{address}/page.html")
             for page in (one, two):
                 await expect(page.locator("#count")).to_have_text("2")
-                await expect(page.locator("li")).to_have_text(["Somebody", "Somebody"])
+                await expect(page.locator("li")).to_have_text(["Ann", "Ann"])
             async with RawClient.connect(node) as ann:
                 await ann.join("lobby", "ann", username="<b>Ann</b>")
                 await expect(one.locator("li").last).to_have_text("<b>Ann</b>")

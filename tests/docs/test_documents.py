@@ -17,7 +17,7 @@ from reactor.protocol.requests import Request
 from reactor.settings import Settings, setting_fields
 from reactor.settings.rooms import read_rules
 from scripts.benchmarks.gateway.tables import markdown, put_into
-from tests.docs.documents import EVERYTHING, PATHS, ROOT, blocks, document, example
+from tests.docs.documents import EVERYTHING, PATHS, ROOT, blocks, document, example, section
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
@@ -96,7 +96,7 @@ def test_the_protocol_document_has_every_word_of_the_wire(word: str) -> None:
 
 
 def test_the_settings_that_are_named_exist() -> None:
-    table = document("reactor/settings/README.md").split("The ones to know:")[1].split("What differs")[0]
+    table = section("reactor/settings/README.md", "## The most important settings")
     named = re.findall(r"`([a-z_]+)`", table)
     assert named
     assert set(named) <= {item.name for item in setting_fields()}
