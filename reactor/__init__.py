@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reactor.client import Client as Client
-    from reactor.gateway.authenticator import Arrival as Arrival
+    from reactor.gateway.auth import Arrival as Arrival
     from reactor.presence.api import Presence as Presence
     from reactor.protocol.identity import Identity as Identity
     from reactor.protocol.identity import Unauthorised as Unauthorised
@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 __all__ = ["Arrival", "Client", "Identity", "Presence", "Settings", "Unauthorised", "__version__"]
 
 _HOMES = {
-    "Arrival": "reactor.gateway.authenticator",
+    "Arrival": "reactor.gateway.auth",
     "Client": "reactor.client",
     "Identity": "reactor.protocol.identity",
     "Presence": "reactor.presence.api",

@@ -11,7 +11,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from reactor.admin.app import make_app
-from reactor.gateway.tls import read
+from reactor.gateway.tls import load_certificate
 from reactor.server.node import Node
 from reactor.server.sockets import EXCLUSIVE, bind_socket
 
@@ -93,6 +93,6 @@ def _context(node: Node) -> ssl.SSLContext | None:
     def take_newest(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
         connection.context = certificate.context
 
-    context = read(settings.tls_cert, settings.tls_key)
+    context = load_certificate(settings.tls_cert, settings.tls_key)
     context.sni_callback = take_newest  # called with each client's first words
     return context

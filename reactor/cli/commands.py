@@ -47,14 +47,14 @@ async def serve(**flags: str | None) -> None:
 
     from reactor.admin import serving_admin
     from reactor.cli.banner import greet
-    from reactor.gateway.fds import raise_limit
+    from reactor.gateway.fds import raise_fd_limit
     from reactor.log import set_up_logs
     from reactor.server import process
     from reactor.server.workers import run_workers
 
     settings = load(flags)
     set_up_logs(settings)
-    raise_limit()
+    raise_fd_limit()
     for line in advice(settings):
         structlog.get_logger().warning("setting", advice=line)
     if settings.workers > 1:

@@ -1,1 +1,1 @@
-"""Third step: sockets. Bytes in become intents, messages become bytes out, and nobody waits for another."""
+"""The gateway: WebSocket connections, their authentication and admission, and the messages sent to them."""

@@ -1,77 +1,72 @@
-"""Who is let in: by number, by address, by origin and by the token of the handshake.
+"""Decides which connections may open: by their number, address, origin, and the token of the handshake.
 
-Who is not gets an answer in HTTP that says why: 403 for a page of a stranger, 401 for a bad token, 429 for
-too many sockets of one address, 503 for a server that is full. To answer, a request has to be read, and that
-takes a socket; so far beyond a limit sockets are cut off without a word.
+A rejected client gets an HTTP response that says why: 403 for a page of an origin that is not allowed, 401
+for an invalid token, 429 for too many connections of one address, 503 for a full server. A response takes a
+connection until the request is read, so far beyond a limit connections are dropped without one.
 """
 
 from collections import Counter
 from collections.abc import Callable
 from http import HTTPStatus
 from ipaddress import ip_address
-from typing import Final, Protocol
+from typing import Final
 from urllib.parse import urlsplit
 
 import structlog
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
+from reactor.gateway.addresses import AddressLimiter, AddressUsage, Decision
 from reactor.gateway.http import Site, text
-from reactor.gateway.visitors import Address, Fate, Visitors
 from reactor.protocol.identity import Identity, Unauthorised
 from reactor.settings import Settings
 from reactor.settings.security import is_loopback
 
 log = structlog.get_logger(__name__)
 
-TOKEN_SUBPROTOCOL: Final = "reactor.token."  # noqa: S105 - a name, no secret
-"""What a subprotocol value begins with that carries a token; it is never answered with, nor logged."""
+TOKEN_SUBPROTOCOL: Final = "reactor.token."  # noqa: S105 - a prefix, not a secret
+"""Prefix of a subprotocol value that carries a token; it is never echoed, nor logged."""
 
-_SPARE_SOCKETS = 64  # over the limit, to answer those that are refused
-_COMPLAIN_EVERY = 10.0  # seconds between two lines about the same thing
+_REJECTION_CONNECTIONS = 64  # accepted beyond the limit, to send rejections on
+_LOG_INTERVAL = 10.0  # seconds between two warnings about the same limit
 
 
-class Visit:
-    """How a socket came.
+class HandshakeContext:
+    """What is known of a connection during its handshake.
 
     Attributes:
-        peer: The address of the other end; empty where it has none.
-        address: The place it is counted for, if any, and `fate` what becomes of it.
-        read: Bytes of the request so far.
-        token: What the handshake carried, if it did; `identity` is whom it proved, where that is known.
-        headers: Those of the request, and `path` its path, once it was read.
+        peer: Address of the other end, or of the client that a trusted proxy names; empty if unknown.
+        address: The address it is counted under, if any.
+        decision: Whether it is accepted.
+        bytes_read: Size of the request so far.
+        token: The token of the handshake, if there is one; `identity` is what it proves, where that is known.
+        headers: Those of the request, and `path` its path, once it has been read.
 
     """
 
-    __slots__ = ("address", "fate", "headers", "identity", "path", "peer", "read", "token")
+    __slots__ = ("address", "bytes_read", "decision", "headers", "identity", "path", "peer", "token")
 
-    def __init__(self, peer: str, address: Address | None, fate: Fate) -> None:
+    def __init__(self, peer: str, address: AddressUsage | None, decision: Decision) -> None:
         self.peer = peer
         self.address = address
-        self.fate = fate
-        self.read = 0
+        self.decision = decision
+        self.bytes_read = 0
         self.token: str | None = None
         self.identity: Identity | None = None
         self.headers: Headers | None = None
         self.path = ""
 
 
-class Guest(Protocol):
-    """A socket on its way in."""
-
-    visit: Visit | None
-
-
-class Entrance:
-    """Lets sockets in, or not.
+class Admission:
+    """Decides which connections may open.
 
     Args:
         settings: Of these the limits, `origins`, `host` and `trusted_proxies`.
-        site: What answers plain requests.
-        most: Sockets that this process takes.
-        occupied: How many it has.
-        identify: Says whom a token proves, None where that takes time; raises Unauthorised.
-        turned_away: Counts who is not let in, by the status of the answer; `cut` without an answer.
+        site: Answers plain HTTP requests.
+        limit: Connections that this process accepts.
+        occupied: Returns how many it has.
+        verify: Returns a token's identity, or None if a hook has to be called; raises Unauthorised.
+        rejected: Counts rejected connections by HTTP status; `cut` for those dropped without a response.
 
     """
 
@@ -80,77 +75,79 @@ class Entrance:
         settings: Settings,
         site: Site,
         *,
-        most: int,
+        limit: int,
         occupied: Callable[[], int],
-        identify: Callable[[str], Identity | None],
-        turned_away: Counter[str] | None = None,
+        verify: Callable[[str], Identity | None],
+        rejected: Counter[str] | None = None,
     ) -> None:
         self._site = site
-        self._most = most
+        self._limit = limit
         self._occupied = occupied
-        self._identify = identify
-        self._tokens = settings.asks_for_tokens
+        self._verify = verify
+        self._requires_token = settings.asks_for_tokens
         self._origins = frozenset(settings.origins)
-        self._reached_by_name = not is_loopback(settings.host)
-        self._visitors = Visitors(
-            most=settings.max_per_address, rate=settings.new_per_second, trusted=settings.trusted_proxies
+        self._public = not is_loopback(settings.host)
+        self._addresses = AddressLimiter(
+            limit=settings.max_per_address, rate=settings.new_per_second, trusted=settings.trusted_proxies
         )
-        self._complained: dict[str, float] = {}
-        self.turned_away = Counter[str]() if turned_away is None else turned_away
+        self._logged_at: dict[str, float] = {}
+        self.rejected = Counter[str]() if rejected is None else rejected
 
-    def arrive(self, peer: str, now: float) -> Visit | None:
-        """Count a new socket; None when it is to be cut off, uncounted."""
-        if self._occupied() >= self._most + _SPARE_SOCKETS:
-            self._complain("full", now, connections=self._most, setting="max_connections, or open files")
-            self.turned_away["cut"] += 1
+    def accept(self, peer: str, now: float) -> HandshakeContext | None:
+        """Count a new connection and return its context; None if it is to be dropped, uncounted."""
+        if self._occupied() >= self._limit + _REJECTION_CONNECTIONS:
+            self._log_full(now)
+            self.rejected["cut"] += 1
             return None
-        visitors = self._visitors
-        address, fate = visitors.enter(peer, now)
-        if fate is Fate.CUT_OFF:
-            self.turned_away["cut"] += 1
+        address, decision = self._addresses.add(peer, now)
+        if decision is Decision.DROP:
+            self.rejected["cut"] += 1
             return None
-        return Visit(peer, address, fate)
+        return HandshakeContext(peer, address, decision)
 
-    def leave(self, address: Address | None, visit: Visit | None) -> None:
-        """Count a socket no more; it has no visit any more once it was open."""
+    def release(self, address: AddressUsage | None, handshake: HandshakeContext | None) -> None:
+        """Stop counting a connection; `handshake` is None if it was open."""
         if address is not None:
-            self._visitors.leave(address, visit.fate if visit is not None else Fate.LET_IN)
+            self._addresses.remove(address, handshake.decision if handshake is not None else Decision.ACCEPT)
 
-    def answer(self, request: Request, visit: Visit, now: float) -> Response | None:
-        """Answer a request; None when it asks for the socket and is let in."""
-        if (response := self._site.answer(request)) is not None:
+    def respond(self, request: Request, handshake: HandshakeContext, now: float) -> Response | None:
+        """Return the response to a request; None if it asks for the WebSocket and is admitted."""
+        if (response := self._site.respond(request)) is not None:
             return response
-        refusal = self._refusal(request, visit, now)
-        if refusal is not None:
-            self.turned_away[str(refusal.status_code)] += 1
-        return refusal
+        rejection = self._reject(request, handshake, now)
+        if rejection is not None:
+            self.rejected[str(rejection.status_code)] += 1
+        return rejection
 
-    def _refusal(self, request: Request, visit: Visit, now: float) -> Response | None:
-        if visit.address is None:
-            self._look_behind(request, visit, now)
-        if visit.fate is not Fate.LET_IN:
-            name = visit.address.name if visit.address else visit.peer
-            self._complain(
-                "too_many_of_an_address",
+    def _reject(self, request: Request, handshake: HandshakeContext, now: float) -> Response | None:
+        if handshake.address is None:
+            self._count_forwarded(request, handshake, now)
+        if handshake.decision is not Decision.ACCEPT:
+            name = handshake.address.name if handshake.address else handshake.peer
+            self._log_rarely(
+                "address_limit_reached",
                 now,
                 address=name,
-                setting="max_per_address, new_per_second; trusted_proxies where it is a proxy",
+                setting="max_per_address, new_per_second; trusted_proxies if the address is a proxy",
             )
-            return _refused(HTTPStatus.TOO_MANY_REQUESTS, f"too many connections from {name}", retry_after=5)
-        if self._occupied() > self._most:
-            self._complain("full", now, connections=self._most, setting="max_connections, or open files")
-            return _refused(HTTPStatus.SERVICE_UNAVAILABLE, "this server is full", retry_after=5)
-        if not self.welcomes(request.headers):
-            sentence = "pages of this origin may not connect: name it in the server's setting origins"
-            return _refused(HTTPStatus.FORBIDDEN, sentence)
-        return self._look_at_token(request, visit) if self._tokens else None
+            return _rejection(
+                HTTPStatus.TOO_MANY_REQUESTS, f"too many connections from {name}", retry_after=5
+            )
+        if self._occupied() > self._limit:
+            self._log_full(now)
+            sentence = "this server has reached its limit of connections"
+            return _rejection(HTTPStatus.SERVICE_UNAVAILABLE, sentence, retry_after=5)
+        if not self.allows_origin(request.headers):
+            sentence = "pages of this origin may not connect: add it to the server's setting origins"
+            return _rejection(HTTPStatus.FORBIDDEN, sentence)
+        return self._check_token(request, handshake) if self._requires_token else None
 
-    def welcomes(self, headers: Headers) -> bool:
-        """Whether the page that opens the socket may (RFC 6455 section 10.2); what is no page always may.
+    def allows_origin(self, headers: Headers) -> bool:
+        """Return whether the page that opens the WebSocket may (RFC 6455 section 10.2); other clients may.
 
-        Where tokens are asked for, any page may: nothing rides on cookies, so a page has only what it was
-        given. Without tokens the pages of this host and of this machine may; a name that leads a browser to
-        a server on loopback is not taken for this host (DNS rebinding), an address is.
+        If tokens are required, any page may: authentication does not use cookies, so a foreign page has no
+        token but its own. Without tokens, pages of this host and of this machine may. On a loopback server
+        a host name, unlike an address, is not accepted as this host: it may result from DNS rebinding.
         """
         given = headers.get_all("Origin")
         if not given:
@@ -160,51 +157,56 @@ class Entrance:
         origin = given[0].strip().lower()
         if self._origins:
             return "*" in self._origins or origin in self._origins
-        if self._tokens:
+        if self._requires_token:
             return True
         page = _host_of(origin)
         if page is None:
             return False
         if is_loopback(page):
             return True
-        named = _host_of("//" + ",".join(headers.get_all("Host")).strip().lower())
-        return page == named and (self._reached_by_name or _is_address(page))
+        host = _host_of("//" + ",".join(headers.get_all("Host")).strip().lower())
+        return page == host and (self._public or _is_address(page))
 
-    def _look_behind(self, request: Request, visit: Visit, now: float) -> None:
+    def _count_forwarded(self, request: Request, handshake: HandshakeContext, now: float) -> None:
+        """Count a connection from a trusted proxy under the client's address."""
         forwarded = request.headers.get_all("X-Forwarded-For")
         if forwarded:
-            visit.peer = self._visitors.behind(visit.peer, forwarded)
-            visit.address, visit.fate = self._visitors.enter(visit.peer, now)
+            handshake.peer = self._addresses.client_address(handshake.peer, forwarded)
+            handshake.address, handshake.decision = self._addresses.add(handshake.peer, now)
 
-    def _look_at_token(self, request: Request, visit: Visit) -> Response | None:
-        visit.headers, visit.path = request.headers, request.path
-        bearer = _bearer(request.headers)
+    def _check_token(self, request: Request, handshake: HandshakeContext) -> Response | None:
+        handshake.headers, handshake.path = request.headers, request.path
+        bearer = _bearer_token(request.headers)
         if bearer is None:
-            visit.token = _in_subprotocols(request.headers)
+            handshake.token = _subprotocol_token(request.headers)
             return None
-        visit.token = bearer
+        handshake.token = bearer
         try:
-            visit.identity = self._identify(bearer)
+            handshake.identity = self._verify(bearer)
         except Unauthorised as error:
-            response = _refused(HTTPStatus.UNAUTHORIZED, error.message)
+            response = _rejection(HTTPStatus.UNAUTHORIZED, error.message)
             response.headers["WWW-Authenticate"] = 'Bearer error="invalid_token"'
             return response
         return None
 
-    def _complain(self, event: str, now: float, **facts: object) -> None:
-        if now - self._complained.get(event, -_COMPLAIN_EVERY) >= _COMPLAIN_EVERY:
-            self._complained[event] = now
-            log.warning(event, **facts)
+    def _log_full(self, now: float) -> None:
+        setting = "max_connections, or the limit of open files"
+        self._log_rarely("connection_limit_reached", now, connections=self._limit, setting=setting)
+
+    def _log_rarely(self, event: str, now: float, **fields: object) -> None:
+        if now - self._logged_at.get(event, -_LOG_INTERVAL) >= _LOG_INTERVAL:
+            self._logged_at[event] = now
+            log.warning(event, **fields)
 
 
-def _refused(status: HTTPStatus, sentence: str, *, retry_after: int = 0) -> Response:
+def _rejection(status: HTTPStatus, sentence: str, *, retry_after: int = 0) -> Response:
     response = text(status, sentence)
     if retry_after:
         response.headers["Retry-After"] = str(retry_after)
     return response
 
 
-def _bearer(headers: Headers) -> str | None:
+def _bearer_token(headers: Headers) -> str | None:
     for value in headers.get_all("Authorization"):
         scheme, _, token = value.strip().partition(" ")
         if scheme.lower() == "bearer":
@@ -212,7 +214,7 @@ def _bearer(headers: Headers) -> str | None:
     return None
 
 
-def _in_subprotocols(headers: Headers) -> str | None:
+def _subprotocol_token(headers: Headers) -> str | None:
     for value in headers.get_all("Sec-WebSocket-Protocol"):
         for name in value.split(","):
             if name.strip().startswith(TOKEN_SUBPROTOCOL):
@@ -221,7 +223,7 @@ def _in_subprotocols(headers: Headers) -> str | None:
 
 
 def _host_of(url: str) -> str | None:
-    """The host that a URL names; with its port, where that is not the usual one, it is what a page is of."""
+    """Return the host of a URL, with the port unless it is a default port or the host is loopback."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port

@@ -1,11 +1,11 @@
-"""A room's news to the room's sockets: encoded and framed once, and sent no more often than the window says.
+"""Sends a room's changes to the room's connections: encoded and framed once, at most once a window.
 
-The first change after a quiet time goes out at once; what comes within the window after it goes out together,
-merged, at the window's end. So a burst of N joins in a room of N costs a few messages to each, not N.
+The first change after a quiet time is sent at once; changes within the window after it are merged and sent at
+its end. So a burst of N joins in a room of N connections costs each a few messages, not N.
 
-A room larger than `max_members_view` is served as counts, also to those who asked for its members: their news
-is `room:count` until the room is at nine tenths of that size again; then they get the members anew, and diffs
-from there on.
+A room larger than `max_members_view` is served as a count, also to connections that asked for its members:
+they receive `room:count` until the room has shrunk to nine tenths of that size; then they receive the
+members again, and diffs from there on.
 """
 
 import asyncio
@@ -22,50 +22,47 @@ from reactor.protocol.messages import CountChanged, ForceLeave, MembersReply, Ro
 from reactor.protocol.room import merge
 from reactor.settings import Settings
 
-__all__ = ["Fanout", "frame", "send_to_all"]
+_SECONDS_PER_CONNECTION = 50e-6
+"""Minimum length of a window for each connection in the room: a write takes about 7 us, so the messages of
+one room use at most a seventh of the node's time. Up to 1,000 connections the window stays at 50 ms."""
 
-_SECONDS_A_SOCKET = 50e-6
-"""A window lasts at least this long for each socket in the room: a write takes some 7 us, so the news of one
-room never takes more than a seventh of the node's time. Rooms of up to 1,000 sockets stay at 50 ms."""
+_MAX_BUSY_FACTOR = 2
+"""Longest window, as a multiple of `diff_window`, while all rooms together exceed that share. In a storm into
+100 rooms at once this saves 40 % of the messages and a quarter of the node's time."""
 
-_BUSY = 2
-"""Times as long a window lasts at most while the news of all rooms together take more than that: 40 %
-of the messages of a storm into 100 rooms at once go away, and a quarter of what it costs the node."""
+_MEMBERS_AGAIN = 0.9  # of the limit, so that a room at the limit does not switch back and forth
 
 
-def send_to_all(message: object, connections: Iterable[Connection]) -> None:
-    """Send one message to many: encoded and framed once for each codec that is among them."""
-    ready: dict[Codec, tuple[bytes, bytes]] = {}
+def broadcast(message: object, connections: Iterable[Connection]) -> None:
+    """Send one message to many connections: encoded and framed once for each codec in use."""
+    encoded: dict[Codec, tuple[bytes, bytes]] = {}
     for connection in connections:
         codec = connection.codec
-        if (both := ready.get(codec)) is None:
+        if (both := encoded.get(codec)) is None:
             payload = codec.encode(message)
-            both = ready[codec] = payload, frame(payload, binary=codec.binary)
+            both = encoded[codec] = payload, frame(payload, binary=codec.binary)
         if connection.compressed:
             connection.send_payload(both[0])
         else:
             connection.send_frame(both[1])
 
 
-_BACK_AT = 0.9  # of the limit: a room at its edge does not go back and forth
-
-
 class _Window:
-    __slots__ = ("timer", "waiting")
+    __slots__ = ("pending", "timer")
 
     def __init__(self, timer: asyncio.TimerHandle) -> None:
         self.timer = timer
-        self.waiting: list[RoomDiff] = []
+        self.pending: list[RoomDiff] = []
 
 
 class Fanout:
-    """News to the sockets of this node.
+    """Sends to the connections of this node.
 
     Args:
         settings: Of these, `diff_window` (seconds) and `max_members_view` (members).
-        roster: Who is where.
-        snapshot: A room's members as of now, or None while the node does not know them.
-        loop: Whose timers to use; the running one's by default.
+        roster: The connections by room.
+        snapshot: Returns a room's current members, or None while the node does not know them.
+        loop: The event loop for timers; the running one by default.
 
     """
 
@@ -82,90 +79,92 @@ class Fanout:
         self._roster = roster
         self._snapshot = snapshot
         self._windows: dict[str, _Window] = {}
-        self._busy_until = 0.0  # when what was told would be done, at _SECONDS_A_SOCKET each
+        self._busy_until = 0.0  # end of all messages sent so far, at _SECONDS_PER_CONNECTION each
 
     def stop(self) -> None:
-        """Forget what waits for the end of a window."""
+        """Discard the pending changes."""
         for window in self._windows.values():
             window.timer.cancel()
         self._windows.clear()
 
-    def diff(self, diff: RoomDiff) -> None:
-        """Tell a room of a change; diffs of a room are given in the order of their versions."""
+    def send_diff(self, diff: RoomDiff) -> None:
+        """Send a room's change; the diffs of a room have to come in the order of their versions."""
         window = self._windows.get(diff.room_id)
         if window is not None:
-            window.waiting.append(diff)
+            window.pending.append(diff)
         elif diff.room_id in self._roster:
-            self._tell(diff.room_id, [diff])
+            self._send(diff.room_id, [diff])
 
-    def begin(self, room_id: str) -> None:
-        """The room has its first socket here: what waits to be told of it is from before."""
+    def discard_pending(self, room_id: str) -> None:
+        """Discard a room's pending changes: they are older than its first connection here."""
         window = self._windows.pop(room_id, None)
         if window is not None:
             window.timer.cancel()
 
-    def say(self, room_id: str, timestamp: int, data: bytes) -> None:
-        """Tell everyone in a room, whatever their view, what the application says there: JSON.
+    def send_message(self, room_id: str, timestamp: int, data: bytes) -> None:
+        """Send an application's message (JSON) to all connections in a room, whatever their view.
 
         Raises:
-            ValueError: It is none; or one of the msgspec and Python errors for what no message can hold.
+            ValueError: `data` is not JSON; or another msgspec or Python error for data that cannot be
+            encoded.
 
         """
         message = RoomMessage(room_id, json.decode(data), timestamp)
-        send_to_all(message, [one for sockets in self._roster.views(room_id).values() for one in sockets])
+        views = self._roster.views(room_id)
+        broadcast(message, [connection for connections in views.values() for connection in connections])
 
-    def view_for(self, room_id: str, wanted: View, count: int) -> View:
-        """Return the view to serve, and to tell, to a socket that has just been entered in the roster."""
-        if wanted != "members":
-            return wanted
+    def view_for(self, room_id: str, requested: View, count: int) -> View:
+        """Return the view that a connection, just added to the roster, is served with."""
+        if requested != "members":
+            return requested
         if count > self._limit:
-            self._roster.note_counted(room_id, counted=True)
-        return "count" if self._roster.counted(room_id) else wanted
+            self._roster.set_count_only(room_id, count_only=True)
+        return "count" if self._roster.is_count_only(room_id) else requested
 
     def force_leave(
         self, room_id: str, user_id: str, message: str, reason: str, timestamp: int
     ) -> tuple[Connection, ...]:
-        """Put a member out of a room: each of its sockets is told and taken out of the roster.
+        """Send `room:force-leave` to a member's connections, and remove them from the room's roster.
 
-        A socket that is in no other room is closed with 4003, after the message.
+        A connection that is in no other room is then closed with 4003.
 
         Returns:
-            The sockets that were in the room.
+            The connections that were in the room.
 
         """
-        connections = self._roster.of_user(room_id, user_id)
-        send_to_all(ForceLeave(room_id, message, reason, timestamp), connections)
+        connections = self._roster.connections_of(room_id, user_id)
+        broadcast(ForceLeave(room_id, message, reason, timestamp), connections)
         for connection in connections:
             self._roster.remove(room_id, connection)
             if connection.session.expelled(room_id):
                 connection.close(CloseCode.FORCE_LEAVE, reason)
         return connections
 
-    def _tell(self, room_id: str, diffs: list[RoomDiff]) -> None:
+    def _send(self, room_id: str, diffs: list[RoomDiff]) -> None:
         views = self._roster.views(room_id)
-        cost, now = sum(map(len, views.values())) * _SECONDS_A_SOCKET, self._loop.time()
-        self._busy_until = min(max(self._busy_until, now) + cost, now + self._window * _BUSY)
+        cost, now = sum(map(len, views.values())) * _SECONDS_PER_CONNECTION, self._loop.time()
+        self._busy_until = min(max(self._busy_until, now) + cost, now + self._window * _MAX_BUSY_FACTOR)
         seconds = max(self._window, cost, self._busy_until - now)
-        self._windows[room_id] = _Window(self._loop.call_later(seconds, self._window_over, room_id))
+        self._windows[room_id] = _Window(self._loop.call_later(seconds, self._on_window_end, room_id))
 
         members, counts = views.get("members", ()), views.get("count", ())
         last = diffs[-1]
         count = CountChanged(room_id, last.epoch, last.version, last.count)
-        if self._roster.counted(room_id):
-            snapshot = self._snapshot(room_id) if last.count <= self._limit * _BACK_AT else None
+        if self._roster.is_count_only(room_id):
+            snapshot = self._snapshot(room_id) if last.count <= self._limit * _MEMBERS_AGAIN else None
             if snapshot is not None:
-                self._roster.note_counted(room_id, counted=False)
-            send_to_all(snapshot or count, members)
+                self._roster.set_count_only(room_id, count_only=False)
+            broadcast(snapshot or count, members)
         elif last.count > self._limit:
-            self._roster.note_counted(room_id, counted=True)
-            send_to_all(count, members)
+            self._roster.set_count_only(room_id, count_only=True)
+            broadcast(count, members)
         elif members:
-            send_to_all(merge(diffs) if len(diffs) > 1 else last, members)
-        # What changes no count, an update, is no news to these.
+            broadcast(merge(diffs) if len(diffs) > 1 else last, members)
+        # An update does not change the count.
         if counts and any(diff.joined or diff.left for diff in diffs):
-            send_to_all(count, counts)
+            broadcast(count, counts)
 
-    def _window_over(self, room_id: str) -> None:
+    def _on_window_end(self, room_id: str) -> None:
         window = self._windows.pop(room_id)
-        if window.waiting and room_id in self._roster:
-            self._tell(room_id, window.waiting)
+        if window.pending and room_id in self._roster:
+            self._send(room_id, window.pending)

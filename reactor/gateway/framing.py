@@ -1,8 +1,7 @@
-"""The little of RFC 6455 that is worth writing by hand.
+"""The small part of RFC 6455 that is implemented here; websockets' Sans-I/O parser does the rest.
 
-Everything else about frames is left to websockets' Sans-I/O parser. By hand are: framing a message once for
-many sockets, putting fragments together within bounds, and knowing when a parser holds nothing of its
-connection, so that it may serve another.
+Implemented here are: framing a message once for many connections, joining fragments within bounds, and
+detecting that a parser holds no state of its connection, so that another connection may use it.
 """
 
 import codecs
@@ -17,11 +16,11 @@ from websockets.streams import StreamReader
 from reactor.protocol.closing import CloseCode
 
 TEXT = 0x80 | Opcode.TEXT
-"""First byte of a whole text message: FIN and the opcode (RFC 6455 section 5.2)."""
+"""First byte of a complete text message: FIN and the opcode (RFC 6455 section 5.2)."""
 BINARY = 0x80 | Opcode.BINARY
-"""First byte of a whole binary message."""
+"""First byte of a complete binary message."""
 MAX_FRAGMENTS = 16
-"""Fragments that one message may come in."""
+"""Fragments that one message may have."""
 
 _PONG = 0x80 | Opcode.PONG
 _PONG_BYTE = bytes((_PONG,))
@@ -32,7 +31,7 @@ _AT_FRAME_START = StreamReader.at_eof.__code__
 
 
 def frame(payload: bytes, *, binary: bool = False) -> bytes:
-    """Frame a whole message as a server does: one frame, no mask, no extension (RFC 6455 section 5.2).
+    """Return a complete message in one frame, without mask and extension (RFC 6455 section 5.2).
 
     Equal to websockets' `Frame.serialize`, at a tenth of its cost for a short message.
     """
@@ -40,7 +39,7 @@ def frame(payload: bytes, *, binary: bool = False) -> bytes:
 
 
 def frame_header(size: int, *, binary: bool = False) -> bytes:
-    """What stands before a whole message of so many bytes."""
+    """Return the header of a complete message of `size` bytes."""
     if size < 126:
         return (_SHORT_BINARY if binary else _SHORT_TEXT)[size]
     first = BINARY if binary else TEXT
@@ -50,30 +49,30 @@ def frame_header(size: int, *, binary: bool = False) -> bytes:
 
 
 def close_frame(code: int, reason: str) -> bytes:
-    """Frame a close with its reason, cut to what a control frame can hold (RFC 6455 section 5.5.1)."""
+    """Return a close frame; the reason is cut to what a control frame can hold (RFC 6455 section 5.5.1)."""
     return Frame(Opcode.CLOSE, Close(code, short_reason(reason)).serialize()).serialize(mask=False)
 
 
 def short_reason(reason: str) -> str:
-    """Cut a reason to the 123 bytes of a close frame, at a character's edge."""
+    """Return a reason cut to the 123 bytes of a close frame, between two characters."""
     return reason.encode(errors="replace")[:_MAX_REASON].decode(errors="ignore")
 
 
 def pong(data: bytes) -> bytes:
-    """Frame the answer to a ping: its own data (RFC 6455 section 5.5.3)."""
+    """Return the frame that answers a ping with its data (RFC 6455 section 5.5.3)."""
     return bytes((_PONG, len(data))) + data
 
 
 def is_pong(data: bytes) -> bool:
-    """Whether these framed bytes are a pong."""
+    """Return whether a serialized frame is a pong."""
     return data[:1] == _PONG_BYTE
 
 
 def at_frame_start(parser: ServerProtocol) -> bool:
-    """Whether a parser has read whole frames (or a whole handshake) and not a byte more.
+    """Return whether a parser has read complete frames (or a complete handshake) and not a byte more.
 
-    An empty buffer is not enough: the parser may wait in the middle of a header. So the coroutine in which it
-    waits is looked at; one that is unknown here counts as the middle of a frame, which is slower but right.
+    An empty buffer is not enough: the parser may wait in the middle of a header. So the coroutine that it
+    waits in is examined; an unknown one counts as the middle of a frame, which is slower but correct.
     """
     if parser.reader.buffer:
         return False
@@ -84,7 +83,7 @@ def at_frame_start(parser: ServerProtocol) -> bool:
 
 
 def at_rest(parser: ServerProtocol) -> bool:
-    """Whether a parser stands between two messages and holds nothing of either: it equals a fresh one."""
+    """Return whether a parser is between two messages and equals a new one."""
     return (
         parser.state is OPEN
         and parser.current_size is None
@@ -95,8 +94,8 @@ def at_rest(parser: ServerProtocol) -> bool:
     )
 
 
-class Refused(Exception):
-    """The peer broke a rule: `code` is what to close with, and the text is the reason."""
+class CloseConnection(Exception):
+    """The client violated a rule: the connection closes with `code`, and the text as the reason."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -104,11 +103,11 @@ class Refused(Exception):
 
 
 class Fragments:
-    """One message that comes in several frames.
+    """A message received in several frames.
 
-    Its size is bounded by the parser (`max_size` counts over fragments), their number here: empty fragments
-    cost memory too. Text is decoded as it comes, so that bad UTF-8 ends the connection at once (RFC 6455
-    section 8.1).
+    The parser bounds its size (`max_size` counts over fragments), and this class the number of frames:
+    empty fragments use memory too. Text is decoded as it arrives, so that invalid UTF-8 closes the
+    connection at once (RFC 6455 section 8.1).
     """
 
     __slots__ = ("_decoder", "_limit", "_parts", "binary")
@@ -120,27 +119,27 @@ class Fragments:
         self._decoder = None if binary else codecs.getincrementaldecoder("utf-8")()
 
     def add(self, data: bytes, *, fin: bool) -> bytes | None:
-        """Take the next fragment; give the whole message when it was the last.
+        """Add the next fragment; return the complete message if it was the last.
 
         Raises:
-            Refused: 1008 for too many fragments, 1007 for text that is not UTF-8.
+            CloseConnection: 1008 for too many fragments, 1007 for text that is not UTF-8.
 
         """
         if len(self._parts) == self._limit:
-            raise Refused(CloseCode.POLICY, f"a message may have {self._limit} fragments")
+            raise CloseConnection(CloseCode.POLICY, f"a message may have at most {self._limit} fragments")
         self._parts.append(data)
         if self._decoder is not None:
             try:
                 self._decoder.decode(data, final=fin)
             except UnicodeDecodeError:
-                raise Refused(CloseCode.NOT_UTF8, "text that is not UTF-8") from None
+                raise CloseConnection(CloseCode.NOT_UTF8, "text is not valid UTF-8") from None
         return b"".join(self._parts) if fin else None
 
 
 def check_text(payload: bytes) -> None:
-    """Refuse text that is not UTF-8 with 1007 (RFC 6455 section 8.1); `isascii` answers nearly always."""
-    if not payload.isascii():
+    """Raise CloseConnection 1007 for text that is not UTF-8 (RFC 6455 section 8.1)."""
+    if not payload.isascii():  # the fast check, true for nearly all messages
         try:
             payload.decode()
         except UnicodeDecodeError:
-            raise Refused(CloseCode.NOT_UTF8, "text that is not UTF-8") from None
+            raise CloseConnection(CloseCode.NOT_UTF8, "text is not valid UTF-8") from None

@@ -1,7 +1,8 @@
-"""Plain HTTP on the same port: the page, the client for any page, and whether this node lives and is ready.
+"""Plain HTTP on the same port: the page, the JavaScript client, and the liveness and readiness probes.
 
-Everything is in memory. websockets parses a request without a body and closes after the answer (`Connection:
-close`), which is enough for a page of a few files and for the probes of an orchestrator.
+All files are in memory. websockets parses a request without a body, and the connection closes after the
+response (`Connection: close`), which is enough for a page of a few files and for the probes of an
+orchestrator.
 """
 
 import gzip
@@ -16,8 +17,7 @@ from pathlib import PurePosixPath
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from reactor.gateway.bundle import bundled
-from reactor.gateway.tarball import packed
+from reactor.gateway.bundle import bundle, pack
 
 SOCKET_PATH = "/ws"
 
@@ -37,28 +37,28 @@ _TYPES = {
     ".woff2": "font/woff2",
 }
 _FILE_HEADERS = {
-    "Cache-Control": "no-cache",  # ask each time; the ETag makes the answer a 304
+    "Cache-Control": "no-cache",  # revalidate each time; the ETag makes the response a 304
     "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-_FOR_ALL_PAGES = {
-    "Access-Control-Allow-Origin": "*",  # a page gets a module only so, from another host
+_CROSS_ORIGIN = {
+    "Access-Control-Allow-Origin": "*",  # required for a module from another host
     "Cross-Origin-Resource-Policy": "cross-origin",
 }
-_WORTH_IT = 1024  # bytes from which on a file is sent compressed
-_COMPRESSED = (".png", ".tgz", ".woff2")
+_MIN_COMPRESSED = 1024  # bytes of a file from which on it is sent compressed
+_INCOMPRESSIBLE = (".png", ".tgz", ".woff2")
 _TEXT = "text/plain; charset=utf-8"
 
 
 class Site:
-    """Answers to plain requests.
+    """Responses to plain HTTP requests.
 
     Args:
-        ready: Tells whether clients are well served now, and why not.
+        ready: Returns whether this node can serve clients now, and the reason.
         package: Where the files are, read once: those of its folder `web`, and the client in `js`, which is
-            served as `/client.js`, with its types as `/client.d.ts`, and as `/client.tgz` for npm. None is
-            fine too.
+            served as `/client.js`, with its types as `/client.d.ts`, and as `/client.tgz` for npm. Either
+            folder may be missing.
 
     """
 
@@ -69,31 +69,31 @@ class Site:
             self._add(path, content)
         client = files(package) / "js"
         if client.is_dir():
-            # Deno finds the types by this header.
+            # Deno finds the types with this header.
             types = {"X-TypeScript-Types": "./client.d.ts"}
-            self._add("/client.js", bundled(client).encode(), _FOR_ALL_PAGES | types)
-            self._add("/client.d.ts", (client / "index.d.ts").read_bytes(), _FOR_ALL_PAGES)
-            self._add("/client.tgz", packed(client), _FOR_ALL_PAGES)
+            self._add("/client.js", bundle(client).encode(), _CROSS_ORIGIN | types)
+            self._add("/client.d.ts", (client / "index.d.ts").read_bytes(), _CROSS_ORIGIN)
+            self._add("/client.tgz", pack(client), _CROSS_ORIGIN)
         if (index := self._files.get("/index.html")) is not None:
             self._files["/"] = index
 
-    def _add(self, path: str, content: bytes, more: Mapping[str, str] | None = None) -> None:
+    def _add(self, path: str, content: bytes, extra: Mapping[str, str] | None = None) -> None:
         media = _TYPES.get(PurePosixPath(path).suffix, "application/octet-stream")
         tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-        headers = Headers({"Content-Type": media, "ETag": tag, **_FILE_HEADERS, **(more or {})})
-        smaller = None
-        if len(content) >= _WORTH_IT and not path.endswith(_COMPRESSED):
-            smaller = gzip.compress(content, 9, mtime=0)
+        headers = Headers({"Content-Type": media, "ETag": tag, **_FILE_HEADERS, **(extra or {})})
+        compressed = None
+        if len(content) >= _MIN_COMPRESSED and not path.endswith(_INCOMPRESSIBLE):
+            compressed = gzip.compress(content, 9, mtime=0)
             headers["Vary"] = "Accept-Encoding"
-        self._files[path] = content, smaller, headers
+        self._files[path] = content, compressed, headers
 
-    def answer(self, request: Request) -> Response | None:
-        """Answer a request; None when it asks for the socket."""
+    def respond(self, request: Request) -> Response | None:
+        """Return the response to a request; None if it asks for the WebSocket."""
         path = request.path.partition("?")[0]
         if request.method == "GET" and path == SOCKET_PATH:
             return None
         if request.method not in {"GET", "HEAD"}:
-            response = text(HTTPStatus.METHOD_NOT_ALLOWED, f"{request.method} is not served here: use GET")
+            response = text(HTTPStatus.METHOD_NOT_ALLOWED, f"{request.method} is not supported: use GET")
             response.headers["Allow"] = "GET, HEAD"
         elif path == "/healthz":
             response = text(HTTPStatus.OK, "ok")
@@ -113,32 +113,32 @@ class Site:
 
 
 def text(status: HTTPStatus, sentence: str) -> Response:
-    """Build an answer of one line of text, after which the connection closes."""
+    """Return a response of one line of text, after which the connection closes."""
     body = sentence.encode()
     return _response(status, body, Headers({"Content-Type": _TEXT, "Cache-Control": "no-store"}))
 
 
-def _file_response(request: Request, content: bytes, smaller: bytes | None, headers: Headers) -> Response:
-    known = {
+def _file_response(request: Request, content: bytes, compressed: bytes | None, headers: Headers) -> Response:
+    cached = {
         tag.strip().removeprefix("W/")
         for tag in ",".join(request.headers.get_all("If-None-Match")).split(",")
     }
-    if headers["ETag"] in known or "*" in known:
+    if headers["ETag"] in cached or "*" in cached:
         return _response(HTTPStatus.NOT_MODIFIED, b"", headers)
-    if smaller is None or not _takes_gzip(request):
+    if compressed is None or not _accepts_gzip(request):
         return _response(HTTPStatus.OK, content, headers)
     headers = headers.copy()
     tag = headers["ETag"]
     del headers["ETag"]
-    headers["ETag"] = f"W/{tag}"  # other bytes of the same file (RFC 9110 section 8.8.1)
+    headers["ETag"] = f"W/{tag}"  # another encoding of the same file (RFC 9110 section 8.8.1)
     headers["Content-Encoding"] = "gzip"
-    return _response(HTTPStatus.OK, smaller, headers)
+    return _response(HTTPStatus.OK, compressed, headers)
 
 
-def _takes_gzip(request: Request) -> bool:
-    asked = ",".join(request.headers.get_all("Accept-Encoding"))
-    # RFC 9110 section 12.5.3; a weight of nothing is a refusal.
-    return re.search(r"(?:^|,)\s*gzip(?![^\s;,])(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))", asked) is not None
+def _accepts_gzip(request: Request) -> bool:
+    accepted = ",".join(request.headers.get_all("Accept-Encoding"))
+    # RFC 9110 section 12.5.3; a weight of 0 excludes the encoding.
+    return re.search(r"(?:^|,)\s*gzip(?![^\s;,])(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))", accepted) is not None
 
 
 def _response(status: HTTPStatus, body: bytes, headers: Headers) -> Response:

@@ -1,31 +1,33 @@
-"""What waits to be written to one socket, and when it is too much. PURE.
+"""The frames that wait to be written to one connection, and their limit. PURE.
 
-While the socket takes what it is given, messages wait for the end of the loop's turn at most, and go out
-together. Once it stops taking, each message counts towards the limit, and the one that would cross it ends
-the connection: what is not read must not grow. What the socket was given before it stopped does not count, so
-that a large snapshot may be followed by the diffs that come while it is being read.
+While the transport accepts data, frames wait at most until the end of the event loop's turn and are written
+together. Once its buffer is full, each frame counts towards the limit, and the one that would exceed it
+closes the connection, so that a client that does not read costs a bounded amount of memory. What the
+transport accepted before does not count: a large snapshot may be followed by diffs while the client still
+reads it.
 """
 
 from enum import Enum
 
 HIGH_WATER = 65536
-"""Bytes in one turn after which the socket has to say whether it still takes them."""
+"""Bytes in one turn after which they are written, to learn whether the transport still accepts data."""
 
 
-class Verdict(Enum):
-    """What to do after a frame was put into the outbox."""
+class PutResult(Enum):
+    """What the caller has to do after `Outbox.put`."""
 
-    FLUSH_SOON = 1  # the first of this turn
-    WAIT = 2  # a flush is due already, or comes when the socket takes again
-    FLUSH_NOW = 3  # much for one turn: learn whether the socket still takes it
-    TOO_SLOW = 4  # refused: the backlog would cross the limit
+    FLUSH_SOON = 1  # the first frame of this turn: schedule a flush
+    WAIT = 2  # nothing: a flush is scheduled, or follows when the transport accepts data again
+    FLUSH_NOW = 3  # write: this turn has more than HIGH_WATER bytes
+    TOO_SLOW = 4  # close: the frame was not added, it would exceed the limit
 
 
-FLUSH_SOON, WAIT, FLUSH_NOW, TOO_SLOW = Verdict  # a member of an Enum by its class costs five times as much
+# Access by name of an Enum's member takes five times as long.
+FLUSH_SOON, WAIT, FLUSH_NOW, TOO_SLOW = PutResult
 
 
 class Outbox:
-    """Frames in order. `limit` is in bytes; `blocked` says that the socket has stopped taking."""
+    """Frames in order. `limit` is in bytes; `blocked` is set while the transport's buffer is full."""
 
     __slots__ = ("_frames", "blocked", "limit", "size")
 
@@ -35,8 +37,8 @@ class Outbox:
         self.blocked = False
         self._frames: list[bytes] = []
 
-    def put(self, frame: bytes, *rest: bytes) -> Verdict:
-        """Add a frame, that may be in pieces, unless the verdict is TOO_SLOW."""
+    def put(self, frame: bytes, *rest: bytes) -> PutResult:
+        """Add a frame, possibly in pieces, unless the result is TOO_SLOW."""
         first = not self._frames
         size = self.size + len(frame)
         if rest:
@@ -53,8 +55,8 @@ class Outbox:
             return FLUSH_NOW
         return FLUSH_SOON if first else WAIT
 
-    def take(self) -> list[bytes]:
-        """Hand over everything that waits."""
+    def pop_all(self) -> list[bytes]:
+        """Remove and return all frames."""
         frames = self._frames
         self._frames = []
         self.size = 0

@@ -1,65 +1,65 @@
-"""How fast one connection may speak. PURE.
+"""How many messages one connection may send. PURE.
 
 A token bucket in the form of the generic cell rate algorithm (ITU-T I.371): a connection keeps one number,
-the time up to which all it has said is paid for. A message moves that on by `gap`; more than `slack` ahead of
-the clock is over the rate. So it takes no timer and no division.
+the theoretical arrival time (TAT) of its next message. Each message advances it by `interval`; a message
+whose TAT is more than `tolerance` ahead of the clock exceeds the rate. This needs no timer and no division.
 """
 
 from enum import Enum
 
-REFUSALS = 20
-"""Messages over the rate that are refused one by one; the next closes the connection."""
+MAX_REJECTIONS = 20
+"""Excess messages that are rejected one by one; the next closes the connection."""
 
 
-class Over(Enum):
-    """What becomes of a message over the rate."""
+class ExcessDecision(Enum):
+    """What happens to a message that exceeds the rate."""
 
-    TAKE = "take"
-    REFUSE = "refuse"
+    ACCEPT = "accept"
+    REJECT = "reject"
     CLOSE = "close"
 
 
-class Pace:
-    """The rate that all connections share.
+class RateLimit:
+    """The rate limit of every connection.
 
     Args:
         rate: Messages a second; 0 is no limit.
         burst: Messages at once.
-        tick: Seconds that the clock may be behind, which are granted on top.
+        tick: Seconds that the clock may be late; added to the tolerance.
 
     """
 
-    __slots__ = ("gap", "rest", "slack")
+    __slots__ = ("forget_after", "interval", "tolerance")
 
     def __init__(self, rate: int, burst: int, tick: float) -> None:
-        self.gap = 1 / rate if rate else 0.0
-        self.slack = burst * self.gap + tick
-        self.rest = burst * self.gap  # after so long, what was refused is forgiven
+        self.interval = 1 / rate if rate else 0.0
+        self.tolerance = burst * self.interval + tick
+        self.forget_after = burst * self.interval  # seconds without excess that clear the rejections
 
 
-class Overdraft:
-    """What one connection has said over its rate; there only once it did.
+class ExcessMessages:
+    """The excess messages of one connection; created with the first.
 
     Args:
-        credit: Messages that are taken all the same, once in its life: it may join all its rooms at once when
-            it comes, and leave them when it goes.
+        credit: Excess messages accepted once in the connection's life: a client may join all its rooms
+            at once when it connects, and leave them when it closes.
 
     """
 
-    __slots__ = ("_credit", "_last", "_refused")
+    __slots__ = ("_credit", "_last", "_rejected")
 
     def __init__(self, credit: int) -> None:
         self._credit = credit
-        self._refused = 0
+        self._rejected = 0
         self._last = 0.0
 
-    def draw(self, now: float, rest: float) -> Over:
-        """Judge one message that came over the rate."""
+    def decide(self, now: float, forget_after: float) -> ExcessDecision:
+        """Decide on one message that exceeds the rate."""
         if self._credit:
             self._credit -= 1
-            return Over.TAKE
-        if now - self._last > rest:
-            self._refused = 0
+            return ExcessDecision.ACCEPT
+        if now - self._last > forget_after:
+            self._rejected = 0
         self._last = now
-        self._refused += 1
-        return Over.REFUSE if self._refused <= REFUSALS else Over.CLOSE
+        self._rejected += 1
+        return ExcessDecision.REJECT if self._rejected <= MAX_REJECTIONS else ExcessDecision.CLOSE

@@ -1,7 +1,7 @@
-"""Which sockets of this node stand in which room, under which name and with which view. PURE.
+"""The connections of this node by room, user and view. PURE.
 
-Kept small on purpose: most members have one socket, so a user's sockets are a tuple (48 bytes for one), where
-a set would take 216.
+Small on purpose: most members have one connection, so a user's connections are a tuple (48 bytes for one),
+where a set would take 216.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -13,16 +13,16 @@ C = TypeVar("C")
 
 
 class _Room(Generic[C]):
-    __slots__ = ("counted", "users", "views")
+    __slots__ = ("count_only", "users", "views")
 
     def __init__(self) -> None:
-        self.counted = False
+        self.count_only = False
         self.views: dict[str, dict[C, str]] = {}
         self.users: dict[str, tuple[C, ...]] = {}
 
 
 class Roster(Generic[C]):
-    """Room to sockets by view, and (room, user) to sockets. A socket is in a room once, under one user."""
+    """The connections in each room, by view and by user. A connection is in a room once, under one user."""
 
     __slots__ = ("_rooms",)
 
@@ -40,55 +40,55 @@ class Roster(Generic[C]):
 
     @property
     def members(self) -> int:
-        """How many members have a socket here, each room counted by itself."""
+        """Number of members with a connection here, summed over rooms."""
         return sum(len(room.users) for room in self._rooms.values())
 
     def add(self, room_id: str, user_id: str, connection: C, view: str) -> bool:
-        """Enter a socket, or change its user and view. True when the room had no socket here before."""
+        """Add a connection, or change its user and view; return whether it is the room's first here."""
         first = room_id not in self._rooms
         if not first:
-            self._take_out(self._rooms[room_id], connection)
+            self._discard(self._rooms[room_id], connection)
         room = self._rooms.setdefault(room_id, _Room())
         room.views.setdefault(view, {})[connection] = user_id
         room.users[user_id] = (*room.users.get(user_id, ()), connection)
         return first
 
     def remove(self, room_id: str, connection: C) -> bool:
-        """Take a socket out, if it is there. True when it was the room's last here; the room is forgotten."""
+        """Remove a connection, if present; return whether it was the room's last, which removes the room."""
         room = self._rooms.get(room_id)
-        if room is None or not self._take_out(room, connection) or room.users:
+        if room is None or not self._discard(room, connection) or room.users:
             return False
         del self._rooms[room_id]
         return True
 
-    def of_user(self, room_id: str, user_id: str) -> tuple[C, ...]:
-        """A member's sockets on this node, in the order they came."""
+    def connections_of(self, room_id: str, user_id: str) -> tuple[C, ...]:
+        """Return a member's connections to this node, in the order they were added."""
         room = self._rooms.get(room_id)
         return room.users.get(user_id, ()) if room is not None else ()
 
     def users(self, room_id: str) -> AbstractSet[str]:
-        """The members of a room with a socket here."""
+        """Return the members of a room that have a connection to this node."""
         room = self._rooms.get(room_id)
         return room.users.keys() if room is not None else frozenset()
 
     def views(self, room_id: str) -> Mapping[str, Collection[C]]:
-        """A room's sockets by the view they chose; a view that nobody chose is missing."""
+        """Return a room's connections by view, without views that no connection has."""
         room = self._rooms.get(room_id)
         return room.views if room is not None else MappingProxyType({})
 
-    def counted(self, room_id: str) -> bool:
-        """Whether the room was last noted as served by its count alone."""
+    def is_count_only(self, room_id: str) -> bool:
+        """Return whether a room is served as a count to all its connections."""
         room = self._rooms.get(room_id)
-        return room is not None and room.counted
+        return room is not None and room.count_only
 
-    def note_counted(self, room_id: str, *, counted: bool) -> None:
-        """Note how the room is served; forgotten with the room's last socket."""
+    def set_count_only(self, room_id: str, *, count_only: bool) -> None:
+        """Set how a room is served; forgotten with the room's last connection."""
         room = self._rooms.get(room_id)
         if room is not None:
-            room.counted = counted
+            room.count_only = count_only
 
     @staticmethod
-    def _take_out(room: _Room[C], connection: C) -> bool:
+    def _discard(room: _Room[C], connection: C) -> bool:
         for view, connections in room.views.items():
             user_id = connections.pop(connection, None)
             if user_id is None:

@@ -1,8 +1,8 @@
-"""A large room's members, encoded once for all who come, or ask for them, at about the same time.
+"""The member list of a large room, encoded once for all connections that request it at about the same time.
 
-Who joins a room of thousands in a storm of joins gets the list of the one before, and a few more behind it.
-So the encoded members of the last lists are kept, and those that came since are put behind them: 20 us for a
-list of 2,500, where encoding takes 250. Any other change of a room begins its list anew.
+A client that joins a room of thousands in a storm of joins receives the list of the client before it, plus
+a few members. So the latest encoded lists are cached and new members appended: 20 us for a list of 2,500,
+where encoding takes 250. Any other change of a room invalidates its list.
 """
 
 from itertools import islice
@@ -15,11 +15,11 @@ from reactor.protocol.codec import Codec
 from reactor.protocol.room import RoomView
 
 LARGE = 100
-"""Members from which on it pays."""
-_KEPT = 8  # lists: half a megabyte each for a room of 5,000
+"""Members from which on a list is cached."""
+_MAX_CACHED = 8  # lists, of half a megabyte each for a room of 5,000
 
 
-class _List:
+class _CachedList:
     __slots__ = ("body", "count", "run")
 
     def __init__(self, run: object) -> None:
@@ -29,13 +29,13 @@ class _List:
 
 
 class Snapshots:
-    """The lists that were sent last."""
+    """Sends member lists, and caches the latest."""
 
     def __init__(self) -> None:
-        self._lists: dict[tuple[str, Codec], _List] = {}
+        self._lists: dict[tuple[str, Codec], _CachedList] = {}
 
     def send(self, connection: Connection, message: Any, view: RoomView, *, whole: bool = True) -> None:
-        """Send a message that has no `members` yet: with those of the view, or as it is."""
+        """Send a message whose `members` is unset: with the view's members if `whole`, otherwise as it is."""
         if not whole:
             connection.send(message)
             return
@@ -44,18 +44,18 @@ class Snapshots:
             return
         codec = connection.codec
         head = codec.open_members(codec.encode(message), len(view.members))
-        connection.send_pieces(head, self._members(view, codec), codec.end)
+        connection.send_pieces(head, self._encoded_members(view, codec), codec.end)
 
-    def _members(self, view: RoomView, codec: Codec) -> bytes:
+    def _encoded_members(self, view: RoomView, codec: Codec) -> bytes:
         key = view.room_id, codec
-        found = self._lists.pop(key, None)
-        if found is None or found.run is not view.run:
-            found = _List(view.run)
-        self._lists[key] = found  # the last used is the last
-        if len(self._lists) > _KEPT:
+        cached = self._lists.pop(key, None)
+        if cached is None or cached.run is not view.run:
+            cached = _CachedList(view.run)
+        self._lists[key] = cached  # the most recently used list is the last
+        if len(self._lists) > _MAX_CACHED:
             del self._lists[next(iter(self._lists))]
-        if found.count < len(view.members):
-            news = map(codec.encode, islice(view.members.values(), found.count, None))
-            found.body = codec.between.join((found.body, *news) if found.count else news)
-            found.count = len(view.members)
-        return found.body
+        if cached.count < len(view.members):
+            new = map(codec.encode, islice(view.members.values(), cached.count, None))
+            cached.body = codec.between.join((cached.body, *new) if cached.count else new)
+            cached.count = len(view.members)
+        return cached.body

@@ -1,25 +1,25 @@
-"""The deadlines of all sockets, kept by one timer instead of one each. PURE.
+"""The time-outs of all connections, served by one timer instead of one each. PURE.
 
-A hashed timing wheel: time is cut into ticks, and an item lies in the set of the tick in which it is due. To
-put, move or remove one costs the same however many there are. An item may be looked at too early for its real
-deadline (it was heard of meanwhile) and is then simply put again: moving a deadline back costs nothing.
+A hashed timing wheel: time is divided into ticks, and an item is in the set of the tick in which it is due.
+Scheduling, moving and cancelling cost the same however many items there are. An item may come due before its
+real time-out (its connection was active meanwhile) and is then scheduled again, so postponing costs nothing.
 """
 
 from typing import Generic, Protocol, TypeVar
 
-NOWHERE = -1
+NOT_SCHEDULED = -1
 
 
-class Timed(Protocol):
-    """Something with a place for the tick it lies in; NOWHERE at first."""
+class WheelItem(Protocol):
+    """Something that stores the tick in which it is due; NOT_SCHEDULED at first."""
 
     slot: int
 
 
-T = TypeVar("T", bound=Timed)
+T = TypeVar("T", bound=WheelItem)
 
 
-class Wheel(Generic[T]):
+class TimingWheel(Generic[T]):
     """Items by the tick they are due in. `tick` is in seconds; times are on the caller's monotonic clock."""
 
     __slots__ = ("_next", "_slots", "tick")
@@ -29,35 +29,35 @@ class Wheel(Generic[T]):
         self._slots: dict[int, set[T]] = {}
         self._next = int(now / tick)
 
-    def put(self, item: T, when: float) -> None:
-        """Have an item come due at `when`, at most a tick late and never early, instead of any other time."""
+    def schedule(self, item: T, when: float) -> None:
+        """Make an item due at `when`, at most a tick late and never early, replacing its present schedule."""
         slot = max(int(when / self.tick) + 1, self._next)
         if item.slot != slot:
-            self.remove(item)
+            self.cancel(item)
             item.slot = slot
             self._slots.setdefault(slot, set()).add(item)
 
-    def remove(self, item: T) -> None:
-        """Forget an item; nothing happens when it is not here."""
-        if item.slot != NOWHERE:
+    def cancel(self, item: T) -> None:
+        """Remove an item; does nothing if it is not scheduled."""
+        if item.slot != NOT_SCHEDULED:
             items = self._slots[item.slot]
             items.discard(item)
             if not items:
                 del self._slots[item.slot]
-            item.slot = NOWHERE
+            item.slot = NOT_SCHEDULED
 
-    def due(self, now: float, limit: int) -> list[T]:
-        """Take out what is due, oldest first, at most `limit` items: the rest stays due for the next call."""
-        taken: list[T] = []
+    def pop_due(self, now: float, limit: int) -> list[T]:
+        """Remove and return the due items, oldest first, at most `limit`; the rest stays due."""
+        due: list[T] = []
         last = int(now / self.tick)
         while self._next <= last:
             items = self._slots.get(self._next)
             while items:
-                if len(taken) == limit:
-                    return taken
+                if len(due) == limit:
+                    return due
                 item = items.pop()
-                item.slot = NOWHERE
-                taken.append(item)
+                item.slot = NOT_SCHEDULED
+                due.append(item)
             self._slots.pop(self._next, None)
             self._next += 1
-        return taken
+        return due

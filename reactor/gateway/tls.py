@@ -1,58 +1,55 @@
-"""TLS: the certificate, and the layer between a socket and its connection."""
+"""TLS: the certificate, and the layer between a transport and its connection."""
 
 import asyncio
 import ssl
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import structlog
 
 from reactor.errors import SettingError
 from reactor.settings import Settings
 
-if TYPE_CHECKING:
-    from reactor.gateway.connection import Connection
-
 log = structlog.get_logger(__name__)
 
-_AT_ONCE = 65536  # bytes of plain text
+_READ_BYTES = 65536  # of plain text
 
 
 class Certificate:
-    """What this server proves itself with; new sockets get what was read last.
+    """The server's certificate; new connections use the files as last loaded.
 
     Raises:
-        SettingError: The files are no certificate and its key.
+        SettingError: The files are not a certificate and its key.
 
     """
 
     def __init__(self, cert: Path, key: Path) -> None:
         self._cert, self._key = cert, key
-        self.context = read(cert, key)
+        self.context = load_certificate(cert, key)
 
     @classmethod
-    def of(cls, settings: Settings) -> "Certificate | None":
-        """Return the one that the settings name, if they do. Raises SettingError."""
+    def from_settings(cls, settings: Settings) -> "Certificate | None":
+        """Return the certificate that the settings name, if any. Raises SettingError."""
         if settings.tls_cert is None or settings.tls_key is None:
             return None
         return cls(settings.tls_cert, settings.tls_key)
 
     def reload(self) -> None:
-        """Read the files again; where that fails, what was read before stays."""
+        """Load the files again; if that fails, the present certificate stays in use."""
         try:
-            self.context = read(self._cert, self._key)
+            self.context = load_certificate(self._cert, self._key)
         except SettingError as error:
-            log.warning("certificate_not_reloaded", reason=str(error))
+            log.warning("certificate_reload_failed", reason=str(error))
         else:
             log.info("certificate_reloaded", file=str(self._cert))
 
 
-def read(cert: Path, key: Path) -> ssl.SSLContext:
-    """Return a context for a server, TLS 1.2 or later.
+def load_certificate(cert: Path, key: Path) -> ssl.SSLContext:
+    """Return a server's TLS context, for TLS 1.2 or later.
 
     Raises:
-        SettingError: One line, with what is wrong.
+        SettingError: One line that says what is wrong.
 
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -65,94 +62,94 @@ def read(cert: Path, key: Path) -> ssl.SSLContext:
         except OSError as error:
             raise SettingError(f"{setting} {path} cannot be read: {error.strerror or error}.") from None
     try:
-        context.load_cert_chain(cert, key, password=_no_password)
+        context.load_cert_chain(cert, key, password=_refuse_password)
     except ssl.SSLError as error:
-        said = f"are no certificate and its key: {error.reason or 'they are no PEM'}"
-        raise SettingError(f"tls_cert {cert} and tls_key {key} {said}.") from None
-    except _Encrypted:
-        raise SettingError(f"tls_key {key} has a password: give one without.") from None
+        problem = f"are not a certificate and its key: {error.reason or 'they are not PEM files'}"
+        raise SettingError(f"tls_cert {cert} and tls_key {key} {problem}.") from None
+    except _EncryptedKey:
+        raise SettingError(f"tls_key {key} is encrypted: use a key without a password.") from None
     return context
 
 
-class _Encrypted(Exception):
+class _EncryptedKey(Exception):
     pass
 
 
-def _no_password() -> str:
-    raise _Encrypted
+def _refuse_password() -> str:
+    raise _EncryptedKey
 
 
-class Secured(asyncio.Protocol):
-    """TLS between a transport and a connection, which takes this for its transport.
+class TlsLayer(asyncio.Protocol):
+    """TLS between a transport and a connection, which uses this object as its transport.
 
-    Through memory, so that it takes no task, and what the gateway bounds is bounded here too: a socket is
-    counted, and its opening time-out runs, from its first moment, however slowly the handshake drips in.
+    It works in memory and needs no task, and the gateway's limits hold for it too: a connection is counted,
+    and its opening time-out runs, from the first moment, however slowly the TLS handshake arrives.
     """
 
     __slots__ = ("_connection", "_incoming", "_opened", "_outgoing", "_tls", "_transport")
 
     _transport: asyncio.Transport
 
-    def __init__(self, connection: "Connection", certificate: Certificate) -> None:
+    def __init__(self, connection: asyncio.Protocol, certificate: Certificate) -> None:
         self._connection = connection
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = certificate.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._opened = False
 
-    # Towards the network.
+    # asyncio.Protocol: called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Show the socket to the connection; it hears nothing of it before the handshake is over."""
+        """Register the connection at once; it receives no data before the TLS handshake is complete."""
         self._transport = cast("asyncio.Transport", transport)
         self._connection.connection_made(cast("asyncio.Transport", self))
 
     def data_received(self, data: bytes) -> None:
-        """Take encrypted bytes, and hand on what they hold."""
+        """Decrypt bytes and pass them on."""
         self._incoming.write(data)
         try:
             if not self._opened:
                 self._tls.do_handshake()
                 self._opened = True
-            while not self._transport.is_closing() and (plain := self._tls.read(_AT_ONCE)):
+            while not self._transport.is_closing() and (plain := self._tls.read(_READ_BYTES)):
                 self._connection.data_received(plain)
             self._send()
         except ssl.SSLWantReadError:
             self._send()
         except ssl.SSLError:
-            # It is no TLS, or none that is taken here, or it ends. The alert that says so goes out.
+            # Not TLS, not a version or cipher that is accepted, or the end of TLS: send the alert and close.
             self._send()
             self._transport.close()
 
     def eof_received(self) -> None:
-        """End: the peer says no more."""
+        """Pass on that the peer has ended its side."""
         self._connection.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of everything."""
+        """Pass on that the transport is closed."""
         self._connection.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Tell the connection that the socket has stopped taking."""
+        """Pass on that the transport's buffer is full."""
         self._connection.pause_writing()
 
     def resume_writing(self) -> None:
-        """Tell the connection that it takes again."""
+        """Pass on that the transport accepts data again."""
         self._connection.resume_writing()
 
-    # Towards the connection: what it uses of a transport.
+    # asyncio.Transport: the part that a connection uses
 
     def get_extra_info(self, name: str) -> object:
-        """What is known of the socket."""
+        """Return information on the transport."""
         return self._transport.get_extra_info(name)
 
     def is_closing(self) -> bool:
-        """Whether the socket is closed, or told to be."""
+        """Return whether the transport is closed or closing."""
         return self._transport.is_closing()
 
     def write(self, data: bytes) -> None:
-        """Send bytes, encrypted."""
+        """Encrypt and send bytes."""
         if not self._opened:
-            return  # a refusal that nobody could read
+            return  # a rejection that the peer could not decrypt
         try:
             self._tls.write(data)
         except ssl.SSLError:
@@ -161,11 +158,11 @@ class Secured(asyncio.Protocol):
             self._send()
 
     def writelines(self, parts: list[bytes]) -> None:
-        """Send several at once."""
+        """Encrypt and send several pieces at once."""
         self.write(b"".join(parts))
 
     def write_eof(self) -> None:
-        """Say that no more comes, in TLS (close_notify, RFC 8446 section 6.1) and in TCP."""
+        """Close the sending side of TLS (close_notify, RFC 8446 section 6.1) and of TCP."""
         if self._opened:
             with suppress(ssl.SSLError):
                 self._tls.unwrap()
@@ -174,7 +171,7 @@ class Secured(asyncio.Protocol):
             self._transport.write_eof()
 
     def abort(self) -> None:
-        """Cut the socket off."""
+        """Close the transport immediately."""
         self._transport.abort()
 
     def _send(self) -> None:

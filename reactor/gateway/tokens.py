@@ -1,8 +1,8 @@
-"""JSON Web Tokens (RFC 7519): which keys there are, whether a token is good, and who it says one is.
+"""JSON Web Tokens (RFC 7519): the keys, and the verification of a token.
 
-The algorithm of a token is fixed by the kind of its key, never by the token's own header: a secret takes
-HS256, an RSA key RS256, an Ed25519 key EdDSA, a P-256 key ES256. Of the header only `kid` is looked at, to
-choose among keys that are all trusted.
+The algorithm of a token is determined by the type of its key, never by the token's header: a secret uses
+HS256, an RSA key RS256, an Ed25519 key EdDSA, a P-256 key ES256. Of the header only `kid` is read, to
+select among keys that are all trusted.
 """
 
 import json
@@ -19,20 +19,22 @@ from reactor.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-LONGEST = 16384
-"""Characters of a token: more is no token of ours, and is not looked at."""
+MAX_TOKEN_LENGTH = 16384
+"""Characters of a token; a longer one is rejected unread."""
 
-_LEAST_RSA = 2048  # bits, RFC 7518 section 3.3
+_MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
 _ALGORITHMS = {("RSA", None): "RS256", ("OKP", "Ed25519"): "EdDSA", ("EC", "P-256"): "ES256"}
 _OPTIONS: Options = {"require": ["exp", "sub"], "verify_sub": False, "verify_jti": False}
-"""`sub` may be a number, as ids may be; what it holds is checked with the rest of the identity."""
+"""`sub` may be a number, as ids may be; its value is checked with the rest of the identity."""
 
-_BAD = (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
-"""All that hostile text makes a parser of tokens raise."""
+_PARSE_ERRORS = (
+    jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
+"""All that hostile input makes the parser of tokens raise."""
 
 
-class Keys:
-    """The keys that tokens may be signed with: a secret, and the public keys of a file.
+class TokenKeys:
+    """The keys that verify tokens: a secret, and the public keys of a file.
 
     Raises:
         SettingError: The file cannot be read, or has no usable key.
@@ -45,37 +47,37 @@ class Keys:
         self._leeway = settings.auth_leeway
         self._audience, self._issuer = settings.auth_audience, settings.auth_issuer
         self._options = _OPTIONS if self._audience else Options(**_OPTIONS, verify_aud=False)
-        self._stamp: object = None
-        self._by_id: dict[str | None, jwt.PyJWK] = {}
+        self._version: object = None
+        self._by_kid: dict[str | None, jwt.PyJWK] = {}
         if self._path is not None:
-            self._stamp = _stamp(self._path)
-            self._by_id = read_keys(self._path)
+            self._version = _file_version(self._path)
+            self._by_kid = read_keys(self._path)
 
     def __bool__(self) -> bool:
         return self._secret is not None or self._path is not None
 
     def reload(self) -> None:
-        """Read the file again if it has changed; where that fails, the keys of before stay."""
+        """Read the file again if it has changed; if that fails, the present keys stay in use."""
         path = self._path
-        if path is None or (stamp := _stamp(path)) == self._stamp:
+        if path is None or (version := _file_version(path)) == self._version:
             return
-        self._stamp = stamp
+        self._version = version
         try:
-            self._by_id = read_keys(path)
+            self._by_kid = read_keys(path)
         except SettingError as error:
-            log.warning("keys_not_reloaded", reason=str(error))
+            log.warning("keys_reload_failed", reason=str(error))
         else:
-            log.info("keys_reloaded", keys=len(self._by_id))
+            log.info("keys_reloaded", keys=len(self._by_kid))
 
-    def identify(self, token: str) -> Identity:
-        """Return who a token says one is.
+    def verify(self, token: str) -> Identity:
+        """Return the identity that a token proves.
 
         Raises:
-            Unauthorised: The token is not good; the sentence says why, and nothing of the token.
+            Unauthorised: The token is not valid; the sentence gives the reason, and no part of the token.
 
         """
-        if len(token) > LONGEST:
-            raise Unauthorised(f"a token has at most {LONGEST} characters")
+        if len(token) > MAX_TOKEN_LENGTH:
+            raise Unauthorised(f"a token may have at most {MAX_TOKEN_LENGTH} characters")
         try:
             key, algorithm = self._key_for(token)
             claims = jwt.decode(
@@ -88,8 +90,8 @@ class Keys:
                 options=self._options,
             )
         except jwt.ExpiredSignatureError as error:
-            raise Unauthorised("the token has run out: send a fresh one", "token_expired") from error
-        except _BAD as error:
+            raise Unauthorised("the token has expired: send a new one", "token_expired") from error
+        except _PARSE_ERRORS as error:
             raise Unauthorised(_sentence(error)) from error
         return Identity(
             claims["sub"],
@@ -101,23 +103,23 @@ class Keys:
 
     def _key_for(self, token: str) -> tuple[Any, str]:
         self.reload()
-        if self._by_id:
+        if self._by_kid:
             kid = jwt.get_unverified_header(token).get("kid")
-            found = self._by_id.get(kid)
-            if kid is None and self._secret is None and len(self._by_id) == 1:
-                (found,) = self._by_id.values()
+            found = self._by_kid.get(kid)
+            if kid is None and self._secret is None and len(self._by_kid) == 1:
+                (found,) = self._by_kid.values()
             if found is not None:
                 return found.key, found.algorithm_name
         if self._secret is None:
-            raise Unauthorised("the token's kid is that of no key here")
+            raise Unauthorised("no key of this server has the token's kid")
         return self._secret, "HS256"
 
 
 def read_keys(path: Path) -> dict[str | None, jwt.PyJWK]:
-    """Read a file of public keys (JWK set, RFC 7517) by their `kid`.
+    """Return the public keys of a file (JWK set, RFC 7517) by their `kid`.
 
     Raises:
-        SettingError: One line, with the mend.
+        SettingError: One line that says what is wrong, and the fix.
 
     """
     try:
@@ -125,47 +127,50 @@ def read_keys(path: Path) -> dict[str | None, jwt.PyJWK]:
     except OSError as error:
         raise SettingError(f"auth_jwks {path} cannot be read: {error.strerror or error}.") from None
     except (ValueError, RecursionError) as error:
-        raise SettingError(f"auth_jwks {path} is no JSON: {error}.") from None
+        raise SettingError(f"auth_jwks {path} is not JSON: {error}.") from None
     entries = table.get("keys") if isinstance(table, dict) else None
     if not isinstance(entries, list):
-        raise SettingError(f'auth_jwks {path} is no set of keys: it takes {{"keys": [...]}}.')
+        raise SettingError(f'auth_jwks {path} is not a JWK set: it must be {{"keys": [...]}}.')
     keys: dict[str | None, jwt.PyJWK] = {}
     for number, entry in enumerate(entries, 1):
         where = f"auth_jwks {path}: key {number}"
         if isinstance(entry, dict) and entry.get("use", "sig") != "sig":
-            continue  # it is for encryption
+            continue  # an encryption key
         key = _read_key(entry, where)
         if key.key_id in keys:
-            raise SettingError(f"{where} has the kid of another: give each its own.")
+            raise SettingError(f"{where} has the kid of another key: each key needs its own.")
         keys[key.key_id] = key
     if not keys:
-        raise SettingError(f"auth_jwks {path} has no key to check a signature with.")
+        raise SettingError(f"auth_jwks {path} has no key for verifying signatures.")
     if len(keys) > 1 and None in keys:
-        raise SettingError(f"auth_jwks {path} has several keys, and one of them no kid: give each its own.")
+        raise SettingError(
+            f"auth_jwks {path} has several keys, one of them without a kid: each needs its own."
+        )
     return keys
 
 
 def _read_key(entry: Any, where: str) -> jwt.PyJWK:
     if not isinstance(entry, dict):
-        raise SettingError(f"{where} is no object.")
+        raise SettingError(f"{where} is not an object.")
     if entry.get("kty") == "oct":
-        raise SettingError(f"{where} is a secret, not a public key: give it as auth_secret.")
+        raise SettingError(f"{where} is a secret, not a public key: set it as auth_secret.")
     algorithm = _ALGORITHMS.get((str(entry.get("kty")), entry.get("crv") and str(entry["crv"])))
     if algorithm is None or entry.get("alg", algorithm) != algorithm:
         known = ", ".join(sorted(_ALGORITHMS.values()))
-        raise SettingError(f"{where} is for another algorithm than {known}.")
+        raise SettingError(f"{where} is for an algorithm other than {known}.")
     if not isinstance(entry.get("kid"), str | None):
-        raise SettingError(f"{where} has a kid that is no text.")
+        raise SettingError(f"{where} has a kid that is not text.")
     try:
         key = jwt.PyJWK({name: value for name, value in entry.items() if name != "d"}, algorithm)
-    except _BAD as error:
+    except _PARSE_ERRORS as error:
         raise SettingError(f"{where} cannot be read: {error}.") from None
-    if algorithm == "RS256" and key.key.key_size < _LEAST_RSA:
-        raise SettingError(f"{where} has {key.key.key_size} bits: an RSA key takes {_LEAST_RSA} or more.")
+    if algorithm == "RS256" and key.key.key_size < _MIN_RSA_BITS:
+        bits = key.key.key_size
+        raise SettingError(f"{where} has {bits} bits: an RSA key needs at least {_MIN_RSA_BITS}.")
     return key
 
 
-def _stamp(path: Path) -> object:
+def _file_version(path: Path) -> object:
     try:
         state = path.stat()
     except OSError:
@@ -178,10 +183,10 @@ def _sentence(error: Exception) -> str:
         case jwt.MissingRequiredClaimError():
             return f"the token has no claim {error.claim}"
         case jwt.InvalidSignatureError() | jwt.InvalidAlgorithmError():
-            return "the token is signed with another key, or in another way, than is asked for here"
+            return "the token's signature or algorithm is not valid for this server's key"
         case jwt.ImmatureSignatureError():
-            return "the token is not good yet: one of the clocks is off"
+            return "the token is not valid yet: the clocks of its issuer and of this server differ"
         case jwt.InvalidAudienceError() | jwt.InvalidIssuerError():
-            return "the token is meant for another server"
+            return "the token's audience or issuer is not the one this server requires"
         case _:
-            return "this is no token"
+            return "not a valid token"

@@ -36,7 +36,7 @@ class PendingAck:
             self._now = now
         self._rooms_left -= 1
         if self._rooms_left <= 0:
-            self._connection.send_at_once(say.HeartbeatAck(self._now, self._room_id, self._id))
+            self._connection.send_now(say.HeartbeatAck(self._now, self._room_id, self._id))
 
     def refused(self, attachment: Attachment) -> None:
         """Redis does not know the member: enter it again, or learn that it has departed."""

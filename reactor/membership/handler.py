@@ -156,7 +156,7 @@ class Dispatch:
         self._reconciler.attach(attachment)
         self.joins += not reply.resumed
         if self._roster.add(room_id, intent.user_id, connection, intent.view):
-            self._fanout.begin(room_id)
+            self._fanout.discard_pending(room_id)
         shown = self._fanout.view_for(room_id, intent.view, len(view.members))
         answer = joined_message(intent, attachment, view, shown, reply.resumed, self._heartbeat_ms)
         self._snapshots.send(connection, answer, view, whole=shown == "members")
@@ -231,7 +231,7 @@ class Dispatch:
                 self._let_go(connection, attachment)
                 self._reconciler.dropping.start(attachment)
                 return
-            if connection in self._roster.of_user(room_id, membership.user_id):
+            if connection in self._roster.connections_of(room_id, membership.user_id):
                 attachment.live = True
                 self._reconciler.revive(attachment, None)  # it may have been let go of meanwhile
                 self._receive_again(connection, session.refused(room_id))

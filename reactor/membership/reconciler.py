@@ -125,7 +125,7 @@ class Reconciler:
         return [attachment for _, attachment in self._sockets_of(room_id, user_id)]
 
     def _sockets_of(self, room_id: str, user_id: str) -> Iterator[tuple[Connection, Attachment]]:
-        for connection in self._roster.of_user(room_id, user_id):
+        for connection in self._roster.connections_of(room_id, user_id):
             membership = connection.session.rooms.get(room_id)
             if membership is not None and membership.attachment is not None:
                 yield connection, membership.attachment

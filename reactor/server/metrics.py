@@ -101,9 +101,9 @@ class NodeCollector(Collector):
             "slow_clients_closed", "Connections closed because the client read too slowly.", counts.too_slow
         )
         away = "Handshakes that were rejected, by HTTP status of the response, or closed without one."
-        yield _by_label("turned_away", away, "status", counts.turned_away)
+        yield _by_label("turned_away", away, "status", counts.rejected)
         refused = "Errors sent to clients, by error code."
-        yield _by_label("refusals", refused, "code", counts.refused)
+        yield _by_label("refusals", refused, "code", counts.errors)
 
     def _joins_and_departures(self) -> Iterator[Metric]:
         node = self._node

@@ -26,7 +26,7 @@ from reactor.fleet.recovery_barrier import RollCall
 from reactor.fleet.registry import Registry
 from reactor.fleet.reports import NodeReport, Reporter
 from reactor.gateway.connection import Connection
-from reactor.gateway.fanout import Fanout, send_to_all
+from reactor.gateway.fanout import Fanout, broadcast
 from reactor.gateway.roster import Roster
 from reactor.gateway.server import Gateway
 from reactor.membership.entering import Entering
@@ -137,9 +137,9 @@ class Node:
             self.channels,
             self.departures,
             guarded,
-            on_diff=self.fanout.diff,
+            on_diff=self.fanout.send_diff,
             on_left=self._on_left,
-            on_said=self.fanout.say,
+            on_said=self.fanout.send_message,
             is_loss=self._is_loss,
         )
         self.entering = Entering(self.store, self.departures, self.lease, self.feed)
@@ -172,7 +172,7 @@ class Node:
             roll_call,
             guarded,
             listening=lambda: self.channels.listening,
-            tell_all=lambda message: send_to_all(message, self.gateway.connections),
+            tell_all=lambda message: broadcast(message, self.gateway.connections),
         )
         backend.on_health = self.recovery.on_health
 

@@ -12,7 +12,7 @@ from reactor.backend.connect import open_backend
 from reactor.backend.embedded import EmbeddedServer
 from reactor.backend.target import parse_url
 from reactor.errors import unwrapped_errors
-from reactor.gateway.fds import reload_signals
+from reactor.gateway.server import reload_signals
 from reactor.server.gc_tuning import tune_gc
 from reactor.server.node import Node
 from reactor.settings import Settings

@@ -22,8 +22,7 @@ from reactor.backend.clients import open_command_client
 from reactor.backend.embedded import EmbeddedServer
 from reactor.backend.target import parse_url
 from reactor.errors import ReactorError
-from reactor.gateway.fds import reload_signals
-from reactor.gateway.server import check_files
+from reactor.gateway.server import check_files, reload_signals
 from reactor.log import set_up_logs
 from reactor.server.process import AdminPort, run_node
 from reactor.server.sockets import EXCLUSIVE, SHARED, bind_socket

@@ -31,7 +31,7 @@ async def test_a_client_in_as_many_rooms_as_may_be_returns_to_all_of_them(bundle
                     )
                 )
             assert all(room.count == 1 for room in rooms)
-        assert node.gateway.counts.refused == {}
+        assert node.gateway.counts.errors == {}
 
 
 async def test_a_house_full_of_people_behind_one_address(bundled_server: Server):
@@ -44,5 +44,5 @@ async def test_a_house_full_of_people_behind_one_address(bundled_server: Server)
             await client.join("lobby", f"user {number}")
             for _ in range(5):
                 await client.ask("room:heartbeat", "room:heartbeat:ack")
-        assert node.gateway.counts.refused == {}
-        assert node.gateway.counts.turned_away == {}
+        assert node.gateway.counts.errors == {}
+        assert node.gateway.counts.rejected == {}

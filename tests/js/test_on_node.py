@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from reactor import __version__
-from reactor.gateway.bundle import bundled
-from reactor.gateway.tarball import packed
+from reactor.gateway.bundle import bundle, pack
 from reactor.settings.rooms import read_rules
 from tests.js.tools import HERE, PACKAGE, installed, npm_command, run_node
 from tests.support.nodes import served
@@ -28,7 +27,7 @@ async def test_its_parts(name: str):
 @pytest.mark.parametrize("name", ["client", "room", "stay", "token"])
 async def test_as_the_one_file_that_the_server_serves(name: str, tmp_path: Path):
     served_file = tmp_path / "client.mjs"
-    served_file.write_text(bundled(PACKAGE), encoding="utf-8")
+    served_file.write_text(bundle(PACKAGE), encoding="utf-8")
     await run_node("--test", f"{name}.test.mjs", REACTOR_CLIENT=str(served_file))
 
 
@@ -98,7 +97,7 @@ def test_what_is_published_is_the_package_and_nothing_else(tmp_path: Path):
 
 async def test_it_is_published_in_good_form(tmp_path: Path):
     tarball = tmp_path / "client.tgz"
-    tarball.write_bytes(packed(PACKAGE))
+    tarball.write_bytes(pack(PACKAGE))
     said = await run_node(installed() / "publint" / "src" / "cli.js", tarball, "--strict")
     assert "All good!" in said
 

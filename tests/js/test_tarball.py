@@ -5,14 +5,14 @@ import json
 import subprocess
 from pathlib import Path
 
-from reactor.gateway.tarball import packed
+from reactor.gateway.bundle import pack
 from tests.js.tools import PACKAGE, npm_command
 from tests.support.nodes import served
 from tests.support.servers import Server
 
 
 def test_the_same_files_give_the_same_package():
-    assert packed(PACKAGE) == packed(PACKAGE)
+    assert pack(PACKAGE) == pack(PACKAGE)
 
 
 async def test_npm_installs_it_from_the_server(bundled_server: Server, tmp_path: Path):

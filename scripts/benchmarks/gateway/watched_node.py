@@ -26,10 +26,10 @@ class Watch:
     def __init__(self, node: Node) -> None:
         # A look inside, for measuring alone; so it goes by names.
         inside: Any = node
-        hub = inside.gateway._hub  # noqa: SLF001
-        self._intent, self._flush = inside.dispatch.intent, hub._flush  # noqa: SLF001
+        context = inside.gateway._manager.context  # noqa: SLF001
+        self._intent, self._flush = inside.dispatch.intent, context._flush  # noqa: SLF001
         self._arrived = self._seconds = 0.0
-        inside.dispatch.intent, hub._flush = self.intent, self.flush  # noqa: SLF001
+        inside.dispatch.intent, context._flush = self.intent, self.flush  # noqa: SLF001
 
     def intent(self, connection: Any, intent: Any) -> None:
         """Note when a join comes in."""

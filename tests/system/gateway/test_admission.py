@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactor.gateway.admission import Entrance
+from reactor.gateway.addresses import AddressLimiter, Decision
+from reactor.gateway.admission import Admission
 from reactor.gateway.http import Site
-from reactor.gateway.visitors import Fate, Visitors
 from reactor.settings import Settings
 from reactor.settings.security import LOOPBACK
 from tests.support.gateway import HEARTBEAT, Raw, Served, bystander, request, serving, text
@@ -39,7 +39,7 @@ async def test_a_full_server_says_503_and_serves_on():
         clients = [await stack.enter_async_context(await served.raw()) for _ in range(3)]
         assert await refusal(served) == (503, "Retry-After: 5")
         assert await refusal(served) == (503, "Retry-After: 5")
-        assert served.gateway.counts.turned_away == {"503": 2}
+        assert served.gateway.counts.rejected == {"503": 2}
         assert all([await works(client) for client in clients])
         clients[0].writer.transport.abort()
         await served.handler.until(lambda: len(served.handler.closed_) == 1)
@@ -61,7 +61,7 @@ async def test_far_beyond_its_limit_sockets_are_cut_off_unanswered():
     async with serving(max_connections=2) as served, AsyncExitStack() as stack:
         held = [await stack.enter_async_context(await served.raw(handshake=False)) for _ in range(90)]
         assert await held[-1].ended()
-        assert len(served.gateway._hub.strangers) <= 66  # type: ignore[union-attr]
+        assert len(served.gateway._manager.pending) <= 66  # type: ignore[union-attr]
         assert not held[0].reader.at_eof()
 
 
@@ -133,10 +133,10 @@ async def test_sockets_are_counted_out_again_however_they_end():
                 assert await silent.ended()
                 assert await broken.ended()
                 assert await page.ended()
-        hub = served.gateway._hub
-        assert hub is not None
-        await hub.empty.wait()
-        assert [address.sockets for address in hub.entrance._visitors._known.values()] == [0]
+        manager = served.gateway._manager
+        assert manager is not None
+        await manager.empty.wait()
+        assert [usage.accepted for usage in manager.admission._addresses._usage.values()] == [0]
 
 
 async def test_the_head_of_a_request_is_bounded():
@@ -195,20 +195,20 @@ KEY = {"auth_secret": "x" * 32}
 def test_which_pages_may_connect(settings, origin, host, welcome):
     from websockets.datastructures import Headers
 
-    entrance = Entrance(
+    admission = Admission(
         Settings(**settings),
         Site(lambda: (True, "ok")),
-        most=1,
+        limit=1,
         occupied=lambda: 0,
-        identify=lambda _token: None,
+        verify=lambda _token: None,
     )
     headers = Headers({"Host": host})
     if origin is not None:
         headers["Origin"] = origin
-    assert entrance.welcomes(headers) is welcome
+    assert admission.allows_origin(headers) is welcome
     headers["Origin"] = "http://127.0.0.1:8765"
     if origin is not None:
-        assert not entrance.welcomes(headers), "two origins are none"
+        assert not admission.allows_origin(headers), "two origins are none"
 
 
 async def test_a_page_of_a_stranger_is_told_what_to_set():
@@ -223,15 +223,15 @@ async def test_a_page_of_a_stranger_is_told_what_to_set():
 # Addresses.
 
 
-def visitors(**more: Any) -> Visitors:
-    options: dict[str, Any] = {"most": 2, "rate": 0, "trusted": LOOPBACK}
-    return Visitors(**(options | more))
+def limiter_with(**more: Any) -> AddressLimiter:
+    options: dict[str, Any] = {"limit": 2, "rate": 0, "trusted": LOOPBACK}
+    return AddressLimiter(**(options | more))
 
 
 def test_ipv6_counts_by_its_64_and_ipv4_in_it_as_ipv4():
-    seen = visitors(most=9)
+    limiter = limiter_with(limit=9)
     names = ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1", "::ffff:192.0.2.1", "192.0.2.1", "fe80::1%eth0"]
-    places = [address.name for address, _ in (seen.enter(name, 0.0) for name in names) if address]
+    places = [address.name for address, _ in (limiter.add(name, 0.0) for name in names) if address]
     assert places == [
         "2001:db8::/64", "2001:db8::/64", "2001:db8:0:1::/64", "192.0.2.1", "192.0.2.1", "fe80::/64",
     ]  # fmt: skip
@@ -255,30 +255,30 @@ def test_ipv6_counts_by_its_64_and_ipv4_in_it_as_ipv4():
     ],
 )
 def test_the_right_most_address_that_is_no_proxy(forwarded, address):
-    assert visitors().behind("127.0.0.1", forwarded) == address
-    assert visitors().behind("8.8.8.8", forwarded) == "8.8.8.8"
+    assert limiter_with().client_address("127.0.0.1", forwarded) == address
+    assert limiter_with().client_address("8.8.8.8", forwarded) == "8.8.8.8"
 
 
 @given(st.text(), st.lists(st.text()))
 def test_any_text_may_stand_for_an_address(peer, forwarded):
-    seen = visitors()
-    where = seen.behind(peer, forwarded)
-    address, fate = seen.enter(where, 0.0)
+    limiter = limiter_with()
+    where = limiter.client_address(peer, forwarded)
+    address, decision = limiter.add(where, 0.0)
     if address is not None:
-        seen.leave(address, fate)
+        limiter.remove(address, decision)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.floats(0, 0.5)), max_size=60))
 def test_no_address_is_let_in_more_often_than_its_rate(events):
-    seen = Visitors(most=0, rate=4, trusted=())
+    limiter = AddressLimiter(limit=0, rate=4, trusted=())
     now, came = 0.0, {name: list[float]() for name in "abc"}
     for name, stays, later in events:
         now += later
-        address, fate = seen.enter(f"192.0.2.{ord(name)}", now)
-        if fate is Fate.LET_IN:
+        address, decision = limiter.add(f"192.0.2.{ord(name)}", now)
+        if decision is Decision.ACCEPT:
             came[name].append(now)
         if address is not None and not stays:
-            seen.leave(address, fate)
+            limiter.remove(address, decision)
     for times in came.values():
         for start, first in enumerate(times):
             for more, last in enumerate(times[start:], 1):
@@ -287,26 +287,30 @@ def test_no_address_is_let_in_more_often_than_its_rate(events):
 
 def test_a_storm_of_one_address_leaves_it_its_rate():
     """Others behind the same address still get in, as many as ever."""
-    seen = Visitors(most=0, rate=10, trusted=())
-    let_in = sum(seen.enter("192.0.2.1", number / 1000)[1] is Fate.LET_IN for number in range(10_000))
+    limiter = AddressLimiter(limit=0, rate=10, trusted=())
+    let_in = sum(limiter.add("192.0.2.1", number / 1000)[1] is Decision.ACCEPT for number in range(10_000))
     assert 100 <= let_in <= 125
 
 
 def test_those_who_are_refused_take_no_place():
-    seen = visitors(most=2)
-    first = [seen.enter("192.0.2.1", 0.0) for _ in range(5)]
-    fates = [fate for _, fate in first]
-    assert fates == [Fate.LET_IN] * 2 + [Fate.REFUSE] * 2 + [Fate.CUT_OFF]
-    for address, fate in first[1:3]:
+    limiter = limiter_with(limit=2)
+    first = [limiter.add("192.0.2.1", 0.0) for _ in range(5)]
+    decisions = [decision for _, decision in first]
+    assert decisions == [Decision.ACCEPT] * 2 + [Decision.REJECT] * 2 + [Decision.DROP]
+    for address, decision in first[1:3]:
         assert address is not None
-        seen.leave(address, fate)
-    assert [seen.enter("192.0.2.1", 0.0)[1] for _ in range(3)] == [Fate.LET_IN, Fate.REFUSE, Fate.CUT_OFF]
+        limiter.remove(address, decision)
+    assert [limiter.add("192.0.2.1", 0.0)[1] for _ in range(3)] == [
+        Decision.ACCEPT,
+        Decision.REJECT,
+        Decision.DROP,
+    ]
 
 
 def test_addresses_that_went_are_forgotten():
-    seen = visitors(rate=10)
+    limiter = limiter_with(rate=10)
     for number in range(5000):
-        address, fate = seen.enter(str(socket.inet_ntoa(number.to_bytes(4))), number / 100)
+        address, decision = limiter.add(str(socket.inet_ntoa(number.to_bytes(4))), number / 100)
         assert address is not None
-        seen.leave(address, fate)
-    assert len(seen._known) < 2048
+        limiter.remove(address, decision)
+    assert len(limiter._usage) < 2048

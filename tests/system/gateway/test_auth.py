@@ -125,7 +125,7 @@ async def test_a_bad_token_in_the_header_is_refused_in_http():
         head, body = await answer(client)
         assert head.startswith(b"HTTP/1.1 401 ")
         assert b'WWW-Authenticate: Bearer error="invalid_token"' in head
-        assert b"this is no token" in body
+        assert b"not a valid token" in body
         assert served.handler.opened_ == []
 
 
@@ -212,10 +212,11 @@ async def test_nothing_is_left_of_those_who_went():
                     client.write(auth(token()))
                     await client.message()
         await served.handler.until(lambda: len(served.handler.closed_) == 10)
-        hub = served.gateway._hub
-        assert hub is not None
-        assert hub.handler._passes == {}  # type: ignore[attr-defined]
-        assert hub.wheel._slots == {}
+        manager = served.gateway._manager
+        assert manager is not None
+        assert manager.auth is not None
+        assert manager.auth._contexts == {}
+        assert manager.context.wheel._slots == {}
 
 
 # Hooks.
@@ -325,7 +326,7 @@ async def test_a_server_that_stops_waits_for_no_hook():
     [
         ("tests.gateway.nowhere:check", "No module named"),
         ("tests.support.hooks:missing", "no attribute"),
-        ("tests.support.hooks:not_callable", "is no function"),
+        ("tests.support.hooks:not_callable", "is not a function"),
     ],
 )
 def test_a_hook_that_cannot_be_had_is_said_at_the_start(hook, words):

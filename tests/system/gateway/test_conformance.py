@@ -30,7 +30,7 @@ class Echo(Connection):
     __slots__ = ()
     max_fragments = 1 << 20  # the cases cut a message into single bytes
 
-    def message(self, payload: bytes, *, binary: bool) -> None:
+    def message_received(self, payload: bytes, *, binary: bool) -> None:
         self.codec = MSGPACK if binary else JSON
         self.send_payload(payload)
         self.codec = JSON

@@ -10,7 +10,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from reactor.gateway.fanout import Fanout, send_to_all
+from reactor.gateway.fanout import Fanout, broadcast
 from reactor.gateway.framing import frame
 from reactor.gateway.roster import Roster
 from reactor.protocol.codec import JSON, MSGPACK
@@ -121,7 +121,7 @@ class World:
             [Departed(user, "left") for user in left],
         )
         assert self.view.apply(diff) is Verdict.APPLIED
-        self.fanout.diff(diff)
+        self.fanout.send_diff(diff)
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_rooms_have_windows_of_their_own(world):
     socket, other = world.socket("me"), Socket(world.json)
     world.roster.add("other", "me", other, "members")
     world.change(joined="a")
-    world.fanout.diff(RoomDiff("other", "e", 0, 1, 1, [member("x")], [], []))
+    world.fanout.send_diff(RoomDiff("other", "e", 0, 1, 1, [member("x")], [], []))
     assert len(socket.frames) == len(other.frames) == 1
 
 
@@ -225,7 +225,7 @@ def test_a_room_above_the_limit_is_told_as_counts_until_it_is_well_below():
         world.clock.advance(1)
     assert [message["type"] for message in socket.messages] == ["room:diff"] * 10 + ["room:count"]
     assert socket.messages[-1]["count"] == 11
-    assert world.roster.counted("r")
+    assert world.roster.is_count_only("r")
     # One below the limit is not enough: the room would go to and fro.
     world.change(left=["u0"])
     world.clock.advance(1)
@@ -284,7 +284,7 @@ def test_a_node_that_is_busy_telling_many_rooms_tells_each_of_them_half_as_often
 
     def change(version, some):
         for room in some:
-            world.fanout.diff(RoomDiff(room, "e", version, version + 1, 51, [], [member("x")], []))
+            world.fanout.send_diff(RoomDiff(room, "e", version, version + 1, 51, [], [member("x")], []))
 
     for version in range(250):
         change(version, rooms)
@@ -366,11 +366,11 @@ async def test_force_leave_is_told_to_each_socket_of_the_member_and_closes_those
         assert await receive(first) == await receive(second) == expected
         await first.wait_closed()
         assert first.close_code == 4003
-        assert roster.of_user("r", "u") == ()
-        assert roster.of_user("s", "u") == (laptop,)
-        assert roster.of_user("r", "v") == (stranger,)
+        assert roster.connections_of("r", "u") == ()
+        assert roster.connections_of("s", "u") == (laptop,)
+        assert roster.connections_of("r", "v") == (stranger,)
         assert fanout.force_leave("r", "u", "again", "kicked", 100) == ()
-        send_to_all(ServiceRestored("back"), served.gateway.connections)
+        broadcast(ServiceRestored("back"), served.gateway.connections)
         assert (await receive(second))["type"] == (await receive(other))["type"] == "service:restored"
 
 
@@ -387,7 +387,7 @@ async def test_real_sockets_of_every_kind_get_the_diffs(compression):
         for number, connection in enumerate(served.handler.opened_):
             enter(roster, connection, "r", f"u{number}")
         for version in range(10):
-            fanout.diff(RoomDiff("r", "e", version, version + 1, 1, [member("x" * 100)], [], []))
+            fanout.send_diff(RoomDiff("r", "e", version, version + 1, 1, [member("x" * 100)], [], []))
         got = [[await receive(socket) for _ in range(2)] for socket in (squeezed, plain, packed)]
         assert got[0] == got[1] == got[2]
         assert [message["version"] for message in got[0]] == [1, 10]

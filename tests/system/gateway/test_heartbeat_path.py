@@ -14,12 +14,11 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 from websockets.streams import StreamReader
 
-from reactor.gateway.connection import Connection
+from reactor.gateway.connection import Connection, ConnectionState
+from reactor.gateway.context import GatewayContext
 from reactor.gateway.framing import at_rest, frame
-from reactor.gateway.manager import Hub
-from reactor.gateway.rate_limit import Pace
-from reactor.gateway.timing_wheel import Wheel
-from reactor.gateway.wire import State
+from reactor.gateway.rate_limit import RateLimit
+from reactor.gateway.timing_wheel import TimingWheel
 from reactor.protocol.codec import JSON, MSGPACK
 from tests.support.gateway import client_frame, request
 
@@ -50,24 +49,20 @@ class Transport:
         self.closed = True
 
 
-class FakeHub(Hub):
+class FakeContext(GatewayContext):
     def __init__(self) -> None:
         self.now = 1.0
         self.send_buffer = 1 << 20
-        self.wheel: Any = Wheel(0.1, 0.0)
+        self.wheel: Any = TimingWheel(0.1, 0.0)
         self.close_timeout = 1.0
-        self.pace = Pace(0, 1, 0.1)
-        self._spare: list[ServerProtocol] = []
+        self.rate_limit = RateLimit(0, 1, 0.1)
+        self._idle_parsers: list[ServerProtocol] = []
+        self._max_message = MAX
 
-        class Limits:
-            max_message = MAX
+    def schedule_flush(self, target: Any) -> None:
+        target.flush()
 
-        self._settings: Any = Limits
-
-    def flush_soon(self, wire: Any) -> None:
-        wire.flush()
-
-    def look_at_clock(self) -> float:
+    def update_clock(self) -> float:
         return self.now
 
 
@@ -78,17 +73,17 @@ class Listener(Connection):
 
     got: list[tuple[bool, bytes]]
 
-    def message(self, payload: bytes, *, binary: bool) -> None:
+    def message_received(self, payload: bytes, *, binary: bool) -> None:
         self.got.append((binary, bytes(payload)))
 
 
-def opened(hub: FakeHub, *, binary: bool) -> Listener:
-    listener = Listener(hub)
+def opened(context: FakeContext, *, binary: bool) -> Listener:
+    listener = Listener(context)
     listener.got = []
     listener._transport = Transport()  # type: ignore[assignment]
     listener.codec = MSGPACK if binary else JSON
-    listener.state = State.OPEN
-    listener._quick = 0x82 if binary else 0x81
+    listener.state = ConnectionState.OPEN
+    listener._fast_byte = 0x82 if binary else 0x81
     return listener
 
 
@@ -193,8 +188,8 @@ def cut_up(draw: st.DrawFn) -> list[bytes]:
 @settings(max_examples=800, deadline=None)
 @given(cut_up(), st.booleans())
 def test_any_bytes_in_any_pieces_come_out_as_from_a_parser_of_its_own(chunks, binary):
-    hub = FakeHub()
-    listener = opened(hub, binary=binary)
+    context = FakeContext()
+    listener = opened(context, binary=binary)
     for chunk in chunks:
         listener.data_received(chunk)
     messages, pongs, code = oracle(chunks)
@@ -206,8 +201,8 @@ def test_any_bytes_in_any_pieces_come_out_as_from_a_parser_of_its_own(chunks, bi
 @settings(max_examples=300, deadline=None)
 @given(st.lists(cut_up(), min_size=2, max_size=4))
 def test_parsers_that_are_lent_carry_nothing_from_one_connection_to_another(streams_):
-    hub = FakeHub()
-    listeners = [opened(hub, binary=False) for _ in streams_]
+    context = FakeContext()
+    listeners = [opened(context, binary=False) for _ in streams_]
     for turn in range(max(map(len, streams_))):
         for listener, chunks in zip(listeners, streams_, strict=True):
             if turn < len(chunks):
@@ -258,24 +253,24 @@ def test_where_a_parser_waits_is_known_by_a_name_that_websockets_still_has():
 
 
 def test_a_good_client_keeps_no_parser():
-    hub = FakeHub()
-    listener = opened(hub, binary=False)
+    context = FakeContext()
+    listener = opened(context, binary=False)
     for chunk in (client_frame(1, b"{}"), client_frame(9, b"ping"), client_frame(1, b"x" * 200)):
         listener.data_received(chunk)
         assert listener._parser is None
-        assert listener._quick == 0x81
-    assert len(hub._spare) == 1
+        assert listener._fast_byte == 0x81
+    assert len(context._idle_parsers) == 1
 
 
 def test_no_more_parsers_are_kept_than_are_worth_it():
-    hub = FakeHub()
-    listeners = [opened(hub, binary=False) for _ in range(200)]
+    context = FakeContext()
+    listeners = [opened(context, binary=False) for _ in range(200)]
     whole = client_frame(1, b"{}")
     for half in (whole[:3], whole[3:]):
         for listener in listeners:
             listener.data_received(half)
     assert all(listener.got == [(False, b"{}")] for listener in listeners)
-    assert 0 < len(hub._spare) <= 64
+    assert 0 < len(context._idle_parsers) <= 64
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, 100_000])

@@ -137,9 +137,9 @@ async def test_a_client_that_stays_after_its_answer_is_cut_off():
         client.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
         await client.reader.read()
         async with asyncio.timeout(PATIENCE):
-            hub = served.gateway._hub
-            assert hub is not None
-            await hub.empty.wait()
+            manager = served.gateway._manager
+            assert manager is not None
+            await manager.empty.wait()
 
 
 async def test_probes_are_no_connections_to_the_handler():

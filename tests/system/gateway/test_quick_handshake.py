@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
-from reactor.gateway.manager import _choose, _select_subprotocol
-from reactor.gateway.opening import Opening, read_usual
+from reactor.gateway.context import _select_subprotocol, choose_subprotocol
+from reactor.gateway.handshake import FastHandshake, read_fast
 from tests.support.gateway import Raw, bystander, request, serving
 
 USUAL = {
@@ -46,8 +46,8 @@ def head_of(headers: dict[str, str], path: str = "/ws") -> bytes:
     return f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
 
 
-def quickly(head: bytes) -> Opening | None:
-    return read_usual(head, _choose, extensions=False)
+def quickly(head: bytes) -> FastHandshake | None:
+    return read_fast(head, choose_subprotocol, extensions=False)
 
 
 def by_parser(head: bytes) -> tuple[Request, Response, ServerProtocol] | None:
@@ -64,18 +64,18 @@ def by_parser(head: bytes) -> tuple[Request, Response, ServerProtocol] | None:
 
 def agree(head: bytes) -> bool:
     """Whether the quick way took it; where it does, the parser does too, and both say the same."""
-    opening, slow = quickly(head), by_parser(head)
-    if opening is None:
+    fast, slow = quickly(head), by_parser(head)
+    if fast is None:
         return False
     assert slow is not None
     found, answer, parser = slow
-    assert (opening.request.path, list(opening.request.headers.raw_items())) == (
+    assert (fast.request.path, list(fast.request.headers.raw_items())) == (
         found.path, list(found.headers.raw_items())
     )  # fmt: skip
-    assert opening.subprotocol == parser.subprotocol
-    told = dict(line.split(": ", 1) for line in opening.answer.decode().split("\r\n")[1:-2])
+    assert fast.subprotocol == parser.subprotocol
+    told = dict(line.split(": ", 1) for line in fast.response.decode().split("\r\n")[1:-2])
     assert told == {name: value for name, value in answer.headers.raw_items() if name != "Date"}
-    assert opening.answer.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
+    assert fast.response.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
     return True
 
 
@@ -95,7 +95,7 @@ def test_half_a_head_one_with_more_behind_it_or_a_header_twice_is_left_to_the_pa
     assert all(quickly(head[:length]) is None for length in range(len(head)))
     assert quickly(head + b"\x81") is None
     assert quickly(head[:-2] + b"Upgrade: websocket\r\n\r\n") is None
-    assert read_usual(head_of(BROWSER), _choose, extensions=True) is None
+    assert read_fast(head_of(BROWSER), choose_subprotocol, extensions=True) is None
 
 
 NAMES = [*BROWSER, "Sec-WebSocket-Protocol", "Content-Length", "Transfer-Encoding", "X-Other", "upgrade"]

@@ -154,9 +154,9 @@ async def test_over_the_limit_of_open_files_the_old_sockets_are_served_and_new_o
                 old.write(text(HEARTBEAT))
                 assert (await old.message())["type"] == "room:heartbeat:ack"
                 await asyncio.sleep(0.01)
-            hub = served.gateway._hub
-            assert hub is not None
-            assert len(hub.strangers) < 40
+            manager = served.gateway._manager
+            assert manager is not None
+            assert len(manager.pending) < 40
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             for sock in socks:
                 sock.close()

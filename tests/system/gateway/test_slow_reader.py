@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 from websockets.frames import Opcode
 
-from reactor.gateway.fanout import send_to_all
+from reactor.gateway.fanout import broadcast
 from reactor.gateway.framing import frame
 from reactor.protocol.messages import ServiceDegraded
 from tests.support.gateway import Raw, bystander, serving
@@ -32,7 +32,7 @@ async def deaf(served):
         client.writer.transport.abort()
 
 
-@pytest.mark.parametrize("way", ["send", "send_at_once", "send_payload", "send_frame"])
+@pytest.mark.parametrize("way", ["send", "send_now", "send_payload", "send_frame"])
 async def test_one_who_never_reads_is_cut_off_and_costs_no_more_than_the_bound(way):
     message = ServiceDegraded("x" * 4000)
     async with serving(send_buffer=262_144, close_timeout=0.3) as served, bystander(served):
@@ -43,7 +43,7 @@ async def test_one_who_never_reads_is_cut_off_and_costs_no_more_than_the_bound(w
             sent = 0
             while connection not in served.handler.closed_:
                 for _ in range(100):
-                    if way in ("send", "send_at_once"):
+                    if way in ("send", "send_now"):
                         getattr(connection, way)(message)
                     elif way == "send_payload":
                         connection.send_payload(bytes(bytearray(payload)))
@@ -57,7 +57,7 @@ async def test_one_who_never_reads_is_cut_off_and_costs_no_more_than_the_bound(w
         assert peak < 1_500_000, peak
 
 
-@pytest.mark.parametrize("way", ["send", "send_at_once"])
+@pytest.mark.parametrize("way", ["send", "send_now"])
 async def test_thousands_of_messages_in_one_turn_are_bounded_too(way):
     message = ServiceDegraded("x" * 4000)
     async with serving(send_buffer=262_144, close_timeout=0.3) as served, bystander(served), deaf(served):
@@ -203,7 +203,7 @@ async def test_one_in_a_hundred_who_stalls_costs_the_others_nothing_of_a_fan_out
             everybody = [*served.handler.opened_]
             most = 0
             for number in range(told):
-                send_to_all(ServiceDegraded(f"{number:04d}" + "x" * 4000), everybody)
+                broadcast(ServiceDegraded(f"{number:04d}" + "x" * 4000), everybody)
                 most = max(most, asleep._outbox.size)
                 if number % 10 == 9:
                     # All who read have everything up to here before there is more.

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from reactor.gateway import snapshots as module
 from reactor.gateway.connection import Connection
-from reactor.gateway.snapshots import _KEPT, Snapshots
+from reactor.gateway.snapshots import _MAX_CACHED, Snapshots
 from reactor.protocol.codec import JSON, MSGPACK, Codec
 from reactor.protocol.messages import Departed, Member, MembersReply, RoomDiff, RoomJoined
 from reactor.protocol.room import RoomView
@@ -96,6 +96,6 @@ def test_what_only_grew_is_not_encoded_again() -> None:
 
 def test_only_the_last_lists_are_kept() -> None:
     snapshots = Snapshots()
-    for number in range(3 * _KEPT):
+    for number in range(3 * _MAX_CACHED):
         assert told(snapshots, room("u1", name=f"r{number}"), JSON) == [member("u1")]
-    assert len(snapshots._lists) == _KEPT
+    assert len(snapshots._lists) == _MAX_CACHED

@@ -87,7 +87,7 @@ async def test_a_handshake_that_drips_or_sleeps_is_cut_off_in_time(tmp_path: Pat
         silent = await stack.enter_async_context(await served.raw(handshake=False))
         dripping = await stack.enter_async_context(await served.raw(handshake=False))
         secure = await stack.enter_async_context(await opened(served, trusting(cert)))
-        assert len(served.gateway._hub.strangers) == 3  # type: ignore[union-attr]
+        assert len(served.gateway._manager.pending) == 3  # type: ignore[union-attr]
         for byte in hello:
             if dripping.reader.at_eof() or dripping.writer.transport.is_closing():
                 break
@@ -96,9 +96,9 @@ async def test_a_handshake_that_drips_or_sleeps_is_cut_off_in_time(tmp_path: Pat
         for client in (silent, dripping, secure):
             assert await client.ended()
         assert 0.5 <= time.monotonic() - began < 2.0, "TLS and the request within one opening time"
-        hub = served.gateway._hub
-        assert hub is not None
-        await hub.empty.wait()
+        manager = served.gateway._manager
+        assert manager is not None
+        await manager.empty.wait()
 
 
 async def test_what_is_no_tls_is_cut_off(tmp_path: Path):
@@ -113,9 +113,9 @@ async def test_what_is_no_tls_is_cut_off(tmp_path: Path):
         with pytest.raises(ssl.SSLError):
             await opened(served, ssl.create_default_context())
         assert served.handler.opened_ == []
-        hub = served.gateway._hub
-        assert hub is not None
-        await hub.empty.wait()
+        manager = served.gateway._manager
+        assert manager is not None
+        await manager.empty.wait()
         async with await opened(served, trusting(cert)) as client:
             await client.shake_hands()
 
@@ -163,9 +163,9 @@ def test_files_that_are_no_certificate_are_said_at_the_start(tmp_path: Path):
         ((tmp_path / "none", key), "tls_cert .*none cannot be read: No such file"),
         ((cert, tmp_path / "none"), "tls_key .*none cannot be read"),
         ((other, key), "KEY_VALUES_MISMATCH"),
-        ((tmp_path / "empty", key), "are no certificate and its key"),
-        ((cert, cert), "are no certificate and its key"),
-        (locked, "has a password"),
+        ((tmp_path / "empty", key), "are not a certificate and its key"),
+        ((cert, cert), "are not a certificate and its key"),
+        (locked, "is encrypted"),
     ]:
         with pytest.raises(SettingError, match=words) as caught:
             Gateway(Settings(tls_cert=files[0], tls_key=files[1]), Recorder())
@@ -182,8 +182,8 @@ async def test_a_tls_port_takes_no_more_than_the_limit_in_handshakes(tmp_path: P
     ):
         for _ in range(40):
             await stack.enter_async_context(await served.raw(handshake=False))
-        await until(lambda: served.gateway.counts.turned_away["cut"] == 30)
-        assert len(served.gateway._hub.strangers) <= 10  # type: ignore[union-attr]
+        await until(lambda: served.gateway.counts.rejected["cut"] == 30)
+        assert len(served.gateway._manager.pending) <= 10  # type: ignore[union-attr]
         plain = socket.create_connection(("127.0.0.1", served.port), source_address=("127.0.0.2", 0))
         context = trusting(cert)
         secure = await asyncio.get_running_loop().run_in_executor(

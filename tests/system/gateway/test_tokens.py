@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from jwt.algorithms import RSAAlgorithm
 
 from reactor.errors import SettingError
-from reactor.gateway.authenticator import Authenticator
-from reactor.gateway.tokens import Keys
+from reactor.gateway.auth import Authenticator
+from reactor.gateway.tokens import TokenKeys
 from reactor.protocol.identity import Identity, Unauthorised
 from reactor.settings import Settings
 from tests.support.signing import SECRET, claims, private_key, public_jwk, signed, token, write_jwks
@@ -32,7 +32,7 @@ def by_secret(**settings: Any) -> Authenticator:
 
 
 def taken(authenticator: Authenticator, text: str) -> Identity:
-    identity = authenticator.at_once(text)
+    identity = authenticator.verify(text)
     assert identity is not None
     return identity
 
@@ -70,18 +70,18 @@ def test_a_token_without_rooms_has_those_of_the_setting():
 
 
 BAD = {
-    "empty": ("", "no token"),
-    "no token": ("hello", "no token"),
-    "two dots": ("a.b.c", "no token"),
-    "another secret": (token("x" * 40), "another key"),
-    "run out": (token(exp=int(time.time()) - 60), "run out"),
+    "empty": ("", "not a valid token"),
+    "no token": ("hello", "not a valid token"),
+    "two dots": ("a.b.c", "not a valid token"),
+    "another secret": (token("x" * 40), "signature or algorithm"),
+    "run out": (token(exp=int(time.time()) - 60), "has expired"),
     "no end": (token(exp=None), "no claim exp"),
     "nobody": (token(sub=None), "no claim sub"),
-    "not yet": (token(nbf=int(time.time()) + 86400), "not good yet"),
-    "made tomorrow": (token(iat=int(time.time()) + 86400), "not good yet"),
-    "an end that is none": (token(exp="soon"), "no token"),
+    "not yet": (token(nbf=int(time.time()) + 86400), "not valid yet"),
+    "made tomorrow": (token(iat=int(time.time()) + 86400), "not valid yet"),
+    "an end that is none": (token(exp="soon"), "not a valid token"),
     "an end in words": (token(exp=str(int(time.time()) + 3600)), "a time in seconds"),
-    "an endless end": (token(exp=float("inf")), "no token"),
+    "an endless end": (token(exp=float("inf")), "not a valid token"),
     "sub is a list": (token(sub=["ann"]), "sub must be text"),
     "sub is true": (token(sub=True), "sub must be text"),
     "sub is empty": (token(sub=""), "sub is empty"),
@@ -91,20 +91,20 @@ BAD = {
     "rooms has numbers": (token(rooms=[1]), "must be a list"),
     "name is a number": (token(name=7), "name must be text"),
     "data is big": (token(data="x" * 5000), "data takes"),
-    "signed with sha-512": (token(algorithm="HS512"), "another way"),
-    "unsigned": (jwt.encode(claims(), "", algorithm="none"), "another way"),
-    "says it is unsigned": (hand_made({"alg": "none"}, claims()), "another way"),
-    "says it is RS256": (hand_made({"alg": "RS256"}, claims()), "another way"),
-    "claims are a list": (hand_made({"alg": "HS256"}, [1]), "no token"),
-    "claims are no JSON": (hand_made({"alg": "HS256"}, b"\xff{"), "no token"),
-    "deep": (hand_made({"alg": "HS256"}, b"[" * 8000), "no token"),
-    "header is a list": (hand_made([], claims()), "no token"),
-    "kid is a list": (hand_made({"alg": "HS256", "kid": []}, claims()), "no token"),
-    "crit": (hand_made({"alg": "HS256", "crit": ["exp"]}, claims()), "no token"),
-    "unencoded payload": (hand_made({"alg": "HS256", "b64": False}, claims()), "no token"),
+    "signed with sha-512": (token(algorithm="HS512"), "signature or algorithm"),
+    "unsigned": (jwt.encode(claims(), "", algorithm="none"), "signature or algorithm"),
+    "says it is unsigned": (hand_made({"alg": "none"}, claims()), "signature or algorithm"),
+    "says it is RS256": (hand_made({"alg": "RS256"}, claims()), "signature or algorithm"),
+    "claims are a list": (hand_made({"alg": "HS256"}, [1]), "not a valid token"),
+    "claims are no JSON": (hand_made({"alg": "HS256"}, b"\xff{"), "not a valid token"),
+    "deep": (hand_made({"alg": "HS256"}, b"[" * 8000), "not a valid token"),
+    "header is a list": (hand_made([], claims()), "not a valid token"),
+    "kid is a list": (hand_made({"alg": "HS256", "kid": []}, claims()), "not a valid token"),
+    "crit": (hand_made({"alg": "HS256", "crit": ["exp"]}, claims()), "not a valid token"),
+    "unencoded payload": (hand_made({"alg": "HS256", "b64": False}, claims()), "not a valid token"),
     "too long": ("x" * 20_000, "at most"),
-    "not ASCII": ("ä.b.c", "no token"),
-    "a surrogate": ("\ud800.b.c", "no token"),
+    "not ASCII": ("ä.b.c", "not a valid token"),
+    "a surrogate": ("\ud800.b.c", "not a valid token"),
 }
 
 
@@ -112,7 +112,7 @@ BAD = {
 def test_a_bad_token_is_refused_with_a_sentence(text, words):
     error = refused(by_secret(), text)
     assert words in error.message
-    assert error.code == ("token_expired" if words == "run out" else "unauthorized")
+    assert error.code == ("token_expired" if words == "has expired" else "unauthorized")
     assert "\n" not in error.message
     assert len(error.message) < 200
     assert SECRET not in error.message
@@ -215,23 +215,26 @@ def small_rsa() -> dict[str, Any]:
 
 
 FILES = {
-    "no JSON": ("{", "is no JSON"),
-    "deep": ("[" * 100_000, "is no JSON"),
-    "a list": ("[]", "no set of keys"),
+    "no JSON": ("{", "is not JSON"),
+    "deep": ("[" * 100_000, "is not JSON"),
+    "a list": ("[]", "not a JWK set"),
     "no keys": ('{"keys": []}', "has no key"),
-    "keys are text": ('{"keys": "x"}', "no set of keys"),
-    "a key is text": ('{"keys": ["x"]}', "key 1 is no object"),
-    "a secret": ('{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}', "give it as auth_secret"),
-    "another kind": ('{"keys": [{"kty": "EC", "crv": "P-521"}]}', "another algorithm"),
-    "another algorithm": ({"keys": [public_jwk("RS256", alg="PS256")]}, "another algorithm"),
+    "keys are text": ('{"keys": "x"}', "not a JWK set"),
+    "a key is text": ('{"keys": ["x"]}', "key 1 is not an object"),
+    "a secret": ('{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}', "set it as auth_secret"),
+    "another kind": ('{"keys": [{"kty": "EC", "crv": "P-521"}]}', "for an algorithm other than"),
+    "another algorithm": ({"keys": [public_jwk("RS256", alg="PS256")]}, "for an algorithm other than"),
     "half a key": ('{"keys": [{"kty": "RSA", "n": "AQAB"}]}', "cannot be read"),
     "a small key": ({"keys": [small_rsa()]}, "1024 bits"),
-    "a strange kid": ({"keys": [public_jwk("EdDSA", kid=7)]}, "kid that is no text"),
+    "a strange kid": ({"keys": [public_jwk("EdDSA", kid=7)]}, "kid that is not text"),
     "the same kid twice": (
         {"keys": [public_jwk("EdDSA", kid="k"), public_jwk("RS256", kid="k")]},
         "kid of another",
     ),
-    "one without kid": ({"keys": [public_jwk("EdDSA", kid="k"), public_jwk("RS256")]}, "one of them no kid"),
+    "one without kid": (
+        {"keys": [public_jwk("EdDSA", kid="k"), public_jwk("RS256")]},
+        "one of them without a kid",
+    ),
 }
 
 
@@ -240,20 +243,20 @@ def test_a_file_that_is_no_set_of_public_keys_is_said_at_the_start(tmp_path: Pat
     path = tmp_path / "keys.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(SettingError, match=words) as caught:
-        Keys(Settings(auth_jwks=path))
+        TokenKeys(Settings(auth_jwks=path))
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_not_there_is_said_at_the_start(tmp_path: Path):
     with pytest.raises(SettingError, match="cannot be read: No such file"):
-        Keys(Settings(auth_jwks=tmp_path / "none"))
+        TokenKeys(Settings(auth_jwks=tmp_path / "none"))
 
 
 def test_the_private_half_of_a_key_is_not_kept(tmp_path: Path):
     secret_jwk = json.loads(RSAAlgorithm.to_jwk(private_key("RS256", 0)))  # type: ignore[arg-type]
-    keys = Keys(Settings(auth_jwks=write_jwks(tmp_path / "keys.json", secret_jwk)))
-    assert keys.identify(signed("RS256")).user_id == "ann"
-    assert not any(hasattr(key.key, "sign") for key in keys._by_id.values())
+    keys = TokenKeys(Settings(auth_jwks=write_jwks(tmp_path / "keys.json", secret_jwk)))
+    assert keys.verify(signed("RS256")).user_id == "ann"
+    assert not any(hasattr(key.key, "sign") for key in keys._by_kid.values())
 
 
 # Whatever comes.

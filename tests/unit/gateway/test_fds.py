@@ -10,11 +10,11 @@ from reactor.gateway import fds as files
 
 RAISE = """
 import resource
-from reactor.gateway.fds import raise_limit, room_for_sockets
+from reactor.gateway.fds import raise_fd_limit, max_sockets
 resource.setrlimit(resource.RLIMIT_NOFILE, (300, 900))
-print(room_for_sockets())
-raise_limit()
-print(resource.getrlimit(resource.RLIMIT_NOFILE), room_for_sockets())
+print(max_sockets())
+raise_fd_limit()
+print(resource.getrlimit(resource.RLIMIT_NOFILE), max_sockets())
 """
 
 
@@ -24,7 +24,7 @@ print(resource.getrlimit(resource.RLIMIT_NOFILE), room_for_sockets())
 )
 def test_some_are_kept_back(monkeypatch, soft, room):
     monkeypatch.setattr(resource, "getrlimit", lambda _what: (soft, soft))
-    assert files.room_for_sockets() == room
+    assert files.max_sockets() == room
 
 
 def test_as_many_are_allowed_as_may_be():

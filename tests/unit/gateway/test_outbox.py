@@ -1,49 +1,49 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactor.gateway.outbox import HIGH_WATER, Outbox, Verdict
+from reactor.gateway.outbox import HIGH_WATER, Outbox, PutResult
 
 
 def test_the_first_frame_of_a_turn_asks_for_a_flush_and_the_others_go_with_it():
     outbox = Outbox(1000)
-    assert outbox.put(b"a") is Verdict.FLUSH_SOON
-    assert outbox.put(b"b") is Verdict.WAIT
-    assert outbox.take() == [b"a", b"b"]
-    assert outbox.take() == []
-    assert outbox.put(b"c") is Verdict.FLUSH_SOON
+    assert outbox.put(b"a") is PutResult.FLUSH_SOON
+    assert outbox.put(b"b") is PutResult.WAIT
+    assert outbox.pop_all() == [b"a", b"b"]
+    assert outbox.pop_all() == []
+    assert outbox.put(b"c") is PutResult.FLUSH_SOON
 
 
 def test_much_in_one_turn_is_flushed_at_once_to_learn_whether_the_socket_takes_it():
     outbox = Outbox(1000)
-    assert outbox.put(bytes(HIGH_WATER)) is Verdict.FLUSH_SOON
-    assert outbox.put(b"b") is Verdict.FLUSH_NOW
+    assert outbox.put(bytes(HIGH_WATER)) is PutResult.FLUSH_SOON
+    assert outbox.put(b"b") is PutResult.FLUSH_NOW
 
 
 def test_a_frame_above_the_limit_is_taken_while_the_socket_takes():
     outbox = Outbox(1000)
-    assert outbox.put(bytes(10 * HIGH_WATER)) is Verdict.FLUSH_NOW
+    assert outbox.put(bytes(10 * HIGH_WATER)) is PutResult.FLUSH_NOW
 
 
 def test_once_the_socket_has_stopped_taking_the_limit_holds_to_the_byte():
     outbox = Outbox(1000)
     outbox.blocked = True
-    assert outbox.put(bytes(600)) is Verdict.WAIT
-    assert outbox.put(bytes(400)) is Verdict.WAIT
-    assert outbox.put(b"x") is Verdict.TOO_SLOW
+    assert outbox.put(bytes(600)) is PutResult.WAIT
+    assert outbox.put(bytes(400)) is PutResult.WAIT
+    assert outbox.put(b"x") is PutResult.TOO_SLOW
     assert outbox.size == 1000
-    assert list(map(len, outbox.take())) == [600, 400]
+    assert list(map(len, outbox.pop_all())) == [600, 400]
 
 
 def test_what_was_given_before_the_socket_stopped_does_not_count():
     outbox = Outbox(1000)
     outbox.put(bytes(5000))
-    outbox.take()
+    outbox.pop_all()
     outbox.blocked = True
-    assert outbox.put(bytes(1000)) is Verdict.WAIT
+    assert outbox.put(bytes(1000)) is PutResult.WAIT
     outbox.blocked = False
-    outbox.take()
+    outbox.pop_all()
     outbox.blocked = True
-    assert outbox.put(bytes(1000)) is Verdict.WAIT
+    assert outbox.put(bytes(1000)) is PutResult.WAIT
 
 
 @given(st.lists(st.one_of(st.integers(0, 3000), st.sampled_from(["block", "unblock", "take"]))))
@@ -54,29 +54,29 @@ def test_nothing_is_lost_reordered_or_kept_beyond_the_limit(steps):
             outbox.blocked = True
         elif step == "unblock":
             outbox.blocked = False
-            taken += outbox.take()
+            taken += outbox.pop_all()
         elif step == "take":
-            taken += outbox.take()
+            taken += outbox.pop_all()
         else:
             number += 1
             frame = number.to_bytes(4) + bytes(step)
-            if outbox.put(frame) is Verdict.TOO_SLOW:
+            if outbox.put(frame) is PutResult.TOO_SLOW:
                 assert outbox.blocked
                 assert outbox.size + len(frame) > 5000
             else:
                 given_.append(frame)
             assert outbox.size <= max(5000, HIGH_WATER + 3004) or not outbox.blocked
-    assert taken + outbox.take() == given_
+    assert taken + outbox.pop_all() == given_
     assert outbox.size == 0
 
 
 def test_a_frame_in_pieces_goes_whole_or_not_at_all():
     outbox = Outbox(limit=10)
-    assert outbox.put(b"ab", b"cd", b"e") is Verdict.FLUSH_SOON
-    assert outbox.take() == [b"ab", b"cd", b"e"]
+    assert outbox.put(b"ab", b"cd", b"e") is PutResult.FLUSH_SOON
+    assert outbox.pop_all() == [b"ab", b"cd", b"e"]
     outbox.blocked = True
-    assert outbox.put(b"ab", b"cdef") is Verdict.WAIT
-    assert outbox.put(b"ab", b"cd", b"e") is Verdict.TOO_SLOW
-    assert (outbox.take(), outbox.size) == ([b"ab", b"cdef"], 0)
+    assert outbox.put(b"ab", b"cdef") is PutResult.WAIT
+    assert outbox.put(b"ab", b"cd", b"e") is PutResult.TOO_SLOW
+    assert (outbox.pop_all(), outbox.size) == ([b"ab", b"cdef"], 0)
     outbox.blocked = False
-    assert outbox.put(b"x" * HIGH_WATER, b"y") is Verdict.FLUSH_NOW
+    assert outbox.put(b"x" * HIGH_WATER, b"y") is PutResult.FLUSH_NOW

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Opcode
 
-from reactor.gateway.rate_limit import REFUSALS, Over, Overdraft, Pace
+from reactor.gateway.rate_limit import MAX_REJECTIONS, ExcessDecision, ExcessMessages, RateLimit
 from tests.support.gateway import HEARTBEAT, Raw, client_frame, serving, text
 
 SLOW: dict[str, Any] = {"messages_per_second": 10, "message_burst": 5, "max_rooms": 3}
@@ -33,7 +33,7 @@ async def test_over_the_rate_is_refused_and_then_closed():
             taken += b"ack" in received[1]
         assert received[0] == Opcode.CLOSE
         assert int.from_bytes(received[1][:2]) == 4029
-        assert refused == REFUSALS
+        assert refused == MAX_REJECTIONS
         assert 11 <= taken <= 15, "the burst, and once the rooms it may join and leave"
 
 
@@ -99,12 +99,12 @@ async def test_each_connection_has_a_pace_of_its_own():
     st.lists(st.floats(0, 1), max_size=200),
 )
 def test_what_is_taken_is_bounded_by_burst_and_rate(rate, burst, waits):
-    pace = Pace(rate, burst, 0.0)
+    limit = RateLimit(rate, burst, 0.0)
     paid, now, taken = 0.0, 0.0, list[float]()
     for wait in waits:
         now += wait / rate
-        due = max(paid, now) + pace.gap
-        if due - now <= pace.slack + 1e-9:
+        due = max(paid, now) + limit.interval
+        if due - now <= limit.tolerance + 1e-9:
             paid = due
             taken.append(now)
     for start in range(0, len(taken), 7):
@@ -113,8 +113,10 @@ def test_what_is_taken_is_bounded_by_burst_and_rate(rate, burst, waits):
 
 
 def test_an_overdraft():
-    overdraft = Overdraft(credit=2)
-    drawn = [overdraft.draw(0.0, 1.0) for _ in range(2 + REFUSALS + 1)]
-    assert drawn == [Over.TAKE] * 2 + [Over.REFUSE] * REFUSALS + [Over.CLOSE]
-    overdraft = Overdraft(credit=0)
-    assert [overdraft.draw(float(now), 0.5) for now in range(100)] == [Over.REFUSE] * 100
+    excess = ExcessMessages(credit=2)
+    drawn = [excess.decide(0.0, 1.0) for _ in range(2 + MAX_REJECTIONS + 1)]
+    assert drawn == [ExcessDecision.ACCEPT] * 2 + [ExcessDecision.REJECT] * MAX_REJECTIONS + [
+        ExcessDecision.CLOSE
+    ]
+    excess = ExcessMessages(credit=0)
+    assert [excess.decide(float(now), 0.5) for now in range(100)] == [ExcessDecision.REJECT] * 100

@@ -23,8 +23,8 @@ def test_sockets_are_found_by_user_and_by_view():
     roster.add("r", "u", "laptop", "count")
     roster.add("r", "v", "tablet", "none")
     roster.add("s", "u", "phone", "members")
-    assert roster.of_user("r", "u") == ("phone", "laptop")
-    assert roster.of_user("r", "nobody") == roster.of_user("nowhere", "u") == ()
+    assert roster.connections_of("r", "u") == ("phone", "laptop")
+    assert roster.connections_of("r", "nobody") == roster.connections_of("nowhere", "u") == ()
     assert {view: set(sockets) for view, sockets in roster.views("r").items()} == {
         "members": {"phone"},
         "count": {"laptop"},
@@ -33,33 +33,33 @@ def test_sockets_are_found_by_user_and_by_view():
     assert dict(roster.views("nowhere")) == {}
     assert sorted(roster) == ["r", "s"]
     roster.remove("r", "phone")
-    assert roster.of_user("r", "u") == ("laptop",)
+    assert roster.connections_of("r", "u") == ("laptop",)
     assert "members" not in roster.views("r")
-    assert roster.of_user("s", "u") == ("phone",)
+    assert roster.connections_of("s", "u") == ("phone",)
 
 
 def test_a_socket_that_joins_again_changes_its_view_and_is_there_once():
     roster: Roster[str] = Roster()
     assert roster.add("r", "u", "c", "members")
     assert not roster.add("r", "u", "c", "count")
-    assert roster.of_user("r", "u") == ("c",)
+    assert roster.connections_of("r", "u") == ("c",)
     assert list(roster.views("r")) == ["count"]
     assert not roster.add("r", "w", "c", "count")
-    assert roster.of_user("r", "u") == ()
+    assert roster.connections_of("r", "u") == ()
     assert roster.remove("r", "c")
 
 
 def test_how_a_room_is_served_is_forgotten_with_its_last_socket():
     roster: Roster[str] = Roster()
-    roster.note_counted("r", counted=True)
-    assert not roster.counted("r")
+    roster.set_count_only("r", count_only=True)
+    assert not roster.is_count_only("r")
     roster.add("r", "u", "c", "members")
-    roster.note_counted("r", counted=True)
+    roster.set_count_only("r", count_only=True)
     roster.add("r", "u", "c", "count")
-    assert roster.counted("r")
+    assert roster.is_count_only("r")
     roster.remove("r", "c")
     roster.add("r", "u", "c", "members")
-    assert not roster.counted("r")
+    assert not roster.is_count_only("r")
 
 
 rooms, users, sockets = st.sampled_from("rst"), st.sampled_from("uvw"), st.sampled_from("abcd")
@@ -84,7 +84,7 @@ def test_it_holds_what_a_plain_table_would(steps):
             here = {socket: place for (where, socket), place in table.items() if where == room}
             assert (room in roster) == bool(here)
             for user in "uvw":
-                assert sorted(roster.of_user(room, user)) == sorted(
+                assert sorted(roster.connections_of(room, user)) == sorted(
                     s for s, (u, _) in here.items() if u == user
                 )
             assert {(s, v) for v, ss in roster.views(room).items() for s in ss} == {

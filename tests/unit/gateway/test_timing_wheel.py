@@ -2,58 +2,58 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reactor.gateway.timing_wheel import NOWHERE, Wheel
+from reactor.gateway.timing_wheel import NOT_SCHEDULED, TimingWheel
 
 
 class Item:
     def __init__(self):
-        self.slot = NOWHERE
+        self.slot = NOT_SCHEDULED
 
 
 def test_an_item_comes_due_after_its_time_and_within_a_tick():
-    wheel: Wheel[Item] = Wheel(0.25, 100.0)
+    wheel: TimingWheel[Item] = TimingWheel(0.25, 100.0)
     item = Item()
-    wheel.put(item, 101.3)
-    assert wheel.due(101.25, 10) == []
-    assert wheel.due(101.3 + 0.25, 10) == [item]
-    assert wheel.due(200.0, 10) == []
-    assert item.slot == NOWHERE
+    wheel.schedule(item, 101.3)
+    assert wheel.pop_due(101.25, 10) == []
+    assert wheel.pop_due(101.3 + 0.25, 10) == [item]
+    assert wheel.pop_due(200.0, 10) == []
+    assert item.slot == NOT_SCHEDULED
 
 
 def test_an_item_that_is_put_again_has_only_its_new_time():
-    wheel: Wheel[Item] = Wheel(1.0, 0.0)
+    wheel: TimingWheel[Item] = TimingWheel(1.0, 0.0)
     item = Item()
     for when in (50.0, 5.0, 20.0):
-        wheel.put(item, when)
-    assert wheel.due(10.0, 10) == []
-    assert wheel.due(21.0, 10) == [item]
-    assert wheel.due(60.0, 10) == []
+        wheel.schedule(item, when)
+    assert wheel.pop_due(10.0, 10) == []
+    assert wheel.pop_due(21.0, 10) == [item]
+    assert wheel.pop_due(60.0, 10) == []
 
 
 def test_an_item_that_is_removed_never_comes():
-    wheel: Wheel[Item] = Wheel(1.0, 0.0)
+    wheel: TimingWheel[Item] = TimingWheel(1.0, 0.0)
     item = Item()
-    wheel.put(item, 5.0)
-    wheel.remove(item)
-    wheel.remove(item)
-    assert wheel.due(10.0, 10) == []
+    wheel.schedule(item, 5.0)
+    wheel.cancel(item)
+    wheel.cancel(item)
+    assert wheel.pop_due(10.0, 10) == []
 
 
 def test_a_time_in_the_past_is_due_at_the_next_tick():
-    wheel: Wheel[Item] = Wheel(1.0, 0.0)
-    wheel.due(10.0, 10)
+    wheel: TimingWheel[Item] = TimingWheel(1.0, 0.0)
+    wheel.pop_due(10.0, 10)
     item = Item()
-    wheel.put(item, 3.0)
-    assert wheel.due(11.0, 10) == [item]
+    wheel.schedule(item, 3.0)
+    assert wheel.pop_due(11.0, 10) == [item]
 
 
 def test_what_is_over_the_limit_stays_due():
-    wheel: Wheel[Item] = Wheel(1.0, 0.0)
+    wheel: TimingWheel[Item] = TimingWheel(1.0, 0.0)
     items = [Item() for _ in range(25)]
     for number, item in enumerate(items):
-        wheel.put(item, 1.0 + number % 2)
+        wheel.schedule(item, 1.0 + number % 2)
     taken = []
-    while batch := wheel.due(5.0, 10):
+    while batch := wheel.pop_due(5.0, 10):
         assert len(batch) <= 10
         taken += batch
     assert len(taken) == 25
@@ -61,13 +61,13 @@ def test_what_is_over_the_limit_stays_due():
 
 
 def test_a_wheel_without_items_holds_nothing():
-    wheel: Wheel[Item] = Wheel(0.1, 0.0)
+    wheel: TimingWheel[Item] = TimingWheel(0.1, 0.0)
     for number in range(1000):
         item = Item()
-        wheel.put(item, number / 10)
-        wheel.remove(item)
+        wheel.schedule(item, number / 10)
+        wheel.cancel(item)
     assert wheel._slots == {}
-    assert wheel.due(1000.0, 10) == []
+    assert wheel.pop_due(1000.0, 10) == []
     assert wheel._slots == {}
 
 
@@ -80,20 +80,20 @@ def test_a_wheel_without_items_holds_nothing():
 )
 def test_it_does_what_a_plain_list_of_times_would_do(steps):
     tick, now = 0.5, 0.0
-    wheel: Wheel[Item] = Wheel(tick, now)
+    wheel: TimingWheel[Item] = TimingWheel(tick, now)
     items = [Item() for _ in range(6)]
     times: dict[Item, float] = {}
     for what, which, number in steps:
         item = items[which]
         if what == "put":
-            wheel.put(item, now + number)
+            wheel.schedule(item, now + number)
             times[item] = now + number
         elif what == "remove":
-            wheel.remove(item)
+            wheel.cancel(item)
             times.pop(item, None)
         else:
             now += number
-            due = wheel.due(now, 100)
+            due = wheel.pop_due(now, 100)
             assert len(due) == len(set(due))
             for late in due:
                 assert times.pop(late) <= now
@@ -102,7 +102,7 @@ def test_it_does_what_a_plain_list_of_times_would_do(steps):
 
 @pytest.mark.parametrize("items", [1000])
 def test_a_long_stall_is_caught_up_with(items):
-    wheel: Wheel[Item] = Wheel(0.01, 0.0)
+    wheel: TimingWheel[Item] = TimingWheel(0.01, 0.0)
     for number in range(items):
-        wheel.put(Item(), number / 100)
-    assert len(wheel.due(3600.0, 10_000)) == items
+        wheel.schedule(Item(), number / 100)
+    assert len(wheel.pop_due(3600.0, 10_000)) == items

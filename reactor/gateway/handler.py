@@ -1,0 +1,23 @@
+"""What a gateway passes the clients' intents to."""
+
+from typing import Protocol
+
+from reactor.gateway.connection import Connection
+from reactor.protocol.intents import Intent
+
+
+class Handler(Protocol):
+    """Acts on the clients' intents. No method may block; `closed` is called once after each `opened`."""
+
+    def opened(self, connection: Connection) -> None:
+        """Register a new connection and set its `socket_id`."""
+
+    def intent(self, connection: Connection, intent: Intent) -> None:
+        """Act on a client's intent; the reply is sent later with `connection.send`."""
+
+    def closed(self, connection: Connection) -> None:
+        """Remove a connection: it receives and sends nothing more."""
+
+    def ready(self) -> tuple[bool, str]:
+        """Return whether this node can serve clients now, and the reason."""
+        ...
