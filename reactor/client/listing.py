@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from reactor.protocol.events import Kind, RoomEvent
 from reactor.protocol.messages import CountReply, Departed, Member, MembersReply, RoomDiff, RoomJoined, View
-from reactor.protocol.room import RoomView, Verdict, diff_between
+from reactor.protocol.room import DiffResult, RoomView, diff_between
 
 
 class Listing:
@@ -88,7 +88,7 @@ class Listing:
             self.view.reset(epoch, version, members)
             return self._tell(None)
         self.served = "members"
-        self.view.lose()
+        self.view.invalidate()
         self.view.reset(epoch, version, members)
         self.members = dict(self.view.members)
         self._epoch = self.view.epoch
@@ -105,10 +105,10 @@ class Listing:
         if self.served != "members":
             return []
         verdict = self.view.apply(diff)
-        if verdict is Verdict.STALE:
+        if verdict is DiffResult.STALE:
             return []
         self._reasons.update((left.user_id, left.reason) for left in diff.left)
-        if verdict is not Verdict.APPLIED:
+        if verdict is not DiffResult.APPLIED:
             return []
         changed = [member.user_id for member in (*diff.joined, *diff.updated)]
         return self._tell([*(left.user_id for left in diff.left), *changed])
@@ -119,7 +119,7 @@ class Listing:
 
     def lose(self) -> None:
         """Note that the connection was lost: what was told stands until the next snapshot."""
-        self.view.lose()
+        self.view.invalidate()
 
     def settle(self) -> list[RoomEvent]:
         """Tell what was held back."""

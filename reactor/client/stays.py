@@ -148,7 +148,7 @@ class Stays:
                 stay.took(stay.listing.listed(message))
             case said.RoomMessage():
                 stay.callbacks.call("message", message)
-            case said.ForceLeave():
+            case said.RoomForceLeave():
                 stay.end(ForceLeave(message.message, message.room_id, message.reason, message.timestamp))
             case said.RoomLeft() if stay.leaving:
                 stay.end(None)

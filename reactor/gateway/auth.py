@@ -25,8 +25,8 @@ from reactor.gateway.connection import Connection
 from reactor.gateway.context import GatewayContext
 from reactor.gateway.handler import Handler
 from reactor.gateway.timing_wheel import NOT_SCHEDULED
+from reactor.protocol.auth_session import AuthSession, AuthState
 from reactor.protocol.closing import CloseCode
-from reactor.protocol.guard import GuardedSession, Standing
 from reactor.protocol.identity import Identity, Unauthorised, checked
 from reactor.protocol.intents import Authenticate, Intent
 from reactor.protocol.limits import Limits
@@ -293,23 +293,23 @@ class AuthMiddleware:
 
     def _reject(self, auth: AuthContext, error: ErrorMessage, code: int = CloseCode.UNAUTHORISED) -> None:
         auth.connection.send(error)
-        if _session(auth).denied():
+        if _session(auth).token_refused():
             auth.connection.close(code, error.code)
 
     def _accept(self, auth: AuthContext, identity: Identity, request_id: RequestId | None) -> None:
         connection, session = auth.connection, _session(auth)
         try:
-            deferred = session.accepted(identity)
+            deferred = session.token_accepted(identity)
         except ProtocolError as error:
             connection.send(ErrorMessage(error.code, error.message, request_id))
             return
-        if session.standing is not Standing.KNOWN:
+        if session.auth_state is not AuthState.AUTHENTICATED:
             return  # the connection has closed meanwhile
         auth.renewal_requested = False
         self._schedule_expiry(auth, identity)
         expires_at = None if identity.expires_at is None else int(identity.expires_at * 1000)
         connection.send(AuthOk(identity.user_id, expires_at, request_id))
-        if (room_id := session.outside()) is not None:
+        if (room_id := session.forbidden_room()) is not None:
             sentence = "the new token does not allow this room, which this connection has joined"
             connection.send(ErrorMessage("forbidden", sentence, None, room_id))
             connection.close(CloseCode.UNAUTHORISED, "the new token allows fewer rooms")
@@ -334,9 +334,9 @@ class AuthMiddleware:
             self._context.wheel.schedule(auth, self._context.now + min(left, _MAX_WAIT))
 
 
-def _session(auth: AuthContext) -> GuardedSession:
+def _session(auth: AuthContext) -> AuthSession:
     session = auth.connection.session
-    assert isinstance(session, GuardedSession)
+    assert isinstance(session, AuthSession)
     return session
 
 

@@ -18,7 +18,7 @@ from reactor.gateway.framing import frame
 from reactor.gateway.roster import Roster
 from reactor.protocol.closing import CloseCode
 from reactor.protocol.codec import Codec
-from reactor.protocol.messages import CountChanged, ForceLeave, MembersReply, RoomDiff, RoomMessage, View
+from reactor.protocol.messages import CountChanged, MembersReply, RoomDiff, RoomForceLeave, RoomMessage, View
 from reactor.protocol.room import merge
 from reactor.settings import Settings
 
@@ -133,7 +133,7 @@ class Fanout:
 
         """
         connections = self._roster.connections_of(room_id, user_id)
-        broadcast(ForceLeave(room_id, message, reason, timestamp), connections)
+        broadcast(RoomForceLeave(room_id, message, reason, timestamp), connections)
         for connection in connections:
             self._roster.remove(room_id, connection)
             if connection.session.expelled(room_id):

@@ -12,7 +12,7 @@ from reactor.gateway.context import ConnectionCounts, GatewayContext
 from reactor.gateway.fds import max_sockets
 from reactor.gateway.handler import Handler
 from reactor.gateway.http import Site
-from reactor.protocol.guard import GuardedSession
+from reactor.protocol.auth_session import AuthSession
 from reactor.protocol.session import Session
 from reactor.settings import Settings
 
@@ -49,7 +49,7 @@ class ConnectionManager:
             self.handler = self.auth = AuthMiddleware(
                 handler, authenticator, context, timeout=settings.auth_timeout, grace=settings.auth_grace
             )
-            context.session_class = GuardedSession
+            context.session_class = AuthSession
         context.handler = self.handler
         self.connections = connections
         self.pending: set[Connection] = set()

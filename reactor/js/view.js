@@ -23,7 +23,7 @@ export const MAX_HELD = 1024;
  * @typedef {{userId: string, reason: string}} Departed
  * @typedef {{joined: Member[], updated: Member[], left: Departed[]}} Change
  * @typedef {Change & {epoch: string, from: number, version: number, count: number}} Diff
- * @typedef {"applied" | "stale" | "gap" | "held"} Verdict
+ * @typedef {"applied" | "stale" | "gap" | "deferred"} Verdict
  */
 
 export class RoomView {
@@ -73,7 +73,7 @@ export class RoomView {
     if (this.waiting) {
       this.#held.push(diff);
       if (this.#held.length > MAX_HELD) this.#held.shift();
-      return "held";
+      return "deferred";
     }
     const verdict = this.#take(diff);
     if (verdict === "gap") {

@@ -23,7 +23,7 @@ from reactor.presence.heartbeats import Beat
 from reactor.presence.room_feed import RoomFeed
 from reactor.presence.rows import LeftRow
 from reactor.presence.store import Joined, Store
-from reactor.protocol.membership import State
+from reactor.protocol.membership import MembershipState
 from reactor.protocol.messages import Member
 from reactor.protocol.reasons import leave_reason
 from reactor.settings import RoomPolicy
@@ -96,7 +96,7 @@ class Reconciler:
             for connection, attachment in self._sockets_of(room_id, user_id)
             if member is not None
             and attachment.joined_at > member.joined_at
-            and connection.session.rooms[room_id].state is not State.REJOINING
+            and connection.session.rooms[room_id].state is not MembershipState.REJOINING
         ]
 
     def _part_from_leaving(self, room_id: str, user_id: str) -> None:

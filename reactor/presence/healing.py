@@ -63,7 +63,7 @@ async def look(store: Store, departures: Departures, room_id: str, before: Mappi
 def reasons_told_since(view: RoomView, found: Look, before: Mapping[str, Member]) -> dict[Joining, str]:
     """Why those of before left whom the look still saw: the diffs after it, which wait for it, tell."""
     told: dict[Joining, str] = {}
-    for diff in view.held:
+    for diff in view.deferred:
         if diff.epoch == found.epoch and diff.version > found.version:
             for left in diff.left:
                 if (member := before.get(left.user_id)) is not None:

@@ -21,7 +21,7 @@ from reactor.presence.keys import diff_channel
 from reactor.presence.rows import SAID, DiffRow, LeftRow, decode_diff, is_unknown_kind, read_said
 from reactor.presence.store import Listing, Store
 from reactor.protocol.messages import Member, RoomDiff
-from reactor.protocol.room import RoomView, Verdict, is_news
+from reactor.protocol.room import DiffResult, RoomView, visibly_changed
 from reactor.tasks import Spawner
 
 log = structlog.get_logger()
@@ -184,7 +184,7 @@ class RoomFeed:
         for room in self._rooms.values():
             if room.ready.is_set() and not room.healing:
                 told = room.view.epoch, room.view.version
-                room.view.lose()
+                room.view.invalidate()
                 self._heal(room, "resubscribed", told)
 
     def resume(self) -> None:
@@ -203,12 +203,12 @@ class RoomFeed:
         if anew and self._is_loss(diff.room_id, {member.user_id for member in diff.joined}):
             return  # what is left of the room is listed when all are back
         leaving = [(left, members.get(left.user_id)) for left in row.left]
-        news = [one for one in diff.updated if is_news(members.get(one.user_id), one)]
+        news = [one for one in diff.updated if visibly_changed(members.get(one.user_id), one)]
         # One who was held, and not on the list when the view was made, comes in as far as anyone here knows.
         joined = [*diff.joined, *(one for one in news if one.user_id not in members)]
         news = [one for one in news if one.user_id in members]
         verdict = room.view.apply(diff)
-        if verdict is Verdict.APPLIED:
+        if verdict is DiffResult.APPLIED:
             self._moved(room)
             for left, member in leaving:
                 self._on_left(diff.room_id, left, member)
@@ -216,7 +216,7 @@ class RoomFeed:
             known = [told for told, (_, member) in zip(diff.left, leaving, strict=True) if member is not None]
             count = len(room.view.members)  # Redis counts those too whose end does not count yet
             self._on_diff(msgspec.structs.replace(diff, left=known, joined=joined, updated=news, count=count))
-        elif verdict is Verdict.GAP:
+        elif verdict is DiffResult.GAP:
             self._heal(room, "gap", place)
 
     def _moved(self, room: Room) -> None:
@@ -243,7 +243,7 @@ class RoomFeed:
             if self._rooms.get(room_id) is room:
                 self._forget(room_id)
         else:
-            if room.view.reset(*_snapshot(listing)) is Verdict.GAP:
+            if room.view.reset(*_snapshot(listing)) is DiffResult.GAP:
                 self._heal(room, "gap", (room.view.epoch, room.view.version))
         room.ready.set()
 
@@ -279,7 +279,7 @@ class RoomFeed:
                 return  # let go of meanwhile, and followed anew by another
             reasons = {**reasons_told_since(room.view, found, before), **found.reasons}
             # What was found before the last loss does not show what was missed then.
-            if missed != self._missed or room.view.reset(*found[1:4]) is Verdict.GAP:
+            if missed != self._missed or room.view.reset(*found[1:4]) is DiffResult.GAP:
                 continue
             room.healing, room.listed = False, asked
             for _, event in room.waiting:

@@ -6,7 +6,7 @@ from typing import Literal
 from msgspec import Struct
 
 from reactor.protocol.messages import Member, RoomDiff
-from reactor.protocol.room import face
+from reactor.protocol.room import visible_fields
 
 Kind = Literal["sync", "join", "update", "leave"]
 
@@ -44,6 +44,6 @@ def events_of(diff: RoomDiff, before: Mapping[str, Member]) -> list[RoomEvent]:
         known = None if member.user_id in gone else before.get(member.user_id)
         if known is None:
             events.append(RoomEvent(kind="join", room_id=room_id, count=count, member=member))
-        elif face(known) != face(member):
+        elif visible_fields(known) != visible_fields(member):
             events.append(RoomEvent(kind="update", room_id=room_id, count=count, member=member))
     return events

@@ -1,6 +1,6 @@
-"""What a connection's request comes down to, checked and complete: what the node is to do in Redis.
+"""What the node is asked to do in Redis: a connection's request, checked and complete. PURE.
 
-Ids are clean text, data is compact JSON. `id` is the request's own, for the reply to repeat.
+Ids are clean text and data is compact JSON. `id` is the request's own, to be repeated in the reply.
 """
 
 from msgspec import Struct
@@ -17,7 +17,7 @@ class Authenticate(Struct, frozen=True):
 
 
 class Join(Struct, frozen=True):
-    """Enter the room, or return to it; an empty `username` and a `data_json` of None keep what is there."""
+    """Join the room, or rejoin it; an empty `username` or a `data_json` of None keeps the present value."""
 
     room_id: str
     user_id: str
@@ -28,7 +28,7 @@ class Join(Struct, frozen=True):
 
 
 class Refresh(Struct, frozen=True):
-    """Give these memberships their full TTL again; `room_id` is None where the client meant all its rooms."""
+    """Renew the TTL of these memberships; `room_id` is None where the client meant all its rooms."""
 
     memberships: tuple[Membership, ...]
     room_id: str | None
@@ -36,7 +36,7 @@ class Refresh(Struct, frozen=True):
 
 
 class UpdateMember(Struct, frozen=True):
-    """Change the member's name or data; None leaves the one or the other as it is."""
+    """Change the member's name or data; None keeps the present value."""
 
     membership: Membership
     username: str | None
@@ -45,7 +45,7 @@ class UpdateMember(Struct, frozen=True):
 
 
 class SetAway(Struct, frozen=True):
-    """Note these memberships as away, or as here again."""
+    """Mark these memberships as away, or as back; `room_id` is None where the client meant all its rooms."""
 
     memberships: tuple[Membership, ...]
     away: bool
@@ -54,21 +54,21 @@ class SetAway(Struct, frozen=True):
 
 
 class ListMembers(Struct, frozen=True):
-    """Say who is in the room."""
+    """Reply with the room's members."""
 
     room_id: str
     id: RequestId | None
 
 
 class CountMembers(Struct, frozen=True):
-    """Say how many are in the room."""
+    """Reply with the number of the room's members."""
 
     room_id: str
     id: RequestId | None
 
 
 class AskPresent(Struct, frozen=True):
-    """Say whether the user is in the room."""
+    """Reply whether the user is in the room."""
 
     room_id: str
     user_id: str
@@ -76,7 +76,7 @@ class AskPresent(Struct, frozen=True):
 
 
 class Leave(Struct, frozen=True):
-    """Take the member out of the room."""
+    """Remove the connection from the room, and with the last connection the member."""
 
     membership: Membership
     id: RequestId | None

@@ -1,42 +1,39 @@
-"""One connection's place in one room: the state machine, as a table.
+"""One connection's membership in one room: a state machine, as a table. PURE.
 
-Theory of operation. A connection meets a room in one of five states:
+A membership is in one of five states:
 
-    OUT        Not in the room; such a membership is not kept.
-    JOINING    A join is on its way to Redis.
+    OUT        The connection is not in the room; such a membership is not kept.
+    JOINING    A join was sent to Redis and is not answered yet.
     IN         Redis has the member with this connection.
-    REJOINING  In the room, and the client joins once more (it may have lost the first answer).
-    LEAVING    A leave is on its way to Redis.
+    REJOINING  As IN, while the client joins once more (it may have lost the first reply).
+    LEAVING    A leave was sent to Redis and is not answered yet.
 
-Three events come from the client: JOIN, LEAVE, and USE, which is every request that only a member may make
-(heartbeat, update, away, back). Five come from the node: JOINED, REFUSED and LEFT are the answers to what was
-on its way, one for each; EXPELLED says that the membership ended in Redis (its TTL passed, it was kicked),
-and CLOSED that the socket is gone.
+Three events come from the client: JOIN, LEAVE, and USE, which stands for every request that only a member can
+make (heartbeat, update, away, back). Five come from the node: JOINED, REFUSED and LEFT are the outcome of a
+join or a leave, exactly one for each; EXPELLED says that the membership ended in Redis (its TTL expired, the
+member was kicked, ...); CLOSED says that the connection is closed.
 
-Everything that changes a state is in `TRANSITIONS`, and `Membership.advance` is the only one to read it. An
-event that the table does not have raises `IllegalEvent` and changes nothing. What the table leaves out means:
+`TRANSITIONS` holds every change of state, and only `Membership.advance` reads it. An event that the table
+does not have raises `IllegalEvent` and changes nothing. The table leaves out:
 
-- A client's event in JOINING, REJOINING or LEAVING: the session holds the request back until the answer, so
-  that Redis sees the requests of one connection for one room one after the other, in the client's order.
-- A client's event in OUT: the client's mistake, `not_joined`.
-- A node's event that is not there: a mistake in the node, which answered what nobody had asked.
+- The client's events in JOINING, REJOINING and LEAVING. The session defers such requests until the outcome is
+  known, so that Redis sees the requests of one connection for one room one at a time, in the client's order.
+- The client's events in OUT. They are the client's mistake: `not_joined`.
+- All other events of the node. They would be a mistake in the node, which reported an outcome twice.
 
-EXPELLED can cross anything. While a join is on its way it speaks of an older membership, and the answer
-decides; a re-join becomes a plain join by it, since what it would resume is over. A leave that is on its way
-ends the room in any case.
+EXPELLED may arrive at any time. During JOINING it is about an earlier membership, and the outcome of the join
+decides; REJOINING becomes JOINING, since the membership to resume has ended. LEAVING ends the membership
+anyway.
 """
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reactor.protocol.messages import View
 
-if TYPE_CHECKING:
-    from reactor.protocol.intents import Join
 
-
-class State(Enum):
-    """Where a connection stands with a room."""
+class MembershipState(Enum):
+    """The state of a connection's membership in a room."""
 
     OUT = "out"
     JOINING = "joining"
@@ -45,8 +42,8 @@ class State(Enum):
     LEAVING = "leaving"
 
 
-class Event(Enum):
-    """What can happen to a membership: three from the client, five from the node."""
+class MembershipEvent(Enum):
+    """What can happen to a membership: three events from the client, five from the node."""
 
     JOIN = "join"
     USE = "use"
@@ -58,77 +55,75 @@ class Event(Enum):
     CLOSED = "closed"
 
 
-TRANSITIONS: dict[State, dict[Event, State]] = {
-    State.OUT: {
-        Event.JOIN: State.JOINING,
-        Event.EXPELLED: State.OUT,
-        Event.CLOSED: State.OUT,
+TRANSITIONS: dict[MembershipState, dict[MembershipEvent, MembershipState]] = {
+    MembershipState.OUT: {
+        MembershipEvent.JOIN: MembershipState.JOINING,
+        MembershipEvent.EXPELLED: MembershipState.OUT,
+        MembershipEvent.CLOSED: MembershipState.OUT,
     },
-    State.JOINING: {
-        Event.JOINED: State.IN,
-        Event.REFUSED: State.OUT,
-        Event.EXPELLED: State.JOINING,
-        Event.CLOSED: State.OUT,
+    MembershipState.JOINING: {
+        MembershipEvent.JOINED: MembershipState.IN,
+        MembershipEvent.REFUSED: MembershipState.OUT,
+        MembershipEvent.EXPELLED: MembershipState.JOINING,
+        MembershipEvent.CLOSED: MembershipState.OUT,
     },
-    State.IN: {
-        Event.JOIN: State.REJOINING,
-        Event.USE: State.IN,
-        Event.LEAVE: State.LEAVING,
-        Event.EXPELLED: State.OUT,
-        Event.CLOSED: State.OUT,
+    MembershipState.IN: {
+        MembershipEvent.JOIN: MembershipState.REJOINING,
+        MembershipEvent.USE: MembershipState.IN,
+        MembershipEvent.LEAVE: MembershipState.LEAVING,
+        MembershipEvent.EXPELLED: MembershipState.OUT,
+        MembershipEvent.CLOSED: MembershipState.OUT,
     },
-    State.REJOINING: {
-        Event.JOINED: State.IN,
-        Event.REFUSED: State.IN,
-        Event.EXPELLED: State.JOINING,
-        Event.CLOSED: State.OUT,
+    MembershipState.REJOINING: {
+        MembershipEvent.JOINED: MembershipState.IN,
+        MembershipEvent.REFUSED: MembershipState.IN,
+        MembershipEvent.EXPELLED: MembershipState.JOINING,
+        MembershipEvent.CLOSED: MembershipState.OUT,
     },
-    State.LEAVING: {
-        Event.LEFT: State.OUT,
-        Event.REFUSED: State.IN,
-        Event.EXPELLED: State.LEAVING,
-        Event.CLOSED: State.OUT,
+    MembershipState.LEAVING: {
+        MembershipEvent.LEFT: MembershipState.OUT,
+        MembershipEvent.REFUSED: MembershipState.IN,
+        MembershipEvent.EXPELLED: MembershipState.LEAVING,
+        MembershipEvent.CLOSED: MembershipState.OUT,
     },
 }
 
-PENDING = frozenset({State.JOINING, State.REJOINING, State.LEAVING})
-"""The states in which an answer is awaited, and requests for the room are held back."""
+PENDING = frozenset({MembershipState.JOINING, MembershipState.REJOINING, MembershipState.LEAVING})
+"""The states in which a reply of Redis is awaited, and requests for the room are deferred."""
 
 
 class IllegalEvent(RuntimeError):
-    """An event that the table does not have: a mistake in this program, not of a client."""
+    """An event that the table does not have: a bug in this program, not a client's mistake."""
 
 
 class Membership:
-    """A connection's place in a room.
+    """A connection's membership in a room.
 
     Attributes:
         room_id: The room.
-        user_id: The user whom this connection is in that room.
-        username: The name, as last asked for in a join or noted by the node.
-        view: What the connection wants to hear of the room.
-        state: One of `State`; changed by `advance` alone.
-        asked: The join that awaits its answer.
-        attachment: What the node notes for this membership; the protocol never looks into it.
+        user_id: The user as which this connection is in the room.
+        username: The user's name, from the last accepted join or as set by the node.
+        view: What this connection receives of the room's changes.
+        state: A `MembershipState`; only `advance` changes it.
+        attachment: The node's own record of this membership; the protocol never reads it.
 
     """
 
-    __slots__ = ("asked", "attachment", "room_id", "state", "user_id", "username", "view")
+    __slots__ = ("attachment", "room_id", "state", "user_id", "username", "view")
 
     def __init__(self, room_id: str, user_id: str) -> None:
         self.room_id = room_id
         self.user_id = user_id
         self.username = user_id
         self.view: View = "members"
-        self.state = State.OUT
-        self.asked: Join | None = None
+        self.state = MembershipState.OUT
         self.attachment: Any = None
 
     def __repr__(self) -> str:
         return f"Membership({self.room_id!r}, {self.user_id!r}, {self.state.name})"
 
-    def advance(self, event: Event) -> State:
-        """Change the state as the table says, and return the new one.
+    def advance(self, event: MembershipEvent) -> MembershipState:
+        """Change the state as the table says, and return the new state.
 
         Raises:
             IllegalEvent: The table does not have this event in this state; nothing has changed.

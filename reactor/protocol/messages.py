@@ -208,7 +208,7 @@ class RoomDiff(Message, tag="room:diff", frozen=True):
     left: list[Departed]
 
 
-class ForceLeave(Message, tag="room:force-leave", frozen=True, gc=False):
+class RoomForceLeave(Message, tag="room:force-leave", frozen=True, gc=False):
     """This connection's membership has ended: `message` is for the user, `reason` as in `Departed`."""
 
     room_id: str
@@ -249,7 +249,7 @@ ServerMessage = (
     | IsPresentReply
     | RoomLeft
     | RoomDiff
-    | ForceLeave
+    | RoomForceLeave
     | RoomMessage
     | ServiceDegraded
     | ServiceRestored

@@ -1,18 +1,18 @@
-"""One room as its reader sees it: members at a position (epoch and version), moved on by diffs.
+"""A view of one room: its members at a position (epoch and version), advanced by diffs. PURE.
 
-Both the node and the clients keep such views; tests/cases/room.json holds the cases that all of them pass.
+The node and the clients keep such views; tests/cases/room.json holds the cases that all of them pass.
 
-Theory of operation. A view starts out waiting for a snapshot. Diffs that come before it are kept; `reset`
-takes the snapshot and then those diffs that are newer. From then on `apply` judges each diff by its position:
+A view starts out waiting for a snapshot, and defers the diffs that arrive before it. `reset` takes the
+snapshot and then those deferred diffs that are newer. From then on `apply` judges each diff by its position:
 
-- Another epoch: a fresh room when the diff starts at version 0, so the view starts anew with it; else a GAP.
-- Ends at or before the view's version: STALE, already seen.
-- Starts after the view's version: a GAP.
-- Starts at or before it, ends after it: APPLIED. A diff sets and removes whole members, so the part that is
-  seen twice does no harm.
+- Another epoch: a new room when the diff starts at version 0, so the view starts again with it; else a GAP.
+- It ends at or before the view's version: STALE.
+- It starts after the view's version: a GAP.
+- It starts at or before the view's version and ends after it: APPLIED. A diff sets and removes whole members,
+  so applying the overlapping part twice is harmless.
 
-After a GAP the view waits for a snapshot again, one to be asked for then, and keeps what comes meanwhile. Its
-members stay as they were. Epochs have no order: they are the same or they are not.
+After a GAP the view keeps its members, waits for a snapshot again (the caller has to ask for one) and defers
+the diffs that arrive meanwhile. Epochs have no order; they are only equal or not.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,35 +20,35 @@ from enum import Enum
 
 from reactor.protocol.messages import Departed, Member, RoomDiff
 
-MAX_HELD = 1024
-"""Most diffs kept while a snapshot is awaited. The oldest go first: what is missing then shows as a gap."""
+MAX_DEFERRED = 1024
+"""Most diffs deferred while a snapshot is awaited. The oldest are dropped first, which shows as a gap."""
 
 
-class Verdict(Enum):
+class DiffResult(Enum):
     """What became of a diff or a snapshot."""
 
     APPLIED = "applied"
-    STALE = "stale"  # Nothing new in it.
-    GAP = "gap"  # Something before it is missing: ask for a snapshot.
-    HELD = "held"  # Kept until the snapshot comes.
+    STALE = "stale"  # It held nothing new.
+    GAP = "gap"  # An earlier diff is missing: a snapshot is needed.
+    DEFERRED = "deferred"  # It is kept until the snapshot arrives.
 
 
 class RoomView:
-    """A room's members as known here.
+    """A room's members, as known here.
 
     Attributes:
         room_id: The room.
-        epoch: The epoch of the room that `version` counts in; "" before the first snapshot.
+        epoch: The epoch in which `version` counts; "" before the first snapshot.
         version: The position.
         members: By user id.
-        run: Another object whenever members are changed or taken out; while it stays, others only come in,
-            behind those that are there.
-        count: How many are in the room, as last told.
+        run: Replaced by a new object whenever a member is changed or removed. While it stays the same,
+            members have only been added, behind those that were there.
+        count: The number of members, from the latest diff or snapshot.
         waiting: Whether a snapshot is awaited.
 
     """
 
-    __slots__ = ("_held", "count", "epoch", "members", "room_id", "run", "version", "waiting")
+    __slots__ = ("_deferred", "count", "epoch", "members", "room_id", "run", "version", "waiting")
 
     def __init__(self, room_id: str) -> None:
         self.room_id = room_id
@@ -58,53 +58,54 @@ class RoomView:
         self.members: dict[str, Member] = {}
         self.count = 0
         self.waiting = True
-        self._held: list[RoomDiff] = []
+        self._deferred: list[RoomDiff] = []
 
-    def reset(self, epoch: str, version: int, members: Iterable[Member]) -> Verdict:
-        """Take a snapshot, and then the diffs that overtook it.
+    def reset(self, epoch: str, version: int, members: Iterable[Member]) -> DiffResult:
+        """Take a snapshot, and then the deferred diffs that are newer.
 
         Returns:
-            APPLIED; or STALE, and nothing has changed, when none was awaited and the view is further on; or
-            GAP when a diff that was kept does not join on to this snapshot: ask for another one.
+            APPLIED; or STALE, and nothing has changed, when no snapshot was awaited and the view is newer; or
+            GAP when a deferred diff does not continue this snapshot, so that another one is needed.
 
         """
         if not self.waiting and epoch == self.epoch and version < self.version:
-            return Verdict.STALE
+            return DiffResult.STALE
         self._start(epoch, version, members)
         self.waiting = False
-        held, self._held = self._held, []
-        for index, diff in enumerate(held):
+        deferred, self._deferred = self._deferred, []
+        for index, diff in enumerate(deferred):
             if diff.epoch != epoch:
-                # Of the next epoch, or of one that is over, even its beginning: another snapshot will tell,
-                # and holds all that these hold.
-                self.waiting, self._held = True, [late for late in held[index + 1 :] if late.epoch == epoch]
-                return Verdict.GAP
-            if self._take(diff) is Verdict.GAP:
-                self.waiting, self._held = True, held[index + 1 :]
-                return Verdict.GAP
-        return Verdict.APPLIED
+                # It is of a later epoch or of one that has ended. Only another snapshot can tell, and that
+                # contains everything that the diffs of other epochs contain.
+                later = [late for late in deferred[index + 1 :] if late.epoch == epoch]
+                self.waiting, self._deferred = True, later
+                return DiffResult.GAP
+            if self._take(diff) is DiffResult.GAP:
+                self.waiting, self._deferred = True, deferred[index + 1 :]
+                return DiffResult.GAP
+        return DiffResult.APPLIED
 
-    def apply(self, diff: RoomDiff) -> Verdict:
-        """Move on by a diff, or keep it for later while a snapshot is awaited."""
+    def apply(self, diff: RoomDiff) -> DiffResult:
+        """Advance by a diff, or defer it while a snapshot is awaited."""
         if self.waiting:
-            self._held.append(diff)
-            if len(self._held) > MAX_HELD:
-                del self._held[0]
-            return Verdict.HELD
-        verdict = self._take(diff)
-        if verdict is Verdict.GAP:
-            self.waiting, self._held = True, [diff]
-        return verdict
+            self._deferred.append(diff)
+            if len(self._deferred) > MAX_DEFERRED:
+                del self._deferred[0]
+            return DiffResult.DEFERRED
+        result = self._take(diff)
+        if result is DiffResult.GAP:
+            self.waiting, self._deferred = True, [diff]
+        return result
 
     @property
-    def held(self) -> Sequence[RoomDiff]:
-        """The diffs that overtook the snapshot that is awaited, in the order in which they came."""
-        return self._held
+    def deferred(self) -> Sequence[RoomDiff]:
+        """The diffs that arrived while a snapshot was awaited, in the order of arrival."""
+        return self._deferred
 
-    def lose(self) -> None:
-        """Note that the source of diffs was lost: nothing moves the view on before the next snapshot."""
+    def invalidate(self) -> None:
+        """Note that diffs may have been missed: only the next snapshot advances the view again."""
         self.waiting = True
-        self._held.clear()
+        self._deferred.clear()
 
     def _start(self, epoch: str, version: int, members: Iterable[Member]) -> None:
         self.epoch = epoch
@@ -113,19 +114,19 @@ class RoomView:
         self.members = {member.user_id: member for member in members}
         self.count = len(self.members)
 
-    def _take(self, diff: RoomDiff) -> Verdict:
+    def _take(self, diff: RoomDiff) -> DiffResult:
         if diff.epoch != self.epoch:
             if diff.from_ != 0:
-                return Verdict.GAP
+                return DiffResult.GAP
             self._start(diff.epoch, 0, ())
         elif diff.version <= self.version:
-            return Verdict.STALE
+            return DiffResult.STALE
         elif diff.from_ > self.version:
-            return Verdict.GAP
+            return DiffResult.GAP
         if (
             diff.left
             or diff.updated
-            or not self.members.keys().isdisjoint(one.user_id for one in diff.joined)
+            or not self.members.keys().isdisjoint(member.user_id for member in diff.joined)
         ):
             self.run = object()
         for departed in diff.left:
@@ -136,22 +137,25 @@ class RoomView:
             self.members[member.user_id] = member
         self.version = diff.version
         self.count = diff.count
-        return Verdict.APPLIED
+        return DiffResult.APPLIED
 
 
 def merge(diffs: Sequence[RoomDiff]) -> RoomDiff:
-    """Return one diff of a room that does what these do one after the other.
+    """Return one diff of a room with the effect of applying these in order.
 
-    It does so from every position between its start and its end: one who took a snapshot half-way may apply
-    it too. That is why a member who joins and leaves is still in `left`. Someone in both `left` and `joined`
-    has left and come again.
+    It has that effect from every position between its start and its end, so that a reader whose snapshot is
+    from in between may apply it too. That is why a member that joins and leaves is still in `left`. A member
+    in both `left` and `joined` has left and joined again.
 
-    Where the diffs do not join on to one another, only those after the last break are merged: the result then
-    starts after the break, and whoever applies it notices the gap. Of those before a room that is told anew,
-    whole, as another epoch is, only who left is told.
+    Where the diffs are not contiguous, only those after the last gap are merged: the result then starts after
+    the gap, and its readers detect it. A diff that starts a new epoch replaces the whole room; of the diffs
+    before it only the departures are kept, for their reasons.
 
     Args:
-        diffs: At least one, all of one room, in the order in which they came.
+        diffs: At least one, all of one room, in order.
+
+    Raises:
+        ValueError: There are none.
 
     """
     merged: RoomDiff | None = None
@@ -163,13 +167,13 @@ def merge(diffs: Sequence[RoomDiff]) -> RoomDiff:
         if merged is not None and diff.epoch == merged.epoch and diff.version <= merged.version:
             continue
         if merged is None or diff.epoch != merged.epoch or diff.from_ > merged.version:
-            # A room told anew, whole, follows on whatever was before: who left by then has its reason there.
+            # A new epoch continues any position. The reasons of earlier departures are not repeated in it.
             whole = merged is not None and diff.epoch != merged.epoch and diff.from_ == 0
             joined, updated, left, start = {}, {}, left if whole else {}, diff.from_
         for departed in diff.left:
             joined.pop(departed.user_id, None)
             updated.pop(departed.user_id, None)
-            # One who went, came and went again: for those who look on it went the first time.
+            # If a member left, joined and left again, readers saw it leave the first time.
             left.setdefault(departed.user_id, departed)
         for member in diff.joined:
             updated.pop(member.user_id, None)
@@ -194,15 +198,15 @@ def merge(diffs: Sequence[RoomDiff]) -> RoomDiff:
 def diff_between(
     old: Mapping[str, Member], new: Iterable[Member], reason: str = "disconnected"
 ) -> tuple[list[Member], list[Member], list[Departed]]:
-    """Return what must be told for one list of members to become another: joined, updated, left.
+    """Return the changes that turn one list of members into another: joined, updated, left.
 
-    A heartbeat is never told, so `last_active_at` alone is no change. A member that joined at another time
-    than the one known has left and come again, and is in both.
+    Heartbeats are not published, so a new `last_active_at` alone is no change. A member whose `joined_at`
+    differs has left and joined again, and is in both lists.
 
     Args:
-        old: Members as known, by user id.
-        new: Members as they are.
-        reason: What to give as the reason of those gone, which a list cannot tell.
+        old: The members before, by user id.
+        new: The members after.
+        reason: The reason to give for departures, since a list has none.
 
     """
     joined: list[Member] = []
@@ -217,17 +221,21 @@ def diff_between(
         elif before.joined_at != member.joined_at:
             left.append(Departed(member.user_id, reason))
             joined.append(member)
-        elif face(before) != face(member):
+        elif visible_fields(before) != visible_fields(member):
             updated.append(member)
     left += [Departed(user_id, reason) for user_id in old if user_id not in seen]
     return joined, updated, left
 
 
-def face(member: Member) -> tuple[object, ...]:
-    """What others see change; a heartbeat changes nothing of it."""
+def visible_fields(member: Member) -> tuple[object, ...]:
+    """Return the fields whose change other members are notified of; a heartbeat changes none of them."""
     return (member.username, member.away, member.connections, member.data)
 
 
-def is_news(before: Member | None, member: Member) -> bool:
-    """Whether others see that a member is not what it was."""
-    return before is None or before.joined_at != member.joined_at or face(before) != face(member)
+def visibly_changed(before: Member | None, member: Member) -> bool:
+    """Return whether other members are notified of the difference between the two."""
+    return (
+        before is None
+        or before.joined_at != member.joined_at
+        or visible_fields(before) != visible_fields(member)
+    )

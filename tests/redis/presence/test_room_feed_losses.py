@@ -72,7 +72,7 @@ async def test_who_leaves_while_the_room_is_listed_anew_is_told_with_the_reason(
         async def meanwhile() -> None:
             it.probe.ask("kick", "ann", "")
             it.probe.join("bob")
-            await until(lambda: len(it.feed._rooms["lobby"].view.held) == 2)
+            await until(lambda: len(it.feed._rooms["lobby"].view.deferred) == 2)
 
         it.behind_next_listing(meanwhile)
         it.feed.resync()
@@ -102,7 +102,7 @@ async def test_who_came_back_behind_the_listing_has_left_and_come_anew(redis_ser
 
         async def meanwhile() -> None:
             it.probe.join("ann")
-            await until(lambda: len(it.feed._rooms["lobby"].view.held) == 1)
+            await until(lambda: len(it.feed._rooms["lobby"].view.deferred) == 1)
 
         it.behind_next_listing(meanwhile)
         it.feed.resync()
@@ -279,7 +279,7 @@ async def test_a_room_that_was_let_go_while_it_was_healed_says_nothing_more(redi
         it.probe.join("bob")
         it.feed.release("lobby")
         it.told.clear()
-        it.view.lose()
+        it.view.invalidate()
         it.feed.resume()
         view = await it.feed.hold("lobby")
         assert set(view.members) == {"ann", "bob"}

@@ -23,7 +23,7 @@ from reactor.presence.keys import (
 )
 from reactor.presence.rows import decode_diff
 from reactor.presence.store import NotJoined
-from reactor.protocol.room import RoomView, Verdict
+from reactor.protocol.room import DiffResult, RoomView
 from tests.redis.presence.consistent import assert_consistent
 from tests.support.model import PresenceModel, node_of
 from tests.support.servers import Server
@@ -147,7 +147,7 @@ class Machine(RuleBasedStateMachine):
             channel, payload = message["channel"].decode(), message["data"]
             if ":diff:" in channel:
                 room_id = unescape(channel.partition(":diff:")[2])
-                assert self.views[room_id].apply(decode_diff(payload).diff(room_id)) is Verdict.APPLIED
+                assert self.views[room_id].apply(decode_diff(payload).diff(room_id)) is DiffResult.APPLIED
             elif (found := self.keys.parse(payload)) is not None:
                 self.heard.append(found)
 

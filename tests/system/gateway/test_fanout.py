@@ -14,9 +14,9 @@ from reactor.gateway.fanout import Fanout, broadcast
 from reactor.gateway.framing import frame
 from reactor.gateway.roster import Roster
 from reactor.protocol.codec import JSON, MSGPACK
-from reactor.protocol.membership import Event, Membership
+from reactor.protocol.membership import Membership, MembershipEvent
 from reactor.protocol.messages import Departed, Member, MembersReply, RoomDiff, ServiceRestored
-from reactor.protocol.room import RoomView, Verdict
+from reactor.protocol.room import DiffResult, RoomView
 from reactor.settings import Settings
 from tests.support.gateway import serving
 from tests.support.waiting import PATIENCE
@@ -120,7 +120,7 @@ class World:
             [member(user, "changed") for user in updated],
             [Departed(user, "left") for user in left],
         )
-        assert self.view.apply(diff) is Verdict.APPLIED
+        assert self.view.apply(diff) is DiffResult.APPLIED
         self.fanout.send_diff(diff)
 
 
@@ -181,7 +181,7 @@ def test_whoever_applies_what_is_sent_holds_what_the_room_holds(world):
     reader = RoomView("r")
     reader.reset("e", 0, [])
     for message in socket.messages:
-        assert reader.apply(msgspec.convert(message, RoomDiff)) is Verdict.APPLIED
+        assert reader.apply(msgspec.convert(message, RoomDiff)) is DiffResult.APPLIED
     assert reader.members == world.view.members
     assert reader.version == world.view.version
 
@@ -331,8 +331,8 @@ async def fanout_over_sockets(**settings):
 
 def enter(roster, connection, room, user):
     membership = connection.session.rooms[room] = Membership(room, user)
-    membership.advance(Event.JOIN)
-    membership.advance(Event.JOINED)
+    membership.advance(MembershipEvent.JOIN)
+    membership.advance(MembershipEvent.JOINED)
     roster.add(room, user, connection, "members")
 
 

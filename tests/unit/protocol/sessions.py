@@ -4,11 +4,11 @@ import pytest
 
 from reactor.protocol import requests as ask
 from reactor.protocol.limits import Limits
-from reactor.protocol.membership import State
+from reactor.protocol.membership import MembershipState
 from reactor.protocol.messages import ProtocolError
 from reactor.protocol.session import Session
 
-OUT, JOINING, IN, REJOINING, LEAVING = State
+OUT, JOINING, IN, REJOINING, LEAVING = MembershipState
 PENDING = (JOINING, REJOINING, LEAVING)
 
 
@@ -16,7 +16,7 @@ def join(room: str | int = "lobby", user: str | int = "ann", **fields) -> ask.Jo
     return ask.JoinRoom(room, user, **fields)
 
 
-def session_in(state: State, limits: Limits | None = None) -> Session:
+def session_in(state: MembershipState, limits: Limits | None = None) -> Session:
     """A session whose connection stands so with the lobby."""
     session = Session(limits or Limits())
     if state is not OUT:
@@ -30,21 +30,22 @@ def session_in(state: State, limits: Limits | None = None) -> Session:
     return session
 
 
-def picture(session: Session) -> object:
-    places = [(place.room_id, place.user_id, place.state, place.asked) for place in session.rooms.values()]
+def contents(session: Session) -> object:
+    memberships = [(one.room_id, one.user_id, one.state) for one in session.rooms.values()]
     return (
-        places,
-        {room: list(held) for room, held in session._waiting.items()},
-        session._held,
+        memberships,
+        dict(session._joins),
+        {room: list(deferred) for room, deferred in session._deferred.items()},
+        session._deferred_count,
         session.closed,
     )
 
 
 def refused(session: Session, request: ask.Request) -> ProtocolError:
-    before = picture(session)
+    before = contents(session)
     with pytest.raises(ProtocolError) as caught:
         session.receive(request)
-    assert picture(session) == before
+    assert contents(session) == before
     return caught.value
 
 

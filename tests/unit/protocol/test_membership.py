@@ -4,7 +4,14 @@ import itertools
 
 import pytest
 
-from reactor.protocol.membership import PENDING, TRANSITIONS, Event, IllegalEvent, Membership, State
+from reactor.protocol.membership import (
+    PENDING,
+    TRANSITIONS,
+    IllegalEvent,
+    Membership,
+    MembershipEvent,
+    MembershipState,
+)
 
 # Written out once more, so that a slip in the table shows: what each event leads to, "" where it is illegal.
 EXPECTED = """
@@ -20,24 +27,26 @@ CLOSED      OUT      OUT      OUT        OUT        OUT
 """
 
 
-def rows() -> dict[tuple[State, Event], State | None]:
+def rows() -> dict[tuple[MembershipState, MembershipEvent], MembershipState | None]:
     head, *lines = [line.split() for line in EXPECTED.strip().splitlines()]
     return {
-        (State[state], Event[event]): None if after == "." else State[after]
+        (MembershipState[state], MembershipEvent[event]): None if after == "." else MembershipState[after]
         for event, *afters in lines
         for state, after in zip(head, afters, strict=True)
     }
 
 
 def test_the_table_is_whole():
-    assert rows().keys() == set(itertools.product(State, Event))
-    assert set(TRANSITIONS) == set(State)
+    assert rows().keys() == set(itertools.product(MembershipState, MembershipEvent))
+    assert set(TRANSITIONS) == set(MembershipState)
 
 
 @pytest.mark.parametrize(
-    ("state", "event"), list(itertools.product(State, Event)), ids=lambda value: value.name
+    ("state", "event"),
+    list(itertools.product(MembershipState, MembershipEvent)),
+    ids=lambda value: value.name,
 )
-def test_every_event_in_every_state(state: State, event: Event):
+def test_every_event_in_every_state(state: MembershipState, event: MembershipEvent):
     membership = Membership("lobby", "ann")
     membership.state = state
     before = {name: getattr(membership, name) for name in Membership.__slots__}
@@ -53,9 +62,11 @@ def test_every_event_in_every_state(state: State, event: Event):
 
 def test_in_a_pending_state_the_client_changes_nothing():
     for state in PENDING:
-        assert not {Event.JOIN, Event.USE, Event.LEAVE} & TRANSITIONS[state].keys()
+        assert (
+            not {MembershipEvent.JOIN, MembershipEvent.USE, MembershipEvent.LEAVE} & TRANSITIONS[state].keys()
+        )
 
 
 def test_from_every_state_there_is_a_way_out():
-    for state in State:
-        assert State.OUT in TRANSITIONS[state].values()
+    for state in MembershipState:
+        assert MembershipState.OUT in TRANSITIONS[state].values()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reactor.protocol.messages import Departed, Member, RoomDiff
-from reactor.protocol.room import MAX_HELD, RoomView, Verdict, diff_between, merge
+from reactor.protocol.room import MAX_DEFERRED, DiffResult, RoomView, diff_between, merge
 
 USERS = ["ann", "bob", "__proto__", "a:b{c}*"]
 
@@ -52,7 +52,7 @@ def test_one_by_one(history):
     states, diffs = history
     view = view_at(states, diffs, 0)
     for one, state in zip(diffs, states[1:], strict=True):
-        assert view.apply(one) is Verdict.APPLIED
+        assert view.apply(one) is DiffResult.APPLIED
         assert view.members == state
         assert view.count == len(state)
 
@@ -66,7 +66,7 @@ def test_merged_diffs_do_what_they_do_one_by_one_from_every_position_between(his
     assert (merged.from_, merged.version) == (diffs[first].from_, diffs[last].version)
     for position in range(first, last + 1):
         view = view_at(states, diffs, position)
-        assert view.apply(merged) is Verdict.APPLIED
+        assert view.apply(merged) is DiffResult.APPLIED
         assert view.members == states[last + 1]
         assert view.count == len(states[last + 1])
     names = [member.user_id for member in merged.joined + merged.updated]
@@ -93,10 +93,10 @@ def test_a_lost_diff_is_noticed_by_the_next_and_healed(history, data):
     for index, one in enumerate(diffs):
         if index in lost:
             continue
-        if view.apply(one) is Verdict.GAP:
+        if view.apply(one) is DiffResult.GAP:
             assert index - 1 in lost
             heal = data.draw(st.integers(index + 1, len(diffs)))
-            assert view.reset("e", diffs[0].from_ + heal, states[heal].values()) is Verdict.APPLIED
+            assert view.reset("e", diffs[0].from_ + heal, states[heal].values()) is DiffResult.APPLIED
         assert view.members == states[view.version - diffs[0].from_]
         assert view.version >= one.version
 
@@ -117,8 +117,8 @@ def test_no_delivery_leaves_a_view_wrong_and_content(history, data):
         if view.epoch:
             assert view.members == states[view.version - diffs[0].from_]
     # Whatever has happened, a snapshot and the newest diff make it right.
-    if view.apply(diffs[-1]) is not Verdict.APPLIED and view.waiting:
-        while view.reset("e", diffs[-1].version, states[-1].values()) is Verdict.GAP:
+    if view.apply(diffs[-1]) is not DiffResult.APPLIED and view.waiting:
+        while view.reset("e", diffs[-1].version, states[-1].values()) is DiffResult.GAP:
             pass
     assert view.members == states[-1]
     assert view.version == diffs[-1].version
@@ -131,10 +131,10 @@ def test_a_merge_never_hides_a_gap(history, data):
     came = [one for index, one in enumerate(diffs) if index not in lost]
     view = view_at(states, diffs, 0)
     verdict = view.apply(merge(came))
-    if verdict is Verdict.APPLIED:
+    if verdict is DiffResult.APPLIED:
         assert view.members == states[view.version - diffs[0].from_]
     else:
-        assert verdict is Verdict.GAP
+        assert verdict is DiffResult.GAP
         assert lost
 
 
@@ -155,11 +155,11 @@ def test_a_difference_turns_the_old_list_into_the_new(history, data):
 def test_what_waits_for_a_snapshot_is_bounded_and_its_loss_is_noticed():
     view = RoomView("lobby")
     ann = Member("ann", "Ann", 1, 1)
-    for version in range(1, MAX_HELD + 3):
-        assert view.apply(diff(version, {"ann": ann}, updated=[ann])) is Verdict.HELD
-    assert view.reset("e", 1, [ann]) is Verdict.GAP
-    assert view.reset("e", MAX_HELD + 1, [ann]) is Verdict.APPLIED
-    assert view.version == MAX_HELD + 2
+    for version in range(1, MAX_DEFERRED + 3):
+        assert view.apply(diff(version, {"ann": ann}, updated=[ann])) is DiffResult.DEFERRED
+    assert view.reset("e", 1, [ann]) is DiffResult.GAP
+    assert view.reset("e", MAX_DEFERRED + 1, [ann]) is DiffResult.APPLIED
+    assert view.version == MAX_DEFERRED + 2
 
 
 def test_nothing_cannot_be_merged():

@@ -37,7 +37,7 @@ def step(view: RoomView, case: dict[str, Any]) -> str | None:
     if diff := case.get("apply"):
         return view.apply(diff_of(diff)).value
     if case.get("lose"):
-        view.lose()
+        view.invalidate()
     return None
 
 
@@ -45,7 +45,7 @@ def step(view: RoomView, case: dict[str, Any]) -> str | None:
 def test_a_view_follows_its_room(case: dict[str, Any]):
     view = RoomView("lobby")
     for number, one in enumerate(case["steps"]):
-        assert step(view, one) == one.get("verdict"), f"step {number}"
+        assert step(view, one) == one.get("result"), f"step {number}"
         if then := one.get("then"):
             assert (view.epoch, view.version, view.count, view.waiting) == (
                 then["epoch"],

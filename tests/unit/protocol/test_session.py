@@ -18,7 +18,7 @@ from reactor.protocol.intents import (
     UpdateMember,
 )
 from reactor.protocol.limits import Limits
-from reactor.protocol.membership import IllegalEvent, State
+from reactor.protocol.membership import IllegalEvent, MembershipState
 from reactor.protocol.session import Session
 from tests.unit.protocol.sessions import (
     IN,
@@ -27,9 +27,9 @@ from tests.unit.protocol.sessions import (
     OUT,
     PENDING,
     REJOINING,
+    contents,
     join,
     lobby,
-    picture,
     refused,
     session_in,
 )
@@ -53,14 +53,14 @@ INTENTS: dict[str, tuple[ask.Request, Callable[[Session], object]]] = {
 OPEN_TO_ALL = ("join", "members", "count", "is_present")
 
 
-@pytest.mark.parametrize("state", State, ids=lambda state: state.name)
+@pytest.mark.parametrize("state", MembershipState, ids=lambda state: state.name)
 @pytest.mark.parametrize("name", INTENTS)
-def test_every_request_in_every_state(state: State, name: str):
+def test_every_request_in_every_state(state: MembershipState, name: str):
     request, intent = INTENTS[name]
     session = session_in(state)
     if state in PENDING:
         assert session.receive(request) is None
-        assert session._waiting == {"lobby": [request]}
+        assert session._deferred == {"lobby": [request]}
         assert lobby(session).state is state
     elif state is OUT and name not in OPEN_TO_ALL:
         error = refused(session, request)
@@ -72,31 +72,31 @@ def test_every_request_in_every_state(state: State, name: str):
         assert (place.state if place else OUT) is after
 
 
-ANSWERS: dict[str, tuple[Callable[[Session], object], dict[State, State]]] = {
+ANSWERS: dict[str, tuple[Callable[[Session], object], dict[MembershipState, MembershipState]]] = {
     "joined": (lambda session: session.joined("lobby"), {JOINING: IN, REJOINING: IN}),
     "refused": (lambda session: session.refused("lobby"), {JOINING: OUT, REJOINING: IN, LEAVING: IN}),
     "left": (lambda session: session.left("lobby"), {LEAVING: OUT}),
 }
 
 
-@pytest.mark.parametrize(("name", "state"), list(itertools.product(ANSWERS, State)), ids=str)
-def test_every_answer_in_every_state(name: str, state: State):
+@pytest.mark.parametrize(("name", "state"), list(itertools.product(ANSWERS, MembershipState)), ids=str)
+def test_every_answer_in_every_state(name: str, state: MembershipState):
     answer, after = ANSWERS[name]
     session = session_in(state)
     if state in PENDING:
         session.receive(ask.Heartbeat("lobby"))
         session.receive(ask.LeaveRoom("lobby"))
     if state not in after:
-        before = picture(session)
+        before = contents(session)
         with pytest.raises(IllegalEvent):
             answer(session)
-        assert picture(session) == before
+        assert contents(session) == before
         return
     assert answer(session) == [ask.Heartbeat("lobby"), ask.LeaveRoom("lobby")]
-    assert (session._waiting, session._held) == ({}, 0)
+    assert (session._deferred, session._deferred_count) == ({}, 0)
     place = session.rooms.get("lobby")
     assert (place.state if place else OUT) is after[state]
-    assert place is None or place.asked is None
+    assert not session._joins
 
 
 # Particular requests.
@@ -127,7 +127,8 @@ def test_a_refused_rejoin_leaves_all_as_it_was():
     session.receive(join(username="Other", view="none"))
     session.refused("lobby")
     place = lobby(session)
-    assert (place.state, place.username, place.view, place.asked) == (IN, "Ann", "count", None)
+    assert (place.state, place.username, place.view) == (IN, "Ann", "count")
+    assert not session._joins
     session.receive(join(view="none"))
     session.joined("lobby")
     assert (place.username, place.view) == ("Ann", "none")
@@ -192,7 +193,9 @@ BAD = [
 
 @pytest.mark.parametrize("state", [OUT, JOINING], ids=lambda state: state.name)
 @pytest.mark.parametrize(("request_", "code", "words", "room"), BAD, ids=lambda value: repr(value)[:40])
-def test_wrong_values_are_refused_before_anything_else(state: State, request_, code: str, words: str, room):
+def test_wrong_values_are_refused_before_anything_else(
+    state: MembershipState, request_, code: str, words: str, room
+):
     if state is JOINING and code == "not_joined":
         return
     error = refused(session_in(state), request_)

@@ -7,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from reactor.protocol import requests as ask
 from reactor.protocol.intents import Intent, Join, Leave, Refresh, SetAway, UpdateMember
 from reactor.protocol.limits import Limits
-from reactor.protocol.membership import State
+from reactor.protocol.membership import MembershipState
 from reactor.protocol.messages import ProtocolError
 from reactor.protocol.session import Session
 
@@ -131,18 +131,18 @@ class Connection(RuleBasedStateMachine):
     def the_session_knows_what_redis_holds(self) -> None:
         places = self.session.rooms
         assert places.keys() == self.redis.keys() | self.under_way.keys()
-        assert {room for room, place in places.items() if place.state is State.IN} == (
+        assert {room for room, place in places.items() if place.state is MembershipState.IN} == (
             self.redis.keys() - self.under_way.keys()
         )
         assert len(places) <= LIMITS.max_rooms
 
     @invariant()
     def every_request_is_done_or_waits(self) -> None:
-        waiting = [number_of(request) for held in self.session._waiting.values() for request in held]
+        waiting = [number_of(request) for held in self.session._deferred.values() for request in held]
         assert len(waiting) <= LIMITS.max_pending
-        assert self.session._held == len(waiting)
+        assert self.session._deferred_count == len(waiting)
         assert sorted([*self.done, *self.turned_away, *waiting]) == list(self.sent)
-        assert self.session._waiting.keys() <= self.under_way.keys()
+        assert self.session._deferred.keys() <= self.under_way.keys()
 
     @invariant()
     def requests_for_a_room_keep_their_order(self) -> None:

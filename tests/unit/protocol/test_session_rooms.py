@@ -12,7 +12,7 @@ from reactor.protocol.intents import (
     UpdateMember,
 )
 from reactor.protocol.limits import Limits
-from reactor.protocol.membership import State
+from reactor.protocol.membership import MembershipState
 from reactor.protocol.session import Session
 from tests.unit.protocol.sessions import (
     IN,
@@ -137,8 +137,8 @@ def test_a_force_leave_that_crosses_a_join_or_a_leave():
     assert session.left("lobby") == [join()]
 
 
-@pytest.mark.parametrize("state", State, ids=lambda state: state.name)
-def test_the_end_hands_over_what_is_to_be_detached(state: State):
+@pytest.mark.parametrize("state", MembershipState, ids=lambda state: state.name)
+def test_the_end_hands_over_what_is_to_be_detached(state: MembershipState):
     session = session_in(state)
     places = list(session.rooms.values())
     if state in PENDING:
@@ -151,4 +151,4 @@ def test_the_end_hands_over_what_is_to_be_detached(state: State):
     assert session.expelled("lobby") is False
     assert session.receive(join()) is None
     assert session.receive(ask.Heartbeat()) == Refresh((), None, None)
-    assert (session.rooms, session._waiting, session._held) == ({}, {}, 0)
+    assert (session.rooms, session._deferred, session._deferred_count) == ({}, {}, 0)

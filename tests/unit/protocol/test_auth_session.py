@@ -6,7 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from reactor.protocol import intents as want
 from reactor.protocol import requests as ask
-from reactor.protocol.guard import STANDINGS, GuardedSession, Knock, Standing
+from reactor.protocol.auth_session import AUTH_TRANSITIONS, AuthEvent, AuthSession, AuthState
 from reactor.protocol.identity import Identity, Unauthorised, checked
 from reactor.protocol.limits import Limits
 from reactor.protocol.membership import IllegalEvent
@@ -30,21 +30,21 @@ OF_ALL_KINDS: list[ask.Request] = [
 ]
 
 
-def known(identity: Identity = ANN) -> GuardedSession:
-    session = GuardedSession(Limits(max_pending=4))
+def known(identity: Identity = ANN) -> AuthSession:
+    session = AuthSession(Limits(max_pending=4))
     session.receive(AUTH)
-    session.accepted(identity)
+    session.token_accepted(identity)
     return session
 
 
-def inside(room_id: str = "lobby") -> GuardedSession:
+def inside(room_id: str = "lobby") -> AuthSession:
     session = known()
     session.receive(ask.JoinRoom(room_id))
     session.joined(room_id)
     return session
 
 
-def code_of(session: GuardedSession, request: ask.Request) -> str:
+def code_of(session: AuthSession, request: ask.Request) -> str:
     return refused(session, request).code
 
 
@@ -53,45 +53,45 @@ def code_of(session: GuardedSession, request: ask.Request) -> str:
 
 @pytest.mark.parametrize("request_", OF_ALL_KINDS, ids=lambda one: type(one).__name__)
 def test_a_stranger_gets_nothing(request_):
-    error = refused(GuardedSession(Limits()), request_)
+    error = refused(AuthSession(Limits()), request_)
     assert (error.code, error.id, error.room_id) == ("unauthorized", 2, request_.room_id)
 
 
 def test_requests_wait_for_the_first_token_and_come_in_their_order():
-    session = GuardedSession(Limits(max_pending=2))
+    session = AuthSession(Limits(max_pending=2))
     assert session.receive(AUTH) == want.Authenticate("token", 1)
     assert session.receive(OF_ALL_KINDS[0]) is None
     assert session.receive(OF_ALL_KINDS[1]) is None
     assert code_of(session, OF_ALL_KINDS[2]) == "too_many_pending"
     assert code_of(session, AUTH) == "too_many_pending"
-    assert session.accepted(ANN) == OF_ALL_KINDS[:2]
+    assert session.token_accepted(ANN) == OF_ALL_KINDS[:2]
     assert session.identity is ANN
 
 
 def test_a_first_token_that_is_refused_is_the_end():
-    session = GuardedSession(Limits())
+    session = AuthSession(Limits())
     session.receive(AUTH)
     session.receive(OF_ALL_KINDS[0])
-    assert session.denied()
+    assert session.token_refused()
     assert session.receive(AUTH) is None
     assert session.receive(OF_ALL_KINDS[0]) is None
     assert session.identity is None
 
 
 def test_an_answer_that_comes_too_late_opens_nothing():
-    session = GuardedSession(Limits())
+    session = AuthSession(Limits())
     session.receive(AUTH)
     assert session.close() == []
-    assert session.accepted(ANN) == []
+    assert session.token_accepted(ANN) == []
     assert session.identity is None
     assert session.receive(OF_ALL_KINDS[0]) is None
 
 
 def test_an_answer_that_nobody_asked_for_is_a_mistake():
     with pytest.raises(IllegalEvent):
-        GuardedSession(Limits()).accepted(ANN)
+        AuthSession(Limits()).token_accepted(ANN)
     with pytest.raises(IllegalEvent):
-        known().denied()
+        known().token_refused()
 
 
 # Who it is.
@@ -152,9 +152,9 @@ def test_a_fresh_token_takes_the_place_of_the_one_before():
     fresh = Identity("ann", ("lobby",), None, None, 3e9)
     session.receive(AUTH)
     assert session.receive(ask.Heartbeat("lobby")) is not None, "all goes on while it is checked"
-    assert session.accepted(fresh) == []
+    assert session.token_accepted(fresh) == []
     assert session.identity is fresh
-    assert session.outside() is None
+    assert session.forbidden_room() is None
     assert code_of(session, ask.Count("game-1")) == "forbidden"
 
 
@@ -162,16 +162,16 @@ def test_a_fresh_token_of_somebody_else_changes_nothing():
     session = inside()
     session.receive(AUTH)
     with pytest.raises(ProtocolError, match="another user") as caught:
-        session.accepted(Identity("bob", ("*",)))
+        session.token_accepted(Identity("bob", ("*",)))
     assert caught.value.code == "forbidden"
     assert session.identity is ANN
-    assert session.standing is Standing.KNOWN
+    assert session.auth_state is AuthState.AUTHENTICATED
 
 
 def test_a_fresh_token_that_is_refused_changes_nothing():
     session = inside()
     session.receive(AUTH)
-    assert not session.denied()
+    assert not session.token_refused()
     assert session.identity is ANN
     assert session.receive(ask.Heartbeat("lobby")) is not None
 
@@ -182,8 +182,8 @@ def test_a_room_that_is_not_allowed_any_more_is_told(answered):
     if not answered:
         session.receive(ask.JoinRoom("lobby"))
     session.receive(AUTH)
-    session.accepted(Identity("ann", ("game-*",)))
-    assert session.outside() == "lobby"
+    session.token_accepted(Identity("ann", ("game-*",)))
+    assert session.forbidden_room() == "lobby"
 
 
 # Identities.
@@ -274,7 +274,7 @@ class AtTheDoor(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.session = GuardedSession(Limits(max_pending=3))
+        self.session = AuthSession(Limits(max_pending=3))
         self.user: str | None = None
         self.refusal: str | None = None
 
@@ -307,23 +307,23 @@ class AtTheDoor(RuleBasedStateMachine):
     def knock(self):
         self._take(AUTH)
 
-    @precondition(lambda self: Knock.ACCEPTED in STANDINGS[self.session.standing])
+    @precondition(lambda self: AuthEvent.ACCEPTED in AUTH_TRANSITIONS[self.session.auth_state])
     @rule(identity=identities)
     def accept(self, identity):
         try:
-            early = self.session.accepted(identity)
+            early = self.session.token_accepted(identity)
         except ProtocolError:
             assert self.user not in (None, identity.user_id)
             return
-        if self.session.standing is Standing.KNOWN:
+        if self.session.auth_state is AuthState.AUTHENTICATED:
             self.user = identity.user_id
         for request in early:
             self._take(request)
 
-    @precondition(lambda self: Knock.REFUSED in STANDINGS[self.session.standing])
+    @precondition(lambda self: AuthEvent.REFUSED in AUTH_TRANSITIONS[self.session.auth_state])
     @rule()
     def deny(self):
-        assert self.session.denied() is (self.session.standing is Standing.SHUT)
+        assert self.session.token_refused() is (self.session.auth_state is AuthState.REJECTED)
 
     @rule()
     def close(self):
