@@ -25,6 +25,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from reactor.backend.scripts import load_scripts
+from reactor.presence.lua_sources import lua_sources
 from scripts.benchmarks.figures import write_json
 from scripts.benchmarks.machine import machine_facts
 from scripts.benchmarks.redis_cost.scripts import CASES, ScriptBench, Variant, as_scripts, load
@@ -59,7 +60,7 @@ def variants_of(arguments: argparse.Namespace) -> list[Variant]:
 
 def sources() -> dict[str, str]:
     """Give the text of each script, as it is loaded."""
-    scripts = load_scripts(departures_kept=100_000)
+    scripts = load_scripts(lua_sources(departures_kept=100_000))
     return {name: script.source for name, script in scripts.items()}
 
 

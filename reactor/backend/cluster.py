@@ -22,7 +22,7 @@ from reactor.backend.clients import (
     errors_as_unavailable,
 )
 from reactor.backend.interface import Loop, OnHealth, ignore_health
-from reactor.backend.scripts import Redirected, Script, ScriptRunner, load_scripts, new_times
+from reactor.backend.scripts import Redirected, Script, ScriptRunner, ScriptSources, load_scripts, new_times
 from reactor.backend.subscription import Subscription
 from reactor.backend.target import Target
 from reactor.backend.topology import Address, Topology
@@ -270,9 +270,9 @@ class ClusterChannels:
 class ClusterBackend:
     """A cluster in use; see `Backend`."""
 
-    def __init__(self, target: Target, topology: Topology, *, departures_kept: int) -> None:
+    def __init__(self, target: Target, topology: Topology, sources: ScriptSources) -> None:
         self._target, self._topology = target, topology
-        scripts = load_scripts(departures_kept=departures_kept, publish="SPUBLISH")
+        scripts = load_scripts(sources, publish="SPUBLISH")
         self.runner: ClusterRunner = ClusterRunner(topology, scripts, self._report_health)
         self.on_health: OnHealth = ignore_health
         self._channels: list[ClusterChannels] = []
@@ -369,7 +369,7 @@ class ClusterBackend:
             channels.reconcile()
 
 
-async def open_cluster(target: Target, *, departures_kept: int) -> ClusterBackend:
+async def open_cluster(target: Target, sources: ScriptSources) -> ClusterBackend:
     """Connect to a cluster. Raises RedisUnreachable, RedisMisconfigured or RedisTooOld, each with its fix."""
     topology = Topology(target)
     try:
@@ -379,7 +379,7 @@ async def open_cluster(target: Target, *, departures_kept: int) -> ClusterBacken
         with anyio.CancelScope(shield=True):
             await topology.aclose()
         raise
-    return ClusterBackend(target, topology, departures_kept=departures_kept)
+    return ClusterBackend(target, topology, sources)
 
 
 async def _check_first_that_answers(target: Target, topology: Topology) -> None:

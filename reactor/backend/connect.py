@@ -3,19 +3,20 @@
 from reactor.backend.clients import close_client, open_command_client, open_pubsub_client
 from reactor.backend.cluster import open_cluster
 from reactor.backend.interface import Backend
+from reactor.backend.scripts import ScriptSources
 from reactor.backend.single import SentinelBackend, SingleBackend
 from reactor.backend.target import Target
 from reactor.errors import ReactorError
 
 
-async def open_backend(target: Target, *, departures_kept: int) -> Backend:
+async def open_backend(target: Target, sources: ScriptSources) -> Backend:
     """Connect to the Redis that `target` names.
 
-    departures_kept: entries that each shard's departures stream keeps, approximately.
+    sources: the scripts to run there.
     Raises RedisUnreachable, RedisMisconfigured, RedisTooOld or SettingError, each with its fix.
     """
     if target.kind == "cluster":
-        return await open_cluster(target, departures_kept=departures_kept)
+        return await open_cluster(target, sources)
     commands = await open_command_client(target)
     try:
         pubsub = await open_pubsub_client(target)
@@ -23,4 +24,4 @@ async def open_backend(target: Target, *, departures_kept: int) -> Backend:
         await close_client(commands)
         raise
     backend = SentinelBackend if target.kind == "sentinel" else SingleBackend
-    return backend(target, commands, pubsub, departures_kept=departures_kept)
+    return backend(target, commands, pubsub, sources)

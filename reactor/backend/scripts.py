@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
-from importlib.resources import files
 from time import perf_counter
 from typing import Any
 
@@ -32,15 +31,13 @@ from redis.exceptions import (
 )
 
 from reactor.backend.clients import CONNECTION_ERRORS
+from reactor.backend.lua import Library, LuaLinkError
 from reactor.backend.pipeline import CommandPipeline
 from reactor.errors import Unavailable
 from reactor.histogram import SECONDS, Histogram
 
 MAX_BATCH = 512
 """Commands in one round trip at most. It bounds what one slow reader of replies can hold."""
-
-GROWING = {"join", "update", "set_rule"}
-"""The transitions that make Redis grow."""
 
 _TRIES = 3  # times that scripts are loaded for one batch: somebody may flush them again and again
 _OUTAGES = (BusyLoadingError, ReadOnlyError, MasterDownError, ClusterDownError)
@@ -55,8 +52,22 @@ _HEADER_LINE = re.compile(r"^-- (KEYS|ARGV|Returns|Publishes): ?(.*)$")
 
 
 @dataclass(frozen=True, slots=True)
+class ScriptSources:
+    """An application's Lua files, by path.
+
+    library: declarations that the scripts share, see `Library`. constants: names that the Lua may use beside
+    PUBLISH, and their values. growing: the names of scripts that add data.
+    """
+
+    scripts: Mapping[str, str]
+    library: Mapping[str, str]
+    constants: Mapping[str, str | int]
+    growing: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Script:
-    """A transition: its name, its whole text, and the digest by which Redis knows it."""
+    """A script: its name, its whole text, and the digest by which Redis knows it."""
 
     name: str
     source: str
@@ -68,25 +79,23 @@ def new_times() -> Times:
     return defaultdict(lambda: Histogram(SECONDS))
 
 
-def load_scripts(*, departures_kept: int, publish: str = "PUBLISH") -> dict[str, Script]:
-    """Every transition by name.
+def load_scripts(sources: ScriptSources, *, publish: str = "PUBLISH") -> dict[str, Script]:
+    """Every script by name, each with what it reaches of the library.
 
-    departures_kept: entries that a shard's stream keeps, about. publish: `SPUBLISH` on a cluster, where a
-    room's channel lives on its shard's node only
-    (https://redis.io/docs/latest/develop/pubsub/#sharded-pubsub).
+    publish: `SPUBLISH` on a cluster, where a room's channel lives on its shard's node only
+    (https://redis.io/docs/latest/develop/pubsub/#sharded-pubsub). Raises LuaLinkError.
     """
-    folder = files("reactor.presence") / "lua"
-    constants = f"local PUBLISH, KEPT = '{publish}', {departures_kept}\n"
-    prelude = constants + (folder / "prelude.lua").read_text()
+    library = Library(sources.library, {**sources.constants, "PUBLISH": publish})
     scripts: dict[str, Script] = {}
-    for path in folder.iterdir():
-        name = path.name.removesuffix(".lua")
-        if path.name.endswith(".lua") and name != "prelude":
-            # Beyond maxmemory only what makes Redis grow is refused: an end of a membership never is
-            # (https://redis.io/docs/latest/develop/programmability/lua-api/#script-flags).
-            flags = "" if name in GROWING else " flags=allow-oom"
-            source = f"#!lua{flags}\n" + prelude + path.read_text()
-            scripts[name] = Script(name, source, sha1(source.encode(), usedforsecurity=False).hexdigest())
+    for file, text in sources.scripts.items():
+        name = file.rpartition("/")[2].removesuffix(".lua")
+        if name in scripts:
+            raise LuaLinkError(f"{file}: there is another script named {name}")
+        # Beyond maxmemory Redis refuses only what makes it grow, so that a departure never fails
+        # (https://redis.io/docs/latest/develop/programmability/lua-api/#script-flags).
+        flags = "" if name in sources.growing else " flags=allow-oom"
+        source = f"#!lua{flags}\n{library.link(file, text)}"
+        scripts[name] = Script(name, source, sha1(source.encode(), usedforsecurity=False).hexdigest())
     return scripts
 
 

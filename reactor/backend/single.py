@@ -17,7 +17,7 @@ from reactor.backend.clients import (
     open_sentinels,
 )
 from reactor.backend.interface import Loop, OnHealth, Runner, ignore_health
-from reactor.backend.scripts import ScriptRunner, load_scripts
+from reactor.backend.scripts import ScriptRunner, ScriptSources, load_scripts
 from reactor.backend.subscription import Subscription
 from reactor.backend.target import Target
 from reactor.histogram import Histogram
@@ -32,12 +32,10 @@ Sentinels tell that it was replaced."""
 class SingleBackend:
     """One server."""
 
-    def __init__(self, target: Target, commands: Redis, pubsub: Redis, *, departures_kept: int) -> None:
+    def __init__(self, target: Target, commands: Redis, pubsub: Redis, sources: ScriptSources) -> None:
         self._target, self._commands, self._pubsub = target, commands, pubsub
         self._subscriptions: list[Subscription] = []
-        self._scripts = ScriptRunner(
-            commands, load_scripts(departures_kept=departures_kept), on_health=self._report_health
-        )
+        self._scripts = ScriptRunner(commands, load_scripts(sources), on_health=self._report_health)
         self.runner: Runner = self._scripts
         self.on_health: OnHealth = ignore_health
 
@@ -96,8 +94,8 @@ class SingleBackend:
 class SentinelBackend(SingleBackend):
     """The primary that Sentinels name; every connection is replaced when they name another one."""
 
-    def __init__(self, target: Target, commands: Redis, pubsub: Redis, *, departures_kept: int) -> None:
-        super().__init__(target, commands, pubsub, departures_kept=departures_kept)
+    def __init__(self, target: Target, commands: Redis, pubsub: Redis, sources: ScriptSources) -> None:
+        super().__init__(target, commands, pubsub, sources)
         self._sentinels: Sentinels = open_sentinels(target)
 
     @property

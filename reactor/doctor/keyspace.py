@@ -10,6 +10,7 @@ from reactor.backend.scripts import load_scripts
 from reactor.doctor.deployment import Keys, Server
 from reactor.doctor.look import said
 from reactor.presence.keys import SHARDS, ExpiredKeys
+from reactor.presence.lua_sources import lua_sources
 
 MOST_KEYS = 200_000
 MOST_SECONDS = 5.0
@@ -23,7 +24,7 @@ class Known:
     """Tells keys of one namespace, as this version writes them, from all others."""
 
     def __init__(self, namespace: str) -> None:
-        scripts = load_scripts(departures_kept=0).values()
+        scripts = load_scripts(lua_sources(departures_kept=0)).values()
         self.heads = {head for script in scripts for head in _HEADS.findall(script.source)} | {"doctor"}
         self._tag = f"{{{namespace}:".encode()
         self._plain = f"{namespace}:".encode()

@@ -48,7 +48,7 @@ class Registry:
         """
         counter, *about = record
         reply = await self._runner.run(
-            "lease", self._prefix, node, counter, lease_ms, " ".join(about), int(first)
+            "renew_lease", self._prefix, node, counter, lease_ms, " ".join(about), int(first)
         )
         if reply[0] == b"lost":
             return None
@@ -57,7 +57,7 @@ class Registry:
 
     async def nodes(self) -> dict[str, NodeRecord]:
         """Return all registered nodes by name: those alive and those whose loss nobody has noticed yet."""
-        return _records(await self._runner.run("registry", self._prefix))
+        return _records(await self._runner.run("list_nodes", self._prefix))
 
     async def deregister(self, node: str) -> None:
         """Remove a node from the registry."""
@@ -65,7 +65,7 @@ class Registry:
 
     async def acquire_leadership(self, job: str, node: str, *, ttl_ms: int) -> bool:
         """Acquire or renew the leadership of a job for ttl_ms; return whether the node is the leader."""
-        taken: int = await self._runner.run("take_turn", self._prefix, job, node, ttl_ms)
+        taken: int = await self._runner.run("acquire_leadership", self._prefix, job, node, ttl_ms)
         return taken == 1
 
     async def report(self, node: str, report: bytes, *, ttl_ms: int) -> None:
@@ -74,7 +74,7 @@ class Registry:
 
     async def reports(self) -> dict[str, bytes]:
         """Return the report of each registered node by name; empty where it has expired."""
-        flat = await self._runner.run("reports", self._prefix)
+        flat = await self._runner.run("list_reports", self._prefix)
         return {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
 
     async def nodes_of_shard(self, shard: int) -> list[str]:

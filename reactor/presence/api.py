@@ -21,6 +21,7 @@ from reactor.backend.interface import Backend
 from reactor.backend.target import parse_url
 from reactor.presence.departures import Departures
 from reactor.presence.keys import SHARDS, Entry
+from reactor.presence.lua_sources import lua_sources
 from reactor.presence.rows import Departure
 from reactor.presence.store import Store
 from reactor.presence.watch import Watches
@@ -60,7 +61,7 @@ class Presence:
         """
         settings = Settings(redis_url=where) if isinstance(where, str) else where
         target = parse_url(settings.redis_url or "")
-        backend = await open_backend(target, departures_kept=settings.departures_kept)
+        backend = await open_backend(target, lua_sources(departures_kept=settings.departures_kept))
         raised: BaseException | None = None
         try:
             async with anyio.create_task_group() as tasks:

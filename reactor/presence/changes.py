@@ -48,7 +48,7 @@ class ChangeLog:
 
         An endpoint that is asked for the first time begins with what happens from then on.
         """
-        reply = await self._runner.run("changes", self._prefix(shard), endpoint, limit, KEEP_MS)
+        reply = await self._runner.run("read_changes", self._prefix(shard), endpoint, limit, KEEP_MS)
         first, missed, *flat = reply
         entries = [
             Change(shard, flat[i].decode(), room_from(flat[i + 1]), decode_diff(flat[i + 2]))
@@ -58,7 +58,7 @@ class ChangeLog:
 
     async def served(self, shard: int, endpoint: str, last: str, place: int) -> None:
         """Note that the endpoint was told all up to the entry `last`, the `place`th of the log."""
-        await self._runner.run("served", self._prefix(shard), endpoint, last, place)
+        await self._runner.run("confirm_changes", self._prefix(shard), endpoint, last, place)
 
     def _prefix(self, shard: int) -> str:
         return shard_prefix(self._namespace, shard)

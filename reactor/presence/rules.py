@@ -106,7 +106,7 @@ class RoomRules:
         self._policies.clear()
 
     async def _read(self, room_id: str) -> dict[str, RoomRule]:
-        flat = await self._runner.run("rules", self._prefix, room_id)
+        flat = await self._runner.run("list_rules", self._prefix, room_id)
         found: dict[str, RoomRule] = {}
         for i in range(0, len(flat), 2):
             try:

@@ -164,7 +164,9 @@ class Store:
 
         The diff (or b""), None when it is not there.
         """
-        reply = await self._run_for_room("away", entry.room_id, escape(entry.user_id), connection, int(away))
+        reply = await self._run_for_room(
+            "set_away", entry.room_id, escape(entry.user_id), connection, int(away)
+        )
         return None if reply[0] == b"absent" else reply[2]
 
     async def detach(
@@ -194,7 +196,7 @@ class Store:
 
     async def say(self, room_id: str, data: bytes) -> tuple[int, int]:
         """Say something (JSON) to everyone in the room; Redis's time (ms), and how many nodes heard it."""
-        now, nodes = await self._run_for_room("say", room_id, data)
+        now, nodes = await self._run_for_room("publish_message", room_id, data)
         return now, nodes
 
     async def is_present(self, entry: Entry) -> bool:
@@ -227,7 +229,7 @@ class Store:
         for start in range(0, max(len(members), 1), PAGE):
             page = {escape(one.user_id).encode(): one for one in members[start : start + PAGE]}
             flat = [part for user, one in page.items() for part in (user, one.joined_at)]
-            found += [page[user] for user in await self._run_for_room("still_there", room_id, *flat)]
+            found += [page[user] for user in await self._run_for_room("still_members", room_id, *flat)]
         return found
 
     async def rooms(self, shard: int) -> dict[str, int]:
@@ -235,7 +237,9 @@ class Store:
         found: dict[str, int] = {}
         cursor: int | bytes = 0
         while True:
-            cursor, *flat = await self._runner.run("rooms", shard_prefix(self.namespace, shard), cursor, 100)
+            cursor, *flat = await self._runner.run(
+                "list_rooms", shard_prefix(self.namespace, shard), cursor, 100
+            )
             found.update((room_from(flat[i]), flat[i + 1]) for i in range(0, len(flat), 2))
             if cursor == b"0":
                 return found
@@ -262,7 +266,7 @@ class Store:
     async def audit(self, shard: int, cursor: int) -> Audit:
         """A page of the shard's rooms; large ones are named, for `audit_room`."""
         following, large, gone = await self._runner.run(
-            "sweep", shard_prefix(self.namespace, shard), cursor, 20
+            "audit_rooms", shard_prefix(self.namespace, shard), cursor, 20
         )
         return Audit(int(following), [room_from(room) for room in large], [text.decode() for text in gone])
 
@@ -279,7 +283,7 @@ class Store:
     async def end_again(self, entry: Entry, *, joined_at: int, reason: str, left_at: int) -> bool:
         """End a member that came back with an older state of Redis; whether it had. Times are ms."""
         found: int = await self._run_for_room(
-            "end_again", entry.room_id, escape(entry.user_id), joined_at, reason, left_at
+            "repeat_departure", entry.room_id, escape(entry.user_id), joined_at, reason, left_at
         )
         return found == 1
 
@@ -289,7 +293,7 @@ class Store:
         The reason that is on record now, this one or an earlier one; None when the member is there.
         """
         recorded: bytes = await self._run_for_room(
-            "record_lost", room_id, escape(member.user_id), member.username, reason,
+            "record_lost_member", room_id, escape(member.user_id), member.username, reason,
             member.joined_at, member.last_active_at,
         )  # fmt: skip
         return recorded.decode() or None
@@ -301,7 +305,7 @@ class Store:
         while, or not all have on this server; or 0.
         """
         prefix = shard_prefix(self.namespace, shard)
-        hold: int = await self._runner.run("pulse", prefix, lease, servers, int(all_there))
+        hold: int = await self._runner.run("mark_shard_alive", prefix, lease, servers, int(all_there))
         return hold
 
     async def fence_node(self, shard: int, node: str) -> list[str]:
@@ -315,5 +319,5 @@ class Store:
     async def lose_node(self, node: str, room_id: str, *, grace: int, away_grace: int) -> None:
         """Put a lost node's members of one room under the grace (ms)."""
         prefix = self._prefix(room_id)
-        while await self._runner.run("lose_node", prefix, node, escape(room_id), grace, away_grace) == 1:
+        while await self._runner.run("detach_node", prefix, node, escape(room_id), grace, away_grace) == 1:
             pass

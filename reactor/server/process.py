@@ -13,6 +13,7 @@ from reactor.backend.embedded import EmbeddedServer
 from reactor.backend.target import parse_url
 from reactor.errors import unwrapped_errors
 from reactor.gateway.server import reload_signals
+from reactor.presence.lua_sources import lua_sources
 from reactor.server.gc_tuning import tune_gc
 from reactor.server.node import Node
 from reactor.settings import Settings
@@ -43,7 +44,7 @@ async def serve_node(
             url = (await stack.enter_async_context(EmbeddedServer(advertise=True))).url
         target = parse_url(url)
         stack.enter_context(unwrapped_errors())
-        backend = await open_backend(target, departures_kept=settings.departures_kept)
+        backend = await open_backend(target, lua_sources(departures_kept=settings.departures_kept))
         stack.push_async_callback(backend.aclose)
         async with anyio.create_task_group() as tasks:
             node = Node(settings, target, tasks, backend)

@@ -12,6 +12,7 @@ from reactor.backend.scripts import ScriptRunner, load_scripts
 from reactor.errors import ReactorError, Unavailable
 from reactor.fleet.registry import NOT_REGISTERED, NodeRecord, Registry
 from reactor.presence.keys import SHARDS, Entry
+from reactor.presence.lua_sources import lua_sources
 from reactor.presence.store import Joined, NotJoined, Store
 from scripts.benchmarks.server import Bench
 
@@ -87,7 +88,7 @@ class IdleMembers:
 @asynccontextmanager
 async def idle_members(bench: Bench) -> AsyncIterator[IdleMembers]:
     """Have a node of idle members, alive as long as the block runs."""
-    runner = ScriptRunner(bench.redis, load_scripts(departures_kept=100_000))
+    runner = ScriptRunner(bench.redis, load_scripts(lua_sources(departures_kept=100_000)))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(runner.serve)
         members = IdleMembers(runner, bench.namespace)

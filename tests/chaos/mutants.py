@@ -33,15 +33,16 @@ class Mutant:
 MUTANTS = (
     Mutant(
         "a departure is recorded twice",
-        "presence/lua/prelude.lua",
-        "      record(room_id,",
-        "      record(room_id, user_id, user_id, why, fields.j or NOW, NOW, node)\n      record(room_id,",
+        "presence/lua/lib/departures.lua",
+        "      record_departure(room_id,",
+        "      record_departure(room_id, user_id, user_id, why, fields.j or now(), now(), node)\n"
+        "      record_departure(room_id,",
         ("drop",),
         frozenset({"once"}),
     ),
     Mutant(
         "no grace",
-        "presence/lua/prelude.lua",
+        "presence/lua/lib/departures.lua",
         "  if grace <= 0 then",
         "  if true then",
         ("drop",),
@@ -57,9 +58,9 @@ MUTANTS = (
     ),
     Mutant(
         "a leave that only the leaver hears of",
-        "presence/lua/leave.lua",
-        "depart(room, { user }, 'left')\nreturn { 'left', NOW }",
-        "return { 'left', NOW }",
+        "presence/lua/room/leave.lua",
+        "remove_members(room, { user }, 'left')\nreturn { 'left', now() }",
+        "return { 'left', now() }",
         ("script-flush",),
         frozenset({"ghost", "record", "reason"}),
     ),
@@ -73,8 +74,8 @@ MUTANTS = (
     ),
     Mutant(
         "a stall of Redis kills",
-        "presence/lua/prelude.lua",
-        "  if not pulse[1] then return nil end",
+        "presence/lua/lib/suspension.lua",
+        "  if not mark[1] then return nil end",
         "  do return nil end",
         ("stop-server",),
         frozenset({"reason"}),
@@ -82,8 +83,8 @@ MUTANTS = (
     ),
     Mutant(
         "a heartbeat is acknowledged before Redis has it",
-        "presence/lua/refresh.lua",
-        "local there = redis.call('PEXPIREAT', presence, NOW + ARGV[i + 1], 'GT') == 1",
+        "presence/lua/room/refresh.lua",
+        "local there = redis.call('PEXPIREAT', presence, time + ARGV[i + 1], 'GT') == 1",
         "local there = redis.call('EXISTS', presence) == 1",
         ("script-flush",),
         frozenset({"force-leave", "reason"}),

@@ -44,7 +44,7 @@ def test_the_acl_user_has_no_command_that_nothing_uses() -> None:
     granted = rights_of("reactor")
     in_scripts = {
         call.lower()
-        for path in (CONF.parent / "reactor" / "presence" / "lua").glob("*.lua")
+        for path in (CONF.parent / "reactor" / "presence" / "lua").rglob("*.lua")
         for call in re.findall(r"redis\.call\(\s*'([A-Z]+)'", path.read_text())
     }
     by_hand = {"evalsha", "script|load", "subscribe", "unsubscribe", "publish", "info"}

@@ -16,6 +16,7 @@ from reactor.backend.scripts import Script, load_scripts
 from reactor.backend.target import parse_url
 from reactor.fleet.registry import Registry
 from reactor.presence.departures import Departures
+from reactor.presence.lua_sources import lua_sources
 from reactor.presence.store import Store
 from tests.support.servers import Server
 
@@ -43,7 +44,7 @@ until cursor == '0'
 
 @cache
 def _scripts(departures_kept: int) -> dict[str, Script]:
-    return load_scripts(departures_kept=departures_kept)
+    return load_scripts(lua_sources(departures_kept=departures_kept))
 
 
 class DirectRunner:
@@ -108,7 +109,7 @@ class Connected:
 
 @asynccontextmanager
 async def connected(server: Server) -> AsyncIterator[Connected]:
-    backend = await open_backend(parse_url(server.socket_url), departures_kept=10_000)
+    backend = await open_backend(parse_url(server.socket_url), lua_sources(departures_kept=10_000))
     try:
         async with anyio.create_task_group() as tasks:
             for loop in backend.loops:

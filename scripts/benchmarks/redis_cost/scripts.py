@@ -19,7 +19,7 @@ ROOM_SIZE = 50
 NODES = 4
 TOGETHER = 20
 """Members in one measured call of `refresh`."""
-CASES = ("is_present", "report", "due", "pulse", "refresh", "join", "claim")
+CASES = ("is_present", "report", "due", "mark_shard_alive", "refresh", "join", "claim")
 PIPELINE = 250
 """Calls in one round trip: each is timed by Redis alone, so the batch only saves waiting."""
 
@@ -71,7 +71,7 @@ class ScriptBench:
     async def fill(self, variant: Variant) -> None:
         """Join all members, spread over a few nodes."""
         self._run_id = str((await self._redis.info("server"))["run_id"])
-        await self._run(variant, "pulse", [self._pulse()])
+        await self._run(variant, "mark_shard_alive", [self._pulse()])
         await self._run(variant, "join", [self._join(entry, n) for n, entry in enumerate(self._members)])
 
     async def measure(
@@ -114,7 +114,7 @@ class ScriptBench:
                 return [(f"node{n % NODES}", report, 15_000) for n in range(self._calls)]
             case "due":
                 return [(1000, 250)] * self._calls
-            case "pulse":
+            case "mark_shard_alive":
                 return [self._pulse()] * self._calls
             case "refresh":
                 groups = (self._chance.sample(self._members, TOGETHER) for _ in range(self._calls // 4))

@@ -2,16 +2,16 @@
 
 import re
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any, NamedTuple
 
 import pytest
 from redis.exceptions import OutOfMemoryError
 
-from reactor.backend.scripts import GROWING, load_scripts, read_header
+from reactor.backend.scripts import Script, load_scripts, read_header
 from reactor.fleet.registry import NodeRecord, Registry
 from reactor.presence.changes import ChangeLog
 from reactor.presence.keys import Entry
+from reactor.presence.lua_sources import GROWING, lua_sources
 from reactor.presence.rules import RoomRules
 from reactor.presence.store import Store
 from reactor.protocol.messages import Member
@@ -21,16 +21,14 @@ from tests.redis.presence.probe import TTL
 from tests.support.servers import Server
 from tests.support.stores import NAMESPACE, Direct, DirectRunner, done
 
-FOLDER = files("reactor.presence") / "lua"
-BODIES = {
-    path.name.removesuffix(".lua"): path.read_text()
-    for path in FOLDER.iterdir()
-    if path.name.endswith(".lua")
-}
-PRELUDE = BODIES.pop("prelude")
+SOURCES = lua_sources(departures_kept=10)
+BODIES = {path.rpartition("/")[2].removesuffix(".lua"): text for path, text in SOURCES.scripts.items()}
 NAMES = sorted(BODIES)
+FILES = {**SOURCES.scripts, **SOURCES.library}
 
-TELLS = re.compile(r"\b(tell|depart|settle|settle_member|start_grace|lower)\(|\bPUBLISH\b")
+PUBLISHES = re.compile(
+    r"\b(publish_diff|remove_members|settle_room|settle_member|start_grace|lower_room_deadline)\(|\bPUBLISH\b"
+)
 WORD = re.compile(r"'([a-z]+)'")
 
 
@@ -102,7 +100,7 @@ def test_a_script_returns_the_words_that_its_header_names(name: str) -> None:
 def test_a_script_publishes_exactly_if_its_header_says_so(name: str) -> None:
     code = "\n".join(line for line in BODIES[name].splitlines() if not line.startswith("--"))
     silent = read_header(BODIES[name])["Publishes"].startswith("nothing")
-    assert bool(TELLS.search(code)) != silent
+    assert bool(PUBLISHES.search(code)) != silent
 
 
 class Recorder(DirectRunner):
@@ -167,9 +165,9 @@ def test_every_key_that_is_written_has_the_hash_tag_of_its_shard(redis_server: S
     assert {key.partition("}")[0] for key in keys} <= {"{t:7", "{t:fleet"}
 
 
-@pytest.mark.parametrize("name", [*NAMES, "prelude"])
-def test_the_lua_is_laid_out_alike(name: str) -> None:
-    text = PRELUDE if name == "prelude" else BODIES[name]
+@pytest.mark.parametrize("path", FILES)
+def test_every_lua_file_is_formatted_alike(path: str) -> None:
+    text = FILES[path]
     assert text.endswith("\n")
     assert not text.endswith("\n\n")
     assert text.isascii()
@@ -188,18 +186,47 @@ def test_the_lua_is_laid_out_alike(name: str) -> None:
     assert assigned <= declared, "no global is set"
 
 
-def test_scripts_are_known_by_their_digest_which_changes_with_the_settings() -> None:
-    few, many = load_scripts(departures_kept=1), load_scripts(departures_kept=2)
+def load(*, departures_kept: int = 10, publish: str = "PUBLISH") -> dict[str, Script]:
+    return load_scripts(lua_sources(departures_kept=departures_kept), publish=publish)
+
+
+def test_a_constant_changes_the_digests_of_the_scripts_that_use_it() -> None:
+    few, many, sharded = load(departures_kept=1), load(departures_kept=2), load(publish="SPUBLISH")
     assert sorted(few) == NAMES
-    assert all(few[name].digest != many[name].digest for name in NAMES)
-    sharded = load_scripts(departures_kept=1, publish="SPUBLISH")
-    assert all(few[name].digest != sharded[name].digest for name in NAMES)
-    assert "'SPUBLISH', 1" in sharded["join"].source
+    assert few["join"].digest != many["join"].digest != sharded["join"].digest
+    assert few["report"].digest == many["report"].digest
+    assert "local PUBLISH = 'SPUBLISH'\n" in sharded["join"].source
+
+
+def test_at_most_140_kb_are_loaded_into_each_primary() -> None:
+    assert sum(len(script.source.encode()) for script in load().values()) <= 140_000
+
+
+def test_every_declaration_of_the_library_is_used() -> None:
+    linked = "\n".join(script.source for script in load().values())
+    declared = re.findall(r"^local (?:function )?(\w+)", "\n".join(SOURCES.library.values()), re.MULTILINE)
+    assert [
+        name for name in declared if not re.search(rf"^local (function )?{name}\b", linked, re.MULTILINE)
+    ] == []
+
+
+def test_only_scripts_that_need_the_time_or_the_run_id_read_them() -> None:
+    reads_time = {name for name, script in load().items() if "'TIME'" in script.source}
+    reads_run_id = {name for name, script in load().items() if "'INFO'" in script.source}
+    assert not reads_time & {
+        "report",
+        "list_nodes",
+        "list_rules",
+        "still_members",
+        "audit_rooms",
+        "shard_nodes",
+    }
+    assert not reads_run_id & {"refresh", "renew_lease", "read_changes", "publish_message", "fence_node"}
 
 
 def test_the_digests_are_those_that_redis_finds(redis_server: Server) -> None:
     client: Any = Direct(redis_server).client
-    for script in load_scripts(departures_kept=10).values():
+    for script in load().values():
         assert client.script_load(script.source) == script.digest
 
 
@@ -244,7 +271,7 @@ def test_a_full_redis_refuses_only_what_makes_it_grow(redis_server: Server) -> N
     usual = {"room": "lobby", "user": "ann", "connection": "n1.1", "node": "n1", "cursor": 0, "away": 0}
     refused = set()
     client.config_set("maxmemory", 1)
-    for name, script in load_scripts(departures_kept=10).items():
+    for name, script in load().items():
         names = arguments(read_header(BODIES[name])["ARGV"])
         try:
             client.eval(

@@ -34,7 +34,7 @@ async def lacking(url: str, *, cluster: bool = False) -> list[str]:
 def test_every_command_of_the_scripts_is_tried():
     in_scripts = {
         call.lower()
-        for path in LUA.glob("*.lua")
+        for path in LUA.rglob("*.lua")
         for call in re.findall(r"redis\.p?call\(\s*'([A-Z]+)'", path.read_text())
     }
     assert in_scripts <= rights.ON_KEYS.keys() | rights.WITHOUT_KEYS.keys()

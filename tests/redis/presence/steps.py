@@ -22,7 +22,7 @@ def leaves(user: str, connection: str = "n1.1") -> Step:
 
 
 def goes_away(user: str, connection: str = "n1.1") -> Step:
-    return lambda probe: probe.ask("away", user, connection, 1)
+    return lambda probe: probe.ask("set_away", user, connection, 1)
 
 
 def lapses(user: str) -> Step:
@@ -72,7 +72,7 @@ def is_lost(node: str) -> Step:
 
     def lose(probe: Probe) -> None:
         probe.on_shard("fence_node", "lobby", node, 100)
-        probe.on_shard("lose_node", "lobby", node, escape(probe.id("lobby")), GRACE, AWAY_GRACE)
+        probe.on_shard("detach_node", "lobby", node, escape(probe.id("lobby")), GRACE, AWAY_GRACE)
         probe.on_shard("fence_node", "lobby", node, 100)
 
     return lose

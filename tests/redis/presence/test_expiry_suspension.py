@@ -18,13 +18,13 @@ LEASE = 5_000
 
 def pulses(probe: Probe) -> Any:
     """A node that has not noticed that anything changed pulses."""
-    return probe.on_shard("pulse", "lobby", LEASE, "another server", 0)
+    return probe.on_shard("mark_shard_alive", "lobby", LEASE, "another server", 0)
 
 
 def pulses_knowing(probe: Probe, *, all_there: bool = False) -> Any:
     """A node that knows this server pulses."""
     servers = f"another {run_id(probe)}"
-    return probe.on_shard("pulse", "lobby", LEASE, servers, int(all_there))
+    return probe.on_shard("mark_shard_alive", "lobby", LEASE, servers, int(all_there))
 
 
 def all_are_there(probe: Probe) -> Any:
@@ -91,7 +91,7 @@ CASES = [
     Case("the count leaves it out", HELD, lambda p: p.in_room("count"), ["now", "epoch", 1, 0], [], ANN_HELD),
     Case("it is not present", HELD, lambda p: p.ask("is_present", "ann"), 0, [], ANN_HELD),
     Case("it cannot be updated", HELD, lambda p: p.ask("update", "ann", "B", ""), ["absent"], [], ANN_HELD),
-    Case("it cannot go away", HELD, lambda p: p.ask("away", "ann", "n1.1", 1), ["absent"], [], ANN_HELD),
+    Case("it cannot go away", HELD, lambda p: p.ask("set_away", "ann", "n1.1", 1), ["absent"], [], ANN_HELD),
     Case("its heartbeat is told so, and makes no key", HELD, lambda p: p.refresh("ann"), ["now", "0"], [],
          ANN_HELD),
     Case("it may leave", HELD, lambda p: p.ask("leave", "ann", "n1.1"), ["left", "now"],

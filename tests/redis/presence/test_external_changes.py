@@ -25,7 +25,7 @@ def everything(probe: Probe) -> dict[str, Any]:
         "audit": [done(store.audit(one, 0)) for one in range(SHARDS)],
         "join": probe.join("ann", "n1.2"),
         "update": probe.ask("update", "ann", "A", "1"),
-        "away": probe.ask("away", "ann", "n1.2", 1),
+        "away": probe.ask("set_away", "ann", "n1.2", 1),
     }
 
 

@@ -26,7 +26,7 @@ def loses(node: str, *, grace: int = GRACE, away_grace: int = AWAY_GRACE) -> Ste
     """The lobby is gone through on behalf of a lost node."""
 
     def lose(probe: Probe) -> Any:
-        reply = probe.on_shard("lose_node", "lobby", node, escape(probe.id("lobby")), grace, away_grace)
+        reply = probe.on_shard("detach_node", "lobby", node, escape(probe.id("lobby")), grace, away_grace)
         probe.on_shard("fence_node", "lobby", node, 100)
         return reply
 

@@ -239,7 +239,7 @@ async def test_who_is_entered_again_after_a_stall_is_seen_also_by_whoever_listed
     redis_server: Server,
 ) -> None:
     async with following(redis_server, held=False) as it:
-        it.probe.on_shard("pulse", "lobby", 5_000, "", 0)
+        it.probe.on_shard("mark_shard_alive", "lobby", 5_000, "", 0)
         for user in ("ann", "bob"):
             it.probe.join(user)
         it.probe.lapse("ann")
@@ -255,7 +255,7 @@ async def test_who_is_entered_again_as_it_was_is_no_news_to_who_never_missed_it(
     redis_server: Server,
 ) -> None:
     async with following(redis_server) as it:
-        it.probe.on_shard("pulse", "lobby", 5_000, "", 0)
+        it.probe.on_shard("mark_shard_alive", "lobby", 5_000, "", 0)
         it.probe.join("ann", username="A")
         await it.agrees()
         it.probe.lapse("ann")

@@ -152,7 +152,7 @@ async def test_a_join_asks_redis_for_no_settings(bundled_server: Server) -> None
         await ok(admin, PATH, "PUT", json={"ttl": 60})
         await until(lambda: node.rules._changed == set() and not node.rules._wakeup.is_set())
         await ok(admin, PATH)
-        asked = node.backend.times["rules"].count
+        asked = node.backend.times["list_rules"].count
         await ann.join("lobby", "ann")
         await ann.join("hall", "ann")
-        assert node.backend.times["rules"].count == asked
+        assert node.backend.times["list_rules"].count == asked

@@ -1,0 +1,10 @@
+-- Makes a node the leader of a job, or keeps it so: one node does a job at a time, until its leadership expires.
+-- KEYS: fleet prefix
+-- ARGV: job; node; time (ms)
+-- Returns: 1 when this node leads, else 0
+-- Publishes: nothing
+local key = SHARD .. ':turn:' .. ARGV[1]
+local leader = redis.call('GET', key)
+if leader and leader ~= ARGV[2] then return 0 end
+redis.call('SET', key, ARGV[2], 'PX', ARGV[3])
+return 1

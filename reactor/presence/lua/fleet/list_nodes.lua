@@ -1,0 +1,6 @@
+-- The nodes in the registry.
+-- KEYS: fleet prefix
+-- ARGV: none
+-- Returns: {node, 'COUNTER ABOUT', ...}
+-- Publishes: nothing
+return redis.call('HGETALL', SHARD .. ':registry')

@@ -1,8 +1,0 @@
--- A member is put out of the room, with all its connections.
--- ARGV: room, user; message ('' for the usual one)
--- Returns: 1 when the user was there, else 0
--- Publishes: a diff (left)
-local room, user, message = unpack(ARGV)
-if settle_member(room, user) == 'gone' then return 0 end
-depart(room, { user }, 'kicked', message)
-return 1
