@@ -1,4 +1,4 @@
-"""The admin port: an HTTP API for operators and back ends, a live page, metrics. Off unless it is set."""
+"""The admin port: an HTTP API for operators and back ends, a live overview, metrics. Off by default."""
 
 from contextlib import AbstractAsyncContextManager
 
@@ -7,6 +7,6 @@ from reactor.server.node import Node
 
 def serving_admin(node: Node) -> AbstractAsyncContextManager[int]:
     """Serve the admin port that the node's settings name. Raises AddressInUse or SettingError."""
-    from reactor.admin.server import serving  # noqa: PLC0415 - most nodes need none of it
+    from reactor.admin.uvicorn_server import serving  # noqa: PLC0415 - most nodes have no admin port
 
     return serving(node)

@@ -1,4 +1,4 @@
-"""The admin port as an ASGI app: the API behind its key; page, metrics and probes without one."""
+"""The admin port as an ASGI app: the API requires the key; overview, metrics and probes do not."""
 
 import hashlib
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,19 +15,19 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from reactor.admin.answers import ErrorAnswer
-from reactor.admin.api import Api
-from reactor.admin.asked import Problem
-from reactor.admin.keys import Keys
+from reactor.admin.handlers import AdminHandlers
+from reactor.admin.key_verifier import KeyVerifier
 from reactor.admin.openapi import describe
-from reactor.admin.routes import Endpoint, endpoints
+from reactor.admin.parameters import ApiError
+from reactor.admin.routes import Operation, operations
+from reactor.admin.schemas import ErrorAnswer
 from reactor.errors import SettingError, Unavailable
 from reactor.server.metrics import Metrics
 from reactor.server.node import Node
 
 log = structlog.get_logger()
 
-Answering = Callable[[Request], Awaitable[Response]]
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 _JSON = "application/json"
 _TYPES = {
@@ -36,7 +36,7 @@ _TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-_SAFE = {
+_SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
     ),
@@ -49,17 +49,17 @@ _encode = msgspec.json.Encoder().encode
 
 
 def make_app(node: Node, key: bytes) -> ASGIApp:
-    """The app for one node."""
+    """The app of one node; `key` is the admin key."""
     metrics = Metrics(node)
-    table = endpoints(Api(node))
+    table = operations(AdminHandlers(node))
     description = _encode(describe(table))
 
     async def show_metrics(request: Request) -> Response:
         page, kind = await metrics.page(request.headers.get("accept", ""))
-        return Response(page, headers={"Content-Type": kind, **_SAFE})
+        return Response(page, headers={"Content-Type": kind, **_SECURITY_HEADERS})
 
     async def openapi(_request: Request) -> Response:
-        return Response(description, media_type=_JSON, headers=_SAFE)
+        return Response(description, media_type=_JSON, headers=_SECURITY_HEADERS)
 
     async def healthz(_request: Request) -> Response:
         return PlainTextResponse("ok")
@@ -68,27 +68,26 @@ def make_app(node: Node, key: bytes) -> ASGIApp:
         ready, reason = node.ready()
         return PlainTextResponse(reason, 200 if ready else 503)
 
-    keys = Keys(key)
     routes = [
         Route("/metrics", show_metrics),
         Route("/openapi.json", openapi),
         Route("/healthz", healthz),
         Route("/readyz", readyz),
-        *(Route(path, answer) for path, answer in _pages()),
-        *(Route(one.path, _answering(one), methods=[one.method]) for one in table),
+        *(Route(path, handler) for path, handler in _static_files()),
+        *(Route(each.path, _handler(each), methods=[each.method]) for each in table),
     ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _no_such})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _routing_error})
     app.router.redirect_slashes = False
-    return _Guard(app, keys)
+    return _RequireKey(app, KeyVerifier(key))
 
 
-class _Guard:
-    """Lets into `/v1/` who has the key, and gives the app each path as it came.
+class _RequireKey:
+    """Rejects requests to `/v1/` without the key, and passes paths on without decoding them.
 
-    An id may hold a slash: only while it is percent-encoded can a path be split into its parts.
+    An id may contain a slash, so a path must be split into its parts before they are percent-decoded.
     """
 
-    def __init__(self, app: ASGIApp, keys: Keys) -> None:
+    def __init__(self, app: ASGIApp, keys: KeyVerifier) -> None:
         self._app, self._keys = app, keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,90 +98,90 @@ class _Guard:
         scope["path"] = path
         if path.startswith("/v1/"):
             request = Request(scope)
-            refusal = await self._refuse(request)
-            if refusal is not None:
-                await refusal(scope, receive, send)
+            rejection = await self._reject(request)
+            if rejection is not None:
+                await rejection(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    async def _refuse(self, request: Request) -> Response | None:
-        shown = request.headers.get("authorization", ""), request.headers.get("x-api-key", "")
-        if self._keys.right(*shown):
+    async def _reject(self, request: Request) -> Response | None:
+        given = request.headers.get("authorization", ""), request.headers.get("x-api-key", "")
+        if self._keys.matches(*given):
             return None
         bearer = {"WWW-Authenticate": "Bearer", "Connection": "close"}
-        if not any(shown):
-            sentence = "give the key, as in Authorization: Bearer KEY."
-            return _problem(Problem(401, "unauthorized", sentence, bearer))
-        wait = await self._keys.refuse(request.client.host if request.client else "")
+        if not any(given):
+            sentence = "send the key, as in Authorization: Bearer KEY."
+            return _error_response(ApiError(401, "unauthorized", sentence, bearer))
+        wait = await self._keys.record_wrong_key(request.client.host if request.client else "")
         if wait:
-            sentence = f"too many wrong keys: wait for {wait} s."
+            sentence = f"too many wrong keys: wait {wait} s."
             headers = {"Retry-After": str(wait), "Connection": "close"}
-            return _problem(Problem(429, "too_many_wrong_keys", sentence, headers))
-        return _problem(Problem(401, "unauthorized", "this is not the key.", bearer))
+            return _error_response(ApiError(429, "too_many_wrong_keys", sentence, headers))
+        return _error_response(ApiError(401, "unauthorized", "the key is wrong.", bearer))
 
 
-def _answering(one: Endpoint) -> Answering:
-    async def answer(request: Request) -> Response:
+def _handler(operation: Operation) -> Endpoint:
+    async def handle(request: Request) -> Response:
         try:
-            return _json(200, await one.handler(request))
-        except Problem as problem:
-            return _problem(problem)
+            return _json(200, await operation.handler(request))
+        except ApiError as error:
+            return _error_response(error)
         except SettingError as error:
-            return _problem(Problem(400, "bad_request", str(error)))
+            return _error_response(ApiError(400, "bad_request", str(error)))
         except Unavailable:
             sentence = "Redis does not answer: try again in a moment."
-            return _problem(Problem(503, "unavailable", sentence, {"Retry-After": "1"}))
+            return _error_response(ApiError(503, "unavailable", sentence, {"Retry-After": "1"}))
         except Exception:
-            log.exception("an admin request failed", method=one.method, path=one.path)
-            return _problem(
-                Problem(500, "internal", "the server failed on this request; its log says where.")
+            log.exception("admin_request_failed", method=operation.method, path=operation.path)
+            return _error_response(
+                ApiError(500, "internal", "the server failed on this request; its log has the error.")
             )
 
-    return answer
+    return handle
 
 
-async def _no_such(_request: Request, error: Exception) -> Response:
+async def _routing_error(_request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     sentence = {
-        404: "there is nothing at this path; see /openapi.json.",
-        405: "this method does nothing here.",
+        404: "this path does not exist; see /openapi.json.",
+        405: "this path does not support the method; see /openapi.json.",
     }
     headers = dict(getattr(error, "headers", None) or {})
-    return _problem(Problem(status, _CODES.get(status, "bad_request"), sentence.get(status, "no."), headers))
+    code, message = _CODES.get(status, "bad_request"), sentence.get(status, "the request is invalid.")
+    return _error_response(ApiError(status, code, message, headers))
 
 
-def _problem(problem: Problem) -> Response:
-    answer = ErrorAnswer(code=problem.code, message=problem.message)
-    return _json(problem.status, answer, problem.headers)
+def _error_response(error: ApiError) -> Response:
+    return _json(error.status, ErrorAnswer(code=error.code, message=error.message), error.headers)
 
 
-def _json(status: int, answer: Any, headers: dict[str, str] | None = None) -> Response:
-    headers = {"Cache-Control": "no-store", **_SAFE, **(headers or {})}
-    return Response(_encode(answer), status, headers, _JSON)
+def _json(status: int, body: Any, headers: dict[str, str] | None = None) -> Response:
+    headers = {"Cache-Control": "no-store", **_SECURITY_HEADERS, **(headers or {})}
+    return Response(_encode(body), status, headers, _JSON)
 
 
-def _pages() -> Iterator[tuple[str, Answering]]:
-    """The files of the page, each under its name; the page itself also under `/`.
+def _static_files() -> Iterator[tuple[str, Endpoint]]:
+    """The path and the handler of each file of the overview; its page is also at `/`.
 
-    Those that it shares with the live page come from there.
+    The files that it shares with the demo page are read from there.
     """
     shared = (files("reactor") / "web" / name for name in ("base.css", "icon.svg"))
     for file in (*(files("reactor.admin") / "page").iterdir(), *shared):
         kind = _TYPES.get(PurePosixPath(file.name).suffix)
         if kind is not None:
-            answer = _file(file.read_bytes(), kind)
-            yield f"/{file.name}", answer
+            handler = _static_file(file.read_bytes(), kind)
+            yield f"/{file.name}", handler
             if file.name == "index.html":
-                yield "/", answer
+                yield "/", handler
 
 
-def _file(content: bytes, kind: str) -> Answering:
+def _static_file(content: bytes, kind: str) -> Endpoint:
     tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    headers = {"Content-Type": kind, "ETag": tag, "Cache-Control": "no-cache", **_SAFE}
+    headers = {"Content-Type": kind, "ETag": tag, "Cache-Control": "no-cache", **_SECURITY_HEADERS}
 
-    async def answer(request: Request) -> Response:
+    async def handle(request: Request) -> Response:
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
         return Response(content, headers=headers)
 
-    return answer
+    return handle

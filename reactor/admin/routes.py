@@ -1,4 +1,4 @@
-"""The table of what the admin API serves: the app and its OpenAPI description are both made from it."""
+"""The operations of the admin API; both the app and its OpenAPI description are generated from this table."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -6,16 +6,27 @@ from typing import Any, Literal
 
 from starlette.requests import Request
 
-from reactor.admin import answers as say
-from reactor.admin.api import MOST, USUAL, Api
+from reactor.admin.handlers import DEFAULT_LIMIT, MAX_LIMIT, AdminHandlers
+from reactor.admin.schemas import (
+    DeparturesPage,
+    Kicked,
+    MembersPage,
+    MessageBody,
+    MessageSent,
+    Overview,
+    RoomAnswer,
+    RoomSettings,
+    RoomsPage,
+    SettingsAnswer,
+)
 from reactor.protocol.messages import Member
 
-Handler = Callable[[Request], Awaitable[Any]]
+RequestHandler = Callable[[Request], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A value of the query."""
+    """A parameter of the query."""
 
     name: str
     about: str
@@ -23,59 +34,61 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One request: what it takes, what does it, what it answers when all is well."""
+class Operation:
+    """One method of one path: its parameters, its handler, and the body of a successful response."""
 
     method: str
     path: str
-    handler: Handler
+    handler: RequestHandler
     about: str
-    answer: Any
+    response: Any
     query: tuple[Query, ...] = ()
     body: Any = None
-    refusals: tuple[int, ...] = ()
+    errors: tuple[int, ...] = ()
 
 
-LIMIT = Query("limit", f"how many at most, from 1 to {MOST}; {USUAL} when left out", "integer")
-CURSOR = Query("cursor", "where the page before ended, as its answer gave it")
+LIMIT = Query(
+    "limit", f"the maximum number of items, up to {MAX_LIMIT}; {DEFAULT_LIMIT} by default", "integer"
+)
+CURSOR = Query("cursor", "the cursor of the previous page")
 
 
-def endpoints(api: Api) -> list[Endpoint]:
-    """All of them."""
+def operations(api: AdminHandlers) -> list[Operation]:
+    """All operations."""
     room = "/v1/rooms/{room}"
     member = room + "/members/{user}"
     settings = room + "/settings"
+    page = LIMIT, CURSOR
     return [
-        Endpoint("GET", "/v1/overview", api.overview, "All at a glance", say.Overview),
-        Endpoint("GET", "/v1/rooms", api.rooms, "Rooms with anybody in them", say.RoomsPage, (LIMIT, CURSOR)),
-        Endpoint("GET", room, api.room, "Where a room stands", say.RoomAnswer),
-        Endpoint("GET", room + "/count", api.room, "How many are in a room", say.RoomAnswer),
-        Endpoint("GET", room + "/members", api.members, "Who is in a room", say.MembersPage, (LIMIT, CURSOR)),
-        Endpoint("GET", member, api.member, "Whether a user is in a room", Member, refusals=(404,)),
-        Endpoint(
-            "DELETE", member, api.kick, "Put a user out of a room, on all connections", say.Kicked,
-            (Query("message", "what the user is told"),), refusals=(404,),
+        Operation("GET", "/v1/overview", api.overview, "The state of the whole deployment", Overview),
+        Operation("GET", "/v1/rooms", api.rooms, "The rooms that have members", RoomsPage, page),
+        Operation("GET", room, api.room, "The position and the count of a room", RoomAnswer),
+        Operation("GET", room + "/count", api.room, "The number of members of a room", RoomAnswer),
+        Operation("GET", room + "/members", api.members, "The members of a room", MembersPage, page),
+        Operation("GET", member, api.member, "A member; 404 if the user is not there", Member, errors=(404,)),
+        Operation(
+            "DELETE", member, api.kick, "Remove a user from a room, on all connections", Kicked,
+            (Query("message", "the message that the user receives"),), errors=(404,),
         ),
-        Endpoint(
-            "POST", room + "/messages", api.message, "Say something to everyone in a room", say.MessageSent,
-            body=say.MessageBody, refusals=(408, 413),
+        Operation(
+            "POST", room + "/messages", api.message, "Send a message to everyone in a room", MessageSent,
+            body=MessageBody, errors=(408, 413),
         ),
-        Endpoint("GET", settings, api.settings, "What was set for a room, and holds", say.SettingsAnswer),
-        Endpoint(
-            "PUT", settings, api.put_settings, "Set what differs in a room", say.SettingsAnswer,
-            body=say.RoomSettings, refusals=(408, 409, 413),
+        Operation("GET", settings, api.settings, "The settings of a room and their effect", SettingsAnswer),
+        Operation(
+            "PUT", settings, api.put_settings, "Set the settings of a room", SettingsAnswer,
+            body=RoomSettings, errors=(408, 409, 413),
         ),
-        Endpoint(
-            "DELETE", settings, api.remove_settings, "Take back what was set for a room", say.SettingsAnswer,
-            refusals=(404,),
+        Operation(
+            "DELETE", settings, api.remove_settings, "Remove the settings of a room", SettingsAnswer,
+            errors=(404,),
         ),
-        Endpoint(
-            "GET", "/v1/departures", api.departures, "Who left and why", say.DeparturesPage,
+        Operation(
+            "GET", "/v1/departures", api.departures, "Departures and their reasons", DeparturesPage,
             (
-                Query("room", "only of this room"),
+                Query("room", "only departures from this room"),
                 Query("since", "milliseconds since 1970, or a duration before now such as 1h"),
-                LIMIT,
-                CURSOR,
+                *page,
             ),
         ),
     ]  # fmt: skip

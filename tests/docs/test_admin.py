@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 from anyio import to_thread
 
-from reactor.admin import api, asked, keys
-from reactor.admin.api import Api
-from reactor.admin.routes import endpoints
+from reactor.admin import handlers, key_verifier, parameters
+from reactor.admin.handlers import AdminHandlers
+from reactor.admin.routes import operations
 from reactor.presence import rules
 from reactor.server.metrics import Metrics
 from tests.docs.documents import document
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
-from tests.system.admin.desk import KEY, desk
-from tests.system.admin.schema import path_of
+from tests.system.admin.json_schema import path_of
+from tests.system.admin.serving import KEY, admin_served
 from tests.system.metrics.test_metrics import Read
 
 SECTION = document("reactor/admin/README.md")
@@ -46,7 +46,7 @@ def run(command: str, port: int | None) -> Any:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on PATH")
 async def test_each_command_of_its_table_does_what_it_says(bundled_server: Server) -> None:
     async with (
-        desk(bundled_server) as (node, _),
+        admin_served(bundled_server) as (node, _),
         RawClient.connect(node) as ann,
         RawClient.connect(node) as bob,
     ):
@@ -64,7 +64,7 @@ async def test_each_command_of_its_table_does_what_it_says(bundled_server: Serve
 async def test_its_table_names_every_route(bundled_server: Server) -> None:
     named = set()
     async with served(bundled_server) as node:
-        table = endpoints(Api(node))
+        table = operations(AdminHandlers(node))
     paths = {one.path for one in table}
     for command in COMMANDS:
         method = re.search(r"-X (\w+)", command)
@@ -94,7 +94,7 @@ async def test_its_table_names_every_metric_and_its_labels(bundled_server: Serve
 
 
 def test_its_figures_are_those_of_the_code() -> None:
-    assert f"after {keys.ANSWERED_AFTER} s" in SECTION
-    assert f"more than {keys.WRONG_A_MINUTE} wrong keys a minute" in SECTION
-    assert f"more than {asked.BODY_WITHIN:.0f} s, or than {api.BODY // 1024} KiB" in SECTION
+    assert f"after {key_verifier.WRONG_KEY_DELAY} s" in SECTION
+    assert f"more than {key_verifier.MAX_WRONG_PER_MINUTE} wrong keys a minute" in SECTION
+    assert f"more than {parameters.BODY_TIMEOUT:.0f} s, or than {handlers.MAX_BODY // 1024} KiB" in SECTION
     assert f"{rules.MOST:,} rooms have settings" in SECTION

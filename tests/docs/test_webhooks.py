@@ -8,7 +8,7 @@ import httpx
 import pytest
 import uvicorn
 
-from reactor.admin.server import SignallessServer
+from reactor.admin.uvicorn_server import SignallessServer
 from tests.docs.documents import example
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient

@@ -5,7 +5,7 @@ from tests.support.raw_client import RawClient
 from tests.support.server_sets import ServerSet
 from tests.support.servers import free_port
 from tests.support.waiting import until
-from tests.system.admin.desk import KEY, admin_client, ok
+from tests.system.admin.serving import KEY, admin_client, ok
 
 
 async def test_rooms_messages_settings_and_kicks_on_every_shard(fleet: ServerSet) -> None:

@@ -1,4 +1,4 @@
-"""One browser for all tests of the overview."""
+"""One browser for all tests of the overview page."""
 
 from collections.abc import AsyncIterator
 

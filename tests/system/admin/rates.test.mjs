@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { History } from "../../reactor/admin/page/rates.js";
+import { History } from "../../../reactor/admin/page/rates.js";
 
 const report = (joins, lateness = []) => ({ joins, lateness });
 const overview = (nodes, departures = {}) => ({

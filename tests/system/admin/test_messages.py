@@ -1,4 +1,4 @@
-"""Messages to a room: to every socket that is in it, wherever it is, and to nobody else."""
+"""Messages to a room reach every connection in it, on every node, and no other."""
 
 from typing import cast
 
@@ -12,14 +12,14 @@ from reactor.protocol.messages import ProtocolError
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
-from tests.system.admin.desk import desk, ok, refused
+from tests.system.admin.serving import admin_served, ok, rejected
 
 MSGPACK = [Subprotocol("reactor.msgpack")]
 
 
-async def test_a_message_reaches_every_socket_of_the_room_on_every_node(redis_server: Server) -> None:
+async def test_a_message_reaches_every_connection_in_the_room_on_every_node(redis_server: Server) -> None:
     async with (
-        desk(redis_server) as (node, admin),
+        admin_served(redis_server) as (node, admin),
         served(redis_server) as other,
         RawClient.connect(node) as ann,
         RawClient.connect(other) as bob,
@@ -45,11 +45,11 @@ async def test_a_message_reaches_every_socket_of_the_room_on_every_node(redis_se
         assert (await ok(admin, "/v1/rooms/empty/messages", "POST", json={"data": 1}))["nodes"] == 0
 
 
-async def test_a_message_has_its_limits(bundled_server: Server) -> None:
-    async with desk(bundled_server, max_message=1000) as (_, admin):
+async def test_a_message_beyond_the_limits_is_rejected(bundled_server: Server) -> None:
+    async with admin_served(bundled_server, max_message=1000) as (_, admin):
         path = "/v1/rooms/lobby/messages"
-        assert await refused(admin, path, "POST", json={"data": "x" * 999}) == (413, "data_too_big")
-        assert await refused(admin, path, "POST", content=b"x" * 20_000) == (413, "too_big")
+        assert await rejected(admin, path, "POST", json={"data": "x" * 999}) == (413, "data_too_big")
+        assert await rejected(admin, path, "POST", content=b"x" * 20_000) == (413, "too_big")
         for body in (
             b"",
             b"{}",
@@ -59,12 +59,12 @@ async def test_a_message_has_its_limits(bundled_server: Server) -> None:
             b"[" * 5000,
             b'{"data": "\xff"}',
         ):
-            assert await refused(admin, path, "POST", content=body) == (400, "bad_request"), body
+            assert await rejected(admin, path, "POST", content=body) == (400, "bad_request"), body
         deep = b'{"data": ' + b"[" * 40 + b"]" * 40 + b"}"
-        assert await refused(admin, path, "POST", content=deep) == (400, "bad_message")
+        assert await rejected(admin, path, "POST", content=deep) == (400, "bad_message")
 
 
-async def test_a_back_end_says_the_same_over_redis_alone(redis_server: Server) -> None:
+async def test_a_back_end_sends_messages_through_redis_alone(redis_server: Server) -> None:
     async with (
         served(redis_server) as node,
         RawClient.connect(node, subprotocols=["reactor.json"]) as ann,
@@ -80,9 +80,9 @@ async def test_a_back_end_says_the_same_over_redis_alone(redis_server: Server) -
 
 
 @pytest.mark.parametrize("forged", ["!", "!x 1", "!1 {", "!1 " + "[" * 5000, f"!1 {10**40}", "!1 \udcff"])
-async def test_a_forged_message_harms_nobody(bundled_server: Server, forged: str) -> None:
+async def test_a_forged_message_is_ignored(bundled_server: Server, forged: str) -> None:
     async with (
-        desk(bundled_server) as (node, admin),
+        admin_served(bundled_server) as (node, admin),
         RawClient.connect(node) as ann,
         connect(
             f"ws://127.0.0.1:{node.gateway.port}/ws", subprotocols=[Subprotocol("reactor.msgpack")]

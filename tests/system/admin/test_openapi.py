@@ -1,16 +1,16 @@
-"""The description of the API: every route is in it, and every answer is as it says."""
+"""The OpenAPI description: it has every operation, and every response matches its schema."""
 
 from typing import Any
 
 import pytest
 
-from reactor.admin.api import Api
-from reactor.admin.routes import endpoints
+from reactor.admin.handlers import AdminHandlers
+from reactor.admin.routes import operations
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 from tests.support.waiting import until
-from tests.system.admin.desk import KEY, desk, ok
-from tests.system.admin.schema import faults, path_of
+from tests.system.admin.json_schema import path_of, violations
+from tests.system.admin.serving import KEY, admin_served, ok
 
 REQUESTS: list[tuple[str, str, Any, int]] = [
     ("GET", "/v1/overview", None, 200),
@@ -36,9 +36,9 @@ REQUESTS: list[tuple[str, str, Any, int]] = [
 ]
 
 
-async def test_every_answer_is_as_described(bundled_server: Server) -> None:
+async def test_every_response_matches_its_schema(bundled_server: Server) -> None:
     async with (
-        desk(bundled_server) as (node, admin),
+        admin_served(bundled_server) as (node, admin),
         RawClient.connect(node) as ann,
         RawClient.connect(node) as bob,
     ):
@@ -47,7 +47,7 @@ async def test_every_answer_is_as_described(bundled_server: Server) -> None:
         await bob.join("lobby", "bob")
         await bob.join("hall", "bob")
         await until(lambda: bundled_server.control.keys("{reactor:fleet}:report:*"))
-        asked = set()
+        requested = set()
         for method, url, body, status in REQUESTS:
             answer = (
                 await admin.request(method, url, json=body)
@@ -58,23 +58,23 @@ async def test_every_answer_is_as_described(bundled_server: Server) -> None:
             path = path_of(url.partition("?")[0], document["paths"])
             operation = document["paths"][path][method.lower()]
             schema = operation["responses"][str(status)]["content"]["application/json"]["schema"]
-            assert faults(answer.json(), schema, document) == [], url
+            assert violations(answer.json(), schema, document) == [], url
             if body and status == 200:
                 schema = operation["requestBody"]["content"]["application/json"]["schema"]
-                assert faults(body, schema, document) == [], url
-            asked.add((method, path))
-        assert asked == {(one.method, one.path) for one in endpoints(Api(node))}, "each is asked here"
+                assert violations(body, schema, document) == [], url
+            requested.add((method, path))
+        assert requested == {(one.method, one.path) for one in operations(AdminHandlers(node))}
 
 
-async def test_every_route_is_described_and_nothing_else(bundled_server: Server) -> None:
-    async with desk(bundled_server) as (node, admin):
+async def test_every_operation_is_described_and_no_other(bundled_server: Server) -> None:
+    async with admin_served(bundled_server) as (node, admin):
         document = await ok(admin, "/openapi.json")
         described = {
-            (method.upper(), path) for path, operations in document["paths"].items() for method in operations
+            (method.upper(), path) for path, methods in document["paths"].items() for method in methods
         }
-        assert described == {(one.method, one.path) for one in endpoints(Api(node))}
-        operations = [one for path in document["paths"].values() for one in path.values()]
-        assert len({one["operationId"] for one in operations}) == len(operations)
+        assert described == {(one.method, one.path) for one in operations(AdminHandlers(node))}
+        described_operations = [one for path in document["paths"].values() for one in path.values()]
+        assert len({one["operationId"] for one in described_operations}) == len(described_operations)
         assert document["openapi"] == "3.1.0"
         assert KEY not in str(document)
 
@@ -90,5 +90,5 @@ async def test_every_route_is_described_and_nothing_else(bundled_server: Server)
         ("x", {"anyOf": [{"type": "integer"}, {"type": "null"}]}),
     ],
 )
-def test_the_validator_finds_what_is_wrong(value: Any, schema: Any) -> None:
-    assert faults(value, schema, {})
+def test_the_validator_finds_violations(value: Any, schema: Any) -> None:
+    assert violations(value, schema, {})

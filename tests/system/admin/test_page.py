@@ -13,7 +13,7 @@ from tests.browser.page.browser import PATIENCE, PHONE
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
-from tests.system.admin.desk import KEY, desk
+from tests.system.admin.serving import KEY, admin_served
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")  # as the browser, which starts once
 
@@ -50,7 +50,7 @@ async def looking(
 
 async def test_it_shows_who_is_where(browser: Browser, bundled_server: Server) -> None:
     async with (
-        desk(bundled_server) as (node, _),
+        admin_served(bundled_server) as (node, _),
         served(bundled_server) as other,
         RawClient.connect(node) as ann,
         RawClient.connect(other) as bob,
@@ -74,7 +74,7 @@ async def test_it_shows_who_is_where(browser: Browser, bundled_server: Server) -
 
 async def test_it_shows_who_comes_and_goes_and_how_late(browser: Browser, bundled_server: Server) -> None:
     async with (
-        desk(bundled_server, grace=0.1) as (node, _),
+        admin_served(bundled_server, grace=0.1) as (node, _),
         RawClient.connect(node) as ann,
         RawClient.connect(node) as bob,
         looking(browser, node) as page,
@@ -96,10 +96,10 @@ async def test_it_shows_who_comes_and_goes_and_how_late(browser: Browser, bundle
 
 async def test_without_the_key_nothing_is_shown(browser: Browser, bundled_server: Server) -> None:
     async with (
-        desk(bundled_server) as (node, _),
+        admin_served(bundled_server) as (node, _),
         looking(browser, node, key="a-wrong-key-of-more-than-32-bytes!!", may_fail=True) as page,
     ):
-        await expect(page.get_by_role("alert")).to_have_text("This is not the key.")
+        await expect(page.get_by_role("alert")).to_have_text("The key is wrong.")
         await expect(page.locator("#overview")).to_be_hidden()
         assert await page.evaluate("sessionStorage.length + localStorage.length") == 0
         await page.get_by_label("Key").fill(KEY)
@@ -110,7 +110,7 @@ async def test_without_the_key_nothing_is_shown(browser: Browser, bundled_server
 async def test_the_key_stays_in_the_tab_until_it_is_forgotten(
     browser: Browser, bundled_server: Server
 ) -> None:
-    async with desk(bundled_server) as (node, _), looking(browser, node) as page:
+    async with admin_served(bundled_server) as (node, _), looking(browser, node) as page:
         await expect(page.locator("#overview")).to_be_visible()
         await page.reload()
         await expect(page.locator("#overview")).to_be_visible()
@@ -127,7 +127,7 @@ async def test_the_key_stays_in_the_tab_until_it_is_forgotten(
 async def test_it_says_when_it_is_out_of_touch_and_comes_back(
     browser: Browser, bundled_server: Server
 ) -> None:
-    async with desk(bundled_server) as (node, _), looking(browser, node, may_fail=True) as page:
+    async with admin_served(bundled_server) as (node, _), looking(browser, node, may_fail=True) as page:
         await expect(page.locator("#status-text")).to_have_text("Live")
         bundled_server.kill()
         await expect(page.locator("#status-text")).to_contain_text("Redis does not answer")
@@ -143,7 +143,7 @@ async def test_it_fits_a_phone_in_light_and_in_dark(
     browser: Browser, bundled_server: Server, scheme: str
 ) -> None:
     options: dict[str, Any] = PHONE | {"color_scheme": scheme}
-    async with desk(bundled_server) as (node, _), RawClient.connect(node) as ann:
+    async with admin_served(bundled_server) as (node, _), RawClient.connect(node) as ann:
         await ann.join("a-room-with-a-very-long-name-" * 6, "ann")
         async with looking(browser, node, **options) as page:
             await expect(page.locator("#members")).to_have_text("1")

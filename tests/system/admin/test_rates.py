@@ -1,4 +1,4 @@
-"""Runs the tests of the overview's arithmetic, which are JavaScript, on Node.js."""
+"""Runs the JavaScript tests of the overview's arithmetic on Node.js."""
 
 import subprocess
 from pathlib import Path

@@ -1,23 +1,23 @@
-"""Rooms and members over the admin port, on both servers: what it says is what is in Redis."""
+"""Rooms and members over the admin port: responses match the state in Redis."""
 
 from typing import Any
 
 import pytest
 
-from reactor.admin import api
-from reactor.admin.asked import cursor_of
+from reactor.admin import handlers
+from reactor.admin.parameters import encode_cursor
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 from tests.support.waiting import until
-from tests.system.admin.desk import admin_client, desk, encoded, ok, refused
+from tests.system.admin.serving import admin_client, admin_served, encoded, ok, rejected
 
 HOSTILE = ["a/b", "100%", "%2F", "..%2f", "grün 漢字 🎉", "a?b#c", "{x}:[*]", "a+b c", "//", "."]
 
 
 async def test_rooms_members_and_counts(redis_server: Server) -> None:
     async with (
-        desk(redis_server) as (node, admin),
+        admin_served(redis_server) as (node, admin),
         RawClient.connect(node) as ann,
         RawClient.connect(node) as bob,
     ):
@@ -35,12 +35,12 @@ async def test_rooms_members_and_counts(redis_server: Server) -> None:
         assert page["members"][0] == joined["members"][0]
         assert await ok(admin, "/v1/rooms/lobby/members/ann") == page["members"][0]
         assert (await ok(admin, "/v1/rooms/lobby/members/bob"))["away"] is True
-        assert await refused(admin, "/v1/rooms/lobby/members/cleo") == (404, "not_found")
+        assert await rejected(admin, "/v1/rooms/lobby/members/cleo") == (404, "not_found")
 
 
 @pytest.mark.parametrize("name", HOSTILE[:-1])
-async def test_any_id_goes_there_and_back(bundled_server: Server, name: str) -> None:
-    async with desk(bundled_server) as (node, admin), RawClient.connect(node) as ann:
+async def test_any_id_round_trips(bundled_server: Server, name: str) -> None:
+    async with admin_served(bundled_server) as (node, admin), RawClient.connect(node) as ann:
         await ann.join(name, name)
         path = f"/v1/rooms/{encoded(name)}"
         assert (await ok(admin, path))["roomId"] == name
@@ -54,22 +54,22 @@ async def test_any_id_goes_there_and_back(bundled_server: Server, name: str) -> 
         assert (departure["roomId"], departure["userId"], departure["reason"]) == (name, name, "kicked")
 
 
-async def test_an_expired_member_is_never_told_of(redis_server: Server) -> None:
+async def test_an_expired_member_is_never_reported(redis_server: Server) -> None:
     async with (
-        desk(redis_server, listener=False, pacemaker=False, sweep_interval=0) as (node, admin),
+        admin_served(redis_server, listener=False, pacemaker=False, sweep_interval=0) as (node, admin),
         RawClient.connect(node) as ann,
     ):
         await ann.join("lobby", "ann")
         redis_server.control.pexpire("{reactor:7}:room:lobby:user:ann", 30)
         redis_server.control.zadd("{reactor:7}:members:lobby", {"ann": 1})
         await until(lambda: redis_server.control.exists("{reactor:7}:room:lobby:user:ann") == 0)
-        assert await refused(admin, "/v1/rooms/lobby/members/ann") == (404, "not_found")
+        assert await rejected(admin, "/v1/rooms/lobby/members/ann") == (404, "not_found")
         assert (await ok(admin, "/v1/rooms/lobby/count"))["count"] == 0
         assert (await ok(admin, "/v1/rooms/lobby/members"))["members"] == []
 
 
 async def walk(admin: Any, path: str, key: str, limit: int) -> list[Any]:
-    """All pages of a list; each holds as many as were asked for, but for the last."""
+    """All items of a list; each page but the last must hold `limit` of them."""
     found: list[Any] = []
     cursor: str | None = ""
     while cursor is not None:
@@ -80,8 +80,8 @@ async def walk(admin: Any, path: str, key: str, limit: int) -> list[Any]:
     return found
 
 
-async def test_lists_come_in_pages_with_nothing_twice_and_nothing_left_out(bundled_server: Server) -> None:
-    async with desk(bundled_server, max_rooms=50) as (node, admin), RawClient.connect(node) as ann:
+async def test_pages_hold_each_item_exactly_once(bundled_server: Server) -> None:
+    async with admin_served(bundled_server, max_rooms=50) as (node, admin), RawClient.connect(node) as ann:
         for number in range(25):
             await ann.join(f"room-{number:02}", "ann")
         rooms = await walk(admin, "/v1/rooms", "rooms", 7)
@@ -95,31 +95,33 @@ async def test_lists_come_in_pages_with_nothing_twice_and_nothing_left_out(bundl
         assert [member["joinedAt"] for member in members] == sorted(member["joinedAt"] for member in members)
 
 
-async def test_a_kick_puts_out_everywhere_with_its_words(redis_server: Server) -> None:
+async def test_a_kick_on_one_node_removes_the_member_on_another_with_its_message(
+    redis_server: Server,
+) -> None:
     async with (
-        desk(redis_server) as (node, admin),
+        admin_served(redis_server) as (node, admin),
         served(redis_server) as other,
         RawClient.connect(other) as ann,
         RawClient.connect(node) as bob,
     ):
         await ann.join("lobby", "ann")
         await bob.join("lobby", "bob")
-        gone = await ok(admin, "/v1/rooms/lobby/members/ann", "DELETE", params={"message": "See you, Ann."})
-        assert gone == {"roomId": "lobby", "userId": "ann"}
-        farewell = await ann.hear("room:force-leave")
-        assert (farewell["message"], farewell["reason"]) == ("See you, Ann.", "kicked")
+        kicked = await ok(admin, "/v1/rooms/lobby/members/ann", "DELETE", params={"message": "See you, Ann."})
+        assert kicked == {"roomId": "lobby", "userId": "ann"}
+        force_leave = await ann.hear("room:force-leave")
+        assert (force_leave["message"], force_leave["reason"]) == ("See you, Ann.", "kicked")
         assert await ann.closed() == 4003
         assert await bob.hear_left("ann") == "kicked"
-        assert await refused(admin, "/v1/rooms/lobby/members/ann", "DELETE") == (404, "not_found")
+        assert await rejected(admin, "/v1/rooms/lobby/members/ann", "DELETE") == (404, "not_found")
         long = {"message": "x" * 501}
-        assert await refused(admin, "/v1/rooms/lobby/members/bob", "DELETE", params=long) == (
+        assert await rejected(admin, "/v1/rooms/lobby/members/bob", "DELETE", params=long) == (
             400,
             "bad_request",
         )
 
 
-async def test_who_left_and_why_comes_in_pages_and_goes_on(redis_server: Server) -> None:
-    async with desk(redis_server) as (node, admin):
+async def test_departures_come_in_pages_and_the_cursor_stays_valid(redis_server: Server) -> None:
+    async with admin_served(redis_server) as (node, admin):
         for number in range(9):
             async with RawClient.connect(node) as one:
                 await one.join(f"room-{number % 3}", f"user-{number}")
@@ -154,7 +156,7 @@ async def test_who_left_and_why_comes_in_pages_and_goes_on(redis_server: Server)
         ("/v1/rooms?limit=x", 400, "bad_request"),
         ("/v1/rooms?cursor=x", 400, "bad_cursor"),
         ("/v1/rooms/lobby/members?cursor=IiI", 400, "bad_cursor"),
-        (f"/v1/departures?cursor={cursor_of({'{reactor:0}:departures': 'x'})}", 400, "bad_cursor"),
+        (f"/v1/departures?cursor={encode_cursor({'{reactor:0}:departures': 'x'})}", 400, "bad_cursor"),
         ("/v1/departures?since=yesterday", 400, "bad_request"),
         ("/v1/departures?room=", 400, "bad_id"),
         ("/v1/rooms/%FF", 400, "bad_id"),
@@ -166,22 +168,22 @@ async def test_who_left_and_why_comes_in_pages_and_goes_on(redis_server: Server)
         ("/nothing", 404, "not_found"),
     ],
 )
-async def test_what_is_wrong_gets_a_code_and_a_sentence(
+async def test_an_invalid_request_gets_a_code_and_a_sentence(
     bundled_server: Server, path: str, status: int, code: str
 ) -> None:
-    async with desk(bundled_server) as (_, admin):
-        assert await refused(admin, path) == (status, code)
+    async with admin_served(bundled_server) as (_, admin):
+        assert await rejected(admin, path) == (status, code)
 
 
-async def test_another_method_is_refused(bundled_server: Server) -> None:
-    async with desk(bundled_server) as (_, admin):
-        assert await refused(admin, "/v1/rooms", "POST") == (405, "bad_method")
+async def test_an_unsupported_method_is_rejected(bundled_server: Server) -> None:
+    async with admin_served(bundled_server) as (_, admin):
+        assert await rejected(admin, "/v1/rooms", "POST") == (405, "bad_method")
 
 
-async def test_while_redis_is_away_it_says_so(bundled_server: Server) -> None:
-    async with desk(bundled_server) as (node, admin):
+async def test_while_redis_is_away_requests_fail_with_503(bundled_server: Server) -> None:
+    async with admin_served(bundled_server) as (node, admin):
         bundled_server.kill()
-        assert await refused(admin, "/v1/rooms/lobby") == (503, "unavailable")
+        assert await rejected(admin, "/v1/rooms/lobby") == (503, "unavailable")
         assert (await admin.get("/healthz")).status_code == 200
         await until(lambda: not node.ready()[0])
         assert (await admin.get("/readyz")).status_code == 503
@@ -192,10 +194,10 @@ async def test_while_redis_is_away_it_says_so(bundled_server: Server) -> None:
         assert (await ok(admin, "/v1/rooms/lobby"))["count"] == 0
 
 
-async def test_two_nodes_answer_alike(bundled_server: Server) -> None:
+async def test_two_nodes_give_the_same_answers(bundled_server: Server) -> None:
     async with (
-        desk(bundled_server) as (node, admin),
-        desk(bundled_server) as (other, _),
+        admin_served(bundled_server) as (node, admin),
+        admin_served(bundled_server) as (other, _),
         RawClient.connect(other) as ann,
         admin_client(other) as second,
     ):
@@ -207,13 +209,11 @@ async def test_two_nodes_answer_alike(bundled_server: Server) -> None:
         assert overview["largest"] == [{"roomId": "lobby", "count": 1}]
 
 
-async def test_rooms_are_not_looked_through_again_at_once(
-    bundled_server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(api, "SHARE_OF_TIME", 1_000_000)
-    async with desk(bundled_server) as (node, admin):
+async def test_the_scan_of_rooms_is_reused(bundled_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers, "SCAN_PAUSE", 1_000_000)
+    async with admin_served(bundled_server) as (node, admin):
         await ok(admin, "/v1/overview")
-        looked = node.backend.times["list_rooms"].count
+        scans = node.backend.times["list_rooms"].count
         await ok(admin, "/v1/overview")
         await ok(admin, "/v1/rooms")
-        assert node.backend.times["list_rooms"].count == looked
+        assert node.backend.times["list_rooms"].count == scans

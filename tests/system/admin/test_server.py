@@ -1,4 +1,4 @@
-"""The admin port as a server: who dawdles is cut off, it lasts as long as its node, each worker has one."""
+"""The admin port as a server: timeouts, TLS, shutdown, signals, and a port for each worker."""
 
 import asyncio
 import signal
@@ -10,17 +10,19 @@ import anyio
 import httpx
 import pytest
 
-from reactor.admin import asked, server
+from reactor.admin import parameters, uvicorn_server
+from reactor.server.process import serve_node
+from reactor.settings import Settings
 from tests.support.certificates import trusting, write_certificate
 from tests.support.nodes import NodeProcess
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server, free_port
 from tests.support.waiting import PATIENCE, until
-from tests.system.admin.desk import BEARER, KEY, desk, ok
+from tests.system.admin.serving import BEARER, KEY, admin_served, ok
 
 
-async def answer_to(port: int | None, *parts: bytes, pause: float = 0.0) -> bytes:
-    """What comes back for some bytes, up to the end of the connection."""
+async def answer_to(port: int | None, *parts: bytes) -> bytes:
+    """Send bytes; all that the server sends until it closes the connection."""
     assert port is not None
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
@@ -28,26 +30,27 @@ async def answer_to(port: int | None, *parts: bytes, pause: float = 0.0) -> byte
             for part in parts:
                 writer.write(part)
                 await writer.drain()
-                await asyncio.sleep(pause)
             return await reader.read()
     finally:
         writer.close()
 
 
-async def test_who_says_nothing_is_cut_off(bundled_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "ASKED_WITHIN", 0.2)
-    async with desk(bundled_server) as (node, admin):
-        begun = time.monotonic()
+async def test_a_connection_without_a_whole_request_is_closed(
+    bundled_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uvicorn_server, "FIRST_REQUEST_TIMEOUT", 0.2)
+    async with admin_served(bundled_server) as (node, admin):
+        start = time.monotonic()
         assert await answer_to(node.settings.admin_port, b"GET /healthz HTT") == b""
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - start < 5
         await ok(admin, "/v1/rooms")
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for(
+async def test_a_body_that_does_not_arrive_is_answered_with_408(
     bundled_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asked, "BODY_WITHIN", 0.2)
-    async with desk(bundled_server) as (node, _):
+    monkeypatch.setattr(parameters, "BODY_TIMEOUT", 0.2)
+    async with admin_served(bundled_server) as (node, _):
         head = (
             f"POST /v1/rooms/x/messages HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\nContent-Length: 9\r\n\r\n"
         )
@@ -60,19 +63,19 @@ async def test_a_body_that_does_not_come_is_not_waited_for(
     "bytes_sent",
     [b"\x00" * 100 + b"\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 40_000],
 )
-async def test_garbage_ends_its_own_connection_alone(bundled_server: Server, bytes_sent: bytes) -> None:
-    async with desk(bundled_server) as (node, admin):
+async def test_invalid_http_closes_only_its_own_connection(bundled_server: Server, bytes_sent: bytes) -> None:
+    async with admin_served(bundled_server) as (node, admin):
         assert b" 400 " in (await answer_to(node.settings.admin_port, bytes_sent)).partition(b"\r\n")[0]
         await ok(admin, "/v1/rooms")
 
 
-async def test_it_answers_while_the_node_sees_its_clients_out(bundled_server: Server) -> None:
+async def test_it_answers_while_the_node_drains(bundled_server: Server) -> None:
     seen: list[tuple[int, str]] = []
     async with (
         httpx.AsyncClient(headers=BEARER) as client,
         anyio.create_task_group() as tasks,
     ):
-        async with desk(bundled_server, drain_seconds=1) as (node, _):
+        async with admin_served(bundled_server, drain_seconds=1) as (node, _):
             url = f"http://127.0.0.1:{node.settings.admin_port}"
             socket = RawClient.connect(node)
             ann = await socket.__aenter__()
@@ -92,13 +95,13 @@ async def test_it_answers_while_the_node_sees_its_clients_out(bundled_server: Se
         httpx.get(f"{url}/healthz")  # noqa: ASYNC210
 
 
-async def test_where_others_reach_it_it_speaks_tls_with_the_newest_certificate(
+async def test_beyond_loopback_it_uses_tls_with_the_reloaded_certificate(
     bundled_server: Server, tmp_path: Path
 ) -> None:
     cert, key = write_certificate(tmp_path, "one")
     first = trusting(cert)
     options: dict[str, Any] = {"admin_host": "0.0.0.0", "tls_cert": cert, "tls_key": key}
-    async with desk(bundled_server, **options) as (node, plain):
+    async with admin_served(bundled_server, **options) as (node, plain):
         url = f"https://127.0.0.1:{node.settings.admin_port}/v1/rooms"
         async with httpx.AsyncClient(headers=BEARER, verify=first) as client:
             assert await ok(client, url) == {"rooms": [], "cursor": None}
@@ -111,11 +114,11 @@ async def test_where_others_reach_it_it_speaks_tls_with_the_newest_certificate(
         async with httpx.AsyncClient(headers=BEARER, verify=first) as client:
             with pytest.raises(httpx.ConnectError):
                 await client.get(url)
-    async with desk(bundled_server, tls_cert=cert, tls_key=key) as (_, plain):
+    async with admin_served(bundled_server, tls_cert=cert, tls_key=key) as (_, plain):
         await ok(plain, "/v1/rooms")  # on loopback
 
 
-async def test_each_worker_has_a_port_and_the_fleet_is_one(bundled_server: Server) -> None:
+async def test_each_worker_has_a_port_and_each_answers_for_the_fleet(bundled_server: Server) -> None:
     port = free_port()
     options: dict[str, Any] = {"workers": 2, "admin_port": port, "admin_key": KEY}
     async with (
@@ -141,12 +144,18 @@ async def test_each_worker_has_a_port_and_the_fleet_is_one(bundled_server: Serve
         assert await process.stop() == 0
 
 
-async def test_sighup_and_signals_are_the_nodes_own(bundled_server: Server) -> None:
+async def test_signals_are_left_to_the_node(bundled_server: Server) -> None:
     options: dict[str, Any] = {"admin_port": free_port(), "admin_key": KEY}
     async with NodeProcess.start(bundled_server, **options) as process:
-        begun = time.monotonic()
+        start = time.monotonic()
         assert await process.stop() == 0
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - start < 5
     async with NodeProcess.start(bundled_server, **options) as process:
         process.send(signal.SIGINT)
         assert await process.stop() == 0
+
+
+async def test_an_admin_port_needs_the_callable_that_serves_it() -> None:
+    with pytest.raises(TypeError, match="admin_port"):
+        async with serve_node(Settings(admin_port=9000, admin_key=KEY.encode())):
+            pass

@@ -1,4 +1,4 @@
-"""What differs in one room, set while servers run: every node goes by it, and no join asks Redis for it."""
+"""Settings of one room, changed while servers run: every node applies them, and no join reads them."""
 
 from typing import Any
 
@@ -10,15 +10,15 @@ from tests.support.nodes import served
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 from tests.support.waiting import until
-from tests.system.admin.desk import desk, ok, refused
+from tests.system.admin.serving import admin_served, ok, rejected
 
 PATH = "/v1/rooms/lobby/settings"
 
 
-async def test_every_node_knows_it_within_a_second(redis_server: Server) -> None:
+async def test_every_node_applies_new_settings_within_a_second(redis_server: Server) -> None:
     rule = RoomRule(match="lob*", ttl=60, grace=5, max_members=9)
     async with (
-        desk(redis_server, rooms=(rule,)) as (node, admin),
+        admin_served(redis_server, rooms=(rule,)) as (node, admin),
         served(redis_server, rooms=(rule,)) as other,
     ):
         before = await ok(admin, PATH)
@@ -31,16 +31,16 @@ async def test_every_node_knows_it_within_a_second(redis_server: Server) -> None
         assert await ok(admin, PATH) == done
         await until(lambda: other.rules.policy("lobby").ttl == 120_000, patience=1.0)
         assert other.rules.policy("lobby") == node.rules.policy("lobby")
-        assert other.rules.policy("lobby2").ttl == 60_000, "it is the room's name, and no pattern"
+        assert other.rules.policy("lobby2").ttl == 60_000, "a room id, not a pattern"
         async with RawClient.connect(other) as ann:
             assert (await ann.join("lobby", "ann"))["ttl"] == 120_000
         await ok(admin, PATH, "DELETE")
         await until(lambda: other.rules.policy("lobby").ttl == 60_000, patience=1.0)
-        assert await refused(admin, PATH, "DELETE") == (404, "not_found")
+        assert await rejected(admin, PATH, "DELETE") == (404, "not_found")
 
 
-async def test_a_node_that_starts_later_knows_it(redis_server: Server) -> None:
-    async with desk(redis_server) as (_, admin):
+async def test_a_node_that_starts_later_applies_them(redis_server: Server) -> None:
+    async with admin_served(redis_server) as (_, admin):
         await ok(admin, PATH, "PUT", json={"max_members": 1})
         async with served(redis_server) as late:
             await until(lambda: late.rules.policy("lobby").max_members == 1)
@@ -53,9 +53,9 @@ async def test_a_node_that_starts_later_knows_it(redis_server: Server) -> None:
                 await bob.join("lobby", "bob")
 
 
-async def test_grace_and_message_hold_at_once_also_for_who_is_there(bundled_server: Server) -> None:
+async def test_grace_and_message_apply_at_once_to_present_members(bundled_server: Server) -> None:
     async with (
-        desk(bundled_server, grace=3600, ttl=3600) as (node, admin),
+        admin_served(bundled_server, grace=3600, ttl=3600) as (node, admin),
         RawClient.connect(node) as ann,
         RawClient.connect(node) as bob,
     ):
@@ -66,24 +66,24 @@ async def test_grace_and_message_hold_at_once_also_for_who_is_there(bundled_serv
         assert await bob.hear_left("ann") == "disconnected"
         bundled_server.control.pexpire("{reactor:7}:room:lobby:user:bob", 1)
         await until(lambda: bundled_server.control.exists("{reactor:7}:room:lobby:user:bob") == 0)
-        farewell = await bob.hear("room:force-leave")
-        assert (farewell["message"], farewell["reason"]) == ("Time is up.", "inactivity_timeout")
+        force_leave = await bob.hear("room:force-leave")
+        assert (force_leave["message"], force_leave["reason"]) == ("Time is up.", "inactivity_timeout")
 
 
-async def test_a_word_that_got_lost_is_made_good(
+async def test_a_lost_notification_is_repaired_by_the_next_full_read(
     bundled_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with desk(bundled_server) as (_, admin):
+    async with admin_served(bundled_server) as (_, admin):
         monkeypatch.setattr(rules, "READ_ALL_EVERY", 0.1)
-        async with served(bundled_server) as deaf:
-            await deaf.channels.subscribed()
-            monkeypatch.setattr(deaf.rules, "changed", lambda _room="": None)
+        async with served(bundled_server) as without_notifications:
+            await without_notifications.channels.subscribed()
+            monkeypatch.setattr(without_notifications.rules, "changed", lambda _room="": None)
             await ok(admin, PATH, "PUT", json={"ttl": 99})
-            await until(lambda: deaf.rules.policy("lobby").ttl == 99_000)
+            await until(lambda: without_notifications.rules.policy("lobby").ttl == 99_000)
 
 
-async def test_after_a_lost_link_all_is_read_again(redis_server: Server) -> None:
-    async with desk(redis_server) as (node, _):
+async def test_after_a_lost_subscription_all_settings_are_read_again(redis_server: Server) -> None:
+    async with admin_served(redis_server) as (node, _):
         await node.channels.subscribed()
         redis_server.control.hset("{reactor:fleet}:rules", "lobby", '{"ttl": 77}')
         assert node.rules.policy("lobby").ttl == 21_600_000
@@ -91,8 +91,8 @@ async def test_after_a_lost_link_all_is_read_again(redis_server: Server) -> None
         await until(lambda: node.rules.policy("lobby").ttl == 77_000)
 
 
-async def test_they_last_as_long_as_the_data_of_redis(redis_server: Server) -> None:
-    async with desk(redis_server, lease=0.6) as (node, admin):
+async def test_settings_vanish_with_the_data_of_redis(redis_server: Server) -> None:
+    async with admin_served(redis_server, lease=0.6) as (node, admin):
         await ok(admin, PATH, "PUT", json={"ttl": 60})
         redis_server.control.flushall()
         await until(lambda: node.rules.policy("lobby").ttl == 21_600_000)
@@ -101,10 +101,10 @@ async def test_they_last_as_long_as_the_data_of_redis(redis_server: Server) -> N
         await until(lambda: node.rules.policy("lobby").ttl == 21_600_000)
 
 
-async def test_what_a_hand_spoilt_is_passed_over(bundled_server: Server) -> None:
-    spoilt: Any = {"a": "{", "b": '{"ttl": "long"}', "c": "[]", b"\xff": "{}", "good": '{"ttl": 5}'}
-    bundled_server.control.hset("{reactor:fleet}:rules", mapping=spoilt)
-    async with desk(bundled_server) as (node, admin):
+async def test_settings_corrupted_by_an_external_change_are_ignored(bundled_server: Server) -> None:
+    corrupted: Any = {"a": "{", "b": '{"ttl": "long"}', "c": "[]", b"\xff": "{}", "good": '{"ttl": 5}'}
+    bundled_server.control.hset("{reactor:fleet}:rules", mapping=corrupted)
+    async with admin_served(bundled_server) as (node, admin):
         await until(lambda: node.rules.policy("good").ttl == 5000)
         assert node.rules.policy("a").ttl == 21_600_000
         assert (await ok(admin, "/v1/rooms/b/settings"))["settings"] == {}
@@ -128,18 +128,20 @@ async def test_what_a_hand_spoilt_is_passed_over(bundled_server: Server) -> None
     ],
 )
 async def test_a_wrong_value_is_refused_and_changes_nothing(bundled_server: Server, body: Any) -> None:
-    async with desk(bundled_server) as (node, admin):
-        assert await refused(admin, PATH, "PUT", json=body) == (400, "bad_request")
+    async with admin_served(bundled_server) as (node, admin):
+        assert await rejected(admin, PATH, "PUT", json=body) == (400, "bad_request")
         assert node.rules.policy("lobby") == node.settings.policy("lobby")
         assert bundled_server.control.exists("{reactor:fleet}:rules") == 0
 
 
-async def test_there_is_an_end_to_how_many(bundled_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_rooms_with_settings_is_limited(
+    bundled_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(rules, "MOST", 2)
-    async with desk(bundled_server) as (_, admin):
+    async with admin_served(bundled_server) as (_, admin):
         for room in ("a", "b", "a"):
             await ok(admin, f"/v1/rooms/{room}/settings", "PUT", json={"ttl": 60})
-        assert await refused(admin, "/v1/rooms/c/settings", "PUT", json={"ttl": 60}) == (
+        assert await rejected(admin, "/v1/rooms/c/settings", "PUT", json={"ttl": 60}) == (
             409,
             "too_many_settings",
         )
@@ -147,8 +149,8 @@ async def test_there_is_an_end_to_how_many(bundled_server: Server, monkeypatch: 
         await ok(admin, "/v1/rooms/c/settings", "PUT", json={"ttl": 60})
 
 
-async def test_a_join_asks_redis_for_no_settings(bundled_server: Server) -> None:
-    async with desk(bundled_server) as (node, admin), RawClient.connect(node) as ann:
+async def test_a_join_reads_no_settings_from_redis(bundled_server: Server) -> None:
+    async with admin_served(bundled_server) as (node, admin), RawClient.connect(node) as ann:
         await ok(admin, PATH, "PUT", json={"ttl": 60})
         await until(lambda: node.rules._changed == set() and not node.rules._wakeup.is_set())
         await ok(admin, PATH)

@@ -1,4 +1,4 @@
-"""A node with its admin port, and a client of that port which has the key."""
+"""Starts nodes with an admin port, and clients of that port."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,8 +22,8 @@ def admin_client(node: Node, **options: Any) -> httpx.AsyncClient:
 
 
 @asynccontextmanager
-async def desk(server: Server, **options: Any) -> AsyncIterator[tuple[Node, httpx.AsyncClient]]:
-    """Options are settings."""
+async def admin_served(server: Server, **options: Any) -> AsyncIterator[tuple[Node, httpx.AsyncClient]]:
+    """A node with an admin port, and a client with the key. Options are settings."""
     options = {"admin_port": free_port(), "admin_key": KEY} | options
     async with served(server, **options) as node, admin_client(node) as client:
         yield node, client
@@ -34,18 +34,18 @@ def encoded(identifier: str) -> str:
 
 
 async def ok(client: httpx.AsyncClient, path: str, method: str = "GET", **options: Any) -> Any:
-    """Ask, and see that all is well; the answer."""
+    """Send a request that must succeed; the decoded body of its response."""
     answer = await client.request(method, path, **options)
     assert answer.status_code == 200, (path, answer.status_code, answer.text)
     return answer.json()
 
 
-async def refused(
+async def rejected(
     client: httpx.AsyncClient, path: str, method: str = "GET", **options: Any
 ) -> tuple[int, str]:
-    """Ask, and see that the refusal has its form; its status and code."""
+    """Send a request that must be rejected with an error body; its status and code."""
     answer = await client.request(method, path, **options)
-    problem = answer.json()
-    assert set(problem) == {"code", "message"}, answer.text
-    assert problem["message"].endswith("."), problem
-    return answer.status_code, problem["code"]
+    error = answer.json()
+    assert set(error) == {"code", "message"}, answer.text
+    assert error["message"].endswith("."), error
+    return answer.status_code, error["code"]

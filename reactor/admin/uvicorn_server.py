@@ -1,4 +1,4 @@
-"""The admin port: uvicorn in the loop of its node."""
+"""Serves the admin port by uvicorn, in the event loop of its node."""
 
 import asyncio
 import ssl
@@ -17,41 +17,39 @@ from reactor.server.sockets import EXCLUSIVE, bind_socket
 
 log = structlog.get_logger()
 
-AT_ONCE = 200
-"""Connections; the next ones get 503."""
-LAST_ANSWERS = 1
-"""Seconds that answers on their way get when the server stops."""
+MAX_CONNECTIONS = 200
+"""Connections at the same time; more are answered with 503."""
+SHUTDOWN_TIMEOUT = 1
+"""Seconds in which responses under way may complete when the server stops."""
+FIRST_REQUEST_TIMEOUT = 10.0
+"""Seconds within which a new connection must send the head of its first request."""
 
 
-ASKED_WITHIN = 10.0
-"""Seconds that a new connection gets for the head of its first request."""
-
-
-class _Wire(H11Protocol):
-    """A connection that does not wait for ever for somebody to say what they want."""
+class _Connection(H11Protocol):
+    """A connection that closes when its first request does not come in time; uvicorn has no such limit."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin."""
+        """Start the timer."""
         super().connection_made(transport)
-        self.loop.call_later(ASKED_WITHIN, self._see_asked)
+        self.loop.call_later(FIRST_REQUEST_TIMEOUT, self._close_unless_requested)
 
-    def _see_asked(self) -> None:
-        if getattr(self, "cycle", None) is None:  # of its first request
+    def _close_unless_requested(self) -> None:
+        if getattr(self, "cycle", None) is None:  # uvicorn creates it with the first request
             self.transport.close()
 
 
 class SignallessServer(uvicorn.Server):
-    """A server that leaves signals to the node, which stops it."""
+    """A server that leaves signals to its owner, which stops it."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
+        """Install no signal handlers."""
         yield
 
 
 @asynccontextmanager
 async def serving(node: Node) -> AsyncIterator[int]:
-    """Serve the admin port of a node while the block runs; the port.
+    """Serve the admin port of a node while the context is open. Yields the port.
 
     Raises AddressInUse or SettingError.
     """
@@ -59,19 +57,19 @@ async def serving(node: Node) -> AsyncIterator[int]:
     assert settings.admin_port is not None
     assert settings.admin_key is not None
     sock = bind_socket(settings.admin_host, settings.admin_port, option=EXCLUSIVE, settings="--admin-")
-    sock.listen()  # from now on, and not when the task gets to it
+    sock.listen()  # so that connections are accepted from now on, not from the first run of the task
     port: int = sock.getsockname()[1]
     config = uvicorn.Config(
         make_app(node, settings.admin_key),
-        loop="none", http=_Wire, ws="none", lifespan="off", interface="asgi3",
+        loop="none", http=_Connection, ws="none", lifespan="off", interface="asgi3",
         log_config=None, access_log=False, server_header=False, proxy_headers=False,
-        limit_concurrency=AT_ONCE, timeout_keep_alive=5, timeout_graceful_shutdown=LAST_ANSWERS,
+        limit_concurrency=MAX_CONNECTIONS, timeout_keep_alive=5, timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
         h11_max_incomplete_event_size=16_384,
     )  # fmt: skip
     config.load()
-    config.ssl = _context(node)
+    config.ssl = _ssl_context(node)
     server = SignallessServer(config)
-    # Cancelling it would leave the port open, so it is no task of a group that may be cancelled.
+    # Not in a task group: its cancellation would leave the port open.
     running = asyncio.create_task(server.serve([sock]))
     scheme = "https" if config.ssl else "http"
     log.info("admin_serving", url=f"{scheme}://{settings.admin_host}:{port}/")
@@ -84,15 +82,15 @@ async def serving(node: Node) -> AsyncIterator[int]:
         sock.close()
 
 
-def _context(node: Node) -> ssl.SSLContext | None:
-    """TLS with the certificate of the main port, as last read; none where the settings ask for none."""
+def _ssl_context(node: Node) -> ssl.SSLContext | None:
+    """TLS with the main port's certificate, also after it was reloaded; None where the settings want none."""
     settings, certificate = node.settings, node.gateway.certificate
     if certificate is None or settings.tls_cert is None or settings.tls_key is None or not settings.admin_tls:
         return None
 
-    def take_newest(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+    def use_current(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
         connection.context = certificate.context
 
     context = load_certificate(settings.tls_cert, settings.tls_key)
-    context.sni_callback = take_newest  # called with each client's first words
+    context.sni_callback = use_current  # called in each handshake
     return context

@@ -1,4 +1,4 @@
-"""A small validator of JSON Schema: the words that the API's description uses, and no others."""
+"""A small validator of JSON Schema. It knows the keywords that the API's description uses."""
 
 import re
 from typing import Any
@@ -7,51 +7,55 @@ _TYPES: dict[str, Any] = {
     "object": dict, "array": list, "string": str, "boolean": bool, "null": type(None),
     "integer": int, "number": (int, float),
 }  # fmt: skip
-_NOTES = {
+_KEYWORDS = {
     "title", "description", "default", "$ref", "enum", "anyOf", "type", "properties", "required", "items",
     "additionalProperties", "minItems", "maxItems", "prefixItems",
 }  # fmt: skip
 
 
-def faults(value: Any, schema: Any, document: Any, where: str = "$") -> list[str]:
-    """Where a value is not as its schema says; nothing where it is."""
+def violations(value: Any, schema: Any, document: Any, where: str = "$") -> list[str]:
+    """The violations of the schema by a value, each with its place."""
     if "$ref" in schema:
         target = document
         for part in schema["$ref"].removeprefix("#/").split("/"):
             target = target[part]
-        return faults(value, target, document, where)
-    unknown = set(schema) - _NOTES
+        return violations(value, target, document, where)
+    unknown = set(schema) - _KEYWORDS
     assert not unknown, f"the validator does not know {unknown}"
     if "anyOf" in schema:
-        tried = [faults(value, one, document, where) for one in schema["anyOf"]]
-        return [] if not all(tried) else [f"{where}: none of {len(tried)} fits: {tried}"]
+        alternatives = [violations(value, one, document, where) for one in schema["anyOf"]]
+        return (
+            [] if not all(alternatives) else [f"{where}: none of {len(alternatives)} matches: {alternatives}"]
+        )
     if "enum" in schema and value not in schema["enum"]:
         return [f"{where}: {value!r} is none of {schema['enum']}"]
     if "type" in schema:
         kind = schema["type"]
         number = kind in {"integer", "number"} and isinstance(value, bool)
         if number or not isinstance(value, _TYPES[kind]):
-            return [f"{where}: {value!r} is no {kind}"]
-    return _of_object(value, schema, document, where) + _of_array(value, schema, document, where)
+            return [f"{where}: {value!r} is not of type {kind}"]
+    return _object_violations(value, schema, document, where) + _array_violations(
+        value, schema, document, where
+    )
 
 
-def _of_object(value: Any, schema: Any, document: Any, where: str) -> list[str]:
+def _object_violations(value: Any, schema: Any, document: Any, where: str) -> list[str]:
     if not isinstance(value, dict):
         return []
     properties = schema.get("properties", {})
     found = [f"{where}: {name} is missing" for name in schema.get("required", ()) if name not in value]
-    more = schema.get("additionalProperties", not properties)
+    additional = schema.get("additionalProperties", not properties)
     for name, one in value.items():
         if name in properties:
-            found += faults(one, properties[name], document, f"{where}.{name}")
-        elif isinstance(more, dict):
-            found += faults(one, more, document, f"{where}.{name}")
-        elif not more:
+            found += violations(one, properties[name], document, f"{where}.{name}")
+        elif isinstance(additional, dict):
+            found += violations(one, additional, document, f"{where}.{name}")
+        elif not additional:
             found.append(f"{where}: {name} is not described")
     return found
 
 
-def _of_array(value: Any, schema: Any, document: Any, where: str) -> list[str]:
+def _array_violations(value: Any, schema: Any, document: Any, where: str) -> list[str]:
     if not isinstance(value, list):
         return []
     found: list[str] = []
@@ -61,11 +65,11 @@ def _of_array(value: Any, schema: Any, document: Any, where: str) -> list[str]:
     for number, one in enumerate(value):
         one_schema = first[number] if number < len(first) else schema.get("items", {})
         if one_schema is not False:
-            found += faults(one, one_schema, document, f"{where}[{number}]")
+            found += violations(one, one_schema, document, f"{where}[{number}]")
     return found
 
 
 def path_of(url: str, paths: Any) -> str:
-    """The path of the description that a request's path is one of."""
+    """The path template of the description that a request's path matches."""
     (found,) = [path for path in paths if re.fullmatch(re.sub(r"{\w+}", "[^/]+", path), url)]
     return str(found)
