@@ -62,7 +62,7 @@ def test_the_figures_are_those_that_were_measured() -> None:
     stopped = max(one["stopped_s"] for one in deploy["restarts"])
     table = section("scripts/README.md", "## What clients see of deploys and failures")
     for figures in (
-        f"{last[0]:.1f} to {last[-1]:.1f} s; {told:,} of {expected:,} told exactly once",
+        f"{last[0]:.1f} to {last[-1]:.1f} s; {told:,} of {expected:,} notified exactly once",
         f"| {deploy['leaves_seen']}, {deploy['joins_seen']} |",
         f"at most {stopped:.1f} s |",
         f"| {deploy['away_p50_s']:.1f} s, {deploy['away_max_s']:.1f} s |",
