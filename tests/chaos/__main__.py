@@ -1,4 +1,8 @@
-"""The chaos command: seeded schedules of faults on real nodes and servers, judged by what clients hear."""
+"""Runs seeded random schedules of faults against real nodes and Redis servers, and checks the outcome.
+
+Every client records what it receives. After the faults, the messages and the contents of Redis are checked
+against the rules in tests/chaos/oracle.py; each violation is printed as a finding, with evidence.
+"""
 
 import argparse
 import sys
@@ -7,57 +11,81 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.chaos.jobs import Order, play_all, play_one
+from tests.chaos.report import Report
 from tests.chaos.run import Outcome
+from tests.chaos.runner import Job, run_all, run_one
 from tests.chaos.schedule import FAULTS
 from tests.chaos.shapes import SHAPES, Sets
-from tests.chaos.table import Report
 
 ROOT = Path(__file__).parents[2]
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/chaos", description=__doc__)
-    parser.add_argument("--schedules", type=int, default=20, help="how many (20)")
-    parser.add_argument("--seed", type=int, default=1, help="the first one's seed; the others follow it (1)")
-    parser.add_argument("--only", type=int, help="play this seed alone, and print all that it has to say")
-    parser.add_argument("--jobs", type=int, default=2, help="schedules at a time (2)")
-    parser.add_argument("--shape", choices=sorted(SHAPES), default="", help="servers of this shape alone")
+    parser = argparse.ArgumentParser(
+        prog="scripts/chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--schedules", type=int, default=20, help="number of schedules (default: 20)")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="seed of the first schedule; each further one adds 1 (default: 1)"
+    )
+    parser.add_argument(
+        "--only",
+        type=int,
+        help="run the schedule of this seed alone, and print the whole log if it has findings",
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=2, help="number of schedules that run at the same time (default: 2)"
+    )
+    parser.add_argument(
+        "--shape",
+        choices=sorted(SHAPES),
+        default="",
+        help="use this deployment of Redis for every schedule (default: drawn from the seed)",
+    )
     names = sorted(fault.name for fault in FAULTS)
     parser.add_argument(
-        "--faults", default="", help=f"these instead of those drawn, with commas: {', '.join(names)}"
+        "--faults",
+        default="",
+        help=f"use these faults, separated by commas, instead of drawn ones: {', '.join(names)}",
     )
-    parser.add_argument("--people", type=int, default=0, help="so many instead of the number drawn")
     parser.add_argument(
-        "--tree", type=Path, default=ROOT, help="the folder whose reactor/ the nodes run (this one)"
+        "--clients", type=int, default=0, help="number of clients (default: drawn, 100 to 160)"
+    )
+    parser.add_argument(
+        "--tree",
+        type=Path,
+        default=ROOT,
+        help="folder whose reactor/ package the nodes run (default: this one)",
     )
     return parser.parse_args()
 
 
 def main() -> int:
-    """Exit code 1 on findings."""
+    """Run the command; exit code 1 if there are findings."""
     arguments = _arguments()
     faults = tuple(name for name in arguments.faults.split(",") if name)
-    again = "scripts/chaos"
+    rerun = "scripts/chaos"
     if arguments.shape:
-        again += f" --shape {arguments.shape}"
+        rerun += f" --shape {arguments.shape}"
     if faults:
-        again += f" --faults {arguments.faults}"
-    report = Report(Console(highlight=False), again)
+        rerun += f" --faults {arguments.faults}"
+    if arguments.clients:
+        rerun += f" --clients {arguments.clients}"
+    report = Report(Console(highlight=False), rerun)
     report.header()
     began = time.monotonic()
 
-    def order(seed: int) -> Order:
-        return Order(seed, arguments.tree.resolve(), arguments.shape, faults, arguments.people)
+    def job(seed: int) -> Job:
+        return Job(seed, arguments.tree.resolve(), arguments.shape, faults, arguments.clients)
 
     outcomes: list[Outcome] = []
     if arguments.only is not None:
         with Sets.opened() as sets:
-            outcomes.append(play_one(order(arguments.only), sets))
+            outcomes.append(run_one(job(arguments.only), sets))
         report.outcome(outcomes[0], whole_log=bool(outcomes[0].findings))
         return int(bool(outcomes[0].findings))
     seeds = range(arguments.seed, arguments.seed + arguments.schedules)
-    for outcome in play_all([order(seed) for seed in seeds], arguments.jobs):
+    for outcome in run_all([job(seed) for seed in seeds], arguments.jobs):
         outcomes.append(outcome)
         report.outcome(outcome)
     report.summary(outcomes, time.monotonic() - began)

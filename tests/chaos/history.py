@@ -1,6 +1,6 @@
-"""What was done to each client and what each was told: all that the oracle may go by, besides Redis.
+"""The record of a schedule: what each client requested and received. The oracle judges by it and by Redis.
 
-All times are milliseconds since 1970 by the clock of this machine, which is also Redis's.
+All times are milliseconds since 1970 by the clock of this machine, which Redis uses, too.
 """
 
 from collections import deque
@@ -8,18 +8,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from time import time
 
-ForWhom = tuple[str, str]
-"""A room and a user."""
+RoomUser = tuple[str, str]
+"""Room and user."""
 
 
 def now_ms() -> int:
-    """The time, rounded down, as Redis gives it."""
+    """The time, rounded down as Redis rounds it."""
     return int(time() * 1000)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that must not be. `rule` is its short name in the oracle's list."""
+    """A violation of a rule. `rule` is the short name of the rule in the oracle's list."""
 
     rule: str
     text: str
@@ -27,10 +27,11 @@ class Finding:
 
 
 @dataclass(slots=True)
-class Life:
-    """One process of a node, from its start to its end, and when it could not be expected to answer.
+class NodeLife:
+    """The life of one node process: when it ended, and when it could not work.
 
-    `impaired` holds [from, to] of each time in which it was frozen or alone cut off from Redis.
+    `impaired` holds [from, to] of each period in which it was frozen, or cut off from Redis while other nodes
+    were not.
     """
 
     name: str
@@ -39,24 +40,25 @@ class Life:
 
 
 @dataclass(slots=True)
-class Stay:
-    """A socket's being in a room, as it was told. `until`: left, put out, cut off, or its node dead; and how.
+class Membership:
+    """The membership of one socket in a room, as the socket saw it.
 
-    joined_at tells the member's joining, where the socket was told of it. `acked` holds the times (Redis's)
-    at which its heartbeats were taken, `beats` when they were sent. leaving_since: when it asked to leave,
-    unless that was refused: Redis may take it at any time from then on, whether the answer comes or not.
+    until, how: when and how it ended: left, removed, disconnected, or its node dead. joined_at: the member's
+    `joinedAt`, if the socket received it. acked: the timestamps (Redis's) of its acknowledged heartbeats.
+    heartbeats: when they were sent. leaving_since: when the socket sent a leave that was not refused; Redis
+    may execute it at any time from then on, whether the reply arrives or not.
     """
 
     room: str
     user: str
     socket: str
-    node: Life
+    node: NodeLife
     since: int
     joined_at: int | None
     until: int | None = None
     how: str = ""
     acked: list[int] = field(default_factory=list)
-    beats: list[int] = field(default_factory=list)
+    heartbeats: list[int] = field(default_factory=list)
     leaving_since: int | None = None
 
     def __str__(self) -> str:
@@ -67,15 +69,15 @@ class Stay:
         )
 
     def ended(self) -> int | None:
-        """When it ended at the latest: with its node, whatever the socket noticed."""
+        """When it ended at the latest: with its node, even if the socket noticed it later."""
         ends = [at for at in (self.until, self.node.ended_at) if at is not None]
         return min(ends) if ends else None
 
 
 def last_refresh(first: int, acked: Iterable[int], ttl: int) -> int:
-    """When a life of `ttl` that began at `first` was last renewed.
+    """When a presence with this TTL that began at `first` was last refreshed.
 
-    An acknowledgement of all rooms leaves out one that had ended by then: it renews what was still alive.
+    An acknowledgement for all rooms refreshes only the presences that had not expired by then.
     """
     last = first
     for at in sorted(acked):
@@ -86,8 +88,8 @@ def last_refresh(first: int, acked: Iterable[int], ttl: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """A departure that a socket was told of."""
+class ReportedDeparture:
+    """A departure that a socket received."""
 
     room: str
     user: str
@@ -99,53 +101,53 @@ class Told:
 
 @dataclass(slots=True)
 class History:
-    """One schedule's."""
+    """Everything that the clients of one schedule recorded."""
 
     grace: int
     lease: int
     ttl_of: dict[str, int]
     began_at: int = field(default_factory=now_ms)
-    stays: list[Stay] = field(default_factory=list)
-    joins: dict[ForWhom, list[int]] = field(default_factory=dict)
-    leaves: dict[ForWhom, list[int]] = field(default_factory=dict)
-    told: list[Told] = field(default_factory=list)
+    memberships: list[Membership] = field(default_factory=list)
+    joins: dict[RoomUser, list[int]] = field(default_factory=dict)
+    leaves: dict[RoomUser, list[int]] = field(default_factory=dict)
+    reported: list[ReportedDeparture] = field(default_factory=list)
     losses: list[list[int]] = field(default_factory=list)
-    troubles: list[Finding] = field(default_factory=list)
-    tails: dict[str, deque[str]] = field(default_factory=dict)
+    violations: list[Finding] = field(default_factory=list)
+    recent_by_socket: dict[str, deque[str]] = field(default_factory=dict)
 
     def lost(self, at: int, until: int | None = None) -> bool:
-        """Whether Redis lost data at that time or later."""
+        """Whether Redis lost data at that time or later, up to `until`."""
         return any(ended >= at and (until is None or begun <= until) for begun, ended in self.losses)
 
     def just_lost(self, at: int) -> bool:
-        """Whether Redis lost data so shortly before that not all may have come back."""
+        """Whether Redis lost data so shortly before that not all memberships may be registered again."""
         return self.lost(at - 3 * self.lease, at)
 
-    def heard(self, socket: str, room: str, at: int | None = None) -> tuple[str, ...]:
-        """The last messages of a socket about a room, up to some time, for evidence."""
-        mine = [line for line in self.tails.get(socket, ()) if f'"{room}"' in line]
-        return tuple(line for line in mine if at is None or int(line[:13]) <= at + 100)[-8:]
+    def messages_of(self, socket: str, room: str, at: int | None = None) -> tuple[str, ...]:
+        """The last messages of a socket about a room up to this time, as evidence."""
+        own = [line for line in self.recent_by_socket.get(socket, ()) if f'"{room}"' in line]
+        return tuple(line for line in own if at is None or int(line[:13]) <= at + 100)[-8:]
 
-    def asked_to_join(self, stay: Stay) -> int:
-        """When the stay was asked for: Redis took it then or later, and before it was told."""
-        asked = self.joins.get((stay.room, stay.user), ())
-        return max((at for at in asked if at <= stay.since), default=stay.since)
+    def join_requested_at(self, membership: Membership) -> int:
+        """When the join was requested: Redis executed it between then and the reply."""
+        requested = self.joins.get((membership.room, membership.user), ())
+        return max((at for at in requested if at <= membership.since), default=membership.since)
 
-    def here_until(self, stay: Stay) -> int:
-        """Until when the socket was surely in: not longer than what it did or heard last tells."""
-        ended = stay.ended()
-        if stay.leaving_since is not None and stay.how != "left":
-            return stay.leaving_since
+    def connected_until(self, membership: Membership) -> int:
+        """Until when the socket was certainly in the room, by what it last requested or received."""
+        ended = membership.ended()
+        if membership.leaving_since is not None and membership.how != "left":
+            return membership.leaving_since
         if ended is None:
             return 1 << 60
-        if stay.how == "left":
-            asked = self.leaves.get((stay.room, stay.user), ())
-            return max((at for at in asked if at <= ended), default=ended)
-        if stay.how.startswith(("closed with", "put out")):
-            # By its node, which did so before the client learnt of it: how long before, nobody can tell.
-            return max((at for at in stay.acked if at <= ended), default=stay.since)
+        if membership.how == "left":
+            requested = self.leaves.get((membership.room, membership.user), ())
+            return max((at for at in requested if at <= ended), default=ended)
+        if membership.how.startswith(("closed with", "removed")):
+            # Its node ended it some unknown time before the client received that.
+            return max((at for at in membership.acked if at <= ended), default=membership.since)
         return ended
 
-    def trouble(self, rule: str, text: str, *evidence: str) -> None:
-        """Note what a client saw that must not be."""
-        self.troubles.append(Finding(rule, text, evidence))
+    def violation(self, rule: str, text: str, *evidence: str) -> None:
+        """Record a violation that a client saw."""
+        self.violations.append(Finding(rule, text, evidence))

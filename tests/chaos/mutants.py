@@ -1,4 +1,4 @@
-"""Broken copies of the code, each by one change: what the oracle must not let pass."""
+"""Mutations of the package, each of which the oracle must report as a finding."""
 
 import shutil
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A change to one file, and the faults under which it shows. Of `rules` one must go red."""
+    """A change to one file, the faults under which it has an effect, and the rules of which one must fail."""
 
     name: str
     file: str
@@ -20,7 +20,7 @@ class Mutant:
     seed: int = 7
 
     def make(self, folder: Path) -> Path:
-        """A tree with the change in it. Raises ValueError when the code is not as expected any more."""
+        """Copy the package with the change. Raises ValueError if the file lacks the text to change."""
         shutil.copytree(ROOT / "reactor", folder / "reactor", ignore=shutil.ignore_patterns("node_modules"))
         file = folder / "reactor" / self.file
         text = file.read_text()
@@ -49,15 +49,15 @@ MUTANTS = (
         frozenset({"reason"}),
     ),
     Mutant(
-        "what a gap hid is not told",
-        "presence/diffs.py",
+        "changes found after a gap are not published",
+        "presence/room_feed.py",
         "            if (room.view.epoch, room.view.version) != told:",
         "            if False:",
         ("kill-pubsub",),
         frozenset({"view", "gap"}),
     ),
     Mutant(
-        "a leave that only the leaver hears of",
+        "a leave is acknowledged and not executed",
         "presence/lua/room/leave.lua",
         "remove_members(room, { user }, 'left')\nreturn { 'left', now() }",
         "return { 'left', now() }",
@@ -65,7 +65,7 @@ MUTANTS = (
         frozenset({"ghost", "record", "reason"}),
     ),
     Mutant(
-        "nobody ends a dead node's members",
+        "the members of a dead node stay",
         "fleet/peers.py",
         "                await self.detach_node(node)\n",
         "",
@@ -73,7 +73,7 @@ MUTANTS = (
         frozenset({"ghost", "view", "reason"}),
     ),
     Mutant(
-        "a stall of Redis kills",
+        "expiry is not suspended after a stall of Redis",
         "presence/lua/lib/suspension.lua",
         "  if not mark[1] then return nil end",
         "  do return nil end",
@@ -82,7 +82,7 @@ MUTANTS = (
         seed=2,
     ),
     Mutant(
-        "a heartbeat is acknowledged before Redis has it",
+        "a heartbeat is acknowledged without a refresh",
         "presence/lua/room/refresh.lua",
         "local there = redis.call('PEXPIREAT', presence, time + ARGV[i + 1], 'GT') == 1",
         "local there = redis.call('EXISTS', presence) == 1",
@@ -90,7 +90,7 @@ MUTANTS = (
         frozenset({"force-leave", "reason"}),
     ),
     Mutant(
-        "what is told comes from the node's clock",
+        "timestamps come from the clock of the node",
         "fleet/registry.py",
         "        return int((monotonic() + self._offset) * 1000)",
         "        import time\n        return int(time.time() * 1000)",
@@ -98,7 +98,7 @@ MUTANTS = (
         frozenset({"clock"}),
     ),
     Mutant(
-        "an empty Redis is believed",
+        "an empty room after a loss of data is published",
         "server/node.py",
         "if not any(self.reconciler.should_be_there(room_id, user_id) for user_id in missing):",
         "if True:",

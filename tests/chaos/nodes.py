@@ -1,4 +1,4 @@
-"""A node in a process of its own, `reactor serve`, looked at from outside and by a probe inside."""
+"""`reactor serve` in a process of its own, with a probe that reports its asyncio tasks and sets its clock."""
 
 import asyncio
 import json
@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.history import Life, now_ms
+from tests.chaos.history import NodeLife, now_ms
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 PROBE = Path(__file__).parent / "probe"
@@ -24,10 +25,10 @@ class NodeFailedError(Exception):
 
 
 class NodeProcess:
-    """One life of one node. `tree` is the folder whose `reactor` it runs."""
+    """One process of a node. `tree` is the folder whose `reactor` package it runs."""
 
     def __init__(self, name: str, folder: Path, tree: Path) -> None:
-        self.life = Life(name)
+        self.node_life = NodeLife(name)
         self.port = 0
         self.accepting = False
         self.exit_code: int | None = None
@@ -40,11 +41,11 @@ class NodeProcess:
 
     @property
     def running(self) -> bool:
-        """Whether the process is there and not frozen."""
+        """Whether the process exists and is not frozen."""
         return self._child.returncode is None and not self.frozen
 
     async def start(self, flags: dict[str, Any], skew_file: Path) -> None:
-        """Return once it serves. Raises NodeFailedError."""
+        """Return once the node accepts clients. Raises NodeFailedError."""
         environment = os.environ | {
             "PYTHONPATH": f"{PROBE}{os.pathsep}{self._tree}",
             "CHAOS_PROBE": str(self._probe_file),
@@ -62,8 +63,8 @@ class NodeProcess:
         try:
             self.port = await asyncio.wait_for(serving, START_WITHIN)
         except TimeoutError as error:
-            raise NodeFailedError(f"{self.life.name} did not start: {self._log[-5:]}") from error
-        self.base = await self.look()
+            raise NodeFailedError(f"{self.node_life.name} did not start: {self._log[-5:]}") from error
+        self.base = await self.resources()
         self.accepting = True
 
     async def _read(self, serving: "asyncio.Future[int]") -> None:
@@ -74,21 +75,21 @@ class NodeProcess:
             if not serving.done() and '"serving"' in text:
                 serving.set_result(int(json.loads(text)["socket"].rpartition(":")[2].removesuffix("/ws")))
         if not serving.done():
-            serving.set_exception(NodeFailedError(f"{self.life.name} ended: {self._log[-5:]}"))
+            serving.set_exception(NodeFailedError(f"{self.node_life.name} exited: {self._log[-5:]}"))
 
-    # Harm.
+    # Faults.
 
     def kill(self) -> None:
         """SIGKILL."""
         self.accepting = False
-        self.life.ended_at = now_ms()
+        self.node_life.ended_at = now_ms()
         with suppress(ProcessLookupError):
             self._child.send_signal(signal.SIGKILL)
 
     def freeze(self) -> None:
         """SIGSTOP."""
         self.frozen = True
-        self.life.impaired.append([now_ms(), now_ms() + 3_600_000])
+        self.node_life.impaired.append([now_ms(), now_ms() + 3_600_000])
         with suppress(ProcessLookupError):
             self._child.send_signal(signal.SIGSTOP)
 
@@ -97,7 +98,7 @@ class NodeProcess:
         with suppress(ProcessLookupError):
             self._child.send_signal(signal.SIGCONT)
         self.frozen = False
-        self.life.impaired[-1][1] = now_ms()
+        self.node_life.impaired[-1][1] = now_ms()
 
     async def stop(self) -> bool:
         """SIGTERM; whether it ended in time, with exit code 0."""
@@ -114,22 +115,21 @@ class NodeProcess:
     async def ended(self) -> None:
         """Wait for the end of the process and of its log."""
         self.exit_code = await self._child.wait()
-        self.life.ended_at = self.life.ended_at or now_ms()
+        self.node_life.ended_at = self.node_life.ended_at or now_ms()
         if self._reading is not None:
             await self._reading
 
-    # Looks.
+    # Observation.
 
     @property
     def _probe_file(self) -> Path:
-        return self._folder / f"{self.life.name}.probe"
+        return self._folder / f"{self.node_life.name}.probe"
 
-    async def look(self) -> dict[str, int]:
+    async def resources(self) -> dict[str, int]:
         """What the process holds: client sockets, other sockets, other files, and asyncio tasks by name."""
         self._probe_file.unlink(missing_ok=True)
         self._child.send_signal(signal.SIGUSR2)
-        while not self._probe_file.exists():  # noqa: ASYNC110 - nobody announces it
-            await asyncio.sleep(0.01)
+        await until(self._probe_file.exists, what=f"{self.node_life.name} wrote its probe file")
         tasks = json.loads(self._probe_file.read_text())
         return {**self._open_files(), **{f"task {name}": number for name, number in tasks.items()}}
 
@@ -152,15 +152,15 @@ class NodeProcess:
         """Its log so far."""
         return list(self._log)
 
-    def note_gaps(self) -> None:
-        """Take note of when the machine gave it no time: it was frozen then, as far as others can tell."""
-        gaps = self._folder / f"{self.life.name}.probe.gaps"
-        if gaps.exists():
-            found = [[int(at) for at in line.split()] for line in gaps.read_text().splitlines()]
-            self.life.impaired += [gap for gap in found if gap not in self.life.impaired]
+    def note_stalls(self) -> None:
+        """Record when the process got no CPU time, which has the same effect as a freeze."""
+        stalls = self._folder / f"{self.node_life.name}.probe.stalls"
+        if stalls.exists():
+            found = [[int(at) for at in line.split()] for line in stalls.read_text().splitlines()]
+            self.node_life.impaired += [gap for gap in found if gap not in self.node_life.impaired]
 
-    def mistakes(self) -> list[str]:
-        """Lines of its log that tell of a mistake in the code."""
+    def logged_errors(self) -> list[str]:
+        """Log lines of level error, and tracebacks."""
         return [line for line in self._log if '"level": "error"' in line or not line.startswith("{")]
 
 
@@ -174,6 +174,6 @@ def _local_ports() -> dict[str, int]:
 
 
 def write_skew(path: Path, seconds: float) -> None:
-    """Set by how much a node's wall clock is off, from now on."""
+    """Set the skew of a node's wall clock, which takes effect at once."""
     with path.open("r+b" if path.exists() else "wb") as file:
         file.write(struct.pack("d", seconds))

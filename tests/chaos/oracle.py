@@ -1,98 +1,105 @@
-"""The judge. It knows what each client was told and what Redis holds, and nothing else.
+"""The oracle: decides from the clients' messages and the contents of Redis whether all guarantees held.
 
-While a schedule runs, each socket's own story has to hold (`view.py`, `line.py`):
+While a schedule runs, the messages of each socket must be consistent (`view.py`, `client_socket.py`):
 
-1. view: diffs join on to the snapshot and to each other (gap), nobody joins who is there, a list of the same
-   position says the same, and nothing is heard of a room that one is not in.
-2. count: after each diff there are as many members as it says.
-3. departure: nobody leaves who was not there (but in a diff of several changes: one who came and went within
-   it), and nobody goes, or becomes another joining of the same user, without a told reason; but where Redis
-   has just lost data, one who seemed to be new may turn out to have been there all the while.
-4. answer: each request is answered once; nothing but `unavailable` and `not_joined` is refused.
-5. force-leave: only one who is in a room is put out of it, and for inactivity only a whole TTL after the last
-   acknowledged heartbeat. clock: each time that is told is Redis's. close: only the known codes.
-   service: restored follows degraded.
+1. view: diffs follow the snapshot and each other without a gap (gap); nobody joins who is in the room; a list
+   of the same position has the same members; no diff arrives for a room that the socket is not in.
+2. count: after each diff the view has as many members as the diff says.
+3. departure: only a member departs (a diff of several changes may also hold a user who joined and left
+   within it), and no member disappears, or gets another `joinedAt`, without a departure with a reason.
+   Exception: after a loss of data in Redis, a member that seemed new may get back its earlier `joinedAt`.
+4. answer: each request gets one reply; no error but `unavailable` and `not_joined`.
+5. force-leave: only a member is removed, and for inactivity only a whole TTL after its last acknowledged
+   heartbeat. clock: each timestamp is Redis's. close: only the expected close codes. service:
+   `service:restored` follows `service:degraded`.
 
-When faults are over, within a time (`at_rest`):
+Within a time after the faults (`not_converged`):
 
-6. ghost, lost: the presence keys and the rows of the index are the living sockets that were told to be in.
-7. view: each socket's list is Redis's, at its very position, with name, data, away and number of connections;
-   that number is the living sockets'. A socket that chose to hear the count has the right one.
-8. answer: no request is without an answer. service: nobody is left degraded.
+6. ghost, lost: the presence keys and the index have exactly the members with a live socket in the room.
+7. view: the view of each socket equals Redis: position, name, data, away and number of connections, which is
+   the number of live sockets. A socket with the view `count` has the correct count.
+8. answer: no request is without a reply. service: no socket is left in `service:degraded`.
 
-Of all that happened (`past`):
+Of the whole record (`past`):
 
-9. once: a joining departs once on record, and once for each socket that was told. It may do so again only
-   where its node was frozen, or alone cut off from Redis: judged lost for good reason, it enters its living
-   sockets again; and be told again where Redis lost the departure, and the user came back: into that joining.
-10. record: each joining that was told to its own socket is there, or its departure is on record; the reason
-    that others were told is the one on record. Only what was over before Redis lost data may be missing, and
-    what turned out (see 3) to be the going on of an earlier joining. A node that was frozen then, or that
-    missed what was told just before, may put somebody on record anew, as `disconnected`: Redis has lost why.
-    And who was told as `disconnected` where Redis had just lost data may leave in truth, where a later loss
-    took that guess and gave the joining back. What only nodes knew that died with it, nobody can say.
-11. reason: `left` was asked for, and nothing else is told of one who left over its only socket;
-    `inactivity_timeout` comes a whole TTL after the last taken heartbeat, and not to one who sent others that
-    Redis was not there to take;
-    `disconnected` comes a whole grace after the last socket was gone (or at the end of its TTL, where that
-    is sooner; or of the grace before, where Redis lost that the user had been back since), and never to one
-    whose socket was there all the while, but where its node was frozen or alone cut off from Redis. Nothing
-    else is a reason.
+9. once: a join has one departure on record, and each socket receives it once. Exceptions: the node of the
+   member was frozen, or cut off from Redis alone; then it was declared lost and registered its live sockets
+   again. Or Redis lost the departure, and the user returned to the same join.
+10. record: each join that its own socket received still exists, or its departure is on record with the reason
+   that other sockets received. Exceptions: the join had ended before Redis lost data, or turned out to be the
+   continuation of an earlier one (see 3). A node that was frozen during the loss, or that missed the messages
+   just before it, may record the departure again as `disconnected`, because the reason is lost. A member that
+   was reported as `disconnected` just after a loss may depart for another reason later, if a further loss
+   removed that guess and restored the join. What only nodes knew that died with the data cannot be known.
+11. reason: `left` was requested, and a user who left over its only socket has no other reason;
+   `inactivity_timeout` comes a whole TTL after the last stored heartbeat, and not for a member that sent
+   later ones which Redis was not there to store; `disconnected` comes a whole grace after the last socket was
+   gone (or at the end of the TTL if that is earlier; or after an earlier grace if Redis lost the return in
+   between), and never for a member whose socket was connected throughout, unless its node was frozen or cut
+   off from Redis alone. No other reason occurs.
 
-When everybody has gone and the nodes were stopped (`after`):
+After all clients have left and the nodes have stopped (`after`):
 
-12. leftover: no key of a member, room or node is left; what is left has an end, or is the record.
-13. leak: before it stopped, each node had the files, sockets and tasks that one begins with, and at most some
-    more idle connections to Redis; it stopped in time, with exit code 0, and its log tells of no mistake.
+12. leftover: no key of a member, room or node remains; the other keys have a TTL, or are the record.
+13. leak: before it stopped, each node had only the files, sockets and tasks that it started with, and a
+   bounded number of idle connections to Redis; it exited in time with code 0 and logged no error.
 """
 
 from collections import defaultdict
 from collections.abc import Mapping, Set
 from itertools import pairwise
 
-from tests.chaos.history import Finding, ForWhom, History, Stay, Told, last_refresh, now_ms
+from tests.chaos.history import (
+    Finding,
+    History,
+    Membership,
+    ReportedDeparture,
+    RoomUser,
+    last_refresh,
+    now_ms,
+)
 from tests.chaos.state import Departure, State
 
 ROUNDING = 2
-"""Milliseconds between two readings of one clock that are rounded down."""
-ON_ITS_WAY = 1000
-"""Milliseconds that a heartbeat may take to Redis when nothing is wrong, or an answer from there."""
+"""Milliseconds by which two readings of one clock, both rounded down, may differ."""
+IN_FLIGHT = 1000
+"""Milliseconds that a heartbeat may take to Redis without a fault, or a reply from there."""
 IDLE_LINKS = 6
-"""Connections to a server that a node may keep for its next question: as many as it asks at once, which are
-four about departures, one about the server's life and one about its events."""
+"""Idle connections to a server that a node may keep: as many as it uses at once, which are four for
+departures, one for the run id of the server and one for its events."""
 
 
 def past(history: History, state: State) -> list[Finding]:
     """Rules 9 to 11."""
     return [
-        *history.troubles,
-        *_told_once(history),
+        *history.violations,
+        *_reported_once(history),
         *_recorded_once(history, state),
         *_on_record(history, state),
-        *_true_reasons(history, state),
+        *_correct_reasons(history, state),
     ]
 
 
-def _told_once(history: History) -> list[Finding]:
-    by_socket: dict[tuple[str, str, str, int], list[Told]] = defaultdict(list)
-    for told in history.told:
-        by_socket[told.socket, told.room, told.user, told.joined_at].append(told)
+def _reported_once(history: History) -> list[Finding]:
+    by_socket: dict[tuple[str, str, str, int], list[ReportedDeparture]] = defaultdict(list)
+    for reported in history.reported:
+        by_socket[reported.socket, reported.room, reported.user, reported.joined_at].append(reported)
     return [
         Finding(
             "once",
-            f"{key[0]} was told again that {key[2]} left",
-            (*map(str, tellings), *history.heard(*key[:2], after.at)),
+            f"{key[0]} received the departure of {key[2]} twice",
+            (*map(str, reports), *history.messages_of(*key[:2], after.at)),
         )
-        for key, tellings in by_socket.items()
-        for before, after in pairwise(tellings)
+        for key, reports in by_socket.items()
+        for before, after in pairwise(reports)
         if not _was_impaired(history, key[1:3], before.at)
-        and not _came_back(history, key[1:3], before.at, after.at)
+        and not _rejoined_after_a_loss(history, key[1:3], before.at, after.at)
     ]
 
 
-def _came_back(history: History, who: ForWhom, after: int, before: int) -> bool:
-    """Whether Redis lost data then, and the user asked to be in again: it knew nothing of the departure."""
-    returned = any(after <= at <= before for at in history.joins.get(who, ()))
+def _rejoined_after_a_loss(history: History, room_user: RoomUser, after: int, before: int) -> bool:
+    """Whether Redis lost data in this period and the user joined again, without a record of the departure."""
+    returned = any(after <= at <= before for at in history.joins.get(room_user, ()))
     return returned and history.lost(after, before)
 
 
@@ -101,28 +108,30 @@ def _recorded_once(history: History, state: State) -> list[Finding]:
     for entry in state.departures:
         entries[entry.room, entry.user, entry.joined_at].append(entry)
     return [
-        Finding("once", f"{len(found)} departures on record of one joining", tuple(map(str, found)))
+        Finding("once", f"{len(found)} departures on record of one join", tuple(map(str, found)))
         for (room, user, _), found in entries.items()
         if len(found) > 1 and not all(_was_impaired(history, (room, user), one.at) for one in found[:-1])
     ]
 
 
-def _was_impaired(history: History, who: ForWhom, at: int) -> bool:
-    """Whether a node with a socket of this member was frozen, or alone without Redis, shortly before."""
+def _was_impaired(history: History, room_user: RoomUser, at: int) -> bool:
+    """Whether a node with a socket of this member was frozen or cut off from Redis shortly before."""
     since = at - history.grace - 3 * history.lease
     return any(
         begun < at and ended > since
-        for stay in history.stays
-        if (stay.room, stay.user) == who
-        for begun, ended in stay.node.impaired
+        for membership in history.memberships
+        if (membership.room, membership.user) == room_user
+        for begun, ended in membership.node.impaired
     )
 
 
-def _was_another(history: History, stay: Stay, known: Set[tuple[str, str, int]]) -> bool:
-    """Whether it turned out to be the going on of an earlier joining that Redis had just lost."""
-    assert stay.joined_at is not None
-    return history.just_lost(stay.since) and any(
-        (room, user) == (stay.room, stay.user) and joined_at < stay.joined_at
+def _continued_an_earlier_join(
+    history: History, membership: Membership, known: Set[tuple[str, str, int]]
+) -> bool:
+    """Whether it turned out to be the continuation of an earlier join that Redis had just lost."""
+    assert membership.joined_at is not None
+    return history.just_lost(membership.since) and any(
+        (room, user) == (membership.room, membership.user) and joined_at < membership.joined_at
         for room, user, joined_at in known
     )
 
@@ -137,153 +146,187 @@ def _on_record(history: History, state: State) -> list[Finding]:
         for user, fields in members.items()
     }
     found = []
-    for stay in history.stays:
-        if stay.joined_at is None:
+    for membership in history.memberships:
+        if membership.joined_at is None:
             continue
-        joining = (stay.room, stay.user, stay.joined_at)
-        ended = stay.ended()
-        heard = (str(stay), *history.heard(stay.socket, stay.room))
-        if joining in present or joining in record or history.lost((ended or stay.since) - ON_ITS_WAY):
+        join = (membership.room, membership.user, membership.joined_at)
+        ended = membership.ended()
+        messages = (str(membership), *history.messages_of(membership.socket, membership.room))
+        if join in present or join in record or history.lost((ended or membership.since) - IN_FLIGHT):
             continue
-        if not _was_another(history, stay, present | record.keys()):
-            found.append(Finding("record", "a joining is not there, and its departure not on record", heard))
-    return found + _told_as_recorded(history, record)
+        if not _continued_an_earlier_join(history, membership, present | record.keys()):
+            found.append(
+                Finding("record", "a join exists no longer, and its departure is not on record", messages)
+            )
+    return found + _reported_as_recorded(history, record)
 
 
-def _told_as_recorded(history: History, record: Mapping[tuple[str, str, int], Set[str]]) -> list[Finding]:
+def _reported_as_recorded(history: History, record: Mapping[tuple[str, str, int], Set[str]]) -> list[Finding]:
     found = []
-    for told in history.told:
-        who = (told.room, told.user)
-        reasons = record.get((*who, told.joined_at))
-        lost = history.lost(_known_at(history, told) - ON_ITS_WAY)
+    for reported in history.reported:
+        room_user = (reported.room, reported.user)
+        reasons = record.get((*room_user, reported.joined_at))
+        lost = history.lost(_known_since(history, reported) - IN_FLIGHT)
         text = ""
         if reasons is None:
-            text = "" if lost else "a departure was told that is not on record"
-        elif told.reason not in reasons and not _came_back(history, who, told.at, now_ms()):
-            known = _known_at(history, told)
-            missed = history.lost(known - ON_ITS_WAY, known + 3 * history.lease) or _frozen_in_a_loss(history)
+            text = "" if lost else "a departure was sent that is not on record"
+        elif reported.reason not in reasons and not _rejoined_after_a_loss(
+            history, room_user, reported.at, now_ms()
+        ):
+            known = _known_since(history, reported)
+            missed = history.lost(known - IN_FLIGHT, known + 3 * history.lease) or _frozen_during_a_loss(
+                history
+            )
             guessed = lost and missed and reasons == {"disconnected"}
-            guess_lost = told.reason == "disconnected" and history.just_lost(known) and history.lost(told.at)
-            excused = guessed or guess_lost or _died_with_it(history, told)
-            text = "" if excused else f"told another reason than is on record, {reasons}"
+            guess_lost = (
+                reported.reason == "disconnected" and history.just_lost(known) and history.lost(reported.at)
+            )
+            excused = guessed or guess_lost or _known_to_dead_nodes_alone(history, reported)
+            text = "" if excused else f"a reason was sent that differs from those on record, {reasons}"
         if text:
-            heard = history.heard(told.socket, told.room, told.at)
-            found.append(Finding("record" if reasons is None else "reason", text, (str(told), *heard)))
+            messages = history.messages_of(reported.socket, reported.room, reported.at)
+            found.append(Finding("record" if reasons is None else "reason", text, (str(reported), *messages)))
     return found
 
 
-def _died_with_it(history: History, told: Told) -> bool:
-    """Whether Redis lost the departure, and every node that told of it died before it could say so again."""
-    departure = (told.room, told.user, told.joined_at)
-    sockets = {one.socket for one in history.told if (one.room, one.user, one.joined_at) == departure}
-    ends = [stay.node.ended_at for stay in history.stays if stay.socket in sockets]
+def _known_to_dead_nodes_alone(history: History, reported: ReportedDeparture) -> bool:
+    """Whether Redis lost the departure, and every node that sent it died before it could record it again."""
+    departure = (reported.room, reported.user, reported.joined_at)
+    sockets = {one.socket for one in history.reported if (one.room, one.user, one.joined_at) == departure}
+    ends = [membership.node.ended_at for membership in history.memberships if membership.socket in sockets]
     return bool(ends) and any(
-        all(end is not None and told.at <= end <= loss[1] + 3 * history.lease for end in ends)
+        all(end is not None and reported.at <= end <= loss[1] + 3 * history.lease for end in ends)
         for loss in history.losses
-        if loss[1] >= told.at - ON_ITS_WAY
+        if loss[1] >= reported.at - IN_FLIGHT
     )
 
 
-def _known_at(history: History, told: Told) -> int:
-    """Since when the node knew at the latest: one that was frozen tells late what it had heard before."""
+def _known_since(history: History, reported: ReportedDeparture) -> int:
+    """Since when the node knew of it at the latest: a frozen node sends it only after it resumes."""
     return min(
         (
             begun
-            for stay in history.stays
-            if stay.socket == told.socket
-            for begun, ended in stay.node.impaired
-            if begun < told.at < ended + ON_ITS_WAY
+            for membership in history.memberships
+            if membership.socket == reported.socket
+            for begun, ended in membership.node.impaired
+            if begun < reported.at < ended + IN_FLIGHT
         ),
-        default=told.at,
+        default=reported.at,
     )
 
 
-def _frozen_in_a_loss(history: History) -> bool:
-    """Whether Redis lost data that a node had not told of yet, and cannot know the whole of when it wakes."""
+def _frozen_during_a_loss(history: History) -> bool:
+    """Whether a node was frozen while Redis lost data, so that it may have missed messages before that."""
     return any(
         begun < loss[1] and ended > loss[0]
-        for stay in history.stays
-        for begun, ended in stay.node.impaired
+        for membership in history.memberships
+        for begun, ended in membership.node.impaired
         for loss in history.losses
     )
 
 
-def _true_reasons(history: History, state: State) -> list[Finding]:
-    stays: dict[ForWhom, list[Stay]] = defaultdict(list)
-    for stay in history.stays:
-        stays[stay.room, stay.user].append(stay)
-    joinings: dict[ForWhom, set[int]] = defaultdict(set)
+def _correct_reasons(history: History, state: State) -> list[Finding]:
+    memberships: dict[RoomUser, list[Membership]] = defaultdict(list)
+    for membership in history.memberships:
+        memberships[membership.room, membership.user].append(membership)
+    joins_of: dict[RoomUser, set[int]] = defaultdict(set)
     for entry in state.departures:
-        joinings[entry.room, entry.user].add(entry.joined_at)
+        joins_of[entry.room, entry.user].add(entry.joined_at)
     for room, members in state.members.items():
         for user, fields in members.items():
-            joinings[room, user].add(int(fields.get("joinedAt", 0)))
+            joins_of[room, user].add(int(fields.get("joinedAt", 0)))
     found = []
     for entry in state.departures:
-        who = (entry.room, entry.user)
-        mine = [stay for stay in stays[who] if _joining(stay, joinings[who]) in {entry.joined_at, 0}]
-        why = _why_untrue(history, entry, mine)
+        room_user = (entry.room, entry.user)
+        own = [
+            membership
+            for membership in memberships[room_user]
+            if _join_of(membership, joins_of[room_user]) in {entry.joined_at, 0}
+        ]
+        why = _why_wrong(history, entry, own)
         if why:
-            here = [one for one in mine if one.since <= entry.at]
-            heard = [line for one in here for line in history.heard(one.socket, entry.room, entry.at + 5000)]
-            evidence = (str(entry), *map(str, here), *heard)
+            connected = [one for one in own if one.since <= entry.at]
+            messages = [
+                line
+                for one in connected
+                for line in history.messages_of(one.socket, entry.room, entry.at + 5000)
+            ]
+            evidence = (str(entry), *map(str, connected), *messages)
             found.append(Finding("reason", f"{entry.user} in {entry.room}: {why}", evidence))
     return found
 
 
-def _joining(stay: Stay, known: set[int]) -> int:
-    """The joining that a stay is of. One who chose to hear counts was not told: the latest until then."""
-    if stay.joined_at is not None:
-        return stay.joined_at
-    return max((at for at in known if at <= stay.since), default=0)
+def _join_of(membership: Membership, known: set[int]) -> int:
+    """The `joinedAt` of a membership; the latest known one before it if the socket has the view `count`."""
+    if membership.joined_at is not None:
+        return membership.joined_at
+    return max((at for at in known if at <= membership.since), default=0)
 
 
-def _had_said_so(history: History, entry: Departure, stays: list[Stay]) -> bool:
-    """Whether a socket that was there up to the end had sent a heartbeat that its node could pass on."""
+def _sent_heartbeats(history: History, entry: Departure, memberships: list[Membership]) -> bool:
+    """Whether a socket that was connected to the end had sent a heartbeat that its node could store."""
     if _was_impaired(history, (entry.room, entry.user), entry.at) or history.lost(entry.joined_at, entry.at):
         return False
-    since, until = entry.at - history.ttl_of[entry.room] + ON_ITS_WAY, entry.at - ON_ITS_WAY
+    since, until = entry.at - history.ttl_of[entry.room] + IN_FLIGHT, entry.at - IN_FLIGHT
     return any(
         since < beat < until
-        for stay in stays
-        if stay.until is None or stay.until >= entry.at - ROUNDING
-        for beat in stay.beats
+        for membership in memberships
+        if membership.until is None or membership.until >= entry.at - ROUNDING
+        for beat in membership.heartbeats
     )
 
 
-def _why_untrue(history: History, entry: Departure, stays: list[Stay]) -> str:
-    taken = [at for stay in stays for at in (history.asked_to_join(stay), *stay.acked) if at <= entry.at]
-    last_taken = last_refresh(entry.joined_at, taken, history.ttl_of[entry.room])
+def _why_wrong(history: History, entry: Departure, memberships: list[Membership]) -> str:
+    stored_at = [
+        at
+        for membership in memberships
+        for at in (history.join_requested_at(membership), *membership.acked)
+        if at <= entry.at
+    ]
+    last_stored = last_refresh(entry.joined_at, stored_at, history.ttl_of[entry.room])
     match entry.reason:
         case "left":
-            asked = history.leaves.get((entry.room, entry.user), [])
-            return "" if any(at <= entry.at + ROUNDING for at in asked) else "left, and never asked for it"
+            requested = history.leaves.get((entry.room, entry.user), [])
+            return "" if any(at <= entry.at + ROUNDING for at in requested) else "left, without a request"
         case "inactivity_timeout":
-            left = last_taken + history.ttl_of[entry.room] - entry.at
-            early = left > ROUNDING and not history.lost(last_taken, entry.at)
-            left_once = len(stays) == 1 and stays[0].how == "left"
-            in_time = left_once and history.here_until(stays[0]) < entry.at - ON_ITS_WAY
-            if in_time and not history.lost(stays[0].since, entry.at):
-                return "put out for inactivity, and it had left"
+            left = last_stored + history.ttl_of[entry.room] - entry.at
+            early = left > ROUNDING and not history.lost(last_stored, entry.at)
+            left_once = len(memberships) == 1 and memberships[0].how == "left"
+            in_time = left_once and history.connected_until(memberships[0]) < entry.at - IN_FLIGHT
+            if in_time and not history.lost(memberships[0].since, entry.at):
+                return "removed for inactivity after it had left"
             if early:
-                return f"put out {left} ms before its time"
-            said_so = _had_said_so(history, entry, stays)
-            return "put out for inactivity, and it had said that it is there" if said_so else ""
+                return f"removed for inactivity {left} ms before the expiry"
+            was_active = _sent_heartbeats(history, entry, memberships)
+            return "removed for inactivity in spite of heartbeats" if was_active else ""
         case "disconnected":
             since = entry.at - history.grace + ROUNDING
-            here = [stay for stay in stays if stay.since < entry.at and history.here_until(stay) > since]
-            still_here = [
-                stay for stay in stays if stay.since < entry.at and history.here_until(stay) > entry.at
+            connected = [
+                membership
+                for membership in memberships
+                if membership.since < entry.at and history.connected_until(membership) > since
             ]
-            ran_out = not still_here and last_taken + history.ttl_of[entry.room] - entry.at <= ROUNDING
+            still_connected = [
+                membership
+                for membership in memberships
+                if membership.since < entry.at and history.connected_until(membership) > entry.at
+            ]
+            expired = not still_connected and last_stored + history.ttl_of[entry.room] - entry.at <= ROUNDING
             cut_short = (
-                not still_here and bool(here) and history.lost(min(stay.since for stay in here), entry.at)
+                not still_connected
+                and bool(connected)
+                and history.lost(min(membership.since for membership in connected), entry.at)
             )
-            if not here or ran_out or cut_short or _was_impaired(history, (entry.room, entry.user), entry.at):
+            if (
+                not connected
+                or expired
+                or cut_short
+                or _was_impaired(history, (entry.room, entry.user), entry.at)
+            ):
                 return ""
-            return f"disconnected while {here[0].socket} was there, or too early"
+            return f"disconnected while {connected[0].socket} was connected, or too early"
         case _:
-            return f"nobody could be {entry.reason}"
+            return f"{entry.reason} is not a possible reason"
 
 
 def after(state: State) -> list[Finding]:
@@ -292,10 +335,10 @@ def after(state: State) -> list[Finding]:
 
 
 def leaks(name: str, base: dict[str, int], now: dict[str, int], servers: int) -> list[Finding]:
-    """Rule 13: what a node holds beyond what it began with."""
+    """Rule 13: the resources of a node beyond those that it started with."""
     spare = {"other sockets": IDLE_LINKS * servers}
     return [
-        Finding("leak", f"{name} has {number} {what}, and began with {base.get(what, 0)}")
+        Finding("leak", f"{name} has {number} {what}, and started with {base.get(what, 0)}")
         for what, number in sorted(now.items())
         if number > base.get(what, 0) + spare.get(what, 0)
     ]

@@ -1,16 +1,16 @@
-"""From a seed, all that will be done: the servers, the nodes, each person's script, and the faults."""
+"""Draws a schedule from a seed: the servers, the nodes, the script of each client, and the faults."""
 
 import random
 from dataclasses import dataclass
 
 from tests.chaos import faults, faults_redis
-from tests.chaos.faults import Blow, Fault
-from tests.chaos.person import Act, Script
+from tests.chaos.client import Act, Script
+from tests.chaos.faults import Fault, FaultTiming
 
 ROOMS = ("lobby", "attic", "a:b{c}*", "brief 1", "brief 2", *(f"room {number}" for number in range(7)))
 TTL, BRIEF, GRACE, LEASE, SWEEP = 8.0, 3.0, 1.5, 1.2, 2.5
 FROM, UNTIL = 1.5, 7.5
-"""Seconds between which faults begin."""
+"""The period, in seconds, in which faults begin."""
 
 FAULTS: tuple[type[Fault], ...] = (
     faults.Kill, faults.Freeze, faults.KillAll, faults.Deploy, faults.Skew, faults.Drop, faults.HalfOpen,
@@ -30,7 +30,7 @@ _ACTS = {
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """One seed's."""
+    """Everything that a seed determines."""
 
     seed: int
     shape: str
@@ -48,20 +48,20 @@ class Schedule:
 
 
 def draw(
-    seed: int, *, kinds: list[str], shape: str = "", only: tuple[str, ...] = (), people: int = 0
+    seed: int, *, kinds: list[str], shape: str = "", only: tuple[str, ...] = (), clients: int = 0
 ) -> Schedule:
-    """Make the schedule of a seed. Where shape, faults by name or people are given, they hold."""
+    """Draw the schedule of a seed. A given shape, faults or number of clients override the drawn ones."""
     chance = random.Random(seed)
     shape_drawn = chance.choices(("single", "sentinel", "cluster"), (5, 3, 3))[0]
     kind = chance.choice(kinds)
     shape = shape or shape_drawn
     nodes = chance.choice((2, 3, 3))
-    people_drawn = chance.randrange(100, 161)
+    clients_drawn = chance.randrange(100, 161)
     window = chance.choice((0.0, 0.05))
     skews = tuple(chance.choice((0.0, 0.0, -45.0, 45.0, 7200.0)) for _ in range(nodes))
     return Schedule(
         seed, shape, kind, nodes, window, skews,
-        _scripts(random.Random(chance.random()), people or people_drawn),
+        _scripts(random.Random(chance.random()), clients or clients_drawn),
         _faults(random.Random(chance.random()), shape, kind, only),
     )  # fmt: skip
 
@@ -76,8 +76,8 @@ def _faults(chance: random.Random, shape: str, kind: str, only: tuple[str, ...])
         chosen = [next(fault for fault in possible if fault.name == name) for name in only]
     else:
         chosen = chance.sample(possible, chance.choice((1, 2, 3, 3, 4)))
-    blows = [
-        Blow(
+    timings = [
+        FaultTiming(
             at=round(chance.uniform(FROM, UNTIL), 2),
             node=chance.randrange(12),
             seconds=chance.choice(fault.SECONDS),
@@ -86,8 +86,8 @@ def _faults(chance: random.Random, shape: str, kind: str, only: tuple[str, ...])
         )
         for fault in chosen
     ]
-    struck = [fault(blow) for fault, blow in zip(chosen, blows, strict=True)]
-    return tuple(sorted(struck, key=lambda fault: fault.blow.at))
+    injected = [fault(timing) for fault, timing in zip(chosen, timings, strict=True)]
+    return tuple(sorted(injected, key=lambda fault: fault.timing.at))
 
 
 def _scripts(chance: random.Random, number: int) -> tuple[Script, ...]:
@@ -95,7 +95,7 @@ def _scripts(chance: random.Random, number: int) -> tuple[Script, ...]:
 
 
 def _script(chance: random.Random, i: int, number: int) -> Script:
-    # A tenth are there a second time, over another socket of the same user.
+    # A tenth of the clients are a second connection of another client's user.
     user = f"u{i if i < number * 0.9 else chance.randrange(int(number * 0.9))}"
     rooms = tuple(chance.sample(ROOMS, chance.choice((1, 1, 2, 3))))
     acts = []
@@ -108,7 +108,7 @@ def _script(chance: random.Random, i: int, number: int) -> Script:
     view = chance.choices(("members", "count", "none"), (88, 9, 3))[0]
     return Script(
         user, f"{user}#{i}", round(chance.uniform(0.0, 0.8), 2), rooms, tuple(acts), view,
-        impatient=chance.random() < 0.5, seed=chance.randrange(1 << 30),
+        gives_up=chance.random() < 0.5, seed=chance.randrange(1 << 30),
     )  # fmt: skip
 
 

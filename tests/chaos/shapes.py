@@ -1,4 +1,4 @@
-"""Sets of servers by shape and kind, kept from one schedule to the next."""
+"""The deployments of Redis that schedules run on, kept from one schedule to the next."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from tests.support.server_sets import ClusterSet, SentinelSet, ServerSet, SetSer
 
 
 class SingleServer(ServerSet):
-    """One server, as the smallest set there is."""
+    """A single server with the interface of a set."""
 
     def __init__(self, kind: str, binary: Path) -> None:
         super().__init__(kind, binary)
@@ -31,12 +31,12 @@ class SingleServer(ServerSet):
         return self.servers[0]
 
     def failover(self, room_id: str) -> SetServer:
-        raise AssertionError("one server has nobody to hand over to")
+        raise AssertionError("a single server has no replica")
 
     promoted = failover  # type: ignore[assignment]
 
     def _repair(self) -> None:
-        """Nothing to do: it has no part in anything."""
+        """Nothing to do: a single server has no replication state."""
 
     def is_whole(self) -> bool:
         return self.servers[0].alive
@@ -46,7 +46,7 @@ SHAPES: dict[str, type[ServerSet]] = {"single": SingleServer, "sentinel": Sentin
 
 
 class Sets:
-    """The sets of one process, each started when it is first asked for."""
+    """The server sets of one process, each started at its first use."""
 
     def __init__(self) -> None:
         self._started: dict[tuple[str, str], ServerSet] = {}
@@ -62,7 +62,7 @@ class Sets:
                 fleet.stop()
 
     def get(self, shape: str, kind: str) -> ServerSet:
-        """A set that runs; it blocks while it starts."""
+        """A running set; blocks while it starts."""
         if (shape, kind) not in self._started:
             binary, missing = servers.find(kind)
             if binary is None:
@@ -73,5 +73,5 @@ class Sets:
 
 
 def kinds() -> list[str]:
-    """The kinds of server that this machine has."""
+    """The kinds of server (valkey, redis7) that this machine has."""
     return [kind for kind in servers.KINDS if servers.find(kind)[0] is not None]

@@ -1,6 +1,6 @@
-"""What Redis holds, read by plain commands and by names as the documentation gives them.
+"""Reads everything that Redis holds, with plain commands and the documented key names.
 
-Nothing of the package is used here.
+It imports nothing from the package.
 """
 
 import re
@@ -13,8 +13,8 @@ from tests.support.server_sets import ServerSet
 _OURS = re.compile(r"^\{reactor:(\w+)\}:(.+)$")
 _MEMBER = re.compile(r"^room:([^:]+):user:([^:]+)$")
 _RECORDS = {"departures", "totals"}
-_PASSING = re.compile(r"^(state:|fenced:|pulse$|lease:|turn:|report:|recorded:)")
-"""What may stay for a while: it has an end of its own, and is of no member."""
+_TEMPORARY = re.compile(r"^(state:|fenced:|pulse$|lease:|turn:|report:|recorded:)")
+"""Keys with a TTL that belong to no member and may remain for a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Departure:
 
 @dataclass(slots=True)
 class State:
-    """All shards' at one time. `ends` has each key's time to live in milliseconds, -1 for none."""
+    """The contents of all shards. `ends` has the TTL of each key in milliseconds, -1 for none."""
 
     members: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
     rows: dict[str, set[str]] = field(default_factory=dict)
@@ -42,17 +42,17 @@ class State:
     ends: dict[str, int] = field(default_factory=dict)
 
     def leftovers(self) -> list[str]:
-        """Keys that should not be there when nobody is, and no node."""
+        """Keys that must not exist once all members and nodes are gone."""
         return sorted(
-            f"{key} (ends in {end} ms)" if end >= 0 else key
+            f"{key} (expires in {end} ms)" if end >= 0 else key
             for key, end in self.ends.items()
             if (named := _OURS.match(key)) is None
-            or not (named[2] in _RECORDS or (_PASSING.match(named[2]) and end >= 0))
+            or not (named[2] in _RECORDS or (_TEMPORARY.match(named[2]) and end >= 0))
         )
 
 
 def read(fleet: ServerSet) -> State:
-    """Read everything. It blocks; on an event loop, do it in a thread. Raises redis.RedisError."""
+    """Read everything. Blocks; on an event loop, call it in a thread. Raises redis.RedisError."""
     state = State()
     for primary in fleet.primaries():
         _read_server(primary.control, state)
@@ -65,19 +65,19 @@ def _read_server(control: Any, state: State) -> None:
     for key in keys:
         pipe.pttl(key)
         named = _OURS.match(key)
-        _question(pipe, key, named[2] if named else "")
+        _read_command(pipe, key, named[2] if named else "")
     replies = pipe.execute()
     for i, key in enumerate(keys):
         end, answer = replies[2 * i : 2 * i + 2]
         if end == -2:
-            continue  # it lapsed meanwhile
+            continue  # it has expired meanwhile
         state.ends[key] = end
         named = _OURS.match(key)
         if named is not None and answer:
-            _take(state, named[2], answer)
+            _add(state, named[2], answer)
 
 
-def _question(pipe: Any, key: str, name: str) -> None:
+def _read_command(pipe: Any, key: str, name: str) -> None:
     kind = name.partition(":")[0]
     if kind in {"room", "state", "totals", "registry", "shadow"}:
         pipe.hgetall(key)
@@ -89,7 +89,7 @@ def _question(pipe: Any, key: str, name: str) -> None:
         pipe.exists(key)
 
 
-def _take(state: State, name: str, answer: Any) -> None:
+def _add(state: State, name: str, answer: Any) -> None:
     kind, _, rest = name.partition(":")
     if named := _MEMBER.match(name):
         state.members.setdefault(unquote(named[1]), {})[unquote(named[2])] = answer

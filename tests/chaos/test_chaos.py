@@ -1,4 +1,4 @@
-"""Some schedules of the chaos command, and the proof that its oracle sees what is broken."""
+"""Some schedules of the chaos suite, and mutations of the package that the oracle must find."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.history import Finding
-from tests.chaos.jobs import Order, play_one
 from tests.chaos.mutants import MUTANTS, Mutant
+from tests.chaos.runner import Job, run_one
 from tests.chaos.shapes import Sets, kinds
 
 ROOT = Path(__file__).parents[2]
-PEOPLE = 60
+CLIENTS = 60
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +20,12 @@ def sets() -> Iterator[Sets]:
         yield sets
 
 
-def _found(order: Order, sets: Sets) -> list[Finding]:
-    outcome = play_one(order, sets)
+def _mutant_id(mutant: Mutant) -> str:
+    return mutant.name.replace(" ", "-").replace("'", "")
+
+
+def _findings_of(job: Job, sets: Sets) -> list[Finding]:
+    outcome = run_one(job, sets)
     print(outcome.title)  # noqa: T201 - shown with a test that failed
     for finding in outcome.findings:
         print(finding.rule, finding.text, *finding.evidence, sep="\n    ")  # noqa: T201
@@ -38,28 +42,35 @@ def _found(order: Order, sets: Sets) -> list[Finding]:
     ],
 )
 def test_a_schedule_without_findings(shape: str, seed: int, faults: tuple[str, ...], sets: Sets) -> None:
-    assert _found(Order(seed, ROOT, shape, faults, PEOPLE), sets) == []
+    assert _findings_of(Job(seed, ROOT, shape, faults, CLIENTS), sets) == []
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(1001, 1013))
 def test_more_schedules_without_findings(seed: int, sets: Sets) -> None:
-    assert _found(Order(seed, ROOT), sets) == []
+    assert _findings_of(Job(seed, ROOT), sets) == []
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
-def test_the_oracle_finds_what_is_broken(mutant: Mutant, tmp_path: Path, sets: Sets) -> None:
+@pytest.mark.parametrize("mutant", MUTANTS, ids=_mutant_id)
+def test_the_oracle_finds_a_mutation(mutant: Mutant, tmp_path: Path, sets: Sets) -> None:
     tree = mutant.make(tmp_path)
     rules = {
-        finding.rule for finding in _found(Order(mutant.seed, tree, "single", mutant.faults, PEOPLE), sets)
+        finding.rule
+        for finding in _findings_of(Job(mutant.seed, tree, "single", mutant.faults, CLIENTS), sets)
     }
     assert rules & mutant.rules, f"found {rules}, not {set(mutant.rules)}"
 
 
-def test_a_seed_makes_the_same_schedule_each_time() -> None:
+@pytest.mark.parametrize("mutant", MUTANTS, ids=_mutant_id)
+def test_a_mutation_fits_the_present_code(mutant: Mutant) -> None:
+    text = (ROOT / "reactor" / mutant.file).read_text()
+    assert mutant.before in text
+
+
+def test_a_seed_gives_the_same_schedule_each_time() -> None:
     from tests.chaos.schedule import draw
 
     one, other = (draw(5, kinds=kinds()) for _ in range(2))

@@ -1,4 +1,4 @@
-"""The servers, the nodes on them, and the links between: what faults are done to, and where clients go."""
+"""The servers, the nodes, and the network between them: what faults affect and what clients connect to."""
 
 import asyncio
 import random
@@ -9,9 +9,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.chaos.history import History, Life, now_ms
+from tests.chaos.client import ScriptedClient
+from tests.chaos.history import History, NodeLife, now_ms
 from tests.chaos.nodes import NodeFailedError, NodeProcess, write_skew
-from tests.chaos.person import Person
 from tests.support.proxy import Proxy
 from tests.support.server_sets import ServerSet
 
@@ -23,7 +23,7 @@ ROOMS_FILE = '[rooms."brief*"]\nttl = "{brief}s"\n'
 
 
 class World:
-    """Everything of one schedule. `servers` is held by whoever harms the servers, one at a time."""
+    """The deployment of one schedule. A fault holds the lock `servers` while it affects the servers."""
 
     def __init__(self, fleet: ServerSet, shape: str, history: History, tree: Path, folder: Path) -> None:
         self.fleet, self.shape, self.history = fleet, shape, history
@@ -31,11 +31,11 @@ class World:
         self.nodes: list[NodeProcess] = []
         self.all_nodes: list[NodeProcess] = []
         self.node_locks: list[asyncio.Lock] = []
-        self.people: list[Person] = []
+        self.clients: list[ScriptedClient] = []
         self.links: list[Proxy] = []
         self._tree, self._folder = tree, folder
         self._flags: dict[str, Any] = {}
-        self._lives: set[str] = set()
+        self._tasks: set[str] = set()
         self._looked_at = 0
 
     @classmethod
@@ -52,14 +52,14 @@ class World:
         brief: float,
         skews: list[float],
     ) -> AsyncIterator["World"]:
-        """Servers as new, and nodes that serve."""
+        """Reset the servers and start the nodes."""
         folder = Path(tempfile.mkdtemp(prefix="reactor-chaos-"))
         world = cls(fleet, shape, history, tree, folder)
         (folder / "rooms.toml").write_text(ROOMS_FILE.format(brief=brief))
         world._flags = {"config": folder / "rooms.toml", **flags}
         async with AsyncExitStack() as stack:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            await aside(fleet.reset)
+            await in_thread(fleet.reset)
             history.began_at = now_ms()
             await world.note_takeover()
             stack.push_async_callback(world._end)
@@ -73,7 +73,7 @@ class World:
             yield world
 
     async def _new_node(self, i: int) -> NodeProcess:
-        generation = sum(node.life.name.startswith(f"n{i}") for node in self.all_nodes)
+        generation = sum(node.node_life.name.startswith(f"n{i}") for node in self.all_nodes)
         node = NodeProcess(f"n{i}{chr(97 + generation)}", self._folder, self._tree)
         self.all_nodes.append(node)
         url = f"redis://127.0.0.1:{self.links[i].port}/0" if self.links else self.fleet.url
@@ -81,12 +81,12 @@ class World:
         return node
 
     async def replace_node(self, i: int) -> None:
-        """Start a node in the place of one that has ended, or is about to."""
+        """Wait for the end of a node's process, and start a new process in its place."""
         await self.nodes[i].ended()
         for tries_left in reversed(range(START_TRIES)):
             try:
                 self.nodes[i] = await self._new_node(i)
-            except NodeFailedError:  # as it should, when Redis is away: whoever runs it for real tries again
+            except NodeFailedError:  # expected while Redis is unavailable; a process manager would retry, too
                 self.all_nodes = [node for node in self.all_nodes if node.port or node is self.nodes[i]]
                 if tries_left == 0:
                     raise
@@ -95,23 +95,23 @@ class World:
                 return
 
     def skew(self, i: int, seconds: float) -> None:
-        """Set a node's wall clock off by so much."""
+        """Set the skew of a node's wall clock in seconds."""
         write_skew(self._skew_file(i), seconds)
 
     def _skew_file(self, i: int) -> Path:
         return self._folder / f"skew{i}"
 
-    def pick(self, chance: random.Random) -> tuple[Life, int] | None:
-        """A node that takes sockets, and its port; a balancer does not notice that one is frozen."""
-        open_to_all = [node for node in self.nodes if node.accepting]
-        if not open_to_all:
+    def pick(self, chance: random.Random) -> tuple[NodeLife, int] | None:
+        """A node that accepts clients, and its port. Frozen nodes are included, as behind a load balancer."""
+        accepting = [node for node in self.nodes if node.accepting]
+        if not accepting:
             return None
-        node = chance.choice(open_to_all)
-        return node.life, node.port
+        node = chance.choice(accepting)
+        return node.node_life, node.port
 
     @asynccontextmanager
-    async def losing(self, really: bool = True) -> AsyncIterator[None]:
-        """Note that what happens in the block may lose what Redis had taken."""
+    async def may_lose_data(self, really: bool = True) -> AsyncIterator[None]:
+        """Record that Redis may lose acknowledged writes during the block."""
         loss = [now_ms(), now_ms() + 3_600_000]
         if really:
             self.history.losses.append(loss)
@@ -119,24 +119,24 @@ class World:
         loss[1] = now_ms()
 
     def forget_primaries(self) -> None:
-        """Others may be primaries by what was done just now."""
-        self._lives = set()
+        """Expect other primaries at the next look, because a fault has caused a failover on purpose."""
+        self._tasks = set()
 
     async def note_takeover(self) -> None:
-        """Note where a replica took over by itself since the last look, as on a machine that is too busy."""
-        lives = await aside(lambda: {str(one.info("server")["run_id"]) for one in self.fleet.primaries()})
-        if self._lives and lives != self._lives:
+        """Record a loss of data if a replica was promoted since the last call, as on a busy machine."""
+        tasks = await in_thread(lambda: {str(one.info("server")["run_id"]) for one in self.fleet.primaries()})
+        if self._tasks and tasks != self._tasks:
             self.history.losses.append([self._looked_at, now_ms()])
-        self._lives, self._looked_at = lives, now_ms()
+        self._tasks, self._looked_at = tasks, now_ms()
 
     async def on_primaries(self, *words: str | int) -> None:
-        """Give all primaries one command."""
+        """Run a command on every primary."""
 
         def give() -> None:
             for primary in self.fleet.primaries():
                 primary.control.execute_command(*words)
 
-        await aside(give)
+        await in_thread(give)
 
     async def _end(self) -> None:
         for node in self.all_nodes:
@@ -147,6 +147,6 @@ class World:
                 await node.ended()
 
 
-async def aside(work: Callable[..., T], *args: Any) -> T:
-    """Do what blocks in a thread: clients and links of this process go on."""
+async def in_thread(work: Callable[..., T], *args: Any) -> T:
+    """Run a blocking function in a thread, so that the clients and proxies of this process continue."""
     return await asyncio.to_thread(work, *args)

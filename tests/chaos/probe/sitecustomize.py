@@ -1,9 +1,9 @@
-"""Loaded by a node's interpreter at its start: lets the suite look into it, and set its clock.
+"""Loaded by the node's interpreter at its start: lets the suite inspect the process and set its clock.
 
-The node itself is `reactor serve`, unchanged. On SIGUSR2 it writes what asyncio tasks it has to the file
-that CHAOS_PROBE names. Each time that the machine gave the process no time for long, beginning and end (ms
-since 1970) go into CHAOS_PROBE.gaps: to others that is a freeze like any other. Its wall clock is off by the
-seconds that the file CHAOS_SKEW holds (a double), at any time.
+The node itself is `reactor serve`, unchanged. On SIGUSR2 it writes the names of its asyncio tasks to the file
+that CHAOS_PROBE names. When the process got no CPU time for more than STALL seconds, begin and end (ms since
+1970) are appended to CHAOS_PROBE.stalls. The wall clock is skewed by the seconds in the file CHAOS_SKEW (a
+double), which may change at any time.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-TICK, GAP = 0.1, 0.5
-"""Seconds between two looks at the clock, and what is too long."""
+TICK, STALL = 0.1, 0.5
+"""Seconds between two readings of the clock, and between which the process counts as stalled."""
 
 
 def _skew(path: str) -> None:
@@ -31,25 +31,25 @@ def _skew(path: str) -> None:
 
 
 def _probe(path: str) -> None:
-    def tell(_number: int, _frame: Any) -> None:
+    def write_tasks(_number: int, _frame: Any) -> None:
         tasks = [task for task in asyncio.all_tasks(asyncio.get_running_loop()) if not task.done()]
         names = Counter(getattr(task.get_coro(), "__qualname__", "?") for task in tasks)
         new = Path(f"{path}.new")
         new.write_text(json.dumps(names))
         new.replace(path)
 
-    signal.signal(signal.SIGUSR2, tell)
+    signal.signal(signal.SIGUSR2, write_tasks)
 
 
-def _note_gaps(path: str) -> None:
-    clock = time.time  # before it is set off
+def _note_stalls(path: str) -> None:
+    clock = time.time  # the real one, before it is skewed
 
     def watch() -> None:
         before = clock()
         while True:
             time.sleep(TICK)
             now = clock()
-            if now - before > GAP:
+            if now - before > STALL:
                 with Path(path).open("a") as file:
                     file.write(f"{before * 1000:.0f} {now * 1000:.0f}\n")
             before = now
@@ -58,7 +58,7 @@ def _note_gaps(path: str) -> None:
 
 
 if "CHAOS_PROBE" in os.environ:
-    _note_gaps(os.environ["CHAOS_PROBE"] + ".gaps")
+    _note_stalls(os.environ["CHAOS_PROBE"] + ".stalls")
 if "CHAOS_SKEW" in os.environ:
     _skew(os.environ["CHAOS_SKEW"])
 if "CHAOS_PROBE" in os.environ:

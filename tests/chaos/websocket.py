@@ -1,6 +1,6 @@
-"""A WebSocket client (RFC 6455) of the fewest lines that hundreds of can run in one process.
+"""A minimal WebSocket client (RFC 6455), cheap enough for hundreds in one process.
 
-It masks with zeros, so that masking costs nothing, and hands every text message on as it came.
+It masks with zeros, so that masking costs nothing, and passes on the payload of every text frame.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ _TEXT, _CLOSE, _PING, _PONG = 1, 8, 9, 10
 
 
 class Refused(OSError):
-    """The opening handshake came to nothing."""
+    """The opening handshake failed."""
 
 
-class Wire(asyncio.Protocol):
-    """One socket. `on_message(payload)` and, once, `on_closed(code)` are called from the loop."""
+class WebSocket(asyncio.Protocol):
+    """One connection. Calls `on_message(payload)` for each message and `on_closed(code)` once."""
 
     def __init__(self, on_message: Callable[[bytes], None], on_closed: Callable[[int], None]) -> None:
         self._on_message, self._on_closed = on_message, on_closed
@@ -35,41 +35,41 @@ class Wire(asyncio.Protocol):
     async def connect(
         cls, port: int, on_message: Callable[[bytes], None], on_closed: Callable[[int], None]
     ) -> Self:
-        """Raises OSError when nobody answers in time."""
+        """Connect and complete the handshake. Raises OSError if the server does not answer in time."""
         loop = asyncio.get_running_loop()
-        wire = cls(on_message, on_closed)
+        websocket = cls(on_message, on_closed)
         try:
             async with asyncio.timeout(OPEN_WITHIN):
-                await loop.create_connection(lambda: wire, "127.0.0.1", port)
+                await loop.create_connection(lambda: websocket, "127.0.0.1", port)
                 key = b64encode(os.urandom(16)).decode()
                 request = (
                     f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
                     f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
                 )
-                wire._transport.write(request.encode())
-                await wire._opened
+                websocket._transport.write(request.encode())
+                await websocket._opened
         except TimeoutError as error:
-            wire.abort()
+            websocket.abort()
             raise Refused("no answer to the opening handshake") from error
-        return wire
+        return websocket
 
     def send(self, payload: bytes) -> None:
-        """Say something; a socket that is closed or muted says nothing."""
+        """Send a text frame, unless the connection is closed or muted."""
         if self.open and not self.muted:
             self._frame(_TEXT, payload)
 
     def close(self) -> None:
-        """Close in good order."""
+        """Send a close frame."""
         if self.open and not self.muted:
             self._frame(_CLOSE, (1000).to_bytes(2, "big"))
 
     def abort(self) -> None:
-        """Cut the socket off without a word."""
+        """Abort the TCP connection without a close frame."""
         if self._transport is not None:
             self._transport.abort()
 
     def mute(self) -> None:
-        """Stay open, but read nothing and say nothing any more: the other end is left to find out."""
+        """Keep the connection open, but neither read nor send any more, as a half-open connection."""
         self.muted = True
         self._transport.pause_reading()
 
@@ -81,7 +81,7 @@ class Wire(asyncio.Protocol):
             head = bytes((0x80 | opcode, 0x80 | 126)) + size.to_bytes(2, "big")
         self._transport.write(head + b"\0\0\0\0" + payload)
 
-    # The loop's side.
+    # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport

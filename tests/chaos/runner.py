@@ -1,4 +1,4 @@
-"""Many schedules, some at a time, each process with servers of its own."""
+"""Runs many schedules, several at the same time, each in a process with Redis servers of its own."""
 
 import multiprocessing
 import time
@@ -12,31 +12,31 @@ import uvloop
 
 from tests.chaos import schedule
 from tests.chaos.history import Finding
-from tests.chaos.run import Outcome, play
+from tests.chaos.run import Outcome, run_schedule
 from tests.chaos.shapes import Sets, kinds
 
 _sets = Sets()
-"""Of this process; they end with it."""
+"""The server sets of this process; they end with it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What to play: a seed, and what of it is laid down beforehand."""
+class Job:
+    """A schedule to run: its seed, the tree with the package, and what overrides the drawn values."""
 
     seed: int
     tree: Path
     shape: str = ""
     faults: tuple[str, ...] = ()
-    people: int = 0
+    clients: int = 0
 
 
-def play_one(order: Order, sets: Sets | None = None) -> Outcome:
-    """Play one schedule; a mistake of the suite itself is a finding, too."""
+def run_one(job: Job, sets: Sets | None = None) -> Outcome:
+    """Run one schedule. An exception in the suite itself becomes a finding."""
     began = time.monotonic()
-    plan = schedule.draw(order.seed, kinds=kinds(), shape=order.shape, only=order.faults, people=order.people)
+    plan = schedule.draw(job.seed, kinds=kinds(), shape=job.shape, only=job.faults, clients=job.clients)
     try:
-        return uvloop.run(play(plan, sets or _sets, order.tree))
-    except Exception as error:  # noqa: BLE001 - the others go on
+        return uvloop.run(run_schedule(plan, sets or _sets, job.tree))
+    except Exception as error:  # noqa: BLE001 - the other schedules continue
         finding = Finding(
             "error", str(error) or type(error).__name__, tuple(traceback.format_exc().splitlines())
         )
@@ -46,11 +46,11 @@ def play_one(order: Order, sets: Sets | None = None) -> Outcome:
         )  # fmt: skip
 
 
-def play_all(orders: list[Order], processes: int) -> Iterator[Outcome]:
-    """Play all, `processes` at a time; each outcome as it comes."""
+def run_all(jobs: list[Job], processes: int) -> Iterator[Outcome]:
+    """Run all schedules, `processes` at a time; yields each outcome when it is complete."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        futures = [pool.submit(play_one, order) for order in orders]
+        futures = [pool.submit(run_one, job) for job in jobs]
         try:
             for future in as_completed(futures):
                 yield future.result()

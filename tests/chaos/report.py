@@ -1,4 +1,4 @@
-"""What the command prints: a line for each schedule as it ends, evidence of each finding, sums by fault."""
+"""Prints a line for each schedule, the evidence of each finding, and a summary by fault."""
 
 from rich.console import Console
 from rich.table import Table
@@ -7,31 +7,32 @@ from rich.text import Text
 from tests.chaos.run import Outcome, by_fault
 
 COLUMNS = (
-    ("seed", 6), ("shape", 8), ("server", 7), ("faults", 58), ("people", 6), ("sockets", 7), ("left", 5),
-    ("healed", 6), ("took", 5), ("findings", 8),
+    ("seed", 6), ("shape", 8), ("server", 7), ("faults", 50), ("clients", 7), ("sockets", 7),
+    ("departures", 10), ("recovery", 8), ("seconds", 7), ("findings", 8),
 )  # fmt: skip
-"""Of the table, with their widths. `left` counts departures, `healed` and `took` are seconds."""
+"""The columns and their widths. recovery: seconds from the last fault until the state was correct."""
 
 MOST_EVIDENCE = 12
 _WIDE = 150
 
 
 class Report:
-    """Prints to a console. `again` is what runs one seed anew, but for the seed."""
+    """Prints to a console. `rerun` is the command that runs one schedule again, without the seed."""
 
-    def __init__(self, console: Console, again: str) -> None:
-        self._console, self._again = console, again
+    def __init__(self, console: Console, rerun: str) -> None:
+        self._console, self._rerun = console, rerun
         self._console.width = max(self._console.width, _WIDE)
 
     def header(self) -> None:
         self._row(*(Text(name, style="bold") for name, _ in COLUMNS))
 
     def outcome(self, outcome: Outcome, *, whole_log: bool = False) -> None:
-        """The schedule's line, and whatever was found."""
+        """Print the line of a schedule and its findings."""
         found = sum(finding.rule != "log" for finding in outcome.findings)
         self._row(
-            str(outcome.seed), outcome.shape, outcome.kind, outcome.title, str(outcome.people),
-            str(outcome.sockets), str(outcome.departures), f"{outcome.healed:.1f}", f"{outcome.seconds:.1f}",
+            str(outcome.seed), outcome.shape, outcome.kind, outcome.title, str(outcome.clients),
+            str(outcome.sockets), str(outcome.departures), f"{outcome.recovered:.1f}",
+            f"{outcome.seconds:.1f}",
             Text(str(found), style="bold red" if found else "green"),
         )  # fmt: skip
         seen: dict[str, int] = {}
@@ -47,25 +48,26 @@ class Report:
                 self._console.print(Text(f"      {line}" if whole_log else f"      {line[:400]}"))
         if found:
             sums = ", ".join(f"{number} {rule}" for rule, number in seen.items() if rule != "log")
-            self._console.print(Text(f"   {sums}. Again: {self._again} --only {outcome.seed}", style="bold"))
+            rerun = f"{self._rerun} --only {outcome.seed}"
+            self._console.print(Text(f"   {sums}. Run it again: {rerun}", style="bold"))
 
     def summary(self, outcomes: list[Outcome], seconds: float) -> None:
-        """Sums by fault, and of all."""
-        table = Table("fault", "schedules", "with findings", "departures in them", title="by fault")
+        """Print the totals by fault and of all schedules."""
+        table = Table("fault", "schedules", "with findings", "departures", title="by fault")
         for column in table.columns[1:]:
             column.justify = "right"
-        for name, (struck, bad, departures) in by_fault(outcomes).items():
+        for name, (injected, bad, departures) in by_fault(outcomes).items():
             table.add_row(
-                name, str(struck), Text(str(bad), style="bold red" if bad else "green"), str(departures)
+                name, str(injected), Text(str(bad), style="bold red" if bad else "green"), str(departures)
             )
         self._console.print(table)
         bad = sum(bool(outcome.findings) for outcome in outcomes)
-        healed = sorted(outcome.healed for outcome in outcomes) or [0.0]
+        times = sorted(outcome.recovered for outcome in outcomes) or [0.0]
         self._console.print(
-            f"{len(outcomes)} schedules, {sum(outcome.people for outcome in outcomes)} people, "
+            f"{len(outcomes)} schedules, {sum(outcome.clients for outcome in outcomes)} clients, "
             f"{sum(outcome.sockets for outcome in outcomes)} sockets, "
-            f"{sum(outcome.departures for outcome in outcomes)} departures in {seconds:.0f} s; healed after "
-            f"{healed[len(healed) // 2]:.1f} s (median), {healed[-1]:.1f} s (longest); "
+            f"{sum(outcome.departures for outcome in outcomes)} departures in {seconds:.0f} s; "
+            f"recovered after {times[len(times) // 2]:.1f} s (median), {times[-1]:.1f} s (longest); "
             f"with findings: {bad}"
         )
 
