@@ -88,8 +88,8 @@ class Listener:
 
     def _on_subscribed(self, first: bool) -> None:
         if not first:
-            log.warning("events_resubscribed", channel=self.channel)
+            log.warning("expired_events_resubscribed", channel=self.channel)
         self._on_gap(first)
 
     def _on_lost(self, reason: str) -> None:
-        log.warning("events_lost", channel=self.channel, reason=reason)
+        log.warning("expired_events_disconnected", channel=self.channel, reason=reason)

@@ -37,7 +37,7 @@ MAX_SCAN_INTERVAL = 1.0
 """Seconds between two scans of a shard at most, which bounds the cost of a lost wake-up."""
 ROWS_PER_SCAN = 5000
 CLAIM_RETRY_MS = 250
-"""Milliseconds until a room comes up again in which members were found gone that nobody has claimed yet."""
+"""Milliseconds until a room comes up again in which members were found gone that are not claimed yet."""
 EVENT_TIMEOUT = 0.2
 """Seconds after a touch until the pacemaker claims a member whose event has not led to a claim."""
 

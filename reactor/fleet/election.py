@@ -38,7 +38,7 @@ class LeaderElection:
         self.led_elsewhere = False
 
     async def serve(self) -> None:
-        """Try to acquire the leadership, and renew it while it is held, until cancelled."""
+        """Acquire the leadership when it is free, and renew it, until cancelled."""
         while True:
             try:
                 leading = await self._registry.acquire_leadership(

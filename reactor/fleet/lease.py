@@ -1,7 +1,7 @@
 """This node's lease: its registration in Redis under a name, and the renewals that keep it.
 
-What it is for. Connections are stored in Redis under the name of their node. When a node dies, the others
-have to notice it and detach its connections; a node that was only slow has to learn that this has happened.
+What it is for. Connections are stored in Redis under the name of their node. When a node dies, the other
+nodes have to notice it and detach its connections; a node that was only slow has to learn that this has happened.
 
 What triggers it. `serve` renews the lease every third of its length; `renew`, `rename` and `abandon_name`
 do so at once when something else suggests that the name is lost. Each renewal:
@@ -148,7 +148,7 @@ class Lease:
 
     async def _register_name(self) -> dict[str, NodeRecord]:
         """Renew under the present name, or under a new one where that is lost; return the registry."""
-        if self._deregistered:  # a renewal would not find the name, and take a new one that nobody removes
+        if self._deregistered:  # a renewal would register a new name, which this node never removes
             raise Unavailable("the server is shutting down")
         while True:
             self._counter += 1

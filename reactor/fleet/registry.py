@@ -56,7 +56,7 @@ class Registry:
         return _records(reply[2])
 
     async def nodes(self) -> dict[str, NodeRecord]:
-        """Return all registered nodes by name: those alive and those whose loss nobody has noticed yet."""
+        """Return all registered nodes by name: those alive and those not yet judged lost."""
         return _records(await self._runner.run("list_nodes", self._prefix))
 
     async def deregister(self, node: str) -> None:

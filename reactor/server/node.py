@@ -282,7 +282,7 @@ class Node:
         """Make sure that the present server publishes expired events. Raises ReactorError."""
         self.events = await self.backend.ensure_events()
         if self.events.line:
-            log.warning("keyspace_events", found=self.events.line)
+            log.warning("expired_events", found=self.events.line)
 
     # Callbacks of the parts.
 
@@ -325,13 +325,13 @@ class Node:
 
     def _on_channels_gap(self, first: bool) -> None:
         if not first:
-            log.warning("diffs_resubscribed")
+            log.warning("channels_resubscribed")
             self.recovery.on_gap()
             self.rules.changed()
             self.pacemaker.scan_all()
 
     def _on_channels_lost(self, reason: str) -> None:
-        log.warning("diffs_lost", reason=reason)
+        log.warning("channels_disconnected", reason=reason)
         self.recovery.on_link_lost()
 
     def _on_events_gap(self, first: bool) -> None:
@@ -344,4 +344,4 @@ class Node:
             async with self._checking_events:  # one call at a time, however many gaps there are
                 await self.check_events()
         except ReactorError as error:  # Redis is away again; the next subscription leads here once more
-            log.warning("events_not_checked", reason=str(error))
+            log.warning("expired_events_not_checked", reason=str(error))

@@ -92,9 +92,8 @@ class Worker:
         self._settings, self._number, self._admin = settings, number, admin
         self._process: BaseProcess | None = None
         self.ready = anyio.Event()
-        self._ours: Connection | None = (
-            None  # closed when the parent ends, however it ends; the worker stops then
-        )
+        # However the parent ends, its end of the pipe is closed then, and the worker stops.
+        self._ours: Connection | None = None
 
     @property
     def pid(self) -> int | None:
@@ -102,7 +101,7 @@ class Worker:
         return self._process.pid if self._process is not None and self._process.is_alive() else None
 
     async def ended(self) -> None:
-        """Return when the process has ended."""
+        """Return once the process has ended."""
         if self._process is not None and self._process.is_alive():
             await anyio.wait_readable(self._process.sentinel)
             self._process.join()
