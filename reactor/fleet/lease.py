@@ -1,7 +1,7 @@
 """This node's lease: its registration in Redis under a name, and the renewals that keep it.
 
 What it is for. Connections are stored in Redis under the name of their node. When a node dies, the other
-nodes have to notice it and detach its connections; a node that was only slow has to learn that this has happened.
+nodes have to notice it and detach its connections; a node that was only slow has to learn that they did.
 
 What triggers it. `serve` renews the lease every third of its length; `renew`, `rename` and `abandon_name`
 do so at once when something else suggests that the name is lost. Each renewal:

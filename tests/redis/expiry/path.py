@@ -1,4 +1,4 @@
-"""The expiry path on one of the test servers, for the length of a block, of the parts a test asks for."""
+"""The expiry path on one of the test servers, made of the parts that a test starts."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,8 +15,8 @@ from tests.support.servers import Server
 from tests.support.stores import NAMESPACE, Connected, connected
 
 
-class Path:
-    """One node's parts; the probe is somebody else, and keeps Redis from expiring anything by itself."""
+class ExpiryPath:
+    """The parts of one node. The probe changes Redis beside them, with Redis's active expiry switched off."""
 
     def __init__(self, redis: Connected, probe: Probe) -> None:
         self.redis, self.probe = redis, probe
@@ -26,23 +26,23 @@ class Path:
             redis.backend, namespace=NAMESPACE, database=0, reaper=self.reaper, on_gap=self.gaps.append
         )
         self.swept: list[int] = []
-        self._ends: dict[tuple[str, str], int] = {}
+        self._deadlines: dict[tuple[str, str], int] = {}
 
-    # What happens to members.
+    # Changes of members.
 
     def join(self, user: str, *, room: str = "lobby", ttl: int) -> None:
         _, now, *_ = self.probe.join(user, room=room, ttl=ttl)
-        self._ends[room, user] = now + ttl
+        self._deadlines[room, user] = now + ttl
 
     def detach(self, user: str, *, room: str = "lobby", grace: int) -> None:
-        self._ends[room, user] = self.probe.detach(user, room=room, grace=grace)[2]
+        self._deadlines[room, user] = self.probe.detach(user, room=room, grace=grace)[2]
 
     def lateness(self, expected: int) -> list[int]:
-        """How late (ms) each departure was; so many have to be on record, each once."""
-        shards = {self.probe.key("", room): room for room, _ in self._ends}
-        found = [one for room in shards.values() for one in self.probe.departures(room)]
-        assert len(found) == len({(one["room"], one["user"]) for one in found}) == expected
-        return [int(one["leftAt"]) - self._ends[one["room"], one["user"]] for one in found]
+        """Return how late (ms) each departure was; `expected` of them have to be recorded, each once."""
+        shards = {self.probe.key("", room): room for room, _ in self._deadlines}
+        found = [row for room in shards.values() for row in self.probe.departures(room)]
+        assert len(found) == len({(row["room"], row["user"]) for row in found}) == expected
+        return [int(row["leftAt"]) - self._deadlines[row["room"], row["user"]] for row in found]
 
     # The parts.
 
@@ -67,9 +67,9 @@ class Path:
 
 
 class Pacing:
-    """One node's pacemaker with its wake-ups, which can be ended alone."""
+    """One node's pacemaker and its wake-ups, which can be stopped without the rest of the node."""
 
-    def __init__(self, path: Path, node: str, *, events: bool) -> None:
+    def __init__(self, path: ExpiryPath, node: str, *, events: bool) -> None:
         redis = path.redis
         self.pacemaker = Pacemaker(
             redis.store, redis.registry, path.reaper, node=lambda: node, events_flow=lambda: events
@@ -77,10 +77,10 @@ class Pacing:
         self._shards = {wake_channel(NAMESPACE, shard).encode(): shard for shard in range(SHARDS)}
         self._channels = redis.backend.channels(self._on_message, self._on_gap, lambda _reason: None)
         self.scope = anyio.CancelScope()
-        self.deaf = False
+        self.drops_wakeups = False
 
     def _on_message(self, channel: bytes, payload: bytes) -> None:
-        if not self.deaf:
+        if not self.drops_wakeups:
             self.pacemaker.wake(self._shards[channel], int(payload))
 
     def _on_gap(self, first: bool) -> None:
@@ -98,11 +98,11 @@ class Pacing:
 
 
 @asynccontextmanager
-async def expiry_path(server: Server, *, reaps: bool = True) -> AsyncIterator[Path]:
+async def expiry_path(server: Server, *, reaps: bool = True) -> AsyncIterator[ExpiryPath]:
     probe = Probe(server)
     try:
         async with connected(server) as redis:
-            path = Path(redis, probe)
+            path = ExpiryPath(redis, probe)
             if reaps:
                 redis.tasks.start_soon(path.reaper.serve)
             yield path

@@ -1,4 +1,4 @@
-"""The listener: from an event to a claim, for our keys alone."""
+"""The listener: each expired event of this namespace leads to a claim, and no other event does."""
 
 import pytest
 
@@ -15,7 +15,7 @@ EXPIRED = "__keyevent@0__:expired"
 LOBBY = shard_of("lobby")
 
 
-async def test_an_event_becomes_a_departure_and_twice_the_event_no_second_one(redis_server: Server) -> None:
+async def test_an_event_leads_to_one_departure_even_when_it_is_repeated(redis_server: Server) -> None:
     async with expiry_path(redis_server) as it:
         await it.listen()
         for user in ("ann", "bob"):
@@ -32,7 +32,7 @@ async def test_an_event_becomes_a_departure_and_twice_the_event_no_second_one(re
         assert it.probe.totals() == {"inactivity_timeout": 2}
 
 
-async def test_a_forged_or_stale_event_ends_nobody_who_is_alive(redis_server: Server) -> None:
+async def test_a_forged_or_stale_event_never_removes_a_live_member(redis_server: Server) -> None:
     async with expiry_path(redis_server) as it:
         await it.listen()
         it.join("ann", ttl=60_000)
@@ -47,7 +47,7 @@ async def test_a_forged_or_stale_event_ends_nobody_who_is_alive(redis_server: Se
         assert it.probe.hear().told == ["1>2 (2) +bob", "2>3 (1) -bob:inactivity_timeout"]
 
 
-async def test_foreign_keys_are_neither_claimed_nor_touched(redis_server: Server) -> None:
+async def test_keys_of_other_applications_are_neither_claimed_nor_touched(redis_server: Server) -> None:
     foreign = [
         "session:1", "room:lobby:user:ann", f"{{other:{LOBBY}}}:room:lobby:user:ann",
         f"{{t:{LOBBY}}}:room:lobby", f"{{t:0{LOBBY}}}:room:lobby:user:ann", "{t:fleet}:lease:n1",
@@ -57,8 +57,8 @@ async def test_foreign_keys_are_neither_claimed_nor_touched(redis_server: Server
         await it.listen()
         it.join("ann", ttl=60_000)
         for key in foreign:
-            it.probe.client.set(key, "theirs", px=2)
-            it.probe.client.set(f"{key}:stays", "theirs")
+            it.probe.client.set(key, "foreign", px=2)
+            it.probe.client.set(f"{key}:stays", "foreign")
         it.probe.sleep()
         before = {key: it.probe.client.dump(f"{key}:stays") for key in foreign}
         for key in foreign:
@@ -73,7 +73,9 @@ async def test_foreign_keys_are_neither_claimed_nor_touched(redis_server: Server
             it.probe.client.delete(f"{key}:stays")
 
 
-async def test_a_lost_link_is_a_gap_and_events_come_again_behind_it(redis_server: Server) -> None:
+async def test_a_lost_connection_is_reported_as_a_gap_and_events_arrive_again_after_it(
+    redis_server: Server,
+) -> None:
     async with expiry_path(redis_server) as it:
         await it.listen()
         assert it.gaps == [True]
@@ -86,7 +88,7 @@ async def test_a_lost_link_is_a_gap_and_events_come_again_behind_it(redis_server
         await until(lambda: it.reaper.found_by == {"event": 1})
 
 
-async def test_a_thousand_at_once_are_all_heard(redis_server: Server) -> None:
+async def test_a_burst_of_events_is_received_completely(redis_server: Server) -> None:
     async with expiry_path(redis_server) as it:
         await it.listen()
         users = [f"u{number}" for number in range(1500)]
@@ -97,7 +99,7 @@ async def test_a_thousand_at_once_are_all_heard(redis_server: Server) -> None:
         assert it.probe.totals() == {"inactivity_timeout": len(users)}
 
 
-async def test_what_is_left_to_another_node_is_claimed_when_that_one_is_gone(redis_server: Server) -> None:
+async def test_deferred_events_are_claimed_when_the_leader_is_gone(redis_server: Server) -> None:
     led_elsewhere = True
     async with expiry_path(redis_server) as it:
         listener = Listener(
@@ -110,7 +112,7 @@ async def test_what_is_left_to_another_node_is_claimed_when_that_one_is_gone(red
         it.probe.lapse("ann")
         it.probe.client.exists(it.probe.presence_key("ann"))
         await until(lambda: listener.received == 1)
-        await it.redis.registry.nodes()  # answered behind a claim, had there been one
+        await it.redis.registry.nodes()  # answered after any claim that was sent before
         assert not it.reaper.found_by
         led_elsewhere = False
         listener.claim_deferred()
@@ -119,7 +121,7 @@ async def test_what_is_left_to_another_node_is_claimed_when_that_one_is_gone(red
 
 
 @pytest.mark.parametrize("database", [0, 3])
-async def test_it_listens_to_the_database_in_use_and_to_no_other(redis_server: Server, database: int) -> None:
+async def test_it_listens_only_to_the_database_in_use(redis_server: Server, database: int) -> None:
     with probing(redis_server):
         async with connected(redis_server) as redis:
             reaper = Reaper(redis.store)

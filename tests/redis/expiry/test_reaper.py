@@ -1,4 +1,4 @@
-"""The reaper: every member found gone departs once, however often it was found, and however Redis does."""
+"""The reaper: every member found gone departs exactly once, also when Redis fails in between."""
 
 import pytest
 
@@ -6,61 +6,63 @@ from reactor.backend import clients
 from reactor.errors import Unavailable
 from reactor.expiry.reaper import MAX_CLAIMS
 from reactor.presence.keys import SHARDS, shard_of
-from tests.redis.expiry.path import Path, expiry_path
+from tests.redis.expiry.path import ExpiryPath, expiry_path
 from tests.support.servers import Server
 from tests.support.waiting import until
 
 
-def lapsed(it: Path, *users: str, room: str = "lobby") -> list[str]:
+def expired(it: ExpiryPath, *users: str, room: str = "lobby") -> list[str]:
     it.probe.join_many(users, room=room)
     it.probe.lapse(*users, room=room)
     return [f"{room}:user:{user}" for user in users]
 
 
-async def test_who_is_found_twice_departs_once_and_the_first_finder_counts(redis_server: Server) -> None:
+async def test_a_member_found_several_times_departs_once_and_the_first_path_is_counted(
+    redis_server: Server,
+) -> None:
     async with expiry_path(redis_server) as it:
-        (ann,) = lapsed(it, "ann")
+        (ann,) = expired(it, "ann")
         it.reaper.enqueue(shard_of("lobby"), [ann], "event")
         it.reaper.enqueue(shard_of("lobby"), [ann, ann], "pacemaker")
         await until(lambda: it.reaper.found_by.total() == 1)
         it.reaper.enqueue(shard_of("lobby"), [ann], "sweep")
-        (bob,) = lapsed(it, "bob")
+        (bob,) = expired(it, "bob")
         it.reaper.enqueue(shard_of("lobby"), [bob], "sweep")
         await until(lambda: it.reaper.found_by.total() == 2)
         assert it.reaper.found_by == {"event": 1, "sweep": 1}
         assert it.probe.totals() == {"inactivity_timeout": 2}
 
 
-async def test_who_is_alive_or_was_never_there_is_left_alone(redis_server: Server) -> None:
+async def test_a_live_or_unknown_member_is_not_removed(redis_server: Server) -> None:
     async with expiry_path(redis_server) as it:
         it.join("ann", ttl=60_000)
-        (bob,) = lapsed(it, "bob")
+        (bob,) = expired(it, "bob")
         it.probe.hear()
         it.reaper.enqueue(shard_of("lobby"), ["lobby:user:ann", "lobby:user:nobody", bob], "event")
         await until(lambda: it.reaper.found_by.total() == 1)
         assert it.probe.hear().told == ["2>3 (1) -bob:inactivity_timeout"]
 
 
-async def test_many_of_all_shards_are_claimed_in_batches(redis_server: Server) -> None:
+async def test_many_members_of_all_shards_are_claimed_in_batches(redis_server: Server) -> None:
     async with expiry_path(redis_server) as it:
         users = [f"u{number}" for number in range(2 * MAX_CLAIMS + 1)]
-        it.reaper.enqueue(shard_of("lobby"), lapsed(it, *users), "event")
+        it.reaper.enqueue(shard_of("lobby"), expired(it, *users), "event")
         rooms = [f"room{number}" for number in range(50)]
         for room in rooms:
-            it.reaper.enqueue(shard_of(room), lapsed(it, "ann", room=room), "event")
+            it.reaper.enqueue(shard_of(room), expired(it, "ann", room=room), "event")
         await until(lambda: it.reaper.found_by.total() == len(users) + len(rooms))
         largest = max(len(row.left) for _, row in it.probe.hear().diffs)
         assert largest == MAX_CLAIMS
         assert len({shard_of(room) for room in rooms}) == SHARDS
 
 
-async def test_a_claim_that_redis_did_not_take_is_made_again(
+async def test_a_claim_that_redis_did_not_answer_is_repeated(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clients, "COMMAND_TIMEOUT", 0.3)
     async with expiry_path(redis_server) as it:
         users = [f"u{number}" for number in range(MAX_CLAIMS + 1)]
-        names = lapsed(it, *users)
+        names = expired(it, *users)
         it.probe.hear()
         redis_server.pause()
         try:
@@ -69,15 +71,15 @@ async def test_a_claim_that_redis_did_not_take_is_made_again(
             it.reaper.enqueue(shard_of("lobby"), names[:1], "sweep")
         finally:
             redis_server.resume()
-        # Those whose claim was taken before its time was up have gone too, only nobody was told by whom.
+        # Claims that ran although their reply timed out are counted by none of the paths.
         await until(lambda: it.probe.totals() == {"inactivity_timeout": len(users)})
         left = [one.user_id for _, row in it.probe.hear().diffs for one in row.left]
         assert sorted(left) == sorted(users)
 
 
-async def test_who_claims_at_once_is_told_that_redis_is_away(redis_server: Server) -> None:
+async def test_claim_raises_unavailable_while_redis_is_away(redis_server: Server) -> None:
     async with expiry_path(redis_server) as it:
-        (ann,) = lapsed(it, "ann")
+        (ann,) = expired(it, "ann")
         redis_server.kill()
         with pytest.raises(Unavailable):
             await it.reaper.claim(shard_of("lobby"), [ann], {})

@@ -1,4 +1,4 @@
-"""The sweep: what each of its parts finds, and whose turn it is."""
+"""The sweep: what each of its steps finds, when it runs, and on which node."""
 
 from time import monotonic
 
@@ -7,13 +7,13 @@ import pytest
 
 from reactor.expiry.sweep import Sweep
 from reactor.presence.keys import SHARDS
-from tests.redis.expiry.path import Path, expiry_path
+from tests.redis.expiry.path import ExpiryPath, expiry_path
 from tests.redis.presence.probe import BATCH
 from tests.support.servers import Server
 from tests.support.waiting import until
 
 
-async def test_it_finds_whoever_is_gone_in_whatever_way(redis_server: Server) -> None:
+async def test_it_finds_members_whose_presence_key_expired_or_was_deleted(redis_server: Server) -> None:
     async with expiry_path(redis_server, reaps=False) as it:
         rooms = [f"room{number}" for number in range(40)]
         for room in rooms:
@@ -31,13 +31,13 @@ async def test_it_finds_whoever_is_gone_in_whatever_way(redis_server: Server) ->
         for room in rooms:
             assert it.probe.client.zrange(it.probe.members_key(room), 0, -1) == [b"stays"]
         await sweep.sweep()
-        assert it.reaper.found_by == {"sweep": 4 * len(rooms)}, "nobody departs twice"
+        assert it.reaper.found_by == {"sweep": 4 * len(rooms)}, "no member departs twice"
         assert sweep.rounds == 2
-        assert it.swept == [*range(SHARDS), *range(SHARDS)], "each shard is asked for nodes that are no more"
+        assert it.swept == [*range(SHARDS), *range(SHARDS)], "each shard is checked for unregistered nodes"
 
 
 @pytest.mark.parametrize("how", ["lapsed", "deleted"])
-async def test_it_finds_thousands_in_one_room(redis_server: Server, how: str) -> None:
+async def test_it_finds_thousands_of_members_in_one_room(redis_server: Server, how: str) -> None:
     async with expiry_path(redis_server, reaps=False) as it:
         users = [f"u{number}" for number in range(2 * BATCH + 1)]
         it.probe.join_many(users)
@@ -51,7 +51,7 @@ async def test_it_finds_thousands_in_one_room(redis_server: Server, how: str) ->
         assert it.probe.totals() == {"inactivity_timeout": len(users)}
 
 
-async def test_it_goes_through_nobody_who_is_alive_twice(redis_server: Server) -> None:
+async def test_it_changes_and_publishes_nothing_where_all_members_are_alive(redis_server: Server) -> None:
     async with expiry_path(redis_server, reaps=False) as it:
         for number in range(20):
             it.join(f"u{number}", ttl=60_000)
@@ -62,7 +62,7 @@ async def test_it_goes_through_nobody_who_is_alive_twice(redis_server: Server) -
         assert it.reaper.found_by == {}
 
 
-async def test_when_asked_it_sweeps_at_once_and_once_for_many_who_ask(redis_server: Server) -> None:
+async def test_several_triggers_lead_to_one_round_at_once(redis_server: Server) -> None:
     async with expiry_path(redis_server) as it:
         other = it.sweep("n2", interval=60)
         assert await it.redis.registry.acquire_leadership("sweep", "n1", ttl_ms=60_000), "n1 leads"
@@ -71,23 +71,23 @@ async def test_when_asked_it_sweeps_at_once_and_once_for_many_who_ask(redis_serv
         for _ in range(5):
             other.trigger()
         await until(lambda: other.rounds == 1)
-        await anyio.sleep(0.2)  # no second one comes
+        await anyio.sleep(0.2)  # no second round follows
         assert other.rounds == 1
         other.trigger()
         await until(lambda: other.rounds == 2)
 
 
-async def test_without_an_interval_it_sweeps_only_when_asked(bundled_server: Server) -> None:
+async def test_without_an_interval_it_sweeps_only_when_triggered(bundled_server: Server) -> None:
     async with expiry_path(bundled_server) as it:
         sweep = it.sweep(interval=0)
         it.redis.tasks.start_soon(sweep.serve)
-        await anyio.sleep(0.5)  # none comes
+        await anyio.sleep(0.5)  # no round starts
         assert sweep.rounds == 0
         sweep.trigger()
         await until(lambda: sweep.rounds == 1)
 
 
-async def test_one_node_sweeps_and_another_takes_over(bundled_server: Server) -> None:
+async def test_one_node_does_the_regular_rounds_and_another_takes_over(bundled_server: Server) -> None:
     async with expiry_path(bundled_server) as it:
         one, two = it.sweep("n1", interval=0.3), it.sweep("n2", interval=0.3)
         scope = serve_alone(it, one)
@@ -101,7 +101,7 @@ async def test_one_node_sweeps_and_another_takes_over(bundled_server: Server) ->
         assert monotonic() - died < 3.0
 
 
-async def test_a_round_that_redis_did_not_take_is_made_again(bundled_server: Server) -> None:
+async def test_a_round_that_failed_is_repeated(bundled_server: Server) -> None:
     async with expiry_path(bundled_server) as it:
         sweep = it.sweep(interval=0)
         it.redis.tasks.start_soon(sweep.serve)
@@ -115,7 +115,7 @@ async def test_a_round_that_redis_did_not_take_is_made_again(bundled_server: Ser
         assert it.reaper.found_by == {"sweep": 1}
 
 
-def serve_alone(it: Path, sweep: Sweep) -> anyio.CancelScope:
+def serve_alone(it: ExpiryPath, sweep: Sweep) -> anyio.CancelScope:
     scope = anyio.CancelScope()
 
     async def serve() -> None:

@@ -1,4 +1,4 @@
-"""Leases: a dead node's members go under the grace; a judge that was away itself begins to count anew."""
+"""Leases: members of a dead node get the disconnect grace, and an outage of Redis makes no node dead."""
 
 import asyncio
 from typing import Any
@@ -8,13 +8,13 @@ import pytest
 from reactor.errors import Unavailable
 from reactor.fleet import lease
 from reactor.presence.keys import SHARDS
-from tests.redis.expiry.nodes import LEASE, Node, fleet
+from tests.redis.fleet.nodes import LEASE, Node, fleet
 from tests.redis.presence.probe import AWAY_GRACE, GRACE
 from tests.support.servers import Server
 
 
 class Clock:
-    """The steady clock of every judge, moved by hand."""
+    """The steady clock of every node, which a test moves forward."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -31,14 +31,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 async def pass_leases(clock: Clock, number: float, *living: Node) -> None:
-    """So many leases go by, in which the living renew as they should."""
+    """Let so many leases pass, in which the live nodes renew as usual."""
     for _ in range(round(3 * number)):
         clock.now += LEASE / 3
         for node in living:
             await node.lease.renew()
 
 
-async def test_a_dead_nodes_members_go_under_the_grace_after_its_lease(
+async def test_the_members_of_a_dead_node_get_the_disconnect_grace_after_its_lease(
     redis_server: Server, clock: Clock
 ) -> None:
     async with fleet(redis_server) as it:
@@ -60,7 +60,7 @@ async def test_a_dead_nodes_members_go_under_the_grace_after_its_lease(
         assert set(await it.redis.registry.nodes()) == {judge.name}
 
 
-async def test_who_renews_is_never_judged(redis_server: Server, clock: Clock) -> None:
+async def test_a_node_that_renews_is_never_judged_lost(redis_server: Server, clock: Clock) -> None:
     async with fleet(redis_server) as it:
         nodes = [await it.node() for _ in range(3)]
         names = [node.name for node in nodes]
@@ -73,14 +73,14 @@ async def test_who_renews_is_never_judged(redis_server: Server, clock: Clock) ->
 
 
 @pytest.mark.parametrize("gap", [0.7, 1.5, 100.0])
-async def test_a_judge_that_was_away_itself_begins_to_count_anew(
+async def test_a_node_that_was_stalled_itself_starts_its_observations_again(
     redis_server: Server, clock: Clock, gap: float
 ) -> None:
-    """While Redis stood still nobody could renew; who judges must give everyone a whole lease again."""
+    """No node can renew while Redis is stalled, so each gets a whole lease afterwards."""
     async with fleet(redis_server) as it:
         judge, other = await it.node(), await it.node()
         other.joins("ann")
-        await pass_leases(clock, 1, other, judge)  # the judge has seen all that the other did
+        await pass_leases(clock, 1, other, judge)  # the judge has observed every renewal of the other one
         clock.now += gap * LEASE
         await judge.lease.renew()
         await pass_leases(clock, 0.67, judge)
@@ -90,10 +90,10 @@ async def test_a_judge_that_was_away_itself_begins_to_count_anew(
         await pass_leases(clock, 1, judge, other)
         assert not it.in_grace("ann")
         await pass_leases(clock, 2, judge)
-        assert it.in_grace("ann"), "and who does not come back then is dead after all"
+        assert it.in_grace("ann"), "a node that does not renew after that is dead"
 
 
-async def test_a_node_that_was_judged_lost_takes_a_new_name_and_says_so(
+async def test_a_node_that_was_judged_lost_takes_a_new_name_and_reports_it(
     redis_server: Server, clock: Clock
 ) -> None:
     async with fleet(redis_server) as it:
@@ -106,9 +106,7 @@ async def test_a_node_that_was_judged_lost_takes_a_new_name_and_says_so(
         assert sleeper.renamed_from == [old]
         assert sleeper.name != old
         assert set(await it.redis.registry.nodes()) == {judge.name, sleeper.name}
-        assert it.probe.refresh("ann", node=old)[1] == b"0", (
-            "what it still sends under the old name is refused"
-        )
+        assert it.probe.refresh("ann", node=old)[1] == b"0", "heartbeats under the old name are refused"
         sleeper.joins("ann", replaces=f"{old}.1")
         await pass_leases(clock, 2, judge, sleeper)
         assert not it.in_grace("ann")
@@ -126,7 +124,7 @@ async def test_a_flushed_redis_gives_every_node_a_new_name(redis_server: Server,
 
 
 @pytest.mark.parametrize("failing", ["renew", "pulse"])
-async def test_a_new_name_is_told_though_redis_went_away_again_before_it_was_taken(
+async def test_a_new_name_is_reported_although_redis_fails_before_it_is_registered(
     redis_server: Server, clock: Clock, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     async with fleet(redis_server) as it:
@@ -151,7 +149,7 @@ async def test_a_new_name_is_told_though_redis_went_away_again_before_it_was_tak
         assert set(await it.redis.registry.nodes()) == {node.name}
 
 
-async def test_a_name_given_up_on_purpose_is_told_once_however_often_it_takes(
+async def test_rename_returns_the_former_name_once_however_often_it_is_repeated(
     redis_server: Server, clock: Clock
 ) -> None:
     async with fleet(redis_server) as it:
@@ -165,13 +163,15 @@ async def test_a_name_given_up_on_purpose_is_told_once_however_often_it_takes(
                 await node.lease.rename()
         redis_server.start()
         assert await node.lease.rename() == second, (
-            "the name that Redis knew, and none that it never heard of"
+            "the name that was registered, and none of those that were not"
         )
         await pass_leases(clock, 1, node)
         assert node.renamed_from == []
 
 
-async def test_a_judge_that_died_half_way_is_made_good_by_another(redis_server: Server, clock: Clock) -> None:
+async def test_another_node_completes_the_work_of_a_judge_that_died_half_way(
+    redis_server: Server, clock: Clock
+) -> None:
     async with fleet(redis_server) as it:
         first, second, dead = await it.node(), await it.node(), await it.node()
         rooms = [f"room{number}" for number in range(40)]
@@ -198,7 +198,7 @@ async def test_a_judge_that_died_half_way_is_made_good_by_another(redis_server: 
         assert dead.name not in await it.redis.registry.nodes()
 
 
-async def test_a_node_that_only_a_shard_remembers_is_lost_by_the_sweep(
+async def test_a_node_that_only_a_shard_knows_is_detached_by_the_sweep(
     redis_server: Server, clock: Clock
 ) -> None:
     async with fleet(redis_server) as it:
@@ -212,7 +212,7 @@ async def test_a_node_that_only_a_shard_remembers_is_lost_by_the_sweep(
         assert not it.in_grace("ann")
 
 
-async def test_who_resigns_is_not_missed(redis_server: Server, clock: Clock) -> None:
+async def test_a_node_that_deregistered_is_not_judged_lost(redis_server: Server, clock: Clock) -> None:
     async with fleet(redis_server) as it:
         node, leaving = await it.node(), await it.node()
         await leaving.lease.deregister()
@@ -221,22 +221,22 @@ async def test_who_resigns_is_not_missed(redis_server: Server, clock: Clock) -> 
         assert node.renamed_from == []
 
 
-async def test_a_renewal_behind_the_resignation_takes_no_other_name(redis_server: Server) -> None:
-    """Nobody would be left to see that this one is gone, where it is the last."""
+async def test_a_renewal_after_deregistering_takes_no_new_name(redis_server: Server) -> None:
+    """Where it is the last node, no other would ever remove that name."""
     async with fleet(redis_server) as it:
         leaving = await it.node()
-        resigning = asyncio.ensure_future(leaving.lease.deregister())
+        deregistering = asyncio.ensure_future(leaving.lease.deregister())
         await asyncio.sleep(0)
         with pytest.raises(Unavailable):
             await leaving.lease.renew()
-        await resigning
+        await deregistering
         assert await it.redis.registry.nodes() == {}
         with pytest.raises(Unavailable):
             await leaving.lease.rename()
         assert await it.redis.registry.nodes() == {}
 
 
-async def test_the_first_pulse_after_a_long_silence_says_that_ends_do_not_count(
+async def test_the_first_renewal_after_a_long_silence_suspends_expiry(
     redis_server: Server, clock: Clock
 ) -> None:
     async with fleet(redis_server) as it:

@@ -1,4 +1,4 @@
-"""When each shard wants a look, and what time it is for Redis."""
+"""When each shard is scanned next, and the estimate of Redis's clock."""
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -12,7 +12,7 @@ def test_at_first_every_shard_is_due() -> None:
     assert Deadlines(4).due(0.0) == [0, 1, 2, 3]
 
 
-def test_a_shard_is_due_when_its_time_has_come() -> None:
+def test_a_shard_is_due_at_its_deadline() -> None:
     deadlines = Deadlines(3)
     for shard, at in enumerate((5.0, 3.0, 4.0)):
         deadlines.set(shard, at)
@@ -24,7 +24,7 @@ def test_a_shard_is_due_when_its_time_has_come() -> None:
     assert deadlines.due(0.0) == [0, 1, 2]
 
 
-def test_a_wake_up_counts_only_where_it_is_nearer_and_matters_only_where_it_is_the_nearest() -> None:
+def test_lower_only_brings_a_shard_forward_and_reports_a_new_earliest() -> None:
     deadlines = Deadlines(2)
     deadlines.set(0, 10.0)
     deadlines.set(1, 20.0)
@@ -33,27 +33,27 @@ def test_a_wake_up_counts_only_where_it_is_nearer_and_matters_only_where_it_is_t
     assert deadlines.due(15.0) == [0, 1]
     assert deadlines.lower(1, 9.0)
     assert not deadlines.lower(0, 9.5)
-    assert not deadlines.lower(1, 9.0), "the same again is no news"
+    assert not deadlines.lower(1, 9.0), "the same deadline again changes nothing"
     assert deadlines.earliest() == 9.0
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), TIMES, st.booleans())))
 @example([(0, 1.0, True), (0, 1.0, False)])
-def test_the_nearest_is_always_the_least_of_all(steps: list[tuple[int, float, bool]]) -> None:
+def test_the_earliest_is_always_the_least_of_all(steps: list[tuple[int, float, bool]]) -> None:
     deadlines, expected = Deadlines(4), [0.0] * 4
     for shard, at, lowers in steps:
         if lowers:
-            was_nearest = min(expected)
-            assert deadlines.lower(shard, at) == (at < was_nearest)
+            was_earliest = min(expected)
+            assert deadlines.lower(shard, at) == (at < was_earliest)
             expected[shard] = min(expected[shard], at)
         else:
             deadlines.set(shard, at)
             expected[shard] = at
         assert deadlines.earliest() == min(expected)
-        assert deadlines.due(at) == [one for one, wanted in enumerate(expected) if wanted <= at]
+        assert deadlines.due(at) == [shard for shard, next_at in enumerate(expected) if next_at <= at]
 
 
-def test_before_any_reply_every_time_may_have_come() -> None:
+def test_before_any_reply_every_deadline_is_due() -> None:
     assert RedisClock().steady(1_700_000_000_000) == 0.0
 
 
@@ -61,10 +61,10 @@ DELAYS = st.lists(st.floats(0, 0.5), min_size=1, max_size=200)
 
 
 @given(st.floats(-1e9, 1e9), DELAYS)
-def test_the_guess_is_never_early_and_no_later_than_the_least_delay(
+def test_the_estimate_is_never_early_and_no_later_than_the_least_delay(
     offset: float, delays: list[float]
 ) -> None:
-    """A touch before the deadline finds the key alive; a millisecond is what Redis's clock rounds off."""
+    """A touch before the deadline would find the key alive. Redis's clock is rounded to a millisecond."""
     clock, now = RedisClock(), 1e6
     for delay in delays:
         written = now + offset
@@ -76,7 +76,7 @@ def test_the_guess_is_never_early_and_no_later_than_the_least_delay(
     assert -1e-3 <= late <= min(delays[-RedisClock.SAMPLES :]) + 2e-3
 
 
-def test_a_clock_that_was_set_back_is_followed() -> None:
+def test_a_step_of_redis_clock_is_followed() -> None:
     clock = RedisClock()
     for second in range(100):
         clock.observe((1_000 + second) * 1000, float(second))
@@ -86,7 +86,7 @@ def test_a_clock_that_was_set_back_is_followed() -> None:
     assert clock.steady(700_000) == 200.0
 
 
-def test_a_touch_is_known_for_a_while_whatever_else_is_touched() -> None:
+def test_a_touch_is_remembered_for_a_while_whatever_else_is_touched() -> None:
     touches = FirstTouches()
     assert touches.first("ann", 100.0) == 100.0
     for tenth in range(1, 20):
@@ -95,12 +95,12 @@ def test_a_touch_is_known_for_a_while_whatever_else_is_touched() -> None:
     assert touches.first("bob", 102.1) == 102.1
     assert touches.first("ann", 103.0) == 100.0, "among the older ones"
     assert touches.first("ann", 104.2) == 104.2, (
-        "and then forgotten: it has come again, and its time is up anew"
+        "and then forgotten: the name may have joined and expired again"
     )
 
 
 @given(st.lists(st.floats(0, 5), min_size=1))
-def test_a_touch_is_never_remembered_for_longer_than_three_times_the_time(steps: list[float]) -> None:
+def test_a_touch_is_never_remembered_for_more_than_three_times_the_period(steps: list[float]) -> None:
     touches, now, known = FirstTouches(), 100.0, 100.0
     for step in steps:
         now += step
@@ -110,7 +110,7 @@ def test_a_touch_is_never_remembered_for_longer_than_three_times_the_time(steps:
         known = at
 
 
-def test_a_recent_name_is_given_once_and_forgotten_after_a_while() -> None:
+def test_a_recent_name_is_drained_once_and_forgotten_after_a_while() -> None:
     recent = RecentNames()
     for second in range(8):
         recent.add(f"u{second}", 100.0 + second)

@@ -1,4 +1,4 @@
-"""Nodes of one fleet on one of the test servers: their leases, and the members that they hold."""
+"""Nodes of one fleet on a test server, each no more than its lease, and the members that join on them."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +17,7 @@ TERMS = RoomPolicy(ttl=TTL, grace=GRACE, away_grace=AWAY_GRACE, message="", max_
 
 
 class Node:
-    """A node's lease, and what it was told."""
+    """A node's lease and failure detector, with the callbacks that they made."""
 
     def __init__(self, redis: Connected, probe: Probe, lease: float = LEASE) -> None:
         self.renamed_from: list[str] = []
@@ -47,6 +47,10 @@ class Fleet:
         node = Node(self.redis, self.probe, lease)
         await node.lease.register()
         return node
+
+    def counter(self, node: str) -> int:
+        record: Any = self.probe.client.hget("{t:fleet}:registry", node)
+        return int(record.split(b" ", 1)[0])
 
     def in_grace(self, *users: str, room: str = "lobby") -> bool:
         return all(self.probe.shadow(user, room).get("r") == "disconnected" for user in users)
