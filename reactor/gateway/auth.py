@@ -2,7 +2,7 @@
 
 `AuthMiddleware` stands between the connections and the handler: it answers `auth` and passes every other
 intent on. What a connection may do before its token is verified is decided by its session
-(protocol/guard.py).
+(protocol/auth_session.py).
 """
 
 import asyncio
@@ -247,7 +247,9 @@ class AuthMiddleware:
         connection, session = auth.connection, _session(auth)
         identity = session.identity
         if identity is None:
-            connection.close(CloseCode.UNAUTHORISED, "no token was sent in time")
+            # While the hook verifies a token, the hook's own time-out applies.
+            if session.auth_state is not AuthState.AUTHENTICATING:
+                connection.close(CloseCode.UNAUTHORISED, "no token was sent in time")
         elif not _has_expired(identity):
             self._schedule_expiry(auth, identity)
         elif auth.renewal_requested:
