@@ -1,7 +1,8 @@
-"""What a client wants -> the one call of the store that it means -> what the client hears.
+"""Turns what a client asks for into calls of the store, and their results into replies.
 
-Heartbeats go into the node's batch and cost no task. All else runs in a task of its own; the session
-holds back what a client says about a room until its join or leave is answered, so that nothing overtakes.
+Heartbeats go into the node's batch and cost no task. Every other request runs in a task of its own. The
+session defers what a client asks about a room until its join or leave is answered, so requests keep their
+order.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,16 +16,14 @@ from reactor.gateway.connection import Connection
 from reactor.gateway.fanout import Fanout
 from reactor.gateway.roster import Roster
 from reactor.gateway.snapshots import Snapshots
-from reactor.membership.acks import ENDED, PendingAck, joined_message, members_message, room_of
-from reactor.membership.entering import Entering
 from reactor.membership.reconciler import Reconciler
-from reactor.presence.attachment import Attachment
+from reactor.presence.attachment import Attachment, AttachmentEvent
 from reactor.presence.heartbeats import Heartbeats
 from reactor.presence.keys import Entry
 from reactor.presence.room_feed import RoomFeed
 from reactor.presence.store import Joined, NotJoined, Position, Store
-from reactor.protocol import intents as want
-from reactor.protocol import messages as say
+from reactor.protocol import intents, messages
+from reactor.protocol.membership import Membership
 from reactor.protocol.requests import Request
 from reactor.protocol.room import RoomView
 from reactor.settings import RoomPolicy, Settings
@@ -32,192 +31,213 @@ from reactor.tasks import Spawner
 
 log = structlog.get_logger()
 
-_AWAY = "Redis does not answer: try again in a moment, this connection stays open"
+_UNAVAILABLE = "Redis does not answer: try again in a moment, this connection stays open"
+_INTERNAL = "the server failed on this request; others are served"
+_NO_AUTH = "this server asks for no token: leave the auth message out"
+_ENDED = "this membership has ended: join again"
 _REFUSED = {
     "full": ("room_full", "the room has as many members as it may have: try again when somebody left"),
-    "departed": ("not_joined", ENDED),
+    "departed": ("not_joined", _ENDED),
 }
+_TOO_MANY_HEARTBEATS = (
+    "heartbeats of this member wait for Redis, which does not answer: they count, this one adds nothing"
+)
+_ANSWERED = 1 << 30
 
 
-class Dispatch:
-    """The gateway's handler: B1 to B6, each a method."""
+class RequestHandler:
+    """The gateway's handler: one method for each kind of intent.
+
+    policy: a room's present settings. ready: whether clients are well served, and a word on why not.
+    degraded: the message for a client that connects while Redis is away, or None.
+    """
 
     def __init__(
         self, settings: Settings, policy: Callable[[str], RoomPolicy], store: Store,
-        heartbeats: Heartbeats, feed: RoomFeed, entering: Entering, reconciler: Reconciler,
+        heartbeats: Heartbeats, feed: RoomFeed, reconciler: Reconciler,
         roster: Roster[Connection], fanout: Fanout, tasks: Spawner, *,
-        ready: Callable[[], tuple[bool, str]], trouble: Callable[[], Any],
+        ready: Callable[[], tuple[bool, str]], degraded: Callable[[], Any],
     ) -> None:  # fmt: skip
         self._settings, self._policy = settings, policy
         self._store, self._heartbeats = store, heartbeats
-        self._feed, self._entering, self._reconciler = feed, entering, reconciler
+        self._feed, self._reconciler = feed, reconciler
         self._roster, self._fanout, self._tasks = roster, fanout, tasks
-        self.ready, self._trouble = ready, trouble
+        self.ready, self._degraded = ready, degraded
         self._snapshots = Snapshots()
         self.joins = 0
         self._heartbeat_ms = round(settings.heartbeat_interval * 1000)
-        self._doing: dict[type, Callable[[Connection, Any], Any]] = {
-            want.Join: self._join,
-            want.Leave: self._leave,
-            want.UpdateMember: self._update,
-            want.SetAway: self._set_away,
-            want.ListMembers: self._list,
-            want.CountMembers: self._count,
-            want.AskPresent: self._is_present,
+        self._methods: dict[type, Callable[[Connection, Any], Any]] = {
+            intents.Join: self._join,
+            intents.Leave: self._leave,
+            intents.UpdateMember: self._update,
+            intents.SetAway: self._set_away,
+            intents.ListMembers: self._list,
+            intents.CountMembers: self._count,
+            intents.AskPresent: self._is_present,
         }
 
-    # A socket's life.
+    # Called by the gateway.
 
     def opened(self, connection: Connection) -> None:
-        """Take note of a new socket; one that comes in an outage is told so, as the others were."""
-        self._entering.name(connection)
-        if (trouble := self._trouble()) is not None:
-            connection.send(trouble)
+        """Take note of a new connection; during an outage it is notified, as the others were."""
+        self._reconciler.assign_id(connection)
+        if (degraded := self._degraded()) is not None:
+            connection.send(degraded)
 
-    def intent(self, connection: Connection, intent: want.Intent) -> None:
-        """Begin to act on what a client wants."""
-        if type(intent) is want.Refresh:
+    def intent(self, connection: Connection, intent: intents.Intent) -> None:
+        """Begin to act on what a client asks for."""
+        if type(intent) is intents.Refresh:
             self._refresh(connection, intent)
-        elif type(intent) is want.Authenticate:
-            sentence = "this server asks for no token: leave the auth message out"
-            connection.send(say.ErrorMessage("auth_disabled", sentence, intent.id))
+        elif type(intent) is intents.Authenticate:
+            connection.send(messages.ErrorMessage("auth_disabled", _NO_AUTH, intent.id))
         else:
-            self._tasks.start_soon(self._do, connection, intent)
+            if type(intent) is intents.Leave:
+                # Not in the task, since the member may depart, or the socket close, before that begins.
+                intent.membership.attachment.advance(AttachmentEvent.LEAVE_SUBMITTED)
+            self._tasks.start_soon(self._run, connection, intent)
 
     def closed(self, connection: Connection) -> None:
-        """A socket is gone: its members go under the grace (B6)."""
+        """Detach a closed connection from its members, which begin their disconnect grace."""
         for membership in connection.session.close():
             attachment = membership.attachment
+            # Where a join or a leave is on its way, the answer to it leads to the same.
             if attachment is not None and attachment.live:
-                self._let_go(connection, attachment)
-                self._reconciler.dropping.start(attachment)
+                self._detach_closed(connection, attachment)
 
-    def _let_go(self, connection: Connection, attachment: Attachment) -> None:
+    def _detach_closed(self, connection: Connection, attachment: Attachment) -> None:
         room_id = attachment.entry.room_id
-        self._reconciler.detach(attachment)
+        self._reconciler.detach(attachment, AttachmentEvent.SOCKET_CLOSED)
         self._roster.remove(room_id, connection)
         self._feed.release(room_id)
+        self._reconciler.detach_queue.add(attachment)
 
-    # What it wants.
+    # The intents.
 
-    def _refresh(self, connection: Connection, intent: want.Refresh) -> None:
+    def _refresh(self, connection: Connection, intent: intents.Refresh) -> None:
         if not intent.memberships:
-            connection.send(say.HeartbeatAck(self._reconciler.now(), intent.room_id, intent.id))
+            connection.send(messages.HeartbeatAck(self._reconciler.now(), intent.room_id, intent.id))
             return
         ack = PendingAck(connection, intent, self._reconciler)
         for membership in intent.memberships:
             self._heartbeats.add(membership.attachment, ack)
 
-    async def _do(self, connection: Connection, intent: Any) -> None:
+    async def _run(self, connection: Connection, intent: Any) -> None:
         try:
-            await self._doing[type(intent)](connection, intent)
+            await self._methods[type(intent)](connection, intent)
         except Unavailable:
-            connection.send(say.ErrorMessage("unavailable", _AWAY, intent.id, room_of(intent)))
+            connection.send(messages.ErrorMessage("unavailable", _UNAVAILABLE, intent.id, _room_of(intent)))
         except Exception:
-            log.exception("a request failed", socket_id=connection.socket_id, intent=type(intent).__name__)
-            sentence = "the server failed on this request; others are served"
-            connection.send(say.ErrorMessage("internal", sentence, intent.id, room_of(intent)))
+            log.exception("request_failed", socket_id=connection.socket_id, intent=type(intent).__name__)
+            connection.send(messages.ErrorMessage("internal", _INTERNAL, intent.id, _room_of(intent)))
 
-    async def _join(self, connection: Connection, intent: want.Join) -> None:
+    async def _join(self, connection: Connection, intent: intents.Join) -> None:
+        membership = connection.session.rooms.get(intent.room_id)  # None where the socket was closed already
+        while membership is not None and not await self._try_join(connection, membership, intent):
+            pass
+
+    async def _try_join(self, connection: Connection, membership: Membership, intent: intents.Join) -> bool:
+        """Send a join to Redis and answer it; False where it has to be sent again under another id."""
         session, room_id = connection.session, intent.room_id
-        membership = session.rooms.get(room_id)
-        if membership is None:
-            return  # the socket went before its turn came
         former: Attachment | None = membership.attachment
-        if former is not None and not former.live:
-            former = None
-        attachment = former or self._new_attachment(connection, intent)
+        rejoin = former is not None and former.live
+        attachment = former if former is not None and rejoin else self._new_attachment(connection, intent)
         try:
-            reply, view = await self._enter(connection, attachment, intent)
+            reply, view = await self._follow_and_register(connection, attachment, intent)
         except Exception:
-            self._take_back(connection, attachment)
-            self._receive_again(connection, session.refused(room_id))
+            self._reconciler.abort_join(connection, attachment)
+            self._replay_deferred(connection, session.refused(room_id))
             raise
         if session.closed:
             self._feed.release(room_id)
-            self._reconciler.dropping.start(attachment)
-            return
+            self._reconciler.detach_queue.add(attachment)
+            return True
         if isinstance(reply, NotJoined) or intent.user_id not in view.members:
             self._feed.release(room_id)
             self._refuse(connection, attachment, intent, reply)
-            return
-        if former is not None and former.live:
-            self._feed.release(room_id)  # it holds the room already
-        elif former is not None:
-            if former.dropped:  # what this joining is in by is let go of: it takes another name
+            return True
+        if rejoin and attachment.live:
+            self._feed.release(room_id)  # the room is followed since the first join
+        elif rejoin:
+            # Its former membership ended while the re-join was on the way.
+            if attachment.detach_requested:
                 self._feed.release(room_id)
-                await self._join(connection, intent)
-                return
-            attachment = self._new_attachment(connection, intent)  # the one before ended by the way
-            attachment.connection, attachment.joined_at = former.connection, former.joined_at
+                return False
+            ended, attachment = attachment, self._new_attachment(connection, intent)
+            attachment.continue_from(ended)
         membership.attachment = attachment
-        member = view.members.get(intent.user_id)
-        attachment.away = member is not None and member.away  # all its connections are, so this one is
+        self._complete_join(connection, attachment, intent, reply, view)
+        return True
+
+    def _new_attachment(self, connection: Connection, intent: intents.Join) -> Attachment:
+        terms = self._policy(intent.room_id)
+        return Attachment(Entry(intent.room_id, intent.user_id), connection.socket_id, terms)
+
+    async def _follow_and_register(
+        self, connection: Connection, attachment: Attachment, intent: intents.Join
+    ) -> tuple[Joined | NotJoined, RoomView]:
+        """Follow the room and send the join; the view includes it. When this raises, nothing is followed."""
+        room_id = intent.room_id
+        view = await self._feed.hold(room_id)
+        first: Joined | None = None
+        try:
+            # Again where the node has taken another name meanwhile: what it did under the former one is void.
+            while first is None or not (connection.session.closed or self._reconciler.is_current(attachment)):
+                reply = await self._reconciler.register(
+                    attachment, username=intent.username, data=intent.data_json or b""
+                )
+                if isinstance(reply, NotJoined):
+                    return reply, view
+                view = await self._feed.reached(room_id, reply.epoch, reply.version)
+                first = first or reply
+        except BaseException:
+            self._feed.release(room_id)
+            raise
+        return first, view
+
+    def _complete_join(
+        self, connection: Connection, attachment: Attachment, intent: intents.Join,
+        reply: Joined, view: RoomView,
+    ) -> None:  # fmt: skip
+        room_id, terms = intent.room_id, attachment.terms
+        attachment.note_away(view.members[intent.user_id].away)  # a member is away on all its connections
         self._reconciler.attach(attachment)
         self.joins += not reply.resumed
         if self._roster.add(room_id, intent.user_id, connection, intent.view):
             self._fanout.discard_pending(room_id)
         shown = self._fanout.view_for(room_id, intent.view, len(view.members))
-        answer = joined_message(intent, attachment, view, shown, reply.resumed, self._heartbeat_ms)
+        answer = messages.RoomJoined(
+            room_id=room_id,
+            user_id=intent.user_id,
+            socket_id=attachment.connection,
+            ttl=terms.ttl,
+            heartbeat_interval=min(self._heartbeat_ms, terms.ttl // 3),
+            resumed=reply.resumed,
+            epoch=view.epoch,
+            version=view.version,
+            count=len(view.members),
+            view=shown,
+            id=intent.id,
+        )
         self._snapshots.send(connection, answer, view, whole=shown == "members")
-        self._receive_again(connection, session.joined(room_id))
-
-    def _new_attachment(self, connection: Connection, intent: want.Join) -> Attachment:
-        terms = self._policy(intent.room_id)
-        return Attachment(Entry(intent.room_id, intent.user_id), connection.socket_id, terms)
-
-    async def _enter(
-        self, connection: Connection, attachment: Attachment, intent: want.Join
-    ) -> tuple[Joined | NotJoined, RoomView]:
-        """Follow the room and enter it; the view includes the joining. When it raises, it follows no more."""
-        view = await self._feed.hold(intent.room_id)
-        face: Any = {"username": intent.username, "data": intent.data_json or b""}
-        try:
-            reply = await self._entering.enter(attachment, **face)
-            if isinstance(reply, Joined):
-                view = await self._feed.reached(intent.room_id, reply.epoch, reply.version)
-            # The node may have taken another name meanwhile; it lets go of all that it did under this one.
-            while isinstance(reply, Joined) and not (
-                connection.session.closed or self._entering.is_current(attachment)
-            ):
-                again = await self._entering.enter(attachment, **face)
-                if isinstance(again, NotJoined):
-                    reply = again
-                else:
-                    view = await self._feed.reached(intent.room_id, again.epoch, again.version)
-        except BaseException:
-            self._feed.release(intent.room_id)
-            raise
-        return reply, view
-
-    def _take_back(self, connection: Connection, attachment: Attachment) -> None:
-        """Redis may have taken a join all the same, or take it yet: see that no member is left of it.
-
-        The socket gets another name, so that this does not meet its next attempt. What it is in by goes on.
-        """
-        if attachment in self._reconciler.attached:
-            return
-        attachment.live = False
-        self._reconciler.dropping.start(attachment)
-        self._entering.name(connection)
+        self._replay_deferred(connection, connection.session.joined(room_id))
 
     def _refuse(
-        self, connection: Connection, attachment: Attachment, intent: want.Join, reply: Joined | NotJoined
+        self, connection: Connection, attachment: Attachment, intent: intents.Join, reply: Joined | NotJoined
     ) -> None:
-        """Say why a join was not taken, or that who joined has departed since."""
-        if isinstance(reply, Joined):
-            # Its time was up while it waited for the answer, and may be held yet: nobody goes on with it.
-            self._take_back(connection, attachment)
-        code, sentence = _REFUSED[reply.why if isinstance(reply, NotJoined) else "departed"]
-        connection.send(say.ErrorMessage(code, sentence, intent.id, intent.room_id))
-        self._receive_again(connection, connection.session.refused(intent.room_id))
+        """Answer a join that Redis did not take, or whose member has departed since."""
+        if isinstance(reply, NotJoined):
+            attachment.advance(AttachmentEvent.REFUSED)
+            code, sentence = _REFUSED[reply.why]
+        else:
+            self._reconciler.abort_join(connection, attachment)
+            code, sentence = _REFUSED["departed"]
+        connection.send(messages.ErrorMessage(code, sentence, intent.id, intent.room_id))
+        self._replay_deferred(connection, connection.session.refused(intent.room_id))
 
-    async def _leave(self, connection: Connection, intent: want.Leave) -> None:
+    async def _leave(self, connection: Connection, intent: intents.Leave) -> None:
         membership, session = intent.membership, connection.session
         attachment: Attachment = membership.attachment
         room_id = membership.room_id
-        # In the roster until Redis has taken it, or it would miss a diff where that fails.
-        attachment.live = False
         view = self._feed.view(room_id)
         try:
             await self._store.leave(
@@ -228,84 +248,139 @@ class Dispatch:
             )
         except Unavailable:
             if session.closed:
-                self._let_go(connection, attachment)
-                self._reconciler.dropping.start(attachment)
+                self._detach_closed(connection, attachment)
                 return
+            # It is in the roster until Redis has taken the leave, so it has missed no diff. Where it is not,
+            # the member was seen to depart, so it has left.
             if connection in self._roster.connections_of(room_id, membership.user_id):
-                attachment.live = True
-                self._reconciler.revive(attachment, None)  # it may have been let go of meanwhile
-                self._receive_again(connection, session.refused(room_id))
+                self._reconciler.resume_after_leave(attachment)
+                self._replay_deferred(connection, session.refused(room_id))
                 raise
         self._roster.remove(room_id, connection)
-        self._reconciler.detach(attachment)
+        self._reconciler.detach(attachment, AttachmentEvent.LEFT)
         self._feed.release(room_id)
-        if attachment.unanswered:
-            self._take_back(connection, attachment)
-        connection.send(say.RoomLeft(room_id, intent.id))
-        self._receive_again(connection, session.left(room_id))
+        if attachment.may_be_taken_late:
+            self._reconciler.abort_join(connection, attachment)
+        connection.send(messages.RoomLeft(room_id, intent.id))
+        self._replay_deferred(connection, session.left(room_id))
 
-    async def _update(self, connection: Connection, intent: want.UpdateMember) -> None:
+    async def _update(self, connection: Connection, intent: intents.UpdateMember) -> None:
         attachment: Attachment = intent.membership.attachment
         room_id = attachment.entry.room_id
         updated = await self._store.update(
             attachment.entry, username=intent.username or "", data=intent.data_json or b""
         )
         if updated is None:
-            self._reconciler.revive(attachment, None)
-            connection.send(say.ErrorMessage("not_joined", ENDED, intent.id, room_id))
+            self._reconciler.reregister(attachment)
+            connection.send(messages.ErrorMessage("not_joined", _ENDED, intent.id, room_id))
             return
-        connection.send(say.RoomUpdated(room_id, updated.version, intent.id))
+        connection.send(messages.RoomUpdated(room_id, updated.version, intent.id))
         self._feed.offer(room_id, updated.diff)
 
-    async def _set_away(self, connection: Connection, intent: want.SetAway) -> None:
+    async def _set_away(self, connection: Connection, intent: intents.SetAway) -> None:
         for membership in intent.memberships:
             attachment: Attachment = membership.attachment
-            attachment.away = intent.away
+            attachment.note_away(intent.away)
             diff = await self._store.set_away(attachment.entry, attachment.connection, away=intent.away)
             if diff is None:
-                self._reconciler.revive(attachment, None)
+                self._reconciler.reregister(attachment)
             else:
                 self._feed.offer(attachment.entry.room_id, diff)
-        answer = say.AwayOk if intent.away else say.BackOk
+        answer = messages.AwayOk if intent.away else messages.BackOk
         connection.send(answer(intent.room_id, intent.id))
 
-    async def _list(self, connection: Connection, intent: want.ListMembers) -> None:
+    async def _list(self, connection: Connection, intent: intents.ListMembers) -> None:
         room_id, most = intent.room_id, self._settings.max_members_view
         position = await self._store.count(room_id)
         if position.count > most:
-            connection.send(members_message(room_id, position, UNSET, intent.id))
+            connection.send(_members_reply(room_id, position, UNSET, intent.id))
             return
         if self._feed.view(room_id) is None:
             listing = await self._store.members(room_id)
-            connection.send(members_message(room_id, listing.position, listing.members, intent.id))
+            connection.send(_members_reply(room_id, listing.position, listing.members, intent.id))
             return
         view = await self._feed.reached(room_id, position.epoch, position.version)
         position = Position(position.now, view.epoch, view.version, len(view.members))
-        message = members_message(room_id, position, UNSET, intent.id)
+        message = _members_reply(room_id, position, UNSET, intent.id)
         self._snapshots.send(connection, message, view, whole=position.count <= most)  # it may have grown
 
-    def snapshot(self, room_id: str) -> say.MembersReply | None:
-        """A room's members as this node knows them, for those who were served its count until now."""
+    def snapshot(self, room_id: str) -> messages.MembersReply | None:
+        """Return a room's members, for connections that were sent only its count until now."""
         view = self._feed.view(room_id)
         if view is None or view.waiting:
             return None
         members = list(view.members.values())
-        return say.MembersReply(room_id, view.epoch, view.version, len(members), members)
+        return messages.MembersReply(room_id, view.epoch, view.version, len(members), members)
 
-    async def _count(self, connection: Connection, intent: want.CountMembers) -> None:
+    async def _count(self, connection: Connection, intent: intents.CountMembers) -> None:
         at = await self._store.count(intent.room_id)
-        connection.send(say.CountReply(intent.room_id, at.epoch, at.version, at.count, intent.id))
+        connection.send(messages.CountReply(intent.room_id, at.epoch, at.version, at.count, intent.id))
 
-    async def _is_present(self, connection: Connection, intent: want.AskPresent) -> None:
+    async def _is_present(self, connection: Connection, intent: intents.AskPresent) -> None:
         present = await self._store.is_present(Entry(intent.room_id, intent.user_id))
-        connection.send(say.IsPresentReply(intent.room_id, intent.user_id, present, intent.id))
+        connection.send(messages.IsPresentReply(intent.room_id, intent.user_id, present, intent.id))
 
-    def _receive_again(self, connection: Connection, requests: Iterable[Request]) -> None:
-        """Take up what the session had held back."""
+    def _replay_deferred(self, connection: Connection, requests: Iterable[Request]) -> None:
+        """Act on the requests that the session had deferred."""
         for request in requests:
             try:
                 intent = connection.session.receive(request)
                 if intent is not None:
                     self.intent(connection, intent)
-            except say.ProtocolError as error:
+            except messages.ProtocolError as error:
                 connection.send(error.reply())
+
+
+class PendingAck:
+    """A heartbeat that is acknowledged once Redis has taken it for each of its rooms.
+
+    A room that ended meanwhile is not waited for; a heartbeat for that room alone gets an error.
+    """
+
+    __slots__ = ("_connection", "_id", "_now", "_reconciler", "_room_id", "_rooms_left")
+
+    def __init__(self, connection: Connection, intent: intents.Refresh, reconciler: Reconciler) -> None:
+        self._connection = connection
+        self._reconciler = reconciler
+        self._room_id, self._id = intent.room_id, intent.id
+        self._rooms_left = len(intent.memberships)
+        self._now = 0
+
+    def taken(self, now: int) -> None:
+        """Redis has it for one more room; of several it took them at the earliest of their times."""
+        if self._now == 0 or now < self._now:
+            self._now = now
+        self._rooms_left -= 1
+        if self._rooms_left <= 0:
+            self._connection.send_now(messages.HeartbeatAck(self._now, self._room_id, self._id))
+
+    def refused(self, attachment: Attachment) -> None:
+        """Redis does not know the member: register it again, or learn that it has departed."""
+        self._reconciler.reregister(attachment, self)
+
+    def ended(self) -> None:
+        """One of the rooms is none of this connection's any more."""
+        if self._room_id is None:
+            self.taken(self._now or self._reconciler.now())
+        else:
+            self._connection.send(messages.ErrorMessage("not_joined", _ENDED, self._id, self._room_id))
+
+    def crowded(self) -> None:
+        """Too many heartbeats of the member wait for Redis, which does not answer."""
+        if self._rooms_left < _ANSWERED:
+            self._rooms_left += _ANSWERED  # no other room acknowledges it any more
+            error = messages.ErrorMessage("too_many_pending", _TOO_MANY_HEARTBEATS, self._id, self._room_id)
+            self._connection.send(error)
+
+
+def _room_of(intent: Any) -> str | None:
+    """Return the room that an intent is about, where it is about one."""
+    membership = getattr(intent, "membership", None)
+    room_id: str | None = membership.room_id if membership else getattr(intent, "room_id", None)
+    return room_id
+
+
+def _members_reply(
+    room_id: str, at: Position, members: Any, request_id: messages.RequestId | None
+) -> messages.MembersReply:
+    return messages.MembersReply(room_id, at.epoch, at.version, at.count, members, request_id)

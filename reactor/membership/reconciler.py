@@ -1,31 +1,34 @@
-"""Keeps this node's sockets and Redis of one mind about who is here.
+"""Keeps the connections of this node and the members in Redis consistent.
 
-A socket's membership stands in three places: its session, the roster, and Redis. Redis decides that one
-has ended; the socket decides that one goes on. Where Redis lost a living one (its data, or this node's
-good name), it is entered again.
+A membership is recorded in three places: the session of its connection, the roster, and Redis. Redis decides
+that one has ended; an open connection decides that one goes on. So a departure in Redis expels the
+connections, and a connection that Redis lost, with its data or because this node was judged lost, is
+registered again. The states of a connection's membership are in `presence/attachment.py`.
 """
 
 from asyncio import gather
 from collections.abc import Callable, Iterator
+from itertools import count
 
 import anyio
 import structlog
+from msgspec import UNSET, json
 
 from reactor.errors import Unavailable
 from reactor.fleet.lease import Lease
 from reactor.gateway.connection import Connection
 from reactor.gateway.fanout import Fanout
 from reactor.gateway.roster import Roster
-from reactor.membership.dropping import RETRY_AFTER, Dropping
-from reactor.membership.entering import Entering
-from reactor.presence.attachment import Attachment
+from reactor.membership.detach_queue import RETRY_AFTER, DetachQueue
+from reactor.presence.attachment import Attachment, AttachmentEvent, AttachmentState
+from reactor.presence.departures import Departures
 from reactor.presence.heartbeats import Beat
 from reactor.presence.room_feed import RoomFeed
 from reactor.presence.rows import LeftRow
-from reactor.presence.store import Joined, Store
+from reactor.presence.store import Joined, NotJoined, Store
 from reactor.protocol.membership import MembershipState
 from reactor.protocol.messages import Member
-from reactor.protocol.reasons import leave_reason
+from reactor.protocol.reasons import DISCONNECTED, leave_reason
 from reactor.settings import RoomPolicy
 from reactor.tasks import Spawner
 
@@ -34,175 +37,298 @@ log = structlog.get_logger()
 DIFF_COMES_WITHIN = 1.0
 """Seconds after which the diff of a departure is taken for lost."""
 
+ANY_EPOCH = "*"
+
 
 class Reconciler:
-    """Sees that what Redis lost is entered again, and takes out of the sockets what has ended there."""
+    """Registers connections in Redis, expels those whose member departed, and detaches those that are gone.
+
+    policy: a room's present settings.
+    """
 
     def __init__(
-        self, policy: Callable[[str], RoomPolicy], store: Store, entering: Entering, lease: Lease,
+        self, policy: Callable[[str], RoomPolicy], store: Store, departures: Departures, lease: Lease,
         feed: RoomFeed, roster: Roster[Connection], fanout: Fanout, tasks: Spawner,
     ) -> None:  # fmt: skip
-        self._policy, self._entering, self._lease = policy, entering, lease
+        self._policy, self._store, self._departures, self._lease = policy, store, departures, lease
         self._feed, self._roster, self._fanout, self._tasks = feed, roster, fanout, tasks
-        self._attached: set[Attachment] = set()
-        self.dropping = Dropping(policy, store, tasks, held=self._attached.__contains__)
-        self._waiting: dict[Attachment, list[Beat]] = {}
-        self._ending: dict[Attachment, anyio.Event] = {}
-
-    @property
-    def attached(self) -> set[Attachment]:
-        """The memberships of this node's sockets that Redis has, or should have."""
-        return self._attached
+        self._attachments: set[Attachment] = set()  # those that are `in_room`
+        self._waiting_beats: dict[Attachment, list[Beat]] = {}
+        self._numbers = count(1)
+        self.detach_queue = DetachQueue(policy, store, tasks)
 
     def now(self) -> int:
-        """Redis's time (ms), guessed."""
+        """Return Redis's time (ms), estimated."""
         return self._lease.now()
 
+    # Connections that join, and that are gone.
+
+    def assign_id(self, connection: Connection) -> None:
+        """Give a connection an id (NODE.NUMBER) that no earlier request to Redis has used."""
+        connection.socket_id = f"{self._lease.name}.{next(self._numbers):x}"
+
+    async def register(
+        self, attachment: Attachment, *, username: str = "", data: bytes = b""
+    ) -> Joined | NotJoined:
+        """Send a client's join to Redis, under this node's present name. Raises Unavailable."""
+        return await self._register(attachment, username=username, data=data)
+
+    def is_current(self, attachment: Attachment) -> bool:
+        """Whether Redis knows the connection under this node's present name."""
+        return attachment.connection == self._current_id(attachment)
+
     def attach(self, attachment: Attachment) -> None:
-        """From now on the membership is kept in Redis, whatever happens there."""
-        self._attached.add(attachment)
+        """Note that Redis took a client's join: from here on it is made to have the connection."""
+        attachment.advance(AttachmentEvent.JOINED)
+        self._attachments.add(attachment)
+        if attachment.state is AttachmentState.LIVE:
+            for beat in self._waiting_beats.pop(attachment, ()):
+                beat.taken(self.now())
 
-    def detach(self, attachment: Attachment) -> None:
-        """The socket holds the membership no more."""
-        attachment.live = False
-        self._attached.discard(attachment)
-        _end(self._waiting.pop(attachment, []))
-        if (ended := self._ending.pop(attachment, None)) is not None:
-            ended.set()
+    def detach(self, attachment: Attachment, event: AttachmentEvent) -> None:
+        """Note that the connection is no longer in the room, by that event, and answer its heartbeats."""
+        attachment.advance(event)
+        self._attachments.discard(attachment)
+        self._end_beats(attachment)
 
-    # Redis says that a member has ended.
+    def abort_join(self, connection: Connection, attachment: Attachment) -> None:
+        """Make sure that a failed join, which Redis may have taken or take yet, leaves no member there.
+
+        The connection gets another id, so that this does not affect its next attempt. A connection that was
+        in the room already stays there.
+        """
+        if attachment.in_room:
+            return
+        if attachment.state is AttachmentState.NEW:
+            attachment.advance(AttachmentEvent.REFUSED)
+        else:
+            self.detach_queue.add(attachment)
+        self.assign_id(connection)
+
+    # A member departed in Redis.
 
     def on_left(self, room_id: str, left: LeftRow, member: Member | None) -> None:
-        """Act on a departure of the room before the others hear of it. member: as it was, where known."""
-        self._part_from_leaving(room_id, left.user_id)
+        """Act on a departure before the room is notified of it. member: as it was, where known."""
+        self._stop_notifying_leavers(room_id, left.user_id)
         attachments = self.attachments_of(room_id, left.user_id)
         if not attachments:
             return
         if leave_reason(left.reason).expels:
-            later = self._entered_after(room_id, left.user_id, member)
+            later = self._registered_later(room_id, left.user_id, member)
             self.expel(room_id, left.user_id, left.reason, at=left.at, message=left.message)
             for attachment in later:
-                self.dropping.start(attachment)
+                self.detach_queue.add(attachment)
         else:
-            # Its socket is here and open, so it was not gone: this node was thought dead, or was cut off.
+            # Its connection is open, so it was not lost: this node was judged lost, or could not reach Redis.
             for attachment in attachments:
-                attachment.last_seen = member
-                self.revive(attachment, None)
-
-    def _entered_after(self, room_id: str, user_id: str, member: Member | None) -> list[Attachment]:
-        """Those that were entered again meanwhile, into a later joining; not those whose clients do so."""
-        return [
-            attachment
-            for connection, attachment in self._sockets_of(room_id, user_id)
-            if member is not None
-            and attachment.joined_at > member.joined_at
-            and connection.session.rooms[room_id].state is not MembershipState.REJOINING
-        ]
-
-    def _part_from_leaving(self, room_id: str, user_id: str) -> None:
-        """Who is on its way out hears nothing of its own departure; the answer to it is still to come."""
-        for connection, attachment in self._sockets_of(room_id, user_id):
-            if not attachment.live:
-                self._roster.remove(room_id, connection)
+                attachment.note_last_seen(member)
+                self.reregister(attachment)
 
     def expel(self, room_id: str, user_id: str, reason: str, *, at: int, message: str = "") -> None:
-        """Tell a member's sockets that they are out of the room; close those that are in no other. at: ms."""
-        for attachment in self.attachments_of(room_id, user_id):
-            self.detach(attachment)
+        """Take a member's connections out of the room, and close those that are in no other. at: ms."""
+        self._stop_notifying_leavers(room_id, user_id)
+        attachments = self.attachments_of(room_id, user_id)
+        for attachment in attachments:
+            attachment.advance(AttachmentEvent.EXPELLED)
+            self._attachments.discard(attachment)
             self._feed.release(room_id)
         text = message or leave_reason(reason).message or self._policy(room_id).message
         for connection in self._fanout.force_leave(room_id, user_id, text, reason, at):
-            # What Redis may yet take of it, or is yet to detach, must not meet its next joining.
-            self._entering.name(connection)
+            # What Redis may yet take of it, or is yet to detach, must not affect its next join.
+            self.assign_id(connection)
+        for attachment in attachments:
+            self._end_beats(attachment)
 
-    def should_be_there(self, room_id: str, user_id: str) -> bool:
-        """Whether a socket here holds the member, and neither leaves nor was seen to have departed."""
-        held = self.attachments_of(room_id, user_id)
-        return any(attachment.live and attachment not in self._ending for attachment in held)
+    def should_be_present(self, room_id: str, user_id: str) -> bool:
+        """Whether Redis should have the member, as far as this node's connections show."""
+        there = {AttachmentState.LIVE, AttachmentState.REREGISTERING}
+        return any(attachment.state in there for attachment in self.attachments_of(room_id, user_id))
 
     def attachments_of(self, room_id: str, user_id: str) -> list[Attachment]:
-        """A member's memberships on this node."""
-        return [attachment for _, attachment in self._sockets_of(room_id, user_id)]
+        """Return a member's connections on this node that are in the room."""
+        return [attachment for _, attachment in self._connections_of(room_id, user_id)]
 
-    def _sockets_of(self, room_id: str, user_id: str) -> Iterator[tuple[Connection, Attachment]]:
+    def _connections_of(self, room_id: str, user_id: str) -> Iterator[tuple[Connection, Attachment]]:
         for connection in self._roster.connections_of(room_id, user_id):
             membership = connection.session.rooms.get(room_id)
             if membership is not None and membership.attachment is not None:
                 yield connection, membership.attachment
 
-    # A socket is here, and Redis does not know it.
+    def _stop_notifying_leavers(self, room_id: str, user_id: str) -> None:
+        """Take connections whose leave is on its way out of the roster: the answer to it is all they need."""
+        for connection, attachment in self._connections_of(room_id, user_id):
+            if attachment.state is AttachmentState.LEAVING:
+                self._roster.remove(room_id, connection)
 
-    def revive(self, attachment: Attachment, beat: Beat | None) -> None:
-        """Enter a membership again that Redis should have and does not.
+    def _registered_later(self, room_id: str, user_id: str, member: Member | None) -> list[Attachment]:
+        """Return the connections that were registered again after this departure, in a later membership.
 
-        The heartbeat that found out waits for it.
+        Those of clients that join again are not among them: their join is the later membership.
         """
-        waiting = self._waiting.get(attachment)
-        if waiting is None:
-            self._waiting[attachment] = [beat] if beat is not None else []
-            self._tasks.start_soon(self._revive, attachment)
-        elif beat is not None:
-            waiting.append(beat)
+        return [
+            attachment
+            for connection, attachment in self._connections_of(room_id, user_id)
+            if member is not None
+            and attachment.joined_at > member.joined_at
+            and connection.session.rooms[room_id].state is not MembershipState.REJOINING
+        ]
 
-    async def _revive(self, attachment: Attachment) -> None:
-        try:
-            reply = await self._entering.enter_again(attachment)
-        except Unavailable:
-            await anyio.sleep(RETRY_AFTER)
-            beats = self._waiting.pop(attachment, [])
-            if attachment.live:
-                self.revive(attachment, None)
-                self._waiting[attachment] += beats
-            else:
-                _end(beats)
-                if attachment.unanswered and attachment not in self._attached:
-                    self.dropping.start(attachment)  # it was put out meanwhile, and Redis may yet take it
-            return
-        except BaseException:
-            _end(self._waiting.pop(attachment, []))
-            raise
-        beats = self._waiting.pop(attachment, [])
-        if isinstance(reply, Joined) and attachment.live:
-            for beat in beats:
-                beat.taken(reply.now)
-            return
-        if isinstance(reply, Joined):
-            # Its socket dropped meanwhile, and what detached it came before this.
-            self.dropping.start(attachment)
-        else:
-            await self._expel_departed(attachment, reply)
-        _end(beats)
+    # Redis does not know a connection that is in the room.
 
-    async def enter_all_again(self) -> None:
-        """Enter every membership of this node again; return when all are in, however long Redis takes."""
-        waiting = list(self._attached)
+    def reregister(self, attachment: Attachment, beat: Beat | None = None) -> None:
+        """Register a connection again that Redis should have and does not have.
+
+        beat: a heartbeat that Redis refused; it is answered when the outcome is known.
+        """
+        if not attachment.live:
+            if beat is not None:
+                beat.ended()
+            return
+        if beat is not None:
+            self._waiting_beats.setdefault(attachment, []).append(beat)
+        if attachment.state is AttachmentState.LIVE:
+            attachment.advance(AttachmentEvent.MISSING)
+            self._tasks.start_soon(self._reregister_until_answered, attachment)
+
+    def resume_after_leave(self, attachment: Attachment) -> None:
+        """Note that a leave got no answer: the client stays in the room, and Redis may have removed it."""
+        attachment.advance(AttachmentEvent.LEAVE_UNANSWERED)
+        self._tasks.start_soon(self._reregister_until_answered, attachment)
+
+    async def reregister_all(self) -> None:
+        """Register all connections of this node again; return when Redis has them, however long it takes."""
+        waiting = list(self._attachments)
         while waiting:
-            results = await gather(*map(self._entering.enter_again, waiting), return_exceptions=True)
+            results = await gather(*map(self._reregister, waiting), return_exceptions=True)
             failed = []
             for attachment, result in zip(waiting, results, strict=True):
-                if isinstance(result, str):
-                    self._tasks.start_soon(self._expel_departed, attachment, result)
-                elif isinstance(result, Unavailable) and attachment.live:
+                if isinstance(result, Unavailable) and attachment.live:
                     failed.append(attachment)
                 elif isinstance(result, BaseException) and attachment.live:
-                    self.revive(attachment, None)
-                elif not attachment.live:
-                    self.dropping.start(attachment)
+                    self.reregister(attachment)
+                elif isinstance(result, Joined | BaseException):
+                    self._detach_if_not_wanted(attachment)
+                else:
+                    self._tasks.start_soon(self._expel_departed, attachment, result)
             if waiting := failed:
                 await anyio.sleep(RETRY_AFTER)
 
+    async def _reregister_until_answered(self, attachment: Attachment) -> None:
+        while attachment.state is AttachmentState.REREGISTERING:
+            try:
+                reply = await self._reregister(attachment)
+            except Unavailable:
+                await anyio.sleep(RETRY_AFTER)
+                if attachment.may_be_taken_late:  # it was expelled meanwhile
+                    self.detach_queue.add(attachment)
+            except BaseException:
+                if attachment.state is AttachmentState.REREGISTERING:
+                    attachment.advance(AttachmentEvent.REREGISTRATION_FAILED)
+                self._end_beats(attachment)
+                raise
+            else:
+                if isinstance(reply, Joined):
+                    self._on_reregistered(attachment, reply)
+                else:
+                    await self._expel_departed(attachment, reply)
+                return
+
+    def _on_reregistered(self, attachment: Attachment, reply: Joined) -> None:
+        if attachment.state in {AttachmentState.LIVE, AttachmentState.REREGISTERING}:
+            attachment.advance(AttachmentEvent.REREGISTERED)
+            for beat in self._waiting_beats.pop(attachment, ()):
+                beat.taken(reply.now)
+        else:
+            self._detach_if_not_wanted(attachment)
+
+    def _detach_if_not_wanted(self, attachment: Attachment) -> None:
+        """Detach a connection that Redis took after it had ended."""
+        if attachment.state not in {AttachmentState.LIVE, AttachmentState.REREGISTERING}:
+            self.detach_queue.add(attachment)
+
     async def _expel_departed(self, attachment: Attachment, reason: str) -> None:
-        """The member departed; its diff tells the socket, and where that got lost, we do."""
+        """Expel the connections of a member that departed, unless the diff of its departure does so first."""
         if not attachment.live:
             return
-        ended = self._ending[attachment] = anyio.Event()
-        with anyio.move_on_after(DIFF_COMES_WITHIN):
-            await ended.wait()
-        self._ending.pop(attachment, None)
-        if attachment.live:
-            self.expel(*attachment.entry, reason, at=self._lease.now())
+        attachment.advance(AttachmentEvent.FOUND_DEPARTED)
+        await anyio.sleep(DIFF_COMES_WITHIN)
+        if attachment.state is AttachmentState.DEPARTED:
+            self.expel(*attachment.entry, reason, at=self.now())
 
+    def _end_beats(self, attachment: Attachment) -> None:
+        for beat in self._waiting_beats.pop(attachment, ()):
+            beat.ended()
 
-def _end(beats: list[Beat]) -> None:
-    for beat in beats:
-        beat.ended()
+    # What is sent to Redis.
+
+    async def _reregister(self, attachment: Attachment) -> Joined | str:
+        """Register a connection again; return why that may not be where its member departed.
+
+        A member that Redis does not have has departed where its departure is on record. Otherwise its join
+        was lost, as a failover can do. A member on record as disconnected whose connection is open was cut
+        off and did not depart. Raises Unavailable.
+        """
+        view = self._feed.view(attachment.entry.room_id)
+        known_epoch = view.epoch if view is not None else ""
+        reply = await self._register_as_known(attachment, known_epoch or ANY_EPOCH)
+        if isinstance(reply, NotJoined):
+            reason = await self._reason_on_record(attachment)
+            if reason is not None and reason != DISCONNECTED:
+                return reason
+            reply = await self._register_as_known(attachment, ANY_EPOCH)
+        # In any epoch Redis refuses only a connection that was detached meanwhile.
+        return reply if isinstance(reply, Joined) else DISCONNECTED
+
+    async def _reason_on_record(self, attachment: Attachment) -> str | None:
+        room_id, user_id = attachment.entry
+        joining = user_id, attachment.joined_at
+        return (await self._departures.reasons(room_id, [joining])).get(joining)
+
+    async def _register_as_known(self, attachment: Attachment, known_epoch: str) -> Joined | NotJoined:
+        member = self._feed.last_known(*attachment.entry) or attachment.last_seen
+        if member is None:
+            return await self._register(attachment, known_epoch=known_epoch)
+        data = b"" if member.data is UNSET else json.encode(member.data)
+        return await self._register(
+            attachment,
+            username=member.username,
+            data=data,
+            joined_at=member.joined_at,
+            known_epoch=known_epoch,
+        )
+
+    async def _register(
+        self,
+        attachment: Attachment,
+        *,
+        username: str = "",
+        data: bytes = b"",
+        known_epoch: str = "",
+        joined_at: int | None = None,
+    ) -> Joined | NotJoined:
+        while True:
+            former, current = attachment.connection, self._current_id(attachment)
+            attachment.submitted(current)
+            reply = await self._store.join(
+                attachment.entry,
+                current,
+                ttl=attachment.terms.ttl,
+                username=username,
+                data=data,
+                max_members=attachment.terms.max_members if not known_epoch else 0,
+                known_epoch=known_epoch,
+                replaces=former if former != current else "",
+                away=attachment.away,
+                joined_at=joined_at,
+            )
+            if isinstance(reply, Joined):
+                attachment.answered(reply.joined_at)
+                self._feed.offer(attachment.entry.room_id, reply.diff)
+                return reply
+            attachment.answered(None)
+            if reply.why != "fenced":
+                return reply
+            await self._lease.abandon_name(current.partition(".")[0])
+
+    def _current_id(self, attachment: Attachment) -> str:
+        return f"{self._lease.name}.{attachment.connection.partition('.')[2]}"

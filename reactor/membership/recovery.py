@@ -68,7 +68,7 @@ class Recovery:
         self._roll_call.be_present(self._run)
 
     @property
-    def trouble(self) -> ServiceDegraded | None:
+    def degraded_message(self) -> ServiceDegraded | None:
         """What whoever comes during an outage is to be told."""
         return ServiceDegraded(reason="Redis does not answer") if self._degraded else None
 
@@ -90,7 +90,7 @@ class Recovery:
             self._feed.pause()  # whoever answers next may be older, by versions that look alike
             if not self._degraded:
                 self._degraded = True
-                self._tell_all(self.trouble)
+                self._tell_all(self.degraded_message)
 
     def on_link_lost(self) -> None:
         """Diffs are not heard any more: what replies say now may be of another server."""
@@ -176,7 +176,7 @@ class Recovery:
 
     async def _enter_all_again(self, old: str, *, another: bool) -> None:
         """Under the present name, and let go of what Redis knows under the former one."""
-        await self._reconciler.enter_all_again()
+        await self._reconciler.reregister_all()
         await self._persist(lambda: self._detector.detach_node(old))
         await self._persist(lambda: self._roll_call.answer(self._run, another=another))
 

@@ -110,7 +110,7 @@ class NodeCollector(Collector):
         yield _counter(
             "joins",
             "Members that joined through this node; a client that returns is not counted again.",
-            node.dispatch.joins,
+            node.handler.joins,
         )
         reasons = {**dict.fromkeys(REASONS, 0), **self.departures}
         of_all = "Departures of the whole namespace by reason; the same on every node: use max, not sum."

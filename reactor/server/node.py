@@ -29,8 +29,7 @@ from reactor.gateway.connection import Connection
 from reactor.gateway.fanout import Fanout, broadcast
 from reactor.gateway.roster import Roster
 from reactor.gateway.server import Gateway
-from reactor.membership.entering import Entering
-from reactor.membership.handler import Dispatch
+from reactor.membership.handler import RequestHandler
 from reactor.membership.reconciler import Reconciler
 from reactor.membership.recovery import Recovery
 from reactor.presence.departures import Departures
@@ -142,11 +141,10 @@ class Node:
             on_said=self.fanout.send_message,
             is_loss=self._is_loss,
         )
-        self.entering = Entering(self.store, self.departures, self.lease, self.feed)
         self.reconciler = Reconciler(
             self.rules.policy,
             self.store,
-            self.entering,
+            self.departures,
             self.lease,
             self.feed,
             self.roster,
@@ -177,21 +175,20 @@ class Node:
         backend.on_health = self.recovery.on_health
 
         # Requests of clients.
-        self.dispatch = Dispatch(
+        self.handler = RequestHandler(
             settings,
             self.rules.policy,
             self.store,
             self.heartbeats,
             self.feed,
-            self.entering,
             self.reconciler,
             self.roster,
             self.fanout,
             guarded,
             ready=self.ready,
-            trouble=lambda: self.recovery.trouble,
+            degraded=lambda: self.recovery.degraded_message,
         )
-        self.gateway = Gateway(settings, self.dispatch)
+        self.gateway = Gateway(settings, self.handler)
 
     def name(self) -> str:
         """Return this node's present name; it changes when the node is judged lost (see `Lease`)."""
@@ -220,7 +217,7 @@ class Node:
             connections=len(self.gateway.connections),
             members=self.roster.members,
             rooms=len(self.roster),
-            joins=self.dispatch.joins,
+            joins=self.handler.joins,
             leading=self.pacemaker.leading,
             ready=ready,
             status=status,
@@ -270,7 +267,7 @@ class Node:
         with anyio.move_on_after(drain + CLOSE_TIMEOUT):
             await self.gateway.stop(over_seconds=drain)
         with anyio.move_on_after(DETACH_TIMEOUT):
-            await self.reconciler.dropping.all_done()
+            await self.reconciler.detach_queue.join()
             try:
                 await self.lease.deregister()
             except Unavailable:
@@ -292,7 +289,7 @@ class Node:
         return self.settings.listener and known and self.listener.listening
 
     def _snapshot(self, room_id: str) -> MembersReply | None:
-        return self.dispatch.snapshot(room_id)
+        return self.handler.snapshot(room_id)
 
     def _on_renamed(self, old: str) -> None:
         self.recovery.on_renamed(old)
@@ -309,7 +306,7 @@ class Node:
     def _is_loss(self, room_id: str, user_ids: set[str]) -> bool:
         """Return whether the room's new epoch lacks a member that has a connection here."""
         missing = self.roster.users(room_id) - user_ids
-        if not any(self.reconciler.should_be_there(room_id, user_id) for user_id in missing):
+        if not any(self.reconciler.should_be_present(room_id, user_id) for user_id in missing):
             return False
         self.recovery.on_data_lost(room_id)
         return True

@@ -100,7 +100,7 @@ MUTANTS = (
     Mutant(
         "an empty room after a loss of data is published",
         "server/node.py",
-        "if not any(self.reconciler.should_be_there(room_id, user_id) for user_id in missing):",
+        "if not any(self.reconciler.should_be_present(room_id, user_id) for user_id in missing):",
         "if True:",
         ("flushall",),
         frozenset({"departure", "view", "count"}),

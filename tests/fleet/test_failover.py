@@ -231,13 +231,13 @@ async def test_one_whose_return_a_failover_lost_is_not_ended(fleet: ServerSet) -
         await until(lambda: primary.control.pttl(key) <= 1000)
         await aside(primary.control.wait, 1, 2000)
         for node in one, two:
-            enter = node.reconciler.enter_all_again
+            enter = node.reconciler.reregister_all
 
             async def later(enter: Callable[[], Awaitable[None]] = enter) -> None:
                 await seen.wait()
                 await enter()
 
-            node.reconciler.enter_all_again = later  # type: ignore[method-assign]
+            node.reconciler.reregister_all = later  # type: ignore[method-assign]
         with fleet.unreplicated(primary):
             assert (await back.join("lobby", "ann"))["resumed"]
             primary.kill()

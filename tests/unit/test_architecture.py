@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from reactor.presence.attachment import Attachment
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "reactor"
 
@@ -166,6 +168,32 @@ def test_no_two_public_classes_share_a_name():
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes[node.name].append(module)
     assert {name: modules for name, modules in homes.items() if len(modules) > 1} == {}
+
+
+def foreign_writes(tree: ast.AST, fields: set[str]) -> list[str]:
+    """Where this source assigns or deletes one of these attributes of another object than `self`."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del):
+            written = node.attr in fields and ast.unparse(node.value) != "self"
+        else:
+            written = isinstance(node, ast.Call) and ast.unparse(node.func).endswith("setattr")
+        if written:
+            found.append(ast.unparse(node))
+    return found
+
+
+def test_only_an_attachment_writes_its_fields():
+    fields = set(Attachment.__slots__)
+    writes = {module: foreign_writes(tree, fields) for module, tree in TREES.items()}
+    assert {module: found for module, found in writes.items() if found} == {}
+
+
+@pytest.mark.parametrize(
+    "source", ["a.b.live = 1", "x.unanswered += 1", "del x.state", "setattr(x, 'live', 1)"]
+)
+def test_a_foreign_write_is_found(source: str):
+    assert foreign_writes(ast.parse(source), set(Attachment.__slots__))
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,9 @@ class Watch:
         # A look inside, for measuring alone; so it goes by names.
         inside: Any = node
         context = inside.gateway._manager.context  # noqa: SLF001
-        self._intent, self._flush = inside.dispatch.intent, context._flush  # noqa: SLF001
+        self._intent, self._flush = inside.handler.intent, context._flush  # noqa: SLF001
         self._arrived = self._seconds = 0.0
-        inside.dispatch.intent, context._flush = self.intent, self.flush  # noqa: SLF001
+        inside.handler.intent, context._flush = self.intent, self.flush  # noqa: SLF001
 
     def intent(self, connection: Any, intent: Any) -> None:
         """Note when a join comes in."""

@@ -10,7 +10,7 @@ import pytest
 
 from reactor.backend import clients
 from reactor.errors import Unavailable
-from reactor.presence.attachment import Attachment
+from reactor.presence.attachment import Attachment, AttachmentEvent
 from reactor.presence.heartbeats import GATHER, MAX_MEMBERS, MOST_WAITING, Heartbeats
 from reactor.presence.keys import shard_of
 from reactor.settings import RoomPolicy
@@ -53,7 +53,10 @@ class Beating:
 
     def member(self, user: str, connection: str = "n1.1", room: str = "lobby") -> Attachment:
         self.probe.join(user, connection, room=room)
-        return Attachment(self.probe.entry(user, room), connection, TERMS)
+        attachment = Attachment(self.probe.entry(user, room), connection, TERMS)
+        attachment.submitted(connection)
+        attachment.advance(AttachmentEvent.JOINED)
+        return attachment
 
     def beat(self, *attachments: Attachment) -> None:
         for attachment in attachments:
@@ -189,7 +192,7 @@ async def test_a_beat_of_a_dead_socket_ends_without_redis(redis_server: Server) 
         ann, bob = it.member("ann"), it.member("bob")
         it.probe.pass_time(20_000)
         it.beat(ann, bob)
-        ann.live = False
+        ann.advance(AttachmentEvent.SOCKET_CLOSED)
         await it.acknowledged(1)
         assert it.acks.ends == 1
         assert it.probe.left("ann") <= TTL - 20_000
@@ -210,7 +213,7 @@ async def test_a_beat_queued_before_the_detaching_does_not_lengthen_the_grace(
             await until(lambda: it.redis.health == [False])
             it.beat(ann)
             await anyio.sleep(GATHER + 0.05)  # longer than it waits for others: it is in the queue
-            ann.live = False
+            ann.advance(AttachmentEvent.SOCKET_CLOSED)
         finally:
             redis_server.resume()
         await it.redis.store.detach(ann.entry, ann.connection, grace=GRACE, away_grace=GRACE)
@@ -225,7 +228,7 @@ async def test_a_beat_on_its_way_is_never_overtaken_by_the_detaching(redis_serve
             it.beat(ann)
             for _ in range(number % 4):
                 await asyncio.sleep(0)
-            ann.live = False
+            ann.advance(AttachmentEvent.SOCKET_CLOSED)
             await it.redis.store.detach(ann.entry, ann.connection, grace=GRACE, away_grace=GRACE)
             await until(lambda: it.acks.ends + len(it.acks.taken_at) == 1)
             assert it.probe.left("ann") <= GRACE
@@ -237,7 +240,7 @@ async def test_one_living_socket_is_enough_for_a_member_with_dead_ones(redis_ser
         dead, living = it.member("ann", "n1.1"), it.member("ann", "n1.2")
         it.probe.pass_time(20_000)
         it.beat(dead, living)
-        dead.live = False
+        dead.advance(AttachmentEvent.SOCKET_CLOSED)
         await it.acknowledged(2)
         assert it.probe.left("ann") > TTL - 20_000
 
@@ -261,7 +264,7 @@ async def test_a_beat_of_a_room_that_was_left_is_answered_once_though_redis_does
             return await refresh(*args)
 
         it.heartbeats._store.refresh = away  # type: ignore[method-assign,assignment]
-        ann.live = False
+        ann.advance(AttachmentEvent.SOCKET_CLOSED)
         it.beat(ann, bob)
         await it.acknowledged(1)
         assert it.acks.ends == 1

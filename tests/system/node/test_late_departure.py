@@ -54,17 +54,17 @@ async def test_who_is_put_out_while_it_joins_again_is_in_by_its_next_joining(red
         await bob.join("lobby", "bob")
         await ann.join("lobby", "ann")
         (attachment,) = node.reconciler.attachments_of("lobby", "ann")
-        enter = node.entering.enter
+        enter = node.reconciler.register
 
         async def put_out_first(*args: Any, **face: Any) -> Joined | NotJoined:
-            node.entering.enter = enter  # type: ignore[method-assign]
+            node.reconciler.register = enter  # type: ignore[method-assign]
             hears_of_an_earlier_end(node, redis_server)
-            node.reconciler.dropping.start(attachment)
+            node.reconciler.detach_queue.add(attachment)
             return await enter(*args, **face)
 
-        node.entering.enter = put_out_first  # type: ignore[method-assign]
+        node.reconciler.register = put_out_first  # type: ignore[method-assign]
         joined = await ann.join("lobby", "ann")
-        await node.reconciler.dropping.all_done()
+        await node.reconciler.detach_queue.join()
         fields = redis_state.members(redis_server, "lobby")["ann"]
         assert fields["socketId"] == joined["socketId"]
         assert fields.get("connections", "1") == "1"

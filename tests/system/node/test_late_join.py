@@ -56,7 +56,7 @@ async def test_who_was_put_out_is_not_entered_again_by_a_join_that_comes_late(re
         (attachment,) = stalled.reconciler.attachments_of("lobby", "ann")
         link.stall()
         stalled.feed.view = lambda _room_id: None  # type: ignore[method-assign, assignment] # any epoch will do
-        stalled.reconciler.revive(attachment, None)
+        stalled.reconciler.reregister(attachment)
         await until(lambda: attachment.unanswered == 1)
         stalled.reconciler.expel("lobby", "ann", KICKED, at=redis_state.now(redis_server))
         await whole.store.kick(attachment.entry)

@@ -52,13 +52,13 @@ async def test_nobody_is_told_anything_before_the_slowest_server_has_entered_its
         await ann.join("lobby", "ann")
         await bob.join("lobby", "bob")
         await ann.hear("room:diff")
-        enter, may_enter = slow.reconciler.enter_all_again, anyio.Event()
+        enter, may_enter = slow.reconciler.reregister_all, anyio.Event()
 
         async def later() -> None:
             await may_enter.wait()
             await enter()
 
-        slow.reconciler.enter_all_again = later  # type: ignore[method-assign]
+        slow.reconciler.reregister_all = later  # type: ignore[method-assign]
         redis_server.kill()
         await ann.hear("service:degraded")
         redis_server.start()
@@ -87,7 +87,7 @@ async def test_a_server_that_does_not_come_back_is_waited_for_no_longer_than_a_l
         async def never() -> None:
             await anyio.sleep_forever()
 
-        gone.reconciler.enter_all_again = never  # type: ignore[method-assign]
+        gone.reconciler.reregister_all = never  # type: ignore[method-assign]
         bundled_server.kill()
         await ann.hear("service:degraded")
         bundled_server.start()
@@ -125,7 +125,7 @@ async def test_a_join_on_its_way_while_the_node_takes_another_name_is_kept(bundl
     """What the former name did is let go of; the joining must not be among it."""
     async with served(bundled_server, lease=1.0, grace=0.5) as node, RawClient.connect(node) as ann:
         await ann.join("lobby", "ann")
-        enter = node.entering.enter
+        enter = node.reconciler.register
         renamed = False
 
         async def rename_behind_it(*args: Any, **face: Any) -> Joined | NotJoined:
@@ -137,7 +137,7 @@ async def test_a_join_on_its_way_while_the_node_takes_another_name_is_kept(bundl
                 await until(lambda: node.recovery._begun == 0)
             return reply
 
-        node.entering.enter = rename_behind_it  # type: ignore[method-assign]
+        node.reconciler.register = rename_behind_it  # type: ignore[method-assign]
         async with RawClient.connect(node) as again:
             joined = await again.join("lobby", "ann")
             shadow: Any = bundled_server.control.hgetall(redis_state.shadow_key("lobby", "ann"))
