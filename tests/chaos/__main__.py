@@ -15,7 +15,8 @@ from tests.chaos.report import Report
 from tests.chaos.run import Outcome
 from tests.chaos.runner import Job, run_all, run_one
 from tests.chaos.schedule import FAULTS
-from tests.chaos.shapes import SHAPES, Sets
+from tests.chaos.shapes import SHAPES
+from tests.support.server_sets import RunningSets
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,7 +81,7 @@ def main() -> int:
 
     outcomes: list[Outcome] = []
     if arguments.only is not None:
-        with Sets.opened() as sets:
+        with RunningSets.opened() as sets:
             outcomes.append(run_one(job(arguments.only), sets))
         report.outcome(outcomes[0], whole_log=bool(outcomes[0].findings))
         return int(bool(outcomes[0].findings))

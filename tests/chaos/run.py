@@ -18,8 +18,9 @@ from tests.chaos.faults import Fault
 from tests.chaos.history import Finding, History
 from tests.chaos.nodes import NodeProcess
 from tests.chaos.schedule import Schedule
-from tests.chaos.shapes import Sets
+from tests.chaos.shapes import SHAPES
 from tests.chaos.world import World, in_thread
+from tests.support.server_sets import RunningSets
 
 CONVERGED_WITHIN = 25.0
 """Seconds after the faults in which the state must be correct. The longest case is an expiry that was
@@ -48,10 +49,10 @@ class Outcome:
     findings: tuple[Finding, ...]
 
 
-async def run_schedule(plan: Schedule, sets: Sets, tree: Path) -> Outcome:
+async def run_schedule(plan: Schedule, sets: RunningSets, tree: Path) -> Outcome:
     """Run a schedule on servers of its shape."""
     began = time.monotonic()
-    fleet = await in_thread(sets.get, plan.shape, plan.kind)
+    fleet = await in_thread(sets.get, SHAPES[plan.shape], plan.kind)
     ttls = {
         room: int((schedule.BRIEF if room.startswith("brief") else schedule.TTL) * 1000)
         for room in schedule.ROOMS

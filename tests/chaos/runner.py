@@ -13,9 +13,10 @@ import uvloop
 from tests.chaos import schedule
 from tests.chaos.history import Finding
 from tests.chaos.run import Outcome, run_schedule
-from tests.chaos.shapes import Sets, kinds
+from tests.chaos.shapes import kinds
+from tests.support.server_sets import RunningSets
 
-_sets = Sets()
+_sets = RunningSets()
 """The server sets of this process; they end with it."""
 
 
@@ -30,7 +31,7 @@ class Job:
     clients: int = 0
 
 
-def run_one(job: Job, sets: Sets | None = None) -> Outcome:
+def run_one(job: Job, sets: RunningSets | None = None) -> Outcome:
     """Run one schedule. An exception in the suite itself becomes a finding."""
     began = time.monotonic()
     plan = schedule.draw(job.seed, kinds=kinds(), shape=job.shape, only=job.faults, clients=job.clients)

@@ -1,7 +1,5 @@
-"""The deployments of Redis that schedules run on, kept from one schedule to the next."""
+"""The deployments of Redis that schedules run on."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -43,33 +41,6 @@ class SingleServer(ServerSet):
 
 
 SHAPES: dict[str, type[ServerSet]] = {"single": SingleServer, "sentinel": SentinelSet, "cluster": ClusterSet}
-
-
-class Sets:
-    """The server sets of one process, each started at its first use."""
-
-    def __init__(self) -> None:
-        self._started: dict[tuple[str, str], ServerSet] = {}
-
-    @classmethod
-    @contextmanager
-    def opened(cls) -> Iterator[Self]:
-        sets = cls()
-        try:
-            yield sets
-        finally:
-            for fleet in sets._started.values():
-                fleet.stop()
-
-    def get(self, shape: str, kind: str) -> ServerSet:
-        """A running set; blocks while it starts."""
-        if (shape, kind) not in self._started:
-            binary, missing = servers.find(kind)
-            if binary is None:
-                raise LookupError(missing)
-            self._started[shape, kind] = SHAPES[shape](kind, binary)
-            self._started[shape, kind].start()
-        return self._started[shape, kind]
 
 
 def kinds() -> list[str]:

@@ -8,15 +8,16 @@ import pytest
 from tests.chaos.history import Finding
 from tests.chaos.mutants import MUTANTS, Mutant
 from tests.chaos.runner import Job, run_one
-from tests.chaos.shapes import Sets, kinds
+from tests.chaos.shapes import kinds
+from tests.support.server_sets import RunningSets
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = 60
 
 
 @pytest.fixture(scope="module")
-def sets() -> Iterator[Sets]:
-    with Sets.opened() as sets:
+def sets() -> Iterator[RunningSets]:
+    with RunningSets.opened() as sets:
         yield sets
 
 
@@ -24,7 +25,7 @@ def _mutant_id(mutant: Mutant) -> str:
     return mutant.name.replace(" ", "-").replace("'", "")
 
 
-def _findings_of(job: Job, sets: Sets) -> list[Finding]:
+def _findings_of(job: Job, sets: RunningSets) -> list[Finding]:
     outcome = run_one(job, sets)
     print(outcome.title)  # noqa: T201 - shown with a test that failed
     for finding in outcome.findings:
@@ -41,21 +42,23 @@ def _findings_of(job: Job, sets: Sets) -> list[Finding]:
         ("cluster", 3, ("move-slot", "deploy")),
     ],
 )
-def test_a_schedule_without_findings(shape: str, seed: int, faults: tuple[str, ...], sets: Sets) -> None:
+def test_a_schedule_without_findings(
+    shape: str, seed: int, faults: tuple[str, ...], sets: RunningSets
+) -> None:
     assert _findings_of(Job(seed, ROOT, shape, faults, CLIENTS), sets) == []
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(1001, 1013))
-def test_more_schedules_without_findings(seed: int, sets: Sets) -> None:
+def test_more_schedules_without_findings(seed: int, sets: RunningSets) -> None:
     assert _findings_of(Job(seed, ROOT), sets) == []
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=_mutant_id)
-def test_the_oracle_finds_a_mutation(mutant: Mutant, tmp_path: Path, sets: Sets) -> None:
+def test_the_oracle_finds_a_mutation(mutant: Mutant, tmp_path: Path, sets: RunningSets) -> None:
     tree = mutant.make(tmp_path)
     rules = {
         finding.rule

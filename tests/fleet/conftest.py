@@ -1,4 +1,4 @@
-"""Sets of servers, made once a run and as new for each test; a node's own mistakes fail the test, too."""
+"""Server sets, started once a run and reset for each test. An error in the log of a node fails the test."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,14 +7,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support import servers
-from tests.support.server_sets import ClusterSet, SentinelSet, ServerSet
+from tests.support.server_sets import ClusterSet, RunningSets, SentinelSet, ServerSet
 
-Fleets = Callable[[type[ServerSet], str], ServerSet]
+ServerSets = Callable[[type[ServerSet], str], ServerSet]
 Request = pytest.FixtureRequest
 
 
-def _once_quick(*shapes: type[ServerSet]) -> list[Any]:
-    """Each shape of each kind of server; the quick part of the tests runs on the bundled one alone."""
+def _params(*shapes: type[ServerSet]) -> list[Any]:
+    """Every kind of set with every kind of server; Redis 7 is left to the slow tests."""
     return [
         pytest.param(
             (shape, kind),
@@ -27,41 +27,36 @@ def _once_quick(*shapes: type[ServerSet]) -> list[Any]:
 
 
 @pytest.fixture(scope="session")
-def running_fleets() -> Iterator[Fleets]:
-    """The sets of this run, each started when it is first asked for."""
-    started: dict[tuple[type[ServerSet], str], ServerSet] = {}
+def running_sets() -> Iterator[ServerSets]:
+    """Returns a set of the given type and kind, reset; each is started once a run."""
+    with RunningSets.opened() as sets:
 
-    def get(shape: type[ServerSet], kind: str) -> ServerSet:
-        if (shape, kind) not in started:
-            binary, missing = servers.find(kind)
-            if binary is None:
-                pytest.skip(missing)
-            started[shape, kind] = shape(kind, binary)
-            started[shape, kind].start()
-        return started[shape, kind].reset()
+        def get(set_type: type[ServerSet], kind: str) -> ServerSet:
+            try:
+                return sets.get(set_type, kind).reset()
+            except LookupError as missing:
+                pytest.skip(str(missing))
 
-    yield get
-    for fleet in started.values():
-        fleet.stop()
+        yield get
 
 
-@pytest.fixture(params=_once_quick(SentinelSet))
-def sentinels(request: Request, running_fleets: Fleets) -> ServerSet:
-    return running_fleets(*request.param)
+@pytest.fixture(params=_params(SentinelSet))
+def sentinels(request: Request, running_sets: ServerSets) -> ServerSet:
+    return running_sets(*request.param)
 
 
-@pytest.fixture(params=_once_quick(ClusterSet))
-def cluster(request: Request, running_fleets: Fleets) -> ServerSet:
-    return running_fleets(*request.param)
+@pytest.fixture(params=_params(ClusterSet))
+def cluster(request: Request, running_sets: ServerSets) -> ServerSet:
+    return running_sets(*request.param)
 
 
-@pytest.fixture(params=_once_quick(SentinelSet, ClusterSet))
-def fleet(request: Request, running_fleets: Fleets) -> ServerSet:
-    return running_fleets(*request.param)
+@pytest.fixture(params=_params(SentinelSet, ClusterSet))
+def fleet(request: Request, running_sets: ServerSets) -> ServerSet:
+    return running_sets(*request.param)
 
 
 @pytest.fixture(autouse=True)
-def mistakes() -> Iterator[None]:
+def errors_logged() -> Iterator[None]:
     with capture_logs() as logs:
         yield
     for line in logs:

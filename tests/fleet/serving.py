@@ -1,4 +1,4 @@
-"""Nodes on a set of servers, what their clients were told, and how a test waits for either."""
+"""Nodes and clients on a set of servers, and functions that wait for their state."""
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
@@ -19,24 +19,30 @@ from tests.support.waiting import until
 
 T = TypeVar("T")
 
-TOLD_WITHIN = 1.5
-"""Seconds after a deadline, or after a set of servers has agreed again, in which its end is told."""
+NOTIFIED_WITHIN = 1.5
+"""Seconds after an expiry, or after a failover is complete, within which clients must be notified."""
 
 
 def serving(fleet: ServerSet, **options: Any) -> AbstractAsyncContextManager[Node]:
-    """A node on the set. The lease is longer than a failover takes, so that ends by time go on counting."""
-    plenty = {"messages_per_second": 10_000, "message_burst": 10_000}
-    return served(fleet.servers[0], **({"redis_url": fleet.url, "lease": 10, "ttl": 30} | plenty | options))
+    """A node on the set. The lease is longer than a failover, so that expiry is not suspended by one."""
+    defaults = {
+        "redis_url": fleet.url,
+        "lease": 10,
+        "ttl": 30,
+        "messages_per_second": 10_000,
+        "message_burst": 10_000,
+    }
+    return served(fleet.servers[0], **(defaults | options))
 
 
-async def aside(work: Callable[..., T], *args: Any) -> T:
-    """Do what blocks in a thread: the nodes of this process go on."""
+async def in_thread(work: Callable[..., T], *args: Any) -> T:
+    """Run a blocking function in a thread, so that the nodes of this process continue."""
     return await to_thread.run_sync(work, *args)
 
 
 @asynccontextmanager
 async def crowd(nodes: list[Node], room_ids: Iterable[str], size: int) -> AsyncIterator[list[RawClient]]:
-    """Clients that are in all of the rooms and send heartbeats, spread over the nodes."""
+    """Clients that are in all the rooms and send heartbeats, spread over the nodes."""
     async with AsyncExitStack() as stack:
         clients = []
         for i in range(size):
@@ -57,7 +63,7 @@ def one_room_in_each_shard() -> list[str]:
 
 
 def replayed(client: RawClient, room_id: str) -> dict[str, Message]:
-    """The room as a client must have it that believes what it was told; fails where that has a gap."""
+    """The members of a room by the messages of a client; fails if the diffs have a gap."""
     epoch, version, members = "", 0, dict[str, Message]()
     for message in client.heard:
         if message.get("roomId") != room_id:
@@ -66,12 +72,12 @@ def replayed(client: RawClient, room_id: str) -> dict[str, Message]:
             members = {member["userId"]: member for member in message["members"]}
         elif message["type"] == "room:diff":
             if message["epoch"] != epoch:
-                assert message["from"] == 0, f"another epoch must come whole: {message}"
+                assert message["from"] == 0, f"a new epoch must start with all members: {message}"
                 members = {}
             elif message["version"] <= version:
-                continue  # the snapshot was ahead of it
+                continue  # the snapshot already included it
             else:
-                assert message["from"] <= version, f"after {version} came {message}"
+                assert message["from"] <= version, f"gap after {version}: {message}"
             for left in message["left"]:
                 members.pop(left["userId"], None)
             for member in [*message["joined"], *message["updated"]]:
@@ -83,9 +89,11 @@ def replayed(client: RawClient, room_id: str) -> dict[str, Message]:
     return members
 
 
-async def in_step(clients: Iterable[RawClient], fleet: ServerSet, room_id: str, users: Iterable[str]) -> None:
-    """Wait until these users are in the room, in Redis and in what each client was told."""
-    wanted, primary = set(users), await aside(fleet.primary_of, room_id)
+async def converged(
+    clients: Iterable[RawClient], fleet: ServerSet, room_id: str, users: Iterable[str]
+) -> None:
+    """Wait until Redis and every client have exactly these users in the room."""
+    wanted, primary = set(users), await in_thread(fleet.primary_of, room_id)
 
     def found() -> list[set[str]]:
         rows = {unquote(user) for user in redis_state.rows(primary, room_id)}
@@ -97,33 +105,33 @@ async def in_step(clients: Iterable[RawClient], fleet: ServerSet, room_id: str, 
 
     with suppress(AssertionError):
         await until(lambda: all(one == wanted for one in found()))
-    assert found() == [wanted] * len(found()), f"in the index, in Redis, and told to clients: {found()}"
+    assert found() == [wanted] * len(found()), f"in the index, in Redis, and by client: {found()}"
 
 
-async def said(client: RawClient) -> None:
-    """Return when all that was told to a client up to now has come."""
-    await client.ask("room:is_present", "room:is_present", roomId="elsewhere", userId="nobody")
+async def round_trip(client: RawClient) -> None:
+    """Return when the client has received everything that was sent to it before."""
+    await client.ask("room:is_present", "room:is_present", roomId="elsewhere", userId="no one")
 
 
 def lateness(deadline: int) -> float:
-    """Seconds since a deadline (ms)."""
+    """Seconds since a deadline in milliseconds."""
     return time() - deadline / 1000
 
 
-def beside(room_id: str, name: str) -> str:
-    """Another room of the same shard, whose name begins like that."""
+def same_shard_room(room_id: str, name: str) -> str:
+    """The name of another room in the same shard, with this prefix."""
     return next(found for i in count() if shard_of(found := f"{name} {i}") == shard_of(room_id))
 
 
-def hush_replicas(fleet: ServerSet) -> None:
-    """Let no server that may become a primary tell of expired keys by itself."""
+def mute_events_of_replicas(fleet: ServerSet) -> None:
+    """Switch off keyspace events on every server that may become a primary."""
     for server in fleet.servers:
         if not server.is_primary:
             server.control.config_set("notify-keyspace-events", "")
 
 
-def is_listened_to(server: SetServer) -> bool:
-    """Whether the server tells of expired keys, and somebody hears it."""
+def has_listener(server: SetServer) -> bool:
+    """Whether the server publishes expired events and a node is subscribed to them."""
     flags: Any = server.control.config_get("notify-keyspace-events")
     heard: Any = server.control.pubsub_numsub("__keyevent@0__:expired")
     return set("Ex") <= set(flags["notify-keyspace-events"]) and heard[0][1] > 0

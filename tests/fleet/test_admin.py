@@ -1,4 +1,4 @@
-"""The admin port on Sentinel sets and clusters: what it says and does is for the whole fleet."""
+"""The admin port on Sentinel sets and clusters covers all nodes and shards."""
 
 from tests.fleet.serving import one_room_in_each_shard, serving
 from tests.support.raw_client import RawClient
@@ -8,7 +8,7 @@ from tests.support.waiting import until
 from tests.system.admin.serving import KEY, admin_client, ok
 
 
-async def test_rooms_messages_settings_and_kicks_on_every_shard(fleet: ServerSet) -> None:
+async def test_rooms_messages_settings_and_kicks_work_on_every_shard(fleet: ServerSet) -> None:
     rooms = one_room_in_each_shard()
     async with (
         serving(fleet, admin_port=free_port(), admin_key=KEY) as one,

@@ -1,4 +1,4 @@
-"""What only clusters do: part of them is away, and slots move from one primary to another under load."""
+"""Clusters: some slots without a primary, and slots that move to another primary under load."""
 
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -14,13 +14,13 @@ from reactor.presence.keys import fleet_prefix
 from reactor.server.node import Node
 from reactor.settings import RoomRule
 from tests.fleet.serving import (
-    TOLD_WITHIN,
-    aside,
-    beside,
+    NOTIFIED_WITHIN,
+    converged,
     crowd,
-    in_step,
+    in_thread,
     lateness,
     one_room_in_each_shard,
+    same_shard_room,
     serving,
 )
 from tests.support import redis_state
@@ -28,24 +28,24 @@ from tests.support.raw_client import RawClient, departures
 from tests.support.server_sets import ClusterSet, SetServer, slot_of
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.slow  # failovers take their time
+pytestmark = pytest.mark.slow  # a failover takes seconds
 
 BEAT, ACK = "room:heartbeat", "room:heartbeat:ack"
-CROWD = ["u0", "u1", "u2", "u3"]
-SILENT = beside("lobby", "silent")
+USERS = ["u0", "u1", "u2", "u3"]
+SILENT = same_shard_room("lobby", "silent")
 
 
 @pytest.fixture(params=["key by key", "at once"])
 def atomic(request: pytest.FixtureRequest, cluster: ClusterSet) -> bool:
-    """How a slot is moved."""
+    """Whether a slot moves atomically or key by key."""
     if request.param == "at once" and cluster.kind != "valkey":
         pytest.skip("Redis 7 moves slots key by key only")
     return bool(request.param == "at once")
 
 
 @asynccontextmanager
-async def coming_and_going(node: Node, room_id: str) -> AsyncIterator[Counter[str]]:
-    """Somebody who joins and leaves the whole time; how often so far."""
+async def joins_and_leaves(node: Node, room_id: str) -> AsyncIterator[Counter[str]]:
+    """A client that joins and leaves in a loop; the numbers of both so far."""
     done: Counter[str] = Counter()
     stop = anyio.Event()
 
@@ -62,7 +62,7 @@ async def coming_and_going(node: Node, room_id: str) -> AsyncIterator[Counter[st
         stop.set()
 
 
-async def test_a_slot_moves_under_load_and_nobody_notices(cluster: ClusterSet, atomic: bool) -> None:
+async def test_clients_do_not_notice_a_slot_that_moves_under_load(cluster: ClusterSet, atomic: bool) -> None:
     rules = (RoomRule(match=SILENT, ttl=2.0),)
     async with (
         serving(cluster, rooms=rules) as one,
@@ -72,32 +72,32 @@ async def test_a_slot_moves_under_load_and_nobody_notices(cluster: ClusterSet, a
         Presence.open(cluster.url) as presence,
     ):
         slot = slot_of("lobby")
-        to = cluster.another_primary(await aside(cluster.owner_of, slot))
+        to = cluster.another_primary(await in_thread(cluster.owner_of, slot))
         events = presence.watch(SILENT)
         assert (await anext(events)).kind == "sync"
         joined = await silent.join(SILENT, "silent")
-        async with coming_and_going(two, "lobby") as done:
+        async with joins_and_leaves(two, "lobby") as done:
             await until(lambda: done["left"] >= 5)
-            await aside(lambda: cluster.move_slot(slot, to, atomic=atomic))
+            await in_thread(lambda: cluster.move_slot(slot, to, atomic=atomic))
             before = done["left"]
             await until(lambda: done["left"] >= before + 5)
         await silent.hear("room:force-leave", reason="inactivity_timeout")
-        assert 0 <= lateness(joined["members"][0]["joinedAt"] + 2000) < TOLD_WITHIN
+        assert 0 <= lateness(joined["members"][0]["joinedAt"] + 2000) < NOTIFIED_WITHIN
         assert [(await anext(events)).kind for _ in range(2)] == ["join", "leave"]
         await events.aclose()  # type: ignore[attr-defined]
         for client in clients:
             for room in ("lobby", "elsewhere"):
                 await client.ask(BEAT, ACK, roomId=room, id="at the end")
             assert not client.of("service:degraded", "room:force-leave", "error")
-            # Who comes and goes within one window of diffs is told of once.
+            # Several departures of one user within one diff window are sent as one.
             assert set(departures(client.heard)) == {("restless", "left")}
-        await in_step(clients, cluster, "lobby", CROWD)
-        await in_step(clients, cluster, "elsewhere", CROWD)
+        await converged(clients, cluster, "lobby", USERS)
+        await converged(clients, cluster, "elsewhere", USERS)
         assert [entry["user"] for entry in redis_state.stream(to, SILENT)] == ["silent"]
         assert len(redis_state.stream(to, "lobby")) == done["left"] == done["joined"]
 
 
-async def test_while_a_slot_is_half_moved_nothing_is_decided_on_half_of_it(cluster: ClusterSet) -> None:
+async def test_a_half_moved_slot_is_never_read_as_complete(cluster: ClusterSet) -> None:
     rules = (RoomRule(match=SILENT, ttl=1.5),)
     async with (
         serving(cluster, rooms=rules, sweep_interval=0.5) as one,
@@ -107,31 +107,31 @@ async def test_while_a_slot_is_half_moved_nothing_is_decided_on_half_of_it(clust
         RawClient.connect(two) as asking,
     ):
         slot = slot_of("lobby")
-        source = await aside(cluster.owner_of, slot)
+        source = await in_thread(cluster.owner_of, slot)
         to = cluster.another_primary(source)
         joined = await silent.join(SILENT, "silent")
-        await aside(cluster.begin_move, slot, to)
+        await in_thread(cluster.begin_move, slot, to)
         total = source.control.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot)
-        await aside(cluster.move_keys, slot, to, total // 2)
+        await in_thread(cluster.move_keys, slot, to, total // 2)
         await asking.say("room:count", roomId="lobby")
         await redis_state.lapsed(source, joined["members"][0]["joinedAt"], 1.5)
         assert not asking.of("room:count")
-        while await aside(cluster.move_keys, slot, to):
+        while await in_thread(cluster.move_keys, slot, to):
             pass
-        await aside(cluster.end_move, slot, to)
+        await in_thread(cluster.end_move, slot, to)
         assert (await asking.hear("room:count"))["count"] == 4
         await silent.hear("room:force-leave", reason="inactivity_timeout")
-        assert 0 <= lateness(joined["members"][0]["joinedAt"] + 1500) < TOLD_WITHIN
+        assert 0 <= lateness(joined["members"][0]["joinedAt"] + 1500) < NOTIFIED_WITHIN
         for client in clients:
             await client.ask(BEAT, ACK, roomId="lobby", id="at the end")
             assert not client.of("service:degraded", "room:force-leave", "error")
             assert departures(client.heard) == []
-        await in_step(clients, cluster, "lobby", CROWD)
+        await converged(clients, cluster, "lobby", USERS)
         assert [entry["user"] for entry in redis_state.stream(to, SILENT)] == ["silent"]
 
 
 @pytest.mark.slow
-async def test_a_slot_that_takes_longer_than_lease_and_ttl_to_move_ends_nobody(cluster: ClusterSet) -> None:
+async def test_a_slot_that_moves_for_longer_than_lease_and_ttl_removes_no_member(cluster: ClusterSet) -> None:
     short = {"lease": 1.0, "ttl": 3.0, "grace": 1.0, "sweep_interval": 0.5}
     async with (
         serving(cluster, **short) as one,
@@ -139,30 +139,30 @@ async def test_a_slot_that_takes_longer_than_lease_and_ttl_to_move_ends_nobody(c
         crowd([one, two], ["lobby"], 4) as clients,
     ):
         slot = slot_of("lobby")
-        source = await aside(cluster.owner_of, slot)
+        source = await in_thread(cluster.owner_of, slot)
         to = cluster.another_primary(source)
-        await aside(cluster.begin_move, slot, to)
+        await in_thread(cluster.begin_move, slot, to)
         total = source.control.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot)
-        await aside(cluster.move_keys, slot, to, total // 2)
-        keys = [redis_state.presence_key("lobby", user) for user in CROWD]
-        await until(lambda: not any(_lives(server, key) for server in (source, to) for key in keys))
-        while await aside(cluster.move_keys, slot, to):
+        await in_thread(cluster.move_keys, slot, to, total // 2)
+        keys = [redis_state.presence_key("lobby", user) for user in USERS]
+        await until(lambda: not any(_exists(server, key) for server in (source, to) for key in keys))
+        while await in_thread(cluster.move_keys, slot, to):
             pass
-        await aside(cluster.end_move, slot, to)
+        await in_thread(cluster.end_move, slot, to)
         for client in clients:
             await client.ask(BEAT, ACK, roomId="lobby", id="at the end")
             assert not client.of("room:force-leave")
             assert departures(client.heard) == []
-        await in_step(clients, cluster, "lobby", CROWD)
+        await converged(clients, cluster, "lobby", USERS)
 
 
-def _lives(server: SetServer, key: str) -> bool:
+def _exists(server: SetServer, key: str) -> bool:
     asking: Any = server.control.pipeline(transaction=False)
     found: Any = asking.execute_command("ASKING").exists(key).execute(raise_on_error=False)[1]
-    return bool(found == 1)  # or an error: it is to be asked for elsewhere
+    return bool(found == 1)  # otherwise an error that redirects to another server
 
 
-async def test_the_slot_of_the_nodes_themselves_moves_and_none_is_judged_lost(
+async def test_no_node_is_declared_lost_when_the_slot_of_the_registry_moves(
     cluster: ClusterSet, atomic: bool
 ) -> None:
     async with (
@@ -172,8 +172,8 @@ async def test_the_slot_of_the_nodes_themselves_moves_and_none_is_judged_lost(
     ):
         names = one.name(), two.name()
         slot = int(key_slot(fleet_prefix("reactor").encode()))
-        to = cluster.another_primary(await aside(cluster.owner_of, slot))
-        await aside(lambda: cluster.move_slot(slot, to, atomic=atomic))
+        to = cluster.another_primary(await in_thread(cluster.owner_of, slot))
+        await in_thread(lambda: cluster.move_slot(slot, to, atomic=atomic))
         registry = f"{fleet_prefix('reactor')}:registry"
         noted = to.control.hgetall(registry)
         await until(lambda: all(to.control.hget(registry, name) != noted[name] for name in names))
@@ -187,18 +187,18 @@ async def test_the_slot_of_the_nodes_themselves_moves_and_none_is_judged_lost(
 
 
 @pytest.mark.slow
-async def test_rooms_of_other_primaries_go_on_while_one_is_away(cluster: ClusterSet) -> None:
+async def test_rooms_on_other_primaries_work_while_one_primary_is_down(cluster: ClusterSet) -> None:
     for server in cluster.servers:
         server.control.config_set("cluster-require-full-coverage", "no")
     rooms = one_room_in_each_shard()
     async with serving(cluster) as one, serving(cluster) as two, crowd([one, two], rooms, 4) as clients:
-        homes = {room: await aside(cluster.primary_of, room) for room in rooms}
-        dead = homes[rooms[0]]
-        others = [room for room, home in homes.items() if home is not dead]
+        primaries = {room: await in_thread(cluster.primary_of, room) for room in rooms}
+        dead = primaries[rooms[0]]
+        others = [room for room, primary in primaries.items() if primary is not dead]
         assert 0 < len(others) < len(rooms)
         for client in clients:
             client.hush()
-        await aside(cluster.kill_primary, rooms[0])
+        await in_thread(cluster.kill_primary, rooms[0])
         for client in clients:
             await client.say(BEAT, roomId=rooms[0], id="kept")
             await client.has_heard("service:degraded")
@@ -209,7 +209,7 @@ async def test_rooms_of_other_primaries_go_on_while_one_is_away(cluster: Cluster
             await late.join(others[0], "late")
             await clients[1].has_heard("room:diff", roomId=others[0], count=5)
             await late.ask("leave_room", "room:left", roomId=others[0])
-        await aside(cluster.promoted, dead, rooms[0])
+        await in_thread(cluster.promoted, dead, rooms[0])
         for client in clients:
             await client.has_heard("service:restored")
             await client.has_heard(ACK, id="kept")
@@ -217,17 +217,17 @@ async def test_rooms_of_other_primaries_go_on_while_one_is_away(cluster: Cluster
                 await client.ask(BEAT, ACK, roomId=room)
             assert departures(client.heard) == [("late", "left")]
         for room in rooms:
-            await in_step(clients, cluster, room, CROWD)
+            await converged(clients, cluster, room, USERS)
 
 
 @pytest.mark.slow
-async def test_a_primary_gone_for_good_is_not_needed_any_more(cluster: ClusterSet) -> None:
+async def test_a_primary_that_never_returns_is_not_needed(cluster: ClusterSet) -> None:
     rules = (RoomRule(match=SILENT, ttl=1.0),)
     async with serving(cluster, rooms=rules) as one, crowd([one], ["lobby"], 4) as clients:
-        dead = await aside(cluster.kill_primary, "lobby")
-        new = await aside(cluster.promoted, dead, "lobby")
-        living = [server.address for server in cluster.servers if server.alive]
-        url = f"redis+cluster://{dead.address},{living[0]}"
+        dead = await in_thread(cluster.kill_primary, "lobby")
+        new = await in_thread(cluster.promoted, dead, "lobby")
+        running = [server.address for server in cluster.servers if server.alive]
+        url = f"redis+cluster://{dead.address},{running[0]}"
         async with (
             serving(cluster, rooms=rules, redis_url=url) as two,
             RawClient.connect(two) as late,
@@ -237,9 +237,9 @@ async def test_a_primary_gone_for_good_is_not_needed_any_more(cluster: ClusterSe
             await clients[0].has_heard("room:diff", count=5)
             joined = await silent.join(SILENT, "silent")
             await silent.hear("room:force-leave", reason="inactivity_timeout")
-            assert 0 <= lateness(joined["members"][0]["joinedAt"] + 1000) < TOLD_WITHIN
+            assert 0 <= lateness(joined["members"][0]["joinedAt"] + 1000) < NOTIFIED_WITHIN
             await clients[0].ask("leave_room", "room:left", roomId="lobby")
             assert await late.hear_left("u0") == "left"
-            await in_step([*clients[1:], late], cluster, "lobby", [*CROWD[1:], "late"])
-            assert set(redis_state.members(new, "lobby")) == {*CROWD[1:], "late"}
+            await converged([*clients[1:], late], cluster, "lobby", [*USERS[1:], "late"])
+            assert set(redis_state.members(new, "lobby")) == {*USERS[1:], "late"}
         assert not dead.alive

@@ -1,23 +1,31 @@
-"""What only Sentinels do: name the primary, be away themselves, and let a former primary come back as one."""
+"""Sentinels: naming the primary, being down themselves, and a former primary that returns as a primary."""
 
 import re
 
 import pytest
 
 from reactor.errors import RedisMisconfigured, RedisUnreachable
-from tests.fleet.serving import TOLD_WITHIN, aside, crowd, in_step, is_listened_to, said, serving
+from tests.fleet.serving import (
+    NOTIFIED_WITHIN,
+    converged,
+    crowd,
+    has_listener,
+    in_thread,
+    round_trip,
+    serving,
+)
 from tests.support.raw_client import RawClient, departures
 from tests.support.server_sets import SentinelSet
 from tests.support.servers import Server
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.slow  # failovers take their time
+pytestmark = pytest.mark.slow  # a failover takes seconds
 
 BEAT, ACK = "room:heartbeat", "room:heartbeat:ack"
 
 
 @pytest.mark.slow
-async def test_a_former_primary_that_comes_back_as_one_does_no_harm(sentinels: SentinelSet) -> None:
+async def test_a_former_primary_that_returns_as_a_primary_does_no_harm(sentinels: SentinelSet) -> None:
     async with (
         serving(sentinels) as one,
         serving(sentinels) as two,
@@ -25,32 +33,32 @@ async def test_a_former_primary_that_comes_back_as_one_does_no_harm(sentinels: S
         RawClient.connect(one) as late,
     ):
         old = sentinels.primary
-        await aside(old.kill_saved)
-        new = await aside(sentinels.promoted, old)
+        await in_thread(old.kill_saved)
+        new = await in_thread(sentinels.promoted, old)
         for client in clients:
             await client.hear("service:restored")
         await clients[3].ask("leave_room", "room:left", roomId="lobby")
         await late.join("lobby", "late")
         late.beat()
-        await aside(old.start)
-        assert old.is_primary  # and has u3, and not the one who came late
-        for kind in ("pubsub", "normal"):  # so that all look for the primary anew
+        await in_thread(old.start)
+        assert old.is_primary  # with its old data: u3 is a member, and late is not
+        for kind in ("pubsub", "normal"):  # so that every node asks for the primary again
             new.control.execute_command("CLIENT", "KILL", "TYPE", kind)
         async with serving(sentinels) as three, RawClient.connect(three) as newest:
             assert old.is_primary
             joined = await newest.join("lobby", "newest")
-            everybody = ["u0", "u1", "u2", "late", "newest"]
-            assert {member["userId"] for member in joined["members"]} == set(everybody)
+            everyone = ["u0", "u1", "u2", "late", "newest"]
+            assert {member["userId"] for member in joined["members"]} == set(everyone)
             newest.beat()
-            await aside(sentinels.wait_whole)
+            await in_thread(sentinels.wait_whole)
             assert sentinels.primary is new
             for client in (*clients[:3], late, newest):
                 await client.ask(BEAT, ACK, roomId="lobby", id="at the end")
                 assert set(departures(client.heard)) <= {("u3", "left")}
-            await in_step([*clients[:3], late, newest], sentinels, "lobby", everybody)
+            await converged([*clients[:3], late, newest], sentinels, "lobby", everyone)
 
 
-async def test_one_sentinel_is_enough_to_start_and_none_is_needed_to_go_on(sentinels: SentinelSet) -> None:
+async def test_a_node_starts_with_one_sentinel_and_runs_without_any(sentinels: SentinelSet) -> None:
     for sentinel in sentinels.sentinels[:2]:
         sentinel.kill()
     async with serving(sentinels) as node, crowd([node], ["lobby"], 2) as (ann, bob):
@@ -62,17 +70,17 @@ async def test_one_sentinel_is_enough_to_start_and_none_is_needed_to_go_on(senti
         for client in (ann, bob):
             await client.ask(BEAT, ACK, roomId="lobby", id="without any")
         for sentinel in sentinels.sentinels:
-            await aside(sentinel.start)
-        await aside(sentinels.wait_whole)
-        await said(ann)
+            await in_thread(sentinel.start)
+        await in_thread(sentinels.wait_whole)
+        await round_trip(ann)
         assert not ann.of("service:degraded", "service:restored")
-        new = await aside(sentinels.failover)
-        await until(lambda: is_listened_to(new), patience=TOLD_WITHIN)
+        new = await in_thread(sentinels.failover)
+        await until(lambda: has_listener(new), patience=NOTIFIED_WITHIN)
         for client in (ann, bob):
             await client.ask(BEAT, ACK, roomId="lobby", id="after all")
 
 
-async def test_what_is_wrong_with_the_address_is_said_in_one_line(
+async def test_a_wrong_address_is_an_error_of_one_line(
     sentinels: SentinelSet, bundled_server: Server
 ) -> None:
     good = sentinels.url
@@ -87,7 +95,7 @@ async def test_what_is_wrong_with_the_address_is_said_in_one_line(
                 pass
 
 
-async def test_sentinels_with_a_password_of_their_own_are_asked_with_it(sentinels: SentinelSet) -> None:
+async def test_sentinels_may_have_a_password_of_their_own(sentinels: SentinelSet) -> None:
     asking = "+sentinel|get-master-addr-by-name"
     for sentinel in sentinels.sentinels:
         acl = sentinel.control.execute_command

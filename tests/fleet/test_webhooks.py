@@ -1,4 +1,4 @@
-"""Webhooks on Sentinel sets and clusters: every shard's log is read where it lives."""
+"""Webhooks on Sentinel sets and clusters: the departures of every shard are read from its primary."""
 
 from tests.fleet.serving import one_room_in_each_shard, serving
 from tests.support.raw_client import RawClient
@@ -6,7 +6,7 @@ from tests.support.server_sets import ServerSet
 from tests.system.webhooks.receiver import Receiver, webhook_settings
 
 
-async def test_every_shard_tells_who_comes_and_goes(fleet: ServerSet) -> None:
+async def test_webhooks_cover_every_shard(fleet: ServerSet) -> None:
     rooms = one_room_in_each_shard()
     async with (
         Receiver.listening() as receiver,

@@ -12,7 +12,7 @@ import redis
 from redis.crc import key_slot
 
 from reactor.presence.keys import shard_of, shard_prefix
-from tests.support.servers import Server, free_port
+from tests.support.servers import Server, find, free_port
 from tests.support.waiting import until_blocking
 
 CONF = Path(__file__).parents[2] / "redis-conf"
@@ -220,6 +220,34 @@ class ServerSet(ABC):
         finally:
             if primary.alive:
                 primary.control.execute_command("ACL", "SETUSER", "replica", "+psync")
+
+
+class RunningSets:
+    """The running sets of one process, each started at its first use."""
+
+    def __init__(self) -> None:
+        self._started: dict[tuple[type[ServerSet], str], ServerSet] = {}
+
+    @classmethod
+    @contextmanager
+    def opened(cls) -> Iterator[Self]:
+        """Stop all sets at the end of the block."""
+        sets = cls()
+        try:
+            yield sets
+        finally:
+            for server_set in sets._started.values():
+                server_set.stop()
+
+    def get(self, set_type: type[ServerSet], kind: str) -> ServerSet:
+        """A running set; blocks while it starts. Raises LookupError if the machine lacks the server."""
+        if (set_type, kind) not in self._started:
+            binary, missing = find(kind)
+            if binary is None:
+                raise LookupError(missing)
+            self._started[set_type, kind] = set_type(kind, binary)
+            self._started[set_type, kind].start()
+        return self._started[set_type, kind]
 
 
 # Sentinel: https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/

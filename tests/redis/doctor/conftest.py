@@ -1,5 +1,5 @@
 """Sets of servers as the tests of fleets have them."""
 
-from tests.fleet.conftest import cluster, running_fleets, sentinels
+from tests.fleet.conftest import cluster, running_sets, sentinels
 
-__all__ = ["cluster", "running_fleets", "sentinels"]
+__all__ = ["cluster", "running_sets", "sentinels"]

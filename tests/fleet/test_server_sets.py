@@ -1,4 +1,4 @@
-"""The sets of servers do what the other tests of this folder use them for."""
+"""The server sets do what the other tests of this folder rely on."""
 
 import pytest
 
@@ -9,7 +9,7 @@ ROOM = "lobby"
 KEY = "{reactor:7}:some"  # in the slot of the room
 
 
-def test_a_set_is_whole_and_tells_of_expired_keys_on_every_server(fleet: ServerSet) -> None:
+def test_a_set_is_complete_and_publishes_expired_events_on_every_server(fleet: ServerSet) -> None:
     assert fleet.is_whole()
     for server in fleet.servers:
         assert server.control.config_get("notify-keyspace-events") == {"notify-keyspace-events": "xE"}
@@ -19,7 +19,7 @@ def test_a_set_is_whole_and_tells_of_expired_keys_on_every_server(fleet: ServerS
     primary.control.set(KEY, 1)  # a cluster would refuse it elsewhere
 
 
-def test_a_failover_in_good_order_changes_the_primary_and_loses_nothing(fleet: ServerSet) -> None:
+def test_a_planned_failover_changes_the_primary_and_loses_nothing(fleet: ServerSet) -> None:
     old = fleet.primary_of(ROOM)
     old.control.set(KEY, "kept")
     old.control.wait(1, 1000)
@@ -30,7 +30,7 @@ def test_a_failover_in_good_order_changes_the_primary_and_loses_nothing(fleet: S
 
 
 @pytest.mark.slow
-def test_a_dead_primary_is_replaced_and_without_replication_its_writes_are_lost(fleet: ServerSet) -> None:
+def test_a_dead_primary_is_replaced_and_its_unreplicated_writes_are_lost(fleet: ServerSet) -> None:
     primary = fleet.primary_of(ROOM)
     primary.control.set(KEY, "before")
     primary.control.wait(1, 1000)
@@ -42,13 +42,14 @@ def test_a_dead_primary_is_replaced_and_without_replication_its_writes_are_lost(
     assert new.control.get(KEY) == "before"
     fleet.reset()
     until_blocking(
-        lambda: fleet.is_whole() and dead.follows(fleet.primary_of(ROOM)), what="the dead one is a replica"
+        lambda: fleet.is_whole() and dead.follows(fleet.primary_of(ROOM)),
+        what="the killed server is a replica",
     )
     assert fleet.primary_of(ROOM).control.dbsize() == 0
 
 
 @pytest.mark.slow
-def test_a_server_started_again_finds_its_place(cluster: ClusterSet) -> None:
+def test_a_restarted_server_becomes_a_replica(cluster: ClusterSet) -> None:
     dead = cluster.kill_primary(ROOM)
     new = cluster.promoted(dead, ROOM)
     cluster.restart(dead)
@@ -56,7 +57,7 @@ def test_a_server_started_again_finds_its_place(cluster: ClusterSet) -> None:
 
 
 @pytest.mark.slow
-def test_a_former_primary_comes_back_as_one_until_the_sentinels_see_it(sentinels: SentinelSet) -> None:
+def test_a_former_primary_returns_as_a_primary_until_the_sentinels_see_it(sentinels: SentinelSet) -> None:
     old = sentinels.primary
     old.control.set(KEY, "old")
     old.kill_saved()

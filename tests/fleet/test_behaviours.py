@@ -1,10 +1,10 @@
-"""B1 to B6, B9 and B13 on Sentinel sets and clusters, over two nodes."""
+"""Join, heartbeat, away, expiry, leave, grace, reads and departures on Sentinel sets and clusters."""
 
 from typing import Any
 
 from reactor.presence.api import Presence
 from reactor.settings import RoomRule
-from tests.fleet.serving import TOLD_WITHIN, crowd, in_step, lateness, one_room_in_each_shard, serving
+from tests.fleet.serving import NOTIFIED_WITHIN, converged, crowd, lateness, one_room_in_each_shard, serving
 from tests.support import redis_state
 from tests.support.raw_client import RawClient
 from tests.support.server_sets import ClusterSet, ServerSet
@@ -12,7 +12,7 @@ from tests.support.server_sets import ClusterSet, ServerSet
 BEAT, ACK = "room:heartbeat", "room:heartbeat:ack"
 
 
-async def test_what_one_does_on_a_node_the_others_hear_on_another(fleet: ServerSet) -> None:
+async def test_changes_on_one_node_reach_clients_of_another(fleet: ServerSet) -> None:
     async with (
         serving(fleet) as one,
         serving(fleet) as two,
@@ -40,10 +40,10 @@ async def test_what_one_does_on_a_node_the_others_hear_on_another(fleet: ServerS
         await bob.ask("leave_room", "room:left", roomId="lobby")
         assert await ann.hear_left("bob") == "left"
         assert (await ann.ask("room:is_present", "room:is_present", **asked))["present"] is False
-        await in_step([ann], fleet, "lobby", ["ann"])
+        await converged([ann], fleet, "lobby", ["ann"])
 
 
-async def test_who_goes_silent_or_vanishes_is_told_of_in_time_on_every_shard(fleet: ServerSet) -> None:
+async def test_silent_and_disconnected_members_leave_in_time_on_every_shard(fleet: ServerSet) -> None:
     rooms = one_room_in_each_shard()
     async with (
         serving(fleet, grace=0.5, rooms=(RoomRule(match="room *", ttl=2.0),), sweep_interval=0) as one,
@@ -59,24 +59,27 @@ async def test_who_goes_silent_or_vanishes_is_told_of_in_time_on_every_shard(fle
             deadlines[room] = next(m["joinedAt"] for m in joined["members"] if m["userId"] == "silent") + 2000
         vanishing.vanish()
         for watcher in (ann, bob):
-            told: dict[tuple[str, str], str] = {}
-            while len(told) < 2 * len(rooms):
+            reported: dict[tuple[str, str], str] = {}
+            while len(reported) < 2 * len(rooms):
                 diff = await watcher.hear_next(lambda message: bool(message.get("left")))
                 for left in diff["left"]:
-                    assert told.setdefault((diff["roomId"], left["userId"]), left["reason"]) == left["reason"]
+                    assert (
+                        reported.setdefault((diff["roomId"], left["userId"]), left["reason"])
+                        == left["reason"]
+                    )
                     if left["userId"] == "silent" and watcher is ann:
-                        assert 0 <= lateness(deadlines[diff["roomId"]]) < TOLD_WITHIN
-            assert {user: reason for (_, user), reason in told.items()} == {
+                        assert 0 <= lateness(deadlines[diff["roomId"]]) < NOTIFIED_WITHIN
+            assert {user: reason for (_, user), reason in reported.items()} == {
                 "silent": "inactivity_timeout",
                 "vanishing": "disconnected",
             }
         assert await silent.closed() == 4003
         assert {message["roomId"] for message in silent.of("room:force-leave")} == set(rooms)
         for room in rooms:
-            await in_step([ann, bob], fleet, room, ["u0", "u1"])
+            await converged([ann, bob], fleet, room, ["u0", "u1"])
 
 
-async def test_a_back_end_asks_watches_kicks_and_reads_departures(fleet: ServerSet) -> None:
+async def test_a_back_end_reads_watches_kicks_and_follows_departures(fleet: ServerSet) -> None:
     rooms = one_room_in_each_shard()
     async with (
         serving(fleet) as one,
@@ -96,8 +99,8 @@ async def test_a_back_end_asks_watches_kicks_and_reads_departures(fleet: ServerS
         for room in rooms:
             assert await presence.kick(room, "u1", "Out.")
             assert not await presence.kick(room, "u1")
-            farewell = await bob.hear("room:force-leave", roomId=room)
-            assert (farewell["reason"], farewell["message"]) == ("kicked", "Out.")
+            force_leave = await bob.hear("room:force-leave", roomId=room)
+            assert (force_leave["reason"], force_leave["message"]) == ("kicked", "Out.")
             await ann.has_heard("room:diff", roomId=room, left=[{"userId": "u1", "reason": "kicked"}])
             event = await anext(watched[room])
             assert event.member is not None
@@ -114,11 +117,11 @@ async def test_a_back_end_asks_watches_kicks_and_reads_departures(fleet: ServerS
         await followed.aclose()  # type: ignore[attr-defined]
 
 
-async def test_a_rooms_diffs_stay_on_the_primary_that_has_its_slot(cluster: ClusterSet) -> None:
+async def test_diffs_of_a_room_are_published_on_its_primary_alone(cluster: ClusterSet) -> None:
     channel = f"{{reactor:{redis_state.shard('lobby')}}}:diff:lobby"
     async with serving(cluster) as one, serving(cluster) as two, crowd([one, two], ["lobby"], 2):
-        home = cluster.primary_of("lobby")
+        primary = cluster.primary_of("lobby")
         for server in cluster.servers:
             sharded: Any = server.control.pubsub_shardchannels()
-            assert (channel in sharded) == (server is home)
-            assert not server.control.pubsub_channels("*diff*")  # a plain channel would go to every node
+            assert (channel in sharded) == (server is primary)
+            assert not server.control.pubsub_channels("*diff*")  # they go to every server
