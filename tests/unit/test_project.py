@@ -1,6 +1,7 @@
 """The project's own files say the same thing, and the tests run as they say."""
 
 import asyncio
+import json
 import re
 import tomllib
 
@@ -19,6 +20,31 @@ def test_the_version_is_the_same_everywhere():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["project"]["version"] == reactor.__version__
     assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_changelog_has_the_present_version_and_says_what_may_change():
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert re.search(rf"^## \[{re.escape(reactor.__version__)}\] - \d{{4}}-\d\d-\d\d$", text, re.MULTILINE)
+    assert "Before 1.0" in text
+
+
+def test_both_packages_name_the_same_repository_and_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    package = json.loads((ROOT / "reactor" / "js" / "package.json").read_text())
+    home = project["urls"]["Homepage"]
+    assert package["version"] == project["version"]
+    assert package["repository"]["url"] == f"git+{home}.git"
+    assert package["homepage"].startswith(home)
+    assert package["bugs"] == project["urls"]["Issues"]
+    assert all(url.startswith(home) for url in project["urls"].values())
+
+
+def test_the_matrix_of_the_workflow_has_every_python_that_is_promised():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    promised = set(re.findall(r"Python :: (3\.\d+)", " ".join(project["classifiers"])))
+    workflow = (ROOT / ".github" / "workflows" / "tests.yml").read_text()
+    (line,) = re.findall(r"^ +python: \[(.*)\]$", workflow, re.MULTILINE)
+    assert set(re.findall(r"[\d.]+", line)) == promised
 
 
 @pytest.mark.parametrize("lock", ["requirements.lock", "requirements-test.lock"])
