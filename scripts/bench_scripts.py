@@ -28,7 +28,16 @@ from reactor.backend.scripts import load_scripts
 from reactor.presence.lua_sources import lua_sources
 from scripts.benchmarks.figures import write_json
 from scripts.benchmarks.machine import machine_facts
-from scripts.benchmarks.redis_cost.scripts import CASES, ScriptBench, Variant, as_scripts, load
+from scripts.benchmarks.redis_cost.function_library import function_library
+from scripts.benchmarks.redis_cost.scripts import (
+    CASES,
+    READ_ONLY_CASE,
+    ScriptBench,
+    Variant,
+    as_functions,
+    as_scripts,
+    load,
+)
 from scripts.benchmarks.running import console, run_benchmark
 from scripts.benchmarks.server import bench_server, server_facts, server_name
 
@@ -45,6 +54,7 @@ def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     add("--rounds", type=int, default=9, help="rounds of each script (9)")
     add("--dump", type=Path, help="write the scripts as JSON, {name: source}, and measure nothing")
     add("--against", type=Path, help="scripts that --dump wrote, to measure beside this tree's")
+    add("--functions", action="store_true", help="measure one library of Redis Functions too (a prototype)")
     add("--server", type=Path, help="a redis-server or valkey-server to start in place of both")
     add("--output", type=Path, default=Path("build/bench"), help="folder for scripts.json")
     return parser.parse_args(given)
@@ -55,6 +65,9 @@ def variants_of(arguments: argparse.Namespace) -> list[Variant]:
     variants = [as_scripts("scripts", sources())]
     if arguments.against is not None:
         variants.append(as_scripts("against", json.loads(arguments.against.read_text())))
+    if arguments.functions:
+        library = function_library(lua_sources(departures_kept=100_000), read_only=("is_present",))
+        variants.append(as_functions(library))
     return variants
 
 
@@ -100,9 +113,10 @@ def _table(name: str, variants: Sequence[Variant], found: dict[str, Any]) -> Tab
     table.add_column("")
     for variant in variants:
         table.add_column(variant.name, justify="right")
-    for case in CASES:
-        cells = [found[variant.name][case] for variant in variants]
-        table.add_row(case, *(f"{cell['median']:.1f} ({cell['lowest']:.1f})" for cell in cells))
+    for case in (*CASES, READ_ONLY_CASE):
+        cells = [found[variant.name].get(case) for variant in variants]
+        if any(cells):
+            table.add_row(case, *(f"{c['median']:.1f} ({c['lowest']:.1f})" if c else "" for c in cells))
     table.add_row("bytes loaded", *(f"{variant.size:,}" for variant in variants))
     return table
 

@@ -83,6 +83,21 @@ async def test_the_redis_benchmark_counts_what_members_cost(bundled_server: Serv
     assert bundled_server.control.dbsize() == 0
 
 
+async def test_the_scripts_benchmark_measures_every_case_of_each_variant(tmp_path: Path):
+    old = tmp_path / "old.json"
+    dump = await start("bench_scripts.py", f"--dump={old}")
+    assert await dump.wait() == 0
+    given = "--members=100", "--calls=8", "--rounds=1", "--functions", f"--against={old}"
+
+    result = await run("bench_scripts.py", tmp_path, *given)
+
+    assert result["bytes"]["scripts"] == result["bytes"]["against"] > result["bytes"]["functions"] > 0
+    for server in result["servers"]:
+        for name, cases in server["us_a_call"].items():
+            assert len(cases) == (8 if name == "functions" else 7)
+            assert all(0 < cost["lowest"] <= cost["median"] for cost in cases.values())
+
+
 async def test_ctrl_c_leaves_a_foreign_server_as_it_was(bundled_server: Server, tmp_path: Path):
     process = await start(
         "bench_expiry.py", f"--redis-url={bundled_server.url}", f"--output={tmp_path}", "--members=1000000"

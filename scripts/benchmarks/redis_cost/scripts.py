@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from reactor.presence.keys import Entry, fleet_prefix, presence_key, shard_of, shard_prefix, suffix
 from scripts.benchmarks.idle_members import payload
+from scripts.benchmarks.redis_cost.function_library import FunctionLibrary
 from scripts.benchmarks.server import Bench
 
 TTL_MS = 6 * 3600 * 1000
@@ -20,6 +21,7 @@ NODES = 4
 TOGETHER = 20
 """Members in one measured call of `refresh`."""
 CASES = ("is_present", "report", "due", "mark_shard_alive", "refresh", "join", "claim")
+READ_ONLY_CASE = "is_present_ro"
 PIPELINE = 250
 """Calls in one round trip: each is timed by Redis alone, so the batch only saves waiting."""
 
@@ -35,6 +37,7 @@ class Variant:
     name: str
     loads: Sequence[Sequence[str]]
     call: Callable[[str], Sequence[str]]
+    cases: Sequence[str] = CASES
 
     @property
     def size(self) -> int:
@@ -49,6 +52,15 @@ def as_scripts(name: str, sources: Mapping[str, str]) -> Variant:
     }
     loads = [("SCRIPT", "LOAD", text) for text in sources.values()]
     return Variant(name, loads, lambda script: ("EVALSHA", digests[script]))
+
+
+def as_functions(library: FunctionLibrary) -> Variant:
+    """Give the variant of one library of functions; with a read-only twin of `is_present`."""
+
+    def call(script: str) -> Sequence[str]:
+        return "FCALL_RO" if script.endswith("_ro") else "FCALL", library.name(script)
+
+    return Variant("functions", [("FUNCTION", "LOAD", library.source)], call, (*CASES, READ_ONLY_CASE))
 
 
 class ScriptBench:
@@ -83,9 +95,10 @@ class ScriptBench:
         """
         times: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         for _ in range(rounds):
-            for case in CASES:
+            for case in (*CASES, READ_ONLY_CASE):
                 for variant in variants:
-                    times[variant.name][case].append(await self._measure(variant, case))
+                    if case in variant.cases:
+                        times[variant.name][case].append(await self._measure(variant, case))
         return {
             name: {case: {"median": median(found), "lowest": min(found)} for case, found in cases.items()}
             for name, cases in times.items()
@@ -107,7 +120,7 @@ class ScriptBench:
         """Make the data ready for a case; the arguments of its calls."""
         some = self._chance.choices(self._members, k=self._calls)
         match case:
-            case "is_present":
+            case "is_present" | "is_present_ro":
                 return [self._names(entry) for entry in some]
             case "report":
                 report = '{"version":"0.1.0","connections":1200,"members":1100,"rooms":90}'.ljust(600)
