@@ -1,4 +1,4 @@
-"""The command `reactor`: runs what was asked for; whatever goes wrong becomes one line and an exit code."""
+"""The command `reactor`: runs a command; every error becomes one line and an exit code."""
 
 import os
 import signal
@@ -13,16 +13,16 @@ _HELP = "`reactor --help` lists the commands."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command and exit: 0 done, 1 it did not work, 2 it was called wrongly, 130 by Ctrl-C.
+    """Run the command and exit: 0 success, 1 failure, 2 wrong usage, 130 Ctrl-C.
 
-    A command that gives a number ends with that.
+    A command that returns a number exits with it.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = _run(given)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader down the pipe has enough; Python must not complain about it at its exit.
+        # The reader of the pipe has closed it. Python would report that again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + signal.SIGPIPE
     sys.exit(code)
@@ -43,7 +43,7 @@ def _run(given: list[str]) -> int:
         return 128 + signal.SIGINT
     except BrokenPipeError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever it is, a person gets one line
+    except Exception as error:  # noqa: BLE001 - every error becomes one line
         return _report(error, given)
 
 
@@ -51,19 +51,19 @@ def _call(command: Callable[..., object], args: tuple[object, ...], kwargs: dict
     import inspect
 
     if not inspect.iscoroutinefunction(command):
-        return _as_code(command(*args, **kwargs))
+        return _exit_code(command(*args, **kwargs))
     import anyio
 
     from reactor.cli.commands import serve
 
     signals: list[signal.Signals] = []
-    given: list[object] = []
+    results: list[object] = []
 
     async def do() -> None:
-        given.append(await command(*args, **kwargs))
+        results.append(await command(*args, **kwargs))
 
     async def run() -> None:
-        # A running server ends in good order by itself when a signal comes.
+        # The server handles signals itself, and stops gracefully.
         if command is serve:
             await command(*args, **kwargs)
         else:
@@ -72,21 +72,21 @@ def _call(command: Callable[..., object], args: tuple[object, ...], kwargs: dict
     try:
         anyio.run(run, backend_options={"use_uvloop": True})
     except BaseException:
-        # Whoever asked for the end does not care what broke on the way, be it a library's own CancelledError.
+        # After a signal, errors of the interrupted work do not matter; a library may raise CancelledError.
         if not signals:
             raise
-    return 128 + signals[0] if signals else _as_code(*given)
+    return 128 + signals[0] if signals else _exit_code(*results)
 
 
-def _as_code(given: object = None) -> int:
-    return given if isinstance(given, int) else 0
+def _exit_code(result: object = None) -> int:
+    return result if isinstance(result, int) else 0
 
 
 async def _until_signalled(work: Callable[[], Awaitable[object]], signals: list[signal.Signals]) -> None:
-    """Do the work, or stop it when a signal asks for that, and note the signal.
+    """Do the work, or cancel it when a signal arrives; the signal is appended to `signals`.
 
     asyncio itself cancels once, and `asyncio.wait_for`, which redis-py uses, can swallow that
-    (https://github.com/python/cpython/issues/86296); a cancel scope goes on until the work has ended.
+    (https://github.com/python/cpython/issues/86296); a cancel scope cancels until the work has ended.
     """
     import anyio
 
@@ -103,31 +103,31 @@ async def _until_signalled(work: Callable[[], Awaitable[object]], signals: list[
 
 
 def _report(error: BaseException, given: list[str]) -> int:
-    """Say in one line what went wrong; where it did, only to who asked for it."""
-    if _debugging(given):
+    """Print the error in one line, and its traceback only at log level debug; the exit code."""
+    if _debug(given):
         traceback.print_exception(error)
-    known = _first_known(error)
-    if isinstance(known, ReactorError):
-        return _fail(str(known), known.exit_code)
-    if isinstance(known, BrokenPipeError):
-        raise known
-    what = str(known).partition("\n")[0]
+    main = _main_error(error)
+    if isinstance(main, ReactorError):
+        return _fail(str(main), main.exit_code)
+    if isinstance(main, BrokenPipeError):
+        raise main
+    message = str(main).partition("\n")[0]
     return _fail(
-        f"unexpected {type(known).__name__}{f' ({what})' if what else ''}; "
-        "run it again with --log-level debug to see where, and report it.",
+        f"unexpected {type(main).__name__}{f' ({message})' if message else ''}; "
+        "run it again with --log-level debug for the traceback, and report it.",
         1,
     )
 
 
-def _first_known(error: BaseException) -> BaseException:
-    """Look through groups for an error of ours, else give the first of any kind."""
+def _main_error(error: BaseException) -> BaseException:
+    """The first ReactorError in the error and its nested groups, or else the first error of any kind."""
     if not isinstance(error, BaseExceptionGroup):
         return error
-    inner = [_first_known(one) for one in error.exceptions]
-    return next((one for one in inner if isinstance(one, ReactorError)), inner[0])
+    errors = [_main_error(inner) for inner in error.exceptions]
+    return next((inner for inner in errors if isinstance(inner, ReactorError)), errors[0])
 
 
-def _debugging(given: list[str]) -> bool:
+def _debug(given: list[str]) -> bool:
     flag = "--log-level=debug" in given or ("--log-level", "debug") in pairwise(given)
     return flag or os.environ.get("REACTOR_LOG_LEVEL") == "debug"
 
@@ -136,7 +136,7 @@ def _one_line(error: Exception) -> str:
     from cyclopts import UnusedCliTokensError
 
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
-        return f"{error.unused_tokens[0]!r} is an argument too many."
+        return f"{error.unused_tokens[0]!r} is an unexpected argument."
     text = " ".join(str(error).split())
     return text if text.endswith((".", "?")) else f"{text}."
 
@@ -145,7 +145,7 @@ def _hint(given: list[str]) -> str:
     from reactor.cli.commands import app
 
     name = given[0] if given else ""
-    return f"`reactor {name} --help` says what it takes." if name in app else _HELP
+    return f"`reactor {name} --help` shows its usage." if name in app else _HELP
 
 
 def _fail(line: str, code: int) -> int:

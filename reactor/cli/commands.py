@@ -1,36 +1,37 @@
-"""The commands: parse, call, print. What they do is done elsewhere.
+"""The commands: each parses its arguments, calls the code that does the work, and prints the result.
 
-Modules are imported where they are used, so that `--help` and `--version` answer at once.
+Most modules are imported where they are used, so that `--help` and `--version` answer quickly.
 """
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Group, Parameter
 
 from reactor import __version__
-from reactor.cli.completion import add_completion
 from reactor.cli.doctor import doctor
-from reactor.cli.flags import ABOUT_SETTINGS, with_settings
-from reactor.cli.reach import reach
+from reactor.cli.flags import ABOUT_SETTINGS, settings_with_redis, with_settings
 from reactor.errors import ReactorError
 from reactor.settings import kinds
 from reactor.settings.load import advice, load
 from reactor.settings.security import AUTH_SECRET
 
+if TYPE_CHECKING:
+    from reactor.presence.api import Departure, Presence
+
 app = App(
     name="reactor",
     version=__version__,
-    help="Who is in which room, now: presence over Redis and WebSockets.",
-    help_epilogue="`reactor serve` is all that it takes to begin; `reactor serve --help` lists the settings.",
+    help="Room presence over Redis and WebSockets: who is in which room, now.",
+    help_epilogue="Start with `reactor serve`; `reactor serve --help` lists the settings.",
     default_parameter=Parameter(negative=()),
     group_arguments=Group.create_ordered("Arguments"),
     group_parameters=Group.create_ordered("Options"),
 )
 
 Switch = Annotated[bool, Parameter(show_default=False)]
-Json = Annotated[bool, Parameter(show_default=False, help="Write JSON lines, as into a pipe.")]
-_ask = with_settings(
+Json = Annotated[bool, Parameter(show_default=False, help="Print JSON lines, as into a pipe.")]
+_redis_flags = with_settings(
     ("redis_url", "namespace", "config", "log_level"), "Which Redis", "that of a reactor serve here"
 )
 
@@ -40,13 +41,13 @@ _ask = with_settings(
 async def serve(**flags: str | None) -> None:
     """Serve rooms over WebSockets, with a live page to try it.
 
-    Without --redis-url it starts a Redis-compatible server of its own, whose data is gone at the end.
-    Ctrl-C or SIGTERM ends it in good order.
+    Without --redis-url it starts an embedded Redis-compatible server, whose data is deleted at exit.
+    Ctrl-C or SIGTERM stops it gracefully.
     """
     import structlog
 
     from reactor.admin import serving_admin
-    from reactor.cli.banner import greet
+    from reactor.cli.banner import announce
     from reactor.gateway.fds import raise_fd_limit
     from reactor.log import set_up_logs
     from reactor.server import process
@@ -58,72 +59,73 @@ async def serve(**flags: str | None) -> None:
     for line in advice(settings):
         structlog.get_logger().warning("setting", advice=line)
     if settings.workers > 1:
-        await run_workers(settings, on_ready=lambda port: greet(settings, port), admin=serving_admin)
+        await run_workers(settings, on_ready=lambda port: announce(settings, port), admin=serving_admin)
     else:
         await process.run_node(
-            settings, on_ready=lambda node: greet(settings, node.gateway.port), admin=serving_admin
+            settings, on_ready=lambda node: announce(settings, node.gateway.port), admin=serving_admin
         )
 
 
 @app.command(sort_key=2, help_epilogue="")
-@_ask
+@_redis_flags
 async def rooms(*, json: Json = False, **flags: str | None) -> None:
-    """List the rooms that have somebody in them."""
-    from reactor.cli import show
+    """List the rooms that have members."""
+    from reactor.cli import output
     from reactor.presence.api import Presence
 
-    async with Presence.open(reach(flags)) as presence:
+    async with Presence.open(settings_with_redis(flags)) as presence:
         found = await presence.rooms()
-    if show.as_json(json):
+    if output.use_json(json):
         for room in found:
-            show.json_line(room)
+            output.print_json(room)
         return
     if found:
-        show.table(["ROOM", "MEMBERS"], [(room.room_id, room.count) for room in found], numbers=["MEMBERS"])
-    show.line(f"{len(found)} rooms, {sum(room.count for room in found)} members")
+        rows = [(room.room_id, room.count) for room in found]
+        output.print_table(["ROOM", "MEMBERS"], rows, numbers=["MEMBERS"])
+    output.print_line(f"{len(found)} rooms, {sum(room.count for room in found)} members")
 
 
 @app.command(sort_key=3, help_epilogue="")
-@_ask
+@_redis_flags
 async def members(room: str, /, *, json: Json = False, **flags: str | None) -> None:
-    """List who is in a room, in the order in which they came.
+    """List the members of a room, in the order in which they joined.
 
     Parameters
     ----------
     room
         The room's id.
     """
-    from reactor.cli import show
+    from reactor.cli import output
     from reactor.presence.api import Presence
 
-    async with Presence.open(reach(flags)) as presence:
+    async with Presence.open(settings_with_redis(flags)) as presence:
         found = await presence.members(room)
-    if show.as_json(json):
+    if output.use_json(json):
         for member in found:
-            show.json_line(member)
+            output.print_json(member)
         return
     if found:
-        show.table(
+        output.print_table(
             ["USER", "NAME", "JOINED", "LAST ACTIVE", "AWAY", "SOCKETS", "DATA"],
             [
                 (
                     member.user_id,
                     member.username,
-                    show.moment(member.joined_at),
-                    show.moment(member.last_active_at),
+                    output.local_time(member.joined_at),
+                    output.local_time(member.last_active_at),
                     "away" if member.away else "",
                     member.connections,
-                    show.compact(member.data),
+                    output.json_text(member.data),
                 )
                 for member in found
             ],
             numbers=["SOCKETS"],
         )
-    show.line(f"{len(found)} members")
+    output.print_line(f"{len(found)} members")
 
 
 @app.command(sort_key=4, help_epilogue="")
-@_ask
+@_redis_flags
 async def kick(
     room: str,
     user: str,
@@ -133,7 +135,7 @@ async def kick(
     json: Json = False,
     **flags: str | None,
 ) -> None:
-    """Put a user out of a room, on all of the user's connections.
+    """Remove a user from a room, on all connections of the user.
 
     Parameters
     ----------
@@ -142,24 +144,26 @@ async def kick(
     user
         The user's id.
     message
-        What the user is told.
+        The message that the user receives.
     """
-    from reactor.cli import show
+    from reactor.cli import output
     from reactor.log import printable
     from reactor.presence.api import Presence
 
-    async with Presence.open(reach(flags)) as presence:
+    async with Presence.open(settings_with_redis(flags)) as presence:
         kicked = await presence.kick(room, user, message)
     if not kicked:
-        raise ReactorError(f"{printable(user)} is not in {printable(room)}; `reactor members` shows who is.")
-    if show.as_json(json):
-        show.json_line({"roomId": room, "userId": user, "kicked": True})
+        raise ReactorError(
+            f"{printable(user)} is not in {printable(room)}; `reactor members` lists its members."
+        )
+    if output.use_json(json):
+        output.print_json({"roomId": room, "userId": user, "kicked": True})
     else:
-        show.line(f"{printable(user)} was put out of {printable(room)}.")
+        output.print_line(f"{printable(user)} was removed from {printable(room)}.")
 
 
 @app.command(sort_key=5, help_epilogue="")
-@_ask
+@_redis_flags
 async def departures(
     *,
     room: Annotated[str | None, Parameter(metavar="ROOM")] = None,
@@ -169,30 +173,82 @@ async def departures(
     json: Json = False,
     **flags: str | None,
 ) -> None:
-    """List who left, when and why, and how many for each reason.
+    """List departures with their times and reasons, and count them by reason.
 
     Parameters
     ----------
     room
-        Only this room.
+        Only departures from this room.
     since
-        Only the last while, such as 15m or 1h.
+        Only departures within this duration, such as 15m or 1h.
     follow
-        Go on, and show each departure as it comes.
+        Keep running, and print each departure as it happens.
     totals
-        Only how many for each reason; without --room and --since, of all time.
+        Print only the counts by reason; without --room and --since, of all time.
     """
-    from reactor.cli.departed import list_departures, list_totals
     from reactor.presence.api import Presence
 
     start = None
     if since is not None:
         start = round((time.time() - kinds.duration(0.001).read("--since", since)) * 1000)
-    async with Presence.open(reach(flags)) as presence:
+    async with Presence.open(settings_with_redis(flags)) as presence:
         if totals:
-            await list_totals(presence, room, start, json=json)
+            await _print_totals(presence, room, start, json=json)
         else:
-            await list_departures(presence, room, start, follow=follow, json=json)
+            await _print_departures(presence, room, start, follow=follow, json=json)
+
+
+async def _print_departures(
+    presence: "Presence", room: str | None, since: int | None, *, follow: bool, json: bool
+) -> None:
+    from collections import Counter
+
+    from reactor.cli import output
+
+    found = presence.departures(room, since=since, follow=follow)
+    if output.use_json(json):
+        async for departure in found:
+            output.print_json(departure)
+    elif follow:
+        async for departure in found:
+            output.print_line("  ".join(_departure_cells(departure)))
+    else:
+        listed = [departure async for departure in found]
+        if listed:
+            columns = ["LEFT", "ROOM", "USER", "NAME", "REASON", "JOINED"]
+            output.print_table(columns, [_departure_cells(departure) for departure in listed])
+        output.print_line(output.summary(Counter(departure.reason for departure in listed)))
+
+
+async def _print_totals(presence: "Presence", room: str | None, since: int | None, *, json: bool) -> None:
+    """Print the counts of all time, which Redis keeps, or count the departures that the arguments select."""
+    from collections import Counter
+
+    from reactor.cli import output
+
+    if room is None and since is None:
+        counts = await presence.totals()
+    else:
+        counts = Counter([departure.reason async for departure in presence.departures(room, since=since)])
+    if output.use_json(json):
+        for reason, count in sorted(counts.items()):
+            output.print_json({"reason": reason, "count": count})
+    else:
+        output.print_line(output.summary(counts))
+
+
+def _departure_cells(departure: "Departure") -> list[str]:
+    from reactor.cli.output import local_time
+    from reactor.log import printable
+
+    return [
+        local_time(departure.left_at),
+        printable(departure.room_id),
+        printable(departure.user_id),
+        printable(departure.username),
+        departure.reason,
+        local_time(departure.joined_at),
+    ]
 
 
 @app.command(sort_key=6, help_epilogue="")
@@ -205,28 +261,29 @@ async def watch(
     token: Annotated[str | None, Parameter(env_var="REACTOR_TOKEN", metavar="TOKEN")] = None,
     json: Json = False,
 ) -> None:
-    """Show who is in a room of a server and what happens there, as it happens.
+    """Show the members of a room on a server, and each change as it happens.
 
     Parameters
     ----------
     url
-        The server's socket, such as ws://127.0.0.1:8765/ws.
+        The server's WebSocket address, such as ws://127.0.0.1:8765/ws.
     room
         The room's id.
     user
-        Be in the room as this user, and hear each change at once; without it the room is listed every second.
+        Join the room as this user, and receive each change at once; without it the room is listed every
+        second.
     token
-        For a server that asks for one; `reactor token` makes it.
+        For a server that requires one; `reactor token` makes it.
     """
-    from reactor.cli import show
-    from reactor.cli.watched import Screen
+    from reactor.cli import output
+    from reactor.cli.watch_screen import LiveScreen
     from reactor.client.watch import watch as follow
 
-    if show.as_json(json):
-        await follow(url, room, show.json_line, user=user, token=token)
+    if output.use_json(json):
+        await follow(url, room, output.print_json, user=user, token=token)
         return
-    with Screen(room) as screen:
-        await follow(url, room, screen.told, user=user, token=token)
+    with LiveScreen(room) as screen:
+        await follow(url, room, screen.show, user=user, token=token)
 
 
 @app.command(sort_key=7, help_epilogue="")
@@ -249,26 +306,39 @@ def token(
     user
         The user's id.
     room
-        A room that it allows, or a pattern such as 'game-*'; may be given several times. Without it the
-        server's auth_rooms hold.
+        A room that the token allows, or a pattern such as 'game-*'; can be given several times. Without it
+        the server's auth_rooms apply.
     name
         The user's name, which the user then cannot change.
     data
         The member's data, which the user then cannot change.
     ttl
-        How long it is good.
+        How long the token is valid.
     secret
         The server's auth_secret; better in the environment, as REACTOR_AUTH_SECRET.
     """
-    from reactor.cli.tokens import as_data, mint
+    from reactor.cli.new_token import new_token, parse_data
 
     if secret is not None:
         AUTH_SECRET.read("--secret", secret)
     settings = load({**flags, "auth_secret": secret})
     seconds = kinds.duration(1.0).read("--ttl", ttl)
     rooms = None if room is None else tuple(room)
-    print(mint(settings, user, rooms, name, as_data(data), seconds))
+    print(new_token(settings, user, rooms, name, parse_data(data), seconds))
 
 
 app.command(doctor, sort_key=8, help_epilogue=ABOUT_SETTINGS)
-add_completion(app)
+
+
+@app.command(sort_key=9, help_epilogue="")
+def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
+    """Print the completion script of a shell.
+
+    For bash: `reactor completion bash > ~/.local/share/bash-completion/completions/reactor`.
+
+    Parameters
+    ----------
+    shell
+        bash, zsh or fish.
+    """
+    print(app.generate_completion(shell=shell))

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from reactor.cli.flags import with_settings
+from reactor.cli.flags import settings_with_redis, with_settings
 from reactor.errors import ReactorError, SettingError
 
 _Flag = Annotated[bool, Parameter(show_default=False)]
@@ -39,14 +39,13 @@ async def doctor(
     yes
         Do not ask: yes to all of it.
     """
-    from reactor.cli.reach import reach
     from reactor.doctor.examine import examined
 
     asks = sys.stdin.isatty() and sys.stdout.isatty()
     if fix and not (yes or asks):
         raise CouldNotLook("--fix asks before it sets anything, and there is no terminal here: add --yes.")
     try:
-        settings = reach(flags)
+        settings = settings_with_redis(flags)
     except SettingError:
         raise
     except ReactorError as error:
@@ -111,11 +110,11 @@ async def _yes(question: str) -> bool:
 
 
 def _show(findings: Any, url: str, fixed: set[tuple[str, str, str]], *, json: bool, looked: bool) -> None:
-    from reactor.cli import show
+    from reactor.cli import output
     from reactor.cli.findings import as_dict, tell
 
-    if show.as_json(json):
+    if output.use_json(json):
         for finding in findings:
-            show.json_line(as_dict(finding, fixed=(finding.check, finding.what, finding.where) in fixed))
+            output.print_json(as_dict(finding, fixed=(finding.check, finding.what, finding.where) in fixed))
     else:
         tell(findings, url, looked=looked)

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from reactor.cli import show
+from reactor.cli import output
 from reactor.doctor.finding import Finding
 from reactor.log import printable
 from reactor.settings.kinds import redacted
@@ -38,10 +38,10 @@ def tell(findings: Sequence[Finding], url: str, *, looked: bool) -> None:
     _section(f"Redis at {redacted(url)}", of_redis, mends)
     _section("Settings", of_settings, mends)
     if mends:
-        show.line("\nMends (commands are for redis-cli, on each server concerned)\n")
+        output.print_line("\nMends (commands are for redis-cli, on each server concerned)\n")
     for number, mend in enumerate(mends, 1):
         Console(soft_wrap=True).print(Text(f"[{number}] {printable(mend)}"))
-    show.line(f"\n{_verdict(findings, looked=looked)}")
+    output.print_line(f"\n{_verdict(findings, looked=looked)}")
 
 
 def _section(title: str, findings: Sequence[Finding], mends: list[str]) -> None:
@@ -61,7 +61,7 @@ def _section(title: str, findings: Sequence[Finding], mends: list[str]) -> None:
             Text(finding.severity, style=_STYLES[finding.severity]),
             *(Text(printable(cell)) for cell in cells),
         )
-    show.line(f"\n{title}\n")
+    output.print_line(f"\n{title}\n")
     Console().print(table)
 
 

@@ -1,17 +1,20 @@
-"""Gives a command the settings as flags, with their help, from the one table that settings are."""
+"""Gives commands the settings as flags, from the table of settings, and finds the Redis that they ask."""
 
 import inspect
+import sys
 from collections.abc import Callable, Container
 from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from reactor.settings import kinds, setting_fields
+from reactor.errors import ReactorError
+from reactor.settings import Settings, kinds, setting_fields
+from reactor.settings.load import load
 
 ABOUT_SETTINGS = """
-Each setting may also stand in the environment (`REACTOR_TTL=10m`), or in the file that `--config` names
-(`ttl = "10m"`, and rules for rooms, as in `[rooms."lobby-*"]`). A flag wins over the environment, and the
-environment over the file. A duration is 90 (seconds), 500ms, 15s, 10m, 6h or 1d; a size is 4096 (bytes),
+Each setting can also be set in the environment (`REACTOR_TTL=10m`), or in the file that `--config` names
+(`ttl = "10m"`, and rules for rooms, as in `[rooms."lobby-*"]`). A flag overrides the environment, and the
+environment overrides the file. A duration is 90 (seconds), 500ms, 15s, 10m, 6h or 1d; a size is 4096 (bytes),
 64KiB or 1MiB.
 """
 
@@ -19,11 +22,13 @@ environment over the file. A duration is 90 (seconds), 500ms, 15s, 10m, 6h or 1d
 def with_settings(
     names: Container[str] | None = None, group: str | None = None, no_redis: str = ""
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Let a function that takes `**flags` be called with settings as flags; all of them, or those named.
+    """Decorate a function that takes `**flags`, so that it takes settings as flags.
 
-    The values arrive as text, None where a flag is not given, for `reactor.settings.load` to read: so a wrong
-    value gets the same line wherever it stands. `group` puts all under one heading of the help; `no_redis`
-    says there what it means when no Redis is named.
+    The values are text, None where a flag is not given. `reactor.settings.load` reads them, so that an
+    invalid value gets the same message from every source.
+
+    names: the settings; all of them by default. group: one heading of the help for all of them. no_redis:
+    what the help says is used when no Redis is named.
     """
     chosen = [item for item in setting_fields() if names is None or item.name in names]
     headings = {
@@ -32,7 +37,7 @@ def with_settings(
     parameters = []
     for item in chosen:
         kind: kinds.Kind = item.metadata["kind"]
-        shown = Parameter(
+        flag = Parameter(
             group=headings[_heading(item, group)],
             help=item.metadata["about"],
             metavar=kind.word,
@@ -44,18 +49,45 @@ def with_settings(
                 item.name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=None,
-                annotation=Annotated[str | None, shown],
+                annotation=Annotated[str | None, flag],
             )
         )
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        own = inspect.signature(function)
-        kept = [one for one in own.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
-        function.__signature__ = own.replace(parameters=[*kept, *parameters])  # type: ignore[attr-defined]
-        function.__annotations__ |= {one.name: one.annotation for one in parameters}
+        signature = inspect.signature(function)
+        own = [
+            item for item in signature.parameters.values() if item.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
+        function.__signature__ = signature.replace(parameters=[*own, *parameters])  # type: ignore[attr-defined]
+        function.__annotations__ |= {item.name: item.annotation for item in parameters}
         return function
 
     return decorate
+
+
+def settings_with_redis(flags: dict[str, Any]) -> Settings:
+    """Load the settings, with the Redis of a running `reactor serve` of this user if none is named.
+
+    Raises ReactorError if no Redis is named and no `reactor serve` of this user runs here.
+    """
+    from reactor.backend.embedded import running_urls
+    from reactor.log import set_up_logs
+
+    settings = load(flags)
+    if settings.redis_url is None:
+        urls = running_urls()
+        if not urls:
+            raise ReactorError(
+                "No Redis is named, and this user runs no `reactor serve` with an embedded server here. "
+                "Name one with --redis-url or REACTOR_REDIS_URL."
+            )
+        if len(urls) > 1:
+            sys.stderr.write(
+                f"note: {len(urls)} servers run here; using the newest one, --redis-url {urls[0]}\n"
+            )
+        settings = load({**flags, "redis_url": urls[0]})
+    set_up_logs(settings)
+    return settings
 
 
 def _default(item: Any, no_redis: str) -> str:

@@ -211,7 +211,7 @@ def test_a_token_of_the_command_is_good():
     [
         ((), 1, "No secret to sign with"),
         (("--secret", "short"), 2, "--secret is not shown here, but takes 32 bytes or more"),
-        (("--secret", SECRET, "--data", "{"), 2, "--data is no JSON"),
+        (("--secret", SECRET, "--data", "{"), 2, "--data is not JSON"),
         (("--secret", SECRET, "--ttl", "soon"), 2, "--ttl is"),
         (("--secret", SECRET, "--name", "a\nb"), 1, "control character"),
         (("--secret", SECRET, "--data", json.dumps("x" * 5000)), 1, "data takes 5002 bytes"),

@@ -10,7 +10,7 @@ import pytest
 from reactor.admin.handlers import AdminHandlers
 from reactor.admin.key_verifier import MAX_DELAYED, MAX_WRONG_PER_MINUTE, KeyVerifier
 from reactor.admin.routes import operations
-from reactor.cli.banner import greet
+from reactor.cli.banner import announce
 from reactor.errors import AddressInUse, SettingError
 from reactor.settings import Settings
 from reactor.settings.load import advice, load
@@ -163,7 +163,7 @@ def test_the_banner_shows_the_admin_address(
 ) -> None:
     for stream in (sys.stdout, sys.stderr):
         monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
-    greet(Settings(admin_port=9000, admin_key=KEY.encode()), 8765)
+    announce(Settings(admin_port=9000, admin_key=KEY.encode()), 8765)
     printed = capsys.readouterr().out
     assert "http://127.0.0.1:9000/" in printed
     assert KEY not in printed

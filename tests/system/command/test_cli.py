@@ -1,4 +1,4 @@
-"""The command as a person meets it: what it answers, and one line for whatever goes wrong."""
+"""The command line: what each command prints, and one line for every error."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 import reactor as package
 from reactor import cli
 from reactor.backend.embedded import running_urls
-from reactor.cli import show
+from reactor.cli import output
 from reactor.errors import RedisUnreachable
 from reactor.settings import setting_fields
 from reactor.settings.load import flag_name
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("own_runtime_folder")
 
 
 def called(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Call the command in this process: its code and what it wrote."""
+    """Run the command in this process; its exit code, standard output and standard error."""
     with pytest.raises(SystemExit) as ended_with:
         cli.main(arguments)
     assert isinstance(ended_with.value.code, int)
@@ -39,7 +39,7 @@ def called(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, st
 
 
 async def joined(url: str, room: str, user: str, **more: object):
-    """A raw client in a room."""
+    """A connected client that has joined a room."""
     client = await connect(url)
     await client.send(json.dumps({"type": "join_room", "roomId": room, "userId": user, **more}))
     reply = json.loads(await client.recv())
@@ -49,7 +49,7 @@ async def joined(url: str, room: str, user: str, **more: object):
 
 @contextmanager
 def running(*arguments: str, **env: str) -> Iterator[subprocess.Popen[str]]:
-    """A command that goes on; killed at the end."""
+    """A command that keeps running; killed at the end of the block."""
     process = subprocess.Popen(
         [sys.executable, "-m", "reactor", *arguments],
         env=environment(**env),
@@ -65,7 +65,7 @@ def running(*arguments: str, **env: str) -> Iterator[subprocess.Popen[str]]:
 
 
 async def last_message(client: ClientConnection) -> str:
-    """What the server said before it closed the socket, which it has to do by itself."""
+    """The last message before the server closes the connection, which it has to do by itself."""
     message = ""
     with suppress(ConnectionClosed):
         while True:
@@ -74,7 +74,7 @@ async def last_message(client: ClientConnection) -> str:
     return message
 
 
-def test_version_and_module(capsys):
+def test_version_by_command_and_by_module(capsys):
     assert called(capsys, "--version") == (0, f"{package.__version__}\n", "")
     assert reactor("--version").out == f"{package.__version__}\n"
 
@@ -103,8 +103,8 @@ def test_help_of_serve_lists_every_setting_with_its_default(capsys, monkeypatch)
     ("arguments", "line"),
     [
         (["serv"], 'Unknown command "serv". Did you mean "serve"?'),
-        (["serve", "--tll", "5"], "Unknown option: --tll. Did you mean --ttl? `reactor serve --help` says"),
-        (["serve", "now"], "'now' is an argument too many. `reactor serve --help` says what it takes."),
+        (["serve", "--tll", "5"], "Unknown option: --tll. Did you mean --ttl? `reactor serve --help` shows"),
+        (["serve", "now"], "'now' is an unexpected argument. `reactor serve --help` shows its usage."),
         (["serve", "--ttl"], 'Command "serve" parameter --ttl requires an argument.'),
         (
             ["serve", "--ttl", "abc"],
@@ -122,7 +122,7 @@ def test_help_of_serve_lists_every_setting_with_its_default(capsys, monkeypatch)
         (["departures", "--since", "yesterday"], '--since is "yesterday", but takes seconds or a duration'),
     ],
 )
-def test_a_wrong_call_gets_one_line_and_code_2(capsys, monkeypatch, arguments, line):
+def test_wrong_usage_gets_one_line_and_exit_code_2(capsys, monkeypatch, arguments, line):
     monkeypatch.setattr("reactor.log.set_up_logs", lambda settings: None)
     code, out, err = called(capsys, *arguments)
     assert (code, out) == (2, "")
@@ -131,7 +131,7 @@ def test_a_wrong_call_gets_one_line_and_code_2(capsys, monkeypatch, arguments, l
     assert err.count("\n") == 1
 
 
-def test_a_wrong_variable_is_named_as_it_was_given():
+def test_an_invalid_environment_variable_is_named_in_full():
     answer = reactor("serve", REACTOR_SWEEP_INTERVAL="often")
     assert (answer.code, answer.out) == (2, "")
     assert answer.err == (
@@ -140,11 +140,11 @@ def test_a_wrong_variable_is_named_as_it_was_given():
     )
 
 
-def test_no_redis_to_ask(capsys):
+def test_without_a_redis_the_error_says_how_to_name_one(capsys):
     code, out, err = called(capsys, "rooms")
     assert (code, out) == (1, "")
     assert err == (
-        "error: No Redis is named, and this user runs no `reactor serve` with a server of its own here. "
+        "error: No Redis is named, and this user runs no `reactor serve` with an embedded server here. "
         "Name one with --redis-url or REACTOR_REDIS_URL.\n"
     )
 
@@ -152,7 +152,7 @@ def test_no_redis_to_ask(capsys):
 @pytest.mark.parametrize(
     "command", [["rooms"], ["members", "r"], ["kick", "r", "u"], ["departures"], ["serve"]]
 )
-def test_redis_is_not_there(command):
+def test_an_unreachable_redis_is_one_line(command):
     port = free_port()
     answer = reactor(*command, REACTOR_REDIS_URL=f"redis://:secret@127.0.0.1:{port}")
     assert (answer.code, answer.out) == (1, "")
@@ -161,7 +161,7 @@ def test_redis_is_not_there(command):
     )
 
 
-def test_a_port_in_use():
+def test_a_port_in_use_is_one_line():
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -176,7 +176,7 @@ def test_a_port_in_use():
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_what_nobody_foresaw_gets_one_line_and_a_traceback_only_when_asked(capsys, monkeypatch, debug):
+def test_an_unexpected_error_gets_one_line_and_a_traceback_only_at_debug(capsys, monkeypatch, debug):
     async def fail(*_: object, **__: object) -> None:
         raise ExceptionGroup("several", [ValueError("first line\nsecond line")])
 
@@ -186,13 +186,13 @@ def test_what_nobody_foresaw_gets_one_line_and_a_traceback_only_when_asked(capsy
     assert code == 1
     assert err.splitlines()[-1] == (
         "error: unexpected ValueError (first line); "
-        "run it again with --log-level debug to see where, and report it."
+        "run it again with --log-level debug for the traceback, and report it."
     )
     assert ("Traceback" in err) == debug
     assert debug or err.count("\n") == 1
 
 
-def test_an_error_of_ours_is_found_in_a_group(capsys, monkeypatch):
+def test_a_reactor_error_is_found_in_nested_groups(capsys, monkeypatch):
     async def fail(*_: object, **__: object) -> None:
         raise BaseExceptionGroup("", [ExceptionGroup("", [ValueError("x"), RedisUnreachable("It is away.")])])
 
@@ -202,7 +202,7 @@ def test_an_error_of_ours_is_found_in_a_group(capsys, monkeypatch):
 
 
 @pytest.mark.timeout(180)  # a dozen processes, one after the other
-async def test_the_whole_round_with_an_embedded_server():
+async def test_all_commands_with_an_embedded_server():
     with serving("--grace", "0") as server:
         assert server.said["redis"] == "embedded"
         assert server.said["page"].startswith("http://127.0.0.1:")
@@ -212,7 +212,7 @@ async def test_the_whole_round_with_an_embedded_server():
 
         assert reactor("rooms").lines == [{"roomId": "lobby", "count": 2}, {"roomId": "hall", "count": 1}]
         in_lobby = reactor("members", "lobby").lines
-        assert [(one["userId"], one["connections"], one["away"]) for one in in_lobby] == [
+        assert [(member["userId"], member["connections"], member["away"]) for member in in_lobby] == [
             ("anna", 1, False),
             ("bert", 1, False),
         ]
@@ -242,7 +242,7 @@ async def test_the_whole_round_with_an_embedded_server():
         again = reactor("kick", "lobby", "bert")
         assert (again.code, again.err) == (
             1,
-            "error: bert is not in lobby; `reactor members` shows who is.\n",
+            "error: bert is not in lobby; `reactor members` lists its members.\n",
         )
 
         left = reactor("departures", "--since", "1h").lines
@@ -260,12 +260,12 @@ async def test_the_whole_round_with_an_embedded_server():
         ]
         listed = reactor_in_terminal("departures").out
         assert "REASON" in listed
-        assert "2 in all: " in listed
+        assert "2 in total: " in listed
         await anna.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_the_end_of_serve_leaves_no_server_behind(number, own_runtime_folder):
+def test_no_embedded_server_outlives_serve(number, own_runtime_folder):
     with serving() as server:
         (url,) = running_urls()
         folder = next(own_runtime_folder.glob("*/*/pid")).parent
@@ -281,7 +281,7 @@ def test_the_end_of_serve_leaves_no_server_behind(number, own_runtime_folder):
         assert [path for path in own_runtime_folder.glob("*/*") if path.is_dir()] == []
 
 
-async def test_serve_on_a_redis_that_was_given(redis_server: Server):
+async def test_serve_with_a_given_redis(redis_server: Server):
     url = redis_server.url.replace("127.0.0.1", ":@127.0.0.1")
     with serving("--redis-url", url, "--ttl", "1h", REACTOR_TLL="5") as server:
         assert server.said["redis"] == url.replace(":@", ":***@")
@@ -293,13 +293,13 @@ async def test_serve_on_a_redis_that_was_given(redis_server: Server):
         assert server.process.wait(15) == 0
 
 
-def test_advice_is_logged():
+def test_advice_on_settings_is_logged():
     with running("serve", "--port", "0", "--ttl", "10", REACTOR_TLL="5") as process:
         assert "REACTOR_TLL is no setting" in wait_for_event(process, "setting")["advice"]
         assert "less than two heartbeats" in wait_for_event(process, "setting")["advice"]
 
 
-def test_serve_greets_a_person_in_a_terminal():
+def test_serve_prints_its_addresses_in_a_terminal():
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "reactor", "serve", "--port", "0", "--drain-seconds", "0"],
@@ -318,24 +318,24 @@ def test_serve_greets_a_person_in_a_terminal():
     os.close(ours)
     assert f"reactor {package.__version__} is serving" in written
     assert "Page    http://127.0.0.1:" in written
-    assert "emptied at the end" in written
+    assert "deleted at exit" in written
 
 
-def test_several_servers_are_told_apart():
+def test_of_several_servers_the_newest_is_used():
     with serving(), serving():
         urls = running_urls()
         assert len(urls) == 2
         answer = reactor("rooms")
         assert (answer.code, answer.out) == (0, "")
-        assert answer.err == f"note: 2 servers run here; asking the youngest, --redis-url {urls[0]}\n"
+        assert answer.err == f"note: 2 servers run here; using the newest one, --redis-url {urls[0]}\n"
 
 
-def test_a_reader_that_has_enough(redis_server: Server):
+def test_a_closed_pipe_ends_the_command_quietly(redis_server: Server):
     with running("departures", "--follow", "--redis-url", redis_server.url) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
-        # Redis tells when the command has begun to follow; then something leaves.
+        # MONITOR shows when the command has begun to follow; then a member leaves.
         with redis_server.control.monitor() as monitor:
             for command in monitor.listen():
                 if command["command"].upper().startswith("XREAD"):
@@ -353,6 +353,6 @@ def test_a_reader_that_has_enough(redis_server: Server):
         assert process.stderr.read() == ""
 
 
-def test_sums():
-    assert show.sums({"left": 1, "kicked": 3}) == "4 in all: 3 kicked, 1 left"
-    assert show.sums({}) == "none"
+def test_a_summary_lists_the_most_frequent_reason_first():
+    assert output.summary({"left": 1, "kicked": 3}) == "4 in total: 3 kicked, 1 left"
+    assert output.summary({}) == "none"

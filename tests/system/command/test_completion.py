@@ -1,4 +1,4 @@
-"""What `reactor completion` prints, run by the shell that it is for."""
+"""The scripts of `reactor completion`, run by their shells."""
 
 import shutil
 import subprocess
@@ -19,7 +19,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def completed(script: Path, line: str) -> set[str]:
-    """What bash offers at the end of a line."""
+    """The completions that bash offers at the end of a line."""
     words = line.split(" ")
     quoted = " ".join(f"'{word}'" for word in words)
     done = subprocess.run(
@@ -55,7 +55,7 @@ def test_bash_completes_shells(script: Path):
 
 
 @pytest.mark.parametrize(("shell", "check"), [("zsh", "-n"), ("fish", "--no-execute")])
-def test_the_other_shells_get_theirs(shell: str, check: str, tmp_path: Path):
+def test_zsh_and_fish_scripts_are_valid(shell: str, check: str, tmp_path: Path):
     answer = reactor("completion", shell)
     assert answer.code == 0
     assert {"zsh": "#compdef reactor", "fish": "complete -c reactor"}[shell] in answer.out
@@ -64,5 +64,5 @@ def test_the_other_shells_get_theirs(shell: str, check: str, tmp_path: Path):
         subprocess.run([shell, check, tmp_path / "script"], check=True, timeout=20)
 
 
-def test_another_shell_is_refused():
+def test_an_unknown_shell_is_rejected():
     assert reactor("completion", "tcsh").code == 2

@@ -1,4 +1,4 @@
-"""What `reactor token` makes."""
+"""Makes the token that `reactor token` prints."""
 
 import json
 import time
@@ -12,10 +12,10 @@ from reactor.protocol.limits import Limits
 from reactor.settings import Settings
 
 
-def mint(
+def new_token(
     settings: Settings, user: str, rooms: tuple[str, ...] | None, name: str | None, data: Any, ttl: float
 ) -> str:
-    """Make a token for a user that runs out in so many seconds. Raises ReactorError with one line."""
+    """Make a token for a user that expires after `ttl` seconds. Raises ReactorError with one line."""
     if settings.auth_secret is None:
         raise ReactorError(
             "No secret to sign with: give the server's as --secret, or set REACTOR_AUTH_SECRET. "
@@ -35,16 +35,16 @@ def mint(
         limits = Limits(max_id=settings.max_id, max_data=settings.max_data)
         checked(Identity(user, rooms, name, data, claims["exp"]), limits, ())
     except Unauthorised as error:
-        raise ReactorError(f"The server would not take it: {error.message}.") from None
+        raise ReactorError(f"The server would reject this token: {error.message}.") from None
     return jwt.encode(claims, settings.auth_secret, algorithm="HS256")
 
 
-def as_data(text: str | None) -> Any:
-    """Read what was given as --data. Raises SettingError."""
+def parse_data(text: str | None) -> Any:
+    """Decode the JSON of --data; None if it was not given. Raises SettingError."""
     if text is None:
         return None
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         example = """--data '{"role": "host"}'"""
-        raise SettingError(f"--data is no JSON; put quotes around it, as in {example}.") from None
+        raise SettingError(f"--data is not JSON; put quotes around it, as in {example}.") from None
