@@ -10,7 +10,7 @@ from typing import Any
 import jwt
 import pytest
 
-from tests.attack.field import ARENA, Field, field, processor_seconds, resident
+from tests.attack.scenario import ARENA, Field, field, processor_seconds, resident
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 
@@ -44,14 +44,14 @@ ALWAYS = {"silence", "messages", "joins", "garbage", "strange_words"}
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in ALWAYS else pytest.mark.slow) for name in ATTACKS]
 )
-async def test_an_attack_is_not_noticed(bundled_server: Server, name: str):
+async def test_an_attack_does_not_affect_other_clients(bundled_server: Server, name: str):
     options, happened = ATTACKS[name]
     async with field(bundled_server, token if name == "tokens" else None, **options) as there:
         met = await there.attacked(name)
         assert happened(met), met
 
 
-async def test_dead_ends_are_cleared_away(bundled_server: Server):
+async def test_unresponsive_connections_are_removed(bundled_server: Server):
     async with field(bundled_server, ping_interval=0.5, ping_timeout=0.5, grace=0.5) as there:
         met = await there.attacked("half_open", seconds=4)
         assert met["cut off"] > 20
@@ -60,7 +60,7 @@ async def test_dead_ends_are_cleared_away(bundled_server: Server):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["silence", "slow_handshakes", "connections"])
-async def test_a_crowd_from_everywhere_fills_the_server_and_harms_nobody(bundled_server: Server, name: str):
+async def test_an_attack_from_many_addresses_affects_no_client(bundled_server: Server, name: str):
     async with field(bundled_server, max_connections=100) as there:
         met = await there.attacked(name, addresses=5000)
         assert sum(met.get(what, 0) for what in ("opened", "cut off", "ConnectionResetError")) > 100, met
@@ -69,7 +69,7 @@ async def test_a_crowd_from_everywhere_fills_the_server_and_harms_nobody(bundled
 
 
 @pytest.mark.slow
-async def test_memory_comes_back_to_where_it_was(bundled_server: Server):
+async def test_memory_does_not_grow_from_attack_to_attack(bundled_server: Server):
     async with field(bundled_server) as there:
         sizes = []
         for _ in range(3):
@@ -79,7 +79,7 @@ async def test_memory_comes_back_to_where_it_was(bundled_server: Server):
         assert sizes[2] - sizes[1] < 6_000_000, sizes
 
 
-async def test_without_files_no_more_come_in_and_all_others_stay(bundled_server: Server):
+async def test_out_of_file_descriptors_open_connections_stay(bundled_server: Server):
     async with field(bundled_server, max_connections=1_000_000, open_timeout=20) as there:
         files = len(list(Path(f"/proc/{there.pid}/fd").iterdir()))
         resource.prlimit(there.pid, resource.RLIMIT_NOFILE, (files + 20, files + 20))

@@ -47,7 +47,7 @@ async def is_in(client: Raw, served: Served) -> None:
 # The ways in.
 
 
-async def test_the_first_message_may_carry_it_and_others_follow_at_once():
+async def test_a_token_in_the_first_message_admits_the_requests_behind_it():
     expires = int(time.time()) + 60
     async with serving(**KEYS) as served, await served.raw() as client:
         client.write(auth(token(exp=expires)), text(JOIN), text(BEAT))
@@ -61,7 +61,7 @@ async def test_the_first_message_may_carry_it_and_others_follow_at_once():
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
-async def test_the_header_may_carry_it(scheme):
+async def test_a_token_may_come_in_the_authorization_header(scheme):
     async with (
         serving(**KEYS) as served,
         await served.raw(Authorization=f"{scheme} {token()}") as client,
@@ -70,7 +70,7 @@ async def test_the_header_may_carry_it(scheme):
         await is_in(client, served)
 
 
-async def test_a_subprotocol_may_carry_it_and_is_not_echoed():
+async def test_a_token_may_come_in_a_subprotocol_and_is_not_echoed():
     made = token()
     async with serving(**KEYS) as served, await served.raw(handshake=False) as client:
         head = await client.shake_hands(Sec_WebSocket_Protocol=f"reactor.json, reactor.token.{made}")
@@ -82,7 +82,7 @@ async def test_a_subprotocol_may_carry_it_and_is_not_echoed():
         await is_in(client, served)
 
 
-async def test_without_authentication_a_token_at_the_handshake_is_nothing():
+async def test_without_authentication_a_token_in_the_handshake_is_ignored():
     async with (
         serving() as served,
         await served.raw(Authorization="Bearer x", Sec_WebSocket_Protocol="reactor.json, reactor.token.x"),
@@ -93,7 +93,7 @@ async def test_without_authentication_a_token_at_the_handshake_is_nothing():
 # What strangers get.
 
 
-async def test_a_stranger_gets_nothing_and_is_closed_in_time():
+async def test_an_unauthenticated_client_is_rejected_and_closed_at_the_time_out():
     async with serving(**KEYS, auth_timeout=0.4) as served, await served.raw() as client:
         began = time.monotonic()
         client.write(text(JOIN))
@@ -110,7 +110,7 @@ async def test_a_stranger_gets_nothing_and_is_closed_in_time():
 
 
 @pytest.mark.parametrize(("what", "code"), [("nonsense", "unauthorized"), (token(exp=1), "token_expired")])
-async def test_a_bad_first_token_is_the_end(what, code):
+async def test_an_invalid_first_token_closes_the_connection(what, code):
     async with serving(**KEYS) as served, await served.raw() as client:
         client.write(auth(what), text(JOIN))
         error = await client.message()
@@ -119,7 +119,7 @@ async def test_a_bad_first_token_is_the_end(what, code):
         assert intents(served) == []
 
 
-async def test_a_bad_token_in_the_header_is_refused_in_http():
+async def test_an_invalid_token_in_the_header_is_answered_with_401():
     async with serving(**KEYS) as served, await served.raw(handshake=False) as client:
         client.write(request(Authorization="Bearer nonsense"))
         head, body = await answer(client)
@@ -129,7 +129,7 @@ async def test_a_bad_token_in_the_header_is_refused_in_http():
         assert served.handler.opened_ == []
 
 
-async def test_a_bad_token_in_a_subprotocol_opens_and_closes_so_that_a_browser_learns_why():
+async def test_an_invalid_token_in_a_subprotocol_is_rejected_after_the_handshake():
     async with (
         serving(**KEYS) as served,
         await served.raw(Sec_WebSocket_Protocol="reactor.json, reactor.token.nonsense") as client,
@@ -138,13 +138,13 @@ async def test_a_bad_token_in_a_subprotocol_opens_and_closes_so_that_a_browser_l
         assert await client.close_code() == 4001
 
 
-async def test_other_schemes_are_no_tokens():
+async def test_other_authorization_schemes_are_ignored():
     async with serving(**KEYS) as served, await served.raw(Authorization="Basic YTpi") as client:
         client.write(auth(token()))
         assert (await client.message())["type"] == "auth:ok"
 
 
-async def test_messagepack_has_the_same():
+async def test_a_token_in_a_subprotocol_works_with_messagepack():
     async with (
         serving(**KEYS) as served,
         await served.raw(Sec_WebSocket_Protocol=f"reactor.msgpack, reactor.token.{token()}") as client,
@@ -156,7 +156,7 @@ async def test_messagepack_has_the_same():
 # Its end.
 
 
-async def test_a_token_that_runs_out_is_asked_for_anew_and_then_missed():
+async def test_an_expired_token_is_requested_again_and_closes_the_connection_after_the_grace():
     async with serving(**KEYS, auth_grace=0.4) as served, await served.raw() as client:
         client.write(auth(token(exp=time.time() + 0.6)))
         expires_at = (await client.message())["expiresAt"] / 1000
@@ -170,7 +170,7 @@ async def test_a_token_that_runs_out_is_asked_for_anew_and_then_missed():
         assert 0.4 <= time.time() - expires_at < 2.0
 
 
-async def test_a_fresh_token_in_time_keeps_it():
+async def test_a_new_token_within_the_grace_keeps_the_connection():
     async with serving(**KEYS, auth_grace=5) as served, await served.raw() as client:
         client.write(auth(token(exp=time.time() + 0.4)))
         await client.message()
@@ -185,7 +185,7 @@ async def test_a_fresh_token_in_time_keeps_it():
 
 
 @pytest.mark.parametrize(("sub", "code"), [("bob", "forbidden"), ("", "unauthorized")])
-async def test_a_fresh_token_that_does_not_fit_changes_nothing(sub, code):
+async def test_a_new_token_of_another_user_or_an_invalid_one_changes_nothing(sub, code):
     async with serving(**KEYS) as served, await served.raw() as client:
         client.write(auth(token()), auth(token(sub=sub), id=2))
         await client.message()
@@ -194,7 +194,7 @@ async def test_a_fresh_token_that_does_not_fit_changes_nothing(sub, code):
         await is_in(client, served)
 
 
-async def test_a_fresh_token_that_allows_less_closes_what_is_in_a_room():
+async def test_a_new_token_without_a_joined_room_closes_the_connection():
     async with serving(**KEYS) as served, await served.raw() as client:
         client.write(auth(token(rooms=["lobby"])), text(JOIN), auth(token(rooms=["other"]), id=3))
         assert (await client.message())["type"] == "auth:ok"
@@ -204,7 +204,7 @@ async def test_a_fresh_token_that_allows_less_closes_what_is_in_a_room():
         assert await client.close_code() == 4001
 
 
-async def test_nothing_is_left_of_those_who_went():
+async def test_closed_connections_leave_no_state():
     async with serving(**KEYS) as served:
         for number in range(10):
             async with await served.raw() as client:
@@ -224,7 +224,7 @@ async def test_nothing_is_left_of_those_who_went():
 HOOK: dict[str, Any] = {"auth_hook": "tests.support.hooks:check"}
 
 
-async def test_a_hook_says_who_one_is_and_is_told_how_one_came():
+async def test_a_hook_receives_the_arrival_and_returns_the_identity():
     hooks.SEEN.clear()
     async with (
         serving(**HOOK) as served,
@@ -240,7 +240,7 @@ async def test_a_hook_says_who_one_is_and_is_told_how_one_came():
         assert arrival.headers["x-hint"] == "hello"
 
 
-async def test_a_hook_that_takes_its_time_holds_back_what_follows():
+async def test_requests_wait_for_a_slow_hook():
     async with (
         serving(**HOOK) as served,
         await served.raw() as client,
@@ -284,7 +284,7 @@ async def test_a_token_sent_in_time_gets_the_whole_time_out_of_the_hook():
         assert await client.close_code() == 1011
 
 
-async def test_a_hook_that_fails_on_a_fresh_token_changes_nothing():
+async def test_a_hook_that_fails_on_a_new_token_changes_nothing():
     async with serving(**HOOK) as served, await served.raw() as client:
         client.write(auth("ann"))
         await client.message()
@@ -294,7 +294,7 @@ async def test_a_hook_that_fails_on_a_fresh_token_changes_nothing():
         await is_in(client, served)
 
 
-async def test_a_hook_that_blocks_runs_in_a_thread():
+async def test_a_blocking_hook_runs_in_a_thread():
     hooks.STUCK.clear()
     async with (
         serving(auth_hook="tests.support.hooks:check_in_a_thread", auth_timeout=0.4) as served,
@@ -308,7 +308,7 @@ async def test_a_hook_that_blocks_runs_in_a_thread():
     hooks.STUCK.set()
 
 
-async def test_a_client_that_goes_while_a_hook_thinks_is_forgotten():
+async def test_the_result_of_a_hook_is_ignored_after_the_client_has_disconnected():
     hooks.SEEN.clear()
     async with serving(**HOOK) as served:
         async with await served.raw() as client:
@@ -319,7 +319,7 @@ async def test_a_client_that_goes_while_a_hook_thinks_is_forgotten():
         assert intents(served) == []
 
 
-async def test_a_server_that_stops_waits_for_no_hook():
+async def test_a_stopping_server_does_not_wait_for_hooks():
     hooks.SEEN.clear()
     began = time.monotonic()
     async with serving(**HOOK, close_timeout=0.2) as served:
@@ -338,6 +338,6 @@ async def test_a_server_that_stops_waits_for_no_hook():
         ("tests.support.hooks:not_callable", "is not a function"),
     ],
 )
-def test_a_hook_that_cannot_be_had_is_said_at_the_start(hook, words):
+def test_a_hook_that_cannot_be_imported_is_an_error_at_the_start(hook, words):
     with pytest.raises(SettingError, match=words):
         Gateway(Settings(auth_hook=hook), Recorder())

@@ -17,7 +17,7 @@ def close_of(code: int, reason: bytes = b"") -> bytes:
 
 
 @pytest.mark.parametrize("payload", [b"", b"\x03\xe8", b"\x03\xe9away", b"\x0f\xa0ours"])
-async def test_a_peers_close_is_echoed_and_the_stream_ended(payload):
+async def test_a_clients_close_is_echoed_and_the_stream_ends(payload):
     async with serving() as served, bystander(served), await served.raw() as client:
         client.write(client_frame(Opcode.CLOSE, payload))
         assert await client.frame() == (Opcode.CLOSE, payload)
@@ -26,7 +26,7 @@ async def test_a_peers_close_is_echoed_and_the_stream_ended(payload):
         await served.handler.until(lambda: len(served.handler.closed_) == 1)
 
 
-async def test_a_message_before_the_close_is_answered_first_even_in_one_read():
+async def test_a_message_received_with_the_close_is_answered_first():
     async with serving(compression=True) as served:
         for offer in ({}, {"Sec_WebSocket_Extensions": "permessage-deflate"}):
             async with await served.raw(handshake=False) as client:
@@ -36,7 +36,7 @@ async def test_a_message_before_the_close_is_answered_first_even_in_one_read():
                 assert await client.frame() == (Opcode.CLOSE, b"\x03\xe8")
 
 
-async def test_what_follows_a_close_is_ignored():
+async def test_frames_behind_a_close_are_ignored():
     async with serving() as served, await served.raw() as client:
         client.write(close_of(1000), text(HEARTBEAT), client_frame(Opcode.PING))
         assert await client.close_code() == 1000
@@ -45,7 +45,7 @@ async def test_what_follows_a_close_is_ignored():
         assert served.handler.intents == []
 
 
-async def test_a_peer_that_closes_but_stays_is_cut_off():
+async def test_a_client_that_closes_but_stays_is_aborted():
     async with serving(close_timeout=0.2) as served, await served.raw() as client:
         client.write(close_of(1000))
         began = time.monotonic()
@@ -53,7 +53,7 @@ async def test_a_peer_that_closes_but_stays_is_cut_off():
         assert 0.2 <= time.monotonic() - began < 1.5
 
 
-async def test_our_close_comes_after_what_was_sent_before_and_its_answer_ends_the_stream():
+async def test_the_servers_close_follows_earlier_messages_and_its_echo_ends_the_stream():
     async with serving() as served, await served.raw() as client:
         connection = served.handler.opened_[0]
         for number in range(100):
@@ -66,7 +66,7 @@ async def test_our_close_comes_after_what_was_sent_before_and_its_answer_ends_th
         assert await client.frame() == (-1, b"")
 
 
-async def test_nothing_is_sent_or_heard_after_our_close():
+async def test_after_the_servers_close_nothing_is_sent_or_processed():
     async with serving(close_timeout=0.2) as served, bystander(served), await served.raw() as client:
         connection = served.handler.opened_[-1]
         connection.close(4003)
@@ -89,7 +89,7 @@ async def test_nothing_is_sent_or_heard_after_our_close():
         assert served.handler.closed_.count(connection) == 1
 
 
-async def test_a_peer_that_does_not_answer_our_close_is_cut_off():
+async def test_a_client_that_does_not_answer_the_close_is_aborted():
     async with serving(close_timeout=0.2) as served, bystander(served), await served.raw() as client:
         began = time.monotonic()
         connection = served.handler.opened_[-1]
@@ -101,7 +101,7 @@ async def test_a_peer_that_does_not_answer_our_close_is_cut_off():
         await served.handler.until(lambda: connection in served.handler.closed_)
 
 
-async def test_both_may_close_at_the_same_time():
+async def test_both_sides_may_close_at_the_same_time():
     async with serving() as served, await served.raw() as client:
         client.write(close_of(1000))
         served.handler.opened_[0].close(1012)
@@ -109,7 +109,7 @@ async def test_both_may_close_at_the_same_time():
         assert await client.frame() == (-1, b"")
 
 
-async def test_a_close_from_within_a_request_stops_the_requests_behind_it():
+async def test_a_close_while_a_request_is_processed_discards_the_requests_behind_it():
     async with serving() as served, bystander(served), await served.raw() as client:
         served.handler.act, act = lambda connection, _: connection.close(4001, "no"), served.handler.act
         client.write(text(HEARTBEAT) * 5, close_of(1000))
@@ -120,7 +120,7 @@ async def test_a_close_from_within_a_request_stops_the_requests_behind_it():
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])
-async def test_a_request_may_end_its_own_connection(how):
+async def test_a_request_may_close_its_own_connection(how):
     async with serving(close_timeout=0.2) as served, await served.raw() as client:
 
         def act(connection, _intent):
@@ -136,14 +136,14 @@ async def test_a_request_may_end_its_own_connection(how):
         assert len(served.handler.intents) == 1
 
 
-async def test_a_long_reason_is_cut_at_a_characters_edge():
+async def test_a_long_reason_is_cut_between_characters():
     async with serving() as served, await served.raw() as client:
         served.handler.opened_[0].close(1011, "é" * 100)
         _, payload = await client.frame()
         assert payload[2:].decode() == "é" * 61
 
 
-async def test_a_client_library_sees_an_orderly_close():
+async def test_a_client_library_sees_a_clean_close():
     async with serving() as served, connect(served.url) as socket:
         await served.handler.until(lambda: len(served.handler.opened_) == 1)
         served.handler.opened_[0].close(4003, "kicked")
@@ -154,7 +154,7 @@ async def test_a_client_library_sees_an_orderly_close():
         assert closed.value.rcvd_then_sent
 
 
-async def test_a_handler_that_fails_on_a_closed_socket_does_no_harm():
+async def test_a_handler_that_fails_on_a_closed_connection_affects_no_other():
     async with serving() as served, bystander(served):
         closed = served.handler.closed
 

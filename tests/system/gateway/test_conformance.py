@@ -50,7 +50,7 @@ def echoing(**settings: Any) -> Any:
     return serving(gateway=EchoGateway, max_message="16MiB", send_buffer="64MiB", **settings)
 
 
-async def test_frames_are_read_and_written_as_the_rfc_says():
+async def test_framing_conforms_to_the_rfc():
     async with echoing() as served:
         behaviors = await run_cases(served.url, None, ["12.*", "13.*", "7.1.5"])
     assert len(behaviors) > 290
@@ -58,7 +58,7 @@ async def test_frames_are_read_and_written_as_the_rfc_says():
     assert {case for case, behavior in behaviors.items() if "STRICT" in behavior} <= {"6.4.3", "6.4.4"}
 
 
-async def test_a_close_in_the_midst_of_a_message_is_answered_with_a_protocol_error():
+async def test_a_close_within_a_fragmented_message_is_answered_with_a_protocol_error():
     async with echoing() as served:
         with pytest.raises(kosoku.FailureError) as failure:
             await run_cases(served.url, ["7.1.5"], [])
@@ -66,7 +66,7 @@ async def test_a_close_in_the_midst_of_a_message_is_answered_with_a_protocol_err
     assert result.remote_close_code == 1002
 
 
-async def test_compression_is_negotiated_and_done_as_the_rfc_says():
+async def test_compression_conforms_to_the_rfc():
     cases = [f"12.{group}.{case}" for group in range(1, 6) for case in (1, 6)]
     cases += [f"13.{group}.{case}" for group in range(1, 8) for case in (1, 5)]
     async with echoing(compression=True) as served:

@@ -129,7 +129,7 @@ def world():
     return World()
 
 
-def test_the_first_change_goes_out_at_once_and_the_next_ones_together_at_the_windows_end(world):
+def test_the_first_change_is_sent_at_once_and_the_next_are_merged_at_the_end_of_the_window(world):
     socket = world.socket("me")
     world.change(joined="a")
     assert [message["joined"][0]["userId"] for message in socket.messages] == ["a"]
@@ -147,7 +147,7 @@ def test_the_first_change_goes_out_at_once_and_the_next_ones_together_at_the_win
     assert merged["left"] == [{"userId": "a", "reason": "left"}]
 
 
-def test_a_room_that_goes_on_changing_is_told_once_a_window(world):
+def test_a_constantly_changing_room_is_sent_once_a_window(world):
     socket = world.socket("me")
     for number in range(100):
         world.change(joined=[f"u{number}"]) if number % 2 == 0 else world.change(left=[f"u{number - 1}"])
@@ -155,7 +155,7 @@ def test_a_room_that_goes_on_changing_is_told_once_a_window(world):
     assert len(socket.frames) == pytest.approx(20, abs=2)
 
 
-def test_after_a_quiet_window_the_next_change_goes_out_at_once_again(world):
+def test_after_a_quiet_window_the_next_change_is_sent_at_once(world):
     socket = world.socket("me")
     world.change(joined="a")
     world.clock.advance(0.05)
@@ -164,7 +164,7 @@ def test_after_a_quiet_window_the_next_change_goes_out_at_once_again(world):
     assert len(socket.frames) == 2
 
 
-def test_rooms_have_windows_of_their_own(world):
+def test_each_room_has_its_own_window(world):
     socket, other = world.socket("me"), Socket(world.json)
     world.roster.add("other", "me", other, "members")
     world.change(joined="a")
@@ -172,7 +172,7 @@ def test_rooms_have_windows_of_their_own(world):
     assert len(socket.frames) == len(other.frames) == 1
 
 
-def test_whoever_applies_what_is_sent_holds_what_the_room_holds(world):
+def test_applying_the_sent_diffs_gives_the_members_of_the_room(world):
     socket = world.socket("me")
     for step in range(60):
         world.change(joined=[f"u{step % 4}"]) if step % 8 < 4 else world.change(left=[f"u{step % 4}"])
@@ -200,7 +200,7 @@ def test_a_message_is_encoded_once_for_each_codec(world):
     assert all(socket.payloads[0] is payload and not socket.frames for socket in squeezed)
 
 
-def test_each_view_gets_what_it_asked_for(world):
+def test_each_view_receives_its_kind_of_message(world):
     members, count, none = world.socket("m"), world.socket("c", "count"), world.socket("n", "none")
     world.change(joined="a")
     assert members.messages[0]["type"] == "room:diff"
@@ -208,7 +208,7 @@ def test_each_view_gets_what_it_asked_for(world):
     assert none.frames == []
 
 
-def test_a_count_is_not_told_for_a_mere_update(world):
+def test_an_update_sends_no_count(world):
     members, count = world.socket("m"), world.socket("c", "count")
     world.change(joined="a")
     world.clock.advance(1)
@@ -216,7 +216,7 @@ def test_a_count_is_not_told_for_a_mere_update(world):
     assert (len(members.frames), len(count.frames)) == (2, 1)
 
 
-def test_a_room_above_the_limit_is_told_as_counts_until_it_is_well_below():
+def test_a_room_above_the_limit_is_served_as_counts_until_it_is_well_below():
     world = World(limit=10)
     socket, counting = world.socket("m"), world.socket("c", "count")
     users = [f"u{number}" for number in range(11)]
@@ -241,7 +241,7 @@ def test_a_room_above_the_limit_is_told_as_counts_until_it_is_well_below():
     assert len(counting.frames) == 14
 
 
-def test_without_a_snapshot_at_hand_the_counts_go_on(world):
+def test_without_a_snapshot_counts_continue(world):
     socket = world.socket("m")
     for number in range(6):
         world.change(joined=[f"u{number}"])
@@ -255,7 +255,7 @@ def test_without_a_snapshot_at_hand_the_counts_go_on(world):
     assert socket.messages[-1]["type"] == "room:members"
 
 
-def test_one_who_joins_is_told_the_view_that_will_be_served(world):
+def test_view_for_returns_the_view_that_will_be_served(world):
     world.socket("m")
     assert world.fanout.view_for("r", "members", 5) == "members"
     assert world.fanout.view_for("r", "none", 50) == "none"
@@ -265,7 +265,7 @@ def test_one_who_joins_is_told_the_view_that_will_be_served(world):
     assert world.fanout.view_for("elsewhere", "members", 5) == "members"
 
 
-def test_the_window_of_a_very_large_room_is_as_long_as_telling_it_takes(world):
+def test_the_window_of_a_very_large_room_grows_with_its_connections(world):
     sockets = [world.socket(f"c{number}", "count") for number in range(4000)]
     world.change(joined="a")
     world.change(joined="b")
@@ -275,7 +275,7 @@ def test_the_window_of_a_very_large_room_is_as_long_as_telling_it_takes(world):
     assert len(sockets[0].frames) == 2
 
 
-def test_a_node_that_is_busy_telling_many_rooms_tells_each_of_them_half_as_often(world):
+def test_while_many_rooms_change_each_window_is_twice_as_long(world):
     rooms = [f"room-{number}" for number in range(100)]
     sockets = {room: [Socket(world.json) for _ in range(50)] for room in rooms}
     for room, those in sockets.items():
@@ -298,7 +298,7 @@ def test_a_node_that_is_busy_telling_many_rooms_tells_each_of_them_half_as_often
     assert len(sockets["room-99"][0].frames) - before == pytest.approx(20, abs=2)
 
 
-def test_a_room_without_sockets_costs_nothing(world):
+def test_a_room_without_connections_starts_no_timer(world):
     world.change(joined="a")
     assert world.clock.timers == []
     socket = world.socket("m")
@@ -311,7 +311,7 @@ def test_a_room_without_sockets_costs_nothing(world):
     assert world.clock.timers == []
 
 
-def test_stop_forgets_what_waits(world):
+def test_stop_discards_pending_changes(world):
     socket = world.socket("m")
     world.change(joined="a")
     world.change(joined="b")
@@ -342,7 +342,7 @@ async def receive(socket):
     return msgspec.msgpack.decode(data) if isinstance(data, bytes) else msgspec.json.decode(data)
 
 
-async def test_force_leave_is_told_to_each_socket_of_the_member_and_closes_those_without_a_room():
+async def test_force_leave_is_sent_to_each_connection_of_the_member_and_closes_those_without_another_room():
     async with (
         fanout_over_sockets() as (served, roster, fanout),
         connect(served.url) as first,
@@ -375,7 +375,7 @@ async def test_force_leave_is_told_to_each_socket_of_the_member_and_closes_those
 
 
 @pytest.mark.parametrize("compression", [True, False])
-async def test_real_sockets_of_every_kind_get_the_diffs(compression):
+async def test_connections_of_every_codec_receive_the_diffs(compression):
     async with (
         fanout_over_sockets(compression=compression) as (served, roster, fanout),
         connect(served.url, compression="deflate") as squeezed,

@@ -35,7 +35,7 @@ async def answer(client: Raw) -> bytes:
         ("chat", None),
     ],
 )
-async def test_the_codec_is_the_clients_first_choice_that_is_known(offered, agreed):
+async def test_the_codec_is_the_clients_first_known_choice(offered, agreed):
     async with serving() as served:
         headers = {"Sec_WebSocket_Protocol": offered} if offered else {}
         async with await served.raw(handshake=False) as client:
@@ -46,7 +46,7 @@ async def test_the_codec_is_the_clients_first_choice_that_is_known(offered, agre
             assert served.handler.opened_[0].codec.name == (agreed or "reactor.json").removeprefix("reactor.")
 
 
-async def test_messagepack_goes_in_binary_frames_both_ways():
+async def test_messagepack_uses_binary_frames_in_both_directions():
     async with (
         serving() as served,
         connect(served.url, subprotocols=[Subprotocol("reactor.msgpack")]) as socket,
@@ -57,7 +57,7 @@ async def test_messagepack_goes_in_binary_frames_both_ways():
         assert msgspec.msgpack.decode(reply) == {"type": "room:heartbeat:ack", "timestamp": 1, "id": 7}
 
 
-async def test_a_handshake_by_the_byte_is_cut_off_at_the_opening_time_out():
+async def test_a_slow_handshake_is_aborted_at_the_opening_time_out():
     async with (
         serving(open_timeout=0.4) as served,
         bystander(served),
@@ -73,7 +73,7 @@ async def test_a_handshake_by_the_byte_is_cut_off_at_the_opening_time_out():
         assert 0.4 <= time.monotonic() - began < 1.5
 
 
-async def test_a_connection_without_a_word_is_cut_off_at_the_opening_time_out():
+async def test_a_silent_connection_is_aborted_at_the_opening_time_out():
     async with serving(open_timeout=0.3) as served, await served.raw(handshake=False) as client:
         began = time.monotonic()
         assert await client.ended()
@@ -96,7 +96,7 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
-async def test_what_is_no_request_is_told_so_and_cut_off(garbage):
+async def test_data_that_is_not_a_request_is_answered_with_400(garbage):
     async with (
         serving(open_timeout=0.5) as served,
         bystander(served),
@@ -107,7 +107,7 @@ async def test_what_is_no_request_is_told_so_and_cut_off(garbage):
         assert len(served.gateway.connections) == 1
 
 
-async def test_a_tls_client_is_refused_without_harm():
+async def test_a_tls_client_on_a_plain_port_is_rejected():
     context = ssl._create_unverified_context()
     async with serving(open_timeout=0.5) as served, bystander(served):
         with pytest.raises((ssl.SSLError, ConnectionError)):
@@ -130,7 +130,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("head", "status"), REFUSED.values(), ids=REFUSED)
-async def test_a_handshake_that_cannot_be_taken_is_answered_in_http(head, status):
+async def test_an_invalid_handshake_is_answered_with_an_http_error(head, status):
     async with serving() as served, await served.raw(handshake=False) as client:
         client.write(head)
         assert (await answer(client)).startswith(f"HTTP/1.1 {status} ".encode())
@@ -150,14 +150,14 @@ EARLY = {
 
 
 @pytest.mark.parametrize("extra", EARLY.values(), ids=EARLY)
-async def test_what_follows_the_request_before_its_answer_is_refused(extra):
+async def test_data_behind_the_request_before_its_response_is_rejected(extra):
     async with serving() as served, bystander(served), await served.raw(handshake=False) as client:
         client.write(request(), extra)
         assert (await answer(client)).startswith(b"HTTP/1.1 400 ")
         assert len(served.gateway.connections) == 1
 
 
-async def test_pages_of_other_origins_are_kept_out_where_origins_are_set():
+async def test_only_configured_origins_may_connect():
     async with serving(origins="https://ours.example") as served:
         async with await served.raw(Origin="https://ours.example"):
             pass
@@ -170,7 +170,7 @@ async def test_pages_of_other_origins_are_kept_out_where_origins_are_set():
         pass
 
 
-async def test_compression_is_agreed_on_only_where_it_is_set():
+async def test_compression_is_negotiated_only_where_it_is_enabled():
     offer = {"Sec_WebSocket_Extensions": "permessage-deflate; client_max_window_bits"}
     async with serving() as served, await served.raw(handshake=False) as client:
         assert b"permessage-deflate" not in await client.shake_hands(**offer)
@@ -184,7 +184,7 @@ async def test_compression_is_agreed_on_only_where_it_is_set():
             assert served.handler.opened_[-1].compressed
 
 
-async def test_a_handler_that_fails_on_a_new_socket_costs_only_that_socket():
+async def test_a_handler_that_fails_on_a_new_connection_affects_only_that_connection():
     async with serving() as served, bystander(served):
         good = served.handler.opened
         served.handler.opened = failing

@@ -187,7 +187,7 @@ def cut_up(draw: st.DrawFn) -> list[bytes]:
 
 @settings(max_examples=800, deadline=None)
 @given(cut_up(), st.booleans())
-def test_any_bytes_in_any_pieces_come_out_as_from_a_parser_of_its_own(chunks, binary):
+def test_any_bytes_in_any_chunks_give_the_result_of_a_dedicated_parser(chunks, binary):
     context = FakeContext()
     listener = opened(context, binary=binary)
     for chunk in chunks:
@@ -200,7 +200,7 @@ def test_any_bytes_in_any_pieces_come_out_as_from_a_parser_of_its_own(chunks, bi
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(cut_up(), min_size=2, max_size=4))
-def test_parsers_that_are_lent_carry_nothing_from_one_connection_to_another(streams_):
+def test_shared_parsers_carry_no_state_between_connections(streams_):
     context = FakeContext()
     listeners = [opened(context, binary=False) for _ in streams_]
     for turn in range(max(map(len, streams_))):
@@ -213,7 +213,7 @@ def test_parsers_that_are_lent_carry_nothing_from_one_connection_to_another(stre
         assert written(bytes(listener._transport.written)) == (pongs, code)  # type: ignore[attr-defined]
 
 
-def test_a_parser_that_holds_half_a_header_is_not_at_rest():
+def test_a_parser_with_a_partial_header_is_not_at_rest():
     parser = ServerProtocol(state=OPEN, max_size=MAX)
     whole = client_frame(Opcode.TEXT, b"hello")
     for end in range(1, len(whole)):
@@ -225,7 +225,7 @@ def test_a_parser_that_holds_half_a_header_is_not_at_rest():
     assert at_rest(parser)
 
 
-def test_a_parser_that_is_closing_or_in_a_message_or_that_compresses_is_not_at_rest():
+def test_a_parser_that_is_closing_within_a_message_or_compressing_is_not_at_rest():
     parser = ServerProtocol(state=OPEN)
     parser.receive_data(client_frame(Opcode.TEXT, b"a", fin=False))
     parser.events_received()
@@ -241,7 +241,7 @@ def test_a_parser_that_is_closing_or_in_a_message_or_that_compresses_is_not_at_r
     assert not at_rest(parser)
 
 
-def test_where_a_parser_waits_is_known_by_a_name_that_websockets_still_has():
+def test_the_function_in_which_a_parser_waits_still_exists_in_websockets():
     parser = ServerProtocol()
     assert not at_rest(parser)
     parser.receive_data(request())
@@ -252,7 +252,7 @@ def test_where_a_parser_waits_is_known_by_a_name_that_websockets_still_has():
     assert StreamReader.at_eof.__code__.co_name == "at_eof"
 
 
-def test_a_good_client_keeps_no_parser():
+def test_a_connection_between_messages_holds_no_parser():
     context = FakeContext()
     listener = opened(context, binary=False)
     for chunk in (client_frame(1, b"{}"), client_frame(9, b"ping"), client_frame(1, b"x" * 200)):
@@ -262,7 +262,7 @@ def test_a_good_client_keeps_no_parser():
     assert len(context._idle_parsers) == 1
 
 
-def test_no_more_parsers_are_kept_than_are_worth_it():
+def test_the_number_of_idle_parsers_is_bounded():
     context = FakeContext()
     listeners = [opened(context, binary=False) for _ in range(200)]
     whole = client_frame(1, b"{}")
@@ -275,7 +275,7 @@ def test_no_more_parsers_are_kept_than_are_worth_it():
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, 100_000])
 @pytest.mark.parametrize("binary", [False, True])
-def test_a_frame_is_the_one_websockets_would_send(size, binary):
+def test_frame_equals_the_serialization_of_websockets(size, binary):
     payload = b"z" * size
     opcode = Opcode.BINARY if binary else Opcode.TEXT
     assert frame(payload, binary=binary) == Frame(opcode, payload).serialize(mask=False)

@@ -57,7 +57,7 @@ BREACHES = {
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["at once", "by the byte"])
 @pytest.mark.parametrize(("data", "code"), BREACHES.values(), ids=BREACHES)
-async def test_a_breach_ends_its_connection_with_its_code(data, code, at_once):
+async def test_a_protocol_violation_closes_its_connection_with_its_code(data, code, at_once):
     async with (
         serving(max_message=1024, close_timeout=0.1) as served,
         bystander(served),
@@ -77,14 +77,14 @@ async def test_a_breach_ends_its_connection_with_its_code(data, code, at_once):
         assert len(served.gateway.connections) == 1
 
 
-async def test_good_messages_before_the_breach_are_answered_first():
+async def test_messages_before_a_violation_are_answered_first():
     async with serving() as served, await served.raw() as client:
         client.write(text(HEARTBEAT), client_frame(PING, b"p"), text(HEARTBEAT), client_frame(CONT))
         frames = [await client.frame() for _ in range(5)]
         assert [opcode for opcode, _ in frames] == [TEXT, PONG, TEXT, Opcode.CLOSE, -1]
 
 
-async def test_sixteen_fragments_are_a_message():
+async def test_a_message_may_have_sixteen_fragments():
     async with serving() as served, await served.raw() as client:
         message = b'{"type":"room:heartbeat"}    '
         parts = [message[at : at + 2] for at in range(0, 30, 2)]
@@ -95,7 +95,7 @@ async def test_sixteen_fragments_are_a_message():
         assert (await client.message())["type"] == "room:heartbeat:ack"
 
 
-async def test_a_character_may_be_cut_in_two_by_fragments():
+async def test_a_character_may_be_split_between_fragments():
     async with serving() as served, await served.raw() as client:
         message = '{"type":"room:heartbeat","id":"é"}'.encode()
         cut = message.index(b"\xa9")
@@ -103,7 +103,7 @@ async def test_a_character_may_be_cut_in_two_by_fragments():
         assert (await client.message())["id"] == "é"
 
 
-async def test_controls_may_come_between_fragments():
+async def test_control_frames_may_come_between_fragments():
     async with serving() as served, await served.raw() as client:
         client.write(client_frame(TEXT, b'{"type":', fin=False), client_frame(PING, b"a"))
         assert await client.frame() == (PONG, b"a")
@@ -111,13 +111,13 @@ async def test_controls_may_come_between_fragments():
         assert (await client.message())["type"] == "room:heartbeat:ack"
 
 
-async def test_ten_pings_at_once_have_their_pongs_in_order():
+async def test_ten_pings_at_once_are_answered_in_order():
     async with serving() as served, await served.raw() as client:
         client.write(*(client_frame(PING, bytes((number,))) for number in range(10)))
         assert [await client.frame() for _ in range(10)] == [(PONG, bytes((number,))) for number in range(10)]
 
 
-async def test_a_flood_of_pings_is_answered_by_few_pongs():
+async def test_a_flood_of_pings_is_answered_with_few_pongs():
     async with serving() as served, bystander(served), await served.raw() as client:
         client.write(*(client_frame(PING, number.to_bytes(4)) for number in range(50_000)))
         client.write(text(HEARTBEAT))
@@ -130,7 +130,7 @@ async def test_a_flood_of_pings_is_answered_by_few_pongs():
         assert len(pongs) < 5_000
 
 
-async def test_pings_from_one_who_does_not_read_do_not_pile_up():
+async def test_pings_of_a_client_that_does_not_read_do_not_accumulate():
     async with (
         serving(send_buffer=65536, close_timeout=0.5) as served,
         bystander(served),
@@ -164,7 +164,7 @@ async def test_a_flood_of_tiny_fragments_does_not_grow_memory():
         assert peak < 20 * len(flood) + 6_000_000
 
 
-async def test_an_inflating_message_is_stopped_at_the_limit():
+async def test_a_decompressed_message_is_limited():
     deflate = zlib.compressobj(wbits=-12)
     bomb = deflate.compress(b"x" * 50_000_000) + deflate.flush(zlib.Z_SYNC_FLUSH)
     async with (
@@ -182,7 +182,7 @@ async def test_an_inflating_message_is_stopped_at_the_limit():
         tracemalloc.stop()
 
 
-async def test_the_peer_may_vanish_in_the_midst_of_anything():
+async def test_a_client_may_disconnect_in_any_state():
     streams = [
         b"",
         client_frame(TEXT, b"x")[:1],

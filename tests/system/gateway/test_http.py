@@ -39,7 +39,7 @@ def package(tmp_path, monkeypatch):
     return "webpackage"
 
 
-async def test_the_page_is_served_with_its_types_tags_and_policy(package, monkeypatch):
+async def test_the_page_is_served_with_content_type_etag_and_policy(package, monkeypatch):
     monkeypatch.setattr("reactor.gateway.manager.Site", lambda ready: Site(ready, package))
     async with serving() as served:
         for path, media, content in [
@@ -85,7 +85,7 @@ async def test_the_page_is_served_with_its_types_tags_and_policy(package, monkey
         "/__init__.py",
     ],
 )
-async def test_what_is_not_there_is_a_plain_404(package, monkeypatch, path):
+async def test_a_missing_file_is_a_404(package, monkeypatch, path):
     monkeypatch.setattr("reactor.gateway.manager.Site", lambda ready: Site(ready, package))
     async with serving() as served:
         status, head, body = await get(served, path)
@@ -93,7 +93,7 @@ async def test_what_is_not_there_is_a_plain_404(package, monkeypatch, path):
         assert b"content-type: text/plain" in head
 
 
-async def test_without_a_page_all_else_works(tmp_path, monkeypatch):
+async def test_without_a_page_the_probes_work(tmp_path, monkeypatch):
     (tmp_path / "barepackage").mkdir()
     (tmp_path / "barepackage" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
@@ -103,7 +103,7 @@ async def test_without_a_page_all_else_works(tmp_path, monkeypatch):
         assert (await get(served, "/healthz"))[0] == 200
 
 
-async def test_the_probes_say_whether_the_node_lives_and_is_ready():
+async def test_the_probes_report_liveness_and_readiness():
     handler = Recorder()
     async with serving(handler) as served:
         status, head, body = await get(served, "/healthz")
@@ -117,7 +117,7 @@ async def test_the_probes_say_whether_the_node_lives_and_is_ready():
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "CONNECT"])
-async def test_only_get_and_head_are_served(method):
+async def test_only_get_and_head_are_allowed(method):
     async with serving() as served:
         for path in ("/", "/healthz"):
             status, head, _ = await get(served, path, method)
@@ -125,14 +125,14 @@ async def test_only_get_and_head_are_served(method):
             assert b"allow: get, head" in head
 
 
-async def test_a_client_that_asks_and_half_closes_still_gets_its_answer():
+async def test_a_client_that_half_closes_after_its_request_gets_the_response():
     async with serving() as served, await served.raw(handshake=False) as client:
         client.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         client.writer.write_eof()
         assert (await client.reader.read()).endswith(b"ok")
 
 
-async def test_a_client_that_stays_after_its_answer_is_cut_off():
+async def test_a_client_that_stays_after_its_response_is_aborted():
     async with serving(close_timeout=0.2) as served, await served.raw(handshake=False) as client:
         client.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
         await client.reader.read()
@@ -142,14 +142,14 @@ async def test_a_client_that_stays_after_its_answer_is_cut_off():
             await manager.empty.wait()
 
 
-async def test_probes_are_no_connections_to_the_handler():
+async def test_http_requests_do_not_reach_the_handler():
     async with serving() as served:
         await get(served, "/healthz")
         assert served.handler.opened_ == served.handler.closed_ == []
         assert isinstance(served.gateway, Gateway)
 
 
-async def test_the_client_is_served_to_any_page_with_its_types():
+async def test_the_javascript_client_is_served_to_any_origin_with_its_types():
     async with serving() as served:
         status, head, body = await get(served, "/client.js")
         assert status == 200

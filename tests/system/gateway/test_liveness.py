@@ -8,7 +8,7 @@ from websockets.frames import Opcode
 from tests.support.gateway import HEARTBEAT, bystander, client_frame, serving, text
 
 
-async def test_a_silent_client_is_pinged_and_stays_as_long_as_it_answers():
+async def test_an_idle_client_is_pinged_and_stays_while_it_answers():
     async with serving(ping_interval=0.1, ping_timeout=0.3) as served, await served.raw() as client:
         for _ in range(6):
             assert await client.frame() == (Opcode.PING, b"")
@@ -16,7 +16,7 @@ async def test_a_silent_client_is_pinged_and_stays_as_long_as_it_answers():
         assert served.handler.closed_ == []
 
 
-async def test_one_who_answers_nothing_is_dropped_once_after_interval_and_time_out():
+async def test_an_unresponsive_client_is_aborted_after_interval_and_time_out():
     async with serving(ping_interval=0.2, ping_timeout=0.3) as served, bystander(served):
         async with await served.raw() as client:
             connection = served.handler.opened_[-1]
@@ -30,7 +30,7 @@ async def test_one_who_answers_nothing_is_dropped_once_after_interval_and_time_o
         assert served.handler.closed_.count(connection) == 1
 
 
-async def test_whoever_says_anything_is_not_pinged():
+async def test_an_active_client_is_not_pinged():
     async with serving(ping_interval=0.2, ping_timeout=0.2) as served, await served.raw() as client:
         until = time.monotonic() + 0.8
         while time.monotonic() < until:
@@ -40,7 +40,7 @@ async def test_whoever_says_anything_is_not_pinged():
         assert await client.frame() == (Opcode.PING, b"")
 
 
-async def test_any_word_after_the_ping_counts_as_its_answer():
+async def test_any_frame_after_a_ping_counts_as_its_answer():
     async with serving(ping_interval=0.1, ping_timeout=0.2) as served, await served.raw() as client:
         for word in (text(HEARTBEAT), client_frame(Opcode.PING), client_frame(Opcode.PONG, b"other")) * 2:
             while (await client.frame())[0] != Opcode.PING:
@@ -49,7 +49,7 @@ async def test_any_word_after_the_ping_counts_as_its_answer():
         assert served.handler.closed_ == []
 
 
-async def test_pings_may_be_off():
+async def test_pings_can_be_disabled():
     async with serving(ping_interval=0, ping_timeout=0.1) as served, await served.raw() as client:
         try:
             async with asyncio.timeout(0.5):
@@ -61,7 +61,7 @@ async def test_pings_may_be_off():
         assert (await client.message())["type"] == "room:heartbeat:ack"
 
 
-async def test_many_sockets_with_one_deadline_are_all_seen_to():
+async def test_many_connections_with_the_same_deadline_are_all_handled():
     async with serving(ping_interval=0.3, ping_timeout=0.3) as served:
         clients = [await served.raw() for _ in range(50)]
         try:

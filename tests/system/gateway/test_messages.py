@@ -27,7 +27,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("payload", "code"), BAD.values(), ids=BAD)
-async def test_a_bad_message_costs_one_error_and_the_socket_stays(payload, code):
+async def test_an_invalid_message_is_answered_with_one_error_and_the_connection_stays_open(payload, code):
     async with serving() as served, await served.raw() as client:
         client.write(client_frame(Opcode.TEXT, payload), text(HEARTBEAT))
         error = await client.message()
@@ -38,7 +38,7 @@ async def test_a_bad_message_costs_one_error_and_the_socket_stays(payload, code)
         assert (await client.message())["type"] == "room:heartbeat:ack"
 
 
-async def test_intents_reach_the_handler_in_order_whichever_way_the_frames_come():
+async def test_intents_reach_the_handler_in_order_however_the_frames_are_split():
     async with serving() as served, await served.raw() as client:
         served.handler.act = lambda _connection, _intent: None
         messages = [
@@ -57,7 +57,7 @@ async def test_intents_reach_the_handler_in_order_whichever_way_the_frames_come(
         assert all(type(intent) is Join for intent in served.handler.intents)
 
 
-async def test_a_handler_that_fails_costs_one_error_and_is_logged():
+async def test_a_failing_handler_is_answered_with_one_error_and_logged():
     async with serving() as served, bystander(served), await served.raw() as client:
         act = served.handler.act
 
@@ -79,7 +79,7 @@ async def test_a_handler_that_fails_costs_one_error_and_is_logged():
         assert (await client.message())["type"] == "room:heartbeat:ack"
 
 
-async def test_a_handler_may_refuse_by_raising_a_protocol_error():
+async def test_a_handler_may_reject_by_raising_a_protocol_error():
     async with serving() as served, await served.raw() as client:
 
         def refusing(_connection, intent):

@@ -19,19 +19,19 @@ from tests.support.gateway import HEARTBEAT, Recorder, client_frame, request, se
 from tests.support.waiting import PATIENCE
 
 
-async def test_a_taken_port_is_an_error_of_one_line_with_the_mend():
+async def test_a_port_in_use_is_an_error_of_one_line_with_the_fix():
     async with serving() as served:
         with pytest.raises(AddressInUse, match=f"port {served.port} .* choose another --port"):
             await Gateway(Settings(port=served.port), Recorder()).start()
 
 
-async def test_a_host_that_is_not_ours_is_an_error_of_one_line():
+async def test_a_foreign_host_is_an_error_of_one_line():
     for host in ("192.0.2.1", "no.such.host.invalid"):
         with pytest.raises(SettingError, match="--host"):
             await Gateway(Settings(host=host, port=0), Recorder()).start()
 
 
-async def test_a_socket_that_is_bound_already_is_taken_over():
+async def test_start_accepts_a_bound_socket():
     for family, address in ((socket.AF_INET, ("127.0.0.1", 0)), (socket.AF_INET6, ("::1", 0))):
         with socket.socket(family) as sock:
             try:
@@ -47,13 +47,13 @@ async def test_a_socket_that_is_bound_already_is_taken_over():
             await gateway.stop()
 
 
-async def test_nagle_is_off():
+async def test_nagles_algorithm_is_disabled():
     async with serving() as served, await served.raw():
         sock = served.handler.opened_[0]._transport.get_extra_info("socket")
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-async def test_stop_closes_all_with_its_code_and_tells_the_handler_of_each():
+async def test_stop_closes_every_connection_with_its_code_and_notifies_the_handler():
     handler = Recorder()
     async with serving(handler) as served:
         sockets = [await connect(served.url) for _ in range(20)]
@@ -74,7 +74,7 @@ async def test_stop_closes_all_with_its_code_and_tells_the_handler_of_each():
         await served.gateway.stop()  # once more does nothing
 
 
-async def test_stop_spreads_the_closes():
+async def test_stop_spreads_the_closes_over_time():
     handler = Recorder()
     async with serving(handler) as served:
         times = []
@@ -96,7 +96,7 @@ async def test_stop_spreads_the_closes():
         assert 0.55 < times[-1] < 1.5
 
 
-async def test_stop_does_not_wait_for_those_who_do_not_answer():
+async def test_stop_does_not_wait_for_clients_that_do_not_answer():
     async with serving(close_timeout=0.3) as served:
         clients = [await served.raw() for _ in range(3)]
         stranger = await served.raw(handshake=False)
@@ -114,7 +114,7 @@ async def test_stop_does_not_wait_for_those_who_do_not_answer():
                 client.writer.transport.abort()
 
 
-async def test_a_stop_that_is_cancelled_still_cuts_all_off():
+async def test_a_cancelled_stop_aborts_every_connection():
     async with serving(close_timeout=30) as served, await served.raw() as client:
         stopping = asyncio.create_task(served.gateway.stop())
         assert await client.close_code() == 1012  # it now waits for the client's answer
@@ -124,7 +124,7 @@ async def test_a_stop_that_is_cancelled_still_cuts_all_off():
         assert len(served.handler.closed_) == 1
 
 
-async def test_messages_in_flight_during_a_stop_are_ignored():
+async def test_messages_received_during_a_stop_are_ignored():
     async with serving() as served, await served.raw() as client:
         stopping = asyncio.create_task(served.gateway.stop())
         await asyncio.sleep(0)
@@ -136,7 +136,7 @@ async def test_messages_in_flight_during_a_stop_are_ignored():
         assert served.handler.intents == []
 
 
-async def test_over_the_limit_of_open_files_the_old_sockets_are_served_and_new_ones_again_after_it():
+async def test_out_of_file_descriptors_open_connections_are_served_and_new_ones_once_there_are_descriptors():
     async with serving() as served:
         old = await served.raw()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -33,7 +33,7 @@ async def deaf(served):
 
 
 @pytest.mark.parametrize("way", ["send", "send_now", "send_payload", "send_frame"])
-async def test_one_who_never_reads_is_cut_off_and_costs_no_more_than_the_bound(way):
+async def test_a_client_that_never_reads_is_closed_and_uses_no_more_memory_than_the_limit(way):
     message = ServiceDegraded("x" * 4000)
     async with serving(send_buffer=262_144, close_timeout=0.3) as served, bystander(served):
         async with deaf(served):
@@ -58,7 +58,7 @@ async def test_one_who_never_reads_is_cut_off_and_costs_no_more_than_the_bound(w
 
 
 @pytest.mark.parametrize("way", ["send", "send_now"])
-async def test_thousands_of_messages_in_one_turn_are_bounded_too(way):
+async def test_thousands_of_messages_in_one_turn_are_bounded(way):
     message = ServiceDegraded("x" * 4000)
     async with serving(send_buffer=262_144, close_timeout=0.3) as served, bystander(served), deaf(served):
         connection = served.handler.opened_[-1]
@@ -71,7 +71,7 @@ async def test_thousands_of_messages_in_one_turn_are_bounded_too(way):
         await served.handler.until(lambda: connection in served.handler.closed_)
 
 
-async def test_once_the_socket_has_stopped_taking_the_rest_of_the_turn_waits_here():
+async def test_once_the_transport_is_full_further_messages_wait_in_the_outbox():
     async with serving(send_buffer=1_000_000, close_timeout=0.3) as served, deaf(served):
         connection = served.handler.opened_[-1]
         while not connection._outbox.blocked:
@@ -84,7 +84,7 @@ async def test_once_the_socket_has_stopped_taking_the_rest_of_the_turn_waits_her
         assert connection._outbox.size == waiting
 
 
-async def test_one_who_begins_to_read_again_hears_the_reason():
+async def test_a_slow_client_that_resumes_reading_receives_the_close_reason():
     async with serving(send_buffer=65_536, close_timeout=5) as served, deaf(served) as client:
         connection = served.handler.opened_[-1]
         while connection.state == 1:
@@ -95,7 +95,7 @@ async def test_one_who_begins_to_read_again_hears_the_reason():
         assert await client.frame() == (-1, b"")
 
 
-async def test_one_who_reads_late_but_within_the_bound_gets_everything_in_order():
+async def test_a_client_that_reads_late_but_within_the_limit_receives_everything_in_order():
     async with serving(send_buffer=4_000_000) as served, deaf(served) as client:
         connection = served.handler.opened_[-1]
         # The kernel takes up to some 2.6 MB by itself.
@@ -110,7 +110,7 @@ async def test_one_who_reads_late_but_within_the_bound_gets_everything_in_order(
         assert not connection._outbox.blocked
 
 
-async def test_a_message_above_the_bound_reaches_one_who_reads():
+async def test_a_message_above_the_limit_reaches_a_client_that_reads():
     async with serving(send_buffer=1024) as served, await served.raw() as client:
         connection = served.handler.opened_[-1]
         for _ in range(3):
@@ -120,7 +120,7 @@ async def test_a_message_above_the_bound_reaches_one_who_reads():
             assert (await client.message())["reason"] == "behind it"
 
 
-async def test_a_close_to_one_who_does_not_read_ends_at_the_close_time_out():
+async def test_a_close_to_a_client_that_does_not_read_ends_at_the_close_time_out():
     async with (
         serving(send_buffer=4_000_000, close_timeout=0.3) as served,
         bystander(served),
@@ -135,7 +135,7 @@ async def test_a_close_to_one_who_does_not_read_ends_at_the_close_time_out():
         await served.handler.until(lambda: connection in served.handler.closed_)
 
 
-async def test_a_socket_that_fails_costs_itself_alone():
+async def test_a_failing_connection_affects_no_other():
     async with serving(ping_interval=0.2) as served, bystander(served):
         clients = [await served.raw() for _ in range(3)]
 
@@ -159,7 +159,7 @@ async def test_a_socket_that_fails_costs_itself_alone():
             client.writer.transport.abort()
 
 
-async def test_messages_of_one_turn_go_out_by_one_write():
+async def test_messages_of_one_turn_are_written_in_one_call():
     async with serving() as served, await served.raw() as client:
         connection = served.handler.opened_[-1]
         writes = []
@@ -192,7 +192,7 @@ async def test_messages_of_one_turn_go_out_by_one_write():
         assert len(writes) == 2
 
 
-async def test_one_in_a_hundred_who_stalls_costs_the_others_nothing_of_a_fan_out():
+async def test_one_stalled_client_in_a_hundred_does_not_affect_the_fan_out_to_the_others():
     limit, told = 262_144, 400
     async with serving(send_buffer=limit, close_timeout=0.3) as served, deaf(served):
         asleep = served.handler.opened_[-1]

@@ -62,7 +62,7 @@ def room(*users: str, name: str = "lobby") -> RoomView:
         max_size=20,
     )
 )
-def test_each_list_is_that_of_the_room(codec: Codec, steps: list[tuple[str, str]]) -> None:
+def test_each_list_equals_the_members_of_the_room(codec: Codec, steps: list[tuple[str, str]]) -> None:
     snapshots, view = Snapshots(), room()
     for at, (what, user) in enumerate(steps, 2):
         version = view.version
@@ -78,7 +78,7 @@ def test_each_list_is_that_of_the_room(codec: Codec, steps: list[tuple[str, str]
     assert told(snapshots, view, codec) == list(view.members.values())
 
 
-def test_what_only_grew_is_not_encoded_again() -> None:
+def test_only_new_members_of_a_cached_list_are_encoded() -> None:
     snapshots, view, encoded = Snapshots(), room("u1", "u2"), []
     codec = Codec("json", msgspec.json, binary=False)
     encode = codec.encode
@@ -94,7 +94,7 @@ def test_what_only_grew_is_not_encoded_again() -> None:
     assert [one.user_id for one in encoded if isinstance(one, Member)] == ["u1", "u2", "u3"]
 
 
-def test_only_the_last_lists_are_kept() -> None:
+def test_the_number_of_cached_lists_is_bounded() -> None:
     snapshots = Snapshots()
     for number in range(3 * _MAX_CACHED):
         assert told(snapshots, room("u1", name=f"r{number}"), JSON) == [member("u1")]

@@ -22,7 +22,7 @@ async def opened(served: Served, context: ssl.SSLContext) -> Raw:
     return Raw(*await asyncio.open_connection("127.0.0.1", served.port, ssl=context))
 
 
-async def test_sockets_and_pages_over_tls(tmp_path: Path):
+async def test_websockets_and_http_work_over_tls(tmp_path: Path):
     cert, key = write_certificate(tmp_path, "one")
     async with serving(tls_cert=cert, tls_key=key) as served:
         url = f"wss://127.0.0.1:{served.port}/ws"
@@ -41,7 +41,7 @@ async def test_sockets_and_pages_over_tls(tmp_path: Path):
         await served.handler.until(lambda: len(served.handler.closed_) == 1)
 
 
-async def test_the_end_is_said_in_tls_too(tmp_path: Path):
+async def test_the_server_sends_close_notify(tmp_path: Path):
     """Without a close_notify a client cannot tell an end from a cut (RFC 8446 section 6.1)."""
     cert, key = write_certificate(tmp_path, "one")
 
@@ -59,7 +59,7 @@ async def test_the_end_is_said_in_tls_too(tmp_path: Path):
         assert (await asyncio.to_thread(ask, served.port)).endswith(b"ok")
 
 
-async def test_the_certificate_may_change_while_sockets_are_open(tmp_path: Path):
+async def test_the_certificate_may_change_while_connections_are_open(tmp_path: Path):
     cert, key = write_certificate(tmp_path, "one")
     async with serving(tls_cert=cert, tls_key=key) as served:
         old = trusting(cert)
@@ -79,7 +79,7 @@ async def test_the_certificate_may_change_while_sockets_are_open(tmp_path: Path)
             assert (await client.message())["type"] == "room:heartbeat:ack"
 
 
-async def test_a_handshake_that_drips_or_sleeps_is_cut_off_in_time(tmp_path: Path):
+async def test_a_slow_or_silent_tls_handshake_is_aborted_at_the_opening_time_out(tmp_path: Path):
     cert, key = write_certificate(tmp_path, "one")
     async with serving(tls_cert=cert, tls_key=key, open_timeout=0.5) as served, AsyncExitStack() as stack:
         hello = client_hello()
@@ -101,7 +101,7 @@ async def test_a_handshake_that_drips_or_sleeps_is_cut_off_in_time(tmp_path: Pat
         await manager.empty.wait()
 
 
-async def test_what_is_no_tls_is_cut_off(tmp_path: Path):
+async def test_data_that_is_not_tls_closes_the_connection(tmp_path: Path):
     cert, key = write_certificate(tmp_path, "one")
     async with serving(tls_cert=cert, tls_key=key) as served:
         for nonsense in (request(), b"\x16\x03\x01\xff\xff" + bytes(500), bytes(100), b"\x80" * 3000):
@@ -120,7 +120,7 @@ async def test_what_is_no_tls_is_cut_off(tmp_path: Path):
             await client.shake_hands()
 
 
-async def test_old_versions_are_refused(tmp_path: Path):
+async def test_old_tls_versions_are_rejected(tmp_path: Path):
     cert, key = write_certificate(tmp_path, "one")
     async with serving(tls_cert=cert, tls_key=key) as served:
         context = trusting(cert)
@@ -131,7 +131,7 @@ async def test_old_versions_are_refused(tmp_path: Path):
             await opened(served, context)
 
 
-async def test_a_server_that_stops_waits_for_no_handshake(tmp_path: Path):
+async def test_a_stopping_server_does_not_wait_for_tls_handshakes(tmp_path: Path):
     cert, key = write_certificate(tmp_path, "one")
     async with serving(tls_cert=cert, tls_key=key, close_timeout=0.3) as served:
         secure = await opened(served, trusting(cert))
@@ -152,7 +152,7 @@ def client_hello() -> bytes:
     return outgoing.read()
 
 
-def test_files_that_are_no_certificate_are_said_at_the_start(tmp_path: Path):
+def test_an_invalid_certificate_is_an_error_at_the_start(tmp_path: Path):
     cert, key = write_certificate(tmp_path, "one")
     (tmp_path / "other").mkdir()
     other, _ = write_certificate(tmp_path / "other", "two")
@@ -174,7 +174,7 @@ def test_files_that_are_no_certificate_are_said_at_the_start(tmp_path: Path):
         Settings(tls_cert=cert)
 
 
-async def test_a_tls_port_takes_no_more_than_the_limit_in_handshakes(tmp_path: Path):
+async def test_connections_in_the_tls_handshake_count_towards_the_limit(tmp_path: Path):
     cert, key = write_certificate(tmp_path, "one")
     async with (
         serving(tls_cert=cert, tls_key=key, max_per_address=5, trusted_proxies="none") as served,

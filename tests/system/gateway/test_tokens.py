@@ -54,7 +54,7 @@ def hand_made(header: Any, payload: Any, key: bytes = SECRET.encode()) -> str:
     return f"{head}.{encoded(hmac.digest(key, head.encode(), hashlib.sha256))}"
 
 
-def test_all_that_a_token_says():
+def test_the_claims_of_a_token_become_its_identity():
     expires = int(time.time()) + 100
     made = taken(
         by_secret(),
@@ -63,7 +63,7 @@ def test_all_that_a_token_says():
     assert made == Identity("42", ("a", "b-*"), "Ann", {"x": [1]}, expires)
 
 
-def test_a_token_without_rooms_has_those_of_the_setting():
+def test_a_token_without_rooms_gets_those_of_auth_rooms():
     assert taken(by_secret(), token(rooms=None)).rooms == ()
     assert taken(by_secret(auth_rooms="lobby, game-*"), token(rooms=None)).rooms == ("lobby", "game-*")
     assert taken(by_secret(auth_rooms="*"), token(rooms=[])).rooms == ()
@@ -109,7 +109,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("text", "words"), BAD.values(), ids=BAD)
-def test_a_bad_token_is_refused_with_a_sentence(text, words):
+def test_an_invalid_token_is_rejected_with_a_reason(text, words):
     error = refused(by_secret(), text)
     assert words in error.message
     assert error.code == ("token_expired" if words == "has expired" else "unauthorized")
@@ -118,13 +118,13 @@ def test_a_bad_token_is_refused_with_a_sentence(text, words):
     assert SECRET not in error.message
 
 
-def test_clocks_may_be_a_little_off():
+def test_the_leeway_tolerates_differing_clocks():
     past = int(time.time()) - 3
     assert taken(by_secret(auth_leeway=10), token(exp=past)).user_id == "ann"
     refused(by_secret(auth_leeway=0), token(exp=past))
 
 
-def test_audience_and_issuer_where_they_are_asked_for():
+def test_audience_and_issuer_are_checked_where_they_are_configured():
     strict = by_secret(auth_audience="reactor", auth_issuer="https://us.example")
     good: dict[str, Any] = {"aud": ["other", "reactor"], "iss": "https://us.example"}
     assert taken(strict, token(**good)).user_id == "ann"
@@ -143,7 +143,7 @@ def test_audience_and_issuer_where_they_are_asked_for():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_public_key_takes_tokens_of_its_private_one_alone(tmp_path: Path, kind):
+def test_a_public_key_accepts_only_tokens_of_its_private_key(tmp_path: Path, kind):
     keys = write_jwks(tmp_path / "keys.json", public_jwk(kind))
     authenticator = Authenticator(Settings(auth_jwks=keys))
     assert taken(authenticator, signed(kind)).user_id == "ann"
@@ -153,7 +153,7 @@ def test_a_public_key_takes_tokens_of_its_private_one_alone(tmp_path: Path, kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_public_key_is_no_secret_to_sign_with(tmp_path: Path, kind):
+def test_a_public_key_is_not_accepted_as_an_hmac_secret(tmp_path: Path, kind):
     """The classic confusion: HS256 with the public key's bytes as its secret."""
     keys = write_jwks(tmp_path / "keys.json", public_jwk(kind, kid="k"))
     authenticator = Authenticator(Settings(auth_jwks=keys, auth_secret=SECRET.encode()))
@@ -167,7 +167,7 @@ def test_a_public_key_is_no_secret_to_sign_with(tmp_path: Path, kind):
             refused(authenticator, hand_made(header, claims(), form))
 
 
-def test_the_key_is_found_by_its_id(tmp_path: Path):
+def test_the_key_is_selected_by_its_kid(tmp_path: Path):
     entries = [public_jwk(kind, kid=kind) for kind in KINDS] + [public_jwk("RS256", 1, kid="next")]
     keys = write_jwks(tmp_path / "keys.json", *entries, {"kty": "weird", "use": "enc"})
     authenticator = Authenticator(Settings(auth_jwks=keys))
@@ -180,7 +180,7 @@ def test_the_key_is_found_by_its_id(tmp_path: Path):
     refused(authenticator, signed("EdDSA", kid="RS256"))
 
 
-def test_a_secret_and_keys_may_stand_side_by_side(tmp_path: Path):
+def test_a_secret_and_public_keys_work_together(tmp_path: Path):
     keys = write_jwks(tmp_path / "keys.json", public_jwk("EdDSA", kid="k"))
     authenticator = Authenticator(Settings(auth_jwks=keys, auth_secret=SECRET.encode()))
     assert taken(authenticator, signed("EdDSA", kid="k")).user_id == "ann"
@@ -188,7 +188,7 @@ def test_a_secret_and_keys_may_stand_side_by_side(tmp_path: Path):
     refused(authenticator, signed("EdDSA"))
 
 
-def test_keys_are_read_again_when_the_file_changes(tmp_path: Path):
+def test_keys_are_reloaded_when_the_file_changes(tmp_path: Path):
     path = write_jwks(tmp_path / "keys.json", public_jwk("EdDSA", 0, kid="old"))
     authenticator = Authenticator(Settings(auth_jwks=path))
     refused(authenticator, signed("EdDSA", 1, kid="new"))
@@ -197,7 +197,7 @@ def test_keys_are_read_again_when_the_file_changes(tmp_path: Path):
     refused(authenticator, signed("EdDSA", 0, kid="old"))
 
 
-def test_a_file_that_broke_leaves_the_keys_as_they_were(tmp_path: Path):
+def test_an_unreadable_file_leaves_the_keys_in_use(tmp_path: Path):
     path = write_jwks(tmp_path / "keys.json", public_jwk("EdDSA", 0))
     authenticator = Authenticator(Settings(auth_jwks=path))
     path.write_text("{")
@@ -239,7 +239,7 @@ FILES = {
 
 
 @pytest.mark.parametrize(("content", "words"), FILES.values(), ids=FILES)
-def test_a_file_that_is_no_set_of_public_keys_is_said_at_the_start(tmp_path: Path, content, words):
+def test_an_invalid_jwks_file_is_an_error_at_the_start(tmp_path: Path, content, words):
     path = tmp_path / "keys.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(SettingError, match=words) as caught:
@@ -247,7 +247,7 @@ def test_a_file_that_is_no_set_of_public_keys_is_said_at_the_start(tmp_path: Pat
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_said_at_the_start(tmp_path: Path):
+def test_a_missing_jwks_file_is_an_error_at_the_start(tmp_path: Path):
     with pytest.raises(SettingError, match="cannot be read: No such file"):
         TokenKeys(Settings(auth_jwks=tmp_path / "none"))
 
@@ -270,13 +270,13 @@ AUTHENTICATOR = by_secret()
 
 
 @given(st.text() | st.from_regex(r"[\w-]{0,20}\.[\w-]{0,20}\.[\w-]{0,20}", fullmatch=True))
-def test_any_text_is_refused(text):
+def test_arbitrary_text_is_rejected(text):
     refused(AUTHENTICATOR, text)
 
 
 @given(st.dictionaries(st.sampled_from(["alg", "typ", "kid", "crit", "b64", "jwk", "jku"]), json_values))
 @example({"alg": "HS256", "kid": {}})
-def test_any_header_is_taken_or_refused(header):
+def test_any_header_is_accepted_or_rejected(header):
     made = hand_made(header, claims())
     if header.get("alg") != "HS256":
         refused(AUTHENTICATOR, made)
@@ -296,7 +296,7 @@ def test_any_header_is_taken_or_refused(header):
 @example({"exp": 10**400})
 @example({"exp": float("nan")})
 @example({"iat": -(10**400)})
-def test_any_claims_are_taken_or_refused(more):
+def test_any_claims_are_accepted_or_rejected(more):
     try:
         made = taken(AUTHENTICATOR, hand_made({"alg": "HS256"}, claims() | more))
     except Unauthorised:
@@ -310,7 +310,7 @@ def test_any_claims_are_taken_or_refused(more):
 
 
 @given(st.binary(min_size=1, max_size=8), st.integers(0))
-def test_a_token_that_was_touched_is_refused(noise, at):
+def test_a_modified_token_is_rejected(noise, at):
     good = token()
     at %= len(good)
     touched = good[:at] + encoded(noise) + good[at + 1 :]

@@ -22,11 +22,11 @@ print(resource.getrlimit(resource.RLIMIT_NOFILE), max_sockets())
     ("soft", "room"),
     [(64, 16), (256, 128), (1024, 896), (20_000, 19_600), (1_048_576, 1_027_605), (-1, 1_000_000)],
 )
-def test_some_are_kept_back(monkeypatch, soft, room):
+def test_some_descriptors_are_reserved(monkeypatch, soft, room):
     monkeypatch.setattr(resource, "getrlimit", lambda _what: (soft, soft))
     assert files.max_sockets() == room
 
 
-def test_as_many_are_allowed_as_may_be():
+def test_the_soft_limit_is_raised_to_the_hard_limit():
     done = subprocess.run([sys.executable, "-c", RAISE], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == ["172", "(900, 900) 772"]

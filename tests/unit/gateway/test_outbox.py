@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from reactor.gateway.outbox import HIGH_WATER, Outbox, PutResult
 
 
-def test_the_first_frame_of_a_turn_asks_for_a_flush_and_the_others_go_with_it():
+def test_the_first_frame_of_a_turn_requests_a_flush_for_all():
     outbox = Outbox(1000)
     assert outbox.put(b"a") is PutResult.FLUSH_SOON
     assert outbox.put(b"b") is PutResult.WAIT
@@ -13,18 +13,18 @@ def test_the_first_frame_of_a_turn_asks_for_a_flush_and_the_others_go_with_it():
     assert outbox.put(b"c") is PutResult.FLUSH_SOON
 
 
-def test_much_in_one_turn_is_flushed_at_once_to_learn_whether_the_socket_takes_it():
+def test_above_the_high_water_mark_the_outbox_requests_an_immediate_flush():
     outbox = Outbox(1000)
     assert outbox.put(bytes(HIGH_WATER)) is PutResult.FLUSH_SOON
     assert outbox.put(b"b") is PutResult.FLUSH_NOW
 
 
-def test_a_frame_above_the_limit_is_taken_while_the_socket_takes():
+def test_a_frame_above_the_limit_is_accepted_while_the_transport_is_not_full():
     outbox = Outbox(1000)
     assert outbox.put(bytes(10 * HIGH_WATER)) is PutResult.FLUSH_NOW
 
 
-def test_once_the_socket_has_stopped_taking_the_limit_holds_to_the_byte():
+def test_once_the_transport_is_full_the_limit_is_exact():
     outbox = Outbox(1000)
     outbox.blocked = True
     assert outbox.put(bytes(600)) is PutResult.WAIT
@@ -34,7 +34,7 @@ def test_once_the_socket_has_stopped_taking_the_limit_holds_to_the_byte():
     assert list(map(len, outbox.pop_all())) == [600, 400]
 
 
-def test_what_was_given_before_the_socket_stopped_does_not_count():
+def test_frames_written_before_the_transport_was_full_do_not_count():
     outbox = Outbox(1000)
     outbox.put(bytes(5000))
     outbox.pop_all()
@@ -47,7 +47,7 @@ def test_what_was_given_before_the_socket_stopped_does_not_count():
 
 
 @given(st.lists(st.one_of(st.integers(0, 3000), st.sampled_from(["block", "unblock", "take"]))))
-def test_nothing_is_lost_reordered_or_kept_beyond_the_limit(steps):
+def test_no_frame_is_lost_reordered_or_kept_beyond_the_limit(steps):
     outbox, given_, taken, number = Outbox(5000), [], [], 0
     for step in steps:
         if step == "block":
@@ -70,7 +70,7 @@ def test_nothing_is_lost_reordered_or_kept_beyond_the_limit(steps):
     assert outbox.size == 0
 
 
-def test_a_frame_in_pieces_goes_whole_or_not_at_all():
+def test_a_frame_in_pieces_is_added_completely_or_not_at_all():
     outbox = Outbox(limit=10)
     assert outbox.put(b"ab", b"cd", b"e") is PutResult.FLUSH_SOON
     assert outbox.pop_all() == [b"ab", b"cd", b"e"]

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from reactor.gateway.roster import Roster
 
 
-def test_the_first_and_the_last_socket_of_a_room_are_told():
+def test_add_and_remove_report_the_first_and_the_last_connection_of_a_room():
     roster: Roster[str] = Roster()
     assert roster.add("r", "u", "c1", "members")
     assert not roster.add("r", "v", "c2", "members")
@@ -17,7 +17,7 @@ def test_the_first_and_the_last_socket_of_a_room_are_told():
     assert roster.add("r", "u", "c1", "members")
 
 
-def test_sockets_are_found_by_user_and_by_view():
+def test_connections_are_found_by_user_and_by_view():
     roster: Roster[str] = Roster()
     roster.add("r", "u", "phone", "members")
     roster.add("r", "u", "laptop", "count")
@@ -38,7 +38,7 @@ def test_sockets_are_found_by_user_and_by_view():
     assert roster.connections_of("s", "u") == ("phone",)
 
 
-def test_a_socket_that_joins_again_changes_its_view_and_is_there_once():
+def test_a_connection_that_joins_again_changes_its_view_and_is_listed_once():
     roster: Roster[str] = Roster()
     assert roster.add("r", "u", "c", "members")
     assert not roster.add("r", "u", "c", "count")
@@ -49,7 +49,7 @@ def test_a_socket_that_joins_again_changes_its_view_and_is_there_once():
     assert roster.remove("r", "c")
 
 
-def test_how_a_room_is_served_is_forgotten_with_its_last_socket():
+def test_count_only_is_forgotten_with_the_last_connection():
     roster: Roster[str] = Roster()
     roster.set_count_only("r", count_only=True)
     assert not roster.is_count_only("r")
@@ -67,7 +67,7 @@ views = st.sampled_from(["members", "count", "none"])
 
 
 @given(st.lists(st.one_of(st.tuples(rooms, users, sockets, views), st.tuples(rooms, sockets)), max_size=40))
-def test_it_holds_what_a_plain_table_would(steps):
+def test_the_roster_equals_a_plain_table(steps):
     roster: Roster[str] = Roster()
     table: dict[tuple[str, str], tuple[str, str]] = {}
     for step in steps:

@@ -10,7 +10,7 @@ class Item:
         self.slot = NOT_SCHEDULED
 
 
-def test_an_item_comes_due_after_its_time_and_within_a_tick():
+def test_an_item_is_due_after_its_time_and_within_a_tick():
     wheel: TimingWheel[Item] = TimingWheel(0.25, 100.0)
     item = Item()
     wheel.schedule(item, 101.3)
@@ -20,7 +20,7 @@ def test_an_item_comes_due_after_its_time_and_within_a_tick():
     assert item.slot == NOT_SCHEDULED
 
 
-def test_an_item_that_is_put_again_has_only_its_new_time():
+def test_an_item_that_is_scheduled_again_has_only_its_new_time():
     wheel: TimingWheel[Item] = TimingWheel(1.0, 0.0)
     item = Item()
     for when in (50.0, 5.0, 20.0):
@@ -30,7 +30,7 @@ def test_an_item_that_is_put_again_has_only_its_new_time():
     assert wheel.pop_due(60.0, 10) == []
 
 
-def test_an_item_that_is_removed_never_comes():
+def test_a_cancelled_item_is_never_due():
     wheel: TimingWheel[Item] = TimingWheel(1.0, 0.0)
     item = Item()
     wheel.schedule(item, 5.0)
@@ -47,7 +47,7 @@ def test_a_time_in_the_past_is_due_at_the_next_tick():
     assert wheel.pop_due(11.0, 10) == [item]
 
 
-def test_what_is_over_the_limit_stays_due():
+def test_items_beyond_the_limit_stay_due():
     wheel: TimingWheel[Item] = TimingWheel(1.0, 0.0)
     items = [Item() for _ in range(25)]
     for number, item in enumerate(items):
@@ -60,7 +60,7 @@ def test_what_is_over_the_limit_stays_due():
     assert set(taken) == set(items)
 
 
-def test_a_wheel_without_items_holds_nothing():
+def test_an_empty_wheel_keeps_no_slots():
     wheel: TimingWheel[Item] = TimingWheel(0.1, 0.0)
     for number in range(1000):
         item = Item()
@@ -78,7 +78,7 @@ def test_a_wheel_without_items_holds_nothing():
         max_size=60,
     )
 )
-def test_it_does_what_a_plain_list_of_times_would_do(steps):
+def test_the_wheel_equals_a_plain_list_of_times(steps):
     tick, now = 0.5, 0.0
     wheel: TimingWheel[Item] = TimingWheel(tick, now)
     items = [Item() for _ in range(6)]
@@ -101,7 +101,7 @@ def test_it_does_what_a_plain_list_of_times_would_do(steps):
 
 
 @pytest.mark.parametrize("items", [1000])
-def test_a_long_stall_is_caught_up_with(items):
+def test_all_items_are_due_after_a_long_stall(items):
     wheel: TimingWheel[Item] = TimingWheel(0.01, 0.0)
     for number in range(items):
         wheel.schedule(Item(), number / 100)

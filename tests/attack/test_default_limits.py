@@ -13,7 +13,7 @@ from tests.support.waiting import until
 DEFAULTS = Settings()
 
 
-async def test_a_client_in_as_many_rooms_as_may_be_returns_to_all_of_them(bundled_server: Server):
+async def test_a_client_in_the_maximum_of_rooms_returns_to_all_of_them(bundled_server: Server):
     async with served(bundled_server, messages_per_second=DEFAULTS.messages_per_second) as node:
         url = f"ws://127.0.0.1:{node.gateway.port}/ws"
         async with Client(url) as client:
@@ -34,7 +34,7 @@ async def test_a_client_in_as_many_rooms_as_may_be_returns_to_all_of_them(bundle
         assert node.gateway.counts.errors == {}
 
 
-async def test_a_house_full_of_people_behind_one_address(bundled_server: Server):
+async def test_thirty_clients_behind_one_address_are_served(bundled_server: Server):
     async with (
         served(bundled_server, trusted_proxies="none", messages_per_second=20) as node,
         AsyncExitStack() as stack,

@@ -81,16 +81,16 @@ def agree(head: bytes) -> bool:
 
 @pytest.mark.parametrize("headers", [USUAL, BROWSER], ids=["a program", "a browser"])
 @pytest.mark.parametrize("offered", [None, "reactor.msgpack", "chat, reactor.json", "chat"])
-def test_what_is_usual_goes_the_quick_way(headers: dict[str, str], offered: str | None) -> None:
+def test_usual_requests_take_the_fast_path(headers: dict[str, str], offered: str | None) -> None:
     assert agree(head_of(headers | ({"Sec-WebSocket-Protocol": offered} if offered else {}), "/ws?token=x"))
 
 
 @pytest.mark.parametrize(("headers", "path"), ODD.values(), ids=ODD)
-def test_what_is_odd_is_left_to_the_parser(headers: dict[str, str], path: str) -> None:
+def test_unusual_requests_are_left_to_the_parser(headers: dict[str, str], path: str) -> None:
     assert quickly(head_of(headers, path)) is None
 
 
-def test_half_a_head_one_with_more_behind_it_or_a_header_twice_is_left_to_the_parser() -> None:
+def test_partial_requests_trailing_data_and_repeated_headers_are_left_to_the_parser() -> None:
     head = head_of(USUAL)
     assert all(quickly(head[:length]) is None for length in range(len(head)))
     assert quickly(head + b"\x81") is None
@@ -115,7 +115,7 @@ VALUES = [
     st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES) | st.text(max_size=8)), max_size=3),
     st.lists(st.tuples(st.integers(0, 300), st.binary(max_size=2)), max_size=2),
 )
-def test_whatever_it_takes_the_parser_takes_alike(
+def test_the_fast_path_accepts_only_what_the_parser_accepts_with_the_same_response(
     changes: Sequence[tuple[str, str]], damage: Sequence[tuple[int, bytes]]
 ) -> None:
     try:
@@ -127,7 +127,7 @@ def test_whatever_it_takes_the_parser_takes_alike(
     agree(head)
 
 
-async def test_both_ways_open_a_socket_that_speaks_the_same() -> None:
+async def test_both_paths_open_the_connection() -> None:
     async with serving() as served, bystander(served):
         for pieces in ([request()], [request()[:20], request()[20:]]):
             async with await served.raw(handshake=False) as client:

@@ -37,7 +37,7 @@ def bearer(what: str) -> dict[str, Any]:
     return {"additional_headers": {"Authorization": f"Bearer {what}"}}
 
 
-async def test_a_token_opens_its_rooms_and_no_others(bundled_server: Server):
+async def test_a_token_allows_its_rooms_and_no_others(bundled_server: Server):
     async with (
         served(bundled_server, auth_secret=SECRET) as node,
         RawClient.connect(node, **bearer(token("bob", rooms=["*"]))) as bob,
@@ -62,7 +62,7 @@ async def test_a_token_opens_its_rooms_and_no_others(bundled_server: Server):
             assert (await ann.answer(kind, roomId="cellar"))["code"] == "not_joined"
 
 
-async def test_whose_token_ran_out_leaves_after_the_grace(bundled_server: Server):
+async def test_a_member_with_an_expired_token_leaves_after_the_grace(bundled_server: Server):
     async with (
         served(bundled_server, auth_secret=SECRET, auth_grace=0.3, grace=0.5) as node,
         RawClient.connect(node, **bearer(token("bob"))) as bob,
@@ -75,7 +75,7 @@ async def test_whose_token_ran_out_leaves_after_the_grace(bundled_server: Server
         assert await bob.hear_left("ann") == "disconnected"
 
 
-async def test_a_bad_header_is_a_401(bundled_server: Server):
+async def test_an_invalid_authorization_header_is_a_401(bundled_server: Server):
     async with served(bundled_server, auth_secret=SECRET) as node:
         with pytest.raises(InvalidStatus) as caught:
             async with RawClient.connect(node, **bearer("nonsense")):
@@ -114,7 +114,7 @@ async def test_no_token_reaches_the_log(bundled_server: Server):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_a_hangup_brings_new_keys_and_a_new_certificate(bundled_server: Server, tmp_path, workers):
+async def test_sighup_reloads_keys_and_certificate(bundled_server: Server, tmp_path, workers):
     cert, key = write_certificate(tmp_path, "one")
     jwks = write_jwks(tmp_path / "keys.json", public_jwk("EdDSA", 0, kid="old"))
     with serving(
@@ -151,7 +151,7 @@ async def test_a_hangup_brings_new_keys_and_a_new_certificate(bundled_server: Se
 # Ids.
 
 
-async def test_ids_of_any_kind_stay_what_they_are(bundled_server: Server):
+async def test_hostile_ids_are_stored_and_returned_unchanged(bundled_server: Server):
     """Each hostile id is a room and a user of its own: none matches, escapes into or breaks another."""
     names = [name for name in HOSTILE if len(name.encode()) <= 256 and not CONTROL.search(name)]
     async with (
@@ -180,7 +180,7 @@ async def test_ids_of_any_kind_stay_what_they_are(bundled_server: Server):
         assert all(key.startswith(("{reactor:", "reactor:")) for key in keys), keys
 
 
-async def test_ids_that_break_lines_are_refused(bundled_server: Server):
+async def test_ids_with_control_characters_are_rejected(bundled_server: Server):
     async with served(bundled_server) as node, RawClient.connect(node) as client:
         for bad in ("a\nb", "a\rb", "\x00", "\x1b[2J", "\x7f", "\x85", "\ud800", "", "x" * 257, "é" * 129):
             for fields in ({"roomId": bad, "userId": "u"}, {"roomId": "r", "userId": bad}):
@@ -193,7 +193,7 @@ async def test_ids_that_break_lines_are_refused(bundled_server: Server):
 # The command.
 
 
-def test_a_token_of_the_command_is_good():
+def test_the_token_command_creates_a_valid_token():
     flags = ("--room", "a*", "--room", "b", "--name", "Ann", "--data", '{"x": 1}', "--ttl", "2m")
     made = reactor("token", "ann", *flags, REACTOR_AUTH_SECRET=SECRET)
     assert made.code == 0
@@ -217,7 +217,7 @@ def test_a_token_of_the_command_is_good():
         (("--secret", SECRET, "--data", json.dumps("x" * 5000)), 1, "data takes 5002 bytes"),
     ],
 )
-def test_what_makes_no_token_gets_one_line(arguments, code, words):
+def test_invalid_arguments_of_the_token_command_are_an_error_of_one_line(arguments, code, words):
     made = reactor("token", "ann", *arguments)
     assert (made.code, made.out) == (code, "")
     assert words in made.err
@@ -237,7 +237,7 @@ def test_what_makes_no_token_gets_one_line(arguments, code, words):
         (("--auth-jwks", "/nowhere/keys.json", "--workers", "2"), "keys.json cannot be read"),
     ],
 )
-def test_a_server_with_wrong_settings_says_so_in_one_line(flags, words):
+def test_invalid_settings_are_an_error_of_one_line(flags, words):
     tried = reactor("serve", "--port", "0", *flags)
     assert tried.code == 2, tried.err
     last = tried.err.strip().splitlines()[-1]
@@ -257,6 +257,6 @@ def test_a_server_with_wrong_settings_says_so_in_one_line(flags, words):
         ({"host": "0.0.0.0", "auth_secret": SECRET}, False),
     ],
 )
-def test_a_server_that_anyone_may_reach_says_so(settings, warned):
+def test_a_public_server_without_tokens_logs_a_warning(settings, warned):
     lines = advice(Settings(**settings), {})
     assert any("no token is asked for" in line for line in lines) is warned
