@@ -1,8 +1,8 @@
-"""After Redis lost data: whether all nodes that were there have entered their members again.
+"""The barrier at which nodes wait for each other after Redis lost data, until all have registered again.
 
-Until then a member that is missing may only be one whose node has not spoken yet. Each node says in the
-registry for which life of the server it has entered everything; nobody is waited for longer than a lease, for
-who is not there by then would be judged lost.
+Before that, a member that is missing in Redis may only be one whose node has not registered it yet. Each node
+publishes in the registry for which run of the server it has registered everything. No node is waited for
+longer than a lease: one that has not come by then is judged lost in any case.
 """
 
 from hashlib import sha1
@@ -12,44 +12,44 @@ from reactor.fleet.lease import Lease
 from reactor.fleet.registry import Registry
 
 
-class RollCall:
-    """One node's part in it.
+class RecoveryBarrier:
+    """This node's part in it.
 
     lease: seconds. floor: seconds that are waited at least where the server is the same as before, since
-    there another node may not have noticed that something is lost.
+    another node may not have noticed the loss yet.
     """
 
     def __init__(self, registry: Registry, node_lease: Lease, *, lease: float, floor: float) -> None:
         self._registry, self._node_lease = registry, node_lease
         self._lease, self._floor = lease, floor
         self._earliest = self._latest = 0.0
-        self._open = False
+        self._waiting = False
 
-    def be_present(self, run: str) -> None:
-        """This node has nothing to enter in this life of the server."""
-        self._node_lease.run_id = run
-        self._node_lease.registered_in = sha1(run.encode(), usedforsecurity=False).hexdigest()[:12]
+    def note_registered(self, run_id: str) -> None:
+        """Note that this node has registered everything in this run of the server."""
+        self._node_lease.run_id = run_id
+        self._node_lease.registered_in = sha1(run_id.encode(), usedforsecurity=False).hexdigest()[:12]
 
-    async def answer(self, run: str, *, another: bool) -> None:
-        """This node has entered its members again. another: the server is not the one before.
+    async def arrive(self, run_id: str, *, same_server: bool) -> None:
+        """Publish that this node has registered everything, and begin to wait for the others.
 
-        Raises Unavailable.
+        Raises Unavailable; then it can be called again.
         """
         now = monotonic()
-        self._earliest, self._latest = now + (0.0 if another else self._floor), now + self._lease
-        self._open, self._node_lease.barrier_passed = True, False
-        self.be_present(run)
+        self._earliest, self._latest = now + (self._floor if same_server else 0.0), now + self._lease
+        self._waiting, self._node_lease.barrier_passed = True, False
+        self.note_registered(run_id)
         await self._node_lease.renew()
 
-    async def closed(self) -> bool:
-        """Whether nobody has to be waited for any more; then ends by time count again.
+    async def passed(self) -> bool:
+        """Return whether no other node has to be waited for. Then members may expire again.
 
-        Raises Unavailable.
+        Raises Unavailable; then it can be called again.
         """
-        if self._open and await self._is_complete():
-            self._open, self._node_lease.barrier_passed = False, True
+        if self._waiting and await self._is_complete():
+            self._waiting, self._node_lease.barrier_passed = False, True
             await self._node_lease.renew()
-        return not self._open
+        return not self._waiting
 
     async def _is_complete(self) -> bool:
         now = monotonic()

@@ -22,7 +22,7 @@ from reactor.expiry.reaper import Reaper
 from reactor.expiry.sweep import Sweep
 from reactor.fleet.lease import Lease
 from reactor.fleet.peers import FailureDetector
-from reactor.fleet.recovery_barrier import RollCall
+from reactor.fleet.recovery_barrier import RecoveryBarrier
 from reactor.fleet.registry import Registry
 from reactor.fleet.reports import NodeReport, Reporter
 from reactor.gateway.connection import Connection
@@ -153,7 +153,7 @@ class Node:
         )
 
         # Recovery after Redis was away.
-        roll_call = RollCall(
+        barrier = RecoveryBarrier(
             self.registry,
             self.lease,
             lease=settings.lease,
@@ -167,10 +167,10 @@ class Node:
             self.sweep,
             self.feed,
             self.reconciler,
-            roll_call,
+            barrier,
             guarded,
             listening=lambda: self.channels.listening,
-            tell_all=lambda message: broadcast(message, self.gateway.connections),
+            broadcast=lambda message: broadcast(message, self.gateway.connections),
         )
         backend.on_health = self.recovery.on_health
 
@@ -232,7 +232,7 @@ class Node:
         settings = self.settings
         for loop in self.backend.loops:
             self._group.start_soon(loop)
-        await self.recovery.note_run()
+        await self.recovery.note_run_id()
         await self.lease.register()
         channels = [self.rules.channel, *(channel.decode() for channel in self._wake_channels)]
         loops = [
@@ -240,6 +240,7 @@ class Node:
             self.heartbeats.serve,
             self.reaper.serve,
             self.lease.serve,
+            self.recovery.serve,
             self.sweep.serve,
             self.rules.serve,
             self.reporter.serve,
@@ -329,7 +330,7 @@ class Node:
 
     def _on_channels_lost(self, reason: str) -> None:
         log.warning("channels_disconnected", reason=reason)
-        self.recovery.on_link_lost()
+        self.recovery.on_subscription_lost()
 
     def _on_events_gap(self, first: bool) -> None:
         self.sweep.trigger()

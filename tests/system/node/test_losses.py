@@ -5,6 +5,7 @@ from typing import Any
 
 import anyio
 
+from reactor.membership.recovery_state import RecoveryState
 from reactor.presence.store import Joined, NotJoined
 from tests.support import redis_state
 from tests.support.nodes import served
@@ -134,7 +135,7 @@ async def test_a_join_on_its_way_while_the_node_takes_another_name_is_kept(bundl
             if not renamed:
                 renamed = True
                 node.recovery.on_data_lost("lobby")
-                await until(lambda: node.recovery._begun == 0)
+                await until(lambda: node.recovery.state is RecoveryState.HEALTHY)
             return reply
 
         node.reconciler.register = rename_behind_it  # type: ignore[method-assign]
