@@ -23,7 +23,7 @@ from reactor.fleet.reports import read_report
 from reactor.presence.keys import SHARDS, Entry, presence_key
 from reactor.presence.rows import member_from_hash
 from reactor.presence.rules import TooManyRules
-from reactor.presence.store import Listing
+from reactor.presence.store import RoomListing
 from reactor.protocol.data import data_as_json
 from reactor.protocol.messages import Member, ProtocolError
 from reactor.server.node import Node
@@ -111,7 +111,7 @@ class AdminHandlers:
             raise ApiError(
                 413 if error.code == "data_too_big" else 400, error.code, f"{error.message}."
             ) from None
-        now, nodes = await self._node.store.say(room_id, data)
+        now, nodes = await self._node.store.publish_message(room_id, data)
         return schemas.MessageSent(room_id=room_id, timestamp=now, nodes=nodes)
 
     # Settings of a room.
@@ -224,7 +224,7 @@ def _order(member: Member) -> tuple[int, str]:
 
 
 def _members_page(
-    room_id: str, listing: Listing, members: list[Member], cursor: str | None
+    room_id: str, listing: RoomListing, members: list[Member], cursor: str | None
 ) -> schemas.MembersPage:
     at = listing.position
     return schemas.MembersPage(

@@ -171,7 +171,7 @@ class Lease:
 
     async def _mark_shards_alive(self) -> None:
         mark = partial(
-            self._store.pulse,
+            self._store.mark_shard_alive,
             lease=int(self._lease * 1000),
             servers=self.run_id,
             all_there=self.barrier_passed,

@@ -116,4 +116,4 @@ class FailureDetector:
         while rooms := await self._store.fence_node(shard, node):
             for room_id in rooms:
                 terms = self._policy(room_id)
-                await self._store.lose_node(node, room_id, grace=terms.grace, away_grace=terms.away_grace)
+                await self._store.detach_node(node, room_id, grace=terms.grace, away_grace=terms.away_grace)

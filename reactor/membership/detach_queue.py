@@ -55,7 +55,7 @@ class DetachQueue:
                     grace=terms.grace,
                     away_grace=terms.away_grace,
                     # A join without an answer may reach Redis after this, and has to be refused then.
-                    doubtful=gone and attachment.unanswered > 0,
+                    join_unanswered=gone and attachment.unanswered > 0,
                 )
             except Unavailable:
                 await anyio.sleep(RETRY_AFTER)

@@ -21,7 +21,7 @@ from reactor.presence.attachment import Attachment, AttachmentEvent
 from reactor.presence.heartbeats import Heartbeats
 from reactor.presence.keys import Entry
 from reactor.presence.room_feed import RoomFeed
-from reactor.presence.store import Joined, NotJoined, Position, Store
+from reactor.presence.store import Joined, JoinRefused, Position, Store
 from reactor.protocol import intents, messages
 from reactor.protocol.membership import Membership
 from reactor.protocol.requests import Request
@@ -108,7 +108,7 @@ class RequestHandler:
         room_id = attachment.entry.room_id
         self._reconciler.detach(attachment, AttachmentEvent.SOCKET_CLOSED)
         self._roster.remove(room_id, connection)
-        self._feed.release(room_id)
+        self._feed.unfollow(room_id)
         self._reconciler.detach_queue.add(attachment)
 
     # The intents.
@@ -148,19 +148,19 @@ class RequestHandler:
             self._replay_deferred(connection, session.refused(room_id))
             raise
         if session.closed:
-            self._feed.release(room_id)
+            self._feed.unfollow(room_id)
             self._reconciler.detach_queue.add(attachment)
             return True
-        if isinstance(reply, NotJoined) or intent.user_id not in view.members:
-            self._feed.release(room_id)
+        if isinstance(reply, JoinRefused) or intent.user_id not in view.members:
+            self._feed.unfollow(room_id)
             self._refuse(connection, attachment, intent, reply)
             return True
         if rejoin and attachment.live:
-            self._feed.release(room_id)  # the room is followed since the first join
+            self._feed.unfollow(room_id)  # the room is followed since the first join
         elif rejoin:
             # Its former membership ended while the re-join was on the way.
             if attachment.detach_requested:
-                self._feed.release(room_id)
+                self._feed.unfollow(room_id)
                 return False
             ended, attachment = attachment, self._new_attachment(connection, intent)
             attachment.continue_from(ended)
@@ -174,10 +174,10 @@ class RequestHandler:
 
     async def _follow_and_register(
         self, connection: Connection, attachment: Attachment, intent: intents.Join
-    ) -> tuple[Joined | NotJoined, RoomView]:
+    ) -> tuple[Joined | JoinRefused, RoomView]:
         """Follow the room and send the join; the view includes it. When this raises, nothing is followed."""
         room_id = intent.room_id
-        view = await self._feed.hold(room_id)
+        view = await self._feed.follow(room_id)
         first: Joined | None = None
         try:
             # Again where the node has taken another name meanwhile: what it did under the former one is void.
@@ -185,12 +185,12 @@ class RequestHandler:
                 reply = await self._reconciler.register(
                     attachment, username=intent.username, data=intent.data_json or b""
                 )
-                if isinstance(reply, NotJoined):
+                if isinstance(reply, JoinRefused):
                     return reply, view
-                view = await self._feed.reached(room_id, reply.epoch, reply.version)
+                view = await self._feed.wait_for_version(room_id, reply.epoch, reply.version)
                 first = first or reply
         except BaseException:
-            self._feed.release(room_id)
+            self._feed.unfollow(room_id)
             raise
         return first, view
 
@@ -222,12 +222,16 @@ class RequestHandler:
         self._replay_deferred(connection, connection.session.joined(room_id))
 
     def _refuse(
-        self, connection: Connection, attachment: Attachment, intent: intents.Join, reply: Joined | NotJoined
+        self,
+        connection: Connection,
+        attachment: Attachment,
+        intent: intents.Join,
+        reply: Joined | JoinRefused,
     ) -> None:
         """Answer a join that Redis did not take, or whose member has departed since."""
-        if isinstance(reply, NotJoined):
+        if isinstance(reply, JoinRefused):
             attachment.advance(AttachmentEvent.REFUSED)
-            code, sentence = _REFUSED[reply.why]
+            code, sentence = _REFUSED[reply.reason]
         else:
             self._reconciler.abort_join(connection, attachment)
             code, sentence = _REFUSED["departed"]
@@ -258,7 +262,7 @@ class RequestHandler:
                 raise
         self._roster.remove(room_id, connection)
         self._reconciler.detach(attachment, AttachmentEvent.LEFT)
-        self._feed.release(room_id)
+        self._feed.unfollow(room_id)
         if attachment.may_be_taken_late:
             self._reconciler.abort_join(connection, attachment)
         connection.send(messages.RoomLeft(room_id, intent.id))
@@ -299,7 +303,7 @@ class RequestHandler:
             listing = await self._store.members(room_id)
             connection.send(_members_reply(room_id, listing.position, listing.members, intent.id))
             return
-        view = await self._feed.reached(room_id, position.epoch, position.version)
+        view = await self._feed.wait_for_version(room_id, position.epoch, position.version)
         position = Position(position.now, view.epoch, view.version, len(view.members))
         message = _members_reply(room_id, position, UNSET, intent.id)
         self._snapshots.send(connection, message, view, whole=position.count <= most)  # it may have grown
@@ -346,7 +350,7 @@ class PendingAck:
         self._rooms_left = len(intent.memberships)
         self._now = 0
 
-    def taken(self, now: int) -> None:
+    def acknowledged(self, now: int) -> None:
         """Redis has it for one more room; of several it took them at the earliest of their times."""
         if self._now == 0 or now < self._now:
             self._now = now
@@ -361,11 +365,11 @@ class PendingAck:
     def ended(self) -> None:
         """One of the rooms is none of this connection's any more."""
         if self._room_id is None:
-            self.taken(self._now or self._reconciler.now())
+            self.acknowledged(self._now or self._reconciler.now())
         else:
             self._connection.send(messages.ErrorMessage("not_joined", _ENDED, self._id, self._room_id))
 
-    def crowded(self) -> None:
+    def overflowed(self) -> None:
         """Too many heartbeats of the member wait for Redis, which does not answer."""
         if self._rooms_left < _ANSWERED:
             self._rooms_left += _ANSWERED  # no other room acknowledges it any more

@@ -25,7 +25,7 @@ from reactor.presence.departures import Departures
 from reactor.presence.heartbeats import Beat
 from reactor.presence.room_feed import RoomFeed
 from reactor.presence.rows import LeftRow
-from reactor.presence.store import Joined, NotJoined, Store
+from reactor.presence.store import Joined, JoinRefused, Store
 from reactor.protocol.membership import MembershipState
 from reactor.protocol.messages import Member
 from reactor.protocol.reasons import DISCONNECTED, leave_reason
@@ -69,7 +69,7 @@ class Reconciler:
 
     async def register(
         self, attachment: Attachment, *, username: str = "", data: bytes = b""
-    ) -> Joined | NotJoined:
+    ) -> Joined | JoinRefused:
         """Send a client's join to Redis, under this node's present name. Raises Unavailable."""
         return await self._register(attachment, username=username, data=data)
 
@@ -83,7 +83,7 @@ class Reconciler:
         self._attachments.add(attachment)
         if attachment.state is AttachmentState.LIVE:
             for beat in self._waiting_beats.pop(attachment, ()):
-                beat.taken(self.now())
+                beat.acknowledged(self.now())
 
     def detach(self, attachment: Attachment, event: AttachmentEvent) -> None:
         """Note that the connection is no longer in the room, by that event, and answer its heartbeats."""
@@ -131,7 +131,7 @@ class Reconciler:
         for attachment in attachments:
             attachment.advance(AttachmentEvent.EXPELLED)
             self._attachments.discard(attachment)
-            self._feed.release(room_id)
+            self._feed.unfollow(room_id)
         text = message or leave_reason(reason).message or self._policy(room_id).message
         for connection in self._fanout.force_leave(room_id, user_id, text, reason, at):
             # What Redis may yet take of it, or is yet to detach, must not affect its next join.
@@ -237,7 +237,7 @@ class Reconciler:
         if attachment.state in {AttachmentState.LIVE, AttachmentState.REREGISTERING}:
             attachment.advance(AttachmentEvent.REREGISTERED)
             for beat in self._waiting_beats.pop(attachment, ()):
-                beat.taken(reply.now)
+                beat.acknowledged(reply.now)
         else:
             self._detach_if_not_wanted(attachment)
 
@@ -271,7 +271,7 @@ class Reconciler:
         view = self._feed.view(attachment.entry.room_id)
         known_epoch = view.epoch if view is not None else ""
         reply = await self._register_as_known(attachment, known_epoch or ANY_EPOCH)
-        if isinstance(reply, NotJoined):
+        if isinstance(reply, JoinRefused):
             reason = await self._reason_on_record(attachment)
             if reason is not None and reason != DISCONNECTED:
                 return reason
@@ -284,7 +284,7 @@ class Reconciler:
         joining = user_id, attachment.joined_at
         return (await self._departures.reasons(room_id, [joining])).get(joining)
 
-    async def _register_as_known(self, attachment: Attachment, known_epoch: str) -> Joined | NotJoined:
+    async def _register_as_known(self, attachment: Attachment, known_epoch: str) -> Joined | JoinRefused:
         member = self._feed.last_known(*attachment.entry) or attachment.last_seen
         if member is None:
             return await self._register(attachment, known_epoch=known_epoch)
@@ -305,7 +305,7 @@ class Reconciler:
         data: bytes = b"",
         known_epoch: str = "",
         joined_at: int | None = None,
-    ) -> Joined | NotJoined:
+    ) -> Joined | JoinRefused:
         while True:
             former, current = attachment.connection, self._current_id(attachment)
             attachment.submitted(current)
@@ -326,7 +326,7 @@ class Reconciler:
                 self._feed.offer(attachment.entry.room_id, reply.diff)
                 return reply
             attachment.answered(None)
-            if reply.why != "fenced":
+            if reply.reason != "fenced":
                 return reply
             await self._lease.abandon_name(current.partition(".")[0])
 

@@ -234,7 +234,9 @@ class Recovery:
     async def _remove_departed(self) -> None:
         async def remove(_now: float, entry: Entry, joined_at: int, reason: str, left_at: int) -> None:
             await self._persist(
-                lambda: self._store.end_again(entry, joined_at=joined_at, reason=reason, left_at=left_at)
+                lambda: self._store.repeat_departure(
+                    entry, joined_at=joined_at, reason=reason, left_at=left_at
+                )
             )
 
         await gather(*(remove(*departed) for departed in self._departed))

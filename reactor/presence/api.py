@@ -30,7 +30,7 @@ from reactor.protocol.events import RoomEvent
 from reactor.protocol.messages import Member
 from reactor.settings import Settings
 
-MOST_SAID = 65_536
+MAX_MESSAGE_BYTES = 65_536
 """Bytes of JSON that `say` takes."""
 
 
@@ -114,7 +114,7 @@ class Presence:
         It is heard as `room:message`, at most once: who is not there now does not hear it. Raises
         ProtocolError for what is no JSON, or more than 64 KiB of it.
         """
-        _, nodes = await self._store.say(room_id, data_as_json(data, MOST_SAID))
+        _, nodes = await self._store.publish_message(room_id, data_as_json(data, MAX_MESSAGE_BYTES))
         return nodes
 
     async def totals(self) -> Counter[str]:

@@ -10,7 +10,7 @@ from reactor.backend.interface import Runner
 from reactor.presence.keys import shard_prefix
 from reactor.presence.rows import DiffRow, decode_diff, room_from
 
-KEEP_MS = 7 * 86_400_000
+LOG_TTL_MS = 7 * 86_400_000
 """A log that nobody asked for in a week goes away."""
 
 
@@ -48,7 +48,7 @@ class ChangeLog:
 
         An endpoint that is asked for the first time begins with what happens from then on.
         """
-        reply = await self._runner.run("read_changes", self._prefix(shard), endpoint, limit, KEEP_MS)
+        reply = await self._runner.run("read_changes", self._prefix(shard), endpoint, limit, LOG_TTL_MS)
         first, missed, *flat = reply
         entries = [
             Change(shard, flat[i].decode(), room_from(flat[i + 1]), decode_diff(flat[i + 2]))
@@ -56,7 +56,7 @@ class ChangeLog:
         ]
         return Changes(first, missed, entries)
 
-    async def served(self, shard: int, endpoint: str, last: str, place: int) -> None:
+    async def confirm(self, shard: int, endpoint: str, last: str, place: int) -> None:
         """Note that the endpoint was told all up to the entry `last`, the `place`th of the log."""
         await self._runner.run("confirm_changes", self._prefix(shard), endpoint, last, place)
 

@@ -21,7 +21,7 @@ PAGE_BACK, LOOKED_THROUGH = 500, 20_000
 MARGIN = 60_000
 """Milliseconds by which the clocks of a primary and of the replica that took over may differ."""
 
-Joining = tuple[str, int]
+MembershipKey = tuple[str, int]
 """A user's id, and when it joined (ms): what tells one stay in a room from another."""
 
 AT_ONCE = 4
@@ -123,13 +123,13 @@ class Departures:
             totals.update({reason.decode(): int(number) for reason, number in counts.items()})
         return totals
 
-    async def reasons(self, room_id: str, joinings: Iterable[Joining]) -> dict[Joining, str]:
+    async def reasons(self, room_id: str, joinings: Iterable[MembershipKey]) -> dict[MembershipKey, str]:
         """Why these joinings ended, of those whose end is on record: for whoever missed the diff.
 
         Nothing is older than `MARGIN` before the earliest of them began, and no more than `LOOKED_THROUGH`
         entries are read.
         """
-        wanted, found = set(joinings), dict[Joining, str]()
+        wanted, found = set(joinings), dict[MembershipKey, str]()
         stream, newest = departures_stream(self._namespace, shard_of(room_id)), "+"
         for _ in range(LOOKED_THROUGH // PAGE_BACK):
             if not wanted:

@@ -37,7 +37,7 @@ RETRY_AFTER = 0.2
 class Beat(Protocol):
     """A heartbeat that waits for its acknowledgement."""
 
-    def taken(self, now: int) -> None:
+    def acknowledged(self, now: int) -> None:
         """Redis has it, at this time of its clock (ms)."""
 
     def refused(self, attachment: Attachment) -> None:
@@ -46,7 +46,7 @@ class Beat(Protocol):
     def ended(self) -> None:
         """The connection is out of the room, so there is nothing for Redis to take."""
 
-    def crowded(self) -> None:
+    def overflowed(self) -> None:
         """As many wait for Redis as may: this one does not."""
 
 
@@ -64,7 +64,7 @@ class Heartbeats:
         self._wakeup, self._enough = asyncio.Event(), asyncio.Event()
         self.batches = 0
         self.members = 0
-        self.taken = 0
+        self.acknowledged = 0
         self.sizes = Histogram(SIZES)
 
     def add(self, attachment: Attachment, beat: Beat) -> None:
@@ -81,7 +81,7 @@ class Heartbeats:
         elif len(waiting) < MOST_WAITING:
             waiting.append((attachment, beat))
         else:
-            beat.crowded()
+            beat.overflowed()
 
     async def serve(self) -> None:
         """Send batches until cancelled."""
@@ -143,12 +143,12 @@ class Heartbeats:
             return False
         self.batches += 1
         self.members += len(members)
-        self.taken += sum(map(len, batch.values()))
+        self.acknowledged += sum(map(len, batch.values()))
         self.sizes.add(len(members))
         for (name, _), flag in zip(members, alive, strict=True):
             for attachment, beat in batch[name]:
                 if flag == 49:  # "1"; a refused heartbeat is the rare case
-                    beat.taken(now)
+                    beat.acknowledged(now)
                 else:
                     beat.refused(attachment)
         return True

@@ -18,8 +18,15 @@ from reactor.errors import Unavailable
 from reactor.presence.departures import Departures
 from reactor.presence.healing import healing_diff, look, reasons_told_since, record_lost
 from reactor.presence.keys import diff_channel
-from reactor.presence.rows import SAID, DiffRow, LeftRow, decode_diff, is_unknown_kind, read_said
-from reactor.presence.store import Listing, Store
+from reactor.presence.rows import (
+    ROOM_MESSAGE_PREFIX,
+    DiffRow,
+    LeftRow,
+    decode_diff,
+    is_unknown_kind,
+    parse_room_message,
+)
+from reactor.presence.store import RoomListing, Store
 from reactor.protocol.messages import Member, RoomDiff
 from reactor.protocol.room import DiffResult, RoomView, visibly_changed
 from reactor.tasks import Spawner
@@ -54,10 +61,10 @@ class RoomFeed:
     """The rooms that a node follows.
 
     on_diff(diff) is called for each change of a view, in order, after it was applied.
-    on_said(room_id, at, data) is called for each message to a room: Redis's time (ms) and JSON.
+    on_room_message(room_id, at, data) is called for each message to a room: Redis's time (ms) and JSON.
 
-    is_loss(room_id, user_ids) is asked when a room begins anew with these users while it is followed: whether
-    that cannot be, so that Redis must have lost its data. It then pauses the feed.
+    is_data_loss(room_id, user_ids) is asked when a followed room begins a new epoch with these users: whether
+    Redis must have lost data. It then pauses the feed.
 
     tasks: where listings run. A room is followed from its first `hold` to the last `release`.
     """
@@ -65,12 +72,17 @@ class RoomFeed:
     def __init__(
         self, store: Store, subscription: Channels, departures: Departures, tasks: Spawner, *,
         on_diff: Callable[[RoomDiff], None], on_left: Callable[[str, LeftRow, Member | None], None],
-        on_said: Callable[[str, int, bytes], None] = lambda _room_id, _at, _data: None,
-        is_loss: Callable[[str, set[str]], bool] = lambda _room_id, _user_ids: False,
+        on_room_message: Callable[[str, int, bytes], None] = lambda _room_id, _at, _data: None,
+        is_data_loss: Callable[[str, set[str]], bool] = lambda _room_id, _user_ids: False,
     ) -> None:  # fmt: skip
         self._store, self._subscription, self._departures = store, subscription, departures
-        self._tasks, self._on_diff, self._on_left, self._on_said = tasks, on_diff, on_left, on_said
-        self._is_loss = is_loss
+        self._tasks, self._on_diff, self._on_left, self._on_room_message = (
+            tasks,
+            on_diff,
+            on_left,
+            on_room_message,
+        )
+        self._is_data_loss = is_data_loss
         self._rooms: dict[str, Room] = {}
         self._by_channel: dict[bytes, str] = {}
         self._open_gate = anyio.Event()
@@ -87,7 +99,7 @@ class RoomFeed:
         """The rooms that are followed."""
         return self._rooms.keys()
 
-    async def hold(self, room_id: str) -> RoomView:
+    async def follow(self, room_id: str) -> RoomView:
         """Follow the room; return when its view is there. Raises Unavailable, and then does not hold it."""
         room = self._rooms.get(room_id)
         if room is None:
@@ -100,11 +112,11 @@ class RoomFeed:
             if room.failed is not None:
                 raise Unavailable(str(room.failed))
         except BaseException:
-            self.release(room_id, room)
+            self.unfollow(room_id, room)
             raise
         return room.view
 
-    def release(self, room_id: str, held: Room | None = None) -> None:
+    def unfollow(self, room_id: str, held: Room | None = None) -> None:
         """Let go of the room; with the last holder it is followed no more."""
         room = self._rooms.get(room_id)
         if room is None or (held is not None and held is not room):
@@ -113,7 +125,7 @@ class RoomFeed:
         if room.holders == 0:
             self._forget(room_id)
 
-    async def reached(self, room_id: str, epoch: str, version: int) -> RoomView:
+    async def wait_for_version(self, room_id: str, epoch: str, version: int) -> RoomView:
         """The room's view, once it is at that version or newer.
 
         Raises Unavailable when the room is followed no more.
@@ -153,8 +165,8 @@ class RoomFeed:
             return
         room = self._rooms[room_id]
         try:
-            if payload.startswith(SAID):
-                self._on_said(room_id, *read_said(payload))
+            if payload.startswith(ROOM_MESSAGE_PREFIX):
+                self._on_room_message(room_id, *parse_room_message(payload))
                 return
             if is_unknown_kind(payload):
                 return
@@ -200,7 +212,7 @@ class RoomFeed:
         place = room.view.epoch, room.view.version
         members = room.view.members
         anew = row.epoch != room.view.epoch and row.from_version == 0 and not room.view.waiting
-        if anew and self._is_loss(diff.room_id, {member.user_id for member in diff.joined}):
+        if anew and self._is_data_loss(diff.room_id, {member.user_id for member in diff.joined}):
             return  # what is left of the room is listed when all are back
         leaving = [(left, members.get(left.user_id)) for left in row.left]
         news = [one for one in diff.updated if visibly_changed(members.get(one.user_id), one)]
@@ -266,7 +278,7 @@ class RoomFeed:
                 found = await look(self._store, self._departures, room_id, before)
                 another = found.epoch != told[0] != ""
                 if another and missed == self._missed:
-                    if self._is_loss(room_id, {member.user_id for member in found.members}):
+                    if self._is_data_loss(room_id, {member.user_id for member in found.members}):
                         continue
                     recorded = await record_lost(self._store, room_id, found)
                     if recorded is None:
@@ -305,5 +317,5 @@ class RoomFeed:
             event.set()
 
 
-def _snapshot(listing: Listing) -> tuple[str, int, list[Member]]:
+def _snapshot(listing: RoomListing) -> tuple[str, int, list[Member]]:
     return listing.position.epoch, listing.position.version, listing.members

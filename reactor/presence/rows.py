@@ -72,7 +72,7 @@ class DiffRow(msgspec.Struct, array_like=True):
         )
 
 
-SAID = b"!"
+ROOM_MESSAGE_PREFIX = b"!"
 """The first byte of a message to a room on the room's channel; a diff begins with that of an array."""
 
 _MARKS = range(ord("!"), ord("/") + 1)
@@ -84,12 +84,12 @@ def is_unknown_kind(payload: bytes) -> bool:
     A kind of publication other than a diff is marked by its first byte, an ASCII punctuation mark from `!` to
     `/`, which begins no MessagePack array.
     """
-    return bool(payload) and payload[0] in _MARKS and not payload.startswith(SAID)
+    return bool(payload) and payload[0] in _MARKS and not payload.startswith(ROOM_MESSAGE_PREFIX)
 
 
-def read_said(payload: bytes) -> tuple[int, bytes]:
+def parse_room_message(payload: bytes) -> tuple[int, bytes]:
     """Redis's time (ms) and the JSON of a message to a room. Raises ValueError."""
-    at, _, data = payload.removeprefix(SAID).partition(b" ")
+    at, _, data = payload.removeprefix(ROOM_MESSAGE_PREFIX).partition(b" ")
     return int(at), data
 
 

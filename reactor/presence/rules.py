@@ -18,7 +18,7 @@ from reactor.settings.rooms import KEYS, read_rules
 
 log = structlog.get_logger()
 
-MOST = 10_000
+MAX_RULES = 10_000
 """Rooms that may have a rule in Redis: each node holds all of them."""
 
 READ_ALL_EVERY = 60.0
@@ -62,14 +62,18 @@ class RoomRules:
     async def put(self, rule: RoomRule) -> None:
         """Set what differs in the room that the rule names. Raises TooManyRules."""
         fields = {key: getattr(rule, key) for key in KEYS if getattr(rule, key) is not None}
-        done = await self._runner.run("set_rule", self._prefix, rule.match, msgspec.json.encode(fields), MOST)
+        done = await self._runner.run(
+            "set_rule", self._prefix, rule.match, msgspec.json.encode(fields), MAX_RULES
+        )
         if done == b"full":
-            raise TooManyRules(f"{MOST} rooms have settings of their own, the most there may be: remove some")
+            raise TooManyRules(
+                f"{MAX_RULES} rooms have settings of their own, the most there may be: remove some"
+            )
         self._keep({**self._rules, rule.match: rule})
 
     async def remove(self, room_id: str) -> bool:
         """Take back what was set for the room; whether anything was."""
-        done = await self._runner.run("set_rule", self._prefix, room_id, "", MOST)
+        done = await self._runner.run("set_rule", self._prefix, room_id, "", MAX_RULES)
         self._keep({room: rule for room, rule in self._rules.items() if room != room_id})
         return bool(done == b"gone")
 

@@ -31,13 +31,13 @@ class Joined(Struct, frozen=True, gc=False):
     diff: bytes
 
 
-class NotJoined(Struct, frozen=True, gc=False):
+class JoinRefused(Struct, frozen=True, gc=False):
     """Why a joining was not taken.
 
     The room is full, the member departed meanwhile, or this node was judged lost.
     """
 
-    why: Literal["full", "departed", "fenced"]
+    reason: Literal["full", "departed", "fenced"]
     count: int = 0
 
 
@@ -59,7 +59,7 @@ class Position(Struct, frozen=True, gc=False):
     count: int
 
 
-class Listing(Struct, frozen=True, gc=False):
+class RoomListing(Struct, frozen=True, gc=False):
     """A room's members. They are those of `position`, or newer by what diffs after it say."""
 
     position: Position
@@ -124,7 +124,7 @@ class Store:
         replaces: str = "",
         away: bool = False,
         joined_at: int | None = None,
-    ) -> Joined | NotJoined:
+    ) -> Joined | JoinRefused:
         """One connection of a user comes into a room. ttl: ms. data: JSON. See `join.lua`."""
         reply = await self._run_until_settled(
             "join", entry.room_id, escape(entry.user_id), entry.room_id, entry.user_id, username, data,
@@ -134,11 +134,11 @@ class Store:
             case [b"joined" | b"resumed" as status, now, epoch, version, count, joined_at, diff]:
                 return Joined(status == b"resumed", now, epoch.decode(), version, count, joined_at, diff)
             case [b"full", count]:
-                return NotJoined("full", count)
+                return JoinRefused("full", count)
             case [b"departed"]:
-                return NotJoined("departed")
+                return JoinRefused("departed")
             case [b"fenced"]:
-                return NotJoined("fenced")
+                return JoinRefused("fenced")
             case _:
                 raise Unavailable(f"Redis gave an unexpected reply to a join: {reply}")
 
@@ -170,14 +170,20 @@ class Store:
         return None if reply[0] == b"absent" else reply[2]
 
     async def detach(
-        self, entry: Entry, connection: str, *, grace: int, away_grace: int, doubtful: bool = False
+        self, entry: Entry, connection: str, *, grace: int, away_grace: int, join_unanswered: bool = False
     ) -> Literal["absent", "kept", "grace", "departed"]:
         """A connection is gone without a word. grace, away_grace: ms.
 
-        doubtful: a join of it may still be on its way, and is to be refused when it comes.
+        join_unanswered: a join of it may still be on its way, and is to be refused when it comes.
         """
         reply = await self._run_for_room(
-            "detach", entry.room_id, escape(entry.user_id), connection, grace, away_grace, int(doubtful)
+            "detach",
+            entry.room_id,
+            escape(entry.user_id),
+            connection,
+            grace,
+            away_grace,
+            int(join_unanswered),
         )
         return reply[0].decode()  # type: ignore[no-any-return]
 
@@ -194,7 +200,7 @@ class Store:
         found: int = await self._run_for_room("kick", entry.room_id, escape(entry.user_id), message)
         return found == 1
 
-    async def say(self, room_id: str, data: bytes) -> tuple[int, int]:
+    async def publish_message(self, room_id: str, data: bytes) -> tuple[int, int]:
         """Say something (JSON) to everyone in the room; Redis's time (ms), and how many nodes heard it."""
         now, nodes = await self._run_for_room("publish_message", room_id, data)
         return now, nodes
@@ -209,7 +215,7 @@ class Store:
         now, epoch, version, count = await self._run_until_settled("count", room_id)
         return Position(now, epoch.decode(), version, count)
 
-    async def members(self, room_id: str) -> Listing:
+    async def members(self, room_id: str) -> RoomListing:
         """Who is in the room, at the position of the first page: the diffs after it make it exact."""
         first: Position | None = None
         members: dict[str, Member] = {}
@@ -221,9 +227,9 @@ class Store:
             first = first or Position(now, epoch.decode(), version, count)
             members.update((member.user_id, member) for member in members_from_flat(flat))
             if cursor == b"0":
-                return Listing(first, list(members.values()))
+                return RoomListing(first, list(members.values()))
 
-    async def still_there(self, room_id: str, members: Sequence[Member]) -> list[Member]:
+    async def still_members(self, room_id: str, members: Sequence[Member]) -> list[Member]:
         """Of members that are not listed in the room, those whose departure is still to come."""
         found: list[Member] = []
         for start in range(0, max(len(members), 1), PAGE):
@@ -280,14 +286,14 @@ class Store:
         begun: int = await self._run_for_room("renew_epoch", room_id, run)
         return begun == 1
 
-    async def end_again(self, entry: Entry, *, joined_at: int, reason: str, left_at: int) -> bool:
+    async def repeat_departure(self, entry: Entry, *, joined_at: int, reason: str, left_at: int) -> bool:
         """End a member that came back with an older state of Redis; whether it had. Times are ms."""
         found: int = await self._run_for_room(
             "repeat_departure", entry.room_id, escape(entry.user_id), joined_at, reason, left_at
         )
         return found == 1
 
-    async def record_lost(self, room_id: str, member: Member, reason: str) -> str | None:
+    async def record_lost_member(self, room_id: str, member: Member, reason: str) -> str | None:
         """Put a departure on record of a member that Redis lost.
 
         The reason that is on record now, this one or an earlier one; None when the member is there.
@@ -298,7 +304,9 @@ class Store:
         )  # fmt: skip
         return recorded.decode() or None
 
-    async def pulse(self, shard: int, *, lease: int, servers: str = "", all_there: bool = False) -> int:
+    async def mark_shard_alive(
+        self, shard: int, *, lease: int, servers: str = "", all_there: bool = False
+    ) -> int:
         """Say that a node lives and the shard takes its writes. lease: ms. servers: see `Backend.run_id`.
 
         Returns the time (ms) until which ends by time do not count, since nobody could speak up for a
@@ -316,7 +324,7 @@ class Store:
         rooms = await self._runner.run("fence_node", shard_prefix(self.namespace, shard), node, 100)
         return [room_from(room) for room in rooms]
 
-    async def lose_node(self, node: str, room_id: str, *, grace: int, away_grace: int) -> None:
+    async def detach_node(self, node: str, room_id: str, *, grace: int, away_grace: int) -> None:
         """Put a lost node's members of one room under the grace (ms)."""
         prefix = self._prefix(room_id)
         while await self._runner.run("detach_node", prefix, node, escape(room_id), grace, away_grace) == 1:

@@ -96,7 +96,7 @@ class Watches:
         if not self._serving:
             self._serving = True
             self._tasks.start_soon(self._subscription.serve)
-        view = await self._feed.hold(room_id)
+        view = await self._feed.follow(room_id)
         watcher = Watcher(room_id)
         self._watchers.setdefault(room_id, set()).add(watcher)
         try:
@@ -112,7 +112,7 @@ class Watches:
             self._watchers[room_id].discard(watcher)
             if not self._watchers[room_id]:
                 del self._watchers[room_id]
-            self._feed.release(room_id)
+            self._feed.unfollow(room_id)
 
     def _on_message(self, channel: bytes, payload: bytes) -> None:
         self._feed.on_message(channel, payload)

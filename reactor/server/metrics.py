@@ -121,7 +121,7 @@ class NodeCollector(Collector):
         late = "Time from a member's deadline to its departure, by Redis's clock."
         yield _histogram("expiry_lateness_seconds", late, [((), node.reaper.lateness)])
         beats = node.heartbeats
-        yield _counter("heartbeats", "Heartbeats applied in Redis.", beats.taken)
+        yield _counter("heartbeats", "Heartbeats applied in Redis.", beats.acknowledged)
         sizes = "Members refreshed by one call of the script."
         yield _histogram("heartbeat_batch_size", sizes, [((), beats.sizes)])
 

@@ -138,8 +138,8 @@ class Node:
             guarded,
             on_diff=self.fanout.send_diff,
             on_left=self._on_left,
-            on_said=self.fanout.send_message,
-            is_loss=self._is_loss,
+            on_room_message=self.fanout.send_message,
+            is_data_loss=self._is_data_loss,
         )
         self.reconciler = Reconciler(
             self.rules.policy,
@@ -304,7 +304,7 @@ class Node:
             self.recovery.remember(Entry(room_id, left.user_id), member.joined_at, left.reason, left.at)
         self.reconciler.on_left(room_id, left, member)
 
-    def _is_loss(self, room_id: str, user_ids: set[str]) -> bool:
+    def _is_data_loss(self, room_id: str, user_ids: set[str]) -> bool:
         """Return whether the room's new epoch lacks a member that has a connection here."""
         missing = self.roster.users(room_id) - user_ids
         if not any(self.reconciler.should_be_present(room_id, user_id) for user_id in missing):

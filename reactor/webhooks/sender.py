@@ -126,7 +126,7 @@ class Sender:
         return dict(zip(shards, await asyncio.gather(*pages), strict=True))
 
     async def _store_position(self, position: LogPosition) -> None:
-        await self._changes.served(position.shard, self._endpoint.name, position.last, position.number)
+        await self._changes.confirm(position.shard, self._endpoint.name, position.last, position.number)
 
     async def _deliver(self, batch: Batch) -> bool:
         """Whether the endpoint accepted the batch; False after 410 Gone, or when this node leads no more."""

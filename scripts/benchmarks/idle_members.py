@@ -13,7 +13,7 @@ from reactor.errors import ReactorError, Unavailable
 from reactor.fleet.registry import NOT_REGISTERED, NodeRecord, Registry
 from reactor.presence.keys import SHARDS, Entry
 from reactor.presence.lua_sources import lua_sources
-from reactor.presence.store import Joined, NotJoined, Store
+from reactor.presence.store import Joined, JoinRefused, Store
 from scripts.benchmarks.server import Bench
 
 PAYLOAD = 60
@@ -52,7 +52,7 @@ class IdleMembers:
             for number in numbers:
                 reply = await self._enter(number, entry(number, room_size), ttl)
                 if not isinstance(reply, Joined):
-                    raise ReactorError(f"member {number} was not taken: {reply.why}")
+                    raise ReactorError(f"member {number} was not taken: {reply.reason}")
                 self.loaded += 1
                 if self.loaded % 500 == 0:
                     tick(self.loaded)
@@ -60,7 +60,7 @@ class IdleMembers:
         await asyncio.gather(*(enter_some() for _ in range(_IN_FLIGHT)))
         tick(self.loaded)
 
-    async def _enter(self, number: int, place: Entry, ttl: Callable[[int], int]) -> Joined | NotJoined:
+    async def _enter(self, number: int, place: Entry, ttl: Callable[[int], int]) -> Joined | JoinRefused:
         username, data = payload(number)
         while True:
             try:
@@ -79,7 +79,7 @@ class IdleMembers:
                 record = NodeRecord(counter, self.node, NOT_REGISTERED, "benchmark: idle members")
                 await self._registry.renew(self.node, record, lease_ms=_LEASE_MS, first=True)
                 for shard in range(SHARDS):
-                    await self.store.pulse(shard, lease=_PULSE_MS)
+                    await self.store.mark_shard_alive(shard, lease=_PULSE_MS)
                 if registered is not None:
                     registered.set()
             await anyio.sleep(_RENEW_EVERY)

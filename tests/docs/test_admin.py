@@ -97,4 +97,4 @@ def test_its_figures_are_those_of_the_code() -> None:
     assert f"after {key_verifier.WRONG_KEY_DELAY} s" in SECTION
     assert f"more than {key_verifier.MAX_WRONG_PER_MINUTE} wrong keys a minute" in SECTION
     assert f"more than {parameters.BODY_TIMEOUT:.0f} s, or than {handlers.MAX_BODY // 1024} KiB" in SECTION
-    assert f"{rules.MOST:,} rooms have settings" in SECTION
+    assert f"{rules.MAX_RULES:,} rooms have settings" in SECTION

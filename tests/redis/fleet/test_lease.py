@@ -123,7 +123,7 @@ async def test_a_flushed_redis_gives_every_node_a_new_name(redis_server: Server,
         assert set(await it.redis.registry.nodes()) == {node.name for node in nodes}
 
 
-@pytest.mark.parametrize("failing", ["renew", "pulse"])
+@pytest.mark.parametrize("failing", ["renew", "mark_shard_alive"])
 async def test_a_new_name_is_reported_although_redis_fails_before_it_is_registered(
     redis_server: Server, clock: Clock, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
@@ -131,14 +131,14 @@ async def test_a_new_name_is_reported_although_redis_fails_before_it_is_register
         node = await it.node()
         old, calls = node.name, 0
         it.probe.client.flushall()
-        renew, pulse = it.redis.registry.renew, it.redis.store.pulse
+        renew, mark = it.redis.registry.renew, it.redis.store.mark_shard_alive
 
         async def fails_once(*args: Any, **options: Any) -> Any:
             nonlocal calls
             calls += 1
             if calls == (2 if failing == "renew" else 1):
                 raise Unavailable("Redis did not answer")
-            return await (renew if failing == "renew" else pulse)(*args, **options)
+            return await (renew if failing == "renew" else mark)(*args, **options)
 
         where = it.redis.registry if failing == "renew" else it.redis.store
         monkeypatch.setattr(where, failing, fails_once)
@@ -177,20 +177,20 @@ async def test_another_node_completes_the_work_of_a_judge_that_died_half_way(
         rooms = [f"room{number}" for number in range(40)]
         for room in rooms:
             dead.joins("ann", room=room)
-        lose_node, done = it.redis.store.lose_node, 0
+        detach_node, done = it.redis.store.detach_node, 0
 
         async def fails(*args: Any, **options: Any) -> None:
             nonlocal done
             done += 1
             if done == 20:
                 raise Unavailable("Redis did not answer")
-            await lose_node(*args, **options)
+            await detach_node(*args, **options)
 
-        it.redis.store.lose_node = fails  # type: ignore[method-assign]
+        it.redis.store.detach_node = fails  # type: ignore[method-assign]
         await pass_leases(clock, 1, first, second)
         with pytest.raises(Unavailable):
             await pass_leases(clock, 1, first, second)
-        it.redis.store.lose_node = lose_node  # type: ignore[method-assign]
+        it.redis.store.detach_node = detach_node  # type: ignore[method-assign]
         assert 0 < sum(it.in_grace("ann", room=room) for room in rooms) < len(rooms)
         await pass_leases(clock, 2, second)
         assert all(it.in_grace("ann", room=room) for room in rooms)

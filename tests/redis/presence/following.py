@@ -7,7 +7,7 @@ from typing import Any
 from reactor.presence.keys import diff_channel
 from reactor.presence.room_feed import RoomFeed
 from reactor.presence.rows import LeftRow
-from reactor.presence.store import Listing
+from reactor.presence.store import RoomListing
 from reactor.protocol.messages import Member, RoomDiff
 from reactor.protocol.room import RoomView
 from tests.redis.presence.probe import Probe
@@ -54,8 +54,8 @@ class Follower:
         if not first:
             self.feed.resync()
 
-    async def hold(self) -> RoomView:
-        view = await self.feed.hold("lobby")
+    async def follow(self) -> RoomView:
+        view = await self.feed.follow("lobby")
         self.view.reset(view.epoch, view.version, view.members.values())
         return view
 
@@ -64,7 +64,7 @@ class Follower:
         store = self.feed._store
         listed = store.members
 
-        async def slow(room_id: str) -> Listing:
+        async def slow(room_id: str) -> RoomListing:
             listing = await listed(room_id)
             store.members = listed  # type: ignore[method-assign]
             await meanwhile()
@@ -102,7 +102,7 @@ async def following(server: Server, *, held: bool = True) -> AsyncIterator[Follo
             )  # fmt: skip
             redis.tasks.start_soon(follower.channels.serve)
             if held:
-                await follower.hold()
+                await follower.follow()
             yield follower
     finally:
         probe.close()

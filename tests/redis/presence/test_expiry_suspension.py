@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from reactor.presence.keys import shard_of
-from reactor.presence.store import Joined, NotJoined
+from reactor.presence.store import Joined, JoinRefused
 from reactor.protocol.messages import Member
 from tests.redis.presence.cases import Case, check, each, probing
 from tests.redis.presence.probe import BATCH, GRACE, Probe
@@ -193,7 +193,7 @@ def test_a_lost_nodes_member_whose_time_is_up_and_held_is_noted_as_disconnected(
         stalls(probe)
         probe.hear()
         done(probe.store.fence_node(shard_of("lobby"), "n1"))
-        done(probe.store.lose_node("n1", "lobby", grace=GRACE, away_grace=GRACE))
+        done(probe.store.detach_node("n1", "lobby", grace=GRACE, away_grace=GRACE))
         done(probe.store.fence_node(shard_of("lobby"), "n1"))
         assert probe.hear().told == []
         assert probe.shadow("ann")["r"] == "disconnected"
@@ -230,14 +230,20 @@ def test_a_member_that_came_back_with_an_older_state_is_ended_again_and_no_other
     with probing(redis_server) as probe:
         _, joined_at, *_ = probe.join("ann")
         entry = probe.entry("ann")
-        assert not done(probe.store.end_again(entry, joined_at=joined_at - 1, reason="left", left_at=LATER))
         assert not done(
-            probe.store.end_again(probe.entry("bob"), joined_at=joined_at, reason="left", left_at=LATER)
+            probe.store.repeat_departure(entry, joined_at=joined_at - 1, reason="left", left_at=LATER)
+        )
+        assert not done(
+            probe.store.repeat_departure(
+                probe.entry("bob"), joined_at=joined_at, reason="left", left_at=LATER
+            )
         )
         probe.hear()
-        assert done(probe.store.end_again(entry, joined_at=joined_at, reason="left", left_at=LATER))
+        assert done(probe.store.repeat_departure(entry, joined_at=joined_at, reason="left", left_at=LATER))
         assert probe.hear().told == ["1>2 (0) -ann:left"]
-        assert not done(probe.store.end_again(entry, joined_at=joined_at, reason="left", left_at=LATER))
+        assert not done(
+            probe.store.repeat_departure(entry, joined_at=joined_at, reason="left", left_at=LATER)
+        )
         assert probe.hear().told == []
 
 
@@ -246,7 +252,9 @@ def test_one_who_came_back_since_is_not_ended_again(redis_server: Server) -> Non
         _, joined_at, *_ = probe.join("ann")
         left_at = joined_at - 1
         entry = probe.entry("ann")
-        assert not done(probe.store.end_again(entry, joined_at=joined_at, reason="left", left_at=left_at))
+        assert not done(
+            probe.store.repeat_departure(entry, joined_at=joined_at, reason="left", left_at=left_at)
+        )
         assert probe.hear().told[1:] == []
 
 
@@ -254,12 +262,14 @@ def test_a_departure_that_redis_lost_goes_on_record_once(redis_server: Server) -
     with probing(redis_server) as probe:
         _, joined_at, *_ = probe.join("ann")
         ann = Member("ann", "Ann", joined_at, joined_at)
-        assert done(probe.store.record_lost("lobby", ann, "disconnected")) is None, "she is there"
+        assert done(probe.store.record_lost_member("lobby", ann, "disconnected")) is None, "she is there"
         gone = Member("ann", "Ann", joined_at - 1, joined_at - 1)
-        assert done(probe.store.record_lost("lobby", gone, "disconnected")) == "disconnected"
-        assert done(probe.store.record_lost("lobby", gone, "kicked")) == "disconnected"
+        assert done(probe.store.record_lost_member("lobby", gone, "disconnected")) == "disconnected"
+        assert done(probe.store.record_lost_member("lobby", gone, "kicked")) == "disconnected"
         probe.ask("leave", "ann", "n1.1")
-        assert done(probe.store.record_lost("lobby", ann, "disconnected")) == "left", "it is there already"
+        assert done(probe.store.record_lost_member("lobby", ann, "disconnected")) == "left", (
+            "it is there already"
+        )
         assert [one["reason"] for one in probe.departures()] == ["disconnected", "left"]
 
 
@@ -290,7 +300,7 @@ def test_one_whose_end_is_on_record_is_not_entered_again_in_another_epoch(redis_
                 probe.entry("ann"), "n1.1", ttl=60_000, known_epoch="a former one", joined_at=joined_at
             )
         )
-        assert again == NotJoined("departed")
+        assert again == JoinRefused("departed")
         other = done(
             probe.store.join(
                 probe.entry("ann"), "n1.1", ttl=60_000, known_epoch="a former one", joined_at=joined_at + 1

@@ -30,7 +30,7 @@ class Acks:
         self.refusals: list[Attachment] = []
         self.ends = self.too_many = 0
 
-    def taken(self, now: int) -> None:
+    def acknowledged(self, now: int) -> None:
         self.taken_at.append(now)
 
     def refused(self, attachment: Attachment) -> None:
@@ -39,7 +39,7 @@ class Acks:
     def ended(self) -> None:
         self.ends += 1
 
-    def crowded(self) -> None:
+    def overflowed(self) -> None:
         self.too_many += 1
 
 

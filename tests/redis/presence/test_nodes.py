@@ -121,7 +121,7 @@ def test_rooms_of_a_lost_node_are_named_until_each_was_gone_through(redis_server
             assert len(named) == min(3, len(left))
             assert {name.decode() for name in named} <= left
             room = named[0].decode()
-            done(probe.store.lose_node("n1", room, grace=GRACE, away_grace=AWAY_GRACE))
+            done(probe.store.detach_node("n1", room, grace=GRACE, away_grace=AWAY_GRACE))
             left.discard(room)
             assert b"n1" in probe.on_shard("shard_nodes", "lobby")
         assert probe.on_shard("fence_node", "lobby", "n1", 3) == []
@@ -141,7 +141,7 @@ def test_a_node_is_known_while_rooms_of_it_wait_though_its_members_leave_by_them
             "or nobody would come back for the other room"
         )
         for room in rooms:
-            done(probe.store.lose_node("n1", room, grace=GRACE, away_grace=AWAY_GRACE))
+            done(probe.store.detach_node("n1", room, grace=GRACE, away_grace=AWAY_GRACE))
         assert probe.on_shard("fence_node", "lobby", "n1", 100) == []
         assert probe.on_shard("shard_nodes", "lobby") == []
 

@@ -14,7 +14,7 @@ from tests.support.waiting import until
 async def test_a_view_begins_with_who_is_there_and_follows_what_is_published(redis_server: Server) -> None:
     async with following(redis_server, held=False) as it:
         it.probe.join("ann")
-        view = await it.hold()
+        view = await it.follow()
         assert set(view.members) == {"ann"}
         it.probe.join("bob", username="B")
         it.probe.ask("update", "ann", "A", '{"n":1}')
@@ -36,18 +36,18 @@ async def test_a_room_that_nobody_was_in_is_followed_from_its_first_member_on(re
 
 async def test_a_room_is_followed_from_its_first_hold_to_its_last_release(redis_server: Server) -> None:
     async with following(redis_server) as it:
-        await it.feed.hold("lobby")
-        await it.feed.hold("hall")
+        await it.feed.follow("lobby")
+        await it.feed.follow("hall")
         assert set(it.feed.rooms()) == {"lobby", "hall"}
-        it.feed.release("lobby")
+        it.feed.unfollow("lobby")
         it.probe.join("ann")
         await it.agrees()
-        it.feed.release("lobby")
+        it.feed.unfollow("lobby")
         assert it.feed.view("lobby") is None
         await until(lambda: redis_server.control.pubsub_numsub(CHANNEL) == [(CHANNEL, 0)])
-        it.feed.release("lobby")  # once too often is no harm
+        it.feed.unfollow("lobby")  # once too often is no harm
         it.probe.join("bob")
-        view = await it.hold()
+        view = await it.follow()
         assert set(view.members) == {"ann", "bob"}
 
 
@@ -58,7 +58,7 @@ async def test_many_who_hold_at_once_wait_for_one_listing(redis_server: Server) 
         views: list[RoomView] = []
 
         async def hold() -> None:
-            views.append(await it.feed.hold("lobby"))
+            views.append(await it.feed.follow("lobby"))
 
         async with anyio.create_task_group() as tasks:
             for _ in range(50):
@@ -73,9 +73,9 @@ async def test_held_let_go_and_held_again_in_one_breath(redis_server: Server) ->
     async with following(redis_server, held=False) as it:
         for _ in range(20):
             with anyio.move_on_after(0):
-                await it.feed.hold("lobby")
+                await it.feed.follow("lobby")
             assert set(it.feed.rooms()) == set()
-        await it.hold()
+        await it.follow()
         it.probe.join("ann")
         await it.agrees()
 
@@ -118,9 +118,9 @@ async def test_an_own_diff_that_does_not_fit_yet_waits_for_its_publication(redis
 async def test_who_waits_for_a_version_gets_it_when_it_comes(redis_server: Server) -> None:
     async with following(redis_server) as it:
         reply = it.probe.join("ann")
-        view = await it.feed.reached("lobby", reply[2].decode(), reply[3])
+        view = await it.feed.wait_for_version("lobby", reply[2].decode(), reply[3])
         assert set(view.members) == {"ann"}
-        assert (await it.feed.reached("lobby", reply[2].decode(), 1)) is view
+        assert (await it.feed.wait_for_version("lobby", reply[2].decode(), 1)) is view
 
 
 async def test_who_waits_for_a_room_that_is_let_go_is_told_so(redis_server: Server) -> None:
@@ -130,14 +130,14 @@ async def test_who_waits_for_a_room_that_is_let_go_is_told_so(redis_server: Serv
 
         async def wait() -> None:
             try:
-                await it.feed.reached("lobby", "no such epoch", 1)
+                await it.feed.wait_for_version("lobby", "no such epoch", 1)
             except Unavailable as error:
                 errors.append(error)
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(wait)
             await anyio.wait_all_tasks_blocked()
-            it.feed.release("lobby")
+            it.feed.unfollow("lobby")
         assert len(errors) == 1
 
 
@@ -153,7 +153,7 @@ async def test_a_large_room_is_followed_while_it_changes(redis_server: Server) -
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(change)
-            view = await it.hold()
+            view = await it.follow()
         await until(lambda: view.version == it.probe.version() and not view.waiting)
         expected = {f"u{number}" for number in range(2500) if number >= 300 or number % 2}
         assert set(view.members) == expected | {f"v{number}" for number in range(0, 300, 2)}

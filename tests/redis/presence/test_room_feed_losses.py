@@ -136,7 +136,7 @@ async def test_a_link_lost_while_a_room_is_being_opened_is_healed_too(redis_serv
             it.feed.resync()
 
         it.behind_next_listing(meanwhile)
-        view = await it.hold()
+        view = await it.follow()
         await until(lambda: set(view.members) == {"ann"})
 
 
@@ -150,7 +150,7 @@ async def test_a_diff_lost_on_the_way_is_missed_by_who_waits_for_it(
         it.to_lose = 99
         reply = it.probe.join("bob")
         with anyio.fail_after(5):
-            view = await it.feed.reached("lobby", reply[2].decode(), reply[3])
+            view = await it.feed.wait_for_version("lobby", reply[2].decode(), reply[3])
         assert set(view.members) == {"ann", "bob"}
         assert it.feed.resyncs.total() == 1
         await it.agrees()
@@ -167,7 +167,7 @@ async def test_who_waits_for_a_version_of_an_epoch_that_is_over_gets_what_there_
         it.probe.client.flushall()
         it.probe.join("cy")
         with anyio.fail_after(5):
-            view = await it.feed.reached("lobby", reply[2].decode(), reply[3] + 1)
+            view = await it.feed.wait_for_version("lobby", reply[2].decode(), reply[3] + 1)
         assert set(view.members) == {"cy"}
 
 
@@ -180,10 +180,10 @@ async def test_a_room_cannot_be_held_while_redis_is_away_and_can_when_it_is_back
         with monkeypatch.context() as impatient:
             impatient.setattr(diffs, "NO_LINK_PATIENCE", 0.3)
             with pytest.raises(Unavailable):
-                await it.feed.hold("hall")
+                await it.feed.follow("hall")
         assert it.feed.view("hall") is None
         redis_server.start()
-        view = await it.feed.hold("hall")
+        view = await it.feed.follow("hall")
         probe = Probe(redis_server)
         probe.join("ann", room="hall")
         await until(lambda: set(view.members) == {"ann"})
@@ -244,7 +244,7 @@ async def test_who_is_entered_again_after_a_stall_is_seen_also_by_whoever_listed
             it.probe.join(user)
         it.probe.lapse("ann")
         it.probe.client.hincrby(it.probe.key("pulse"), "at", -5_001)  # nobody could speak up for a lease
-        view = await it.hold()
+        view = await it.follow()
         assert set(view.members) == {"bob"}
         it.probe.join("ann", epoch=it.probe.epoch())
         await it.agrees()
@@ -277,11 +277,11 @@ async def test_a_room_that_was_let_go_while_it_was_healed_says_nothing_more(redi
         await it.agrees()
         it.feed.pause()
         it.probe.join("bob")
-        it.feed.release("lobby")
+        it.feed.unfollow("lobby")
         it.told.clear()
         it.view.invalidate()
         it.feed.resume()
-        view = await it.feed.hold("lobby")
+        view = await it.feed.follow("lobby")
         assert set(view.members) == {"ann", "bob"}
         it.probe.join("cy")
         await until(lambda: it.told)
@@ -296,7 +296,7 @@ async def test_all_who_wait_in_a_former_epoch_are_there_after_one_listing(redis_
         it.feed.pause()
         async with anyio.create_task_group() as tasks:
             for _ in range(20):
-                tasks.start_soon(it.feed.reached, "lobby", "a former one", version)
+                tasks.start_soon(it.feed.wait_for_version, "lobby", "a former one", version)
             await anyio.lowlevel.checkpoint()
             it.feed.resume()
             with anyio.fail_after(diffs.CATCH_UP * 3):
@@ -311,14 +311,14 @@ async def test_a_room_that_begins_anew_without_those_who_are_here_is_not_told(re
         await it.agrees()
         suspected: list[set[str]] = []
 
-        def is_loss(_room_id: str, user_ids: set[str]) -> bool:
+        def is_data_loss(_room_id: str, user_ids: set[str]) -> bool:
             suspected.append(user_ids)
             if "ann" in user_ids:
                 return False
             it.feed.pause()
             return True
 
-        it.feed._is_loss = is_loss
+        it.feed._is_data_loss = is_data_loss
         it.told.clear()
         redis_server.control.flushall()
         it.probe.join("bob")

@@ -22,7 +22,7 @@ from reactor.presence.keys import (
     unescape,
 )
 from reactor.presence.rows import decode_diff
-from reactor.presence.store import NotJoined
+from reactor.presence.store import JoinRefused
 from reactor.protocol.room import DiffResult, RoomView
 from tests.redis.presence.consistent import assert_consistent
 from tests.support.model import PresenceModel, node_of
@@ -68,8 +68,8 @@ class Machine(RuleBasedStateMachine):
     def join(self, room: str, user: str, connection: str) -> None:
         expected = self.model.join(room, user, connection)
         reply = done(self.store.join(Entry(room, user), connection, ttl=TTL))
-        if isinstance(reply, NotJoined):
-            assert reply.why == expected
+        if isinstance(reply, JoinRefused):
+            assert reply.reason == expected
         else:
             assert ("resumed" if reply.resumed else "joined") == expected
             assert reply.count == len(self.model.alive(room))
@@ -158,7 +158,7 @@ class Machine(RuleBasedStateMachine):
         for shard in range(SHARDS):
             while rooms := done(self.store.fence_node(shard, node)):
                 for room in rooms:
-                    done(self.store.lose_node(node, room, grace=GRACE, away_grace=AWAY_GRACE))
+                    done(self.store.detach_node(node, room, grace=GRACE, away_grace=AWAY_GRACE))
         self.model.lose_node(node)
 
     @rule()

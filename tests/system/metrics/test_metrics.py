@@ -173,7 +173,7 @@ async def test_who_does_not_read_is_counted(bundled_server: Server) -> None:
         ann.socket.transport.pause_reading()
         data = b'"' + b"x" * 60_000 + b'"'
         for _ in range(1000):
-            await node.store.say("lobby", data)
+            await node.store.publish_message("lobby", data)
             if node.gateway.counts.too_slow:
                 break
         assert (await read(node)).value("reactor_slow_clients_closed_total") == 1

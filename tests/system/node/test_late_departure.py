@@ -5,7 +5,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from reactor.presence.rows import LeftRow
-from reactor.presence.store import Joined, NotJoined
+from reactor.presence.store import Joined, JoinRefused
 from reactor.protocol.reasons import INACTIVITY_TIMEOUT
 from reactor.server.node import Node
 from tests.support import redis_state
@@ -56,7 +56,7 @@ async def test_who_is_put_out_while_it_joins_again_is_in_by_its_next_joining(red
         (attachment,) = node.reconciler.attachments_of("lobby", "ann")
         enter = node.reconciler.register
 
-        async def put_out_first(*args: Any, **face: Any) -> Joined | NotJoined:
+        async def put_out_first(*args: Any, **face: Any) -> Joined | JoinRefused:
             node.reconciler.register = enter  # type: ignore[method-assign]
             hears_of_an_earlier_end(node, redis_server)
             node.reconciler.detach_queue.add(attachment)

@@ -6,7 +6,7 @@ from typing import Any
 import anyio
 
 from reactor.membership.recovery_state import RecoveryState
-from reactor.presence.store import Joined, NotJoined
+from reactor.presence.store import Joined, JoinRefused
 from tests.support import redis_state
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient, departures
@@ -129,7 +129,7 @@ async def test_a_join_on_its_way_while_the_node_takes_another_name_is_kept(bundl
         enter = node.reconciler.register
         renamed = False
 
-        async def rename_behind_it(*args: Any, **face: Any) -> Joined | NotJoined:
+        async def rename_behind_it(*args: Any, **face: Any) -> Joined | JoinRefused:
             nonlocal renamed
             reply = await enter(*args, **face)
             if not renamed:

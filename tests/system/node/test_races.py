@@ -168,13 +168,13 @@ async def test_who_is_refused_since_it_is_not_seen_in_the_room_leaves_no_connect
         RawClient.connect(node) as ann,
     ):
         await bob.join("lobby", "bob")
-        reached = node.feed.reached
+        reached = node.feed.wait_for_version
 
         async def not_seen(room_id: str, *_position: Any) -> RoomView:
-            node.feed.reached = reached  # type: ignore[method-assign]
+            node.feed.wait_for_version = reached  # type: ignore[method-assign]
             return RoomView(room_id)
 
-        node.feed.reached = not_seen  # type: ignore[method-assign, assignment]
+        node.feed.wait_for_version = not_seen  # type: ignore[method-assign, assignment]
         refusal = await ann.ask("join_room", "error", roomId="lobby", userId="ann")
         assert refusal["code"] == "not_joined"
         await bob.until(lambda: departures(bob.heard) == [("ann", "disconnected")])

@@ -1,7 +1,7 @@
 -- A connection was lost. With a member's last connection its life is shortened to the grace, and the shadow notes the
 -- reason of the departure to come; nothing is published yet. The stored deadline is lowered at once.
--- ARGV: room, user; connection; grace, away_grace (ms; 0 removes the member at once); doubtful ('1' where a join of
---       it got no reply: a network that stalled may deliver that join later, for a connection that is gone)
+-- ARGV: room, user; connection; grace, away_grace (ms; 0 removes the member at once); join_unanswered ('1' where a
+--       join of it got no reply: a stalled network may deliver that join later, for a connection that is gone)
 -- Returns: {'absent'} | {'kept', now} | {'grace', now, deadline} | {'departed', now}
 -- Publishes: a diff (updated) while other connections remain; a diff (left) where the grace is 0
 local room, user, connection = ARGV[1], ARGV[2], ARGV[3]
