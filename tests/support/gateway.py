@@ -107,6 +107,9 @@ def text(message: Any) -> bytes:
     return client_frame(Opcode.TEXT, msgspec.json.encode(message))
 
 
+BELOW_DEFAULT = 4.5
+"""Seconds: enough for any short time-out that a test sets, and less than the default of 5 s."""
+
 HEARTBEAT = {"type": "room:heartbeat", "id": 7}
 
 

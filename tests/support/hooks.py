@@ -1,4 +1,4 @@
-"""Authenticators of an operator's own, as tests name them in auth_hook."""
+"""Authentication hooks, as tests name them in `auth_hook`."""
 
 import asyncio
 import threading
@@ -6,15 +6,15 @@ import time
 
 from reactor import Arrival, Identity, Unauthorised
 
-SEEN: list[tuple[str, Arrival]] = []
-STUCK = threading.Event()
+CALLS: list[tuple[str, Arrival]] = []
+RELEASED = threading.Event()
 
 
 async def check(token: str, arrival: Arrival) -> Identity:
-    SEEN.append((token, arrival))
+    CALLS.append((token, arrival))
     match token:
         case "broken":
-            raise LookupError("the table of users is away")
+            raise LookupError("the user database is down")
         case "slow":
             await asyncio.sleep(60)
         case "soon" | "ann soon":
@@ -22,7 +22,7 @@ async def check(token: str, arrival: Arrival) -> Identity:
         case "none":
             return None  # type: ignore[return-value]
         case "stale":
-            raise Unauthorised("that was yesterday's", "token_expired")
+            raise Unauthorised("the token is from yesterday", "token_expired")
     if not token.startswith("ann"):
         raise Unauthorised("who are you?")
     expires_at = time.time() + 60 if token.endswith("!") else None
@@ -31,7 +31,7 @@ async def check(token: str, arrival: Arrival) -> Identity:
 
 def check_in_a_thread(token: str, _arrival: Arrival) -> Identity:
     if token == "stuck":
-        STUCK.wait(60)
+        RELEASED.wait(60)
     return Identity(token, ("*",))
 
 

@@ -1,4 +1,4 @@
-"""Who has to prove who it is: the three ways to bring a token, its end, and what strangers get."""
+"""Authentication: the three ways to send a token, its expiry, hooks, and unauthenticated clients."""
 
 import asyncio
 import time
@@ -21,13 +21,13 @@ JOIN = {"type": "join_room", "roomId": "lobby", "id": 2}
 BEAT = {"type": "room:heartbeat", "id": 3}
 
 
-def auth(what: str, **more: Any) -> bytes:
-    return text({"type": "auth", "token": what, "id": 1} | more)
+def auth(value: str, **fields: Any) -> bytes:
+    return text({"type": "auth", "token": value, "id": 1} | fields)
 
 
-async def answer(client: Raw) -> tuple[bytes, bytes]:
-    """Head and body of an HTTP answer."""
-    async with asyncio.timeout(30):
+async def http_response(client: Raw) -> tuple[bytes, bytes]:
+    """Return the head and body of an HTTP response."""
+    async with asyncio.timeout(PATIENCE):
         head, _, body = (await client.reader.read()).partition(b"\r\n\r\n")
     return head, body
 
@@ -37,14 +37,14 @@ def intents(served: Served) -> list[Any]:
     return handler.intents
 
 
-async def is_in(client: Raw, served: Served) -> None:
-    """The connection is ann: it joins, and its heartbeat is answered."""
+async def assert_authenticated(client: Raw, served: Served) -> None:
+    """The connection is authenticated as ann: its join reaches the handler and its heartbeat is answered."""
     client.write(text(JOIN), text(BEAT))
     assert (await client.message())["type"] == "room:heartbeat:ack"
     assert intents(served)[-2] == want.Join("lobby", "ann", "", None, "members", 2)
 
 
-# The ways in.
+# Ways to send a token.
 
 
 async def test_a_token_in_the_first_message_admits_the_requests_behind_it():
@@ -67,19 +67,19 @@ async def test_a_token_may_come_in_the_authorization_header(scheme):
         await served.raw(Authorization=f"{scheme} {token()}") as client,
     ):
         assert (await client.message())["userId"] == "ann"
-        await is_in(client, served)
+        await assert_authenticated(client, served)
 
 
 async def test_a_token_may_come_in_a_subprotocol_and_is_not_echoed():
-    made = token()
+    value = token()
     async with serving(**KEYS) as served, await served.raw(handshake=False) as client:
-        head = await client.shake_hands(Sec_WebSocket_Protocol=f"reactor.json, reactor.token.{made}")
+        head = await client.shake_hands(Sec_WebSocket_Protocol=f"reactor.json, reactor.token.{value}")
         assert b"Sec-WebSocket-Protocol: reactor.json\r\n" in head
-        assert made.encode() not in head
-        told = await client.message()
-        assert (told["type"], told["userId"]) == ("auth:ok", "ann")
-        assert "id" not in told
-        await is_in(client, served)
+        assert value.encode() not in head
+        reply = await client.message()
+        assert (reply["type"], reply["userId"]) == ("auth:ok", "ann")
+        assert "id" not in reply
+        await assert_authenticated(client, served)
 
 
 async def test_without_authentication_a_token_in_the_handshake_is_ignored():
@@ -90,7 +90,7 @@ async def test_without_authentication_a_token_in_the_handshake_is_ignored():
         await served.handler.until(lambda: len(served.handler.opened_) == 1)
 
 
-# What strangers get.
+# Unauthenticated clients.
 
 
 async def test_an_unauthenticated_client_is_rejected_and_closed_at_the_time_out():
@@ -99,7 +99,7 @@ async def test_an_unauthenticated_client_is_rejected_and_closed_at_the_time_out(
         client.write(text(JOIN))
         error = await client.message()
         assert (error["code"], error["id"], error["roomId"]) == ("unauthorized", 2, "lobby")
-        # What it says does not lengthen its time.
+        # Its requests do not extend the time-out.
         while time.monotonic() - began < 0.3:
             client.write(text(BEAT))
             assert (await client.message())["code"] == "unauthorized"
@@ -109,10 +109,10 @@ async def test_an_unauthenticated_client_is_rejected_and_closed_at_the_time_out(
         assert intents(served) == []
 
 
-@pytest.mark.parametrize(("what", "code"), [("nonsense", "unauthorized"), (token(exp=1), "token_expired")])
-async def test_an_invalid_first_token_closes_the_connection(what, code):
+@pytest.mark.parametrize(("value", "code"), [("nonsense", "unauthorized"), (token(exp=1), "token_expired")])
+async def test_an_invalid_first_token_closes_the_connection(value, code):
     async with serving(**KEYS) as served, await served.raw() as client:
-        client.write(auth(what), text(JOIN))
+        client.write(auth(value), text(JOIN))
         error = await client.message()
         assert (error["type"], error["code"], error["id"]) == ("error", code, 1)
         assert await client.close_code() == 4001
@@ -122,7 +122,7 @@ async def test_an_invalid_first_token_closes_the_connection(what, code):
 async def test_an_invalid_token_in_the_header_is_answered_with_401():
     async with serving(**KEYS) as served, await served.raw(handshake=False) as client:
         client.write(request(Authorization="Bearer nonsense"))
-        head, body = await answer(client)
+        head, body = await http_response(client)
         assert head.startswith(b"HTTP/1.1 401 ")
         assert b'WWW-Authenticate: Bearer error="invalid_token"' in head
         assert b"not a valid token" in body
@@ -153,19 +153,19 @@ async def test_a_token_in_a_subprotocol_works_with_messagepack():
         assert opcode == Opcode.BINARY
 
 
-# Its end.
+# Expiry of a token.
 
 
 async def test_an_expired_token_is_requested_again_and_closes_the_connection_after_the_grace():
     async with serving(**KEYS, auth_grace=0.4) as served, await served.raw() as client:
         client.write(auth(token(exp=time.time() + 0.6)))
         expires_at = (await client.message())["expiresAt"] / 1000
-        asked = await client.message()
-        assert (asked["type"], asked["code"]) == ("error", "token_expired")
-        assert "id" not in asked
+        error = await client.message()
+        assert (error["type"], error["code"]) == ("error", "token_expired")
+        assert "id" not in error
         assert -0.01 < time.time() - expires_at < 1.0
         client.write(text(BEAT))
-        assert (await client.message())["type"] == "room:heartbeat:ack", "all goes on"
+        assert (await client.message())["type"] == "room:heartbeat:ack", "requests are still processed"
         assert await client.close_code() == 4001
         assert 0.4 <= time.time() - expires_at < 2.0
 
@@ -177,11 +177,11 @@ async def test_a_new_token_within_the_grace_keeps_the_connection():
         assert (await client.message())["code"] == "token_expired"
         client.write(auth(token(exp=time.time() + 0.6), id=7))
         assert (await client.message())["id"] == 7
-        # It runs out as well, and is asked for again.
+        # The second token expires too, and is requested again.
         assert (await client.message())["code"] == "token_expired"
         client.write(auth(token()))
         assert (await client.message())["type"] == "auth:ok"
-        await is_in(client, served)
+        await assert_authenticated(client, served)
 
 
 @pytest.mark.parametrize(("sub", "code"), [("bob", "forbidden"), ("", "unauthorized")])
@@ -191,7 +191,7 @@ async def test_a_new_token_of_another_user_or_an_invalid_one_changes_nothing(sub
         await client.message()
         error = await client.message()
         assert (error["code"], error["id"]) == (code, 2)
-        await is_in(client, served)
+        await assert_authenticated(client, served)
 
 
 async def test_a_new_token_without_a_joined_room_closes_the_connection():
@@ -225,7 +225,7 @@ HOOK: dict[str, Any] = {"auth_hook": "tests.support.hooks:check"}
 
 
 async def test_a_hook_receives_the_arrival_and_returns_the_identity():
-    hooks.SEEN.clear()
+    hooks.CALLS.clear()
     async with (
         serving(**HOOK) as served,
         await served.raw(X_Hint="hello", X_Forwarded_For="203.0.113.7") as client,
@@ -234,8 +234,8 @@ async def test_a_hook_receives_the_arrival_and_returns_the_identity():
         assert await client.message() == {"type": "auth:ok", "userId": "ann", "id": 1}
         assert (await client.message())["type"] == "room:heartbeat:ack"
         assert intents(served)[0].user_id == "ann"
-        ((what, arrival),) = hooks.SEEN
-        assert what == "ann"
+        ((value, arrival),) = hooks.CALLS
+        assert value == "ann"
         assert (arrival.address, arrival.path) == ("203.0.113.7", "/ws")
         assert arrival.headers["x-hint"] == "hello"
 
@@ -254,7 +254,7 @@ async def test_requests_wait_for_a_slow_hook():
 
 
 @pytest.mark.parametrize(
-    ("what", "code", "close"),
+    ("value", "code", "close_code"),
     [
         ("bob", "unauthorized", 4001),
         ("stale", "token_expired", 4001),
@@ -263,17 +263,17 @@ async def test_requests_wait_for_a_slow_hook():
         ("slow", "unavailable", 1011),
     ],
 )
-async def test_a_hook_that_rejects_fails_or_is_slow_affects_only_that_client(what, code, close):
+async def test_a_hook_that_rejects_fails_or_is_slow_affects_only_that_client(value, code, close_code):
     # The time-out also limits how late the two tokens may be sent, so it is short only where it has to pass.
-    timeout = 1.5 if what == "slow" else PATIENCE
+    timeout = 1.5 if value == "slow" else PATIENCE
     async with serving(**HOOK, auth_timeout=timeout) as served, await served.raw() as client:
-        client.write(auth(what))
+        client.write(auth(value))
         async with await served.raw(Authorization="Bearer ann") as other:
             assert (await other.message())["type"] == "auth:ok"
             error = await client.message()
             assert (error["code"], error["id"]) == (code, 1)
-            assert await client.close_code() == close
-            await is_in(other, served)
+            assert await client.close_code() == close_code
+            await assert_authenticated(other, served)
 
 
 async def test_a_token_sent_in_time_gets_the_whole_time_out_of_the_hook():
@@ -291,11 +291,11 @@ async def test_a_hook_that_fails_on_a_new_token_changes_nothing():
         client.write(auth("broken", id=2))
         error = await client.message()
         assert (error["code"], error["id"]) == ("unavailable", 2)
-        await is_in(client, served)
+        await assert_authenticated(client, served)
 
 
 async def test_a_blocking_hook_runs_in_a_thread():
-    hooks.STUCK.clear()
+    hooks.RELEASED.clear()
     async with (
         serving(auth_hook="tests.support.hooks:check_in_a_thread", auth_timeout=0.4) as served,
         await served.raw() as client,
@@ -305,27 +305,27 @@ async def test_a_blocking_hook_runs_in_a_thread():
         other.write(auth("ann"))
         assert (await other.message())["userId"] == "ann"
         assert (await client.message())["code"] == "unavailable"
-    hooks.STUCK.set()
+    hooks.RELEASED.set()
 
 
 async def test_the_result_of_a_hook_is_ignored_after_the_client_has_disconnected():
-    hooks.SEEN.clear()
+    hooks.CALLS.clear()
     async with serving(**HOOK) as served:
         async with await served.raw() as client:
             client.write(auth("soon"))
-            await until(lambda: [what for what, _ in hooks.SEEN] == ["soon"])
+            await until(lambda: [value for value, _ in hooks.CALLS] == ["soon"])
         await served.handler.until(lambda: len(served.handler.closed_) == 1)
-        await asyncio.sleep(0.3)  # longer than it thinks
+        await until(lambda: not served.gateway._manager.auth._tasks)  # type: ignore[union-attr]
         assert intents(served) == []
 
 
 async def test_a_stopping_server_does_not_wait_for_hooks():
-    hooks.SEEN.clear()
+    hooks.CALLS.clear()
     began = time.monotonic()
     async with serving(**HOOK, close_timeout=0.2) as served:
         client = await served.raw()
         client.write(auth("slow"))
-        await until(lambda: [what for what, _ in hooks.SEEN] == ["slow"])
+        await until(lambda: [value for value, _ in hooks.CALLS] == ["slow"])
     client.writer.transport.abort()
     assert time.monotonic() - began < 3
 
@@ -333,7 +333,7 @@ async def test_a_stopping_server_does_not_wait_for_hooks():
 @pytest.mark.parametrize(
     ("hook", "words"),
     [
-        ("tests.gateway.nowhere:check", "No module named"),
+        ("tests.support.missing:check", "No module named"),
         ("tests.support.hooks:missing", "no attribute"),
         ("tests.support.hooks:not_callable", "is not a function"),
     ],

@@ -1,4 +1,4 @@
-"""How a socket ends, from either side, and that the handler hears of it exactly once."""
+"""Closing a connection from either side; the handler is notified exactly once."""
 
 import asyncio
 import time
@@ -9,14 +9,14 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Opcode
 
 from reactor.protocol.messages import ServiceDegraded
-from tests.support.gateway import HEARTBEAT, bystander, client_frame, serving, text
+from tests.support.gateway import BELOW_DEFAULT, HEARTBEAT, bystander, client_frame, serving, text
 
 
-def close_of(code: int, reason: bytes = b"") -> bytes:
+def close_frame(code: int, reason: bytes = b"") -> bytes:
     return client_frame(Opcode.CLOSE, code.to_bytes(2) + reason)
 
 
-@pytest.mark.parametrize("payload", [b"", b"\x03\xe8", b"\x03\xe9away", b"\x0f\xa0ours"])
+@pytest.mark.parametrize("payload", [b"", b"\x03\xe8", b"\x03\xe9away", b"\x0f\xa0mine"])
 async def test_a_clients_close_is_echoed_and_the_stream_ends(payload):
     async with serving() as served, bystander(served), await served.raw() as client:
         client.write(client_frame(Opcode.CLOSE, payload))
@@ -31,14 +31,14 @@ async def test_a_message_received_with_the_close_is_answered_first():
         for offer in ({}, {"Sec_WebSocket_Extensions": "permessage-deflate"}):
             async with await served.raw(handshake=False) as client:
                 await client.shake_hands(**offer)
-                client.write(text(HEARTBEAT), close_of(1000))
+                client.write(text(HEARTBEAT), close_frame(1000))
                 assert (await client.frame())[0] == Opcode.TEXT
                 assert await client.frame() == (Opcode.CLOSE, b"\x03\xe8")
 
 
 async def test_frames_behind_a_close_are_ignored():
     async with serving() as served, await served.raw() as client:
-        client.write(close_of(1000), text(HEARTBEAT), client_frame(Opcode.PING))
+        client.write(close_frame(1000), text(HEARTBEAT), client_frame(Opcode.PING))
         assert await client.close_code() == 1000
         client.write(text(HEARTBEAT))
         assert await client.frame() == (-1, b"")
@@ -47,10 +47,10 @@ async def test_frames_behind_a_close_are_ignored():
 
 async def test_a_client_that_closes_but_stays_is_aborted():
     async with serving(close_timeout=0.2) as served, await served.raw() as client:
-        client.write(close_of(1000))
+        client.write(close_frame(1000))
         began = time.monotonic()
         await served.handler.until(lambda: len(served.handler.closed_) == 1)
-        assert 0.2 <= time.monotonic() - began < 1.5
+        assert 0.2 <= time.monotonic() - began < BELOW_DEFAULT
 
 
 async def test_the_servers_close_follows_earlier_messages_and_its_echo_ends_the_stream():
@@ -62,7 +62,7 @@ async def test_the_servers_close_follows_earlier_messages_and_its_echo_ends_the_
         for number in range(100):
             assert (await client.message())["reason"].startswith(f"{number} ")
         assert await client.frame() == (Opcode.CLOSE, b"\x0f\xa3kicked")
-        client.write(close_of(4003))
+        client.write(close_frame(4003))
         assert await client.frame() == (-1, b"")
 
 
@@ -97,13 +97,13 @@ async def test_a_client_that_does_not_answer_the_close_is_aborted():
         while not connection._transport.is_closing():
             client.write(client_frame(Opcode.PONG))
             await asyncio.sleep(0.01)
-        assert 0.2 <= time.monotonic() - began < 1.5
+        assert 0.2 <= time.monotonic() - began < BELOW_DEFAULT
         await served.handler.until(lambda: connection in served.handler.closed_)
 
 
 async def test_both_sides_may_close_at_the_same_time():
     async with serving() as served, await served.raw() as client:
-        client.write(close_of(1000))
+        client.write(close_frame(1000))
         served.handler.opened_[0].close(1012)
         assert await client.close_code() in {1000, 1012}
         assert await client.frame() == (-1, b"")
@@ -112,7 +112,7 @@ async def test_both_sides_may_close_at_the_same_time():
 async def test_a_close_while_a_request_is_processed_discards_the_requests_behind_it():
     async with serving() as served, bystander(served), await served.raw() as client:
         served.handler.act, act = lambda connection, _: connection.close(4001, "no"), served.handler.act
-        client.write(text(HEARTBEAT) * 5, close_of(1000))
+        client.write(text(HEARTBEAT) * 5, close_frame(1000))
         client.write(text(HEARTBEAT))
         served.handler.act = act
         assert await client.close_code() in {1000, 4001}

@@ -1,4 +1,4 @@
-"""The Autobahn cases against an echo made of our own Connection: only 7.1.5 is known to differ."""
+"""The Autobahn cases against an echo server made of Connection; only 7.1.5 is known to differ."""
 
 import sys
 from typing import Any
@@ -13,14 +13,14 @@ from tests.support.gateway import serving
 kosoku = pytest.importorskip("kosoku", reason="kosoku has no build for this platform")
 pytestmark = [
     pytest.mark.slow,
-    # The original case files leave their test data open.
+    # The original case files do not close their test data.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 
 @pytest.fixture(autouse=True)
-def no_traces(monkeypatch):
-    """Take away what kosoku leaves: a pkg_resources that lacks what pytest asks of one."""
+def clean_imports(monkeypatch):
+    """Remove the pkg_resources that kosoku installs: it lacks attributes that pytest needs."""
     monkeypatch.setattr(sys, "path", sys.path[:])
     yield
     sys.modules.pop("pkg_resources", None)
@@ -28,7 +28,7 @@ def no_traces(monkeypatch):
 
 class Echo(Connection):
     __slots__ = ()
-    max_fragments = 1 << 20  # the cases cut a message into single bytes
+    max_fragments = 1 << 20  # the cases split a message into single bytes
 
     def message_received(self, payload: bytes, *, binary: bool) -> None:
         self.codec = MSGPACK if binary else JSON
@@ -40,9 +40,9 @@ class EchoGateway(Gateway):
     connection_class = Echo
 
 
-async def run_cases(url: str, cases: list[str] | None, without: list[str]) -> dict[str, str]:
-    """How each case went; a failed one raises kosoku's FailureError, which names it."""
-    results = await kosoku.run_fuzzingclient(url, cases=cases, exclude_cases=without)
+async def run_cases(url: str, cases: list[str] | None, excluded: list[str]) -> dict[str, str]:
+    """Return the behavior of each case; a failed case raises kosoku's FailureError, which names it."""
+    results = await kosoku.run_fuzzingclient(url, cases=cases, exclude_cases=excluded)
     return {result.case_id: str(result.behavior) for result in results}
 
 
@@ -54,7 +54,7 @@ async def test_framing_conforms_to_the_rfc():
     async with echoing() as served:
         behaviors = await run_cases(served.url, None, ["12.*", "13.*", "7.1.5"])
     assert len(behaviors) > 290
-    # A frame that comes in pieces is judged when it is whole.
+    # A frame received in pieces is validated when it is complete.
     assert {case for case, behavior in behaviors.items() if "STRICT" in behavior} <= {"6.4.3", "6.4.4"}
 
 

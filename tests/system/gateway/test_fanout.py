@@ -1,4 +1,4 @@
-"""A room's news: when it goes out, to whom, in which form, and how often it is encoded."""
+"""Fan-out of a room's changes: when they are sent, to whom, in which form, and how often they are encoded."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -23,7 +23,7 @@ from tests.support.waiting import PATIENCE
 
 
 class CountingCodec:
-    """A codec that counts; the rest is JSON's or MessagePack's."""
+    """Counts the encoded messages of another codec."""
 
     def __init__(self, codec):
         self.codec = codec
@@ -36,7 +36,7 @@ class CountingCodec:
 
 
 class Socket:
-    """Takes what fan-out sends to a connection."""
+    """Records what fan-out sends to a connection."""
 
     def __init__(self, codec, *, compressed=False):
         self.codec = codec
@@ -53,12 +53,12 @@ class Socket:
 
     @property
     def messages(self):
-        """What came, decoded."""
+        """The received frames, decoded."""
         return [msgspec.json.decode(data[4 if data[1] == 126 else 2 :]) for data in self.frames]
 
 
 class Clock:
-    """A loop whose time is moved by hand."""
+    """An event loop's clock and timers, advanced by the test."""
 
     def __init__(self):
         self.now = 0.0
@@ -85,23 +85,23 @@ def member(user, name="name"):
     return Member(user, name, 1, 1)
 
 
-class World:
-    """A fan-out on a clock of its own, and a room that grows and shrinks."""
+class Simulation:
+    """A fan-out with a simulated clock, and a room whose members change."""
 
     def __init__(self, limit=5):
-        self.clock = Clock()  # as much of a loop as is asked for
+        self.clock = Clock()
         self.roster: Roster[Any] = Roster()
         self.view = RoomView("r")
         self.view.reset("e", 0, [])
         self.json, self.msgpack = CountingCodec(JSON), CountingCodec(MSGPACK)
-        self.known = True
+        self.has_snapshot = True
         settings = Settings(max_members_view=limit)
         self.fanout = Fanout(settings, self.roster, self.snapshot, cast("Any", self.clock))
 
     def snapshot(self, room_id):
         members = list(self.view.members.values())
         reply = MembersReply(room_id, "e", self.view.version, len(members), members)
-        return reply if self.known else None
+        return reply if self.has_snapshot else None
 
     def socket(self, name, view="members", codec=None, **options):
         socket = Socket(codec or self.json, **options)
@@ -125,21 +125,21 @@ class World:
 
 
 @pytest.fixture
-def world():
-    return World()
+def simulation():
+    return Simulation()
 
 
-def test_the_first_change_is_sent_at_once_and_the_next_are_merged_at_the_end_of_the_window(world):
-    socket = world.socket("me")
-    world.change(joined="a")
+def test_the_first_change_is_sent_at_once_and_the_next_are_merged_at_the_end_of_the_window(simulation):
+    socket = simulation.socket("me")
+    simulation.change(joined="a")
     assert [message["joined"][0]["userId"] for message in socket.messages] == ["a"]
-    world.clock.advance(0.02)
-    world.change(joined="b")
-    world.change(left="a")
-    world.change(joined="c", updated="b")
-    world.clock.advance(0.029)
+    simulation.clock.advance(0.02)
+    simulation.change(joined="b")
+    simulation.change(left="a")
+    simulation.change(joined="c", updated="b")
+    simulation.clock.advance(0.029)
     assert len(socket.frames) == 1
-    world.clock.advance(0.001)
+    simulation.clock.advance(0.001)
     assert len(socket.frames) == 2
     merged = socket.messages[1]
     assert (merged["type"], merged["from"], merged["version"], merged["count"]) == ("room:diff", 1, 4, 2)
@@ -147,176 +147,184 @@ def test_the_first_change_is_sent_at_once_and_the_next_are_merged_at_the_end_of_
     assert merged["left"] == [{"userId": "a", "reason": "left"}]
 
 
-def test_a_constantly_changing_room_is_sent_once_a_window(world):
-    socket = world.socket("me")
+def test_a_constantly_changing_room_is_sent_once_a_window(simulation):
+    socket = simulation.socket("me")
     for number in range(100):
-        world.change(joined=[f"u{number}"]) if number % 2 == 0 else world.change(left=[f"u{number - 1}"])
-        world.clock.advance(0.01)
+        simulation.change(joined=[f"u{number}"]) if number % 2 == 0 else simulation.change(
+            left=[f"u{number - 1}"]
+        )
+        simulation.clock.advance(0.01)
     assert len(socket.frames) == pytest.approx(20, abs=2)
 
 
-def test_after_a_quiet_window_the_next_change_is_sent_at_once(world):
-    socket = world.socket("me")
-    world.change(joined="a")
-    world.clock.advance(0.05)
-    assert world.clock.timers == []
-    world.change(joined="b")
+def test_after_a_quiet_window_the_next_change_is_sent_at_once(simulation):
+    socket = simulation.socket("me")
+    simulation.change(joined="a")
+    simulation.clock.advance(0.05)
+    assert simulation.clock.timers == []
+    simulation.change(joined="b")
     assert len(socket.frames) == 2
 
 
-def test_each_room_has_its_own_window(world):
-    socket, other = world.socket("me"), Socket(world.json)
-    world.roster.add("other", "me", other, "members")
-    world.change(joined="a")
-    world.fanout.send_diff(RoomDiff("other", "e", 0, 1, 1, [member("x")], [], []))
+def test_each_room_has_its_own_window(simulation):
+    socket, other = simulation.socket("me"), Socket(simulation.json)
+    simulation.roster.add("other", "me", other, "members")
+    simulation.change(joined="a")
+    simulation.fanout.send_diff(RoomDiff("other", "e", 0, 1, 1, [member("x")], [], []))
     assert len(socket.frames) == len(other.frames) == 1
 
 
-def test_applying_the_sent_diffs_gives_the_members_of_the_room(world):
-    socket = world.socket("me")
+def test_applying_the_sent_diffs_gives_the_members_of_the_room(simulation):
+    socket = simulation.socket("me")
     for step in range(60):
-        world.change(joined=[f"u{step % 4}"]) if step % 8 < 4 else world.change(left=[f"u{step % 4}"])
-        world.clock.advance(0.02)
-    world.clock.advance(1)
+        simulation.change(joined=[f"u{step % 4}"]) if step % 8 < 4 else simulation.change(
+            left=[f"u{step % 4}"]
+        )
+        simulation.clock.advance(0.02)
+    simulation.clock.advance(1)
     reader = RoomView("r")
     reader.reset("e", 0, [])
     for message in socket.messages:
         assert reader.apply(msgspec.convert(message, RoomDiff)) is DiffResult.APPLIED
-    assert reader.members == world.view.members
-    assert reader.version == world.view.version
+    assert reader.members == simulation.view.members
+    assert reader.version == simulation.view.version
 
 
-def test_a_message_is_encoded_once_for_each_codec(world):
-    plain = [world.socket(f"p{number}") for number in range(50)]
-    packed = [world.socket(f"m{number}", codec=world.msgpack) for number in range(50)]
-    squeezed = [world.socket(f"z{number}", compressed=True) for number in range(50)]
-    world.change(joined="a")
-    assert (world.json.encoded, world.msgpack.encoded) == (1, 1)
+def test_a_message_is_encoded_once_for_each_codec(simulation):
+    plain = [simulation.socket(f"p{number}") for number in range(50)]
+    packed = [simulation.socket(f"m{number}", codec=simulation.msgpack) for number in range(50)]
+    deflated = [simulation.socket(f"z{number}", compressed=True) for number in range(50)]
+    simulation.change(joined="a")
+    assert (simulation.json.encoded, simulation.msgpack.encoded) == (1, 1)
     assert all(socket.frames[0] is plain[0].frames[0] for socket in plain)
     assert all(socket.frames[0] is packed[0].frames[0] for socket in packed)
-    payload = squeezed[0].payloads[0]
+    payload = deflated[0].payloads[0]
     assert plain[0].frames[0] == frame(payload)
     assert packed[0].frames[0][0] == 0x82
-    assert all(socket.payloads[0] is payload and not socket.frames for socket in squeezed)
+    assert all(socket.payloads[0] is payload and not socket.frames for socket in deflated)
 
 
-def test_each_view_receives_its_kind_of_message(world):
-    members, count, none = world.socket("m"), world.socket("c", "count"), world.socket("n", "none")
-    world.change(joined="a")
+def test_each_view_receives_its_kind_of_message(simulation):
+    members, count, none = (
+        simulation.socket("m"),
+        simulation.socket("c", "count"),
+        simulation.socket("n", "none"),
+    )
+    simulation.change(joined="a")
     assert members.messages[0]["type"] == "room:diff"
     assert count.messages == [{"type": "room:count", "roomId": "r", "epoch": "e", "version": 1, "count": 1}]
     assert none.frames == []
 
 
-def test_an_update_sends_no_count(world):
-    members, count = world.socket("m"), world.socket("c", "count")
-    world.change(joined="a")
-    world.clock.advance(1)
-    world.change(updated="a")
+def test_an_update_sends_no_count(simulation):
+    members, count = simulation.socket("m"), simulation.socket("c", "count")
+    simulation.change(joined="a")
+    simulation.clock.advance(1)
+    simulation.change(updated="a")
     assert (len(members.frames), len(count.frames)) == (2, 1)
 
 
 def test_a_room_above_the_limit_is_served_as_counts_until_it_is_well_below():
-    world = World(limit=10)
-    socket, counting = world.socket("m"), world.socket("c", "count")
+    simulation = Simulation(limit=10)
+    socket, counting = simulation.socket("m"), simulation.socket("c", "count")
     users = [f"u{number}" for number in range(11)]
     for user in users:
-        world.change(joined=[user])
-        world.clock.advance(1)
+        simulation.change(joined=[user])
+        simulation.clock.advance(1)
     assert [message["type"] for message in socket.messages] == ["room:diff"] * 10 + ["room:count"]
     assert socket.messages[-1]["count"] == 11
-    assert world.roster.is_count_only("r")
-    # One below the limit is not enough: the room would go to and fro.
-    world.change(left=["u0"])
-    world.clock.advance(1)
+    assert simulation.roster.is_count_only("r")
+    # One below the limit is not enough, or a room at the limit would switch back and forth.
+    simulation.change(left=["u0"])
+    simulation.clock.advance(1)
     assert (socket.messages[-1]["type"], socket.messages[-1]["count"]) == ("room:count", 10)
-    world.change(left=["u1"])
-    world.clock.advance(1)
+    simulation.change(left=["u1"])
+    simulation.clock.advance(1)
     snapshot = socket.messages[-1]
     assert (snapshot["type"], snapshot["version"], snapshot["count"]) == ("room:members", 13, 9)
-    assert {known["userId"] for known in snapshot["members"]} == set(users[2:])
-    world.change(joined=["u1"])
+    assert {entry["userId"] for entry in snapshot["members"]} == set(users[2:])
+    simulation.change(joined=["u1"])
     assert (socket.messages[-1]["type"], socket.messages[-1]["from"]) == ("room:diff", 13)
     assert {message["type"] for message in counting.messages} == {"room:count"}
     assert len(counting.frames) == 14
 
 
-def test_without_a_snapshot_counts_continue(world):
-    socket = world.socket("m")
+def test_without_a_snapshot_counts_continue(simulation):
+    socket = simulation.socket("m")
     for number in range(6):
-        world.change(joined=[f"u{number}"])
-        world.clock.advance(1)
-    world.known = False
-    world.change(left=["u0", "u1"])
+        simulation.change(joined=[f"u{number}"])
+        simulation.clock.advance(1)
+    simulation.has_snapshot = False
+    simulation.change(left=["u0", "u1"])
     assert socket.messages[-1]["type"] == "room:count"
-    world.clock.advance(1)
-    world.known = True
-    world.change(updated=["u2"])
+    simulation.clock.advance(1)
+    simulation.has_snapshot = True
+    simulation.change(updated=["u2"])
     assert socket.messages[-1]["type"] == "room:members"
 
 
-def test_view_for_returns_the_view_that_will_be_served(world):
-    world.socket("m")
-    assert world.fanout.view_for("r", "members", 5) == "members"
-    assert world.fanout.view_for("r", "none", 50) == "none"
-    assert world.fanout.view_for("r", "members", 6) == "count"
-    # As long as the room is served as counts, whatever it has shrunk to.
-    assert world.fanout.view_for("r", "members", 1) == "count"
-    assert world.fanout.view_for("elsewhere", "members", 5) == "members"
+def test_view_for_returns_the_view_that_will_be_served(simulation):
+    simulation.socket("m")
+    assert simulation.fanout.view_for("r", "members", 5) == "members"
+    assert simulation.fanout.view_for("r", "none", 50) == "none"
+    assert simulation.fanout.view_for("r", "members", 6) == "count"
+    # The room is served as counts until the fan-out switches back, whatever its size.
+    assert simulation.fanout.view_for("r", "members", 1) == "count"
+    assert simulation.fanout.view_for("elsewhere", "members", 5) == "members"
 
 
-def test_the_window_of_a_very_large_room_grows_with_its_connections(world):
-    sockets = [world.socket(f"c{number}", "count") for number in range(4000)]
-    world.change(joined="a")
-    world.change(joined="b")
-    world.clock.advance(0.19)
+def test_the_window_of_a_very_large_room_grows_with_its_connections(simulation):
+    sockets = [simulation.socket(f"c{number}", "count") for number in range(4000)]
+    simulation.change(joined="a")
+    simulation.change(joined="b")
+    simulation.clock.advance(0.19)
     assert len(sockets[0].frames) == 1
-    world.clock.advance(0.01)
+    simulation.clock.advance(0.01)
     assert len(sockets[0].frames) == 2
 
 
-def test_while_many_rooms_change_each_window_is_twice_as_long(world):
+def test_while_many_rooms_change_each_window_is_twice_as_long(simulation):
     rooms = [f"room-{number}" for number in range(100)]
-    sockets = {room: [Socket(world.json) for _ in range(50)] for room in rooms}
-    for room, those in sockets.items():
-        for number, socket in enumerate(those):
-            world.roster.add(room, f"u{number}", socket, "members")
+    sockets = {room: [Socket(simulation.json) for _ in range(50)] for room in rooms}
+    for room, connections in sockets.items():
+        for number, socket in enumerate(connections):
+            simulation.roster.add(room, f"u{number}", socket, "members")
 
-    def change(version, some):
-        for room in some:
-            world.fanout.send_diff(RoomDiff(room, "e", version, version + 1, 51, [], [member("x")], []))
+    def change(version, changed):
+        for room in changed:
+            simulation.fanout.send_diff(RoomDiff(room, "e", version, version + 1, 51, [], [member("x")], []))
 
     for version in range(250):
         change(version, rooms)
-        world.clock.advance(0.004)
+        simulation.clock.advance(0.004)
     assert len(sockets["room-99"][0].frames) == pytest.approx(10, abs=1)
-    world.clock.advance(1)
+    simulation.clock.advance(1)
     before = len(sockets["room-99"][0].frames)
     for version in range(250, 500):
         change(version, rooms[90:])
-        world.clock.advance(0.004)
+        simulation.clock.advance(0.004)
     assert len(sockets["room-99"][0].frames) - before == pytest.approx(20, abs=2)
 
 
-def test_a_room_without_connections_starts_no_timer(world):
-    world.change(joined="a")
-    assert world.clock.timers == []
-    socket = world.socket("m")
-    world.change(joined="b")
-    world.change(joined="c")
-    world.roster.remove("r", socket)
-    world.clock.advance(1)
+def test_a_room_without_connections_starts_no_timer(simulation):
+    simulation.change(joined="a")
+    assert simulation.clock.timers == []
+    socket = simulation.socket("m")
+    simulation.change(joined="b")
+    simulation.change(joined="c")
+    simulation.roster.remove("r", socket)
+    simulation.clock.advance(1)
     assert len(socket.frames) == 1
-    assert world.fanout._windows == {}
-    assert world.clock.timers == []
+    assert simulation.fanout._windows == {}
+    assert simulation.clock.timers == []
 
 
-def test_stop_discards_pending_changes(world):
-    socket = world.socket("m")
-    world.change(joined="a")
-    world.change(joined="b")
-    world.fanout.stop()
-    world.clock.advance(1)
+def test_stop_discards_pending_changes(simulation):
+    socket = simulation.socket("m")
+    simulation.change(joined="a")
+    simulation.change(joined="b")
+    simulation.fanout.stop()
+    simulation.clock.advance(1)
     assert len(socket.frames) == 1
 
 
@@ -329,7 +337,7 @@ async def fanout_over_sockets(**settings):
         fanout.stop()
 
 
-def enter(roster, connection, room, user):
+def add_member(roster, connection, room, user):
     membership = connection.session.rooms[room] = Membership(room, user)
     membership.advance(MembershipEvent.JOIN)
     membership.advance(MembershipEvent.JOINED)
@@ -350,11 +358,11 @@ async def test_force_leave_is_sent_to_each_connection_of_the_member_and_closes_t
         connect(served.url) as other,
     ):
         await served.handler.until(lambda: len(served.handler.opened_) == 3)
-        phone, laptop, stranger = served.handler.opened_
-        enter(roster, phone, "r", "u")
-        enter(roster, laptop, "r", "u")
-        enter(roster, laptop, "s", "u")
-        enter(roster, stranger, "r", "v")
+        phone, laptop, other_user = served.handler.opened_
+        add_member(roster, phone, "r", "u")
+        add_member(roster, laptop, "r", "u")
+        add_member(roster, laptop, "s", "u")
+        add_member(roster, other_user, "r", "v")
         assert fanout.force_leave("r", "u", "too long", "inactivity_timeout", 99) == (phone, laptop)
         expected = {
             "type": "room:force-leave",
@@ -368,7 +376,7 @@ async def test_force_leave_is_sent_to_each_connection_of_the_member_and_closes_t
         assert first.close_code == 4003
         assert roster.connections_of("r", "u") == ()
         assert roster.connections_of("s", "u") == (laptop,)
-        assert roster.connections_of("r", "v") == (stranger,)
+        assert roster.connections_of("r", "v") == (other_user,)
         assert fanout.force_leave("r", "u", "again", "kicked", 100) == ()
         broadcast(ServiceRestored("back"), served.gateway.connections)
         assert (await receive(second))["type"] == (await receive(other))["type"] == "service:restored"
@@ -378,16 +386,16 @@ async def test_force_leave_is_sent_to_each_connection_of_the_member_and_closes_t
 async def test_connections_of_every_codec_receive_the_diffs(compression):
     async with (
         fanout_over_sockets(compression=compression) as (served, roster, fanout),
-        connect(served.url, compression="deflate") as squeezed,
+        connect(served.url, compression="deflate") as deflated,
         connect(served.url, compression=None) as plain,
         connect(served.url, compression=None, subprotocols=[Subprotocol("reactor.msgpack")]) as packed,
     ):
         await served.handler.until(lambda: len(served.handler.opened_) == 3)
         assert [connection.compressed for connection in served.handler.opened_] == [compression, False, False]
         for number, connection in enumerate(served.handler.opened_):
-            enter(roster, connection, "r", f"u{number}")
+            add_member(roster, connection, "r", f"u{number}")
         for version in range(10):
             fanout.send_diff(RoomDiff("r", "e", version, version + 1, 1, [member("x" * 100)], [], []))
-        got = [[await receive(socket) for _ in range(2)] for socket in (squeezed, plain, packed)]
-        assert got[0] == got[1] == got[2]
-        assert [message["version"] for message in got[0]] == [1, 10]
+        received = [[await receive(socket) for _ in range(2)] for socket in (deflated, plain, packed)]
+        assert received[0] == received[1] == received[2]
+        assert [message["version"] for message in received[0]] == [1, 10]

@@ -1,4 +1,4 @@
-"""The quick way through the handshake lets nobody in whom the parser would not, and says what it would."""
+"""The handshake's fast path accepts only what the parser accepts, with the same response."""
 
 from collections.abc import Sequence
 
@@ -26,27 +26,27 @@ BROWSER = USUAL | {
     "Cookie": "a=b; c=d",
     "Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits",
 }
-ODD = {
+UNUSUAL = {
     "another path": (USUAL, "/other"),
     "no key": ({name: value for name, value in USUAL.items() if "Key" not in name}, "/ws"),
     "short key": (USUAL | {"Sec-WebSocket-Key": "dGhlIHNhbXBsZQ=="}, "/ws"),
     "old version": (USUAL | {"Sec-WebSocket-Version": "8"}, "/ws"),
     "a body": (USUAL | {"Content-Length": "3"}, "/ws"),
     "no upgrade": (USUAL | {"Upgrade": "h2c"}, "/ws"),
-    "a connection that stays": (USUAL | {"Connection": "keep-alive"}, "/ws"),
+    "connection not upgraded": (USUAL | {"Connection": "keep-alive"}, "/ws"),
     "broken subprotocols": (USUAL | {"Sec-WebSocket-Protocol": "a,,b c"}, "/ws"),
     "a long header": (USUAL | {"X-Long": "y" * 9000}, "/ws"),
-    "a character that is none": (USUAL | {"X-Odd": "\x01"}, "/ws"),
+    "a control character": (USUAL | {"X-Odd": "\x01"}, "/ws"),
     "key and version in one": (USUAL | {"X": "y\nSec-WebSocket-Version: 13"}, "/ws"),
 }
 
 
-def head_of(headers: dict[str, str], path: str = "/ws") -> bytes:
+def request_of(headers: dict[str, str], path: str = "/ws") -> bytes:
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     return f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
 
 
-def quickly(head: bytes) -> FastHandshake | None:
+def by_fast_path(head: bytes) -> FastHandshake | None:
     return read_fast(head, choose_subprotocol, extensions=False)
 
 
@@ -58,23 +58,23 @@ def by_parser(head: bytes) -> tuple[Request, Response, ServerProtocol] | None:
         return None
     found = events[0]
     assert isinstance(found, Request)
-    answer = parser.accept(found)
-    return (found, answer, parser) if answer.status_code == 101 else None
+    response = parser.accept(found)
+    return (found, response, parser) if response.status_code == 101 else None
 
 
-def agree(head: bytes) -> bool:
-    """Whether the quick way took it; where it does, the parser does too, and both say the same."""
-    fast, slow = quickly(head), by_parser(head)
+def accepted_equally(head: bytes) -> bool:
+    """Return whether the fast path accepts a request; assert that the parser then gives the same response."""
+    fast, slow = by_fast_path(head), by_parser(head)
     if fast is None:
         return False
     assert slow is not None
-    found, answer, parser = slow
+    found, response, parser = slow
     assert (fast.request.path, list(fast.request.headers.raw_items())) == (
         found.path, list(found.headers.raw_items())
     )  # fmt: skip
     assert fast.subprotocol == parser.subprotocol
-    told = dict(line.split(": ", 1) for line in fast.response.decode().split("\r\n")[1:-2])
-    assert told == {name: value for name, value in answer.headers.raw_items() if name != "Date"}
+    headers = dict(line.split(": ", 1) for line in fast.response.decode().split("\r\n")[1:-2])
+    assert headers == {name: value for name, value in response.headers.raw_items() if name != "Date"}
     assert fast.response.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
     return True
 
@@ -82,20 +82,22 @@ def agree(head: bytes) -> bool:
 @pytest.mark.parametrize("headers", [USUAL, BROWSER], ids=["a program", "a browser"])
 @pytest.mark.parametrize("offered", [None, "reactor.msgpack", "chat, reactor.json", "chat"])
 def test_usual_requests_take_the_fast_path(headers: dict[str, str], offered: str | None) -> None:
-    assert agree(head_of(headers | ({"Sec-WebSocket-Protocol": offered} if offered else {}), "/ws?token=x"))
+    assert accepted_equally(
+        request_of(headers | ({"Sec-WebSocket-Protocol": offered} if offered else {}), "/ws?token=x")
+    )
 
 
-@pytest.mark.parametrize(("headers", "path"), ODD.values(), ids=ODD)
+@pytest.mark.parametrize(("headers", "path"), UNUSUAL.values(), ids=UNUSUAL)
 def test_unusual_requests_are_left_to_the_parser(headers: dict[str, str], path: str) -> None:
-    assert quickly(head_of(headers, path)) is None
+    assert by_fast_path(request_of(headers, path)) is None
 
 
 def test_partial_requests_trailing_data_and_repeated_headers_are_left_to_the_parser() -> None:
-    head = head_of(USUAL)
-    assert all(quickly(head[:length]) is None for length in range(len(head)))
-    assert quickly(head + b"\x81") is None
-    assert quickly(head[:-2] + b"Upgrade: websocket\r\n\r\n") is None
-    assert read_fast(head_of(BROWSER), choose_subprotocol, extensions=True) is None
+    head = request_of(USUAL)
+    assert all(by_fast_path(head[:length]) is None for length in range(len(head)))
+    assert by_fast_path(head + b"\x81") is None
+    assert by_fast_path(head[:-2] + b"Upgrade: websocket\r\n\r\n") is None
+    assert read_fast(request_of(BROWSER), choose_subprotocol, extensions=True) is None
 
 
 NAMES = [*BROWSER, "Sec-WebSocket-Protocol", "Content-Length", "Transfer-Encoding", "X-Other", "upgrade"]
@@ -119,12 +121,12 @@ def test_the_fast_path_accepts_only_what_the_parser_accepts_with_the_same_respon
     changes: Sequence[tuple[str, str]], damage: Sequence[tuple[int, bytes]]
 ) -> None:
     try:
-        head = head_of(BROWSER | dict(changes))
+        head = request_of(BROWSER | dict(changes))
     except UnicodeEncodeError:
         return
-    for place, piece in damage:
-        head = head[:place] + piece + head[place + len(piece) :]
-    agree(head)
+    for position, piece in damage:
+        head = head[:position] + piece + head[position + len(piece) :]
+    accepted_equally(head)
 
 
 async def test_both_paths_open_the_connection() -> None:

@@ -1,7 +1,7 @@
-"""The quick way around the parser, and the parsers that are lent: never another outcome than websockets' own.
+"""The fast path around the parser, and shared parsers: the result always equals that of websockets' parser.
 
-The oracle is a ServerProtocol of its own that is fed the same bytes, one piece after the other, and a few
-lines that put its fragments together.
+The oracle is a dedicated ServerProtocol that receives the same chunks, and a few lines that join its
+fragments.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ MAX = 300
 
 
 class Transport:
-    """Takes what is written, and never stops taking."""
+    """Records what is written; its buffer is never full."""
 
     def __init__(self) -> None:
         self.written = bytearray()
@@ -67,19 +67,19 @@ class FakeContext(GatewayContext):
 
 
 class Listener(Connection):
-    """Keeps what it is told instead of acting on it; takes either kind of frame."""
+    """Records messages instead of processing them; accepts text and binary frames."""
 
-    __slots__ = ("got",)
+    __slots__ = ("received",)
 
-    got: list[tuple[bool, bytes]]
+    received: list[tuple[bool, bytes]]
 
     def message_received(self, payload: bytes, *, binary: bool) -> None:
-        self.got.append((binary, bytes(payload)))
+        self.received.append((binary, bytes(payload)))
 
 
 def opened(context: FakeContext, *, binary: bool) -> Listener:
     listener = Listener(context)
-    listener.got = []
+    listener.received = []
     listener._transport = Transport()  # type: ignore[assignment]
     listener.codec = MSGPACK if binary else JSON
     listener.state = ConnectionState.OPEN
@@ -87,10 +87,10 @@ def opened(context: FakeContext, *, binary: bool) -> Listener:
     return listener
 
 
-def oracle(  # noqa: C901 - it follows the RFC in one place
+def oracle(  # noqa: C901 - the RFC's rules in one place
     chunks: list[bytes],
 ) -> tuple[list[tuple[bool, bytes]], list[bytes], int | None]:
-    """Messages, pong payloads, and the close code that is sent."""
+    """Return the messages, the payloads of pongs, and the close code sent."""
     parser = ServerProtocol(state=OPEN, max_size=MAX)
     messages: list[tuple[bool, bytes]] = []
     pongs: list[bytes] = []
@@ -113,7 +113,7 @@ def oracle(  # noqa: C901 - it follows the RFC in one place
                     try:
                         b"".join(parts).decode()
                     except UnicodeDecodeError as error:
-                        # A character cut in two at the end of a fragment is no fault yet.
+                        # A character split at the end of a fragment is not an error yet.
                         if event.fin or error.reason != "unexpected end of data":
                             return messages, pongs, 1007
                 if event.fin:
@@ -126,7 +126,7 @@ def oracle(  # noqa: C901 - it follows the RFC in one place
 
 
 def written(data: bytes) -> tuple[list[bytes], int | None]:
-    """The pongs and the close code in what was written; nothing else may be in it."""
+    """Return the pongs and the close code in written bytes; nothing else may be in them."""
     pongs, code = [], None
     while data:
         assert code is None
@@ -164,42 +164,42 @@ closes = st.builds(
     st.sampled_from([b"", b"\x03\xe8", b"\x03\xe8bye", b"\x03", b"\x00\x01"]),
 )
 unmasked = st.builds(client_frame, st.just(Opcode.TEXT), payloads, mask=st.just(value=False))
-junk = st.binary(min_size=1, max_size=12)
-mostly_good = st.one_of(text_frames, text_frames, data_frames, controls, fragments)
+random_bytes = st.binary(min_size=1, max_size=12)
+mostly_valid = st.one_of(text_frames, text_frames, data_frames, controls, fragments)
 streams = st.builds(
-    lambda good, tail: [*good, *tail],
-    st.lists(mostly_good, max_size=14),
-    st.lists(st.one_of(mostly_good, closes, unmasked, junk), max_size=4),
+    lambda valid, tail: [*valid, *tail],
+    st.lists(mostly_valid, max_size=14),
+    st.lists(st.one_of(mostly_valid, closes, unmasked, random_bytes), max_size=4),
 )
 
 
 @st.composite
-def cut_up(draw: st.DrawFn) -> list[bytes]:
-    """A stream of frames, one to a chunk as they nearly always come, or cut anywhere."""
+def chunked(draw: st.DrawFn) -> list[bytes]:
+    """A stream of frames: one a chunk, as nearly always, or split anywhere."""
     frames = draw(streams)
     if draw(st.booleans()):
         return frames
     whole = b"".join(frames)
-    cuts = sorted(draw(st.lists(st.integers(0, len(whole)), max_size=20)))
-    chunks = [whole[start:end] for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    positions = sorted(draw(st.lists(st.integers(0, len(whole)), max_size=20)))
+    chunks = [whole[start:end] for start, end in zip([0, *positions], [*positions, len(whole)], strict=True)]
     return [chunk for chunk in chunks if chunk]
 
 
 @settings(max_examples=800, deadline=None)
-@given(cut_up(), st.booleans())
+@given(chunked(), st.booleans())
 def test_any_bytes_in_any_chunks_give_the_result_of_a_dedicated_parser(chunks, binary):
     context = FakeContext()
     listener = opened(context, binary=binary)
     for chunk in chunks:
         listener.data_received(chunk)
     messages, pongs, code = oracle(chunks)
-    assert listener.got == messages
+    assert listener.received == messages
     assert written(bytes(listener._transport.written)) == (pongs, code)  # type: ignore[attr-defined]
     assert listener._transport.closed == (code is not None)  # type: ignore[attr-defined]
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(cut_up(), min_size=2, max_size=4))
+@given(st.lists(chunked(), min_size=2, max_size=4))
 def test_shared_parsers_carry_no_state_between_connections(streams_):
     context = FakeContext()
     listeners = [opened(context, binary=False) for _ in streams_]
@@ -209,7 +209,7 @@ def test_shared_parsers_carry_no_state_between_connections(streams_):
                 listener.data_received(chunks[turn])
     for listener, chunks in zip(listeners, streams_, strict=True):
         messages, pongs, code = oracle(chunks)
-        assert listener.got == messages
+        assert listener.received == messages
         assert written(bytes(listener._transport.written)) == (pongs, code)  # type: ignore[attr-defined]
 
 
@@ -269,7 +269,7 @@ def test_the_number_of_idle_parsers_is_bounded():
     for half in (whole[:3], whole[3:]):
         for listener in listeners:
             listener.data_received(half)
-    assert all(listener.got == [(False, b"{}")] for listener in listeners)
+    assert all(listener.received == [(False, b"{}")] for listener in listeners)
     assert 0 < len(context._idle_parsers) <= 64
 
 

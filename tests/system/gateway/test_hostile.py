@@ -1,4 +1,4 @@
-"""Clients that break the protocol, each beside one that behaves and notices nothing."""
+"""Clients that violate the protocol; a bystander, an ordinary client on the same server, is not affected."""
 
 import asyncio
 import gc
@@ -14,13 +14,13 @@ from tests.support.gateway import HEARTBEAT, bystander, client_frame, serving, t
 TEXT, CONT, BINARY, PING, PONG = Opcode.TEXT, Opcode.CONT, Opcode.BINARY, Opcode.PING, Opcode.PONG
 
 
-def long_frame_head(size: int) -> bytes:
+def long_frame_header(size: int) -> bytes:
     return bytes((0x81, 0xFF)) + size.to_bytes(8, "big") + b"mask"
 
 
-BREACHES = {
+VIOLATIONS = {
     "one byte too big": (client_frame(TEXT, b"x" * 1025), 1009),
-    "a terabyte announced": (long_frame_head(1 << 40), 1009),
+    "a terabyte announced": (long_frame_header(1 << 40), 1009),
     "too big in fragments": (
         client_frame(TEXT, b"x" * 600, fin=False) + client_frame(CONT, b"x" * 600, fin=False),
         1009,
@@ -47,16 +47,16 @@ BREACHES = {
     "unknown opcode": (b"\x83\x80mask", 1002),
     "long ping": (b"\x89\xfe\x00\x7emask" + bytes(126), 1002),
     "fragmented ping": (b"\x09\x80mask", 1002),
-    "nothing to continue": (client_frame(CONT, b"x"), 1002),
+    "a continuation of nothing": (client_frame(CONT, b"x"), 1002),
     "a message within another": (client_frame(TEXT, b"x", fin=False) + client_frame(TEXT, b"y"), 1002),
     "close of one byte": (client_frame(Opcode.CLOSE, b"\x03"), 1002),
-    "close with a code of no meaning": (client_frame(Opcode.CLOSE, b"\x03\xed"), 1002),
+    "close with a reserved code": (client_frame(Opcode.CLOSE, b"\x03\xed"), 1002),
     "close with bad text": (client_frame(Opcode.CLOSE, b"\x03\xe8\xff"), 1007),
 }
 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["at once", "by the byte"])
-@pytest.mark.parametrize(("data", "code"), BREACHES.values(), ids=BREACHES)
+@pytest.mark.parametrize(("data", "code"), VIOLATIONS.values(), ids=VIOLATIONS)
 async def test_a_protocol_violation_closes_its_connection_with_its_code(data, code, at_once):
     async with (
         serving(max_message=1024, close_timeout=0.1) as served,
@@ -69,7 +69,7 @@ async def test_a_protocol_violation_closes_its_connection_with_its_code(data, co
             for byte in data[:2000]:
                 client.write(bytes((byte,)))
                 await asyncio.sleep(0)
-        # What comes after it is ignored.
+        # Frames after the violation are ignored.
         client.write(text(HEARTBEAT))
         assert await client.close_code() == code
         assert await client.frame() == (-1, b"")
@@ -87,7 +87,7 @@ async def test_messages_before_a_violation_are_answered_first():
 async def test_a_message_may_have_sixteen_fragments():
     async with serving() as served, await served.raw() as client:
         message = b'{"type":"room:heartbeat"}    '
-        parts = [message[at : at + 2] for at in range(0, 30, 2)]
+        parts = [message[start : start + 2] for start in range(0, 30, 2)]
         client.write(client_frame(TEXT, fin=False))
         client.write(
             *(client_frame(CONT, part, fin=False) for part in parts[:14]), client_frame(CONT, parts[14])
@@ -98,8 +98,8 @@ async def test_a_message_may_have_sixteen_fragments():
 async def test_a_character_may_be_split_between_fragments():
     async with serving() as served, await served.raw() as client:
         message = '{"type":"room:heartbeat","id":"é"}'.encode()
-        cut = message.index(b"\xa9")
-        client.write(client_frame(TEXT, message[:cut], fin=False), client_frame(CONT, message[cut:]))
+        middle = message.index(b"\xa9")
+        client.write(client_frame(TEXT, message[:middle], fin=False), client_frame(CONT, message[middle:]))
         assert (await client.message())["id"] == "é"
 
 
@@ -137,7 +137,7 @@ async def test_pings_of_a_client_that_does_not_read_do_not_accumulate():
         await served.raw() as client,
     ):
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        # Few at once, so that each is answered.
+        # Few enough that each ping is answered.
         flood = b"".join(client_frame(PING, bytes(125)) for _ in range(15))
         while not client.writer.transport.is_closing():
             client.write(flood)
@@ -160,7 +160,7 @@ async def test_a_flood_of_tiny_fragments_does_not_grow_memory():
         assert [await client.close_code() for client in clients] == [1008] * 20
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        # The flood itself waits in the client's own buffers: 20 times 240 KB.
+        # The clients' own buffers hold the flood: 20 times 240 KB.
         assert peak < 20 * len(flood) + 6_000_000
 
 

@@ -1,4 +1,4 @@
-"""Plain HTTP: the page's files, the probes, and nothing else."""
+"""Plain HTTP: the files of the page, the JavaScript client, and the probes."""
 
 import asyncio
 import gzip
@@ -14,19 +14,19 @@ CSP = b"content-security-policy: default-src 'self'; connect-src 'self' ws: wss:
 
 
 async def get(served, path, method="GET", **headers):
-    """Status, lower-case head and body of an answer."""
+    """Return status, lower-case headers and body of a response."""
     async with await served.raw(handshake=False) as client:
         extra = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
         client.write(f"{method} {path} HTTP/1.1\r\nHost: x\r\n{extra}\r\n".encode())
         async with asyncio.timeout(PATIENCE):
-            answer = await client.reader.read()
-    head, _, body = answer.partition(b"\r\n\r\n")
-    return int(answer.split()[1]), head.lower() + b"\r\n", body
+            response = await client.reader.read()
+    head, _, body = response.partition(b"\r\n\r\n")
+    return int(response.split()[1]), head.lower() + b"\r\n", body
 
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package that carries a page."""
+    """A package with a page."""
     web = tmp_path / "webpackage" / "web"
     (web / "js").mkdir(parents=True)
     (tmp_path / "webpackage" / "__init__.py").touch()
@@ -34,7 +34,7 @@ def package(tmp_path, monkeypatch):
     (web / "page.js").write_text("export {};")
     (web / "page.css").write_text("body{}")
     (web / "js" / "room.js").write_text("export class Room {}")
-    (web / "strange.xyz").write_bytes(b"\x00")
+    (web / "unknown.xyz").write_bytes(b"\x00")
     monkeypatch.syspath_prepend(tmp_path)
     return "webpackage"
 
@@ -49,7 +49,7 @@ async def test_the_page_is_served_with_content_type_etag_and_policy(package, mon
             ("/page.js?v=1", b"text/javascript; charset=utf-8", b"export {};"),
             ("/page.css", b"text/css; charset=utf-8", b"body{}"),
             ("/js/room.js", b"text/javascript; charset=utf-8", b"export class Room {}"),
-            ("/strange.xyz", b"application/octet-stream", b"\x00"),
+            ("/unknown.xyz", b"application/octet-stream", b"\x00"),
         ]:
             status, head, body = await get(served, path)
             assert (status, body) == (200, content)
@@ -60,8 +60,8 @@ async def test_the_page_is_served_with_content_type_etag_and_policy(package, mon
             assert b"connection: close" in head
 
             tag = next(line for line in head.decode().split("\r\n") if line.startswith("etag: "))[6:]
-            for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
-                status, head, body = await get(served, path, If_None_Match=known)
+            for tags in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+                status, head, body = await get(served, path, If_None_Match=tags)
                 assert (status, body) == (304, b"")
                 assert CSP in head
             assert (await get(served, path, If_None_Match='"other"'))[0] == 200
@@ -167,8 +167,8 @@ async def test_the_javascript_client_is_served_to_any_origin_with_its_types():
         assert b"content-encoding: gzip\r\n" in head
         assert b"vary: accept-encoding\r\n" in head
         assert f"etag: w/{tag}\r\n".encode() in head
-        for refused in ("br", "gzip;q=0", "gzip ; q=0.0", "gzipped", "br, gzip; q=0, x"):
-            assert (await get(served, "/client.js", Accept_Encoding=refused))[2] == body
+        for encodings in ("br", "gzip;q=0", "gzip ; q=0.0", "gzipped", "br, gzip; q=0, x"):
+            assert (await get(served, "/client.js", Accept_Encoding=encodings))[2] == body
         status, head, body = await get(served, "/client.d.ts")
         assert status == 200
         assert b"content-type: application/typescript; charset=utf-8\r\n" in head

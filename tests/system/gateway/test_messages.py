@@ -1,4 +1,4 @@
-"""Application messages: what is good reaches the handler, what is not is answered, and the socket stays."""
+"""Messages of clients: valid ones reach the handler, invalid ones are answered with an error."""
 
 import pytest
 from structlog.testing import capture_logs
@@ -8,9 +8,9 @@ from reactor.protocol.intents import Join, Refresh
 from reactor.protocol.messages import ProtocolError
 from tests.support.gateway import HEARTBEAT, bystander, client_frame, serving, text
 
-BAD = {
-    "no JSON": (b"{", "bad_json"),
-    "nothing": (b"", "bad_json"),
+INVALID = {
+    "not JSON": (b"{", "bad_json"),
+    "empty": (b"", "bad_json"),
     "a number": (b"1", "bad_message"),
     "a list": (b"[]", "bad_message"),
     "no type": (b"{}", "bad_message"),
@@ -26,7 +26,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("payload", "code"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize(("payload", "code"), INVALID.values(), ids=INVALID)
 async def test_an_invalid_message_is_answered_with_one_error_and_the_connection_stays_open(payload, code):
     async with serving() as served, await served.raw() as client:
         client.write(client_frame(Opcode.TEXT, payload), text(HEARTBEAT))
@@ -82,10 +82,10 @@ async def test_a_failing_handler_is_answered_with_one_error_and_logged():
 async def test_a_handler_may_reject_by_raising_a_protocol_error():
     async with serving() as served, await served.raw() as client:
 
-        def refusing(_connection, intent):
+        def rejecting(_connection, intent):
             raise ProtocolError("auth_disabled", "no tokens here", intent.id)
 
-        served.handler.act = refusing
+        served.handler.act = rejecting
         client.write(text(HEARTBEAT))
         error = await client.message()
         assert (error["code"], error["id"]) == ("auth_disabled", 7)

@@ -1,4 +1,4 @@
-"""Starting, stopping, and running out of files."""
+"""Starting, stopping, and running out of file descriptors."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from websockets.frames import Opcode
 from reactor.errors import AddressInUse, SettingError
 from reactor.gateway.server import Gateway
 from reactor.settings import Settings
-from tests.support.gateway import HEARTBEAT, Recorder, client_frame, request, serving, text
+from tests.support.gateway import BELOW_DEFAULT, HEARTBEAT, Recorder, client_frame, request, serving, text
 from tests.support.waiting import PATIENCE
 
 
@@ -62,7 +62,7 @@ async def test_stop_closes_every_connection_with_its_code_and_notifies_the_handl
         reading = [asyncio.ensure_future(socket.recv()) for socket in sockets]
         began = time.monotonic()
         await served.gateway.stop()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < BELOW_DEFAULT
         assert sorted(map(id, handler.closed_)) == sorted(map(id, handler.opened_))
         assert not served.gateway.connections
         for outcome in await asyncio.gather(*reading, return_exceptions=True):
@@ -71,7 +71,7 @@ async def test_stop_closes_every_connection_with_its_code_and_notifies_the_handl
             assert outcome.rcvd.code == 1012
         with pytest.raises(ConnectionError):
             await served.raw()
-        await served.gateway.stop()  # once more does nothing
+        await served.gateway.stop()  # a second stop does nothing
 
 
 async def test_stop_spreads_the_closes_over_time():
@@ -80,9 +80,9 @@ async def test_stop_spreads_the_closes_over_time():
         times = []
 
         async def client():
-            async with connect(served.url) as ours:
+            async with connect(served.url) as websocket:
                 with pytest.raises(ConnectionClosed):
-                    await ours.recv()
+                    await websocket.recv()
                 times.append(time.monotonic())
 
         clients = [asyncio.create_task(client()) for _ in range(40)]
@@ -99,25 +99,25 @@ async def test_stop_spreads_the_closes_over_time():
 async def test_stop_does_not_wait_for_clients_that_do_not_answer():
     async with serving(close_timeout=0.3) as served:
         clients = [await served.raw() for _ in range(3)]
-        stranger = await served.raw(handshake=False)
+        silent = await served.raw(handshake=False)
         slow = await served.raw(handshake=False)
         slow.write(request()[:20])
         try:
             began = time.monotonic()
             await served.gateway.stop()
-            assert 0.25 < time.monotonic() - began < 1.5
+            assert 0.25 < time.monotonic() - began < BELOW_DEFAULT
             assert len(served.handler.closed_) == 3
-            assert await stranger.ended()
+            assert await silent.ended()
             assert await slow.ended()
         finally:
-            for client in (*clients, stranger, slow):
+            for client in (*clients, silent, slow):
                 client.writer.transport.abort()
 
 
 async def test_a_cancelled_stop_aborts_every_connection():
     async with serving(close_timeout=30) as served, await served.raw() as client:
         stopping = asyncio.create_task(served.gateway.stop())
-        assert await client.close_code() == 1012  # it now waits for the client's answer
+        assert await client.close_code() == 1012  # the stop now waits for the client's answer
         stopping.cancel()
         with pytest.raises(asyncio.CancelledError):
             await stopping
@@ -140,7 +140,7 @@ async def test_out_of_file_descriptors_open_connections_are_served_and_new_ones_
     async with serving() as served:
         old = await served.raw()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        # Sockets of clients, made before the limit; their connections need a second file in this process.
+        # The clients' sockets, created before the limit; each accepted connection needs another descriptor.
         socks = [socket.socket() for _ in range(40)]
         try:
             lowest = os.dup(0)
@@ -160,7 +160,7 @@ async def test_out_of_file_descriptors_open_connections_are_served_and_new_ones_
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             for sock in socks:
                 sock.close()
-            new = await first_that_gets_in(served)
+            new = await first_accepted(served)
             new.write(text(HEARTBEAT))
             assert (await new.message())["type"] == "room:heartbeat:ack"
             new.writer.transport.abort()
@@ -171,7 +171,7 @@ async def test_out_of_file_descriptors_open_connections_are_served_and_new_ones_
             old.writer.transport.abort()
 
 
-async def first_that_gets_in(served):
+async def first_accepted(served):
     async with asyncio.timeout(PATIENCE):
         while True:
             try:

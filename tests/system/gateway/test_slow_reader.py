@@ -1,4 +1,4 @@
-"""One who does not read is cut off; what it does not read does not grow, and nobody else notices."""
+"""A client that does not read is closed with bounded memory, and other clients are not affected."""
 
 import asyncio
 import socket
@@ -16,8 +16,8 @@ from tests.support.waiting import PATIENCE
 
 
 @asynccontextmanager
-async def deaf(served):
-    """A client with a small window that has not yet begun to read."""
+async def not_reading(served):
+    """A client with a small receive window that does not read yet."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.setblocking(False)
@@ -32,20 +32,20 @@ async def deaf(served):
         client.writer.transport.abort()
 
 
-@pytest.mark.parametrize("way", ["send", "send_now", "send_payload", "send_frame"])
-async def test_a_client_that_never_reads_is_closed_and_uses_no_more_memory_than_the_limit(way):
+@pytest.mark.parametrize("method", ["send", "send_now", "send_payload", "send_frame"])
+async def test_a_client_that_never_reads_is_closed_and_uses_no_more_memory_than_the_limit(method):
     message = ServiceDegraded("x" * 4000)
     async with serving(send_buffer=262_144, close_timeout=0.3) as served, bystander(served):
-        async with deaf(served):
+        async with not_reading(served):
             connection = served.handler.opened_[-1]
             payload = connection.codec.encode(message)
             tracemalloc.start()
             sent = 0
             while connection not in served.handler.closed_:
                 for _ in range(100):
-                    if way in ("send", "send_now"):
-                        getattr(connection, way)(message)
-                    elif way == "send_payload":
+                    if method in ("send", "send_now"):
+                        getattr(connection, method)(message)
+                    elif method == "send_payload":
                         connection.send_payload(bytes(bytearray(payload)))
                     else:
                         connection.send_frame(frame(bytes(bytearray(payload))))
@@ -57,14 +57,18 @@ async def test_a_client_that_never_reads_is_closed_and_uses_no_more_memory_than_
         assert peak < 1_500_000, peak
 
 
-@pytest.mark.parametrize("way", ["send", "send_now"])
-async def test_thousands_of_messages_in_one_turn_are_bounded(way):
+@pytest.mark.parametrize("method", ["send", "send_now"])
+async def test_thousands_of_messages_in_one_turn_are_bounded(method):
     message = ServiceDegraded("x" * 4000)
-    async with serving(send_buffer=262_144, close_timeout=0.3) as served, bystander(served), deaf(served):
+    async with (
+        serving(send_buffer=262_144, close_timeout=0.3) as served,
+        bystander(served),
+        not_reading(served),
+    ):
         connection = served.handler.opened_[-1]
         tracemalloc.start()
         for _ in range(20_000):
-            getattr(connection, way)(message)
+            getattr(connection, method)(message)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 1_500_000, peak
@@ -72,20 +76,20 @@ async def test_thousands_of_messages_in_one_turn_are_bounded(way):
 
 
 async def test_once_the_transport_is_full_further_messages_wait_in_the_outbox():
-    async with serving(send_buffer=1_000_000, close_timeout=0.3) as served, deaf(served):
+    async with serving(send_buffer=1_000_000, close_timeout=0.3) as served, not_reading(served):
         connection = served.handler.opened_[-1]
         while not connection._outbox.blocked:
             connection.send(ServiceDegraded("x" * 40_000))
         connection.send(ServiceDegraded("x" * 40_000))
-        waiting = connection._outbox.size
-        assert waiting > 40_000
+        size = connection._outbox.size
+        assert size > 40_000
         connection.flush()
         await asyncio.sleep(0)
-        assert connection._outbox.size == waiting
+        assert connection._outbox.size == size
 
 
 async def test_a_slow_client_that_resumes_reading_receives_the_close_reason():
-    async with serving(send_buffer=65_536, close_timeout=5) as served, deaf(served) as client:
+    async with serving(send_buffer=65_536, close_timeout=5) as served, not_reading(served) as client:
         connection = served.handler.opened_[-1]
         while connection.state == 1:
             connection.send(ServiceDegraded("x" * 4000))
@@ -96,9 +100,9 @@ async def test_a_slow_client_that_resumes_reading_receives_the_close_reason():
 
 
 async def test_a_client_that_reads_late_but_within_the_limit_receives_everything_in_order():
-    async with serving(send_buffer=4_000_000) as served, deaf(served) as client:
+    async with serving(send_buffer=4_000_000) as served, not_reading(served) as client:
         connection = served.handler.opened_[-1]
-        # The kernel takes up to some 2.6 MB by itself.
+        # The kernel buffers up to about 2.6 MB.
         for number in range(1500):
             connection.send(ServiceDegraded(f"{number} {'x' * 4000}"))
             if number % 50 == 0:
@@ -115,16 +119,16 @@ async def test_a_message_above_the_limit_reaches_a_client_that_reads():
         connection = served.handler.opened_[-1]
         for _ in range(3):
             connection.send(ServiceDegraded("x" * 8_000_000))
-            connection.send(ServiceDegraded("behind it"))
+            connection.send(ServiceDegraded("second"))
             assert len((await client.message())["reason"]) == 8_000_000
-            assert (await client.message())["reason"] == "behind it"
+            assert (await client.message())["reason"] == "second"
 
 
 async def test_a_close_to_a_client_that_does_not_read_ends_at_the_close_time_out():
     async with (
         serving(send_buffer=4_000_000, close_timeout=0.3) as served,
         bystander(served),
-        deaf(served),
+        not_reading(served),
     ):
         connection = served.handler.opened_[-1]
         while not connection._outbox.blocked:
@@ -139,7 +143,7 @@ async def test_a_failing_connection_affects_no_other():
     async with serving(ping_interval=0.2) as served, bystander(served):
         clients = [await served.raw() for _ in range(3)]
 
-        class Broken:
+        class Failing:
             def __init__(self, transport):
                 self._transport = transport
 
@@ -149,12 +153,12 @@ async def test_a_failing_connection_affects_no_other():
             def write(self, _data):
                 raise RuntimeError("on purpose")
 
-        broken = served.handler.opened_[-2]
-        broken._transport = Broken(broken._transport)
+        failing = served.handler.opened_[-2]
+        failing._transport = Failing(failing._transport)
         for connection in served.handler.opened_[-3:]:
-            connection.send(ServiceDegraded("to all"))
-        assert (await clients[0].message())["reason"] == (await clients[2].message())["reason"] == "to all"
-        await served.handler.until(lambda: broken in served.handler.closed_)
+            connection.send(ServiceDegraded("broadcast"))
+        assert (await clients[0].message())["reason"] == (await clients[2].message())["reason"] == "broadcast"
+        await served.handler.until(lambda: failing in served.handler.closed_)
         for client in clients:
             client.writer.transport.abort()
 
@@ -193,24 +197,26 @@ async def test_messages_of_one_turn_are_written_in_one_call():
 
 
 async def test_one_stalled_client_in_a_hundred_does_not_affect_the_fan_out_to_the_others():
-    limit, told = 262_144, 400
-    async with serving(send_buffer=limit, close_timeout=0.3) as served, deaf(served):
-        asleep = served.handler.opened_[-1]
-        # Else the kernel would take megabytes for it first.
-        asleep._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+    limit, messages = 262_144, 400
+    async with serving(send_buffer=limit, close_timeout=0.3) as served, not_reading(served):
+        stalled = served.handler.opened_[-1]
+        # Otherwise the kernel would buffer megabytes first.
+        stalled._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
         async with AsyncExitStack() as stack:
             readers = [await stack.enter_async_context(await served.raw()) for _ in range(99)]
-            everybody = [*served.handler.opened_]
-            most = 0
-            for number in range(told):
-                broadcast(ServiceDegraded(f"{number:04d}" + "x" * 4000), everybody)
-                most = max(most, asleep._outbox.size)
+            connections = [*served.handler.opened_]
+            peak = 0
+            for number in range(messages):
+                broadcast(ServiceDegraded(f"{number:04d}" + "x" * 4000), connections)
+                peak = max(peak, stalled._outbox.size)
                 if number % 10 == 9:
-                    # All who read have everything up to here before there is more.
+                    # Every reader has received everything so far before more is sent.
                     async with asyncio.timeout(PATIENCE):
                         for reader in readers:
                             for expected in range(number - 9, number + 1):
                                 assert f"{expected:04d}xxx".encode() in (await reader.frame())[1]
-            await served.handler.until(lambda: asleep in served.handler.closed_)
-            assert all(reader in served.gateway.connections for reader in everybody if reader is not asleep)
-            assert limit / 2 < most <= limit
+            await served.handler.until(lambda: stalled in served.handler.closed_)
+            assert all(
+                reader in served.gateway.connections for reader in connections if reader is not stalled
+            )
+            assert limit / 2 < peak <= limit

@@ -1,4 +1,4 @@
-"""TLS: the whole of it on the same port, within the opening time, with certificates that may change."""
+"""TLS on the gateway's port: certificates and their reload, and limits during the TLS handshake."""
 
 import asyncio
 import socket
@@ -14,11 +14,11 @@ from reactor.errors import SettingError
 from reactor.gateway.server import Gateway
 from reactor.settings import Settings
 from tests.support.certificates import trusting, write_certificate
-from tests.support.gateway import HEARTBEAT, Raw, Recorder, Served, request, serving, text
+from tests.support.gateway import BELOW_DEFAULT, HEARTBEAT, Raw, Recorder, Served, request, serving, text
 from tests.support.waiting import until
 
 
-async def opened(served: Served, context: ssl.SSLContext) -> Raw:
+async def connect_tls(served: Served, context: ssl.SSLContext) -> Raw:
     return Raw(*await asyncio.open_connection("127.0.0.1", served.port, ssl=context))
 
 
@@ -35,45 +35,45 @@ async def test_websockets_and_http_work_over_tls(tmp_path: Path):
             await client.send('{"type":"room:heartbeat","id":9}')
             while '"id":9' not in str(await client.recv()):
                 pass
-        async with await opened(served, trusting(cert)) as page:
+        async with await connect_tls(served, trusting(cert)) as page:
             page.write(request("/healthz"))
             assert b"200 OK" in await page.reader.read()
         await served.handler.until(lambda: len(served.handler.closed_) == 1)
 
 
 async def test_the_server_sends_close_notify(tmp_path: Path):
-    """Without a close_notify a client cannot tell an end from a cut (RFC 8446 section 6.1)."""
+    """Without it a client cannot distinguish the end from a truncation (RFC 8446 section 6.1)."""
     cert, key = write_certificate(tmp_path, "one")
 
-    def ask(port: int) -> bytes:
+    def request_health(port: int) -> bytes:
         plain = socket.create_connection(("127.0.0.1", port))
         context = trusting(cert)
         with context.wrap_socket(plain, server_hostname="127.0.0.1", suppress_ragged_eofs=False) as secure:
             secure.sendall(request("/healthz"))
-            heard = b""
-            while part := secure.recv(1000):  # raises SSLEOFError at a cut
-                heard += part
-            return heard
+            received = b""
+            while part := secure.recv(1000):  # raises SSLEOFError without a close_notify
+                received += part
+            return received
 
     async with serving(tls_cert=cert, tls_key=key) as served:
-        assert (await asyncio.to_thread(ask, served.port)).endswith(b"ok")
+        assert (await asyncio.to_thread(request_health, served.port)).endswith(b"ok")
 
 
 async def test_the_certificate_may_change_while_connections_are_open(tmp_path: Path):
     cert, key = write_certificate(tmp_path, "one")
     async with serving(tls_cert=cert, tls_key=key) as served:
         old = trusting(cert)
-        async with await opened(served, old) as client:
+        async with await connect_tls(served, old) as client:
             await client.shake_hands()
             write_certificate(tmp_path, "two")
             served.gateway.reload()
             with pytest.raises(ssl.SSLCertVerificationError):
-                await opened(served, old)
-            async with await opened(served, trusting(cert)) as late:
+                await connect_tls(served, old)
+            async with await connect_tls(served, trusting(cert)) as late:
                 await late.shake_hands()
             key.write_text("nonsense")
             served.gateway.reload()
-            async with await opened(served, trusting(cert)) as late:
+            async with await connect_tls(served, trusting(cert)) as late:
                 await late.shake_hands()
             client.write(text(HEARTBEAT))
             assert (await client.message())["type"] == "room:heartbeat:ack"
@@ -85,17 +85,17 @@ async def test_a_slow_or_silent_tls_handshake_is_aborted_at_the_opening_time_out
         hello = client_hello()
         began = time.monotonic()
         silent = await stack.enter_async_context(await served.raw(handshake=False))
-        dripping = await stack.enter_async_context(await served.raw(handshake=False))
-        secure = await stack.enter_async_context(await opened(served, trusting(cert)))
+        slow = await stack.enter_async_context(await served.raw(handshake=False))
+        secure = await stack.enter_async_context(await connect_tls(served, trusting(cert)))
         assert len(served.gateway._manager.pending) == 3  # type: ignore[union-attr]
         for byte in hello:
-            if dripping.reader.at_eof() or dripping.writer.transport.is_closing():
+            if slow.reader.at_eof() or slow.writer.transport.is_closing():
                 break
-            dripping.write(bytes((byte,)))
+            slow.write(bytes((byte,)))
             await asyncio.sleep(0.01)
-        for client in (silent, dripping, secure):
+        for client in (silent, slow, secure):
             assert await client.ended()
-        assert 0.5 <= time.monotonic() - began < 2.0, "TLS and the request within one opening time"
+        assert 0.5 <= time.monotonic() - began < BELOW_DEFAULT, "one time-out for TLS and the request"
         manager = served.gateway._manager
         assert manager is not None
         await manager.empty.wait()
@@ -104,19 +104,19 @@ async def test_a_slow_or_silent_tls_handshake_is_aborted_at_the_opening_time_out
 async def test_data_that_is_not_tls_closes_the_connection(tmp_path: Path):
     cert, key = write_certificate(tmp_path, "one")
     async with serving(tls_cert=cert, tls_key=key) as served:
-        for nonsense in (request(), b"\x16\x03\x01\xff\xff" + bytes(500), bytes(100), b"\x80" * 3000):
+        for data in (request(), b"\x16\x03\x01\xff\xff" + bytes(500), bytes(100), b"\x80" * 3000):
             async with await served.raw(handshake=False) as client:
-                client.write(nonsense)
+                client.write(data)
                 assert await client.ended()
         async with await served.raw(handshake=False) as client:
             client.write(client_hello()[:50])
         with pytest.raises(ssl.SSLError):
-            await opened(served, ssl.create_default_context())
+            await connect_tls(served, ssl.create_default_context())
         assert served.handler.opened_ == []
         manager = served.gateway._manager
         assert manager is not None
         await manager.empty.wait()
-        async with await opened(served, trusting(cert)) as client:
+        async with await connect_tls(served, trusting(cert)) as client:
             await client.shake_hands()
 
 
@@ -128,17 +128,17 @@ async def test_old_tls_versions_are_rejected(tmp_path: Path):
         with pytest.warns(DeprecationWarning, match="TLSv1_1"):
             context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
         with pytest.raises((ssl.SSLError, ConnectionError)):
-            await opened(served, context)
+            await connect_tls(served, context)
 
 
 async def test_a_stopping_server_does_not_wait_for_tls_handshakes(tmp_path: Path):
     cert, key = write_certificate(tmp_path, "one")
     async with serving(tls_cert=cert, tls_key=key, close_timeout=0.3) as served:
-        secure = await opened(served, trusting(cert))
+        secure = await connect_tls(served, trusting(cert))
         await secure.shake_hands()
         silent = await served.raw(handshake=False)
         began = time.monotonic()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < BELOW_DEFAULT
     for client in (secure, silent):
         client.writer.transport.abort()
 
@@ -156,8 +156,8 @@ def test_an_invalid_certificate_is_an_error_at_the_start(tmp_path: Path):
     cert, key = write_certificate(tmp_path, "one")
     (tmp_path / "other").mkdir()
     other, _ = write_certificate(tmp_path / "other", "two")
-    (tmp_path / "locked").mkdir()
-    locked = write_certificate(tmp_path / "locked", "three", b"password")
+    (tmp_path / "encrypted").mkdir()
+    encrypted = write_certificate(tmp_path / "encrypted", "three", b"password")
     (tmp_path / "empty").touch()
     for files, words in [
         ((tmp_path / "none", key), "tls_cert .*none cannot be read: No such file"),
@@ -165,7 +165,7 @@ def test_an_invalid_certificate_is_an_error_at_the_start(tmp_path: Path):
         ((other, key), "KEY_VALUES_MISMATCH"),
         ((tmp_path / "empty", key), "are not a certificate and its key"),
         ((cert, cert), "are not a certificate and its key"),
-        (locked, "is encrypted"),
+        (encrypted, "is encrypted"),
     ]:
         with pytest.raises(SettingError, match=words) as caught:
             Gateway(Settings(tls_cert=files[0], tls_key=files[1]), Recorder())

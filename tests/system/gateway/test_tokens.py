@@ -1,4 +1,4 @@
-"""Tokens: which are good, whom they name, and what becomes of the rest."""
+"""Tokens: valid and invalid ones, the identities they prove, and the keys that verify them."""
 
 import base64
 import hashlib
@@ -27,19 +27,19 @@ from tests.support.signing import SECRET, claims, private_key, public_jwk, signe
 KINDS = ["RS256", "EdDSA", "ES256"]
 
 
-def by_secret(**settings: Any) -> Authenticator:
+def with_secret(**settings: Any) -> Authenticator:
     return Authenticator(Settings(auth_secret=SECRET.encode(), **settings))
 
 
-def taken(authenticator: Authenticator, text: str) -> Identity:
+def accepted(authenticator: Authenticator, text: str) -> Identity:
     identity = authenticator.verify(text)
     assert identity is not None
     return identity
 
 
-def refused(authenticator: Authenticator, text: str) -> Unauthorised:
+def rejected(authenticator: Authenticator, text: str) -> Unauthorised:
     with pytest.raises(Unauthorised) as caught:
-        taken(authenticator, text)
+        accepted(authenticator, text)
     return caught.value
 
 
@@ -48,69 +48,69 @@ def encoded(part: Any) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-def hand_made(header: Any, payload: Any, key: bytes = SECRET.encode()) -> str:
-    """A token with a right HS256 signature, whatever its header says."""
+def forge(header: Any, payload: Any, key: bytes = SECRET.encode()) -> str:
+    """Return a token with a valid HS256 signature, whatever its header says."""
     head = f"{encoded(header)}.{encoded(payload)}"
     return f"{head}.{encoded(hmac.digest(key, head.encode(), hashlib.sha256))}"
 
 
 def test_the_claims_of_a_token_become_its_identity():
     expires = int(time.time()) + 100
-    made = taken(
-        by_secret(),
+    made = accepted(
+        with_secret(),
         token(sub=42, exp=expires, rooms=["a", "b-*"], name="Ann", data={"x": [1]}, more="ignored"),
     )
     assert made == Identity("42", ("a", "b-*"), "Ann", {"x": [1]}, expires)
 
 
 def test_a_token_without_rooms_gets_those_of_auth_rooms():
-    assert taken(by_secret(), token(rooms=None)).rooms == ()
-    assert taken(by_secret(auth_rooms="lobby, game-*"), token(rooms=None)).rooms == ("lobby", "game-*")
-    assert taken(by_secret(auth_rooms="*"), token(rooms=[])).rooms == ()
+    assert accepted(with_secret(), token(rooms=None)).rooms == ()
+    assert accepted(with_secret(auth_rooms="lobby, game-*"), token(rooms=None)).rooms == ("lobby", "game-*")
+    assert accepted(with_secret(auth_rooms="*"), token(rooms=[])).rooms == ()
 
 
-BAD = {
+INVALID = {
     "empty": ("", "not a valid token"),
-    "no token": ("hello", "not a valid token"),
+    "one word": ("hello", "not a valid token"),
     "two dots": ("a.b.c", "not a valid token"),
     "another secret": (token("x" * 40), "signature or algorithm"),
-    "run out": (token(exp=int(time.time()) - 60), "has expired"),
-    "no end": (token(exp=None), "no claim exp"),
-    "nobody": (token(sub=None), "no claim sub"),
+    "expired": (token(exp=int(time.time()) - 60), "has expired"),
+    "no expiry": (token(exp=None), "no claim exp"),
+    "no subject": (token(sub=None), "no claim sub"),
     "not yet": (token(nbf=int(time.time()) + 86400), "not valid yet"),
-    "made tomorrow": (token(iat=int(time.time()) + 86400), "not valid yet"),
-    "an end that is none": (token(exp="soon"), "not a valid token"),
-    "an end in words": (token(exp=str(int(time.time()) + 3600)), "a time in seconds"),
-    "an endless end": (token(exp=float("inf")), "not a valid token"),
+    "issued tomorrow": (token(iat=int(time.time()) + 86400), "not valid yet"),
+    "expiry is not a number": (token(exp="soon"), "not a valid token"),
+    "expiry is text": (token(exp=str(int(time.time()) + 3600)), "a time in seconds"),
+    "infinite expiry": (token(exp=float("inf")), "not a valid token"),
     "sub is a list": (token(sub=["ann"]), "sub must be text"),
     "sub is true": (token(sub=True), "sub must be text"),
     "sub is empty": (token(sub=""), "sub is empty"),
-    "sub breaks lines": (token(sub="a\nb"), "control character"),
+    "sub has a line break": (token(sub="a\nb"), "control character"),
     "sub is long": (token(sub="x" * 300), "longer than"),
     "rooms is text": (token(rooms="lobby"), "must be a list"),
     "rooms has numbers": (token(rooms=[1]), "must be a list"),
     "name is a number": (token(name=7), "name must be text"),
-    "data is big": (token(data="x" * 5000), "data takes"),
+    "data is too big": (token(data="x" * 5000), "data takes"),
     "signed with sha-512": (token(algorithm="HS512"), "signature or algorithm"),
     "unsigned": (jwt.encode(claims(), "", algorithm="none"), "signature or algorithm"),
-    "says it is unsigned": (hand_made({"alg": "none"}, claims()), "signature or algorithm"),
-    "says it is RS256": (hand_made({"alg": "RS256"}, claims()), "signature or algorithm"),
-    "claims are a list": (hand_made({"alg": "HS256"}, [1]), "not a valid token"),
-    "claims are no JSON": (hand_made({"alg": "HS256"}, b"\xff{"), "not a valid token"),
-    "deep": (hand_made({"alg": "HS256"}, b"[" * 8000), "not a valid token"),
-    "header is a list": (hand_made([], claims()), "not a valid token"),
-    "kid is a list": (hand_made({"alg": "HS256", "kid": []}, claims()), "not a valid token"),
-    "crit": (hand_made({"alg": "HS256", "crit": ["exp"]}, claims()), "not a valid token"),
-    "unencoded payload": (hand_made({"alg": "HS256", "b64": False}, claims()), "not a valid token"),
+    "says it is unsigned": (forge({"alg": "none"}, claims()), "signature or algorithm"),
+    "says it is RS256": (forge({"alg": "RS256"}, claims()), "signature or algorithm"),
+    "claims are a list": (forge({"alg": "HS256"}, [1]), "not a valid token"),
+    "claims are not JSON": (forge({"alg": "HS256"}, b"\xff{"), "not a valid token"),
+    "deep": (forge({"alg": "HS256"}, b"[" * 8000), "not a valid token"),
+    "header is a list": (forge([], claims()), "not a valid token"),
+    "kid is a list": (forge({"alg": "HS256", "kid": []}, claims()), "not a valid token"),
+    "crit": (forge({"alg": "HS256", "crit": ["exp"]}, claims()), "not a valid token"),
+    "unencoded payload": (forge({"alg": "HS256", "b64": False}, claims()), "not a valid token"),
     "too long": ("x" * 20_000, "at most"),
     "not ASCII": ("ä.b.c", "not a valid token"),
     "a surrogate": ("\ud800.b.c", "not a valid token"),
 }
 
 
-@pytest.mark.parametrize(("text", "words"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize(("text", "words"), INVALID.values(), ids=INVALID)
 def test_an_invalid_token_is_rejected_with_a_reason(text, words):
-    error = refused(by_secret(), text)
+    error = rejected(with_secret(), text)
     assert words in error.message
     assert error.code == ("token_expired" if words == "has expired" else "unauthorized")
     assert "\n" not in error.message
@@ -120,14 +120,14 @@ def test_an_invalid_token_is_rejected_with_a_reason(text, words):
 
 def test_the_leeway_tolerates_differing_clocks():
     past = int(time.time()) - 3
-    assert taken(by_secret(auth_leeway=10), token(exp=past)).user_id == "ann"
-    refused(by_secret(auth_leeway=0), token(exp=past))
+    assert accepted(with_secret(auth_leeway=10), token(exp=past)).user_id == "ann"
+    rejected(with_secret(auth_leeway=0), token(exp=past))
 
 
 def test_audience_and_issuer_are_checked_where_they_are_configured():
-    strict = by_secret(auth_audience="reactor", auth_issuer="https://us.example")
+    strict = with_secret(auth_audience="reactor", auth_issuer="https://us.example")
     good: dict[str, Any] = {"aud": ["other", "reactor"], "iss": "https://us.example"}
-    assert taken(strict, token(**good)).user_id == "ann"
+    assert accepted(strict, token(**good)).user_id == "ann"
     for wrong in (
         {"aud": "other"},
         {"aud": None},
@@ -135,8 +135,8 @@ def test_audience_and_issuer_are_checked_where_they_are_configured():
         {"iss": None},
         {"aud": 7},
     ):
-        refused(strict, token(**(good | wrong)))
-    assert taken(by_secret(), token(**good)).user_id == "ann", "not asked for, not looked at"
+        rejected(strict, token(**(good | wrong)))
+    assert accepted(with_secret(), token(**good)).user_id == "ann", "not configured, so not checked"
 
 
 # Public keys.
@@ -146,15 +146,15 @@ def test_audience_and_issuer_are_checked_where_they_are_configured():
 def test_a_public_key_accepts_only_tokens_of_its_private_key(tmp_path: Path, kind):
     keys = write_jwks(tmp_path / "keys.json", public_jwk(kind))
     authenticator = Authenticator(Settings(auth_jwks=keys))
-    assert taken(authenticator, signed(kind)).user_id == "ann"
-    refused(authenticator, signed(kind, 1))
-    assert "kid" in refused(authenticator, signed(kind, kid="another")).message
-    refused(authenticator, token())
+    assert accepted(authenticator, signed(kind)).user_id == "ann"
+    rejected(authenticator, signed(kind, 1))
+    assert "kid" in rejected(authenticator, signed(kind, kid="another")).message
+    rejected(authenticator, token())
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_public_key_is_not_accepted_as_an_hmac_secret(tmp_path: Path, kind):
-    """The classic confusion: HS256 with the public key's bytes as its secret."""
+    """Algorithm confusion: HS256 with the public key's bytes as its secret."""
     keys = write_jwks(tmp_path / "keys.json", public_jwk(kind, kid="k"))
     authenticator = Authenticator(Settings(auth_jwks=keys, auth_secret=SECRET.encode()))
     public = private_key(kind, 0).public_key()
@@ -164,7 +164,7 @@ def test_a_public_key_is_not_accepted_as_an_hmac_secret(tmp_path: Path, kind):
         json.dumps(public_jwk(kind, kid="k")).encode(),
     ):
         for header in ({"alg": "HS256", "kid": "k"}, {"alg": "HS256"}, {"alg": kind, "kid": "k"}):
-            refused(authenticator, hand_made(header, claims(), form))
+            rejected(authenticator, forge(header, claims(), form))
 
 
 def test_the_key_is_selected_by_its_kid(tmp_path: Path):
@@ -172,41 +172,41 @@ def test_the_key_is_selected_by_its_kid(tmp_path: Path):
     keys = write_jwks(tmp_path / "keys.json", *entries, {"kty": "weird", "use": "enc"})
     authenticator = Authenticator(Settings(auth_jwks=keys))
     for kind in KINDS:
-        assert taken(authenticator, signed(kind, kid=kind)).user_id == "ann"
-    assert taken(authenticator, signed("RS256", 1, kid="next")).user_id == "ann"
-    assert "kid" in refused(authenticator, signed("RS256")).message
-    assert "kid" in refused(authenticator, signed("RS256", kid="gone")).message
-    refused(authenticator, signed("RS256", kid="next"))
-    refused(authenticator, signed("EdDSA", kid="RS256"))
+        assert accepted(authenticator, signed(kind, kid=kind)).user_id == "ann"
+    assert accepted(authenticator, signed("RS256", 1, kid="next")).user_id == "ann"
+    assert "kid" in rejected(authenticator, signed("RS256")).message
+    assert "kid" in rejected(authenticator, signed("RS256", kid="gone")).message
+    rejected(authenticator, signed("RS256", kid="next"))
+    rejected(authenticator, signed("EdDSA", kid="RS256"))
 
 
 def test_a_secret_and_public_keys_work_together(tmp_path: Path):
     keys = write_jwks(tmp_path / "keys.json", public_jwk("EdDSA", kid="k"))
     authenticator = Authenticator(Settings(auth_jwks=keys, auth_secret=SECRET.encode()))
-    assert taken(authenticator, signed("EdDSA", kid="k")).user_id == "ann"
-    assert taken(authenticator, token(sub="bob")).user_id == "bob"
-    refused(authenticator, signed("EdDSA"))
+    assert accepted(authenticator, signed("EdDSA", kid="k")).user_id == "ann"
+    assert accepted(authenticator, token(sub="bob")).user_id == "bob"
+    rejected(authenticator, signed("EdDSA"))
 
 
 def test_keys_are_reloaded_when_the_file_changes(tmp_path: Path):
     path = write_jwks(tmp_path / "keys.json", public_jwk("EdDSA", 0, kid="old"))
     authenticator = Authenticator(Settings(auth_jwks=path))
-    refused(authenticator, signed("EdDSA", 1, kid="new"))
+    rejected(authenticator, signed("EdDSA", 1, kid="new"))
     write_jwks(tmp_path / "next.json", public_jwk("EdDSA", 1, kid="new")).replace(path)
-    assert taken(authenticator, signed("EdDSA", 1, kid="new")).user_id == "ann"
-    refused(authenticator, signed("EdDSA", 0, kid="old"))
+    assert accepted(authenticator, signed("EdDSA", 1, kid="new")).user_id == "ann"
+    rejected(authenticator, signed("EdDSA", 0, kid="old"))
 
 
 def test_an_unreadable_file_leaves_the_keys_in_use(tmp_path: Path):
     path = write_jwks(tmp_path / "keys.json", public_jwk("EdDSA", 0))
     authenticator = Authenticator(Settings(auth_jwks=path))
     path.write_text("{")
-    assert taken(authenticator, signed("EdDSA")).user_id == "ann"
+    assert accepted(authenticator, signed("EdDSA")).user_id == "ann"
     path.unlink()
-    assert taken(authenticator, signed("EdDSA")).user_id == "ann"
+    assert accepted(authenticator, signed("EdDSA")).user_id == "ann"
     write_jwks(path, public_jwk("EdDSA", 1))
     os.utime(path, (1, 1))
-    assert taken(authenticator, signed("EdDSA", 1)).user_id == "ann"
+    assert accepted(authenticator, signed("EdDSA", 1)).user_id == "ann"
 
 
 def small_rsa() -> dict[str, Any]:
@@ -215,7 +215,7 @@ def small_rsa() -> dict[str, Any]:
 
 
 FILES = {
-    "no JSON": ("{", "is not JSON"),
+    "not JSON": ("{", "is not JSON"),
     "deep": ("[" * 100_000, "is not JSON"),
     "a list": ("[]", "not a JWK set"),
     "no keys": ('{"keys": []}', "has no key"),
@@ -224,9 +224,9 @@ FILES = {
     "a secret": ('{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}', "set it as auth_secret"),
     "another kind": ('{"keys": [{"kty": "EC", "crv": "P-521"}]}', "for an algorithm other than"),
     "another algorithm": ({"keys": [public_jwk("RS256", alg="PS256")]}, "for an algorithm other than"),
-    "half a key": ('{"keys": [{"kty": "RSA", "n": "AQAB"}]}', "cannot be read"),
+    "an incomplete key": ('{"keys": [{"kty": "RSA", "n": "AQAB"}]}', "cannot be read"),
     "a small key": ({"keys": [small_rsa()]}, "1024 bits"),
-    "a strange kid": ({"keys": [public_jwk("EdDSA", kid=7)]}, "kid that is not text"),
+    "a kid that is a number": ({"keys": [public_jwk("EdDSA", kid=7)]}, "kid that is not text"),
     "the same kid twice": (
         {"keys": [public_jwk("EdDSA", kid="k"), public_jwk("RS256", kid="k")]},
         "kid of another",
@@ -259,30 +259,30 @@ def test_the_private_half_of_a_key_is_not_kept(tmp_path: Path):
     assert not any(hasattr(key.key, "sign") for key in keys._by_kid.values())
 
 
-# Whatever comes.
+# Arbitrary input.
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=6,
 )
-AUTHENTICATOR = by_secret()
+AUTHENTICATOR = with_secret()
 
 
 @given(st.text() | st.from_regex(r"[\w-]{0,20}\.[\w-]{0,20}\.[\w-]{0,20}", fullmatch=True))
 def test_arbitrary_text_is_rejected(text):
-    refused(AUTHENTICATOR, text)
+    rejected(AUTHENTICATOR, text)
 
 
 @given(st.dictionaries(st.sampled_from(["alg", "typ", "kid", "crit", "b64", "jwk", "jku"]), json_values))
 @example({"alg": "HS256", "kid": {}})
 def test_any_header_is_accepted_or_rejected(header):
-    made = hand_made(header, claims())
+    made = forge(header, claims())
     if header.get("alg") != "HS256":
-        refused(AUTHENTICATOR, made)
+        rejected(AUTHENTICATOR, made)
         return
     try:
-        assert taken(AUTHENTICATOR, made).user_id == "ann"
+        assert accepted(AUTHENTICATOR, made).user_id == "ann"
     except Unauthorised:
         assert len(header) > 1
 
@@ -298,7 +298,7 @@ def test_any_header_is_accepted_or_rejected(header):
 @example({"iat": -(10**400)})
 def test_any_claims_are_accepted_or_rejected(more):
     try:
-        made = taken(AUTHENTICATOR, hand_made({"alg": "HS256"}, claims() | more))
+        made = accepted(AUTHENTICATOR, forge({"alg": "HS256"}, claims() | more))
     except Unauthorised:
         return
     assert made.user_id
@@ -310,14 +310,14 @@ def test_any_claims_are_accepted_or_rejected(more):
 
 
 @given(st.binary(min_size=1, max_size=8), st.integers(0))
-def test_a_modified_token_is_rejected(noise, at):
-    good = token()
-    at %= len(good)
-    touched = good[:at] + encoded(noise) + good[at + 1 :]
-    if touched != good:
+def test_a_modified_token_is_rejected(noise, position):
+    valid = token()
+    position %= len(valid)
+    modified = valid[:position] + encoded(noise) + valid[position + 1 :]
+    if modified != valid:
         try:
-            taken(AUTHENTICATOR, touched)
+            accepted(AUTHENTICATOR, modified)
         except Unauthorised:
             return
-        # The last character of a signature holds bits that base64 does not use.
-        assert at >= len(good) - 2
+        # The last character of a signature has bits that base64 does not use.
+        assert position >= len(valid) - 2

@@ -11,16 +11,16 @@ from reactor.gateway.addresses import AddressLimiter, Decision
 from reactor.settings.security import LOOPBACK
 
 
-def limiter_with(**more: Any) -> AddressLimiter:
+def make_limiter(**more: Any) -> AddressLimiter:
     options: dict[str, Any] = {"limit": 2, "rate": 0, "trusted": LOOPBACK}
     return AddressLimiter(**(options | more))
 
 
 def test_ipv6_is_counted_by_its_64_network_and_mapped_ipv4_as_ipv4():
-    limiter = limiter_with(limit=9)
+    limiter = make_limiter(limit=9)
     names = ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1", "::ffff:192.0.2.1", "192.0.2.1", "fe80::1%eth0"]
-    places = [address.name for address, _ in (limiter.add(name, 0.0) for name in names) if address]
-    assert places == [
+    counted = [address.name for address, _ in (limiter.add(name, 0.0) for name in names) if address]
+    assert counted == [
         "2001:db8::/64", "2001:db8::/64", "2001:db8:0:1::/64", "192.0.2.1", "192.0.2.1", "fe80::/64",
     ]  # fmt: skip
 
@@ -43,15 +43,14 @@ def test_ipv6_is_counted_by_its_64_network_and_mapped_ipv4_as_ipv4():
     ],
 )
 def test_the_client_address_is_the_right_most_that_is_not_a_trusted_proxy(forwarded, address):
-    assert limiter_with().client_address("127.0.0.1", forwarded) == address
-    assert limiter_with().client_address("8.8.8.8", forwarded) == "8.8.8.8"
+    assert make_limiter().client_address("127.0.0.1", forwarded) == address
+    assert make_limiter().client_address("8.8.8.8", forwarded) == "8.8.8.8"
 
 
 @given(st.text(), st.lists(st.text()))
 def test_any_text_is_tolerated_as_an_address(peer, forwarded):
-    limiter = limiter_with()
-    where = limiter.client_address(peer, forwarded)
-    address, decision = limiter.add(where, 0.0)
+    limiter = make_limiter()
+    address, decision = limiter.add(limiter.client_address(peer, forwarded), 0.0)
     if address is not None:
         limiter.remove(address, decision)
 
@@ -59,29 +58,29 @@ def test_any_text_is_tolerated_as_an_address(peer, forwarded):
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.floats(0, 0.5)), max_size=60))
 def test_no_address_is_accepted_more_often_than_its_rate(events):
     limiter = AddressLimiter(limit=0, rate=4, trusted=())
-    now, came = 0.0, {name: list[float]() for name in "abc"}
-    for name, stays, later in events:
-        now += later
+    now, accepted = 0.0, {name: list[float]() for name in "abc"}
+    for name, stays, delay in events:
+        now += delay
         address, decision = limiter.add(f"192.0.2.{ord(name)}", now)
         if decision is Decision.ACCEPT:
-            came[name].append(now)
+            accepted[name].append(now)
         if address is not None and not stays:
             limiter.remove(address, decision)
-    for times in came.values():
+    for times in accepted.values():
         for start, first in enumerate(times):
-            for more, last in enumerate(times[start:], 1):
-                assert more <= 8 + 1 + (last - first) * 4 + 1e-6
+            for count, last in enumerate(times[start:], 1):
+                assert count <= 8 + 1 + (last - first) * 4 + 1e-6
 
 
 def test_a_flood_from_one_address_leaves_it_its_rate():
-    """Others behind the same address still get in, as many as ever."""
+    """Other clients behind the same address are still accepted at its rate."""
     limiter = AddressLimiter(limit=0, rate=10, trusted=())
-    let_in = sum(limiter.add("192.0.2.1", number / 1000)[1] is Decision.ACCEPT for number in range(10_000))
-    assert 100 <= let_in <= 125
+    accepted = sum(limiter.add("192.0.2.1", number / 1000)[1] is Decision.ACCEPT for number in range(10_000))
+    assert 100 <= accepted <= 125
 
 
 def test_rejected_connections_do_not_count_as_accepted():
-    limiter = limiter_with(limit=2)
+    limiter = make_limiter(limit=2)
     first = [limiter.add("192.0.2.1", 0.0) for _ in range(5)]
     decisions = [decision for _, decision in first]
     assert decisions == [Decision.ACCEPT] * 2 + [Decision.REJECT] * 2 + [Decision.DROP]
@@ -96,7 +95,7 @@ def test_rejected_connections_do_not_count_as_accepted():
 
 
 def test_addresses_without_connections_are_pruned():
-    limiter = limiter_with(rate=10)
+    limiter = make_limiter(rate=10)
     for number in range(5000):
         address, decision = limiter.add(str(socket.inet_ntoa(number.to_bytes(4))), number / 100)
         assert address is not None

@@ -1,4 +1,4 @@
-"""Open files: as many as may be, and some kept back from sockets."""
+"""The limit of open files, and the descriptors reserved for other things than clients."""
 
 import resource
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from reactor.gateway import fds as files
+from reactor.gateway import fds
 
 RAISE = """
 import resource
@@ -19,12 +19,12 @@ print(resource.getrlimit(resource.RLIMIT_NOFILE), max_sockets())
 
 
 @pytest.mark.parametrize(
-    ("soft", "room"),
+    ("soft", "expected"),
     [(64, 16), (256, 128), (1024, 896), (20_000, 19_600), (1_048_576, 1_027_605), (-1, 1_000_000)],
 )
-def test_some_descriptors_are_reserved(monkeypatch, soft, room):
-    monkeypatch.setattr(resource, "getrlimit", lambda _what: (soft, soft))
-    assert files.max_sockets() == room
+def test_some_descriptors_are_reserved(monkeypatch, soft, expected):
+    monkeypatch.setattr(resource, "getrlimit", lambda _resource: (soft, soft))
+    assert fds.max_sockets() == expected
 
 
 def test_the_soft_limit_is_raised_to_the_hard_limit():

@@ -46,17 +46,17 @@ def test_frames_written_before_the_transport_was_full_do_not_count():
     assert outbox.put(bytes(1000)) is PutResult.WAIT
 
 
-@given(st.lists(st.one_of(st.integers(0, 3000), st.sampled_from(["block", "unblock", "take"]))))
+@given(st.lists(st.one_of(st.integers(0, 3000), st.sampled_from(["block", "unblock", "pop"]))))
 def test_no_frame_is_lost_reordered_or_kept_beyond_the_limit(steps):
-    outbox, given_, taken, number = Outbox(5000), [], [], 0
+    outbox, added, popped, number = Outbox(5000), [], [], 0
     for step in steps:
         if step == "block":
             outbox.blocked = True
         elif step == "unblock":
             outbox.blocked = False
-            taken += outbox.pop_all()
-        elif step == "take":
-            taken += outbox.pop_all()
+            popped += outbox.pop_all()
+        elif step == "pop":
+            popped += outbox.pop_all()
         else:
             number += 1
             frame = number.to_bytes(4) + bytes(step)
@@ -64,9 +64,9 @@ def test_no_frame_is_lost_reordered_or_kept_beyond_the_limit(steps):
                 assert outbox.blocked
                 assert outbox.size + len(frame) > 5000
             else:
-                given_.append(frame)
+                added.append(frame)
             assert outbox.size <= max(5000, HIGH_WATER + 3004) or not outbox.blocked
-    assert taken + outbox.pop_all() == given_
+    assert popped + outbox.pop_all() == added
     assert outbox.size == 0
 
 

@@ -81,7 +81,7 @@ def test_the_roster_equals_a_plain_table(steps):
             gone = room in before and room not in {room for room, _ in table}
             assert roster.remove(*step) == gone
         for room in "rst":
-            here = {socket: place for (where, socket), place in table.items() if where == room}
+            here = {socket: place for (its_room, socket), place in table.items() if its_room == room}
             assert (room in roster) == bool(here)
             for user in "uvw":
                 assert sorted(roster.connections_of(room, user)) == sorted(

@@ -52,12 +52,12 @@ def test_items_beyond_the_limit_stay_due():
     items = [Item() for _ in range(25)]
     for number, item in enumerate(items):
         wheel.schedule(item, 1.0 + number % 2)
-    taken = []
+    popped = []
     while batch := wheel.pop_due(5.0, 10):
         assert len(batch) <= 10
-        taken += batch
-    assert len(taken) == 25
-    assert set(taken) == set(items)
+        popped += batch
+    assert len(popped) == 25
+    assert set(popped) == set(items)
 
 
 def test_an_empty_wheel_keeps_no_slots():
@@ -74,7 +74,7 @@ def test_an_empty_wheel_keeps_no_slots():
 @settings(deadline=None)
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["put", "remove", "tick"]), st.integers(0, 5), st.floats(0, 20)),
+        st.tuples(st.sampled_from(["schedule", "cancel", "tick"]), st.integers(0, 5), st.floats(0, 20)),
         max_size=60,
     )
 )
@@ -83,20 +83,20 @@ def test_the_wheel_equals_a_plain_list_of_times(steps):
     wheel: TimingWheel[Item] = TimingWheel(tick, now)
     items = [Item() for _ in range(6)]
     times: dict[Item, float] = {}
-    for what, which, number in steps:
-        item = items[which]
-        if what == "put":
+    for action, index, number in steps:
+        item = items[index]
+        if action == "schedule":
             wheel.schedule(item, now + number)
             times[item] = now + number
-        elif what == "remove":
+        elif action == "cancel":
             wheel.cancel(item)
             times.pop(item, None)
         else:
             now += number
             due = wheel.pop_due(now, 100)
             assert len(due) == len(set(due))
-            for late in due:
-                assert times.pop(late) <= now
+            for overdue in due:
+                assert times.pop(overdue) <= now
             assert all(when > now - tick for when in times.values())
 
 
