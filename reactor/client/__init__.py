@@ -1,6 +1,6 @@
-"""The Python client: join rooms, see who is there, and stay there through whatever the network does.
+"""The Python client: joins rooms, reports who is in them, and reconnects by itself.
 
-The names load on first use, so that the pure parts can be had without websockets.
+The names load on first use, so that the pure parts can be imported without websockets.
 """
 
 from importlib import import_module
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reactor.client.backoff import Backoff as Backoff
     from reactor.client.client import Client as Client
-    from reactor.client.feed import Events as Events
+    from reactor.client.delivery import Events as Events
     from reactor.client.room import Room as Room
     from reactor.client.status import Status as Status
 
-_HOMES = {"Backoff": "backoff", "Client": "client", "Events": "feed", "Room": "room", "Status": "status"}
+_HOMES = {"Backoff": "backoff", "Client": "client", "Events": "delivery", "Room": "room", "Status": "status"}
 
 __all__ = ["Backoff", "Client", "Events", "Room", "Status"]
 

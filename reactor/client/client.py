@@ -1,4 +1,4 @@
-"""The client: one socket to a server, and the rooms that are joined over it."""
+"""The client: one connection to a server, and the rooms joined over it."""
 
 import asyncio
 import logging
@@ -11,16 +11,15 @@ from anyio.abc import TaskGroup
 from msgspec import UNSET
 
 from reactor.client.backoff import Backoff
-from reactor.client.connection import Connection
-from reactor.client.dial import Dialler
-from reactor.client.feed import Callbacks
-from reactor.client.link import Link
+from reactor.client.delivery import Callbacks
+from reactor.client.dial import Dialer
+from reactor.client.memberships import DesiredState, RoomMemberships
+from reactor.client.open_connection import OpenConnection
+from reactor.client.reconnector import Reconnector
 from reactor.client.room import Room
 from reactor.client.status import Status
-from reactor.client.stay import Stay, Wanted
-from reactor.client.stays import Stays
 from reactor.errors import ConnectionClosed, Refused, SettingError
-from reactor.protocol import messages as said
+from reactor.protocol import messages
 from reactor.protocol.codec import JSON, MSGPACK
 from reactor.protocol.requests import Count, IsPresent, Members, Request
 
@@ -28,30 +27,31 @@ log = logging.getLogger(__name__)
 
 
 class Client:
-    """A connection to a reactor server that keeps itself up, for as long as its `async with` block runs.
+    """A connection to a reactor server that reconnects by itself, as long as its `async with` block runs.
 
         async with Client("ws://127.0.0.1:8765/ws") as client:
             room = await client.join("lobby", user_id=42, username="Ann")
             async for event in room:
                 print(event.kind, event.member, room.count)
 
-    It sends heartbeats, comes back by itself when the connection is lost, and joins its rooms again. At the
-    end of the block it leaves them. Entering the block connects, and raises at once where that fails.
+    It sends heartbeats, reconnects when the connection is lost, and rejoins its rooms. At the end of the
+    block it leaves them. Entering the block connects, and raises where that fails.
 
     Args:
         url: `ws://HOST:PORT/ws`, or `wss://`.
         codec: "json" or "msgpack".
-        token: What proves who one is, or a function, async or not, that gets a fresh one for each connection.
-        backoff: How long to wait between attempts to come back.
-        heartbeat_interval: Seconds; None for what the server says (25 by default).
-        request_timeout: Seconds that an answer may take, and a heartbeat before the connection is held dead.
+        token: The token, or a function, async or not, that returns a fresh one for each connection.
+        backoff: The delays between attempts to reconnect.
+        heartbeat_interval: Seconds between heartbeats; None for the server's interval (25 by default).
+        request_timeout: Seconds that a reply may take. A connection on which a heartbeat gets none in this
+            time is given up.
         close_timeout: Seconds that leaving and closing may take at the end of the block.
-        queue: Most events that wait for a slow iterator, before it gets one `sync` in their place.
+        queue: Most events queued for a slow iterator before it gets one `sync` in their place.
         options: Further arguments of `websockets.asyncio.client.connect`, such as `ssl`, `proxy` or
             `additional_headers`.
 
     Raises:
-        SettingError: An argument is wrong.
+        SettingError: An argument is invalid.
 
     """
 
@@ -65,44 +65,44 @@ class Client:
         if codec not in codecs:
             raise SettingError(f'codec takes "json" or "msgpack", not "{codec}"')
         if queue < 1:
-            raise SettingError("queue takes a number of events of at least 1")
-        self._connection = Connection(
-            Dialler(url, codecs[codec], token, options),
+            raise SettingError("queue takes a number of events, at least 1")
+        self._reconnector = Reconnector(
+            Dialer(url, codecs[codec], token, options),
             backoff=backoff or Backoff(),
             interval=heartbeat_interval,
             request_timeout=request_timeout,
         )
-        self._stays = Stays(self._connection, self._stay)
-        self._connection.attend(self._stays, self._status_changed)
+        self._memberships = RoomMemberships(self._reconnector, self._task_group, queue)
+        self._reconnector.set_listener(self._memberships, self._status_changed)
         self._close_timeout = close_timeout
-        self._queue = queue
         self._callbacks = Callbacks("status")
         self._task: asyncio.Task[None] | None = None
         self._tasks: TaskGroup | None = None
-        self._begun = asyncio.Event()
+        self._started = asyncio.Event()
 
     @property
     def status(self) -> Status:
-        """How the connection stands."""
-        return self._connection.status
+        """The status of the connection."""
+        return self._reconnector.status
 
     def on(self, kind: Literal["status"], function: Callable[[Status], object]) -> Callable[[], None]:
-        """Have a plain function called with each new status, and get the function that ends it."""
+        """Register a plain function to call with each new status; return the function that removes it."""
         return self._callbacks.add(kind, function)
 
-    # Its life.
+    # Life cycle.
 
     async def __aenter__(self) -> Self:
         if self._task is not None:
-            raise RuntimeError("a client is used for one block: make another one")
-        link = await self._connection.open()
-        # In a task of its own the group binds nobody to leave this block where it was entered, and in order.
-        self._task = asyncio.create_task(self._live(link), name="reactor client")
+            raise RuntimeError("a client can be entered only once: create another one")
+        connection = await self._reconnector.open()
+        # A task group has to be left in the task that entered it, in reverse order of entering. In a task of
+        # its own it does not put that demand on the application.
+        self._task = asyncio.create_task(self._serve(connection), name="reactor client")
         try:
-            await self._begun.wait()
+            await self._started.wait()
         except BaseException:
             self._task.cancel()
-            await link.abort()
+            await connection.abort()
             raise
         return self
 
@@ -116,34 +116,34 @@ class Client:
         if failure is not None and error is None:
             raise failure
 
-    async def _live(self, link: Link) -> None:
+    async def _serve(self, connection: OpenConnection) -> None:
         try:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
-                self._begun.set()
-                await self._connection.serve(link)
+                self._started.set()
+                await self._reconnector.serve(connection)
         except Exception:
             log.exception("the client failed")
             raise
         finally:
-            self._connection.give_up(ConnectionClosed("the client has stopped; its log says why"))
+            self._reconnector.give_up(ConnectionClosed("the client has stopped; its log says why"))
 
     async def close(self, *, leave: bool = True) -> None:
-        """Close the connection for good, ahead of the end of the block; the rooms end.
+        """Close the connection for good, before the end of the block; the memberships end.
 
         Args:
-            leave: Leave the rooms, so that the others hear of it at once. Without it the server waits for a
-                return for as long as its grace.
+            leave: Leave the rooms, so that the other members are notified at once. Otherwise the server
+                removes the members after its grace, unless they reconnect.
 
         """
-        tasks, task = self._running(), self._task
+        tasks, task = self._task_group(), self._task
         assert task is not None
         try:
-            if leave and self._connection.end is None:
+            if leave and self._reconnector.end is None:
                 with anyio.move_on_after(self._close_timeout):
-                    await self._stays.leave_all()
-            self._stays.end_all(None)
-            await self._connection.close(self._close_timeout)
+                    await self._memberships.leave_all()
+            self._memberships.end_all(None)
+            await self._reconnector.close(self._close_timeout)
         finally:
             tasks.cancel_scope.cancel()
             await asyncio.wait([task])
@@ -152,80 +152,75 @@ class Client:
 
     async def join(
         self, room_id: str | int, *, user_id: str | int | None = None, username: str | None = None,
-        data: Any = UNSET, view: said.View = "members",
+        data: Any = UNSET, view: messages.View = "members",
     ) -> Room:  # fmt: skip
-        """Join a room, and stay in it until it is left, ended by the server, or the client is closed.
+        """Join a room, until it is left, the server ends the membership, or the client is closed.
 
-        To join a room anew as the same user changes what is given, and returns the same `Room`.
+        Joining a room again as the same user changes what is given, and returns an equal `Room`.
 
         Args:
-            room_id: Text or a whole number, which is text from here on.
-            user_id: The same; None for the one that the token says.
-            username: What others see; the user id if there is no other name.
-            data: Any small JSON for others to see.
-            view: Hear of the members, of their `count` alone, or of `none`.
+            room_id: Text or a whole number, which is converted to text.
+            user_id: Text or a whole number; None for the user that the token names.
+            username: The name that other members see; the user id by default.
+            data: Any JSON for other members to see, up to the server's limit of bytes.
+            view: What to receive of the room: `members`, only their `count`, or `none`.
 
         Raises:
-            RoomFull: The room has as many members as it may have.
-            Unavailable: The server has no Redis now.
-            Refused: The server refused for another reason, and says which.
-            RequestTimedOut: No answer, or no connection, in time.
-            ConnectionClosed: The client was closed, or the server closed it for good.
+            RoomFull: The room is at its limit of members.
+            Unavailable: The server has no Redis at the moment.
+            Refused: The server refused for another reason, named by the error's `code`.
+            RequestTimedOut: No reply, or no connection, within `request_timeout`.
+            ConnectionClosed: The client was closed, or the server closed the connection for good.
 
         """
-        self._running()
-        wanted = Wanted(username=username, data=data, view=view)
-        with self._connection.deadline("join_room"):
+        self._task_group()
+        desired = DesiredState(username=username, data=data, view=view)
+        with self._reconnector.deadline("join_room"):
             user = "" if user_id is None else _text(user_id, "user_id")
-            return Room(await self._stays.enter(_text(room_id, "room_id"), user, wanted))
+            return Room(await self._memberships.join(_text(room_id, "room_id"), user, desired))
 
-    async def members(self, room_id: str | int) -> list[said.Member]:
-        """Return who is in a room, joined or not.
+    async def members(self, room_id: str | int) -> list[messages.Member]:
+        """Return the members of a room, which need not be joined.
 
         Raises:
-            Refused: `too_large`: the server tells only the count of a room of this size.
+            Refused: `too_large`: the server sends only the count of a room of this size.
             ReactorError: As `join`.
 
         """
         name = _text(room_id, "room_id")
         reply = await self._ask(Members(name), "room:members")
-        assert isinstance(reply, said.MembersReply)
+        assert isinstance(reply, messages.MembersReply)
         if reply.members is UNSET:
-            sentence = f"{reply.count} members are more than the server lists: ask for the count"
-            raise Refused(sentence, "too_large")
+            message = f"the server does not list a room of {reply.count} members: ask for its count"
+            raise Refused(message, "too_large")
         return reply.members
 
     async def count(self, room_id: str | int) -> int:
-        """Return how many are in a room, joined or not. Raises as `join`."""
+        """Return the number of a room's members; it need not be joined. Raises as `join`."""
         reply = await self._ask(Count(_text(room_id, "room_id")), "room:count")
-        assert isinstance(reply, said.CountReply)
+        assert isinstance(reply, messages.CountReply)
         return reply.count
 
     async def is_present(self, room_id: str | int, user_id: str | int) -> bool:
-        """Return whether a user is in a room, joined or not. Raises as `join`."""
+        """Return whether a user is in a room, which need not be joined. Raises as `join`."""
         request = IsPresent(_text(room_id, "room_id"), _text(user_id, "user_id"))
         reply = await self._ask(request, "room:is_present")
-        assert isinstance(reply, said.IsPresentReply)
+        assert isinstance(reply, messages.IsPresentReply)
         return reply.present
 
-    def _stay(self, room_id: str, user_id: str, wanted: Wanted, on_over: Callable[[Stay], None]) -> Stay:
-        return Stay(
-            self._connection, self._running(), room_id, user_id, wanted, queue=self._queue, on_over=on_over
-        )
+    async def _ask(self, request: Request, what: str) -> messages.ServerMessage:
+        self._task_group()
+        return await self._reconnector.ask(request, what)
 
-    async def _ask(self, request: Request, what: str) -> said.ServerMessage:
-        self._running()
-        return await self._connection.ask(request, what)
-
-    def _running(self) -> TaskGroup:
+    def _task_group(self) -> TaskGroup:
         if self._tasks is None:
-            raise RuntimeError("a client works inside its block: `async with Client(url) as client:`")
+            raise RuntimeError("a client works only inside its block: `async with Client(url) as client:`")
         return self._tasks
 
     def _status_changed(self) -> None:
-        self._stays.refresh_status()
-        if self._connection.end is not None:
-            self._stays.end_all(self._connection.end)
+        self._memberships.refresh_status()
+        if self._reconnector.end is not None:
+            self._memberships.end_all(self._reconnector.end)
         self._callbacks.call("status", self.status)
 
 

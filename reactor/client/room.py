@@ -1,4 +1,4 @@
-"""A room that was joined: who is in it, what happens there, and what one does there oneself."""
+"""A joined room: its members, its events, and what the application does in it."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -6,118 +6,130 @@ from typing import Any, Literal, overload
 
 from msgspec import UNSET
 
-from reactor.client.feed import Events
+from reactor.client.delivery import Events
+from reactor.client.memberships import RoomMembership
 from reactor.client.status import Status
-from reactor.client.stay import Stay
 from reactor.errors import ForceLeave, ReactorError
 from reactor.protocol.events import Kind, RoomEvent
 from reactor.protocol.messages import Member, RoomMessage, View
 
 
 class Room:
-    """Got from `Client.join`.
+    """A joined room, returned by `Client.join`.
 
-    `async for event in room` gives a `RoomEvent` for each thing that happens, after a `sync` with the whole
-    list, and ends with the room. Any number of iterators may run at a time, and each gets all events. One
-    that is more than the client's `queue` behind gets a `sync` in place of what it missed.
+    `async for event in room` yields a `RoomEvent` for each change, after a `sync` with the whole list, and
+    ends with the room. Any number of iterators may run at a time, and each gets all events. One that falls
+    behind by more than the client's `queue` gets a `sync` in place of what it missed.
 
-    The list and the events agree at any time: who follows the events holds what `members` holds. A connection
-    that is lost and comes back makes events only of what has really changed.
+    The list and the events agree at any time: an application that applies the events holds what `members`
+    holds. A reconnect yields events only for what has really changed.
     """
 
-    def __init__(self, stay: Stay) -> None:
-        self._stay = stay
+    def __init__(self, membership: RoomMembership) -> None:
+        self._membership = membership
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Room) and other._stay is self._stay
+        return isinstance(other, Room) and other._membership is self._membership
 
     def __hash__(self) -> int:
-        return hash(self._stay)
+        return hash(self._membership)
 
     def __repr__(self) -> str:
         return f"<Room {self.room_id!r}: {self.count} members, {self.status}>"
 
-    # Who is there.
+    # State.
 
     @property
     def room_id(self) -> str:
         """The room's id."""
-        return self._stay.room_id
+        return self._membership.room_id
 
     @property
     def user_id(self) -> str:
-        """One's own user id."""
-        return self._stay.user_id
+        """The client's own user id in this room."""
+        return self._membership.user_id
 
     @property
     def members(self) -> Mapping[str, Member]:
-        """The members by user id, as of now; empty where the view is not `members`."""
-        return MappingProxyType(self._stay.listing.members)
+        """The present members by user id; empty where the view is not `members`."""
+        return MappingProxyType(self._membership.room.members)
 
     @property
     def count(self) -> int:
-        """How many are in the room; with the view `none`, how many there were at the join."""
-        return self._stay.listing.count
+        """The number of members; with the view `none`, their number at the join."""
+        return self._membership.room.count
 
     @property
     def me(self) -> Member | None:
-        """Oneself as a member; None where the view is not `members`."""
-        return self._stay.listing.members.get(self.user_id)
+        """The client's own member; None where the view is not `members`."""
+        return self._membership.room.members.get(self.user_id)
 
     @property
     def others(self) -> list[Member]:
-        """The members but for oneself."""
-        return [member for user_id, member in self._stay.listing.members.items() if user_id != self.user_id]
+        """The members except the client's own."""
+        return [member for member in self.members.values() if member.user_id != self.user_id]
 
     @property
     def view(self) -> View:
-        """What the server tells of the room: one that is too large for names is told as its count."""
-        return self._stay.listing.served
+        """What the server sends of the room; of one that is too large for `members` it sends the `count`."""
+        return self._membership.room.served
 
     @property
     def status(self) -> Status:
-        """Whether the list moves on."""
-        return self._stay.status
+        """Whether the list is up to date."""
+        return self._membership.status
 
     @property
     def socket_id(self) -> str:
-        """The server's name for this connection in the room."""
-        return self._stay.socket_id
+        """The server's id of this connection in the room."""
+        return self._membership.socket_id
 
-    # What one does there. Each raises:
-    #   ForceLeave, or what else ended the stay in the room; NotJoined when it was left;
-    #   Unavailable, Refused: the server's refusal, with its sentence; nothing has changed;
-    #   RequestTimedOut: no answer in time; what was asked for may still be done.
+    # Actions. Each raises:
+    #   ForceLeave, or another error that ended the membership; NotJoined when the room was left;
+    #   Unavailable, Refused: the server refused, and nothing has changed;
+    #   RequestTimedOut: there was no reply in time; the request may still be processed.
 
     async def update(self, data: Any = UNSET, *, username: str | None = None) -> None:
-        """Change one's own name or data, for all to see; what is not given stays. data: any small JSON."""
-        await self._stay.update(username, data)
+        """Change the member's data or name.
+
+        Args:
+            data: Any JSON, up to the server's limit of bytes; left out, it stays.
+            username: The new name; None keeps the present one.
+
+        Raises:
+            ReactorError: See above.
+
+        """
+        await self._membership.update(username, data)
 
     async def away(self) -> None:
-        """Be seen as away: the app is in the background."""
-        await self._stay.set_away(away=True)
+        """Mark the member as away: the app is in the background. Raises as `update`."""
+        await self._membership.set_away(away=True)
 
     async def back(self) -> None:
-        """Be seen as here again."""
-        await self._stay.set_away(away=False)
+        """Mark the member as back. Raises as `update`."""
+        await self._membership.set_away(away=False)
 
     async def leave(self) -> None:
-        """Leave the room; nothing happens where it has ended already."""
-        await self._stay.leave()
+        """Leave the room; does nothing where the membership has ended. Raises as `update`."""
+        await self._membership.leave()
 
     async def ended(self) -> ReactorError | None:
-        """Wait until the stay in the room is over, and return why.
+        """Wait until the membership has ended, and return why.
 
-        None when it was left, or the client was closed; a `ForceLeave` with the server's message; `RoomFull`
-        where the place was lost while the connection was; `ConnectionClosed` when that will not come back.
+        Returns:
+            None when the room was left or the client closed; a `ForceLeave` with the server's message;
+            `RoomFull` when the place was lost during a reconnect; `ConnectionClosed` when the connection was
+            closed for good.
+
         """
-        await self._stay.ended()
-        return self._stay.error
+        await self._membership.wait_ended()
+        return self._membership.error
 
-    # What happens there.
+    # Events.
 
     def __aiter__(self) -> Events:
-        return self._stay.feed.reader()
+        return self._membership.events.iterator()
 
     @overload
     def on(self, kind: Kind, function: Callable[[RoomEvent], object]) -> Callable[[], None]: ...
@@ -132,13 +144,18 @@ class Room:
     @overload
     def on(self, kind: Literal["status"], function: Callable[[Status], object]) -> Callable[[], None]: ...
     def on(self, kind: str, function: Callable[[Any], object]) -> Callable[[], None]:
-        """Have a function called, and get the function that ends it.
+        """Register a callback, and return the function that removes it.
 
         Args:
-            kind: `join`, `leave`, `update` or `sync`: called with the `RoomEvent`. `message`: with what the
-                application says to everyone in the room, `data` and `timestamp` (milliseconds since 1970).
-                `force-leave`: with the `ForceLeave` that ended the stay. `status`: with the new `Status`.
-            function: A plain function. It is called at once and must not block; an exception is only logged.
+            kind: `join`, `leave`, `update` or `sync`: called with the `RoomEvent`. `message`: called with
+                what the application sends to the whole room, `data` and `timestamp` (milliseconds since
+                1970). `force-leave`: called with the `ForceLeave` that ended the membership. `status`: called
+                with the new `Status`.
+            function: A plain function, called in the event loop: it must not block. Exceptions are logged.
+
+        Raises:
+            ValueError: There is no such kind.
+            TypeError: The function is a coroutine function.
 
         """
-        return self._stay.callbacks.add(kind, function)
+        return self._membership.callbacks.add(kind, function)

@@ -1,16 +1,16 @@
-"""How a client, or one of its rooms, stands."""
+"""The status of a client and of each of its rooms. PURE."""
 
 from enum import StrEnum
 
 
 class Status(StrEnum):
-    """For a client its connection; for a room whether its list moves on."""
+    """Of a client, its connection; of a room, whether its list of members is up to date."""
 
-    CONNECTING = "connecting"  # Not there yet.
-    CONNECTED = "connected"  # All is well.
+    CONNECTING = "connecting"  # The first connection is being made.
+    CONNECTED = "connected"
     DEGRADED = (
-        "degraded"  # Connected, but the server has no Redis now: lists stand still, requests are refused.
+        "degraded"  # Connected, but the server has no Redis: lists do not change, requests are refused.
     )
-    RECONNECTING = "reconnecting"  # The connection was lost; it comes back, and the rooms with it, by itself.
-    IDLE = "idle"  # No room is left, so the server closed the connection; the next join opens another.
-    CLOSED = "closed"  # For good.
+    RECONNECTING = "reconnecting"  # The connection was lost; it and the rooms are restored automatically.
+    IDLE = "idle"  # The last room has ended, so the server closed the connection; the next join reconnects.
+    CLOSED = "closed"  # Closed for good.

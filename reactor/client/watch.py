@@ -1,4 +1,4 @@
-"""Following a room from outside: who has only a server's address, and is no member, asks again and again."""
+"""Follows a room with nothing but a server's address: as a member, or by listing it periodically."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,41 +16,41 @@ from reactor.protocol.room import diff_between
 async def watch(
     url: str,
     room: str,
-    tell: Callable[[RoomEvent], object],
+    on_event: Callable[[RoomEvent], object],
     *,
     user: str | None = None,
     every: float = 1.0,
     **options: Any,
 ) -> None:
-    """Tell what happens in a room, until cancelled or until the stay in it ends.
+    """Report the events of a room, until cancelled or until the membership in it ends.
 
     Args:
         url: `ws://HOST:PORT/ws`.
         room: The room.
-        tell: Called with each event, first with a `sync`.
-        user: Be in the room as this user, and hear of everything at once and with its reason. Without one the
-            room is listed again and again, and nobody sees the watcher: what came and went in between is not
-            told, nor why somebody left.
+        on_event: Called with each event, first with a `sync`.
+        user: Join the room as this user, and receive every event at once, departures with their reasons.
+            Without a user the room is listed periodically, invisibly for its members: what joins and leaves
+            between two listings is not reported, nor are reasons.
         every: Seconds between listings.
-        options: For the `Client`.
+        options: Further arguments of `Client`.
 
     Raises:
-        ReactorError: What ended the stay, such as a `ForceLeave`; or there is no server, as `Client`.
+        ReactorError: The error that ended the membership, such as a `ForceLeave`; or as `Client`.
 
     """
     async with Client(url, **options) as client:
         if user is not None:
             joined = await client.join(room, user_id=user)
             async for event in joined:
-                tell(event)
+                on_event(event)
             if (end := await joined.ended()) is not None:
                 raise end
         else:
-            await _list_again_and_again(client, room, tell, every)
+            await _list_periodically(client, room, on_event, every)
 
 
-async def _list_again_and_again(
-    client: Client, room: str, tell: Callable[[RoomEvent], object], every: float
+async def _list_periodically(
+    client: Client, room: str, on_event: Callable[[RoomEvent], object], every: float
 ) -> None:
     before: dict[str, Member] | None = None
     count = -1
@@ -58,20 +58,20 @@ async def _list_again_and_again(
         try:
             members = {member.user_id: member for member in await client.members(room)}
         except (Unavailable, RequestTimedOut):
-            pass  # the list is as it was last seen, until the server can tell
+            pass  # The last list stands until the server can answer.
         except Refused as error:
             if error.code != "too_large":
                 raise
             former, before, count = count, None, await client.count(room)
             if count != former:
-                tell(RoomEvent(kind="sync", room_id=room, count=count))
+                on_event(RoomEvent(kind="sync", room_id=room, count=count))
         else:
             if before is None:
-                everybody = tuple(members.values())
-                tell(RoomEvent(kind="sync", room_id=room, count=len(members), members=everybody))
+                everyone = tuple(members.values())
+                on_event(RoomEvent(kind="sync", room_id=room, count=len(members), members=everyone))
             else:
                 changes = diff_between(before, members.values())
                 for event in events_of(RoomDiff(room, "", 0, 0, len(members), *changes), before):
-                    tell(replace(event, reason=None))
+                    on_event(replace(event, reason=None))
             before, count = members, -1
         await anyio.sleep(every)

@@ -206,7 +206,7 @@ def test_a_foreign_write_is_found(source: str):
         ("reactor.gateway.fanout", "def f():\n    from reactor.presence.keys import parse"),
         ("reactor.gateway.server", "import reactor.membership.handler"),
         ("reactor.server.process", "from reactor.admin import serving_admin"),
-        ("reactor.client.connection", "from reactor.server.node import Node"),
+        ("reactor.client.reconnector", "from reactor.server.node import Node"),
         ("reactor.settings.load", "from reactor.server import node"),
         ("reactor.newcomer", "import reactor.server.node"),
     ],

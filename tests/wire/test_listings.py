@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from reactor.client.listing import Listing
+from reactor.client.reported_room import ReportedRoom
 from reactor.protocol import messages as said
 from tests.js.tools import run_node
 
@@ -104,7 +104,7 @@ def history(seed: int) -> Iterator[Step]:
 
 
 def in_python(steps: list[Step]) -> list[dict[str, Any]]:
-    listing = Listing("lobby", "me")
+    listing = ReportedRoom("lobby", "me")
     told = []
     for move, message in steps:
         match move:
@@ -117,7 +117,7 @@ def in_python(steps: list[Step]) -> list[dict[str, Any]]:
                 reply = msgspec.convert({"type": "room:members", **message}, said.MembersReply)
                 events = listing.listed(reply)
             case "count":
-                events = listing.count_told(
+                events = listing.count_changed(
                     msgspec.convert({"type": "room:count", **message}, said.CountReply)
                 )
             case "diff":
@@ -125,7 +125,7 @@ def in_python(steps: list[Step]) -> list[dict[str, Any]]:
             case "settle":
                 events = listing.settle()
             case _:
-                listing.lose()
+                listing.connection_lost()
                 events = []
         told.append(
             {
@@ -133,7 +133,7 @@ def in_python(steps: list[Step]) -> list[dict[str, Any]]:
                 "members": sorted(listing.members),
                 "count": listing.count,
                 "served": listing.served,
-                "incomplete": listing.incomplete,
+                "incomplete": listing.needs_snapshot,
                 "unsettled": listing.unsettled,
             }
         )

@@ -16,7 +16,7 @@ import anyio
 from websockets.exceptions import WebSocketException
 from websockets.protocol import State
 
-from reactor.client.backoff import Backoff, Waits
+from reactor.client.backoff import Backoff, ReconnectDelays
 from reactor.errors import ReactorError
 from scripts.benchmarks.figures import quantile
 from scripts.benchmarks.timed_socket import Heard, Socket
@@ -79,13 +79,13 @@ class Person:
 
     async def stay(self) -> None:
         """Join, send heartbeats, and come back whenever the connection is lost, until cancelled."""
-        waits = Waits(Backoff(), random.uniform)
+        waits = ReconnectDelays(Backoff(), random.uniform)
         while True:
             try:
                 async with self._crowd.gathering:
                     link = await self._join()
             except (OSError, ReactorError, TimeoutError, WebSocketException):
-                await anyio.sleep(waits.failed())
+                await anyio.sleep(waits.after_failure())
                 continue
             began = time.monotonic()
             await self._beat(link)
@@ -94,7 +94,7 @@ class Person:
                 return
             self._lost_at = time.monotonic()
             self._crowd.closings[link.code] = self._crowd.closings.get(link.code, 0) + 1
-            await anyio.sleep(waits.lost(link.code, time.monotonic() - began))
+            await anyio.sleep(waits.after_connection(link.code, time.monotonic() - began))
 
     async def _join(self) -> Link:
         link = await Link.open(self._port, self._hear)

@@ -141,7 +141,7 @@ async def test_a_token_is_renewed_ahead_of_its_end(bundled_server: Server):
 
 
 async def test_a_function_for_tokens_that_fails_is_called_again(bundled_server: Server, monkeypatch):
-    monkeypatch.setattr("reactor.client.renewal._AGAIN", 0.05)
+    monkeypatch.setattr("reactor.client.reconnector.RENEW_RETRY", 0.05)
     calls: list[float] = []
 
     async def token() -> str:

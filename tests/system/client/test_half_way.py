@@ -8,8 +8,8 @@ import anyio
 import pytest
 
 from reactor.client import Client, Status
-from reactor.client.link import Link
-from reactor.client.stay import Stay
+from reactor.client.memberships import RoomMembership
+from reactor.client.open_connection import OpenConnection
 from reactor.errors import (
     ConnectionClosed,
     NotJoined,
@@ -155,7 +155,9 @@ async def test_nothing_is_left_behind(bundled_server: Server, how):
             assert not tasks_of_clients()
             await until(lambda: not node.gateway.connections and not proxy._writers)
         gc.collect()
-        assert not [thing for thing in gc.get_objects() if type(thing) in (Client, Link, Stay)]
+        assert not [
+            thing for thing in gc.get_objects() if type(thing) in (Client, OpenConnection, RoomMembership)
+        ]
 
 
 async def test_a_mistake_inside_ends_the_rooms_and_is_said_at_the_end(
@@ -166,7 +168,7 @@ async def test_a_mistake_inside_ends_the_rooms_and_is_said_at_the_end(
         with pytest.raises(ExceptionGroup) as raised:  # noqa: PT012 - the block is what raises
             async with client:
                 room = await client.join("lobby", user_id="ann")
-                monkeypatch.setattr(client._connection._waits, "lost", lambda *_: 1 / 0)
+                monkeypatch.setattr(client._reconnector._delays, "after_connection", lambda *_: 1 / 0)
                 (connection,) = node.gateway.connections
                 connection.abort()
                 end = await ended(room)

@@ -7,7 +7,7 @@ from time import time
 import anyio
 import pytest
 
-from reactor.client import Client, Status, link
+from reactor.client import Client, Status, open_connection
 from reactor.protocol.events import RoomEvent
 from reactor.protocol.messages import Member
 from tests.support.nodes import served
@@ -194,7 +194,7 @@ async def test_attempts_to_come_back_spread_out(bundled_server: Server):
 
 
 async def test_a_machine_that_slept_sends_a_heartbeat_when_it_wakes(bundled_server: Server, monkeypatch):
-    monkeypatch.setattr(link, "_LOOK", 0.05)
+    monkeypatch.setattr(open_connection, "_CLOCK_CHECK", 0.05)
     async with (
         served(bundled_server) as node,
         Meddler.before(node) as meddler,
@@ -203,7 +203,7 @@ async def test_a_machine_that_slept_sends_a_heartbeat_when_it_wakes(bundled_serv
         await client.join("lobby", user_id="ann")
         (said,) = meddler.heard
         assert [message["type"] for message in said] == ["join_room"]
-        monkeypatch.setattr(link, "time", lambda: time() + 3600)
+        monkeypatch.setattr(open_connection, "time", lambda: time() + 3600)
         await until(lambda: len(said) == 2)
         assert said[1]["type"] == "room:heartbeat"
         assert "roomId" not in said[1]

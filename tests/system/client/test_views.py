@@ -148,5 +148,5 @@ async def test_reads_need_no_join(bundled_server: Server):
         assert await two.is_present("lobby", "ann")
         assert not await two.is_present("lobby", "bob")
         await two.join("lobby", user_id="bob")
-        with pytest.raises(Refused, match="ask for the count"):
+        with pytest.raises(Refused, match="ask for its count"):
             await two.members("lobby")

@@ -1,7 +1,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reactor.client.backoff import Backoff, Waits
+from reactor.client.backoff import Backoff, ReconnectDelays
 from reactor.protocol.closing import CloseCode
 
 LOST = 1006
@@ -12,27 +12,27 @@ def longest(_low: float, high: float) -> float:
 
 
 def test_the_bound_doubles_up_to_the_cap():
-    waits = Waits(Backoff(first=0.5, cap=20.0), longest)
-    assert [waits.failed() for _ in range(8)] == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 20.0, 20.0]
+    waits = ReconnectDelays(Backoff(first=0.5, cap=20.0), longest)
+    assert [waits.after_failure() for _ in range(8)] == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 20.0, 20.0]
 
 
 def test_a_connection_that_was_lost_at_once_counts_as_a_failure():
-    waits = Waits(Backoff(first=0.5, stable=10.0), longest)
-    assert [waits.lost(LOST, 9.9) for _ in range(3)] == [0.5, 1.0, 2.0]
+    waits = ReconnectDelays(Backoff(first=0.5, stable=10.0), longest)
+    assert [waits.after_connection(LOST, 9.9) for _ in range(3)] == [0.5, 1.0, 2.0]
 
 
 def test_a_connection_that_lasted_begins_anew():
-    waits = Waits(Backoff(first=0.5, stable=10.0), longest)
+    waits = ReconnectDelays(Backoff(first=0.5, stable=10.0), longest)
     for _ in range(5):
-        waits.failed()
-    assert waits.lost(LOST, 10.0) == 0.5
-    assert waits.failed() == 1.0
+        waits.after_failure()
+    assert waits.after_connection(LOST, 10.0) == 0.5
+    assert waits.after_failure() == 1.0
 
 
 def test_a_restart_has_a_wait_of_its_own_once():
-    waits = Waits(Backoff(first=0.5, restart=1.5), longest)
-    assert waits.lost(CloseCode.RESTART, 100.0) == 1.5
-    assert waits.lost(CloseCode.RESTART, 0.1) == 1.0, (
+    waits = ReconnectDelays(Backoff(first=0.5, restart=1.5), longest)
+    assert waits.after_connection(CloseCode.RESTART, 100.0) == 1.5
+    assert waits.after_connection(CloseCode.RESTART, 0.1) == 1.0, (
         "a server that restarts for ever is a failure like others"
     )
 
@@ -51,8 +51,8 @@ def test_a_wait_is_drawn_evenly_up_to_the_bound(failures, cap, draw):
         drawn: float = draw.uniform(low, high)
         return drawn
 
-    waits = Waits(Backoff(first=0.1, cap=cap), note)
-    drawn = [waits.failed() for _ in range(failures + 1)]
+    waits = ReconnectDelays(Backoff(first=0.1, cap=cap), note)
+    drawn = [waits.after_failure() for _ in range(failures + 1)]
     assert all(low == 0.0 and high <= cap for low, high in bounds)
     assert all(0.0 <= wait <= cap for wait in drawn)
     assert [high for _, high in bounds] == sorted(high for _, high in bounds)

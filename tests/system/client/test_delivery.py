@@ -6,7 +6,7 @@ import weakref
 import anyio
 import pytest
 
-from reactor.client.feed import Callbacks, Events, Feed
+from reactor.client.delivery import Callbacks, EventFeed, Events
 from reactor.protocol.events import RoomEvent
 
 
@@ -19,7 +19,7 @@ class Source:
 
     def __init__(self, limit: int) -> None:
         self.count = 0
-        self.feed = Feed(lambda: numbered(self.count, "sync"), limit)
+        self.feed = EventFeed(lambda: numbered(self.count, "sync"), limit)
 
     def happen(self, times: int = 1) -> None:
         for _ in range(times):
@@ -35,7 +35,7 @@ async def taken(reader: Events, many: int) -> list[tuple[str, int]]:
 async def test_a_reader_begins_with_the_whole_and_then_gets_each_event():
     source = Source(10)
     source.happen(3)
-    reader = source.feed.reader()
+    reader = source.feed.iterator()
     assert await taken(reader, 1) == [("sync", 3)]
     source.happen(2)
     assert await taken(reader, 2) == [("join", 4), ("join", 5)]
@@ -43,7 +43,7 @@ async def test_a_reader_begins_with_the_whole_and_then_gets_each_event():
 
 async def test_what_happens_before_the_first_look_is_in_the_first_sync():
     source = Source(10)
-    reader = source.feed.reader()
+    reader = source.feed.iterator()
     source.happen(3)
     assert await taken(reader, 1) == [("sync", 3)]
     source.happen()
@@ -52,7 +52,7 @@ async def test_what_happens_before_the_first_look_is_in_the_first_sync():
 
 async def test_every_reader_gets_all_and_a_waiting_one_is_woken():
     source = Source(10)
-    readers = [source.feed.reader() for _ in range(3)]
+    readers = [source.feed.iterator() for _ in range(3)]
     for reader in readers:
         await taken(reader, 1)
     waiting = [asyncio.ensure_future(taken(reader, 2)) for reader in readers]
@@ -63,7 +63,7 @@ async def test_every_reader_gets_all_and_a_waiting_one_is_woken():
 
 async def test_a_slow_reader_gets_a_sync_instead_of_growing():
     source = Source(5)
-    slow, quick = source.feed.reader(), source.feed.reader()
+    slow, quick = source.feed.iterator(), source.feed.iterator()
     await taken(slow, 1)
     await taken(quick, 1)
     for number in range(1, 1001):
@@ -77,18 +77,18 @@ async def test_a_slow_reader_gets_a_sync_instead_of_growing():
 
 async def test_the_end_comes_after_what_is_queued():
     source = Source(10)
-    reader = source.feed.reader()
+    reader = source.feed.iterator()
     await taken(reader, 1)
     source.happen(2)
     source.feed.end()
     with anyio.fail_after(5):
         assert [event.count async for event in reader] == [1, 2]
-        assert [event async for event in source.feed.reader()] == []
+        assert [event async for event in source.feed.iterator()] == []
 
 
 async def test_the_end_wakes_who_waits():
     source = Source(10)
-    reader = source.feed.reader()
+    reader = source.feed.iterator()
     await taken(reader, 1)
     rest = asyncio.ensure_future(anext(reader, None))
     await asyncio.sleep(0)
@@ -99,7 +99,7 @@ async def test_the_end_wakes_who_waits():
 
 async def test_a_reader_that_nobody_holds_is_forgotten():
     source = Source(10)
-    gone = weakref.ref(source.feed.reader())
+    gone = weakref.ref(source.feed.iterator())
     gc.collect()
     assert gone() is None
     source.happen()
@@ -138,7 +138,7 @@ def test_a_function_that_fails_is_logged_and_the_others_hear(caplog):
     heard: list[int] = []
     callbacks.add("join", lambda _: 1 / 0)
     callbacks.add("join", heard.append)
-    with caplog.at_level(logging.ERROR, "reactor.client.feed"):
+    with caplog.at_level(logging.ERROR, "reactor.client.delivery"):
         callbacks.call("join", 1)
     assert heard == [1]
     assert "ZeroDivisionError" in caplog.text

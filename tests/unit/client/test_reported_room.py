@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from reactor.client.listing import Listing
+from reactor.client.reported_room import ReportedRoom
 from reactor.protocol.events import RoomEvent
 from reactor.protocol.messages import CountReply, Departed, Member, MembersReply, RoomDiff, RoomJoined
 
@@ -27,7 +27,7 @@ def change(
     return RoomDiff("r", epoch, from_, version, 0, list(joined), list(updated), departed)
 
 
-def state(listing: Listing) -> Listing:
+def state(listing: ReportedRoom) -> ReportedRoom:
     """The same, but no type checker takes what was asserted of it before for still so."""
     return listing
 
@@ -36,8 +36,8 @@ def told(events: list[RoomEvent]) -> list[tuple[str, str | None, str | None]]:
     return [(event.kind, event.member.user_id if event.member else None, event.reason) for event in events]
 
 
-def listing_of(*members: Member, version: int = 1, epoch: str = "e1") -> Listing:
-    listing = Listing("r", ME)
+def listing_of(*members: Member, version: int = 1, epoch: str = "e1") -> ReportedRoom:
+    listing = ReportedRoom("r", ME)
     events = listing.snapshot(epoch, version, members)
     assert told(events) == [("sync", None, None)]
     assert events[0].members == members
@@ -79,9 +79,9 @@ def test_a_heartbeat_and_an_unchanged_face_are_no_news():
 
 def test_a_gap_stops_the_list_until_a_snapshot_and_then_only_the_difference_is_told():
     listing = listing_of(person(ME), person("ann"), person("bob"))
-    assert not state(listing).incomplete
+    assert not state(listing).needs_snapshot
     assert listing.diff(change(2, 3, joined=[person("dan", 3)])) == []
-    assert state(listing).incomplete
+    assert state(listing).needs_snapshot
     assert listing.diff(change(3, 4, left=[("bob", "kicked")])) == []
     assert listing.members.keys() == {ME, "ann", "bob"}
     snapshot = MembersReply(
@@ -92,20 +92,20 @@ def test_a_gap_stops_the_list_until_a_snapshot_and_then_only_the_difference_is_t
         ("join", "cy", None),
         ("join", "dan", None),
     ]
-    assert not state(listing).incomplete
+    assert not state(listing).needs_snapshot
 
 
 def test_a_snapshot_that_is_too_old_for_what_was_kept_leaves_the_list_incomplete():
     listing = listing_of(person(ME))
     listing.diff(change(4, 5, joined=[person("ann", 5)]))
     listing.snapshot("e1", 3, [person(ME)])
-    assert state(listing).incomplete
+    assert state(listing).needs_snapshot
     assert told(listing.snapshot("e1", 5, [person(ME), person("ann", 5)])) == [("join", "ann", None)]
 
 
 def test_after_a_lost_connection_those_who_stayed_make_no_event():
     listing = listing_of(person(ME), person("ann"), person("bob"), person("cy"))
-    listing.lose()
+    listing.connection_lost()
     assert listing.members.keys() == {ME, "ann", "bob", "cy"}
     now = [person(ME, last_active_at=50), person("ann"), person("cy", away=True), person("dan", 9)]
     assert told(listing.snapshot("e1", 30, now)) == [
@@ -177,7 +177,7 @@ class TestAnotherEpoch:
     def test_nothing_settles_while_a_snapshot_is_awaited(self):
         listing = listing_of(person(ME), person("ann"))
         listing.snapshot("e2", 1, [person(ME, 70)])
-        listing.lose()
+        listing.connection_lost()
         assert listing.settle() == []
         assert state(listing).unsettled
 
@@ -187,18 +187,18 @@ class TestCounts:
         return RoomJoined("r", ME, "s", 1, 1, False, "e1", 5, count, view)  # type: ignore[arg-type]
 
     def test_a_count_view_is_told_each_new_count_once(self):
-        listing = Listing("r", ME)
+        listing = ReportedRoom("r", ME)
         assert [event.count for event in listing.joined(self.joined("count", 7))] == [7]
-        assert [event.count for event in listing.count_told(CountReply("r", "e1", 6, 8))] == [8]
-        assert listing.count_told(CountReply("r", "e1", 7, 8)) == []
-        assert listing.count_told(CountReply("r", "e1", 5, 3)) == [], "an older one"
+        assert [event.count for event in listing.count_changed(CountReply("r", "e1", 6, 8))] == [8]
+        assert listing.count_changed(CountReply("r", "e1", 7, 8)) == []
+        assert listing.count_changed(CountReply("r", "e1", 5, 3)) == [], "an older one"
         assert listing.count == 8
-        assert not state(listing).incomplete
+        assert not state(listing).needs_snapshot
         assert listing.diff(change(7, 8, joined=[person("ann")])) == []
 
     def test_a_room_that_grows_too_large_is_a_count_and_becomes_a_list_again(self):
         listing = listing_of(person(ME), person("ann"))
-        events = listing.count_told(CountReply("r", "e1", 9, 2000))
+        events = listing.count_changed(CountReply("r", "e1", 9, 2000))
         assert [(event.kind, event.count, event.members) for event in events] == [("sync", 2000, ())]
         assert listing.members == {}
         assert listing.served == "count"
@@ -210,15 +210,15 @@ class TestCounts:
     def test_a_list_that_is_asked_for_and_refused_for_its_size_is_a_count(self):
         listing = listing_of(person(ME))
         listing.diff(change(5, 6))
-        assert state(listing).incomplete
+        assert state(listing).needs_snapshot
         listing.listed(MembersReply("r", "e1", 9, 1500))
-        assert (listing.served, listing.count, listing.incomplete) == ("count", 1500, False)
+        assert (listing.served, listing.count, listing.needs_snapshot) == ("count", 1500, False)
 
 
 def test_what_was_held_back_is_not_told_once_the_room_is_told_as_its_count():
     listing = listing_of(person(ME), person("ann"))
     assert listing.diff(change(0, 1, epoch="e2", joined=[person(ME, 5)])) == []
     assert listing.unsettled
-    assert [event.kind for event in listing.count_told(CountReply("r", "e2", 2, 5000))] == ["sync"]
+    assert [event.kind for event in listing.count_changed(CountReply("r", "e2", 2, 5000))] == ["sync"]
     assert listing.settle() == []
     assert listing.members == {}

@@ -1,13 +1,13 @@
-"""A room as its reader was told of it, kept apart from the room as it is known. PURE.
+"""A room as the application was notified of it, kept apart from the room as it is known. PURE.
 
-The view (protocol/room.py) moves on with each snapshot and diff; `members` moves on only by events. So
-whoever follows the events holds exactly `members`, whatever the network did in between: a diff that is seen
-twice, a snapshot after a gap or after a new connection all come down to what differs between the two.
+The view (protocol/room.py) advances with each snapshot and diff; `members` changes only by events. So an
+application that applies the events holds exactly `members`, whatever happened in between: a diff received
+twice, a snapshot after a gap or after a reconnect become the difference between the two.
 
-Two things in a view are not believed at once, for they are what Redis shows after it lost its data and before
-the servers have entered their members anew. A list without ourselves, while we are in the room, is not told.
-Nor do those who are missing from a new epoch of the room leave, who were there in the old one: they may be on
-their way back. `settle` ends the waiting: from then on the view is right.
+Two things in a view are not reported at once, since they are what Redis shows after it lost its data and
+before the nodes have registered their members again: a list without this client's own member, while it is in
+the room; and the absence, from a new epoch of the room, of members of the previous epoch, which may be
+registered in a moment. `settle` ends the waiting and reports the view as it is.
 """
 
 from collections.abc import Iterable
@@ -20,22 +20,24 @@ from reactor.protocol.messages import CountReply, Departed, Member, MembersReply
 from reactor.protocol.room import DiffResult, RoomView, diff_between
 
 
-class Listing:
-    """What a room's reader knows. Each method takes what came and returns the events that it means.
+class ReportedRoom:
+    """What the application knows of a room. Each method takes a message and returns the resulting events.
 
     Attributes:
-        served: What the server tells of the room: its members, only their count, or nothing.
-        members: By user id, as told; empty unless they are served.
+        room_id: The room.
+        user_id: This client's own user.
+        served: What the server sends of the room: its members, only their count, or nothing.
+        members: By user id, as reported; empty unless they are served.
         view: The room as known.
 
     """
 
     __slots__ = (
-        "_all",
         "_count",
         "_epoch",
         "_missing",
         "_reasons",
+        "_report_all",
         "members",
         "room_id",
         "served",
@@ -52,41 +54,41 @@ class Listing:
         self._epoch = ""
         self._count = 0
         self._missing: set[str] = set()
-        self._all = False  # what was held back is still to be told
+        self._report_all = False  # Whether changes were withheld that the next report has to include.
         self._reasons: dict[str, str] = {}
 
     @property
     def count(self) -> int:
-        """How many are in the room, as told."""
+        """The number of members, as reported."""
         return len(self.members) if self.served == "members" else self._count
 
     @property
-    def incomplete(self) -> bool:
-        """Whether a snapshot is needed."""
+    def needs_snapshot(self) -> bool:
+        """Whether a snapshot has to be requested."""
         return self.served == "members" and self.view.waiting
 
     @property
     def unsettled(self) -> bool:
-        """Whether something is held back: call `settle` once the servers had time to enter all anew."""
-        return self._all or bool(self._missing)
+        """Whether changes are withheld: call `settle` once nodes had time to register all members again."""
+        return self._report_all or bool(self._missing)
 
     def sync(self) -> RoomEvent:
-        """The whole of what was told, as one event."""
+        """Return everything reported so far as one event."""
         return RoomEvent(
             kind="sync", room_id=self.room_id, count=self.count, members=tuple(self.members.values())
         )
 
     def joined(self, message: RoomJoined) -> list[RoomEvent]:
-        """Take the answer to a join."""
+        """Apply the reply to a join."""
         if message.members is not UNSET:
             return self.snapshot(message.epoch, message.version, message.members)
         return self._counted(message.view, message.epoch, message.version, message.count)
 
     def snapshot(self, epoch: str, version: int, members: Iterable[Member]) -> list[RoomEvent]:
-        """Take a list of members, and the diffs that overtook it."""
+        """Apply a list of members, and then the deferred diffs that are newer."""
         if self.served == "members":
             self.view.reset(epoch, version, members)
-            return self._tell(None)
+            return self._report(None)
         self.served = "members"
         self.view.invalidate()
         self.view.reset(epoch, version, members)
@@ -95,38 +97,38 @@ class Listing:
         return [self.sync()]
 
     def listed(self, message: MembersReply) -> list[RoomEvent]:
-        """Take a snapshot that was asked for, or that came because the room is served by name again."""
+        """Apply a snapshot that was requested, or that was sent because the room is served by name again."""
         if message.members is not UNSET:
             return self.snapshot(message.epoch, message.version, message.members)
         return self._counted("count", message.epoch, message.version, message.count)
 
     def diff(self, diff: RoomDiff) -> list[RoomEvent]:
-        """Take a change."""
+        """Apply a diff, or defer it."""
         if self.served != "members":
             return []
-        verdict = self.view.apply(diff)
-        if verdict is DiffResult.STALE:
+        result = self.view.apply(diff)
+        if result is DiffResult.STALE:
             return []
         self._reasons.update((left.user_id, left.reason) for left in diff.left)
-        if verdict is not DiffResult.APPLIED:
+        if result is not DiffResult.APPLIED:
             return []
         changed = [member.user_id for member in (*diff.joined, *diff.updated)]
-        return self._tell([*(left.user_id for left in diff.left), *changed])
+        return self._report([*(left.user_id for left in diff.left), *changed])
 
-    def count_told(self, message: CountReply) -> list[RoomEvent]:
-        """Take a count that came unasked: the room is served as one from here on."""
+    def count_changed(self, message: CountReply) -> list[RoomEvent]:
+        """Apply a count that was not requested: the room is served as a count from here on."""
         return self._counted("count", message.epoch, message.version, message.count)
 
-    def lose(self) -> None:
-        """Note that the connection was lost: what was told stands until the next snapshot."""
+    def connection_lost(self) -> None:
+        """Keep what was reported until the next snapshot."""
         self.view.invalidate()
 
     def settle(self) -> list[RoomEvent]:
-        """Tell what was held back."""
+        """Report what was withheld."""
         if self.view.waiting or self.served != "members":
             return []
         self._missing.clear()
-        return self._tell(None, believe=True)
+        return self._report(None, without_own=True)
 
     def _counted(self, served: View, epoch: str, version: int, count: int) -> list[RoomEvent]:
         listed = self.served == "members"
@@ -134,7 +136,7 @@ class Listing:
             self.members = {}
             self._missing.clear()
             self._reasons.clear()
-            self._all = False
+            self._report_all = False
         elif self.served == served and epoch == self.view.epoch and version < self.view.version:
             return []
         changed = listed or self.served != served or count != self._count
@@ -143,20 +145,27 @@ class Listing:
         self._count = count
         return [self.sync()] if changed else []
 
-    def _tell(self, touched: Iterable[str] | None, *, believe: bool = False) -> list[RoomEvent]:
+    def _report(self, changed: Iterable[str] | None, *, without_own: bool = False) -> list[RoomEvent]:
+        """Report the difference between the view and what was reported.
+
+        Args:
+            changed: The users that may differ; None for all.
+            without_own: Report also a list without this client's own member.
+
+        """
         now, before = self.view.members, self.members
         if self.view.epoch != self._epoch:
             self._epoch = self.view.epoch
             self._missing = set(before)
-            self._all = True
-        if self.user_id not in now and not believe:
+            self._report_all = True
+        if self.user_id not in now and not without_own:
             self._missing.add(self.user_id)
-            self._all = True
+            self._report_all = True
             return []
-        if self._all or touched is None:
-            touched = (*before, *now)
-        self._all = False
-        users = dict.fromkeys(touched)
+        if self._report_all or changed is None:
+            changed = (*before, *now)
+        self._report_all = False
+        users = dict.fromkeys(changed)
         returned = {user_id for user_id in self._missing if user_id in now}
         self._missing -= returned
         old = {
@@ -165,16 +174,16 @@ class Listing:
             if user_id in before and user_id not in self._missing
         }
         for user_id in returned & old.keys():
-            # Entered anew by a server, at another time, and yet never gone.
+            # A node registered the member again with another joining time; it was never gone.
             old[user_id] = replace(old[user_id], joined_at=now[user_id].joined_at)
-        news = [now[user_id] for user_id in users if user_id in now]
-        return self._events(*diff_between(old, news), news)
+        current = [now[user_id] for user_id in users if user_id in now]
+        return self._events(*diff_between(old, current), current)
 
     def _events(
-        self, joined: list[Member], updated: list[Member], left: list[Departed], news: list[Member]
+        self, joined: list[Member], updated: list[Member], left: list[Departed], current: list[Member]
     ) -> list[RoomEvent]:
-        gone = [(self.members.pop(departed.user_id), departed) for departed in left]
-        for member in news:
+        departed = [(self.members.pop(one.user_id), one) for one in left]
+        for member in current:
             self.members[member.user_id] = member
         room_id, count = self.room_id, len(self.members)
         events = [
@@ -183,9 +192,9 @@ class Listing:
                 room_id=room_id,
                 count=count,
                 member=member,
-                reason=self._reasons.get(departed.user_id, departed.reason),
+                reason=self._reasons.get(one.user_id, one.reason),
             )
-            for member, departed in gone
+            for member, one in departed
         ]
         self._reasons.clear()
         kinds: tuple[tuple[Kind, list[Member]], ...] = (("join", joined), ("update", updated))

@@ -4,10 +4,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from reactor.client.listing import Listing
+from reactor.client.reported_room import ReportedRoom
 from reactor.protocol.events import RoomEvent
 from reactor.protocol.messages import Member, RoomDiff
-from tests.unit.client.test_listing import ME, change, person
+from tests.unit.client.test_reported_room import ME, change, person
 
 names = st.sampled_from([ME, "ann", "bob", "cy"])
 
@@ -21,7 +21,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.epoch, self.version = "e1", 1
         self.room = {ME: person(ME)}
         self.news: list[RoomDiff] = []
-        self.listing = Listing("r", ME)
+        self.listing = ReportedRoom("r", ME)
         self.replayed: dict[str, Member] = {}
         self.snapshot()
 
@@ -88,7 +88,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule()
     def loses_the_connection(self) -> None:
-        self.listing.lose()
+        self.listing.connection_lost()
 
     @rule()
     def settles(self) -> None:
@@ -101,7 +101,7 @@ class AnyHistory(RuleBasedStateMachine):
             assert self.replayed[user_id].away == member.away
 
     def teardown(self) -> None:
-        self.listing.lose()
+        self.listing.connection_lost()
         self.snapshot()
         self.follow(self.listing.settle())
         assert self.replayed.keys() == self.room.keys()
