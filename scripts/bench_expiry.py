@@ -1,14 +1,14 @@
-"""How late does it come out that somebody fell silent? Measured over real sockets, three ways.
+"""Measures over real sockets how long after an expiry clients are notified, by three mechanisms.
 
     python scripts/bench_expiry.py                      100,000 idle members, 200 probes, a server of its own
     python scripts/bench_expiry.py --members 1000000 --probes 1000
     python scripts/bench_expiry.py --redis-url redis://localhost:6379
 
-Idle members with a TTL of six hours fill the server; the probes are pairs of clients, of which one falls
-silent for the whole TTL of its room (2 to 12 s). Measured is the time from the deadline of its presence key
-to its own `room:force-leave`, and to the diff that the other one gets: with the pacemaker, as is the default;
-with Redis's `expired` events alone; and with nothing but a sweep every 60 s. Same server, same data, one
-after the other.
+Idle members with a TTL of six hours fill the server. A probe is a pair of clients of which one sends no
+heartbeat for the whole TTL of its room (2 to 12 s). The lateness is the time from the deadline of its
+presence key to its own `room:force-leave`, and to the diff that the other client receives: with the pacemaker
+(the default), with Redis's `expired` events alone, and with a sweep every 60 s alone. All three run on the
+same server and data, one after the other.
 """
 
 import argparse
@@ -52,21 +52,21 @@ def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--members", type=int, default=100_000, help="idle members (100000)")
     add("--room-size", type=int, default=50, help="members in each of their rooms (50)")
-    add("--probes", type=int, default=200, help="probes for each way (200)")
+    add("--probes", type=int, default=200, help="probes for each mechanism (200)")
     add("--over", type=float, default=60.0, help="seconds over which the probes join (60)")
     add("--ttls", default="2,3,4,5,6,7,8,9,10,11,12", help="the probes' TTLs in seconds (2,3,...,12)")
     add(
         "--patience",
         type=float,
         default=75.0,
-        help="seconds after its deadline that a probe is waited for (75)",
+        help="seconds to wait for the notifications of a probe after its deadline (75)",
     )
     add("--sweep", type=float, default=60.0, help="seconds between sweeps (60)")
-    add("--ways", default=",".join(WAYS), help="which ways, in which order (pacemaker,events,sweep)")
-    server = parser.add_mutually_exclusive_group()
-    server.add_argument(
-        "--redis-url", help="a server that runs already; the benchmark cleans up behind itself"
+    add(
+        "--ways", default=",".join(WAYS), help="mechanisms to measure, in this order (pacemaker,events,sweep)"
     )
+    server = parser.add_mutually_exclusive_group()
+    server.add_argument("--redis-url", help="a running server; the benchmark deletes its own keys at the end")
     server.add_argument(
         "--server", type=Path, help="a redis-server or valkey-server to start (the bundled one)"
     )
@@ -80,7 +80,7 @@ def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def progress_bar() -> Progress:
-    """Give a bar that is drawn only when told to: a thread of its own would disturb what is measured."""
+    """Return a progress bar that is drawn only on request: a drawing thread would disturb the measurement."""
     return Progress(
         TextColumn("{task.description:<24}"), BarColumn(30), MofNCompleteColumn(),
         TextColumn("{task.fields[note]}"), TimeElapsedColumn(), console=console, auto_refresh=False,
@@ -88,10 +88,10 @@ def progress_bar() -> Progress:
 
 
 async def load(idle: IdleMembers, arguments: argparse.Namespace) -> float:
-    """Fill the server; give the seconds that it took."""
+    """Add the idle members; return the seconds that it took."""
     began = time.monotonic()
     with progress_bar() as bar:
-        task = bar.add_task("entering idle members", total=arguments.members, note="")
+        task = bar.add_task("adding idle members", total=arguments.members, note="")
         drawn = 0.0
 
         def tick(loaded: int) -> None:
@@ -106,7 +106,7 @@ async def load(idle: IdleMembers, arguments: argparse.Namespace) -> float:
 
 
 async def run_way(bench: Bench, way: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measure one way."""
+    """Measure one mechanism."""
     label, changes = WAYS[way]
     label = label.format(sweep=arguments.sweep)
     settings = {
@@ -114,7 +114,7 @@ async def run_way(bench: Bench, way: str, arguments: argparse.Namespace) -> dict
         "drain_seconds": 0, "rooms": [rule_of(ttl) for ttl in arguments.ttls], **changes,
     }  # fmt: skip
     async with node_process(settings) as node:
-        await node.settled(
+        await node.wait_until_settled(
             sweeps=int(settings.get("listener", True)), leading=settings.get("pacemaker", True)
         )
         clock = await measure_clock(bench.redis)
@@ -136,34 +136,34 @@ async def run_way(bench: Bench, way: str, arguments: argparse.Namespace) -> dict
     return summary(label, probes.outcomes, settings=changes) | {
         "seconds": round(seconds, 1), "clock": [clock, clock_after], "cores_used": use,
         "load_average": round(os.getloadavg()[0], 2),
-        "found_by": status["found_by"], "events_heard": status["heard"],
+        "found_by": status["found_by"], "events_received": status["events_received"],
     }  # fmt: skip
 
 
 async def show(bar: Progress, label: str, probes: Probes, running: asyncio.Task[None]) -> None:
-    """Show how far the probes are, until they are done; draw only where no deadline is near."""
+    """Show the progress of the probes; draw only when no deadline is near."""
     task = bar.add_task(label, total=len(probes.outcomes), note="")
     drawn = 0.0
     while not running.done():
         await asyncio.wait({running}, timeout=0.05)
         if time.monotonic() - drawn > 0.5 and (probes.quiet() or time.monotonic() - drawn > 5):
             drawn = time.monotonic()
-            bar.update(task, completed=probes.delivered(), note=f"told, of {probes.due()} that are due")
+            bar.update(task, completed=probes.delivered(), note=f"notified of {probes.due()} expired")
             bar.refresh()
-    bar.update(task, completed=probes.delivered(), note=f"told, of {probes.due()} that are due")
+    bar.update(task, completed=probes.delivered(), note=f"notified of {probes.due()} expired")
     bar.refresh()
     running.result()
 
 
 async def measure_use(bench: Bench, node: NodeProcess) -> dict[str, float]:
-    """Give the processor time used so far by Redis and by the node (s)."""
+    """Return the CPU seconds used so far by Redis and by the node."""
     cpu = await bench.redis.info("cpu")
     status = await node.status()
     return {"redis": cpu["used_cpu_user"] + cpu["used_cpu_sys"], "node": status["cpu"]}
 
 
 async def benchmark(arguments: argparse.Namespace) -> None:
-    """Load, measure each way, tell."""
+    """Add the idle members, measure each mechanism, print the report."""
     async with bench_server(arguments.redis_url, arguments.server) as bench, idle_members(bench) as idle:
         facts = await server_facts(bench.redis)
         result: dict[str, Any] = {
@@ -177,12 +177,12 @@ async def benchmark(arguments: argparse.Namespace) -> None:
         for way in arguments.ways:
             result["ways"][way] = await run_way(bench, way, arguments)
             write_json(arguments.output / "expiry.json", result)
-        result["idle_members_left"] = await _still_there(bench)
+        result["idle_members_left"] = await _remaining(bench)
     report(result, arguments.output)
 
 
-async def _still_there(bench: Bench) -> int:
-    """Count what should have stayed: the idle members."""
+async def _remaining(bench: Bench) -> int:
+    """Count the idle members that remain; all of them should."""
     total = 0
     for shard in range(16):
         cursor = 0

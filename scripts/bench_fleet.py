@@ -1,14 +1,14 @@
-"""What a fleet's clients see when a node dies, when all are deployed anew, and when Redis is away.
+"""Measures what clients see when a node dies, during a rolling deploy, and during an outage of Redis.
 
-    python scripts/bench_fleet.py                           all of it, some seven minutes
-    python scripts/bench_fleet.py --parts ghosts,deploy     the file keeps what it has of the others
+    python scripts/bench_fleet.py                           everything, about seven minutes
+    python scripts/bench_fleet.py --parts ghosts,deploy     only these; the result file keeps the other parts
     python scripts/bench_fleet.py --server /usr/bin/redis-server
 
-Nodes are processes of their own with the default settings, clients are real sockets, and each client counts
-what it is told of the others. ghosts: the time from the SIGKILL of one node of two to the last survivor's
-diff. deploy: every node restarted, one after the other, behind a balancer. outage: Redis frozen, and killed
-and started again empty, for ten seconds. expiries: the commands that Redis runs for each expiry, with 1, 2, 4
-and 8 nodes.
+Nodes are processes with the default settings, clients are real sockets, and each client counts the joins
+and leaves that it receives. ghosts: the time from the SIGKILL of one of two nodes to the last diff at the
+clients of the other. deploy: every node restarted in turn behind a load balancer. outage: Redis frozen, and
+killed and restarted without data, for ten seconds. expiries: the commands that Redis runs for an expiry, with
+1, 2, 4 and 8 nodes.
 """
 
 import argparse
@@ -42,15 +42,20 @@ def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         description=usage, epilog=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--parts", default=",".join(PARTS), help=f"which parts, in which order ({','.join(PARTS)})")
-    add("--clients", type=int, default=5000, help="clients of the deploy and of the outages (5000)")
-    add("--nodes", type=int, default=3, help="nodes that are deployed anew (3)")
-    add("--rounds", type=int, default=6, help="how often a node is killed (6)")
-    add("--members", type=int, default=200, help="clients then, half of them on each of two nodes (200)")
-    add("--outage", type=float, default=10.0, help="seconds that Redis is away (10)")
-    add("--expiries", type=int, default=500, help="members that lapse before each number of nodes (500)")
-    add("--over", type=float, default=8.0, help="seconds over which they lapse (8)")
-    add("--fleets", default="1,2,4,8", help="those numbers of nodes (1,2,4,8)")
+    add("--parts", default=",".join(PARTS), help=f"parts to measure, in this order ({','.join(PARTS)})")
+    add("--clients", type=int, default=5000, help="clients during the deploy and the outages (5000)")
+    add("--nodes", type=int, default=3, help="nodes in the rolling deploy (3)")
+    add("--rounds", type=int, default=6, help="how many times a node is killed (6)")
+    add(
+        "--members",
+        type=int,
+        default=200,
+        help="clients when a node is killed, half of them on each of two nodes (200)",
+    )
+    add("--outage", type=float, default=10.0, help="duration of an outage of Redis in seconds (10)")
+    add("--expiries", type=int, default=500, help="members that expire for each number of nodes (500)")
+    add("--over", type=float, default=8.0, help="seconds over which they expire (8)")
+    add("--fleets", default="1,2,4,8", help="numbers of nodes for the expiries (1,2,4,8)")
     for name in ("lease", "grace", "drain_seconds"):
         default = getattr(DEFAULTS, name)
         add(f"--{name.replace('_', '-')}", type=float, default=default, help=f"the setting ({default:g})")
@@ -62,13 +67,13 @@ def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     if unknown := set(arguments.parts) - PARTS.keys():
         parser.error(f"--parts takes {', '.join(PARTS)}; there is no {', '.join(unknown)}")
     arguments.settings = {name: getattr(arguments, name) for name in ("lease", "grace", "drain_seconds")}
-    # All clients come from one address here.
+    # All clients of the benchmark have one address.
     arguments.settings |= {"max_per_address": 0, "new_per_second": 0}
     return arguments
 
 
 async def ghosts(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Kill nodes."""
+    """Measure killed nodes."""
     async with bench_server(program=arguments.server) as bench:
         return await measure_ghosts(
             bench, members=arguments.members, rounds=arguments.rounds, settings=arguments.settings
@@ -76,7 +81,7 @@ async def ghosts(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 async def deploy(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Restart nodes."""
+    """Measure a rolling deploy."""
     async with bench_server(program=arguments.server) as bench:
         return await measure_deploy(
             bench, clients=arguments.clients, nodes=arguments.nodes, settings=arguments.settings
@@ -84,18 +89,18 @@ async def deploy(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 async def outage(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Take Redis away, in each way."""
+    """Measure each kind of outage of Redis."""
     return [
         await measure_outage(
             way, binary=arguments.server, clients=arguments.clients, nodes=2, seconds=arguments.outage,
-            listen_on=arguments.grace + 5, settings=arguments.settings,
+            observe_for=arguments.grace + 5, settings=arguments.settings,
         )
         for way in WAYS
     ]  # fmt: skip
 
 
 async def expiries(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Let members lapse before more and more nodes."""
+    """Measure expiries with growing numbers of nodes."""
     results = []
     for nodes in arguments.fleets:
         async with bench_server(program=arguments.server) as bench:
@@ -114,7 +119,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], Awaitable[Any]]] = {
 
 
 async def benchmark(arguments: argparse.Namespace) -> None:
-    """Measure each part, tell."""
+    """Measure each part and print the report."""
     async with bench_server(program=arguments.server) as bench:
         facts = await server_facts(bench.redis)
     file = arguments.output / "fleet.json"
@@ -127,7 +132,7 @@ async def benchmark(arguments: argparse.Namespace) -> None:
         with console.status(f"{part} ..."):
             before = os.getloadavg()[0]
             result[part] = await PARTS[part](arguments)
-        # Of all that this machine does, the benchmark's own work too: at the beginning, and in the end.
+        # The load of the whole machine, including the benchmark itself, at the start and at the end.
         result["load_average"][part] = [round(before, 1), round(os.getloadavg()[0], 1)]
         write_json(file, result)
     report(result, arguments.output)

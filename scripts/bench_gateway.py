@@ -1,11 +1,11 @@
-"""What the gateway does with one core, beside what else could be taken, in the same run.
+"""Measures what the gateway does with one CPU core, beside its alternatives in the same run.
 
-    python scripts/bench_gateway.py                       all of it, in about twenty minutes
+    python scripts/bench_gateway.py                       everything, in about twenty minutes
     python scripts/bench_gateway.py --only heartbeats,storm --no-peers
-    python scripts/bench_gateway.py --quick               small sizes: whether it runs, not how fast
+    python scripts/bench_gateway.py --quick               small sizes, to check that it runs
 
 The server has one core, the load generator and Redis the other. Peers: Socket.IO 4 with ioredis (it needs
-Node.js 20 and npm), and two bare echo servers. Rows that were not asked for stay in the file as they were.
+Node.js 20 and npm), and two bare echo servers. The result file keeps the rows that were not measured again.
 """
 
 import argparse
@@ -50,7 +50,7 @@ PEERS = {
     "one_room": ("socketio",),
 }
 TIMES = {"storm": 3, "one_room": 3}
-"""How often a row is played, each time on a server of its own; the median of each figure counts."""
+"""How often a row is measured, each time on a new server; the result is the median of each figure."""
 
 
 def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
@@ -60,10 +60,10 @@ def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         description=usage, epilog=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--only", default=",".join(PARTS), help=f"which parts ({','.join(PARTS)})")
-    add("--quick", action="store_true", help="small sizes")
-    add("--no-peers", dest="peers", action="store_false", help="the reactor alone")
-    add("--redis-url", help="a Redis that runs already, in place of the bundled one; peers leave keys there")
+    add("--only", default=",".join(PARTS), help=f"parts to measure ({','.join(PARTS)})")
+    add("--quick", action="store_true", help="small sizes, to check that it runs")
+    add("--no-peers", dest="peers", action="store_false", help="measure the reactor alone")
+    add("--redis-url", help="a running Redis instead of the bundled one; the peers leave keys there")
     add("--output", type=Path, default=Path("build/bench"), help="folder for gateway.json and gateway.svg")
     arguments = parser.parse_args(given)
     arguments.only = arguments.only.split(",")
@@ -76,7 +76,7 @@ def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 async def subject_of(
     name: str, sizes: Sizes, url: str | None, settings: dict[str, Any] | None = None
 ) -> AsyncIterator[Subject]:
-    """Start a server under test, on a Redis of its own."""
+    """Start a server under test, with a Redis of its own."""
     dialects: dict[str, Callable[[], Dialect]] = {"reactor": Reactor, "socketio": SocketIo}
     async with pinned_redis(url, None) as (bench, pid):
         starting = reactor_server(bench, settings) if name == "reactor" else peer_server(name, bench)
@@ -85,8 +85,8 @@ async def subject_of(
 
 
 async def measure_row(row: str, name: str, sizes: Sizes, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Play a row, as often as it takes."""
-    # All see all by name, also in a room of 5,000.
+    """Measure a row; return the median of its rounds."""
+    # Clients get the list of members even in a room of 5,000.
     settings = {"max_members_view": 10_000} if row == "one_room" else None
     rounds = []
     for _ in range(TIMES.get(row, 1) if name == "reactor" and not arguments.quick else 1):
@@ -111,7 +111,7 @@ def _median_of(rounds: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 async def measure_slow_readers(sizes: Sizes, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Play the room with all awake, and with one in a hundred asleep."""
+    """Measure a room whose members all read, and one in which one of a hundred does not."""
     members, rounds = (40, 20) if arguments.quick else (200, 150)
     result = {}
     for name, stalled in (("awake", 0), ("stalled", max(1, members // 100))):
@@ -121,7 +121,7 @@ async def measure_slow_readers(sizes: Sizes, arguments: argparse.Namespace) -> d
 
 
 async def measure_growth(sizes: Sizes, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Play one operation at growing sizes."""
+    """Measure one operation at growing sizes."""
     quick, url = arguments.quick, arguments.redis_url
     connections = (50, 100) if quick else (1000, 2000, 4000, 8000, 15000)
     members = (100, 200) if quick else (1000, 10_000, 100_000, 1_000_000)
@@ -134,13 +134,13 @@ async def measure_growth(sizes: Sizes, arguments: argparse.Namespace) -> dict[st
 
 
 async def benchmark(arguments: argparse.Namespace) -> None:
-    """Measure, tell, write."""
+    """Measure, print the tables, write the file."""
     os.sched_setaffinity(0, LOAD_CORE)
     tune_gc()
     sizes = QUICK if arguments.quick else Sizes()
     path = arguments.output / "gateway.json"
     result: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"benchmark": "gateway"}
-    missing = install_peers() if arguments.peers else "not asked for"
+    missing = install_peers() if arguments.peers else "not requested"
     async with pinned_redis(arguments.redis_url, None) as (bench, _):
         result["redis"] = server_name(await server_facts(bench.redis))
     result["machine"] = machine = machine_facts()
@@ -161,7 +161,7 @@ async def benchmark(arguments: argparse.Namespace) -> None:
                     status.update(f"{part}: {name}")
                     try:
                         result[part][name] = await measure_row(part, name, sizes, arguments)
-                    except ReactorError as error:  # a peer that fails at the work is no figure
+                    except ReactorError as error:  # a peer that fails has no figure
                         console.print(f"[red]{part}, {name}: {error}[/]")
             now = datetime.now(UTC).isoformat(timespec="seconds")
             result["measured"][part] = {"date": now, "commit": machine["commit"]}

@@ -1,4 +1,4 @@
-"""Writes the tables of the gateway's benchmark in Markdown.
+"""Writes the tables of the gateway benchmark as Markdown.
 
 python scripts/bench_gateway_tables.py scripts/results/gateway.json                    prints the tables
 python scripts/bench_gateway_tables.py scripts/results/gateway.json scripts/README.md  puts it there
@@ -14,7 +14,7 @@ from scripts.benchmarks.gateway.tables import markdown, put_into
 
 
 def main() -> None:
-    """Print the tables, or put them into a file."""
+    """Print the tables, or insert them into a file."""
     result = json.loads(Path(sys.argv[1]).read_text())
     if len(sys.argv) > 2:
         path = Path(sys.argv[2])

@@ -1,4 +1,4 @@
-"""What members, heartbeats, departures and idleness cost Redis.
+"""Measures what members, heartbeats, departures and idle rooms cost Redis.
 
     python scripts/bench_redis.py                        the bundled server, and the redis-server on PATH
     python scripts/bench_redis.py --only pacemaker --moving 1000000:21600:300
@@ -42,16 +42,14 @@ def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     add("--only", default=",".join(PARTS), help=f"which parts ({','.join(PARTS)})")
     add("--beating", type=int, default=20_000, help="members whose heartbeats are measured (20000)")
     add("--rounds", type=int, default=20, help="heartbeats of each of them (20)")
-    add("--departures", type=int, default=500, help="members that lapse (500)")
-    add("--over", type=float, default=10.0, help="seconds over which they lapse (10)")
+    add("--departures", type=int, default=500, help="members that expire (500)")
+    add("--over", type=float, default=10.0, help="seconds over which they expire (10)")
     add("--period", type=float, default=3.0, help="seconds between heartbeats in the idle room (3)")
     add("--heartbeat", type=float, default=25.0, help="seconds between a member's heartbeats (25)")
     add("--moving", default="100000:60:60", help="the pacemaker's MEMBERS:TTL:SECONDS,... (100000:60:60)")
     add("--baseline", type=float, default=60.0, help="seconds measured without the pacemaker (60)")
     server = parser.add_mutually_exclusive_group()
-    server.add_argument(
-        "--redis-url", help="a server that runs already; the benchmark cleans up behind itself"
-    )
+    server.add_argument("--redis-url", help="a running server; the benchmark deletes its own keys at the end")
     server.add_argument("--server", type=Path, help="a redis-server or valkey-server to start")
     add("--output", type=Path, default=Path("build/bench"), help="folder for redis.json")
     arguments = parser.parse_args(given)
@@ -65,7 +63,7 @@ def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 async def measure(
     arguments: argparse.Namespace, program: Path | None, result: dict[str, Any], keep: Callable[[], None]
 ) -> None:
-    """Measure one server; call `keep` whenever there is more in `result`."""
+    """Measure one server; call `keep` after each part that was added to `result`."""
     url = arguments.redis_url
     parts: list[tuple[str, Callable[[Bench], Awaitable[dict[str, Any]]]]] = [
         ("heartbeats", lambda bench: measure_heartbeats(bench, arguments.beating, arguments.rounds)),
@@ -75,25 +73,25 @@ async def measure(
 
     async def pacemaker(bench: Bench, moving: Moving) -> dict[str, Any]:
         return await measure_pacemaker(
-            bench, moving, heartbeat=arguments.heartbeat, baseline=arguments.baseline, tell=say
+            bench, moving, heartbeat=arguments.heartbeat, baseline=arguments.baseline, show=send
         )
 
     with console.status("starting") as status:
 
-        def say(what: str) -> None:
+        def send(what: str) -> None:
             status.update(f"{result['name']}: {what}")
 
         async with bench_server(url, program) as bench:
             facts = await server_facts(bench.redis)
             result |= {"name": server_name(facts), "server": facts}
         if "memory" in arguments.only:
-            say("memory")
+            send("memory")
             sizes = (50, 5, arguments.members)
             result["memory"] = await measure_memory(arguments.members, sizes, url, program)
             keep()
         for name, part in parts:
             if name in arguments.only:
-                say(name)
+                send(name)
                 async with bench_server(url, program) as bench:
                     result[name] = await part(bench)
                 keep()
@@ -106,7 +104,7 @@ async def measure(
 
 
 async def benchmark(arguments: argparse.Namespace) -> None:
-    """Measure each server, tell, write."""
+    """Measure each server, print the report, write the file."""
     programs: list[Path | None] = [arguments.server]
     if arguments.server is None and arguments.redis_url is None and (installed := which("redis-server")):
         programs = [Path(installed), None]

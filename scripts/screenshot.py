@@ -1,7 +1,7 @@
-"""Takes the README's picture of the page: two browsers in one room, in light and in dark.
+"""Takes the screenshot of the page for the README: two browsers in one room, light and dark.
 
 usage: .venv/bin/python scripts/screenshot.py [scripts/results/page.png]
-It needs what the tests need, and a Chromium.
+It needs the packages of the tests and a Chromium.
 """
 
 import shutil
@@ -21,7 +21,7 @@ FRAME = """<style>body {{ margin: 0; padding: 24px; display: flex; gap: 24px; ba
 img {{ height: 780px; border-radius: 12px }}</style><img src="{wide}"><img src="{narrow}">"""
 
 
-async def visit(browser: Browser, port: int, name: str, size: dict[str, int], scheme: str) -> Page:
+async def open_page(browser: Browser, port: int, name: str, size: dict[str, int], scheme: str) -> Page:
     """A page that has joined the lobby."""
     context = await browser.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
     page = await context.new_page()
@@ -32,15 +32,15 @@ async def visit(browser: Browser, port: int, name: str, size: dict[str, int], sc
 
 
 async def main(target: Path) -> None:
-    """Have three people in a room, and put two of their windows into one picture."""
+    """Join a room with three browsers, and combine the windows of two into one image."""
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
         sys.exit("error: no Chromium was found on PATH; on Debian: apt install chromium")
     async with serve_node(Settings(port=0, ttl=600.0)) as node, async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        ann = await visit(browser, node.gateway.port, "Ann", WIDE, "light")
-        bob = await visit(browser, node.gateway.port, "Bob", NARROW, "dark")
-        cleo = await visit(browser, node.gateway.port, "Cleo", WIDE, "light")
+        ann = await open_page(browser, node.gateway.port, "Ann", WIDE, "light")
+        bob = await open_page(browser, node.gateway.port, "Bob", NARROW, "dark")
+        cleo = await open_page(browser, node.gateway.port, "Cleo", WIDE, "light")
         await cleo.get_by_role("button", name="Step away").click()
         await ann.get_by_text("Cleo stepped away").wait_for()
         await bob.get_by_text("Cleo stepped away").wait_for()

@@ -1,7 +1,7 @@
-"""Takes the README's picture of the overview: three servers with a little traffic, in light and in dark.
+"""Takes the screenshot of the overview for the README: three servers with some traffic, light and dark.
 
 usage: .venv/bin/python scripts/screenshot_admin.py [scripts/results/overview.png]
-It needs what the tests need, and a Chromium. It takes a minute.
+It needs the packages of the tests and a Chromium, and takes a minute.
 """
 
 import json
@@ -31,7 +31,7 @@ img {{ height: 1080px; border-radius: 12px }}</style><img src="{light}"><img src
 
 
 async def live(node: Node, number: int) -> None:
-    """Come and go, again and again."""
+    """Connect, join a room and leave it, in a loop."""
     url = f"ws://127.0.0.1:{node.gateway.port}/ws"
     while True:
         await anyio.sleep(random.expovariate(0.15))
@@ -47,7 +47,7 @@ async def live(node: Node, number: int) -> None:
 
 
 async def shoot(browser: Browser, scheme: str) -> str:
-    """One picture of the overview, as a data URL; it looks on for a while first."""
+    """Return a screenshot of the overview after SECONDS of traffic, as a data URL."""
     context = await browser.new_context(viewport={"width": 1120, "height": 1080}, color_scheme=scheme)  # type: ignore[arg-type]
     page = await context.new_page()
     await page.goto(f"http://127.0.0.1:{PORT}/")
@@ -59,7 +59,7 @@ async def shoot(browser: Browser, scheme: str) -> str:
 
 
 async def main(target: Path) -> None:
-    """Run the servers and the traffic, and put both pictures into one."""
+    """Run the servers and the traffic, and combine both screenshots into one image."""
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
         sys.exit("error: no Chromium was found on PATH; on Debian: apt install chromium")

@@ -1,6 +1,6 @@
-"""A server in a process of its own, which ends with its standard input: it never outlives the benchmark.
+"""Runs a server as a child process that exits when its standard input closes, and so never outlives us.
 
-It says {"port": ...} once it serves, and answers each line that it is sent with one of its own, of JSON.
+The child prints {"port": ...} once it serves, and answers each line on its standard input with one of JSON.
 """
 
 import asyncio
@@ -25,23 +25,23 @@ START_WITHIN = 30.0
 STOP_WITHIN = 30.0
 
 
-# Seen from the benchmark.
+# In the benchmark.
 
 
 @asynccontextmanager
 async def child_process(
     command: Sequence[str], *, cwd: Path = ROOT, cores: set[int] | None = None
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
-    """A server and its port; it is stopped in order behind the block. cores: those that it may use.
+    """Start a server, yield its process and port, and stop it after the block. cores: CPU cores to use.
 
-    Raises ReactorError with the last of its log when it does not start.
+    Raises ReactorError with the end of its log if it does not start.
     """
     with tempfile.TemporaryFile() as log:
         process = await asyncio.create_subprocess_exec(
             *command,
             cwd=cwd,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
-            # Ctrl-C goes to the whole process group, and the benchmark stops its server itself.
+            # Otherwise Ctrl-C would reach the server, too; the benchmark stops it itself.
             start_new_session=True,
             preexec_fn=None if cores is None else lambda: os.sched_setaffinity(0, cores),
         )  # fmt: skip
@@ -65,7 +65,7 @@ async def child_process(
 
 
 async def ask(process: asyncio.subprocess.Process) -> dict[str, Any]:
-    """Give what it answers now. Raises ReactorError when it has ended."""
+    """Return its present status. Raises ReactorError if it has exited."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(b"\n")
@@ -79,43 +79,43 @@ async def ask(process: asyncio.subprocess.Process) -> dict[str, Any]:
 def _last_lines(log: IO[bytes]) -> str:
     log.seek(0)
     lines = [line for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-    return " / ".join(lines[-3:]) if lines else "it said nothing"
+    return " / ".join(lines[-3:]) if lines else "it logged nothing"
 
 
-# Inside the child.
+# In the child.
 
 
-class Questions(asyncio.Protocol):
-    """Standard input: each line gets an answer, its end ends the process in good order."""
+class StatusRequests(asyncio.Protocol):
+    """Standard input: each line is answered; its end shuts the process down."""
 
     def __init__(self, answer: Callable[[], dict[str, Any]] | None = None) -> None:
         self._answer = answer
 
     def data_received(self, data: bytes) -> None:
-        """Answer."""
+        """Answer each line."""
         for _ in range(data.count(b"\n") if self._answer else 0):
             assert self._answer is not None
-            say(self._answer())
+            write_line(self._answer())
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """End."""
+        """Shut down."""
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def listen(answer: Callable[[], dict[str, Any]] | None = None) -> "asyncio.Future[Any]":
-    """Begin to take questions; keep what comes back for as long as they are to be heard."""
+def answer_status_requests(answer: Callable[[], dict[str, Any]] | None = None) -> "asyncio.Future[Any]":
+    """Start to answer lines on standard input; the caller must keep the returned future alive."""
     loop = asyncio.get_running_loop()
-    return asyncio.ensure_future(loop.connect_read_pipe(lambda: Questions(answer), sys.stdin))
+    return asyncio.ensure_future(loop.connect_read_pipe(lambda: StatusRequests(answer), sys.stdin))
 
 
-def say(message: dict[str, Any]) -> None:
-    """Write one line."""
+def write_line(message: dict[str, Any]) -> None:
+    """Write a message as one line of JSON to standard output."""
     print(json.dumps(message), flush=True)
 
 
-def serve_as_given(serve: Callable[[Settings], Awaitable[None]]) -> int:
-    """Serve with the settings given as JSON; `rooms` is a list of rules. The exit code."""
-    # Standard output is for the answers.
+def serve_with_json_settings(serve: Callable[[Settings], Awaitable[None]]) -> int:
+    """Serve with the settings in the first argument, as JSON; `rooms` is a list of rules."""
+    # Standard output carries the answers, so the log goes to standard error.
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=sys.stderr))
     allow_many_files()
     given = json.loads(sys.argv[1])

@@ -1,4 +1,4 @@
-"""How far Redis's clock and ours are apart."""
+"""The offset between Redis's clock and the clock of this process."""
 
 import math
 import time

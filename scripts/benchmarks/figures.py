@@ -1,4 +1,4 @@
-"""Figures: the quantiles of many, and a result written down for other programs."""
+"""Quantiles, and results as JSON files."""
 
 import json
 import math
@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 _NUMBERS = re.compile(r"\[[\s\d.,null-]*\]")
-"""A list of figures, which is easier to read on one line."""
+"""A list of numbers, which is easier to read on one line."""
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """Give the value that `share` of all stay at or below (nearest rank); infinite ones count as values."""
+    """Return the quantile by nearest rank; infinite values count."""
     if not values:
         return math.nan
     ordered = sorted(values)
@@ -21,7 +21,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def write_json(path: Path, result: dict[str, Any]) -> None:
-    """Write a result for other programs; infinite and missing figures become null."""
+    """Write a result as JSON; infinite and missing figures become null."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_plain(result), indent=1, allow_nan=False)
     path.write_text(_NUMBERS.sub(lambda found: " ".join(found[0].split()), text) + "\n")

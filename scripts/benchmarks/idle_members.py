@@ -1,4 +1,4 @@
-"""Members that only lie there: entered by the script that enters all, for a node that is kept alive here."""
+"""Idle members: added with the join script, for a node that this module keeps registered."""
 
 import asyncio
 import json
@@ -24,11 +24,11 @@ _IN_FLIGHT = 1024
 _LEASE_MS = 30_000
 _PULSE_MS = 5_000
 _RENEW_EVERY = 1.0
-"""Seconds. Nodes judge each other by this moving; none may stand still for a whole lease of theirs, 5 s."""
+"""Seconds between renewals of the lease, which must be well below the lease of 5 s."""
 
 
 class IdleMembers:
-    """Enters members in rooms of a given size. Its `node` is in the registry, so that no sweep ends them."""
+    """Adds members in rooms of a given size. Its `node` is registered, so that no sweep removes them."""
 
     def __init__(self, runner: ScriptRunner, namespace: str) -> None:
         self.store = Store(runner, namespace)
@@ -45,7 +45,7 @@ class IdleMembers:
         tick: Callable[[int], None] = lambda _: None,
         start: int = 0,
     ) -> None:
-        """Enter members up to `count`, from `start` on; a number gives room and user. ttl(number): ms."""
+        """Add the members with the numbers `start` to `count`. ttl(number): milliseconds."""
         numbers = iter(range(start, count))
 
         async def enter_some() -> None:
@@ -68,10 +68,10 @@ class IdleMembers:
                     place, f"{self.node}.{number:x}", ttl=ttl(number), username=username, data=data
                 )
             except Unavailable:
-                await anyio.sleep(RETRY_AFTER)  # a busy machine; entering twice is entering once
+                await anyio.sleep(RETRY_AFTER)  # a busy machine; a repeated join changes nothing
 
     async def keep_alive(self, registered: anyio.Event | None = None) -> None:
-        """Be a living node, until cancelled: without one, ends by time would not count for a while."""
+        """Keep the node registered until cancelled: otherwise expiry would be suspended for a while."""
         counter = 0
         while True:
             counter += 1
@@ -87,7 +87,7 @@ class IdleMembers:
 
 @asynccontextmanager
 async def idle_members(bench: Bench) -> AsyncIterator[IdleMembers]:
-    """Have a node of idle members, alive as long as the block runs."""
+    """Keep a node with idle members registered during the block."""
     runner = ScriptRunner(bench.redis, load_scripts(lua_sources(departures_kept=100_000)))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(runner.serve)
@@ -102,12 +102,12 @@ async def idle_members(bench: Bench) -> AsyncIterator[IdleMembers]:
 
 
 def entry(number: int, room_size: int) -> Entry:
-    """Give the place of the member with that number."""
+    """Return the membership with that number."""
     return Entry(f"room-{number // room_size:07d}", f"user-{number:07d}")
 
 
 def payload(number: int) -> tuple[str, bytes]:
-    """Give a username and data that are PAYLOAD bytes together."""
+    """Return a username and data of PAYLOAD bytes together."""
     username = f"User {number:07d}"
     data = {"avatar": f"{number:07d}.png", "status": ""}
     data["status"] = "x" * (PAYLOAD - len(username) - len(json.dumps(data, separators=(",", ":"))))

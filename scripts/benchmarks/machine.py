@@ -1,4 +1,4 @@
-"""What the figures depend on besides the server: the machine, and the commit that was measured."""
+"""Facts that the figures depend on besides the server: the machine and the measured commit."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ from scripts.benchmarks.running import ROOT
 
 
 def machine_facts() -> dict[str, Any]:
-    """Name what the figures depend on besides the server."""
+    """Return the facts about the machine and the commit."""
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
@@ -33,7 +33,7 @@ def _cpu_model() -> str:
 
 
 def _commit() -> str | None:
-    """Name the commit that runs, with a `+` behind it when the package differs from it."""
+    """Return the commit, with a trailing `+` if the package has uncommitted changes."""
     with suppress(OSError, subprocess.CalledProcessError):
         run = {"cwd": ROOT, "text": True, "stderr": subprocess.DEVNULL}
         commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], **run).strip()  # type: ignore[call-overload]

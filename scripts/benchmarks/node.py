@@ -1,7 +1,7 @@
-"""A node in a process of its own, as `reactor serve` runs it, that tells its counters when it is asked.
+"""A node in a process of its own, as `reactor serve` runs it, that reports its counters on request.
 
-As a program (`python -m scripts.benchmarks.node SETTINGS`) it reads a line for each look at its counters,
-and ends when its standard input does: it never outlives the benchmark.
+As a program (`python -m scripts.benchmarks.node SETTINGS`) it answers each line on its standard input with
+its counters, and exits at the end of its standard input.
 """
 
 import asyncio
@@ -17,52 +17,58 @@ import anyio
 from reactor.server.node import Node
 from reactor.server.process import run_node
 from reactor.settings import Settings
-from scripts.benchmarks.child import ask, child_process, listen, say, serve_as_given
+from scripts.benchmarks.child import (
+    answer_status_requests,
+    ask,
+    child_process,
+    serve_with_json_settings,
+    write_line,
+)
 
 
 class NodeProcess:
-    """A running node, seen from the benchmark."""
+    """A running node."""
 
     def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
         self._process = process
         self.port = port
 
     async def status(self) -> dict[str, Any]:
-        """Give its counters now; `cpu` is the processor time that it has used, in seconds."""
+        """Return its counters; `cpu` is the CPU time used so far, in seconds."""
         return await ask(self._process)
 
     def kill(self) -> None:
-        """End it by SIGKILL."""
+        """SIGKILL."""
         self._process.kill()
 
     async def stop(self) -> tuple[int, float]:
-        """End it by SIGTERM; the exit code, and the seconds that took."""
+        """SIGTERM; return the exit code and the seconds until the exit."""
         began = time.monotonic()
         self._process.terminate()
         return await self._process.wait(), time.monotonic() - began
 
-    async def settled(self, *, sweeps: int, leading: bool) -> None:
-        """Return once it has swept what it found at its start, and has the pacemaker's turn."""
+    async def wait_until_settled(self, *, sweeps: int, leading: bool) -> None:
+        """Wait until the node has completed its first sweep and leads the pacemaker."""
         while True:
             status = await self.status()
             if status["sweeps"] >= sweeps and (status["leading"] or not leading):
                 return
             await anyio.sleep(0.05)
 
-    async def found(self, count: int) -> dict[str, int]:
-        """Return once it has made that many departures: by what they were found, and how many of each."""
+    async def wait_for_departures(self, count: int) -> dict[str, int]:
+        """Wait until the node has made `count` departures; return their number by path."""
         while True:
-            found: dict[str, int] = (await self.status())["found_by"]
-            if sum(found.values()) >= count:
-                return found
+            by_path: dict[str, int] = (await self.status())["found_by"]
+            if sum(by_path.values()) >= count:
+                return by_path
             await anyio.sleep(0.1)
 
 
 @asynccontextmanager
 async def node_process(settings: Mapping[str, Any]) -> AsyncIterator[NodeProcess]:
-    """A node with these settings, open to clients; it is stopped in order behind the block.
+    """Run a node with these settings during the block.
 
-    Raises ReactorError with the last of its log when it does not start.
+    Raises ReactorError with the end of its log if it does not start.
     """
     command = (sys.executable, "-m", "scripts.benchmarks.node", json.dumps(settings))
     async with child_process(command) as (process, port):
@@ -74,9 +80,9 @@ def _status(node: Node) -> dict[str, Any]:
         "cpu": time.process_time(),
         "sweeps": node.sweep.rounds,
         "leading": node.pacemaker.leading,
-        "looks": node.pacemaker.scans,
+        "scans": node.pacemaker.scans,
         "moved": node.pacemaker.moved,
-        "heard": node.listener.received,
+        "events_received": node.listener.received,
         "found_by": dict(node.reaper.found_by),
         "connections": len(node.gateway.connections),
     }
@@ -86,15 +92,15 @@ async def _serve(settings: Settings) -> None:
     listening: list[asyncio.Future[Any]] = []
 
     def ready(node: Node) -> None:
-        listening.append(listen(lambda: _status(node)))
-        say({"port": node.gateway.port})
+        listening.append(answer_status_requests(lambda: _status(node)))
+        write_line({"port": node.gateway.port})
 
     await run_node(settings, on_ready=ready)
 
 
 def main() -> int:
-    """Serve with the settings given as JSON."""
-    return serve_as_given(_serve)
+    """Serve with the settings in the first argument, as JSON."""
+    return serve_with_json_settings(_serve)
 
 
 if __name__ == "__main__":

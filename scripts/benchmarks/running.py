@@ -1,4 +1,4 @@
-"""A benchmark's own process: it may use many sockets, and cleans up however it is ended."""
+"""Runs a benchmark with many sockets, and cleans up after every kind of end."""
 
 import asyncio
 import resource
@@ -19,14 +19,14 @@ console = Console()
 
 
 def allow_many_files() -> None:
-    """Use as many sockets as this user may."""
+    """Raise the limit of open files to the maximum for this user."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def run_benchmark(main: Coroutine[Any, Any, None]) -> int:
-    """Run to the end, or to Ctrl-C or SIGTERM, behind which everything is cleaned up; give the exit code."""
+    """Run until it ends, or until Ctrl-C or SIGTERM, then clean up; return the exit code."""
     allow_many_files()
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:

@@ -1,4 +1,4 @@
-"""The Redis that a benchmark runs on: its own, or a foreign one that keeps what it has."""
+"""The Redis that a benchmark runs on: its own, or an existing one whose data it leaves alone."""
 
 import secrets
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ from scripts.benchmarks.running import console
 
 @dataclass(frozen=True)
 class Bench:
-    """A server to measure, and the namespace that is the benchmark's own on it."""
+    """A server to measure, and the namespace that the benchmark uses on it."""
 
     url: str
     redis: Redis
@@ -29,7 +29,7 @@ class Bench:
 
 @asynccontextmanager
 async def bench_server(redis_url: str | None = None, program: Path | None = None) -> AsyncIterator[Bench]:
-    """Give the server at `redis_url`, or one of our own: `program`, or the bundled one.
+    """Yield the server at `redis_url`, or start one: `program`, or the bundled one.
 
     A foreign server keeps what it has: the benchmark works in a namespace of its own there, and takes it and
     a changed `notify-keyspace-events` back at the end, however it ends.
@@ -55,7 +55,7 @@ async def bench_server(redis_url: str | None = None, program: Path | None = None
 
 
 async def remove_namespace(bench: Bench) -> None:
-    """Take away everything in the benchmark's namespace, and nothing else."""
+    """Delete the keys of the benchmark's namespace, and no others."""
     cursor = 0
     while True:
         cursor, keys = await bench.redis.scan(cursor, match=f"{{{bench.namespace}:*", count=2000)
@@ -74,7 +74,7 @@ async def _events(redis: Redis) -> str | None:
 
 
 async def server_facts(redis: Redis) -> dict[str, Any]:
-    """Name the server: its kind, version, allocator."""
+    """Return the kind, version and allocator of the server."""
     info = await redis.info("server")
     memory = await redis.info("memory")
     valkey = info.get("valkey_version")
@@ -87,5 +87,5 @@ async def server_facts(redis: Redis) -> dict[str, Any]:
 
 
 def server_name(facts: dict[str, Any]) -> str:
-    """Name a server for people."""
+    """Return the display name of a server."""
     return f"{'Valkey' if facts['kind'] == 'valkey' else 'Redis'} {facts['version']}"

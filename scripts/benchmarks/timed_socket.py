@@ -1,4 +1,4 @@
-"""A small WebSocket client that notes when each message came in, before anything else is done with it."""
+"""A small WebSocket client that takes the time of each message before it is processed."""
 
 import asyncio
 import time
@@ -16,8 +16,8 @@ from reactor.errors import ReactorError
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
-Heard = Callable[[dict[str, Any], float], None]
-"""Called with a message that answers no request, and when it was read (s, `time.time()`)."""
+OnMessage = Callable[[dict[str, Any], float], None]
+"""Called with a message that is not a reply, and the time when it was read (seconds, `time.time()`)."""
 
 REPLY_WITHIN = 30.0
 
@@ -25,47 +25,47 @@ REPLY_WITHIN = 30.0
 class Socket(asyncio.Protocol):
     """One connection, made by `Socket.open`."""
 
-    def __init__(self, url: str, heard: Heard) -> None:
+    def __init__(self, url: str, on_message: OnMessage) -> None:
         self._parser = ClientProtocol(parse_uri(url))
-        self._heard = heard
+        self._on_message = on_message
         self._replies: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._requests = 0
         self._transport: asyncio.Transport | None = None
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @classmethod
-    async def open(cls, port: int, heard: Heard, host: str = "127.0.0.1") -> Self:
+    async def open(cls, port: int, on_message: OnMessage, host: str = "127.0.0.1") -> Self:
         """Connect to a node on this machine."""
         loop = asyncio.get_running_loop()
         url = f"ws://{host}:{port}/ws"
-        _, protocol = await loop.create_connection(lambda: cls(url, heard), host, port)
+        _, protocol = await loop.create_connection(lambda: cls(url, on_message), host, port)
         await asyncio.wait_for(protocol._opened, REPLY_WITHIN)  # noqa: SLF001 - the class's own
         return protocol
 
     async def ask(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Send a request and give its reply. Raises ReactorError for an `error`, or when the link is lost."""
+        """Send a request; return its reply. Raises ReactorError for an `error` or a lost connection."""
         self._requests += 1
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._replies[self._requests] = future
-        self.say({**message, "id": self._requests})
+        self.send({**message, "id": self._requests})
         reply = await asyncio.wait_for(future, REPLY_WITHIN)
         if reply["type"] == "error":
             raise ReactorError(f"{message['type']}: {reply['code']}, {reply['message']}")
         return reply
 
-    def say(self, message: dict[str, Any]) -> None:
-        """Send a message and wait for nothing; a closed connection sends none."""
+    def send(self, message: dict[str, Any]) -> None:
+        """Send a message without a reply, unless the connection is closed."""
         if self._transport is not None and not self._transport.is_closing():
             self._parser.send_text(_encode(message))
             self._write()
 
     def close(self) -> None:
-        """Drop the connection."""
+        """Close the connection."""
         if self._transport is not None:
             self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask for the handshake."""
+        """Send the opening handshake."""
         self._transport = cast("asyncio.Transport", transport)
         self._parser.send_request(self._parser.connect())
         self._write()
@@ -82,12 +82,12 @@ class Socket(asyncio.Protocol):
         self._write()
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """Fail what waits for an answer."""
+        """Fail the pending requests."""
         waiting: list[asyncio.Future[Any]] = [self._opened, *self._replies.values()]
         for future in waiting:
             if not future.done():
                 future.set_exception(ReactorError("the node closed the connection"))
-                future.exception()  # not everybody still waits for it
+                future.exception()  # it may have no waiter any more
 
     def _handshake_done(self) -> None:
         if self._opened.done():
@@ -99,7 +99,7 @@ class Socket(asyncio.Protocol):
 
     def _message(self, message: dict[str, Any], at: float) -> None:
         if (number := message.get("id")) is None:
-            self._heard(message, at)
+            self._on_message(message, at)
         elif (future := self._replies.pop(number, None)) is not None and not future.done():
             future.set_result(message)
 

@@ -78,7 +78,7 @@ async def balancing(name: str, folder: Path, one: int, two: int) -> AsyncIterato
 def nodes_in_use(server: Server, people: Crowd) -> set[str]:
     """The nodes that somebody is connected to."""
     fields: list[str] = []
-    for person in people.people:
+    for person in people.clients:
         found: Any = server.control.hkeys(redis_state.shadow_key(person.room_id, person.user_id))
         fields += found
     return {field.partition(".")[0] for field in fields if "." in field}
@@ -104,15 +104,15 @@ async def test_behind_a_balancer_a_deploy_of_both_servers_is_seen_by_nobody(
     ):
         assert len(nodes_in_use(bundled_server, people)) == 2
         assert await one.stop() == 0
-        assert await people.whole(10) < 10
+        assert await people.converged(10) < 10
         assert len(nodes_in_use(bundled_server, people)) == 1
         (old,) = nodes_in_use(bundled_server, people)
         async with NodeProcess.start(bundled_server, port=one.port, **OPTIONS):
             while await node_behind(port) == old:
                 pass
             assert await two.stop() == 0
-            assert await people.whole(10) < 10
-            seen = people.told()
+            assert await people.converged(10) < 10
+            seen = people.summary()
             assert (seen["leaves_seen"], seen["joins_seen"]) == (0, 0), seen["examples"]
             assert set(seen["closings"]) == {1012}
             assert len(nodes_in_use(bundled_server, people)) == 1

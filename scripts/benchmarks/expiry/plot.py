@@ -1,4 +1,4 @@
-"""The picture of how late departures are told: the share told within a time, on a logarithmic scale."""
+"""Plots the share of clients notified within a time after an expiry, on a logarithmic scale."""
 
 import math
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ INK, FAINT, PAPER = "#1f2937", "#6b7280", "#ffffff"
 COLOURS = {"pacemaker": "#0f766e", "events": "#c2410c", "sweep": "#6d28d9"}
 MARKS_MS = {1: "1 ms", 10: "10 ms", 100: "100 ms", 1_000: "1 s", 10_000: "10 s", 60_000: "1 min"}
 POINTS = 250
-"""Points of a curve; more show nothing more, and make a large file."""
+"""Maximum number of points of a curve; more would only make the file larger."""
 
 
 def plot_expiry(result: dict[str, Any], path: Path) -> bool:
-    """Draw the result of the expiry benchmark; False when matplotlib is not there."""
+    """Plot the result of the expiry benchmark; return False without matplotlib."""
     try:
         import matplotlib as mpl  # noqa: PLC0415 - an extra
 
@@ -48,13 +48,13 @@ def plot_expiry(result: dict[str, Any], path: Path) -> bool:
     axes.spines["bottom"].set_color("#9ca3af")
     axes.set_xlabel("time after the deadline of the silent member (logarithmic)", color=FAINT)
     figure.suptitle(
-        f"How soon is a silent member put out? "
+        f"Expiry lateness: "
         f"{result['members']:,} idle members, {result['probes']:,} probes",
         x=0.02, ha="left", fontsize=13, fontweight="bold", color=INK,
     )  # fmt: skip
     machine = result["machine"]
     axes.set_title(
-        f"share of the probes told: solid, the member itself; dashed, the others.  {result['server_name']}, "
+        f"share of probes notified: solid, the silent member; dashed, the other.  {result['server_name']}, "
         f"{machine['cores']} cores",
         loc="left", fontsize=9, color=FAINT, x=-0.058, pad=9,
     )  # fmt: skip
@@ -66,12 +66,12 @@ def plot_expiry(result: dict[str, Any], path: Path) -> bool:
 
 
 def _told(side: dict[str, Any]) -> list[float]:
-    """Give the latenesses of those told, the least first; in a file the others are None."""
+    """Return the lateness of each notified probe, in ascending order."""
     return sorted(late for late in side["late_ms"] if late is not None and math.isfinite(late))
 
 
 def _curve(told: Sequence[float], probes: int, patience: float) -> tuple[list[float], list[float]]:
-    """Give the steps of the share told, thinned; what was not told keeps the curve down until the edge."""
+    """Return the steps of the share that was notified, thinned out."""
     step = max(1, len(told) // POINTS)
     ranks = sorted({*range(0, len(told), step), len(told) - 1}) if told else []
     times, shares = [told[rank] for rank in ranks], [(rank + 1) / probes for rank in ranks]
@@ -81,9 +81,9 @@ def _curve(told: Sequence[float], probes: int, patience: float) -> tuple[list[fl
 
 
 def _label(axes: Any, way: str, figures: dict[str, Any], patience: float) -> None:
-    """Write beside a curve what it is; a figure is None in a file where it was never reached."""
+    """Label a curve. A figure is None if too few probes were notified."""
     told, probes = _told(figures["client"]), figures["probes"]
-    text = f"{figures['label']}\n{len(told):,} of {probes:,} told"
+    text = f"{figures['label']}\n{len(told):,} of {probes:,} notified"
     for name in ("p50", "p99"):
         late = figures["client"][f"{name}_ms"]
         if late is not None and math.isfinite(late):

@@ -1,7 +1,7 @@
-"""Probes: pairs of real clients in a room. One falls silent, and both note when they hear of its end.
+"""Probes: pairs of clients in a room. One sends no heartbeat; both record when they receive its departure.
 
-The deadline is the one of the presence key, by Redis's clock: the joining (`joinedAt` in the room's snapshot)
-plus the TTL that the server named. A probe never sends a heartbeat; the other member does, and watches.
+The deadline is that of the presence key by Redis's clock: `joinedAt` in the snapshot plus the TTL in
+`room:joined`. The other client sends heartbeats and stays.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ import anyio
 from reactor.errors import ReactorError
 from scripts.benchmarks.timed_socket import Socket
 
-BEATS_A_TTL = 3
+HEARTBEATS_A_TTL = 3
 QUIET = 0.03
-"""Seconds around a deadline in which nothing else is to happen in this process."""
+"""Seconds around a deadline in which this process should do nothing else."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One probe: when it joins (s from the start), the room it joins, and that room's TTL (s)."""
+    """A planned probe: when it joins (seconds from the start), its room, and the room's TTL in seconds."""
 
     start: float
     room_id: str
@@ -33,7 +33,7 @@ class Plan:
 
 @dataclass
 class Outcome:
-    """What became of a probe. Times are seconds by this process's clock; infinite: not heard."""
+    """The outcome of a probe. Times are seconds by the clock of this process; infinite: not received."""
 
     plan: Plan
     deadline: float = math.inf
@@ -44,26 +44,26 @@ class Outcome:
     complete: asyncio.Event = field(default_factory=asyncio.Event)
 
     def client_late(self) -> float:
-        """Give the time from the deadline to the client's own `room:force-leave` (ms)."""
+        """Return the milliseconds from the deadline to the client's own `room:force-leave`."""
         return (self.client_at - self.deadline) * 1000 if self.client_at < math.inf else math.inf
 
     def others_late(self) -> float:
-        """Give the time from the deadline to the other member's diff (ms)."""
+        """Return the milliseconds from the deadline to the diff at the other member."""
         return (self.others_at - self.deadline) * 1000 if self.others_at < math.inf else math.inf
 
-    def see(self) -> None:
-        """Note that both have heard, when they have."""
+    def check_complete(self) -> None:
+        """Mark the probe as complete if both clients were notified."""
         if self.client_at < math.inf and self.others_at < math.inf:
             self.complete.set()
 
 
 def rule_of(ttl: float) -> dict[str, Any]:
-    """Give the rule for the rooms of the probes with this TTL."""
+    """Return the room rule for probes with this TTL."""
     return {"match": f"probe-{ttl:g}s-*", "ttl": ttl}
 
 
 def plan_probes(count: int, ttls: Sequence[float], *, over: float, label: str) -> list[Plan]:
-    """Spread `count` joins over `over` seconds, with TTLs by chance, so that the deadlines lie scattered."""
+    """Spread `count` joins over `over` seconds with random TTLs, so that the deadlines are scattered."""
     chance = random.Random(f"{count} {label}")
     plans = []
     for number in range(count):
@@ -74,7 +74,7 @@ def plan_probes(count: int, ttls: Sequence[float], *, over: float, label: str) -
 
 
 class Probes:
-    """Runs the probes of one way, and gives each up `patience` seconds after its deadline."""
+    """Runs the probes of one mechanism; each ends at the latest `patience` seconds after its deadline."""
 
     def __init__(self, port: int, plans: Sequence[Plan], *, clock_offset: float, patience: float) -> None:
         self._port, self._offset, self._patience = port, clock_offset, patience
@@ -82,7 +82,7 @@ class Probes:
         self.given_up = 0
 
     def delivered(self) -> int:
-        """Count the probes whose client has heard."""
+        """Count the probes whose silent client was notified."""
         return sum(outcome.client_at < math.inf for outcome in self.outcomes)
 
     def due(self) -> int:
@@ -91,12 +91,12 @@ class Probes:
         return sum(outcome.deadline < now for outcome in self.outcomes)
 
     def quiet(self) -> bool:
-        """Say whether no deadline is near, so that other work disturbs no measurement."""
+        """Return whether no deadline is near, so that other work disturbs no measurement."""
         now = time.time()
         return all(abs(outcome.deadline - now) > QUIET for outcome in self.outcomes)
 
     async def run(self) -> None:
-        """Run all of them to their end."""
+        """Run all probes."""
         began = time.monotonic()
         async with asyncio.TaskGroup() as tasks:
             for outcome in self.outcomes:
@@ -116,22 +116,22 @@ class Probes:
     async def _probe(self, outcome: Outcome, sockets: list[Socket]) -> None:
         room_id = outcome.plan.room_id
 
-        def probe_heard(message: dict[str, Any], at: float) -> None:
+        def on_probe_message(message: dict[str, Any], at: float) -> None:
             if message["type"] == "room:force-leave" and message["roomId"] == room_id:
                 outcome.client_at, outcome.reason = at, message["reason"]
-                outcome.see()
+                outcome.check_complete()
 
-        def other_heard(message: dict[str, Any], at: float) -> None:
+        def on_other_message(message: dict[str, Any], at: float) -> None:
             if message["type"] == "room:diff" and any(one["userId"] == "probe" for one in message["left"]):
                 outcome.others_at = at
-                outcome.see()
+                outcome.check_complete()
             elif message["type"] == "room:force-leave":
-                outcome.failed = "the other member was put out too"
+                outcome.failed = "the other member was removed, too"
 
-        other = await Socket.open(self._port, other_heard)
+        other = await Socket.open(self._port, on_other_message)
         sockets.append(other)
         await other.ask({"type": "join_room", "roomId": room_id, "userId": "other"})
-        probe = await Socket.open(self._port, probe_heard)
+        probe = await Socket.open(self._port, on_probe_message)
         sockets.append(probe)
         joined = await probe.ask({"type": "join_room", "roomId": room_id, "userId": "probe"})
         (joined_at,) = (one["joinedAt"] for one in joined["members"] if one["userId"] == "probe")
@@ -141,11 +141,11 @@ class Probes:
             await other.ask({"type": "leave_room", "roomId": room_id})
 
     async def _wait(self, outcome: Outcome, other: Socket) -> None:
-        """Keep the other member alive until both have heard, or for as long as there is patience."""
+        """Send heartbeats for the other member until both clients were notified or the patience is over."""
         end = outcome.deadline + self._patience
         while (left := end - time.time()) > 0 and not outcome.failed:
-            with anyio.move_on_after(min(outcome.plan.ttl / BEATS_A_TTL, left)):
+            with anyio.move_on_after(min(outcome.plan.ttl / HEARTBEATS_A_TTL, left)):
                 await outcome.complete.wait()
                 return
-            other.say({"type": "room:heartbeat"})
+            other.send({"type": "room:heartbeat"})
         self.given_up += 1

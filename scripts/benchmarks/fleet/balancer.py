@@ -1,4 +1,4 @@
-"""A tiny TCP balancer: each new connection goes to the next server that takes it.
+"""A minimal TCP load balancer: each new connection goes to the next server that accepts it.
 
 As a program (`python -m scripts.benchmarks.fleet.balancer PORT...`) it says on which port it listens,
 and ends when its standard input does.
@@ -22,7 +22,7 @@ BACKLOG = 4096
 
 
 class _Side(asyncio.Protocol):
-    """One side of a connection; what comes in goes out on the other."""
+    """One side of a proxied connection; received data is written to the other side."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
@@ -51,7 +51,7 @@ class _Side(asyncio.Protocol):
             self.other.transport.resume_reading()
 
     def join(self, other: "_Side") -> None:
-        """Be one connection with the other side from now on."""
+        """Connect this side with the other one."""
         self.other, other.other = other, self
         if other.transport is not None:
             other.transport.write(bytes(self._early))
@@ -97,7 +97,7 @@ async def _serve(ports: Sequence[int]) -> None:
 
 @asynccontextmanager
 async def balancer(ports: Sequence[int]) -> AsyncIterator[int]:
-    """A balancer in a process of its own; the port that clients connect to."""
+    """Run a load balancer in a process of its own; yield the port for clients."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "scripts.benchmarks.fleet.balancer", *map(str, ports),
         cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,

@@ -1,4 +1,4 @@
-"""A Redis that the benchmark freezes, kills and starts again, and what it holds, read by plain commands."""
+"""A Redis server that the benchmark freezes, kills and restarts, and a count of the members in it."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ _CONFIG = {"port": "0", "save": "", "appendonly": "no", "notify-keyspace-events"
 
 
 class OwnRedis:
-    """A server without persistence, on a Unix socket that stays where it is."""
+    """A server without persistence, on a Unix socket that stays the same after a restart."""
 
     def __init__(self, binary: Path | None) -> None:
         self._binary = binary or find_binaries()[0]
@@ -35,11 +35,11 @@ class OwnRedis:
 
     @property
     def url(self) -> str:
-        """Its address."""
+        """Its URL."""
         return f"unix://{self._folder / 'redis.sock'}?db=0"
 
     async def start(self) -> None:
-        """Start it, empty; it answers when this returns. Raises RedisUnreachable."""
+        """Start it without data and wait until it answers. Raises RedisUnreachable."""
         self._folder.mkdir(exist_ok=True)
         socket = {"unixsocket": str(self._folder / "redis.sock")}
         self._watch = spawn(self._binary, {**_CONFIG, **socket}, self._folder)
@@ -56,13 +56,13 @@ class OwnRedis:
         os.kill(int((self._folder / "pid").read_text()), number)
 
     async def kill(self) -> None:
-        """End it by SIGKILL."""
+        """SIGKILL."""
         self.send(signal.SIGKILL)
         assert self._watch is not None
         await to_thread.run_sync(self._watch.wait)
 
     async def stop(self) -> None:
-        """End it in order."""
+        """Shut it down."""
         if self._watch is not None and self._watch.stdin is not None:
             self._watch.stdin.close()
             await to_thread.run_sync(self._watch.wait)
@@ -71,7 +71,7 @@ class OwnRedis:
 
 @asynccontextmanager
 async def own_redis(binary: Path | None) -> AsyncIterator[tuple[OwnRedis, Bench]]:
-    """A server that may be killed, and a client of it."""
+    """Run a server that may be killed; yield it and a client."""
     server = OwnRedis(binary)
     try:
         await server.start()
@@ -83,7 +83,7 @@ async def own_redis(binary: Path | None) -> AsyncIterator[tuple[OwnRedis, Bench]
 
 
 async def members_in_redis(redis: Redis, namespace: str) -> int:
-    """Count the rows of all rooms whose presence keys live."""
+    """Count the members in the index whose presence keys exist."""
     total = 0
     for shard in range(SHARDS):
         prefix = f"{{{namespace}:{shard}}}"

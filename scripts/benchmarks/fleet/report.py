@@ -1,4 +1,4 @@
-"""What came out of the fleet benchmark: the table, and whether the figures are reached."""
+"""Reports the fleet benchmark: the table, and whether the goals were reached."""
 
 import math
 from collections.abc import Iterator
@@ -11,16 +11,16 @@ from rich.table import Table
 from scripts.benchmarks.running import console
 
 SLACK = 2.0
-"""Seconds that may pass beside lease and grace until a dead node's members are told of."""
-WHOLE_WITHIN = 5.0
-"""Seconds after an outage."""
+"""Goal: seconds beyond lease and grace until the departures of a dead node are sent."""
+CONVERGED_WITHIN = 5.0
+"""Goal: seconds after an outage until everything is correct again."""
 EXIT_WITHIN = 10.0
-"""Seconds from SIGTERM to the end of a node."""
+"""Goal: seconds from SIGTERM to the exit of a node."""
 GROWTH = 1.0
-"""Commands for each expiry that a further node may cost."""
+"""Goal: commands per expiry that each further node may add."""
 
 Row = tuple[str, str, str, bool | None]
-"""What it is, how it came out, what is to be reached, and whether it is; None where nothing is."""
+"""Description, measured value, goal, and whether it was reached; None without a goal."""
 
 
 def report(result: dict[str, Any], output: Path) -> None:
@@ -29,7 +29,7 @@ def report(result: dict[str, Any], output: Path) -> None:
         title=f"A fleet on {result['server_name']}, {result['machine']['cores']} cores",
         title_justify="left", box=SIMPLE_HEAD, pad_edge=False,
     )  # fmt: skip
-    for heading in ("what", "measured", "to reach", ""):
+    for heading in ("what", "measured", "goal", ""):
         table.add_column(heading, no_wrap=heading != "what")
     for part, rows in (("ghosts", ghosts), ("deploy", deploy), ("outage", outages), ("expiries", expiries)):
         if part in result:
@@ -42,29 +42,31 @@ def report(result: dict[str, Any], output: Path) -> None:
 
 
 def ghosts(result: dict[str, Any]) -> Iterator[Row]:
-    """Tell of killed nodes."""
+    """Return the rows about killed nodes."""
     rounds, settings = result["ghosts"], result["settings"]
     goal = settings["lease"] + settings["grace"] + SLACK
     last = [one["last_s"] or math.inf for one in rounds]
-    expected, once = (sum(one[name] for one in rounds) for name in ("to_be_told", "told_once"))
-    wrong = sum(one["told_wrongly"] + one["wrong_joins"] for one in rounds)
+    expected, once = (
+        sum(one[name] for one in rounds) for name in ("notifications_expected", "notified_once")
+    )
+    wrong = sum(one["notified_wrongly"] + one["wrong_joins"] for one in rounds)
     times = ", ".join(f"{seconds:.1f}" for seconds in sorted(last))
     yield (
-        f"a node of two killed, {len(rounds)} times: until the last was told", f"{times} s", f"{goal:g} s",
+        f"one of two nodes killed, {len(rounds)} times: last departure received", f"{times} s", f"{goal:g} s",
         max(last) <= goal,
     )  # fmt: skip
     yield (
-        "told exactly once", f"{once:,} of {expected:,}, {wrong} wrongly", "all, none",
+        "departures received exactly once", f"{once:,} of {expected:,}, {wrong} wrongly", "all, none",
         once == expected and not wrong,
     )  # fmt: skip
 
 
 def deploy(result: dict[str, Any]) -> Iterator[Row]:
-    """Tell of the deploy."""
+    """Return the rows about the rolling deploy."""
     found = result["deploy"]
     restarts = found["restarts"]
     yield (
-        f"{found['nodes']} nodes deployed under {found['clients']:,} clients: leaves, joins seen",
+        f"{found['nodes']} nodes redeployed with {found['clients']:,} clients: leaves, joins seen",
         f"{found['leaves_seen']}, {found['joins_seen']}", "0, 0",
         found["leaves_seen"] == found["joins_seen"] == 0 and found["whole_at_the_end"],
     )  # fmt: skip
@@ -73,21 +75,22 @@ def deploy(result: dict[str, Any]) -> Iterator[Row]:
         "from SIGTERM to exit code 0", f"{slowest:.1f} s", f"{EXIT_WITHIN:g} s",
         slowest <= EXIT_WITHIN and not any(one["exit_code"] for one in restarts),
     )  # fmt: skip
-    whole = ", ".join(f"{one['whole_s']:.1f}" for one in restarts)
-    yield "from SIGTERM until all are back and hold the right lists", f"{whole} s", "", None
+    converged = ", ".join(f"{one['whole_s']:.1f}" for one in restarts)
+    yield "from SIGTERM until all clients are back with correct lists", f"{converged} s", "", None
     yield (
-        "one client's time without a connection",
+        "time of a client without a connection",
         f"p50 {found['away_p50_s']:.1f} s, max {found['away_max_s']:.1f} s", "", None,
     )  # fmt: skip
 
 
 def outages(result: dict[str, Any]) -> Iterator[Row]:
-    """Tell of the outages."""
+    """Return the rows about the outages."""
     for one in result["outage"]:
-        whole = math.inf if one["whole_s"] is None else one["whole_s"]
+        converged = math.inf if one["whole_s"] is None else one["whole_s"]
         yield (
-            f"Redis away for {one['outage_s']:g} s, {one['clients']:,} clients, {one['label']}: whole after",
-            f"{whole:.1f} s", f"{WHOLE_WITHIN:g} s", whole <= WHOLE_WITHIN and not one["wrong_at_the_end"],
+            f"Redis {one['label']}, {one['outage_s']:g} s, {one['clients']:,} clients: until correct",
+            f"{converged:.1f} s", f"{CONVERGED_WITHIN:g} s",
+            converged <= CONVERGED_WITHIN and not one["wrong_at_the_end"],
         )  # fmt: skip
         yield (
             "leaves, joins seen", f"{one['leaves_seen']}, {one['joins_seen']}", "0, 0",
@@ -96,14 +99,14 @@ def outages(result: dict[str, Any]) -> Iterator[Row]:
 
 
 def expiries(result: dict[str, Any]) -> Iterator[Row]:
-    """Tell what expiries cost."""
+    """Return the rows about the cost of expiries."""
     found = result["expiries"]
     first = found[0]
     for one in found:
         further = one["nodes"] - first["nodes"]
         each = (one["commands_an_expiry"] - first["commands_an_expiry"]) / further if further else 0.0
         yield (
-            f"Redis commands an expiry, {one['nodes']} node{'s' if one['nodes'] > 1 else ''}",
-            f"{one['commands_an_expiry']:.1f}", f"+{GROWTH:g} a node" if further else "",
+            f"Redis commands per expiry, {one['nodes']} node{'s' if one['nodes'] > 1 else ''}",
+            f"{one['commands_an_expiry']:.1f}", f"+{GROWTH:g} per node" if further else "",
             each <= GROWTH if further else None,
         )  # fmt: skip

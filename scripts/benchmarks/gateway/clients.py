@@ -1,4 +1,4 @@
-"""The benchmark's clients: many picows sockets that join rooms, beat, and note what they are told."""
+"""The clients of the gateway benchmark: many picows sockets that join rooms and send heartbeats."""
 
 import asyncio
 import time
@@ -17,26 +17,26 @@ IN_FLIGHT = 200
 """Clients that connect and join at the same time."""
 
 _WHOLE = 16 * 1024 * 1024
-_LOOKED_INTO = 500  # of so many clients of a large room one keeps whole messages
+_DECODE_ONE_IN = 500  # in a large room one of so many clients reads whole messages
 _TEXT = WSMsgType.TEXT
 
 
 class Dialect(Protocol):
-    """What a kind of server wants to hear, and what it says; see dialects.py."""
+    """The protocol of one kind of server; see dialects.py."""
 
     path: str
     opened_by_server: bool
 
     def join(self, client: "Client") -> bytes:
-        """What a client says to come in."""
+        """Return the message that joins the client's room."""
         ...
 
     def heartbeat_of(self, client: "Client") -> bytes:
-        """What a client says every 25 s."""
+        """Return the heartbeat message of a client."""
         ...
 
-    def heard(self, client: "Client", head: bytes, size: int) -> None:
-        """Take what the server says: a whole message, or the head of a long one, and its size."""
+    def on_message(self, client: "Client", head: bytes, size: int) -> None:
+        """Process a received message: all of it, or the head of a long one, and its size."""
 
 
 class Client(WSListener):
@@ -47,53 +47,53 @@ class Client(WSListener):
         self.number = number
         self.room = room
         self.transport: Any = None
-        self.known = 0  # members that it knows of
+        self.members_known = 0  # number of members in its list
         self.version = 0
         self.answered: asyncio.Future[float] | None = None
-        self.told_at = 0.0
-        self.beat_at = 0.0
-        self.beat = b""
+        self.notified_at = 0.0
+        self.heartbeat_sent_at = 0.0
+        self.heartbeat = b""
 
     def on_ws_connected(self, transport: WSTransport) -> None:
-        """Keep the transport."""
+        """Store the transport."""
         self.transport = transport
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """Take a message."""
+        """Process a frame."""
         if frame.msg_type is _TEXT:
             payload = frame.get_payload_as_bytes()
-            self.crowd.dialect.heard(self, payload, len(payload))
+            self.crowd.dialect.on_message(self, payload, len(payload))
         elif frame.msg_type is WSMsgType.CLOSE:
-            self.crowd.gone(self.number, frame.get_close_code().value)
+            self.crowd.connection_ended(self.number, frame.get_close_code().value)
             transport.disconnect()
 
     def on_ws_disconnected(self, _transport: WSTransport) -> None:
-        """Fail what waits for an answer."""
-        self.crowd.gone(self.number, 0)
+        """Fail the pending request."""
+        self.crowd.connection_ended(self.number, 0)
         if self.answered is not None and not self.answered.done():
             self.answered.set_exception(ReactorError("the server closed a connection"))
 
     def skim(self, whole: int) -> None:
-        """Read only the head of what is longer than `whole`."""
-        heard = partial(self.crowd.dialect.heard, self)
+        """From here on read only the head of messages longer than `whole`."""
+        on_message = partial(self.crowd.dialect.on_message, self)
 
         def closed(code: int) -> None:
-            self.crowd.gone(self.number, code)
+            self.crowd.connection_ended(self.number, code)
 
-        self.transport.underlying_transport.set_protocol(Skimmer(heard, closed, whole))
+        self.transport.underlying_transport.set_protocol(Skimmer(on_message, closed, whole))
 
-    def say(self, message: bytes) -> None:
+    def send(self, message: bytes) -> None:
         """Send a message."""
         self.transport.send(_TEXT, message)
 
     def answer(self) -> None:
-        """Note that what was asked has come."""
+        """Complete the pending request."""
         if self.answered is not None and not self.answered.done():
             self.answered.set_result(time.perf_counter())
 
-    def knows(self, count: int) -> None:
-        """Note how many members this client knows of."""
-        self.known = count
+    def set_members_known(self, count: int) -> None:
+        """Store how many members the client's list has."""
+        self.members_known = count
         if count >= self.crowd.room_size:
             self.crowd.complete.add(self.number)
             if len(self.crowd.complete) == self.crowd.expected:
@@ -104,13 +104,14 @@ class Crowd:
     """Many clients of one server.
 
     Attributes:
-        complete: Numbers of those who know of `room_size` members; when there are `expected` of them,
+        complete: Numbers of the clients whose list has `room_size` members; with `expected` of them
             `all_complete` is set.
-        messages: What came beside acknowledgements, by kind; `bytes` of them; `events`: changes told in them.
+        messages: Received messages except acknowledgements, by type; `bytes`: their size; `events`: their
+            changes.
         acks: Heartbeats acknowledged.
-        complaints: What should not have come.
-        address: What its sockets come from, where not from the usual one: from 15,000 of one on, it takes the
-            kernel a millisecond to find a free port.
+        unexpected: Messages that should not have been received.
+        address: The local address of its sockets. With 15,000 sockets at one address the kernel needs a
+            millisecond to find a free port.
 
     """
 
@@ -122,26 +123,26 @@ class Crowd:
         self.complete: set[int] = set()
         self.all_complete = asyncio.Event()
         self.messages: Counter[str] = Counter()
-        self.complaints: list[str] = []
+        self.unexpected: list[str] = []
         self.closed: list[tuple[int, int]] = []
         self.acks = self.events = self.bytes = 0
-        self.beating = self.skims = False
+        self.in_loop = self.skims = False
         self.address: str | None = None
-        self.beat_delays: list[float] = []
+        self.heartbeat_delays: list[float] = []
 
-    def gone(self, number: int, code: int) -> None:
-        """Note that a connection is over, so that nobody waits for it any more."""
+    def connection_ended(self, number: int, code: int) -> None:
+        """Record that a connection has ended, and wake the waiters."""
         self.closed.append((number, code))
         self.all_complete.set()
 
     def acked(self, client: Client) -> None:
-        """Count an acknowledgement; in a closed loop the next heartbeat follows."""
+        """Count an acknowledgement; in a closed loop send the next heartbeat."""
         self.acks += 1
-        if self.beating:
-            client.transport.send(_TEXT, client.beat)
-        elif client.beat_at:
-            self.beat_delays.append(time.perf_counter() - client.beat_at)
-            client.beat_at = 0.0
+        if self.in_loop:
+            client.transport.send(_TEXT, client.heartbeat)
+        elif client.heartbeat_sent_at:
+            self.heartbeat_delays.append(time.perf_counter() - client.heartbeat_sent_at)
+            client.heartbeat_sent_at = 0.0
 
     async def connect(self, number: int, room: str, made: Callable[..., Client] | None = None) -> Client:
         """Open a socket."""
@@ -157,25 +158,25 @@ class Crowd:
         local = None if self.address is None else (self.address, 0)
         _, client = await ws_connect(listener, self.url, websocket_handshake_timeout=60, local_addr=local)
         if client is None:
-            raise ReactorError(f"client {number} was cut off at once")
+            raise ReactorError(f"client {number} was disconnected at once")
         client = cast("Client", client)
-        client.beat = self.dialect.heartbeat_of(client)
+        client.heartbeat = self.dialect.heartbeat_of(client)
         if self.dialect.opened_by_server:
             await asyncio.wait_for(answered, 60)
         elif self.skims:
-            client.skim(whole=_WHOLE if number % _LOOKED_INTO == 0 else HEAD)
+            client.skim(whole=_WHOLE if number % _DECODE_ONE_IN == 0 else HEAD)
         self.clients.append(client)
         return client
 
     async def ask(self, client: Client, message: bytes) -> float:
-        """Send what has an answer; seconds until it came."""
+        """Send a request; return the seconds until its reply."""
         client.answered = asyncio.get_running_loop().create_future()
         asked = time.perf_counter()
-        client.say(message)
+        client.send(message)
         return await client.answered - asked
 
     async def join(self, number: int, room: str, made: Callable[..., Client] | None = None) -> Client:
-        """Open a socket and come into a room."""
+        """Open a socket and join a room."""
         client = await self.connect(number, room, made)
         await self.ask(client, self.dialect.join(client))
         return client
@@ -186,7 +187,7 @@ class Crowd:
         do: Callable[[int, str], Awaitable[Any]],
         at_a_time: int = IN_FLIGHT,
     ) -> None:
-        """Do it for all places, some at a time."""
+        """Call `do` for all places, some at a time."""
         left = iter(places)
 
         async def some() -> None:
@@ -195,29 +196,29 @@ class Crowd:
 
         await asyncio.gather(*(some() for _ in range(at_a_time)))
 
-    async def beat_all(self, over: float, *, share: float = 1.0) -> None:
-        """Let a share of the clients send one heartbeat each, spread evenly over some seconds."""
+    async def send_heartbeats(self, over: float, *, share: float = 1.0) -> None:
+        """Send one heartbeat from a share of the clients, spread evenly over `over` seconds."""
         loop = asyncio.get_running_loop()
         start, some = loop.time(), self.clients[: round(len(self.clients) * share)]
         for index, client in enumerate(some):
             if (wait := start + over * index / len(some) - loop.time()) > 0:
                 await asyncio.sleep(wait)
-            client.beat_at = time.perf_counter()
-            client.say(client.beat)
+            client.heartbeat_sent_at = time.perf_counter()
+            client.send(client.heartbeat)
         await asyncio.sleep(max(0.0, start + over - loop.time()))
 
     async def complete_within(self, seconds: float) -> None:
-        """Return when every client knows of everybody. Raises ReactorError when some do not."""
+        """Wait until every client has the whole list. Raises ReactorError if some do not get it."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self.all_complete.wait(), seconds)
         if len(self.complete) < self.expected:
             raise ReactorError(
-                f"{len(self.complete)} of {self.expected} know of everybody; {self.complaints[:3]}, closed: "
-                f"{self.closed[:3]}"
+                f"{len(self.complete)} of {self.expected} have the whole list; {self.unexpected[:3]}, "
+                f"closed: {self.closed[:3]}"
             )
 
     def leave(self) -> None:
-        """Drop every socket."""
+        """Close every socket."""
         for client in self.clients:
             client.transport.disconnect(graceful=False)
         self.clients.clear()

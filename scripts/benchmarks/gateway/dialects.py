@@ -1,7 +1,7 @@
-"""What each kind of server wants to hear, and what it says.
+"""The protocols of the measured servers, as the clients of the benchmark speak them.
 
-Each change is looked into once; of all else a client reads the head, which says what it is, and up to where
-the room is known by it: the load generator must not be what is measured.
+Each distinct message is decoded once; of the others only the head is read, which holds type and versions, so
+that the benchmark does not measure its load generator.
 """
 
 import re
@@ -17,46 +17,46 @@ _KIND = re.compile(rb'\{"type":"([^"]+)"')
 _JOINED = re.compile(rb'"epoch":"[^"]*","version":(\d+),"count":(\d+)')
 _DIFF = re.compile(rb'"from":(\d+),"version":(\d+),"count":(\d+)')
 _COUNT = re.compile(rb'"version":(\d+),"count":(\d+)')
-_KEPT = 10_000  # changes, so that a long run does not grow
+_KEPT = 10_000  # bounds the cache of decoded changes in a long run
 _ANSWERS = {b"room:members", b"room:updated", b"room:left"}
 
 
 class Echo:
-    """What a kind of server wants to hear, and what it says. This is an echo's: any text is an answer."""
+    """The protocol of an echo server: any text is a reply. The base class of the others."""
 
     path = "/ws"
     opened_by_server = False
     heartbeat = b'{"type":"room:heartbeat","roomId":"lobby"}'
 
     def join(self, client: Client) -> bytes:
-        """What a client says to come in."""
+        """Return the message that joins the client's room."""
         raise ReactorError(f"{client.number}: an echo server has no rooms")
 
     def heartbeat_of(self, _client: Client) -> bytes:
-        """What a client says every 25 s."""
+        """Return the heartbeat message of a client."""
         return self.heartbeat
 
-    def heard(self, client: Client, _head: bytes, _size: int) -> None:
-        """Take what the server says: a whole message, or the head of a long one, and its size."""
+    def on_message(self, client: Client, _head: bytes, _size: int) -> None:
+        """Process a received message: all of it, or the head of a long one, and its size."""
         client.crowd.acked(client)
 
 
 class Reactor(Echo):
-    """The reactor's own wire."""
+    """The reactor's protocol."""
 
     def __init__(self) -> None:
         self._changes: dict[bytes, tuple[int, int, int]] = {}
 
     def join(self, client: Client) -> bytes:
-        """What a client says to come in."""
+        """Return the message that joins the client's room."""
         return b'{"type":"join_room","roomId":"%b","userId":"u%d"}' % (client.room.encode(), client.number)
 
     def heartbeat_of(self, client: Client) -> bytes:
-        """What a client says every 25 s."""
+        """Return the heartbeat message of a client."""
         return b'{"type":"room:heartbeat","roomId":"%b"}' % client.room.encode()
 
-    def heard(self, client: Client, head: bytes, size: int) -> None:
-        """Take what the server says: by its head, where it is long."""
+    def on_message(self, client: Client, head: bytes, size: int) -> None:
+        """Process a received message, by its head if it is long."""
         crowd = client.crowd
         if head.startswith(b'{"type":"room:diff"'):
             crowd.bytes += size
@@ -74,22 +74,22 @@ class Reactor(Echo):
             place = _JOINED.search(head)
             assert place is not None
             client.version = int(place[1])
-            client.knows(int(place[2]))
+            client.set_members_known(int(place[2]))
             client.answer()
         elif kind == b"room:count":
             place = _COUNT.search(head)
             assert place is not None
             client.version = int(place[1])
-            client.told_at = time.perf_counter()
-            client.knows(int(place[2]))
+            client.notified_at = time.perf_counter()
+            client.set_members_known(int(place[2]))
         elif kind in _ANSWERS:
             client.answer()
         else:
-            crowd.complaints.append(head.decode(errors="replace"))
+            crowd.unexpected.append(head.decode(errors="replace"))
             client.answer()
 
     def _diff(self, client: Client, head: bytes, size: int) -> None:
-        # All members of a room are sent the same bytes: the first client reads them for all.
+        # All members of a room receive the same bytes, so they are decoded once.
         change = self._changes.get(head)
         if change is None:
             if len(self._changes) == _KEPT:
@@ -97,41 +97,41 @@ class Reactor(Echo):
             change = self._changes[head] = self._read(client, head, size)
         start, version, count = change
         if start > client.version:
-            client.crowd.complaints.append(f"a gap: {start} after {client.version}")
+            client.crowd.unexpected.append(f"gap: {start} after {client.version}")
         client.crowd.events += version - start  # each version is one change
         client.version = max(version, client.version)
-        client.told_at = time.perf_counter()
-        client.knows(count)
+        client.notified_at = time.perf_counter()
+        client.set_members_known(count)
 
     def _read(self, client: Client, head: bytes, size: int) -> tuple[int, int, int]:
-        """Give the versions from which and to which a change goes, and the count; look into a whole one."""
+        """Return first version, last version and count of a diff; check its changes if it is complete."""
         place = _DIFF.search(head)
         assert place is not None
         start, version, count = map(int, place.groups())
         changes = version - start
         if len(head) == size:
             message = _decode(head)
-            # Of several changes of one member only the last is told.
-            told = sum(len(message[what]) for what in ("joined", "updated", "left"))
-            whole = told == changes or (message["updated"] and 0 < told < changes)
+            # Of several changes of one member the diff holds only the last.
+            changes_sent = sum(len(message[what]) for what in ("joined", "updated", "left"))
+            whole = changes_sent == changes or (message["updated"] and 0 < changes_sent < changes)
             if not whole or message["roomId"] != client.room:
-                client.crowd.complaints.append(f"{told} changes in {start} to {version}")
+                client.crowd.unexpected.append(f"{changes_sent} changes in {start} to {version}")
         return start, version, count
 
 
 class SocketIo(Echo):
-    """Socket.IO 4 over Engine.IO 4, WebSocket alone; each join is an event of its own."""
+    """Socket.IO 4 over Engine.IO 4, WebSocket only; each join is an event of its own."""
 
     path = "/socket.io/?EIO=4&transport=websocket"
     opened_by_server = True
     heartbeat = b'42["room:heartbeat"]'
 
     def join(self, client: Client) -> bytes:
-        """What a client says to come in."""
+        """Return the message that joins the client's room."""
         return b'42["join_room",{"roomId":"%b","userId":"u%d"}]' % (client.room.encode(), client.number)
 
-    def heard(self, client: Client, head: bytes, size: int) -> None:
-        """Take what the server says."""
+    def on_message(self, client: Client, head: bytes, size: int) -> None:
+        """Process a received message."""
         crowd = client.crowd
         if head.startswith(b'42["room:heartbeat:ack"'):
             crowd.acked(client)
@@ -139,19 +139,19 @@ class SocketIo(Echo):
             crowd.events += 1
             crowd.messages["user:joined"] += 1
             crowd.bytes += size
-            client.told_at = time.perf_counter()
-            client.knows(client.known + 1)
+            client.notified_at = time.perf_counter()
+            client.set_members_known(client.members_known + 1)
         elif head.startswith(b'42["room:joined"'):
             crowd.messages["room:joined"] += 1
             crowd.bytes += size
-            # Each member has one `userId`; the room's own is counted once more.
-            client.knows(client.known + head.count(b'"userId"') - 1)
+            # Each member has one `userId`, and so has the message itself.
+            client.set_members_known(client.members_known + head.count(b'"userId"') - 1)
             client.answer()
         elif head == b"2":
-            client.say(b"3")
+            client.send(b"3")
         elif head[:1] == b"0":
-            client.say(b"40")
+            client.send(b"40")
         elif head.startswith(b"40"):
             client.answer()
         else:
-            crowd.complaints.append(head[:200].decode(errors="replace"))
+            crowd.unexpected.append(head[:200].decode(errors="replace"))

@@ -1,4 +1,4 @@
-"""The bare echo servers beside which the reactor stands: what the language gives at most, without any work.
+"""Bare echo servers: the upper limit of what the language allows, without any work.
 
 usage: python -m scripts.benchmarks.gateway.echo_servers websockets | picows
 """

@@ -1,4 +1,4 @@
-"""How the cost of one operation grows: with connections of a node, with members in Redis, with workers."""
+"""Measures how the cost of one operation grows with connections of a node, members in Redis, and workers."""
 
 import asyncio
 import os
@@ -12,17 +12,17 @@ from scripts.benchmarks.gateway.rows import Meter, Sizes, Subject
 from scripts.benchmarks.gateway.servers import CORES, LOAD_CORE, Served, pinned_redis, reactor_server
 from scripts.benchmarks.idle_members import idle_members
 
-_BEATING = 200
+_CLIENTS = 200
 _TTL_MS = 21_600_000
 _addresses = (f"127.0.1.{number}" for number in range(1, 255))
-"""Each some thousand sockets have one of their own: a closed one keeps its port for a minute, and all take
-more than there are."""
+"""A local address for each few thousand sockets: a closed socket keeps its port for a minute, and one address
+has too few ports."""
 
 
 async def measure_operations(subject: Subject, tag: str, workers: int = 1) -> dict[str, float]:
-    """Processor microseconds, of server and of Redis, for a heartbeat and for a join with its leave.
+    """CPU microseconds of server and Redis for a heartbeat, and for a join with its leave.
 
-    Medians of some rounds. With more workers there is more to do, so that each has as much as one alone.
+    Medians of some rounds. The load is proportional to the number of workers.
     """
     rounds = [
         await _measure_once(subject, f"{tag}-{number}", workers) for number in range(subject.sizes.rounds)
@@ -33,17 +33,17 @@ async def measure_operations(subject: Subject, tag: str, workers: int = 1) -> di
 async def _measure_once(subject: Subject, tag: str, workers: int) -> dict[str, float]:
     crowd = subject.crowd()
     crowd.address = next(_addresses)
-    places = [(number, f"{tag}-{number // 50}") for number in range(_BEATING * workers)]
+    places = [(number, f"{tag}-{number // 50}") for number in range(_CLIENTS * workers)]
     await crowd.each(places, crowd.join)
-    crowd.beating = True
+    crowd.in_loop = True
     for client in crowd.clients:
-        client.say(client.beat)
+        client.send(client.heartbeat)
     await asyncio.sleep(0.3)
     meter, before = Meter(subject), crowd.acks
     await asyncio.sleep(subject.sizes.seconds / 2)
     server, redis, _ = meter.read()
     acks = max(crowd.acks - before, 1)
-    crowd.beating = False
+    crowd.in_loop = False
     await asyncio.sleep(0.2)
     meter = Meter(subject)
     joins = subject.sizes.storm // 5 * workers
@@ -68,7 +68,7 @@ async def _join_and_leave(crowd: Crowd, number: int, room: str) -> None:
 
 
 async def grow_connections(sizes: Sizes, steps: Sequence[int], url: str | None) -> list[dict[str, Any]]:
-    """One node with more and more joined connections."""
+    """Measure one node with growing numbers of joined connections."""
     rows = []
     async with pinned_redis(url, None) as (bench, pid), reactor_server(bench) as served:
         subject = Subject(served, pid, Reactor, sizes, bench)
@@ -84,22 +84,24 @@ async def grow_connections(sizes: Sizes, steps: Sequence[int], url: str | None) 
 
 
 async def _swept(served: Served) -> None:
-    """Return when the sweep at the start has looked at all members."""
-    while (await served.question())["sweeps"] == 0:  # noqa: ASYNC110 - the node says it when it is asked
+    """Wait for the end of the first sweep over all members."""
+    while (await served.status())["sweeps"] == 0:  # noqa: ASYNC110 - the node says it when it is asked
         await asyncio.sleep(0.1)
 
 
 async def grow_members(sizes: Sizes, steps: Sequence[int], url: str | None) -> list[dict[str, Any]]:
-    """One node, and more and more members of another one in Redis, who only lie there."""
+    """Measure one node with growing numbers of idle members of another node in Redis."""
     rows = []
     async with pinned_redis(url, None) as (bench, pid), idle_members(bench) as idle:
         for step in steps:
             if pid is not None:
-                os.sched_setaffinity(pid, CORES)  # no server runs yet: half the time to enter a million
+                os.sched_setaffinity(
+                    pid, CORES
+                )  # no server runs yet, so adding a million members may use both cores
             await idle.load(step, 50, lambda _: _TTL_MS, start=idle.loaded)
             if pid is not None:
                 os.sched_setaffinity(pid, LOAD_CORE)
-            # A long lease, so that a busy load generator, which is the other node too, is not taken for dead.
+            # The load generator is the other node: a long lease keeps it registered while it is busy.
             async with reactor_server(bench, {"sweep_interval": 3600, "lease": 60}) as served:
                 await _swept(served)
                 subject = Subject(served, pid, Reactor, sizes, bench)
@@ -108,7 +110,7 @@ async def grow_members(sizes: Sizes, steps: Sequence[int], url: str | None) -> l
 
 
 async def grow_workers(sizes: Sizes, steps: Sequence[int], url: str | None) -> list[dict[str, Any]]:
-    """More and more workers behind one port; the cost is that of all of them."""
+    """Measure growing numbers of workers on one port; the cost is that of all of them."""
     rows = []
     for step in steps:
         async with (

@@ -1,15 +1,15 @@
-"""The picture of the gateway's benchmark: how many times the peer's figure ours is, and how costs grow."""
+"""Plots the gateway benchmark: the ratio to the peer, and how costs grow."""
 
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks.gateway.tables import LINES
+from scripts.benchmarks.gateway.tables import FIGURES
 
 INK, FAINT, PAPER, OURS, OTHER = "#1f2937", "#6b7280", "#ffffff", "#0f766e", "#c2410c"
 
 
 def plot_gateway(result: dict[str, Any], path: Path) -> bool:
-    """Draw it; False when matplotlib is not there."""
+    """Plot the result; return False without matplotlib."""
     try:
         import matplotlib as mpl  # noqa: PLC0415 - an extra
 
@@ -38,7 +38,7 @@ def plot_gateway(result: dict[str, Any], path: Path) -> bool:
 
 def _ratios(axes: Any, result: dict[str, Any]) -> None:
     bars = []
-    for line in LINES:
+    for line in FIGURES:
         ours, theirs = line.of(result, "reactor"), line.of(result, "socketio")
         if ours and theirs:
             bars.append((line.work, ours / theirs if line.more_is_better else theirs / ours))
@@ -51,7 +51,9 @@ def _ratios(axes: Any, result: dict[str, Any]) -> None:
         axes.set_xscale("log")
         axes.set_xlim(0.5, max(times for _, times in bars) * 2)
         axes.set_xticks([1, 3, 10, 30], labels=["as Socket.IO + ioredis", "3 x", "10 x", "30 x"])
-    axes.set_title("how many times better, at the same work", loc="left", color=INK, fontweight="bold")
+    axes.set_title(
+        "times better than Socket.IO + ioredis, at the same work", loc="left", color=INK, fontweight="bold"
+    )
 
 
 def _growth(axes: Any, growth: dict[str, Any]) -> None:
@@ -70,6 +72,6 @@ def _growth(axes: Any, growth: dict[str, Any]) -> None:
     axes.grid(visible=True, axis="y", color="#e5e7eb", linewidth=0.8)
     axes.set_xticks([1, 10, 100, 1000], labels=["1 x", "10 x", "100 x", "1,000 x"])
     axes.set_xlabel("times as many", color=FAINT)
-    axes.set_title("what one operation costs then", loc="left", color=INK, fontweight="bold")
+    axes.set_title("cost of one operation", loc="left", color=INK, fontweight="bold")
     if growth:
         axes.legend(frameon=False, fontsize=8, handlelength=3.5)

@@ -1,4 +1,4 @@
-"""The rows of the table: each plays one kind of work on one server, and gives what it cost.
+"""The rows of the table: each measures one kind of work on one server.
 
 Every row is given a running server and the process id of its Redis; cost is processor time of the server's
 own process, so that it hardly matters what else the machine does, nor how fast the load generator is.
@@ -19,12 +19,12 @@ from scripts.benchmarks.gateway.servers import Served, cpu_seconds
 from scripts.benchmarks.server import Bench
 
 ROOM_OF_ALL = "everyone"
-BEAT_EVERY = 25.0
+HEARTBEAT_EVERY = 25.0
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is done; `QUICK` is what a test can wait for."""
+    """The sizes of the work; `QUICK` is small enough for a test."""
 
     connections: int = 200
     seconds: float = 3.0
@@ -52,16 +52,16 @@ class Subject:
     bench: Bench
 
     def crowd(self, room_size: int = 0, expected: int = 0) -> Crowd:
-        """Make clients for it."""
+        """Create the clients for it."""
         return Crowd(self.served.port, self.dialect(), room_size, expected)
 
     def redis_cpu(self) -> float:
-        """Processor seconds of its Redis; 0 where that runs elsewhere."""
+        """CPU seconds of its Redis; 0 if it runs elsewhere."""
         return cpu_seconds(self.redis_pid) if self.redis_pid else 0.0
 
 
 class Meter:
-    """Processor time of server and Redis, and seconds, since it was made."""
+    """CPU time of server and Redis, and seconds, since its creation."""
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
@@ -71,19 +71,19 @@ class Meter:
         return self._subject.served.cpu(), self._subject.redis_cpu(), time.perf_counter()
 
     def read(self) -> tuple[float, float, float]:
-        """Server's and Redis's processor seconds, and seconds, so far."""
+        """Return CPU seconds of server and Redis, and seconds, so far."""
         server, redis, clock = (now - then for now, then in zip(self._now(), self._start, strict=True))
         return max(server, 1e-3), redis, clock
 
 
 async def measure_heartbeats(subject: Subject) -> dict[str, Any]:
-    """Heartbeats (or echoes) a second of server CPU: each client sends the next when the last is answered."""
+    """Measure heartbeats (or echoes) per CPU second: each client sends the next after the last reply."""
     sizes = subject.sizes
     crowd = subject.crowd()
-    await _bring_in(crowd, sizes.connections, sizes.room)
-    crowd.beating = True
+    await _connect_and_join(crowd, sizes.connections, sizes.room)
+    crowd.in_loop = True
     for client in crowd.clients:
-        client.say(client.beat)
+        client.send(client.heartbeat)
     await asyncio.sleep(min(1.0, sizes.seconds))
     rates, walls, redis_costs = [], [], []
     for _ in range(sizes.rounds):
@@ -94,9 +94,9 @@ async def measure_heartbeats(subject: Subject) -> dict[str, Any]:
         rates.append(acks / server)
         walls.append(acks / clock)
         redis_costs.append(redis / max(acks, 1))
-    crowd.beating = False
+    crowd.in_loop = False
     await asyncio.sleep(0.2)
-    _no_complaints(crowd)
+    _check_no_complaints(crowd)
     crowd.leave()
     return {
         "connections": sizes.connections,
@@ -108,14 +108,14 @@ async def measure_heartbeats(subject: Subject) -> dict[str, Any]:
 
 
 async def measure_kept(subject: Subject) -> dict[str, Any]:
-    """What joined clients cost while they only live: memory, and processor time for their heartbeats.
+    """Measure what joined clients cost: memory, and CPU time for their heartbeats.
 
-    An echo's clients join nothing; what their messages cost is what each costs at least that comes alone.
+    Clients of an echo server join nothing; the cost of their messages is the minimum for single messages.
     """
     sizes = subject.sizes
     base, redis_base = subject.served.resident(), await _redis_memory(subject.bench)
     crowd = subject.crowd(sizes.room, sizes.kept)
-    if await _bring_in(crowd, sizes.kept, sizes.room):
+    if await _connect_and_join(crowd, sizes.kept, sizes.room):
         await crowd.complete_within(300)
     await asyncio.sleep(min(2.0, sizes.kept_seconds))
     memory = (subject.served.resident() - base) / sizes.kept
@@ -124,19 +124,19 @@ async def measure_kept(subject: Subject) -> dict[str, Any]:
     meter, beats = Meter(subject), crowd.acks
     left = sizes.kept_seconds
     while left > 0:
-        await crowd.beat_all(min(left, BEAT_EVERY), share=min(1.0, left / BEAT_EVERY))
-        left -= BEAT_EVERY
+        await crowd.send_heartbeats(min(left, HEARTBEAT_EVERY), share=min(1.0, left / HEARTBEAT_EVERY))
+        left -= HEARTBEAT_EVERY
     server, redis, clock = meter.read()
     await asyncio.sleep(0.5)
-    _no_complaints(crowd)
+    _check_no_complaints(crowd)
     result = {
         "connections": sizes.kept,
         "seconds": clock,
         "server_cpu_seconds": server,
         "redis_cpu_seconds": redis,
         "heartbeats": crowd.acks - beats,
-        "ack_ms_p50": quantile(crowd.beat_delays, 0.5) * 1000,
-        "ack_ms_p99": quantile(crowd.beat_delays, 0.99) * 1000,
+        "ack_ms_p50": quantile(crowd.heartbeat_delays, 0.5) * 1000,
+        "ack_ms_p99": quantile(crowd.heartbeat_delays, 0.99) * 1000,
         "other_messages": sum(crowd.messages.values()),
         "bytes_a_connection": memory,
         "redis_bytes_a_member": redis_memory,
@@ -146,7 +146,7 @@ async def measure_kept(subject: Subject) -> dict[str, Any]:
 
 
 async def measure_storm(subject: Subject) -> dict[str, Any]:
-    """Clients connect and join rooms of 50, 200 at a time, until everybody knows everybody in their room.
+    """Clients connect and join rooms of 50, 200 at a time, until each has the whole list of its room.
 
     Twice: room after room, as people come to an event, and all rooms at once, as after a restart. At once is
     dearer, since the changes of a room lie too far apart to be told together.
@@ -165,7 +165,7 @@ async def _storm(subject: Subject, room_of: Callable[[int], str]) -> dict[str, A
     await crowd.each(((number, room_of(number)) for number in range(sizes.storm)), crowd.join)
     await crowd.complete_within(300)
     server, redis, clock = meter.read()
-    _no_complaints(crowd)
+    _check_no_complaints(crowd)
     crowd.leave()
     await asyncio.sleep(min(2.0, sizes.kept_seconds))
     return {
@@ -177,7 +177,7 @@ async def _storm(subject: Subject, room_of: Callable[[int], str]) -> dict[str, A
 
 
 async def measure_one_room(subject: Subject) -> dict[str, Any]:
-    """Clients fill one room, 200 at a time, each seeing all others; single ones join it; it is listed."""
+    """Clients fill one room, 200 at a time, each with the whole list; then single joins, then lists."""
     sizes = subject.sizes
     crowd = subject.crowd(sizes.one_room, sizes.one_room)
     crowd.skims = True
@@ -185,7 +185,7 @@ async def measure_one_room(subject: Subject) -> dict[str, Any]:
     await crowd.each(((number, ROOM_OF_ALL) for number in range(sizes.one_room)), crowd.join)
     await crowd.complete_within(600)
     server, redis, clock = meter.read()
-    _no_complaints(crowd)
+    _check_no_complaints(crowd)
     result: dict[str, Any] = {
         "members": sizes.one_room,
         "seconds": clock,
@@ -205,7 +205,7 @@ async def measure_one_room(subject: Subject) -> dict[str, Any]:
 
 
 async def _lone_joins(subject: Subject, crowd: Crowd) -> dict[str, Any]:
-    """One more joins, and all are told: what that costs, and when the last one has it."""
+    """Measure a single join: its cost, and when the last client has received it."""
     sizes = subject.sizes
     rates, delays, parts = [], [], []
     members = list(crowd.clients)
@@ -218,15 +218,15 @@ async def _lone_joins(subject: Subject, crowd: Crowd) -> dict[str, Any]:
         await asyncio.sleep(0.1)
         before, meter = crowd.events, Meter(subject)
         asked = time.perf_counter()
-        joiner.say(crowd.dialect.join(joiner))
+        joiner.send(crowd.dialect.join(joiner))
         crowd.expected += 1
         await crowd.complete_within(60)
         await asyncio.sleep(0.1)
         server, _, _ = meter.read()
         rates.append((crowd.events - before, server))
-        delays.append(max(client.told_at for client in members) - asked)
+        delays.append(max(client.notified_at for client in members) - asked)
         if isinstance(crowd.dialect, Reactor):
-            parts.append((await subject.served.question())["join_seconds"])
+            parts.append((await subject.served.status())["join_seconds"])
     events, cpu = (sum(column) for column in zip(*rates, strict=True))
     return {
         "joins": sizes.lone_joins,
@@ -239,7 +239,7 @@ async def _lone_joins(subject: Subject, crowd: Crowd) -> dict[str, Any]:
 
 
 async def _lists(subject: Subject, crowd: Crowd) -> dict[str, Any]:
-    """A member asks who is in the room, again and again."""
+    """Measure repeated requests for the list of members."""
     asker: Client = crowd.clients[0]
     meter = Meter(subject)
     took = [
@@ -255,17 +255,17 @@ async def _lists(subject: Subject, crowd: Crowd) -> dict[str, Any]:
     }
 
 
-async def _bring_in(crowd: Crowd, clients: int, room: int) -> bool:
-    """Connect clients, and have them join rooms of so many where there are any; whether there are."""
+async def _connect_and_join(crowd: Crowd, clients: int, room: int) -> bool:
+    """Connect clients, and join them to rooms of that size; return whether the server has rooms."""
     joins = isinstance(crowd.dialect, Reactor | SocketIo)
     places = ((number, f"room-{number // room}") for number in range(clients))
     await crowd.each(places, crowd.join if joins else crowd.connect)
     return joins
 
 
-def _no_complaints(crowd: Crowd) -> None:
-    if crowd.complaints or crowd.closed:
-        raise ReactorError(f"not all went well: {crowd.complaints[:3]}, closed: {crowd.closed[:3]}")
+def _check_no_complaints(crowd: Crowd) -> None:
+    if crowd.unexpected or crowd.closed:
+        raise ReactorError(f"not all went well: {crowd.unexpected[:3]}, closed: {crowd.closed[:3]}")
 
 
 async def _redis_memory(bench: Bench) -> int:

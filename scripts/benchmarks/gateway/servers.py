@@ -1,4 +1,4 @@
-"""The servers that are measured, each a process on a core of its own; and what /proc says of them."""
+"""The measured servers, each a process on a core of its own, and their figures in /proc."""
 
 import asyncio
 import json
@@ -22,28 +22,28 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE, LOAD_CORE = {CORES[0]}, {CORES[-1]}
-"""The server has one core to itself; the load generator and Redis share the other."""
+"""The server has one core; the load generator and Redis share the other."""
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time that a process has used, user and system: proc(5), /proc/PID/stat."""
+    """Return the CPU seconds of a process, user and system: proc(5), /proc/PID/stat."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICK
 
 
 def resident_bytes(pid: int) -> int:
-    """Resident memory of a process: proc(5), /proc/PID/statm."""
+    """Return the resident bytes of a process: proc(5), /proc/PID/statm."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
 
 
 def children_of(pid: int) -> list[int]:
-    """Processes started by a process: proc(5), /proc/PID/task/TID/children."""
+    """Return the child processes of a process: proc(5), /proc/PID/task/TID/children."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @dataclass
 class Served:
-    """A running server: where it listens, and the processes that its cost is counted by."""
+    """A running server: its port, and the processes whose cost is counted."""
 
     port: int
     pids: list[int]
@@ -51,21 +51,21 @@ class Served:
     marks: dict[str, Any] = field(default_factory=dict)
 
     def cpu(self) -> float:
-        """Processor seconds so far."""
+        """CPU seconds used so far."""
         return sum(map(cpu_seconds, self.pids))
 
     def resident(self) -> int:
-        """Bytes resident now."""
+        """Resident bytes now."""
         return sum(map(resident_bytes, self.pids))
 
-    async def question(self) -> dict[str, Any]:
-        """Ask a reactor for its counters; see watched_node.py."""
+    async def status(self) -> dict[str, Any]:
+        """Return the counters of a reactor node; see watched_node.py."""
         return await ask(self.process)
 
 
 @asynccontextmanager
 async def server_process(command: Sequence[str], cores: set[int], cwd: Path = ROOT) -> AsyncIterator[Served]:
-    """Start a server that prints {"port": ...} and ends with its standard input.
+    """Start a server that prints {"port": ...} and exits at the end of its standard input.
 
     Raises ReactorError with the last of its log when it does not start.
     """
@@ -81,13 +81,13 @@ async def reactor_server(
     given = {
         "redis_url": bench.url, "namespace": bench.namespace, "port": 0, "log_level": "warning",
         "drain_seconds": 0,
-        # All clients come from one address, and some speak as fast as they can; it is counted all the same.
+        # All clients have one address, and some send as fast as they can.
         "max_per_address": 1_000_000, "new_per_second": 100_000, "messages_per_second": 100_000,
         "message_burst": 100_000, **(settings or {}),
     }  # fmt: skip
     command = (sys.executable, "-m", "scripts.benchmarks.gateway.watched_node", json.dumps(given))
     async with server_process(command, cores) as served:
-        await asyncio.sleep(1.0)  # the first sweep, the pacemaker's turn
+        await asyncio.sleep(1.0)  # for the first sweep and the leader election
         served.pids += children_of(served.pids[0])  # with several workers
         yield served
 
@@ -106,7 +106,7 @@ async def peer_server(name: str, bench: Bench) -> AsyncIterator[Served]:
 
 
 def install_peers() -> str | None:
-    """Install what the Socket.IO peer needs from its lock file; why it cannot be had, where it cannot."""
+    """Install the Socket.IO peer from its lock file; return the reason if that fails."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         return "there is no Node.js (20 or later) with npm"
     if not (SOCKETIO / "node_modules" / "socket.io").exists():
@@ -119,7 +119,7 @@ def install_peers() -> str | None:
 
 @asynccontextmanager
 async def pinned_redis(url: str | None, program: Path | None) -> AsyncIterator[tuple[Bench, int | None]]:
-    """Give a Redis on the load generator's core, and its process id where it runs on this machine."""
+    """Yield a Redis on the load generator's core, and its process id if it runs on this machine."""
     async with bench_server(url, program) as bench:
         pid: int | None = int((await bench.redis.info("server"))["process_id"])
         if bench.owned and pid is not None:

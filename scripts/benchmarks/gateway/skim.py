@@ -1,4 +1,4 @@
-"""Reads what large rooms send without keeping it: all sockets share a buffer, and a message's head will do.
+"""Reads the heads of long messages without storing the rest: all sockets share one buffer.
 
 picows keeps each message until it is whole, in a buffer of the socket's own: 5,000 snapshots of 5,000 members
 would be gigabytes of the load generator's memory, and the time to fill them more than the server takes.
@@ -13,7 +13,7 @@ _TEXT, _CLOSE = 0x81, 0x88
 
 
 class Skimmer(asyncio.BufferedProtocol):
-    """Takes the place of picows's protocol on a socket after its handshake.
+    """Replaces the protocol of picows on a socket after its handshake.
 
     Args:
         heard: Called with the head of each text message (up to HEAD bytes) and its size.
@@ -23,22 +23,22 @@ class Skimmer(asyncio.BufferedProtocol):
     """
 
     def __init__(
-        self, heard: Callable[[bytes, int], None], closed: Callable[[int], None], whole: int = HEAD
+        self, on_message: Callable[[bytes, int], None], closed: Callable[[int], None], whole: int = HEAD
     ) -> None:
-        self._heard, self._closed, self._whole = heard, closed, whole
-        self._header = b""  # of a frame that has only begun
+        self._heard, self._closed, self._whole = on_message, closed, whole
+        self._header = b""  # of an incomplete frame
         self._kind = self._size = self._left = 0
         self._head = b""
-        self._missing = 0  # bytes of its head that are still to come
+        self._missing = 0  # bytes of its head that are still missing
 
     def get_buffer(self, _sizehint: int) -> memoryview:
-        """Give the buffer that all share: what is read into it is used up at once."""
+        """Return the shared buffer; its contents are processed at once."""
         return _BUFFER
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take what was read."""
+        """Process the received bytes."""
         place = 0
-        # Most that is read is of the middle of a list, and passed over.
+        # Most received bytes are from the middle of a list and are skipped.
         if self._left > nbytes and not self._missing:
             self._left -= nbytes
             return
@@ -57,11 +57,11 @@ class Skimmer(asyncio.BufferedProtocol):
                 self._frame()
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """Tell that it is over."""
+        """Report the end of the connection."""
         self._closed(0)
 
     def _begin(self, place: int, end: int) -> int:
-        """Read a frame's header, as far as it has come (RFC 6455 section 5.2); a server's has no mask."""
+        """Parse a frame header if it is complete (RFC 6455 section 5.2); a server sends no mask."""
         before = len(self._header)
         header = bytes(_BUFFER[place : min(place + 10, end)])
         if before:

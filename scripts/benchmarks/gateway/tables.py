@@ -1,4 +1,4 @@
-"""The tables of the gateway's benchmark: in a terminal, and in Markdown for the README."""
+"""The tables of the gateway benchmark, for a terminal and as Markdown."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -12,30 +12,30 @@ _BETWEEN = re.compile(r"(<!-- table: gateway -->\n).*?(<!-- end -->)", re.DOTALL
 
 
 @dataclass(frozen=True)
-class Line:
-    """One figure: where it is in the result, how it is told, and what was aimed at."""
+class Figure:
+    """One figure: its place in the result, its format, and the goal."""
 
     work: str
     part: str
     key: str
-    tell: Callable[[float], str]
-    aim: float
+    text: Callable[[float], str]
+    goal: float
     more_is_better: bool = True
 
     def of(self, result: dict[str, Any], name: str) -> float | None:
-        """Give the figure of one server, if it was measured."""
+        """Return the figure of one server, if it was measured."""
         found: Any = result.get(self.part, {}).get(name, {})
         for key in self.key.split("."):
             found = found.get(key) if isinstance(found, dict) else None
         return found if isinstance(found, int | float) else None
 
     def reached(self, value: float) -> bool:
-        """Whether the aim was reached."""
-        return value >= self.aim if self.more_is_better else value <= self.aim
+        """Whether the goal was reached."""
+        return value >= self.goal if self.more_is_better else value <= self.goal
 
 
 def _count(value: float) -> str:
-    digits = 2 if value >= 1000 else 1  # of three that count, the last is noise
+    digits = 2 if value >= 1000 else 1  # more digits would be noise
     step = 10 ** max(0, len(str(int(value))) - digits - 1)
     return f"{round(value / step) * step:,.0f}"
 
@@ -56,7 +56,7 @@ def _kib(value: float) -> str:
     return f"{value / 1024:.1f} KiB"
 
 
-_NO_AIM = float("inf")
+_NO_GOAL = float("inf")
 _MORE = (
     (
         "heartbeats",
@@ -68,65 +68,99 @@ _MORE = (
         "storm",
         "in_turn.joins_per_cpu_second",
         3_000,
-        "5,000 clients join rooms of 50 in turn: joins a CPU-second",
+        "5,000 clients join rooms of 50, room after room: joins a CPU-second",
     ),
-    ("storm", "at_once.joins_per_cpu_second", 3_000, "5,000 clients join all those rooms at once: the same"),
+    (
+        "storm",
+        "at_once.joins_per_cpu_second",
+        3_000,
+        "5,000 clients join all these rooms at the same time: joins a CPU-second",
+    ),
     ("one_room", "events_per_cpu_second", 3_000_000, "one room filled to 5,000: member events a CPU-second"),
-    ("one_room", "lone.deliveries_per_cpu_second", 100_000, "a lone join in it: deliveries a CPU-second"),
+    (
+        "one_room",
+        "lone.deliveries_per_cpu_second",
+        100_000,
+        "a single join in this room: deliveries a CPU-second",
+    ),
 )
 _LESS = (
-    ("kept", "server_cpu_seconds", _seconds, 1.2, "server CPU for 5,000 joined clients kept alive 60 s"),
+    (
+        "kept",
+        "server_cpu_seconds",
+        _seconds,
+        1.2,
+        "server CPU for the heartbeats of 5,000 joined clients in 60 s",
+    ),
     ("kept", "bytes_a_connection", _kib, 9 * 1024, "memory of a joined idle connection"),
-    ("one_room", "seconds", _seconds, 3.0, "one room filled to 5,000: time until all see all"),
+    (
+        "one_room",
+        "seconds",
+        _seconds,
+        3.0,
+        "one room filled to 5,000: time until every client has the whole list",
+    ),
     (
         "one_room",
         "lone.server_part_ms_p50",
         _ms,
         50,
-        "a lone join in it: from its arrival to the last write, p50",
+        "a single join in this room: from its arrival to the last write, p50",
     ),
-    ("one_room", "lone.last_client_ms_p50", _ms, _NO_AIM, "the same: until the last client has it, p50"),
-    ("one_room", "list.ms_p50", _ms, 5, "a list of that room, p50"),
-    ("kept", "other_messages", _count, 0, "messages beside acknowledgements in rooms that idle for 60 s"),
-    ("kept", "redis_cpu_seconds", _seconds, _NO_AIM, "Redis CPU for those 5,000 clients in those 60 s"),
-    ("kept", "redis_bytes_a_member", _bytes, _NO_AIM, "Redis memory of a member"),
+    (
+        "one_room",
+        "lone.last_client_ms_p50",
+        _ms,
+        _NO_GOAL,
+        "a single join in this room: until the last client has received it, p50",
+    ),
+    ("one_room", "list.ms_p50", _ms, 5, "a list of this room, p50"),
+    (
+        "kept",
+        "other_messages",
+        _count,
+        0,
+        "messages other than acknowledgements in rooms that are idle for 60 s",
+    ),
+    ("kept", "redis_cpu_seconds", _seconds, _NO_GOAL, "Redis CPU for these 5,000 clients in these 60 s"),
+    ("kept", "redis_bytes_a_member", _bytes, _NO_GOAL, "Redis memory of a member"),
 )
-LINES = (
-    *(Line(work, part, key, _count, aim) for part, key, aim, work in _MORE),
-    *(Line(work, part, key, tell, aim, False) for part, key, tell, aim, work in _LESS),
+FIGURES = (
+    *(Figure(work, part, key, _count, goal) for part, key, goal, work in _MORE),
+    *(Figure(work, part, key, text, goal, False) for part, key, text, goal, work in _LESS),
 )
 
 
 REASONS = {
-    "per_cpu_second": "half is the interpreter, two fifths the kernel, a read and a write for each",
-    "server_cpu_seconds": "each of 12,000 heartbeats comes alone, and is a wake-up, a read and a write with "
-    "cold caches, which is most of it (below: what a bare echo spends on them); a batch for Redis every "
-    "0.1 s adds a tenth, and 0.2 s are the node's own clockwork",
-    "at_once.joins_per_cpu_second": "the changes of a room lie so far apart that a join is 13 messages: "
+    "per_cpu_second": "half is the interpreter, two fifths the kernel, with a read and a write for each",
+    "server_cpu_seconds": "each of 12,000 heartbeats arrives alone, and costs a wake-up, a read and a write "
+    "with cold caches; this is most of it (compare the bare echo below). A batch for Redis every 0.1 s adds "
+    "a tenth, and the timers of the node take 0.2 s",
+    "at_once.joins_per_cpu_second": "the changes of a room are so far apart that a join causes 13 messages: "
     "a third is the kernel, most of it for writing them; half is the interpreter",
     "in_turn.joins_per_cpu_second": "half is the interpreter, a third the kernel",
-    "events_per_cpu_second": "half is the kernel, copying 3 GB of lists and changes",
-    "seconds": "the server works for half of that time; 3 GB have to be read by a load generator that shares "
-    "its core with Redis, and that core has no rest",
-    "lone.server_part_ms_p50": "5,000 writes at 6 us each, nearly all of it the kernel's; 5 ms go into "
-    "putting them together, 1 ms into Redis and the joiner's list",
-    "lone.deliveries_per_cpu_second": "6 us a write, nearly all of it the kernel's",
+    "events_per_cpu_second": "half is the kernel, which copies 3 GB of lists and changes",
+    "seconds": "the server works for half of that time; the load generator has to read 3 GB, shares its core "
+    "with Redis, and is never idle",
+    "lone.server_part_ms_p50": "5,000 writes of 6 us each, nearly all of it in the kernel; building them "
+    "takes 5 ms, Redis and the list for the new member 1 ms",
+    "lone.deliveries_per_cpu_second": "6 us per write, nearly all of it in the kernel",
     "list.ms_p50": "the load generator's time to read half a megabyte",
 }
-"""Why an aim is missed where it is, by perf and py-spy."""
+"""Why a goal was missed, by perf and py-spy."""
 
 
 def missed(result: dict[str, Any]) -> Iterator[str]:
-    """Tell of each aim that was missed, and why."""
-    for line in LINES:
+    """Return a sentence for each goal that was missed, with the reason."""
+    for line in FIGURES:
         ours = line.of(result, "reactor")
         if ours is not None and not line.reached(ours):
-            told = f"{line.work}, {line.tell(ours)} where {line.tell(line.aim)} was aimed at"
-            yield f"Missed: {told}. By profile: {REASONS.get(line.key, 'not known')}.\n"
+            missed_goal = f"{line.work}, {line.text(ours)} with a goal of {line.text(line.goal)}"
+            yield f"Missed: {missed_goal}. By profile: {REASONS.get(line.key, 'not known')}.\n"
 
 
-def ratio(line: Line, ours: float | None, theirs: float | None) -> str:
-    """Tell how many times better ours is."""
+def ratio(line: Figure, ours: float | None, theirs: float | None) -> str:
+    """Return how many times better our figure is."""
     if not ours or not theirs:
         return ""
     times = ours / theirs if line.more_is_better else theirs / ours
@@ -134,22 +168,22 @@ def ratio(line: Line, ours: float | None, theirs: float | None) -> str:
 
 
 def rows_of(result: dict[str, Any]) -> Iterator[tuple[str, str, str, str, str]]:
-    """Give work, ours, Socket.IO's, the ratio and the aim, for each figure that was measured."""
-    for line in LINES:
+    """Return work, our figure, that of Socket.IO, the ratio and the goal, for each measured figure."""
+    for line in FIGURES:
         ours, theirs = line.of(result, "reactor"), line.of(result, "socketio")
         if ours is None:
             continue
-        aim = "" if line.aim == _NO_AIM else line.tell(line.aim)
-        if aim and not line.reached(ours):
-            aim += ", missed"
+        goal = "" if line.goal == _NO_GOAL else line.text(line.goal)
+        if goal and not line.reached(ours):
+            goal += ", missed"
         yield (
-            line.work, line.tell(ours), "" if theirs is None else line.tell(theirs),
-            ratio(line, ours, theirs), aim,
+            line.work, line.text(ours), "" if theirs is None else line.text(theirs),
+            ratio(line, ours, theirs), goal,
         )  # fmt: skip
 
 
 def echo_rows(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Give the bare echo servers' figures."""
+    """Return the figures of the bare echo servers."""
     for name in ("websockets", "picows"):
         found = result.get("heartbeats", {}).get(name)
         if found:
@@ -157,8 +191,8 @@ def echo_rows(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _echoes(result: dict[str, Any]) -> str:
-    told = " and ".join(f"{name} {figure}" for name, figure in echo_rows(result))
-    text = f"Bare echo servers, at messages of the same size and without any work: {told} a CPU-second."
+    rates = " and ".join(f"{name} {figure}" for name, figure in echo_rows(result))
+    text = f"Bare echo servers, at messages of the same size and without any work: {rates} a CPU-second."
     if alone := result.get("kept", {}).get("picows"):
         seconds, messages = _seconds(alone["server_cpu_seconds"]), alone["heartbeats"]
         text += f" On {messages:,} messages in those 60 s, each of them alone, picows spends {seconds}."
@@ -166,7 +200,7 @@ def _echoes(result: dict[str, Any]) -> str:
 
 
 def growth_rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Give the size and the cost of an operation at it."""
+    """Return the cost of the operations by size."""
     for what in ("connections", "members", "workers"):
         for row in result.get("growth", {}).get(what, ()):
             costs = [f"{row[key]:.0f} us" for key in ("heartbeat_us", "join_us")]
@@ -176,28 +210,34 @@ def growth_rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 def slow_rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Give what others notice of readers that do not read."""
+    """Return the effect of clients that do not read."""
     for name, row in result.get("slow", {}).items():
         yield (
-            "all read" if name == "awake" else f"{row['stalled']} of {row['members']} do not",
+            "all clients read" if name == "awake" else f"{row['stalled']} of {row['members']} do not read",
             _ms(row["others_ms_p50"]), _ms(row["others_ms_p99"]), _seconds(row["server_cpu_seconds"]),
             f"{max(0, row['most_bytes_more']) / 2**20:.1f} MiB", str(row["cut_off"]),
         )  # fmt: skip
 
 
-MAIN = ("work", "reactor", "Socket.IO 4 + ioredis", "ratio", "aim")
+MAIN = ("work", "reactor", "Socket.IO 4 + ioredis", "ratio", "goal")
 ECHO = ("bare echo", "messages a CPU-second")
-GROWTH = ("at", "a heartbeat: server", "Redis", "a join and a leave: server", "Redis")
-GROWTH_TOLD = (
-    "The cost is that of all workers, and with more of them there is more to do, so that each has as much as "
-    "one alone. A change of a room is heard by every worker that has a member of it: so a join costs more "
-    "with each of them.\n"
+GROWTH = ("size", "a heartbeat: server", "Redis", "a join and a leave: server", "Redis")
+GROWTH_NOTE = (
+    "The cost is that of all workers together; the load is proportional to their number. Every worker with a "
+    "member in a room receives its changes, so a join costs more with each further worker.\n"
 )
-SLOW = ("of the readers", "others have it, p50", "p99", "server CPU", "memory on top", "cut off (4008)")
+SLOW = (
+    "clients",
+    "received by the reading clients, p50",
+    "p99",
+    "server CPU",
+    "extra memory",
+    "closed with 4008",
+)
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """Write the README's tables."""
+    """Return the tables as Markdown."""
     machine = result["machine"]
     parts = [_table(MAIN, rows_of(result))]
     parts += missed(result)
@@ -207,7 +247,7 @@ def markdown(result: dict[str, Any]) -> str:
         parts.append(_table(SLOW, slow_rows(result)))
     if result.get("growth"):
         parts.append(_table(GROWTH, growth_rows(result)))
-        parts.append(GROWTH_TOLD)
+        parts.append(GROWTH_NOTE)
     parts.append(
         f"Made on {machine['cores']} cores of {machine['cpu']}, {machine['system']}, "
         f"Python {machine['python']}, {result['redis']}, at commit {machine['commit']}.\n"
@@ -236,5 +276,5 @@ def print_tables(result: dict[str, Any]) -> None:
 
 
 def put_into(readme: str, table: str) -> str:
-    """Put the tables between their marks."""
+    """Insert the tables between their marks."""
     return _BETWEEN.sub(lambda found: found[1] + table + found[2], readme)

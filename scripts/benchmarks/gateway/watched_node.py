@@ -1,7 +1,7 @@
-"""A node in a process of its own that tells when it heard of a join, and when it had written the news to all.
+"""A node in a process of its own that measures the time from a join to the last write of its diff.
 
-As a program (`python -m scripts.benchmarks.gateway.watched_node SETTINGS`) it reads a line for each
-look, and ends when its standard input does.
+As a program (`python -m scripts.benchmarks.gateway.watched_node SETTINGS`) it answers each line
+on its standard input with its counters, and exits at the end of its standard input.
 """
 
 import asyncio
@@ -14,17 +14,17 @@ from reactor.server.node import Node
 from reactor.server.process import run_node
 from reactor.server.workers import run_workers
 from reactor.settings import Settings
-from scripts.benchmarks.child import listen, say, serve_as_given
+from scripts.benchmarks.child import answer_status_requests, serve_with_json_settings, write_line
 
 
-class Watch:
-    """Notes, for each join, when it came in and when the last write for it was done.
+class JoinTimer:
+    """Measures for each join the time from its arrival to the last write of its diff.
 
-    A turn of the gateway's flush that leaves nothing to flush is where its news has reached the last socket.
+    The diff is at the last socket when the gateway's flush has nothing left to write.
     """
 
     def __init__(self, node: Node) -> None:
-        # A look inside, for measuring alone; so it goes by names.
+        # Private attributes, used for this measurement only.
         inside: Any = node
         context = inside.gateway._manager.context  # noqa: SLF001
         self._intent, self._flush = inside.handler.intent, context._flush  # noqa: SLF001
@@ -32,24 +32,24 @@ class Watch:
         inside.handler.intent, context._flush = self.intent, self.flush  # noqa: SLF001
 
     def intent(self, connection: Any, intent: Any) -> None:
-        """Note when a join comes in."""
+        """Take the time of a join."""
         if type(intent) is Join:
             self._arrived = time.perf_counter()
         self._intent(connection, intent)
 
     def flush(self) -> None:
-        """Note when the writing ends."""
+        """Take the time after a flush."""
         self._flush()
         self._seconds = time.perf_counter() - self._arrived
 
-    def look(self) -> float:
+    def join_seconds(self) -> float:
         """Seconds from the last join's arrival to the last write since."""
         return self._seconds
 
 
-def _status(node: Node, watch: Watch) -> dict[str, Any]:
+def _status(node: Node, timer: JoinTimer) -> dict[str, Any]:
     return {
-        "join_seconds": watch.look(),
+        "join_seconds": timer.join_seconds(),
         "connections": len(node.gateway.connections),
         "batches": node.heartbeats.batches,
         "members": node.heartbeats.members,
@@ -61,20 +61,20 @@ async def _serve(settings: Settings) -> None:
     listening: list[asyncio.Future[Any]] = []
 
     def ready(node: Node) -> None:
-        watch = Watch(node)
-        listening.append(listen(lambda: _status(node, watch)))
-        say({"port": node.gateway.port})
+        timer = JoinTimer(node)
+        listening.append(answer_status_requests(lambda: _status(node, timer)))
+        write_line({"port": node.gateway.port})
 
     if settings.workers > 1:
-        listening.append(listen())
-        await run_workers(settings, on_ready=lambda port: say({"port": port}))
+        listening.append(answer_status_requests())
+        await run_workers(settings, on_ready=lambda port: write_line({"port": port}))
     else:
         await run_node(settings, on_ready=ready)
 
 
 def main() -> int:
-    """Serve with the settings given as JSON."""
-    return serve_as_given(_serve)
+    """Serve with the settings in the first argument, as JSON."""
+    return serve_with_json_settings(_serve)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What heartbeats and departures cost Redis: commands and processor time."""
+"""Measures what heartbeats and departures cost Redis: commands and CPU time."""
 
 import random
 from collections.abc import Awaitable, Callable
@@ -10,20 +10,20 @@ from redis.asyncio import Redis
 
 from reactor.presence.heartbeats import MAX_MEMBERS
 from reactor.presence.keys import presence_key, shard_of, suffix
-from scripts.benchmarks.counters import LOOKS, commands, cpu
+from scripts.benchmarks.counters import MEASURING_COMMANDS, commands, cpu
 from scripts.benchmarks.idle_members import entry, idle_members
 from scripts.benchmarks.node import node_process
 from scripts.benchmarks.server import Bench
 
 TTL_MS = 6 * 3600 * 1000
-FRAME = LOOKS | {"evalsha", "exists", "time"}
-"""Commands that a batch of heartbeats has once."""
-FIRST_LAPSE = 2.0
+FRAME = MEASURING_COMMANDS | {"evalsha", "exists", "time"}
+"""Commands that run once per batch of heartbeats."""
+FIRST_EXPIRY = 2.0
 INDEX_WRITES = {"zadd", "zrem", "zincrby", "sadd", "srem"}
 
 
 async def measure_heartbeats(bench: Bench, members: int, rounds: int) -> dict[str, Any]:
-    """Refresh all members `rounds` times by the script, and as often by single commands.
+    """Refresh all members `rounds` times with the script, and as often with single commands.
 
     Those go in pipelines as large as a batch of the script (MAX_MEMBERS), and by one pipeline for each
     heartbeat, as a server sends them that does not wait for others.
@@ -57,7 +57,7 @@ async def measure_heartbeats(bench: Bench, members: int, rounds: int) -> dict[st
         before = await commands(bench.redis)
         await by_script()
         done = await commands(bench.redis) - before
-        # By turns, so that whatever else the machine does falls on both.
+        # Alternately, so that other load of the machine affects both.
         ways: dict[str, Callable[[], Awaitable[None]]] = {
             "script": by_script,
             "pipeline": lambda: by_single_commands(MAX_MEMBERS),
@@ -87,19 +87,19 @@ async def _cpu_of(redis: Redis, work: Callable[[], Awaitable[None]]) -> float:
 
 
 async def measure_departures(bench: Bench, count: int, over: float) -> dict[str, Any]:
-    """Let members lapse, one after the other, before a whole node, and count what Redis does for each.
+    """Let members expire one after the other with a complete node running, and count the commands for each.
 
     What the node does anyhow, for its lease and its turns, is measured behind it and taken off.
     """
     settings = {"redis_url": bench.url, "namespace": bench.namespace, "port": 0, "sweep_interval": 0}
     chance = random.Random(1)
-    ttls = [round((FIRST_LAPSE + chance.random() * over) * 1000) for _ in range(count)]
+    ttls = [round((FIRST_EXPIRY + chance.random() * over) * 1000) for _ in range(count)]
     async with idle_members(bench) as idle, node_process(settings) as node:
-        await node.settled(sweeps=1, leading=True)
+        await node.wait_until_settled(sweeps=1, leading=True)
         await idle.load(count, 50, lambda number: ttls[number])
         began, before, used = monotonic(), await commands(bench.redis), await cpu(bench.redis)
-        with anyio.fail_after(FIRST_LAPSE + over + 30):
-            found = await node.found(count)
+        with anyio.fail_after(FIRST_EXPIRY + over + 30):
+            by_path = await node.wait_for_departures(count)
         seconds = monotonic() - began
         done, used = await commands(bench.redis) - before, await cpu(bench.redis) - used
         before, used_idle = await commands(bench.redis), await cpu(bench.redis)
@@ -108,10 +108,12 @@ async def measure_departures(bench: Bench, count: int, over: float) -> dict[str,
         idle_done = await commands(bench.redis) - before
         used -= (await cpu(bench.redis) - used_idle) * share
     net = {
-        name: (calls - idle_done[name] * share) / count for name, calls in done.items() if name not in LOOKS
+        name: (calls - idle_done[name] * share) / count
+        for name, calls in done.items()
+        if name not in MEASURING_COMMANDS
     }
     return {
-        "departures": count, "over": over, "found_by": found,
+        "departures": count, "over": over, "found_by": by_path,
         "commands_a_departure": {name: round(n, 2) for name, n in sorted(net.items()) if n >= 0.05},
         "all_commands_a_departure": round(sum(net.values()), 1),
         "redis_cpu_us_a_departure": round(used / count * 1e6),

@@ -1,4 +1,4 @@
-"""What goes on while nothing happens: an idle room's silence, and the cost of a pacemaker of very many."""
+"""Measures idle systems: what an idle room publishes, and what the pacemaker of many members costs."""
 
 import asyncio
 import random
@@ -25,20 +25,22 @@ DESIGN_TTL = 6 * 3600
 
 
 async def measure_silence(bench: Bench, members: int, period: float) -> dict[str, Any]:
-    """Have `members` real clients in one room beat for two heartbeat periods; count what is published."""
+    """Send heartbeats from `members` clients in one room for two periods; count the published messages."""
     settings = {
         "redis_url": bench.url, "namespace": bench.namespace, "port": 0, "heartbeat_interval": period,
         "drain_seconds": 0,
     }  # fmt: skip
-    heard: Counter[str] = Counter()
+    on_message: Counter[str] = Counter()
     sockets: list[Socket] = []
     async with node_process(settings) as node, await open_pubsub_client(parse_url(bench.url)) as pubsub:
-        await node.settled(sweeps=1, leading=True)
+        await node.wait_until_settled(sweeps=1, leading=True)
         for number in range(members):
-            sockets.append(await Socket.open(node.port, lambda message, _: heard.update([message["type"]])))
+            sockets.append(
+                await Socket.open(node.port, lambda message, _: on_message.update([message["type"]]))
+            )
             await sockets[-1].ask({"type": "join_room", "roomId": "silent", "userId": number})
         await anyio.sleep(0.5)
-        heard.clear()
+        on_message.clear()
         before = await commands(bench.redis)
         published = asyncio.create_task(_published(pubsub, bench.namespace, 2 * period))
         acknowledged = await asyncio.gather(*(_beat(socket, period) for socket in sockets))
@@ -49,19 +51,19 @@ async def measure_silence(bench: Bench, members: int, period: float) -> dict[str
     return {
         "members": members, "period": period, "heartbeats": sum(acknowledged),
         "publish_commands": done["publish"] + done["spublish"], "messages_published": published_to_us,
-        "messages_to_clients": dict(heard), "index_writes": done["zadd"] + done["sadd"],
+        "messages_to_clients": dict(on_message), "index_writes": done["zadd"] + done["sadd"],
     }  # fmt: skip
 
 
 async def _beat(socket: Socket, period: float) -> int:
-    for beat in range(2):
-        await anyio.sleep(period * (random.random() if beat == 0 else 1))
+    for heartbeat in range(2):
+        await anyio.sleep(period * (random.random() if heartbeat == 0 else 1))
         await socket.ask({"type": "room:heartbeat"})
     return 2
 
 
 async def _published(redis: Redis, namespace: str, seconds: float) -> int:
-    """Count the messages on the namespace's channels."""
+    """Return the number of messages on the channels of the namespace."""
     count = 0
     async with redis.pubsub() as pubsub:
         await pubsub.psubscribe(f"{{{namespace}:*")
@@ -71,7 +73,7 @@ async def _published(redis: Redis, namespace: str, seconds: float) -> int:
     return count
 
 
-class Beats:
+class IdleHeartbeats:
     """Heartbeats of all idle members, each every `period` seconds, in the batches that a node makes."""
 
     def __init__(self, idle: IdleMembers, members: int, *, ttl: int, period: float) -> None:
@@ -90,7 +92,7 @@ class Beats:
         self.rounds = 0
 
     async def serve(self) -> None:
-        """Beat until cancelled."""
+        """Send heartbeats until cancelled."""
         while True:
             began = monotonic()
             for number, (shard, members) in enumerate(self._batches):
@@ -104,7 +106,7 @@ class Beats:
 
 @dataclass(frozen=True)
 class Moving:
-    """Members whose deadlines keep moving: how many, their TTL, and how long to measure (s)."""
+    """Members whose deadlines keep moving: their number, their TTL in seconds, and the seconds to measure."""
 
     members: int
     ttl: float
@@ -118,9 +120,9 @@ class Moving:
 
 
 async def measure_pacemaker(
-    bench: Bench, moving: Moving, *, heartbeat: float, baseline: float, tell: Callable[[str], None]
+    bench: Bench, moving: Moving, *, heartbeat: float, baseline: float, show: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Let noted deadlines come due while heartbeats move the true ones.
+    """Let stored deadlines come due while heartbeats move the true ones.
 
     They are noted evenly spread over one TTL, as if all had joined at different times; each member beats
     every `heartbeat` seconds. Processor time is measured for `baseline` seconds with the pacemaker off, then
@@ -129,7 +131,7 @@ async def measure_pacemaker(
     members, ttl = moving.members, moving.ttl
     chance = random.Random(1)
     began = monotonic()
-    # The first deadline lies behind the loading, a round of heartbeats, and the baseline.
+    # The first deadline comes after the loading, a round of heartbeats, and the baseline.
     margin = members / 4000 + 2 * heartbeat + baseline + 3
     settings = {"redis_url": bench.url, "namespace": bench.namespace, "port": 0, "sweep_interval": 0}
     async with idle_members(bench) as idle:
@@ -138,31 +140,33 @@ async def measure_pacemaker(
             left = margin + chance.random() * ttl - (monotonic() - began)
             return round(max(left, 2 * heartbeat) * 1000)
 
-        await idle.load(members, 50, first_ttl, tick=lambda loaded: tell(f"entering {loaded:,}"))
-        beats = Beats(idle, members, ttl=round(ttl * 1000), period=heartbeat)
+        await idle.load(members, 50, first_ttl, tick=lambda loaded: show(f"entering {loaded:,}"))
+        heartbeats = IdleHeartbeats(idle, members, ttl=round(ttl * 1000), period=heartbeat)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(beats.serve)
-            tell("heartbeats, without the pacemaker")
+            tasks.start_soon(heartbeats.serve)
+            show("heartbeats, without the pacemaker")
             async with node_process({**settings, "pacemaker": False}) as node:
-                await node.settled(sweeps=1, leading=False)
-                without = await _use(bench, node, beats, baseline)
+                await node.wait_until_settled(sweeps=1, leading=False)
+                without = await _use(bench, node, heartbeats, baseline)
             async with node_process(settings) as node:
-                await node.settled(sweeps=1, leading=True)
+                await node.wait_until_settled(sweeps=1, leading=True)
                 await anyio.sleep(max(0.0, margin - (monotonic() - began)))
-                tell("heartbeats, with the pacemaker")
-                within = await _use(bench, node, beats, moving.seconds)
+                show("heartbeats, with the pacemaker")
+                within = await _use(bench, node, heartbeats, moving.seconds)
             tasks.cancel_scope.cancel()
-    return _figures(members, ttl, without, within, beats)
+    return _figures(members, ttl, without, within, heartbeats)
 
 
-async def _use(bench: Bench, node: NodeProcess, beats: Beats, seconds: float) -> dict[str, float]:
-    """Give what Redis and the node do within some seconds, a second."""
+async def _use(
+    bench: Bench, node: NodeProcess, heartbeats: IdleHeartbeats, seconds: float
+) -> dict[str, float]:
+    """Return the activity of Redis and the node over some seconds, per second."""
 
     async def now() -> dict[str, float]:
         status = await node.status()
         return {
-            "redis": await cpu(bench.redis), "node": status["cpu"], "looks": status["looks"],
-            "moved": status["moved"], "departed": sum(status["found_by"].values()), "beats": beats.sent,
+            "redis": await cpu(bench.redis), "node": status["cpu"], "scans": status["scans"],
+            "moved": status["moved"], "departed": sum(status["found_by"].values()), "beats": heartbeats.sent,
         }  # fmt: skip
 
     before, began = await now(), monotonic()
@@ -172,15 +176,15 @@ async def _use(bench: Bench, node: NodeProcess, beats: Beats, seconds: float) ->
 
 
 def _figures(
-    members: int, ttl: float, without: dict[str, float], within: dict[str, float], beats: Beats
+    members: int, ttl: float, without: dict[str, float], within: dict[str, float], heartbeats: IdleHeartbeats
 ) -> dict[str, Any]:
     moved, rate = within["moved"], members / DESIGN_TTL
     share = {part: within[part] - without[part] for part in ("redis", "node")}
     each = {part: used / moved for part, used in share.items()}
     return {
         "members": members, "ttl": ttl, "seconds": round(within["seconds"], 1),
-        "heartbeats_a_second": round(within["beats"]), "lost_members": beats.lost,
-        "looks_a_second": round(within["looks"], 1),
+        "heartbeats_a_second": round(within["beats"]), "lost_members": heartbeats.lost,
+        "scans_a_second": round(within["scans"], 1),
         "deadlines_moved_a_second": round(moved, 1), "deadlines_moved": round(moved * within["seconds"]),
         "core_share": {part: round(used, 5) for part, used in share.items()},
         "core_share_without_pacemaker": {part: round(without[part], 5) for part in share},

@@ -1,4 +1,4 @@
-"""What a member costs in Redis's memory: all of it by `used_memory`, and its parts by MEMORY USAGE."""
+"""Measures the memory of a member in Redis: the total by `used_memory`, the parts by MEMORY USAGE."""
 
 import random
 from collections import defaultdict
@@ -28,7 +28,7 @@ KINDS = {
 async def measure_memory(
     members: int, room_sizes: Sequence[int], redis_url: str | None, program: Path | None
 ) -> dict[str, Any]:
-    """Fill a server once for each room size, and measure. A server of our own is new each time."""
+    """Fill a server once for each room size, and measure. A server of the benchmark is new each time."""
     layouts: dict[str, Any] = {}
     result: dict[str, Any] = {"members": members, "payload": PAYLOAD, "layouts": layouts}
     for size in room_sizes:
@@ -43,12 +43,12 @@ async def measure_memory(
 
 async def _measure(bench: Bench, members: int, room_size: int) -> dict[str, Any]:
     async with idle_members(bench) as idle:
-        # What there is once for all members, scripts and buffers, is there before the first look.
+        # Scripts and buffers, which exist once for all members, are in the first reading already.
         await idle.load(1, 1, lambda _: IDLE_TTL_MS)
         await idle.store.kick(entry(0, 1))
         before = await _used(bench.redis)
         await idle.load(members, room_size, lambda _: IDLE_TTL_MS)
-        # While a table of keys grows there are two of it, and Redis empties the old one bit by bit.
+        # While Redis rehashes a growing table of keys there are two of them.
         await anyio.sleep(min(0.2 + members / 20_000, 15))
         used = await _used(bench.redis) - before
         kinds = await _kinds(bench)
@@ -57,7 +57,7 @@ async def _measure(bench: Bench, members: int, room_size: int) -> dict[str, Any]
     return {
         "room_size": room_size, "bytes_a_member": round(used / members, 1),
         "parts": {name: round(part, 1) for name, part in parts.items()},
-        # The tables from names to keys and to ends, and what the allocator rounds up.
+        # The tables of keys and of expiries, and the rounding of the allocator.
         "tables": round(used / members - sum(parts.values()), 1),
         "keys_a_member": round(sum(figures["count"] for figures in kinds.values()) / members, 3),
         "ids": [example.room_id, example.user_id], "namespace": bench.namespace,
@@ -65,13 +65,13 @@ async def _measure(bench: Bench, members: int, room_size: int) -> dict[str, Any]
 
 
 async def _used(redis: Redis) -> int:
-    """Give `used_memory` without what clients' buffers happen to hold."""
+    """Return `used_memory` without the buffers of clients."""
     info = await redis.info("memory")
     return int(info["used_memory"]) - int(info.get("mem_clients_normal", 0))
 
 
 async def _kinds(bench: Bench) -> dict[str, dict[str, float]]:
-    """Count the keys of each kind, and weigh some of each."""
+    """Count the keys of each kind, and measure some of each."""
     names: dict[str, list[bytes]] = defaultdict(list)
     async for key in bench.redis.scan_iter(match=f"{{{bench.namespace}:*", count=2000):
         names[_kind(key)].append(key)

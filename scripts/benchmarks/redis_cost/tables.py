@@ -1,4 +1,4 @@
-"""The Redis benchmark's figures for people, and whether they are good enough."""
+"""The tables of the Redis benchmark, and whether the goals were reached."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,21 +11,21 @@ MOST_OF_A_CORE = 0.02
 
 
 def tables_of(server: dict[str, Any]) -> Iterator[Table]:
-    """Give a table for each part that was measured."""
+    """Return a table for each measured part."""
     name = server["name"]
     if memory := server.get("memory"):
         yield _memory(name, memory)
     rows: list[tuple[str, str]] = []
-    if beats := server.get("heartbeats"):
+    if heartbeats := server.get("heartbeats"):
         rows += [
-            ("heartbeat: commands a member", _commands(beats["commands_a_member"])),
-            ("heartbeat: index writes", f"{beats['index_writes']}"),
+            ("heartbeat: commands a member", _commands(heartbeats["commands_a_member"])),
+            ("heartbeat: index writes", f"{heartbeats['index_writes']}"),
             *(
                 (f"heartbeats in a CPU second, {way}", f"{rate:,}")
-                for way, rate in beats["members_a_cpu_second"].items()
+                for way, rate in heartbeats["members_a_cpu_second"].items()
             ),
-            ("script against a pipeline", f"{beats['script_against_pipeline']:.1f} times"),
-            ("script against single ones", f"{beats['script_against_single']:.1f} times"),
+            ("script against a pipeline", f"{heartbeats['script_against_pipeline']:.1f} times"),
+            ("script against single ones", f"{heartbeats['script_against_single']:.1f} times"),
         ]
     if ends := server.get("departures"):
         rows += [
@@ -38,8 +38,8 @@ def tables_of(server: dict[str, Any]) -> Iterator[Table]:
             ("idle room: heartbeats", f"{silence['heartbeats']} of {silence['members']} members"),
             ("idle room: published", f"{silence['publish_commands']} messages"),
         ]
-    for pace in server.get("pacemaker", ()):
-        rows += _pacemaker(pace)
+    for pacemaker in server.get("pacemaker", ()):
+        rows += _pacemaker(pacemaker)
     if rows:
         table = Table(title=name, title_justify="left", show_header=False)
         table.add_column(no_wrap=True)
@@ -50,22 +50,22 @@ def tables_of(server: dict[str, Any]) -> Iterator[Table]:
 
 
 def verdicts(server: dict[str, Any]) -> Iterator[str]:
-    """Say of each goal whether it is reached."""
+    """Return for each goal whether it was reached."""
     if memory := server.get("memory"):
         size = memory["layouts"]["rooms of 50"]["bytes_a_member"]
         yield _verdict(size <= MOST_BYTES, f"at most {MOST_BYTES} bytes a member in rooms of 50: {size:.0f}")
-    if beats := server.get("heartbeats"):
-        good = beats["work_a_member"] <= MOST_COMMANDS and beats["index_writes"] == 0
+    if heartbeats := server.get("heartbeats"):
+        good = heartbeats["work_a_member"] <= MOST_COMMANDS and heartbeats["index_writes"] == 0
         yield _verdict(good, f"a heartbeat is at most {MOST_COMMANDS} commands and no index write")
     if silence := server.get("silence"):
         quiet = silence["publish_commands"] == silence["messages_published"] == 0
         yield _verdict(quiet and not silence["messages_to_clients"], "an idle room is silent")
-    for pace in server.get("pacemaker", ()):
-        share = sum(pace["core_share"].values())
+    for pacemaker in server.get("pacemaker", ()):
+        share = sum(pacemaker["core_share"].values())
         yield _verdict(
             share < MOST_OF_A_CORE,
-            f"the pacemaker of {pace['members']:,} members uses under {MOST_OF_A_CORE:.0%} of a core, "
-            f"at a TTL of {pace['ttl']:g} s: {share:.2%}",
+            f"the pacemaker of {pacemaker['members']:,} members uses under {MOST_OF_A_CORE:.0%} of a core, "
+            f"at a TTL of {pacemaker['ttl']:g} s: {share:.2%}",
         )
 
 
@@ -87,17 +87,21 @@ def _memory(name: str, memory: dict[str, Any]) -> Table:
     return table
 
 
-def _pacemaker(pace: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    share, cost, later = pace["core_share"], pace["us_a_moved_deadline"], pace["core_share_at_six_hours"]
-    yield "pacemaker: members, TTL", f"{pace['members']:,}, {pace['ttl']:g} s"
+def _pacemaker(pacemaker: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    share, cost, later = (
+        pacemaker["core_share"],
+        pacemaker["us_a_moved_deadline"],
+        pacemaker["core_share_at_six_hours"],
+    )
+    yield "pacemaker: members, TTL", f"{pacemaker['members']:,}, {pacemaker['ttl']:g} s"
     yield (
         "pacemaker: deadlines moved",
-        f"{pace['deadlines_moved']:,}, {pace['deadlines_moved_a_second']:,.0f} a second",
+        f"{pacemaker['deadlines_moved']:,}, {pacemaker['deadlines_moved_a_second']:,.0f} a second",
     )
     yield "pacemaker: of a core, Redis", f"{share['redis']:.2%}, {cost['redis']:.1f} us a deadline"
     yield "pacemaker: of a core, node", f"{share['node']:.2%}, {cost['node']:.1f} us a deadline"
     yield "the same at a TTL of 6 h", f"{later['redis'] + later['node']:.3%} of a core"
-    yield "members lost meanwhile", str(pace["lost_members"])
+    yield "members lost meanwhile", str(pacemaker["lost_members"])
 
 
 def _commands(counts: dict[str, float]) -> str:
