@@ -1,4 +1,4 @@
-"""The command `reactor doctor`: shows what the doctor finds, and asks before anything is set."""
+"""The command `reactor doctor`: prints the findings, and asks before it changes anything."""
 
 import sys
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from reactor.errors import ReactorError, SettingError
 _Flag = Annotated[bool, Parameter(show_default=False)]
 
 
-class CouldNotLook(ReactorError):
+class CouldNotExamine(ReactorError):
     """Nothing was examined."""
 
     exit_code = 2
@@ -26,73 +26,80 @@ async def doctor(
     json: Annotated[bool, Parameter(show_default=False, help="Write JSON lines, as into a pipe.")] = False,
     **flags: str | None,
 ) -> int:
-    """Examine Redis and the settings as the server would have them; say what is wrong and what mends it.
+    """Examine Redis and the settings as the server would use them; show what is wrong and how to fix it.
 
-    Nothing is changed, but that two throwaway keys expire on each primary. The exit code is 0 when there is
-    no problem (there may be notes), 1 when there is one, 2 when it could not look: it was called wrongly, or
-    no Redis answers.
+    Nothing is changed; two temporary keys expire on each primary. The exit code is 0 when there is no problem
+    (there may be notes), 1 when there is one, 2 when nothing could be examined: the call was wrong, or no
+    Redis answers.
 
     Parameters
     ----------
     fix
-        Set on every server what may be set, after saying what; ask first.
+        Apply on every server the fixes that are commands; show them and ask first.
     yes
-        Do not ask: yes to all of it.
+        Do not ask; apply all of them.
     """
-    from reactor.doctor.examine import examined
+    from reactor.doctor.report import examined
 
     asks = sys.stdin.isatty() and sys.stdout.isatty()
     if fix and not (yes or asks):
-        raise CouldNotLook("--fix asks before it sets anything, and there is no terminal here: add --yes.")
+        raise CouldNotExamine(
+            "--fix asks before it changes anything, but there is no terminal here: add --yes."
+        )
     try:
         settings = settings_with_redis(flags)
     except SettingError:
         raise
     except ReactorError as error:
-        raise CouldNotLook(str(error)) from None
+        raise CouldNotExamine(str(error)) from None
     fixed: set[tuple[str, str, str]] = set()
     if fix:
-        async with examined(settings) as (report, patient):
-            if patient is not None:
-                fixed = await _treat(report.findings, patient, ask=not yes)
+        async with examined(settings) as (report, deployment):
+            if deployment is not None:
+                fixed = await _apply_fixes(report.findings, deployment, ask=not yes)
     async with examined(settings) as (report, _):
-        _show(report.findings, settings.redis_url or "", fixed, json=json, looked=report.looked)
+        _show(report.findings, settings.redis_url or "", fixed, json=json, complete=report.complete)
         return report.exit_code
 
 
-async def _treat(findings: Any, patient: Any, *, ask: bool) -> set[tuple[str, str, str]]:
-    """Set what may be set, and offer to write it into the servers' files; what was set, and where."""
-    from reactor.doctor.apply import apply, fixes_of, rewrites
+async def _apply_fixes(findings: Any, deployment: Any, *, ask: bool) -> set[tuple[str, str, str]]:
+    """Apply the fixes, and offer to write them into the servers' configuration files; what was fixed."""
+    from reactor.doctor.apply import apply, commands_of, config_rewrites
 
-    fixes = fixes_of(findings)
-    if not fixes:
-        _say("Nothing is to be set.")
+    commands = commands_of(findings)
+    if not commands:
+        _print("There is nothing to apply.")
         return set()
-    _say("To be set, for all that these servers hold:", *(f"  {fix.where}  {fix}" for fix in fixes))
-    if ask and not await _yes("Set this?"):
+    _print("To be applied, with effect on all data of these servers:")
+    _print(*(f"  {command.where}  {command}" for command in commands))
+    if ask and not await _confirm("Apply?"):
         return set()
-    done = await apply(patient, fixes)
-    _tell_refused(done)
-    files = rewrites(patient, done)
+    applied = await apply(deployment, commands)
+    _print_refused(applied)
+    files = config_rewrites(deployment, applied)
     if files:
-        _say("To be written, so that it holds after a restart:")
-        _say(*(f"  {fix.where}  {fix}, into {file}" for fix, file in files.items()))
-        if not ask or await _yes("Write this?"):
-            _tell_refused(await apply(patient, list(files)))
-    without = {one.fix.where for one in done if not one.refused and one.fix.command[0] == "CONFIG"}
-    without -= {fix.where for fix in files}
-    for where in sorted(without):
-        _say(f"  {where} has no configuration file: this holds until it restarts.")
-    applied = {one.fix for one in done if not one.refused}
-    return {(finding.check, finding.what, finding.where) for finding in findings if finding.fix in applied}
+        _print("To be written to the configuration, to keep it after a restart:")
+        _print(*(f"  {command.where}  {command}, to {file}" for command, file in files.items()))
+        if not ask or await _confirm("Write?"):
+            _print_refused(await apply(deployment, list(files)))
+    accepted = {fix.command for fix in applied if not fix.refused}
+    without_file = {command.where for command in accepted if command.words[0] == "CONFIG"}
+    without_file -= {command.where for command in files}
+    for where in sorted(without_file):
+        _print(f"  {where} has no configuration file: the change is lost when it restarts.")
+    return {
+        (finding.check, finding.what, finding.where) for finding in findings if finding.command in accepted
+    }
 
 
-def _tell_refused(done: Iterable[Any]) -> None:
-    _say(*(f"  {one.fix.where}  {one.fix}: refused: {one.refused}" for one in done if one.refused))
+def _print_refused(applied: Iterable[Any]) -> None:
+    _print(
+        *(f"  {fix.command.where}  {fix.command}: refused: {fix.refused}" for fix in applied if fix.refused)
+    )
 
 
-def _say(*lines: str) -> None:
-    """Write to a person; standard output may be JSON."""
+def _print(*lines: str) -> None:
+    """Write to standard error; standard output may be JSON."""
     from reactor.log import printable
 
     for line in lines:
@@ -100,21 +107,21 @@ def _say(*lines: str) -> None:
     sys.stderr.flush()
 
 
-async def _yes(question: str) -> bool:
+async def _confirm(question: str) -> bool:
     import anyio
 
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()
-    await anyio.wait_readable(sys.stdin)  # unlike a read, this ends by Ctrl-C
+    await anyio.wait_readable(sys.stdin)  # unlike a read, this can be cancelled by Ctrl-C
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
-def _show(findings: Any, url: str, fixed: set[tuple[str, str, str]], *, json: bool, looked: bool) -> None:
+def _show(findings: Any, url: str, fixed: set[tuple[str, str, str]], *, json: bool, complete: bool) -> None:
     from reactor.cli import output
-    from reactor.cli.findings import as_dict, tell
+    from reactor.cli.findings import as_dict, print_report
 
     if output.use_json(json):
         for finding in findings:
             output.print_json(as_dict(finding, fixed=(finding.check, finding.what, finding.where) in fixed))
     else:
-        tell(findings, url, looked=looked)
+        print_report(findings, url, complete=complete)

@@ -1,4 +1,4 @@
-"""How the doctor's findings are shown: as tables for people, as objects with stable keys for programs."""
+"""Prints the doctor's findings: as tables in a terminal, as objects with stable keys for programs."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ _STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
 
 def as_dict(finding: Finding, *, fixed: bool) -> dict[str, Any]:
-    """A finding for a program. `fix` is the command by which --fix would mend it, or null."""
+    """A finding for a program. `command` is what --fix would send, or null."""
     return {
         "check": finding.check,
         "severity": finding.severity,
@@ -24,39 +24,39 @@ def as_dict(finding: Finding, *, fixed: bool) -> dict[str, Any]:
         "what": finding.what,
         "found": finding.found,
         "wanted": finding.wanted,
-        "mend": finding.mend,
-        "fix": str(finding.fix) if finding.fix else None,
+        "fix": finding.fix,
+        "command": str(finding.command) if finding.command else None,
         "fixed": fixed,
     }
 
 
-def tell(findings: Sequence[Finding], url: str, *, looked: bool) -> None:
-    """Print the report for people: Redis, the settings, what mends what, and the sum of it."""
+def print_report(findings: Sequence[Finding], url: str, *, complete: bool) -> None:
+    """Print the findings about Redis, those about the settings, the fixes, and a summary."""
     of_redis = [finding for finding in findings if finding.check != "settings"]
     of_settings = [finding for finding in findings if finding.check == "settings"]
-    mends: list[str] = []
-    _section(f"Redis at {redacted(url)}", of_redis, mends)
-    _section("Settings", of_settings, mends)
-    if mends:
-        output.print_line("\nMends (commands are for redis-cli, on each server concerned)\n")
-    for number, mend in enumerate(mends, 1):
-        Console(soft_wrap=True).print(Text(f"[{number}] {printable(mend)}"))
-    output.print_line(f"\n{_verdict(findings, looked=looked)}")
+    fixes: list[str] = []
+    _section(f"Redis at {redacted(url)}", of_redis, fixes)
+    _section("Settings", of_settings, fixes)
+    if fixes:
+        output.print_line("\nFixes (commands are for redis-cli, on each server concerned)\n")
+    for number, fix in enumerate(fixes, 1):
+        Console(soft_wrap=True).print(Text(f"[{number}] {printable(fix)}"))
+    output.print_line(f"\n{_summary(findings, complete=complete)}")
 
 
-def _section(title: str, findings: Sequence[Finding], mends: list[str]) -> None:
+def _section(title: str, findings: Sequence[Finding], fixes: list[str]) -> None:
     places = {finding.where for finding in findings if finding.where}
     sets = _sets(findings)
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("", "WHAT", *(["WHERE"] if len(places) > 1 else []), "FOUND", "WANTED", "MEND"):
-        table.add_column(column, overflow="fold", no_wrap=column in {"", "WHAT", "MEND"})
-    for same in _together(findings):
+    for column in ("", "WHAT", *(["WHERE"] if len(places) > 1 else []), "FOUND", "WANTED", "FIX"):
+        table.add_column(column, overflow="fold", no_wrap=column in {"", "WHAT", "FIX"})
+    for same in _grouped(findings):
         finding = same[0]
-        where = [one.where for one in same]
+        where = [other.where for other in same]
         cells = [finding.what]
         if len(places) > 1:
             cells.append(sets.get(frozenset(where)) or " ".join(where))
-        cells += [finding.found, finding.wanted, _number(finding.mend, mends)]
+        cells += [finding.found, finding.wanted, _number(finding.fix, fixes)]
         table.add_row(
             Text(finding.severity, style=_STYLES[finding.severity]),
             *(Text(printable(cell)) for cell in cells),
@@ -66,7 +66,7 @@ def _section(title: str, findings: Sequence[Finding], mends: list[str]) -> None:
 
 
 def _sets(findings: Sequence[Finding]) -> dict[frozenset[str], str]:
-    """Sets of several servers that have a name: all of them, and all of a kind."""
+    """Sets of several servers with a name for them: all servers, and all of a kind."""
     kinds: dict[str, set[str]] = {}
     for finding in findings:
         if finding.check == "reachable":
@@ -81,26 +81,26 @@ def _sets(findings: Sequence[Finding]) -> dict[frozenset[str], str]:
     return {frozenset(where): f"all {len(where)} {word}" for word, where in named if len(where) > 1}
 
 
-def _together(findings: Iterable[Finding]) -> list[list[Finding]]:
-    """Findings that differ only in their server, in one group."""
+def _grouped(findings: Iterable[Finding]) -> list[list[Finding]]:
+    """Groups of findings that differ only in their server."""
     groups: dict[Any, list[Finding]] = {}
     for finding in findings:
-        alike = (finding.check, finding.what, finding.found, finding.wanted, finding.mend, finding.severity)
-        groups.setdefault(alike, []).append(finding)
+        key = (finding.check, finding.what, finding.found, finding.wanted, finding.fix, finding.severity)
+        groups.setdefault(key, []).append(finding)
     return list(groups.values())
 
 
-def _number(mend: str, mends: list[str]) -> str:
-    """Where a mend stands below the tables: whole and on a line of its own, to be copied."""
-    if not mend:
+def _number(fix: str, fixes: list[str]) -> str:
+    """The number of a fix in the list below the tables, where it can be copied from one line."""
+    if not fix:
         return ""
-    if mend not in mends:
-        mends.append(mend)
-    return f"[{mends.index(mend) + 1}]"
+    if fix not in fixes:
+        fixes.append(fix)
+    return f"[{fixes.index(fix) + 1}]"
 
 
-def _verdict(findings: Sequence[Finding], *, looked: bool) -> str:
-    rows = [same[0] for same in _together(findings)]
+def _summary(findings: Sequence[Finding], *, complete: bool) -> str:
+    rows = [same[0] for same in _grouped(findings)]
     problems = sum(row.severity == "problem" for row in rows)
     notes = sum(row.severity == "note" for row in rows)
     counted = ", ".join(
@@ -108,8 +108,8 @@ def _verdict(findings: Sequence[Finding], *, looked: bool) -> str:
         for count, word in ((problems, "problem"), (notes, "note"))
         if count
     )
-    if not looked:
-        return f"Could not look at this Redis. {counted}."
-    fixes = len({finding.mend for finding in findings if finding.fix})
-    hint = f" `reactor doctor --fix` offers to set {fixes} of the mends." if fixes else ""
+    if not complete:
+        return f"Redis could not be examined. {counted}."
+    commands = len({finding.fix for finding in findings if finding.command})
+    hint = f" `reactor doctor --fix` can apply {commands} of the fixes." if commands else ""
     return f"{counted or 'All is well'}.{hint}"

@@ -1,6 +1,6 @@
-"""The doctor: whether a Redis gives the server what it needs, and what would mend it.
+"""`reactor doctor`: whether a Redis and the settings are fit for the server, and how to fix what is not.
 
-First everything is looked at (`admit`, `look`, `trials`, `probe`, `keyspace`); two throwaway keys that expire
-are all that this leaves in Redis, and for a moment. Then each file of `checks` judges one subject by what was
-seen. `treat` sets what may be set, for those who ask for that.
+`discovery` finds every server of the deployment, `inspect` collects what each of them shows, and each file of
+`checks` judges one subject by it. `apply` sends the commands that fix what a command can fix. Inspection
+leaves nothing in Redis; two temporary keys expire on each primary.
 """

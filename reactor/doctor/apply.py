@@ -1,49 +1,48 @@
-"""Sets what may be set, and writes it into the servers' files where that is wanted."""
+"""Sends the commands that fix findings, and those that write the changes into the configuration files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reactor.backend.clients import CONNECTION_ERRORS
-from reactor.doctor.deployment import Patient
-from reactor.doctor.finding import Finding, Fix
-from reactor.doctor.look import said
+from reactor.doctor.deployment import Deployment, error_text
+from reactor.doctor.finding import Finding, FixCommand
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """What became of a command; `refused` says why nothing did."""
+class AppliedFix:
+    """A command that was sent. refused: the server's reason when it did not execute it."""
 
-    fix: Fix
+    command: FixCommand
     refused: str = ""
 
 
-def fixes_of(findings: Sequence[Finding]) -> list[Fix]:
-    """What may be set, each command once for each server."""
-    return list(dict.fromkeys(finding.fix for finding in findings if finding.fix is not None))
+def commands_of(findings: Sequence[Finding]) -> list[FixCommand]:
+    """The commands that the findings propose, without repetitions."""
+    return list(dict.fromkeys(finding.command for finding in findings if finding.command is not None))
 
 
-async def apply(patient: Patient, fixes: Sequence[Fix]) -> list[Done]:
-    """Send the commands, each to its server."""
-    done = []
-    for fix in fixes:
-        client = patient.client_of(fix.where)
-        # Somebody may have thought about it for longer than the server keeps an idle connection.
+async def apply(deployment: Deployment, commands: Sequence[FixCommand]) -> list[AppliedFix]:
+    """Send each command to its server; what became of each."""
+    applied = []
+    for command in commands:
+        client = deployment.client_of(command.where)
+        # The operator may have thought for longer than the server keeps an idle connection open.
         await client.connection_pool.disconnect()
         try:
-            await client.execute_command(*fix.command)  # type: ignore[no-untyped-call]
+            await client.execute_command(*command.words)  # type: ignore[no-untyped-call]
         except CONNECTION_ERRORS as error:
-            done.append(Done(fix, said(error) or type(error).__name__))
+            applied.append(AppliedFix(command, error_text(error)))
         else:
-            done.append(Done(fix))
-    return done
+            applied.append(AppliedFix(command))
+    return applied
 
 
-def rewrites(patient: Patient, done: Sequence[Done]) -> dict[Fix, str]:
-    """The commands that write what was set into the servers' configuration files, each with its file."""
-    changed = {one.fix.where for one in done if not one.refused and one.fix.command[0] == "CONFIG"}
-    found = {}
-    for server in patient.seen:
+def config_rewrites(deployment: Deployment, applied: Sequence[AppliedFix]) -> dict[FixCommand, str]:
+    """The commands that write the applied changes into configuration files, each with its file's path."""
+    changed = {fix.command.where for fix in applied if not fix.refused and fix.command.words[0] == "CONFIG"}
+    rewrites = {}
+    for server in deployment.reachable:
         file = str(server.info.get("config_file", ""))
         if server.name in changed and file:
-            found[Fix(where=server.name, command=("CONFIG", "REWRITE"))] = file
-    return found
+            rewrites[FixCommand(where=server.name, words=("CONFIG", "REWRITE"))] = file
+    return rewrites

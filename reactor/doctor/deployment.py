@@ -1,4 +1,7 @@
-"""What was seen of a Redis, whatever its shape; the checks judge by it. PURE but for the clients it holds."""
+"""Everything that was collected about the servers of a Redis; the checks judge by it.
+
+It does no I/O, but carries the servers' clients.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,51 +16,56 @@ Role = Literal["primary", "replica"]
 
 
 @dataclass(frozen=True, slots=True)
-class Clock:
-    """How far a server's clock is ahead of this machine's, and by how much that may be wrong; seconds."""
+class ClockOffset:
+    """Seconds by which a server's clock is ahead of this machine's, give or take `margin` seconds."""
 
     ahead: float
     margin: float
 
 
 @dataclass(frozen=True, slots=True)
-class Expiry:
-    """How late the events of two throwaway keys came, in seconds after their deadlines; None: not at all.
+class ExpiryDelays:
+    """Seconds from the deadlines of two temporary keys to their `expired` events; None: no event.
 
-    refused: why it could not be tried, in the server's words; what: which of the commands was refused.
+    touched: the key that was read at its deadline. untouched: the key left to Redis's active expiry cycle.
+    refused: the server's error when the attempt failed. failed_command: the command that got it.
     """
 
     touched: float | None = None
     untouched: float | None = None
     refused: str = ""
-    what: str = ""
+    failed_command: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Right:
-    """A right that the user lacks: the rule that gives it, what for, and what the server said."""
+class MissingPermission:
+    """A permission that the user lacks: the ACL rule that grants it, what for, and the server's error."""
 
     rule: str
     what: str
-    said: str
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
-    """Keys that are not as this version writes them, by what they look like: how many, and one of them."""
+class KeySample:
+    """Keys that this version would not have written: by kind, how many and an example.
 
-    seen: int = 0
-    whole: bool = True
-    strange: dict[str, tuple[int, str]] = field(default_factory=dict)
+    scanned: how many keys were looked at. complete: whether these were all. refused: the server's error.
+    """
+
+    scanned: int = 0
+    complete: bool = True
+    unknown: dict[str, tuple[int, str]] = field(default_factory=dict)
     refused: str = ""
 
 
 @dataclass(slots=True)
-class Server:
-    """One server with data. `unreachable` says why nothing could be looked at.
+class InspectedServer:
+    """One server with data.
 
-    `open`: whoever gives no password comes in, too. `info` and `config` are empty where the server does not
-    show them; `refused` says why, by command.
+    unreachable: why nothing could be collected. open: whether it accepts commands without a password.
+    info, config: empty where the server does not show them. refused: the error, by command.
+    answered_in: seconds.
     """
 
     name: str
@@ -67,16 +75,16 @@ class Server:
     info: dict[str, Any] = field(default_factory=dict)
     config: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
-    clock: Clock | None = None
-    rights: list[Right] = field(default_factory=list)
-    expiry: Expiry | None = None
-    keys: Keys | None = None
+    clock: ClockOffset | None = None
+    missing_permissions: list[MissingPermission] = field(default_factory=list)
+    expiry: ExpiryDelays | None = None
+    keys: KeySample | None = None
     open: bool = False
     unreachable: str = ""
     answered_in: float = 0.0
 
     def setting(self, name: str) -> str | None:
-        """A directive of the configuration, or None where it cannot be seen."""
+        """A directive of the configuration, or None where the server does not show it."""
         return self.config.get(name)
 
     def number(self, name: str) -> int | None:
@@ -86,8 +94,8 @@ class Server:
 
 
 @dataclass(slots=True)
-class Sentinel:
-    """One Sentinel, and what it says of the primary (https://redis.io/docs/latest/commands/sentinel-master/)."""
+class InspectedSentinel:
+    """One Sentinel, and its view of the primary (https://redis.io/docs/latest/commands/sentinel-master/)."""
 
     name: str
     client: Redis
@@ -96,8 +104,8 @@ class Sentinel:
 
 
 @dataclass(frozen=True, slots=True)
-class Slots:
-    """A cluster as the first node that answered sees it; a range ends with its last slot.
+class SlotMap:
+    """A cluster as the first server that answered sees it; ranges include their last slot.
 
     owners: ranges with the address of their primary.
     """
@@ -107,43 +115,50 @@ class Slots:
     owners: tuple[tuple[int, int, str], ...]
 
     def owner_of(self, slot: int) -> str:
-        """The address of the primary that has a slot, or nothing."""
+        """The address of the primary that serves a slot; empty where none does."""
         return next((name for first, last, name in self.owners if first <= slot <= last), "")
 
 
 @dataclass(slots=True)
-class Patient:
-    """A Redis under examination, with the settings that the server would have."""
+class Deployment:
+    """A Redis, whatever its shape, with the settings that the server would have.
+
+    unreachable_hosts: addresses of the URL that cannot be reached, with the reason.
+    """
 
     target: Target
     settings: Settings
-    servers: list[Server] = field(default_factory=list)
-    sentinels: list[Sentinel] = field(default_factory=list)
-    seeds: dict[str, str] = field(default_factory=dict)
-    """Addresses of the URL that lead nowhere, with the reason."""
-    slots: Slots | None = None
+    servers: list[InspectedServer] = field(default_factory=list)
+    sentinels: list[InspectedSentinel] = field(default_factory=list)
+    unreachable_hosts: dict[str, str] = field(default_factory=dict)
+    slots: SlotMap | None = None
 
     @property
-    def seen(self) -> list[Server]:
+    def reachable(self) -> list[InspectedServer]:
         """The servers that answered."""
         return [server for server in self.servers if not server.unreachable]
 
     @property
-    def primaries(self) -> list[Server]:
-        """Those of them that take writes."""
-        return [server for server in self.seen if server.role == "primary"]
+    def primaries(self) -> list[InspectedServer]:
+        """The primaries that answered."""
+        return [server for server in self.reachable if server.role == "primary"]
 
     @property
-    def replicas(self) -> list[Server]:
-        """Those of them that follow a primary."""
-        return [server for server in self.seen if server.role == "replica"]
+    def replicas(self) -> list[InspectedServer]:
+        """The replicas that answered."""
+        return [server for server in self.reachable if server.role == "replica"]
 
     @property
     def clients(self) -> list[tuple[str, Redis]]:
-        """Every address with its client."""
+        """Every server and Sentinel: its address and its client."""
         servers = [(server.name, server.client) for server in self.servers]
         return servers + [(sentinel.name, sentinel.client) for sentinel in self.sentinels]
 
     def client_of(self, name: str) -> Redis:
         """The client of a server or Sentinel, by its address."""
         return next(client for known, client in self.clients if known == name)
+
+
+def error_text(error: BaseException) -> str:
+    """An error's message as part of a sentence; its type where it has none."""
+    return str(error).strip().rstrip(".") or type(error).__name__

@@ -1,41 +1,42 @@
-"""Whether each server says when a key expires.
-
-A replica needs it too, for the day on which it is promoted.
-"""
+"""Whether every server publishes `expired` events. A replica needs that too: it may be promoted."""
 
 from collections.abc import Iterator
 
 from reactor.backend.clients import with_expired
-from reactor.doctor.deployment import Patient, Server
+from reactor.doctor.checks import deployment_check
+from reactor.doctor.deployment import Deployment, InspectedServer
 from reactor.doctor.finding import Finding, Subject
 
-NAME = "notify-keyspace-events"
+_DIRECTIVE = "notify-keyspace-events"
 
 
-def events(patient: Patient) -> Iterator[Finding]:
-    """Judge the flags of every server; where they are not shown, what was heard."""
-    for server in patient.seen:
-        flags = server.setting(NAME)
-        yield _by_proof(server) if flags is None else _by_flags(server, flags)
+@deployment_check(order=50)
+def events(deployment: Deployment) -> Iterator[Finding]:
+    """Judge the flags of every server; where they are not shown, whether a real event arrived."""
+    for server in deployment.reachable:
+        flags = server.setting(_DIRECTIVE)
+        yield _by_event(server) if flags is None else _by_flags(server, flags)
 
 
-def _by_flags(server: Server, flags: str) -> Finding:
-    better = with_expired(flags)
-    return _subject(server).judged(
-        "ok" if better == flags else "problem", flags or '"" (nothing)', ("CONFIG", "SET", NAME, better)
+def _by_flags(server: InspectedServer, flags: str) -> Finding:
+    needed = with_expired(flags)
+    return _subject(server).rated(
+        "ok" if needed == flags else "problem",
+        flags or '"" (nothing)',
+        ("CONFIG", "SET", _DIRECTIVE, needed),
     )
 
 
-def _by_proof(server: Server) -> Finding:
-    flags = _subject(server)
+def _by_event(server: InspectedServer) -> Finding:
+    subject = _subject(server)
     hidden = "not shown" if "CONFIG GET" in server.refused else "not there"
-    mend = f'"{NAME} Ex" in redis.conf, or in the parameters of a managed service'
+    fix = f'"{_DIRECTIVE} Ex" in redis.conf, or in the parameters of a managed service'
     if server.expiry is None or server.expiry.refused:
-        return flags.note(f"{hidden}, and nothing here proves it", mend)
+        return subject.note(f"{hidden}, and could not be tried", fix)
     if server.expiry.touched is not None:
-        return flags.ok(f"{hidden}, but events come")
-    return flags.problem(f"{hidden}, and no event comes", mend)
+        return subject.ok(f"{hidden}, but events arrive")
+    return subject.problem(f"{hidden}, and no event arrives", fix)
 
 
-def _subject(server: Server) -> Subject:
-    return Subject("events", NAME, server.name, "E and x (or A)")
+def _subject(server: InspectedServer) -> Subject:
+    return Subject("events", _DIRECTIVE, server.name, "E and x (or A)")

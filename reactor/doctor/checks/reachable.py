@@ -1,39 +1,39 @@
-"""Whether each address answers: those of the URL, and those that the servers behind it name."""
+"""Whether every server answers: those that the URL names, and those that they name."""
 
 from collections.abc import Iterator
 
-from reactor.doctor.checks.words import milliseconds
-from reactor.doctor.deployment import Patient
+from reactor.doctor.checks import deployment_check
+from reactor.doctor.deployment import Deployment
 from reactor.doctor.finding import Finding, Severity, Subject
+from reactor.doctor.units import milliseconds
 
-_START = "start it, or take it out of the address"
-_NEEDED = (
-    "start it, or open the way: every node of reactor has to reach it, at the latest when it is promoted"
-)
-_NOT_NEEDED = "none, where only its primary has to reach it"
+_NAMED_IN_URL = "start it, or remove it from the address"
+_NEEDED = "start it, or open the network path: after a failover every node of reactor has to reach it"
+_NOT_NEEDED = "none, if only its primary has to reach it"
 
 
-def reachable(patient: Patient) -> Iterator[Finding]:
-    """Judge every address. A replica that only its primary needs to reach is worth a note."""
-    for name, reason in sorted(patient.seeds.items()):
-        yield _silent("address in the URL", name, reason, _START)
-    for sentinel in patient.sentinels:
+@deployment_check(order=10)
+def reachable(deployment: Deployment) -> Iterator[Finding]:
+    """Judge every address. A replica of a single server matters only to its primary: it gets a note."""
+    for name, reason in sorted(deployment.unreachable_hosts.items()):
+        yield _unreachable("address in the URL", name, reason, _NAMED_IN_URL)
+    for sentinel in deployment.sentinels:
         if sentinel.unreachable:
-            yield _silent("Sentinel", sentinel.name, sentinel.unreachable, _START)
+            yield _unreachable("Sentinel", sentinel.name, sentinel.unreachable, _NAMED_IN_URL)
         else:
             yield _subject("Sentinel", sentinel.name).ok("answers")
-    for server in patient.servers:
+    for server in deployment.servers:
         if not server.unreachable:
             found = f"answers in {milliseconds(server.answered_in)}"
             yield _subject(server.role, server.name).ok(found)
-        elif patient.target.kind == "single" and server.role == "replica":
-            yield _silent(server.role, server.name, server.unreachable, _NOT_NEEDED, "note")
+        elif deployment.target.kind == "single" and server.role == "replica":
+            yield _unreachable(server.role, server.name, server.unreachable, _NOT_NEEDED, "note")
         else:
-            yield _silent(server.role, server.name, server.unreachable, _NEEDED)
+            yield _unreachable(server.role, server.name, server.unreachable, _NEEDED)
 
 
-def _silent(what: str, where: str, reason: str, mend: str, severity: Severity = "problem") -> Finding:
-    return _subject(what, where).judged(severity, reason.partition("; ")[0], mend)
+def _unreachable(what: str, where: str, reason: str, fix: str, severity: Severity = "problem") -> Finding:
+    return _subject(what, where).rated(severity, reason.partition("; ")[0], fix)
 
 
 def _subject(what: str, where: str) -> Subject:

@@ -1,81 +1,86 @@
-"""How soon a dead link or a dead primary is noticed, measured by the lease and the grace."""
+"""How soon a dead connection or a dead primary is noticed, compared with the lease and the grace."""
 
 from collections.abc import Iterator
 
-from reactor.doctor.checks.words import span
-from reactor.doctor.deployment import Patient, Server
+from reactor.doctor.checks import deployment_check
+from reactor.doctor.deployment import Deployment, InspectedServer
 from reactor.doctor.finding import Finding, Subject
+from reactor.doctor.units import span
 from reactor.settings import Settings
 
-_QUICK, _HASTY = 5.0, 1.0
-"""Seconds: a failover begun within is quick; one begun sooner takes a busy server for a dead one."""
+_SLOW_FAILOVER, _HASTY_FAILOVER = 5.0, 1.0
+"""Seconds of silence after which a failover should begin at the latest, and at the earliest."""
 _KEEPALIVE = 60
-_IDLE = 60
+_MIN_TIMEOUT = 60
 
 
-def timeouts(patient: Patient) -> Iterator[Finding]:
-    """Judge `timeout` and `tcp-keepalive` of each server, and after what time each failover begins."""
-    for server in patient.seen:
-        yield from _idle(server)
+@deployment_check(order=130)
+def timeouts(deployment: Deployment) -> Iterator[Finding]:
+    """Judge `timeout` and `tcp-keepalive` of each server, and how soon each failover begins."""
+    for server in deployment.reachable:
+        yield from _idle_timeout(server)
         yield from _keepalive(server)
-        if patient.target.kind == "cluster":
-            yield from _node_timeout(server, patient.settings)
-    for sentinel in patient.sentinels:
+        if deployment.target.kind == "cluster":
+            yield from _node_timeout(server, deployment.settings)
+    for sentinel in deployment.sentinels:
         if "down-after-milliseconds" not in sentinel.master:
             continue
-        command = ("SENTINEL", "SET", patient.target.master_name or "", "down-after-milliseconds", "5000")
+        primary = deployment.target.master_name or ""
         yield _failover(
             "down-after-milliseconds",
             int(sentinel.master["down-after-milliseconds"]),
-            command,
+            ("SENTINEL", "SET", primary, "down-after-milliseconds", "5000"),
             sentinel.name,
-            patient.settings,
+            deployment.settings,
         )
 
 
-def _idle(server: Server) -> Iterator[Finding]:
+def _idle_timeout(server: InspectedServer) -> Iterator[Finding]:
     seconds = server.number("timeout")
     if seconds is None:
         return
-    if seconds == 0 or seconds >= _IDLE:
-        idle = Subject("timeouts", "timeout", server.name, f"never, or {span(_IDLE)}")
-        yield idle.ok("never" if seconds == 0 else span(seconds))
+    if seconds == 0 or seconds >= _MIN_TIMEOUT:
+        subject = Subject("timeouts", "timeout", server.name, f"never, or {span(_MIN_TIMEOUT)}")
+        yield subject.ok("never" if seconds == 0 else span(seconds))
     else:
-        idle = Subject("timeouts", "timeout", server.name, "never")
+        subject = Subject("timeouts", "timeout", server.name, "never")
         found = f"idle connections are closed after {span(seconds)}"
-        yield idle.note(found, ("CONFIG", "SET", "timeout", "0"))
+        yield subject.note(found, ("CONFIG", "SET", "timeout", "0"))
 
 
-def _keepalive(server: Server) -> Iterator[Finding]:
+def _keepalive(server: InspectedServer) -> Iterator[Finding]:
     seconds = server.number("tcp-keepalive")
     if seconds is None:
         return
-    alive = Subject("timeouts", "tcp-keepalive", server.name, "on")
+    subject = Subject("timeouts", "tcp-keepalive", server.name, "on")
     if seconds:
-        yield alive.ok(span(seconds))
+        yield subject.ok(span(seconds))
     else:
         command = ("CONFIG", "SET", "tcp-keepalive", str(_KEEPALIVE))
-        yield alive.note("off: connections of lost nodes stay for ever", command)
+        yield subject.note("off: connections of crashed machines are never closed", command)
 
 
-def _node_timeout(server: Server, settings: Settings) -> Iterator[Finding]:
-    found = server.number("cluster-node-timeout")
-    if found is not None:
+def _node_timeout(server: InspectedServer, settings: Settings) -> Iterator[Finding]:
+    milliseconds = server.number("cluster-node-timeout")
+    if milliseconds is not None:
         command = ("CONFIG", "SET", "cluster-node-timeout", "5000")
-        yield _failover("cluster-node-timeout", found, command, server.name, settings)
+        yield _failover("cluster-node-timeout", milliseconds, command, server.name, settings)
 
 
-def _failover(what: str, after: int, command: tuple[str, ...], where: str, settings: Settings) -> Finding:
-    """Judge after what time (ms) a failover begins.
+def _failover(
+    what: str, milliseconds: int, command: tuple[str, ...], where: str, settings: Settings
+) -> Finding:
+    """Judge after how many milliseconds of silence a failover begins.
 
-    Until it is done joins are refused, and no end by time counts: who drops meanwhile is listed for longer.
+    Until it has ended joins are refused and expiry is suspended: disconnected members stay listed longer.
     """
-    seconds = after / 1000
-    quick = max(_QUICK, settings.lease)
-    wanted = f"{span(_HASTY)} to {span(quick)} (lease {span(settings.lease)}, grace {span(settings.grace)})"
-    subject = Subject("timeouts", what, where, wanted)
-    if _HASTY <= seconds <= quick:
+    seconds = milliseconds / 1000
+    longest = max(_SLOW_FAILOVER, settings.lease)
+    limits = f"(lease {span(settings.lease)}, grace {span(settings.grace)})"
+    subject = Subject("timeouts", what, where, f"{span(_HASTY_FAILOVER)} to {span(longest)} {limits}")
+    if _HASTY_FAILOVER <= seconds <= longest:
         return subject.ok(span(seconds))
-    too_long = seconds > max(settings.grace, quick)
-    harm = "a busy server is taken for a dead one" if seconds < _HASTY else "joins are refused for that long"
-    return subject.judged("problem" if too_long else "note", f"{span(seconds)}: {harm}", command)
+    hasty = seconds < _HASTY_FAILOVER
+    harm = "a busy server is taken for a dead one" if hasty else "joins are refused for that long"
+    severe = seconds > max(settings.grace, longest)
+    return subject.rated("problem" if severe else "note", f"{span(seconds)}: {harm}", command)

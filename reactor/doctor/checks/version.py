@@ -1,31 +1,32 @@
-"""Which servers these are."""
+"""Whether every server is new enough."""
 
 from collections.abc import Iterator
 
 from reactor.backend.clients import check_version
-from reactor.doctor.deployment import Patient, Server
+from reactor.doctor.checks import deployment_check
+from reactor.doctor.deployment import Deployment, InspectedServer
 from reactor.doctor.finding import Finding, Subject
 from reactor.errors import RedisTooOld
 
 _WANTED = "7.0 or later"
 
 
-def version(patient: Patient) -> Iterator[Finding]:
+@deployment_check(order=20)
+def version(deployment: Deployment) -> Iterator[Finding]:
     """Judge the version of every server."""
-    for server in patient.seen:
+    for server in deployment.reachable:
         subject = Subject("version", "version", server.name, _WANTED)
         if "redis_version" not in server.info:
-            yield subject.note("not shown to this user", "+info for the user")
+            yield subject.note("not shown to this user", "grant +info to the user")
             continue
         try:
-            check_version(server.info, patient.target)
+            check_version(server.info, deployment.target)
         except RedisTooOld:
-            yield subject.problem(name_of(server), "install a newer one")
+            yield subject.problem(_name_of(server), "upgrade it")
         else:
-            yield subject.ok(name_of(server))
+            yield subject.ok(_name_of(server))
 
 
-def name_of(server: Server) -> str:
-    """The server's kind and version."""
+def _name_of(server: InspectedServer) -> str:
     valkey = server.info.get("valkey_version")
     return f"Valkey {valkey}" if valkey else f"Redis {server.info.get('redis_version', '?')}"

@@ -1,4 +1,4 @@
-"""What the tests of the doctor share: an examination, and the proof that it left nothing behind."""
+"""Helpers for the tests of the doctor: run an examination, and prove that it left nothing behind."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -6,32 +6,30 @@ from typing import Any
 
 from reactor.backend.clients import client_at, close_client
 from reactor.backend.target import parse_url
-from reactor.doctor.apply import Done, apply, fixes_of
-from reactor.doctor.deployment import Patient, Server
-from reactor.doctor.examine import Report, examined
+from reactor.doctor.apply import AppliedFix, apply, commands_of
+from reactor.doctor.deployment import Deployment, InspectedServer
 from reactor.doctor.finding import Finding
+from reactor.doctor.report import DoctorReport, examined
 from reactor.settings import Settings
 from tests.support import servers
 
 
 class Found:
-    """A report that tests ask by the names of checks."""
+    """A report whose findings are looked up by the names of checks."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: DoctorReport) -> None:
         self.report = report
 
-    def all(self, check: str) -> list[Finding]:
+    def all(self, check: str, what: str = "") -> list[Finding]:
+        """The findings of a check whose `what` starts so: one at least."""
         found = [finding for finding in self.report.findings if finding.check == check]
-        assert found, f"no finding of {check} among {self.report.findings}"
+        found = [finding for finding in found if finding.what.startswith(what)]
+        assert found, f"no finding of {check} about {what} among {self.report.findings}"
         return found
 
     def one(self, check: str, what: str = "", where: str = "") -> Finding:
-        """The one finding of a check; of some, the one about that at that place."""
-        found = [
-            finding
-            for finding in self.all(check)
-            if finding.what.startswith(what) and where in (finding.where, "")
-        ]
+        """The only finding of a check whose `what` starts so, at this server."""
+        found = [finding for finding in self.all(check, what) if where in (finding.where, "")]
         assert len(found) == 1, found
         return found[0]
 
@@ -49,21 +47,21 @@ async def examine(url: str, **options: Any) -> Found:
         return Found(report)
 
 
-async def treat(url: str, **options: Any) -> list[Done]:
-    """Set all that may be set; nothing may be refused."""
-    async with examined(Settings(redis_url=url, **options)) as (report, patient):
-        assert patient is not None
-        done = await apply(patient, fixes_of(report.findings))
-    assert done
-    assert not [one for one in done if one.refused]
-    return done
+async def apply_fixes(url: str, **options: Any) -> list[AppliedFix]:
+    """Apply all commands that the findings propose; none may be refused."""
+    async with examined(Settings(redis_url=url, **options)) as (report, deployment):
+        assert deployment is not None
+        applied = await apply(deployment, commands_of(report.findings))
+    assert applied
+    assert not [fix for fix in applied if fix.refused]
+    return applied
 
 
 @asynccontextmanager
-async def seen(url: str) -> AsyncIterator[Server]:
-    """One server for a single look at it."""
+async def inspected_server(url: str) -> AsyncIterator[InspectedServer]:
+    """One server, of which nothing is collected yet."""
     target = parse_url(url)
-    server = Server("it", target.hosts[0], client_at(target, target.hosts[0]))
+    server = InspectedServer("server", target.hosts[0], client_at(target, target.hosts[0]))
     try:
         yield server
     finally:
@@ -72,14 +70,14 @@ async def seen(url: str) -> AsyncIterator[Server]:
 
 @contextmanager
 def untouched(*on: servers.Server) -> Iterator[None]:
-    """The block leaves no key, no subscription, no script and no connection."""
+    """Assert that the block leaves no key, no subscription, no script and no connection."""
     before = [_traces(server) for server in on]
     yield
-    for server, were in zip(on, before, strict=True):
+    for server, expected in zip(on, before, strict=True):
         deadline = 100
-        while (now := _traces(server)) != were and deadline:
-            deadline -= 1  # a connection that we closed may still be counted for a moment
-        assert now == were, f"{now} was {were}"
+        while (now := _traces(server)) != expected and deadline:
+            deadline -= 1  # a closed connection may still be counted for a moment
+        assert now == expected, f"{now} was {expected}"
 
 
 def flags(server: servers.Server) -> set[str]:
@@ -99,4 +97,4 @@ def _traces(server: servers.Server) -> dict[str, Any]:
     }
 
 
-__all__ = ["Found", "Patient", "examine", "flags", "seen", "treat", "untouched"]
+__all__ = ["Deployment", "Found", "apply_fixes", "examine", "flags", "inspected_server", "untouched"]

@@ -1,4 +1,4 @@
-"""Settings that are allowed and yet dangerous, or hardly meant."""
+"""Settings that are valid, and yet dangerous or probably a mistake."""
 
 import os
 
@@ -15,10 +15,14 @@ from reactor.settings.load import load
         ({"REACTOR_TLL": "5"}, "problem", "REACTOR_TLL is no setting"),
         ({"REACTOR_TTL": "30s"}, "problem", "less than two heartbeats"),
         ({"REACTOR_HOST": "0.0.0.0"}, "problem", "can be anyone"),
-        ({"REACTOR_HOST": "0.0.0.0", "REACTOR_AUTH_SECRET": "x" * 32}, "note", "tokens travel in the clear"),
+        (
+            {"REACTOR_HOST": "0.0.0.0", "REACTOR_AUTH_SECRET": "x" * 32},
+            "note",
+            "tokens are sent in clear text",
+        ),
         ({"REACTOR_ORIGINS": "*"}, "problem", "any web page"),
         ({"REACTOR_MESSAGES_PER_SECOND": "0"}, "note", "no limit"),
-        ({"REACTOR_LEASE": "500ms"}, "note", "taken for a lost one"),
+        ({"REACTOR_LEASE": "500ms"}, "note", "taken for a dead one"),
         ({"REACTOR_AUTH_JWKS": "/no/such"}, "problem", "cannot be read"),
         (
             {"REACTOR_ADMIN_PORT": "9000", "REACTOR_ADMIN_HOST": "0.0.0.0", "REACTOR_ADMIN_KEY": "x" * 32},
@@ -32,11 +36,13 @@ from reactor.settings.load import load
         ),
     ],
 )
-def test_settings(monkeypatch: pytest.MonkeyPatch, env: dict[str, str], severity: str, words: str):
+def test_dangerous_settings_are_found(
+    monkeypatch: pytest.MonkeyPatch, env: dict[str, str], severity: str, words: str
+):
     for name in list(os.environ):
         if name.startswith("REACTOR_"):
             monkeypatch.delenv(name)
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     found = list(settings(load()))
-    assert [(one.severity, words in one.found) for one in found] == [(severity, True)]
+    assert [(finding.severity, words in finding.found) for finding in found] == [(severity, True)]

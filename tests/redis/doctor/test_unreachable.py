@@ -1,4 +1,4 @@
-"""Redis does not let the doctor in, or shows it little."""
+"""The doctor where Redis cannot be reached, or shows little."""
 
 import asyncio
 from collections.abc import Iterator
@@ -13,26 +13,26 @@ from tests.support.servers import KINDS, Server, find, free_port
 
 @contextmanager
 def without(command: str, kind: str, **config: str) -> Iterator[Server]:
-    """A server that has a command no more, as a managed service has no CONFIG."""
+    """A server without a command, as managed services are without CONFIG."""
     binary, missing = find(kind)
     if binary is None:
         pytest.skip(missing)
     server = Server(kind, binary, config)
     (server.folder / "gone.conf").write_text(f'rename-command {command} ""\n')
     server._config["include"] = str(server.folder / "gone.conf")
-    server._settings = {"": ""}  # there may be none to ask for
+    server._settings = {"": ""}  # CONFIG GET may be missing
     try:
         yield server.start()
     finally:
         server.stop()
 
 
-async def test_nobody_listens():
+async def test_connection_refused():
     found = await examine(f"redis://127.0.0.1:{free_port()}")
     assert found.report.exit_code == 2
     finding = found.one("reachable")
     assert finding.found.endswith("nothing listens there")
-    assert finding.mend == "start Redis, or correct the address"
+    assert finding.fix == "start Redis, or correct the address"
     assert found.all("settings")
 
 
@@ -44,17 +44,17 @@ async def test_a_wrong_password(redis_server: Server):
     assert "wrong" not in found.one("reachable").found
 
 
-async def test_a_replica(redis_server: Server):
+async def test_a_replica_is_rejected(redis_server: Server):
     redis_server.control.replicaof("127.0.0.1", str(free_port()))
     try:
         found = await examine(redis_server.url)
     finally:
         redis_server.control.replicaof("NO", "ONE")
     assert found.report.exit_code == 2
-    assert "use its primary" in found.one("reachable").mend
+    assert "use its primary" in found.one("reachable").fix
 
 
-async def test_a_frozen_server(redis_server: Server, monkeypatch):
+async def test_a_server_that_hangs(redis_server: Server, monkeypatch):
     monkeypatch.setattr("reactor.backend.clients.COMMAND_TIMEOUT", 0.2)
     monkeypatch.setattr("reactor.backend.diagnose._PROBE_TIMEOUT", 0.2)
     redis_server.pause()
@@ -66,8 +66,8 @@ async def test_a_frozen_server(redis_server: Server, monkeypatch):
     assert "did not answer in time" in found.one("reachable").found
 
 
-async def test_links_that_are_cut_all_the_time(redis_server: Server):
-    async def cut() -> None:
+async def test_connections_that_are_killed_all_the_time(redis_server: Server):
+    async def kill_connections() -> None:
         while True:
             redis_server.control.execute_command("CLIENT", "KILL", "TYPE", "normal")
             redis_server.control.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
@@ -75,11 +75,11 @@ async def test_links_that_are_cut_all_the_time(redis_server: Server):
 
     pauses = cycle([1, 2, 5, 10, 20])
     for _ in range(5):
-        cutting = asyncio.create_task(cut())
+        killing = asyncio.create_task(kill_connections())
         try:
             found = await asyncio.wait_for(examine(redis_server.url), 20)
         finally:
-            cutting.cancel()
+            killing.cancel()
         assert found.report.exit_code in {1, 2}
     assert (await examine(redis_server.url)).report.exit_code == 0
     assert redis_server.control.dbsize() == 0
@@ -92,8 +92,8 @@ async def test_a_server_without_config(kind: str):
         assert found.report.exit_code == 0
         events = found.one("events")
         assert "unknown command" in found.one("config").found
-        assert events.found.endswith("but events come")
-        assert found.one("memory").severity == "ok"  # INFO has it
+        assert events.found.endswith("but events arrive")
+        assert found.one("memory").severity == "ok"  # INFO shows it
     with without(
         "CONFIG",
         kind,
@@ -101,11 +101,11 @@ async def test_a_server_without_config(kind: str):
     ) as server:
         found = await examine(server.url)
         assert found.problems == ["events", "expiry", "memory"]
-        assert not [finding for finding in found.report.findings if finding.fix]
-        assert found.one("events").mend.startswith('"notify-keyspace-events Ex" in redis.conf')
+        assert not [finding for finding in found.report.findings if finding.command]
+        assert found.one("events").fix.startswith('"notify-keyspace-events Ex" in redis.conf')
 
 
-async def test_a_command_that_was_taken_away():
+async def test_a_disabled_command():
     with without("EVALSHA", "redis7") as server:
         found = await examine(server.url)
-    assert found.one("rights", "right: EVALSHA").found == "not there: renamed, or taken out"
+    assert found.one("permissions", "permission: EVALSHA").found == "no such command: renamed or disabled"

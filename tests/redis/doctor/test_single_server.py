@@ -1,15 +1,15 @@
-"""One server as it comes: what is wrong with it, and that it is fine once that is set."""
+"""The doctor on one server: what is wrong with it, and that the fix is enough."""
 
 import pytest
 
-from reactor.doctor import probe as probing
+from reactor.doctor.expiry_probe import measure_expiry
 from reactor.presence.keys import shard_prefix
-from tests.redis.doctor.examination import examine, seen, treat, untouched
+from tests.redis.doctor.examination import apply_fixes, examine, inspected_server, untouched
 from tests.redis.doctor.examination import flags as flags_of
 from tests.support.servers import Server
 
 
-async def test_a_server_that_is_well_gets_no_word(redis_server: Server):
+async def test_a_healthy_server_has_no_problems_and_no_notes(redis_server: Server):
     with untouched(redis_server):
         found = await examine(redis_server.socket_url)
     assert (found.problems, found.notes, found.report.exit_code) == ([], [], 0)
@@ -18,51 +18,53 @@ async def test_a_server_that_is_well_gets_no_word(redis_server: Server):
     assert found.one("version").found.startswith(name)
 
 
-async def test_events_that_are_off_are_switched_on(redis_server: Server):
+async def test_disabled_events_are_a_problem_and_are_switched_on(redis_server: Server):
     redis_server.control.config_set("notify-keyspace-events", "")
     with untouched(redis_server):
         found = await examine(redis_server.url)
     assert (found.problems, found.report.exit_code) == (["events", "expiry"], 1)
     events = found.one("events")
-    assert (events.found, events.mend) == ('"" (nothing)', "CONFIG SET notify-keyspace-events Ex")
+    assert (events.found, events.fix) == ('"" (nothing)', "CONFIG SET notify-keyspace-events Ex")
     assert events.where == f"127.0.0.1:{redis_server.port}"
     assert "no event" in found.one("expiry").found
-    await treat(redis_server.url)
+    await apply_fixes(redis_server.url)
     with untouched(redis_server):
         assert (await examine(redis_server.url)).report.exit_code == 0
     assert flags_of(redis_server) == set("Ex")
 
 
 @pytest.mark.parametrize(("flags", "after"), [("Kg", "KgEx"), ("K$x", "K$xE"), ("AK", "AKE"), ("E$", "E$x")])
-async def test_a_flag_that_is_there_stays(redis_server: Server, flags: str, after: str):
+async def test_other_flags_are_kept(redis_server: Server, flags: str, after: str):
     redis_server.control.config_set("notify-keyspace-events", flags)
-    await treat(redis_server.url)
+    await apply_fixes(redis_server.url)
     assert flags_of(redis_server) == set(after)
 
 
 @pytest.mark.parametrize("policy", ["volatile-lru", "allkeys-lfu", "volatile-ttl"])
-async def test_eviction(redis_server: Server, policy: str):
+async def test_an_eviction_policy_is_a_problem_with_maxmemory(redis_server: Server, policy: str):
     redis_server.control.config_set("maxmemory-policy", policy)
     assert (await examine(redis_server.url)).one("memory").severity == "note"
     redis_server.control.config_set("maxmemory", "200mb")
     found = await examine(redis_server.url)
     assert found.problems == ["memory"]
-    assert found.one("memory", "maxmemory-policy").found == f"{policy}: presence is evicted when it is full"
-    await treat(redis_server.url)
+    assert (
+        found.one("memory", "maxmemory-policy").found == f"{policy}: when memory is full, members are evicted"
+    )
+    await apply_fixes(redis_server.url)
     assert redis_server.control.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
     assert (await examine(redis_server.url)).report.exit_code == 0
 
 
-async def test_a_full_server(redis_server: Server):
+async def test_a_full_server_refuses_writes(redis_server: Server):
     redis_server.control.config_set("maxmemory", "1mb")
     found = await examine(redis_server.url)
     assert found.one("memory", "memory in use").severity == "problem"
     write = found.one("writes", "a write")
     assert "refused" in write.found
-    assert write.mend.startswith("raise maxmemory")
+    assert write.fix.startswith("raise maxmemory")
 
 
-async def test_small_buffers(redis_server: Server):
+async def test_small_output_buffers(redis_server: Server):
     for limit, severity in (
         ("pubsub 262144 65536 60", "problem"),
         ("pubsub 16777216 8388608 60", "note"),
@@ -71,17 +73,17 @@ async def test_small_buffers(redis_server: Server):
         redis_server.control.config_set("client-output-buffer-limit", limit)
         found = await examine(redis_server.url)
         assert found.one("buffers").severity == severity
-    await treat(redis_server.url)
+    await apply_fixes(redis_server.url)
     assert (await examine(redis_server.url)).one("buffers").severity == "ok"
 
 
-async def test_times(redis_server: Server):
+async def test_timeout_and_keepalive(redis_server: Server):
     redis_server.control.config_set("timeout", "5")
     redis_server.control.config_set("tcp-keepalive", "0")
     found = await examine(redis_server.url)
     assert found.one("timeouts", "timeout").severity == "note"
     assert found.one("timeouts", "tcp-keepalive").severity == "note"
-    await treat(redis_server.url)
+    await apply_fixes(redis_server.url)
     assert "timeouts" not in (await examine(redis_server.url)).notes
 
 
@@ -94,20 +96,20 @@ async def test_persistence_is_explained(redis_server: Server):
     redis_server.control.config_set("appendonly", "no")
 
 
-async def test_writes_that_are_refused(redis_server: Server):
+async def test_refused_writes(redis_server: Server):
     redis_server.control.config_set("min-replicas-to-write", "1")
     found = await examine(redis_server.url)
     assert found.problems == ["writes"]
     assert "1, but 0 replicas" in found.one("writes", "min-replicas-to-write").found
-    assert found.one("writes", "a write").mend == "start the replicas; or CONFIG SET min-replicas-to-write 0"
+    assert found.one("writes", "a write").fix == "start the replicas; or CONFIG SET min-replicas-to-write 0"
 
 
 @pytest.mark.parametrize(
     ("key", "severity", "word"),
     [
-        ("room:lobby:user:42", "note", "older program"),
-        ("reactor:room:lobby:user:42", "note", "older program"),
-        ("reactor:session", "note", "older program"),
+        ("room:lobby:user:42", "note", "older versions"),
+        ("reactor:room:lobby:user:42", "note", "older versions"),
+        ("reactor:session", "note", "older versions"),
         ("{reactor:3}:strange", "note", "kind that this version does not know"),
         ("{reactor:99}:room:lobby:user:42", "problem", "shard that this version does not have"),
         ("{reactor:0}:room:lobby:user:42", "problem", "belongs to another shard"),
@@ -115,7 +117,7 @@ async def test_writes_that_are_refused(redis_server: Server):
 )
 async def test_keys_of_another_format(redis_server: Server, key: str, severity: str, word: str):
     redis_server.control.set(key, "1")
-    redis_server.control.set("of another program", "1")
+    redis_server.control.set("key of another program", "1")
     with untouched(redis_server):
         found = await examine(redis_server.url)
     keys = found.one("keys")
@@ -123,57 +125,57 @@ async def test_keys_of_another_format(redis_server: Server, key: str, severity: 
     assert redis_server.control.dbsize() == 2
 
 
-async def test_without_the_active_cycle_only_a_touch_tells(redis_server: Server, monkeypatch):
-    for module in ("probe", "checks.expiry"):
-        monkeypatch.setattr(f"reactor.doctor.{module}.UNTOUCHED_WITHIN", 0.5)
+async def test_without_the_active_cycle_only_a_touched_key_expires(redis_server: Server, monkeypatch):
+    for module in ("expiry_probe", "checks.expiry"):
+        monkeypatch.setattr(f"reactor.doctor.{module}.UNTOUCHED_TIMEOUT", 0.5)
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     with untouched(redis_server):
         found = await examine(redis_server.url)
     assert found.one("expiry", "expiry of a touched").found.startswith("event after")
-    left_alone = found.one("expiry", "expiry of another")
-    assert (left_alone.found, left_alone.severity) == ("no event in 500 ms", "ok")
+    untouched_key = found.one("expiry", "expiry of another")
+    assert (untouched_key.found, untouched_key.severity) == ("no event in 500 ms", "ok")
     found = await examine(redis_server.url, pacemaker=False)
     assert found.one("expiry", "expiry of another").severity == "problem"
 
 
-async def test_a_probe_that_hears_nothing_leaves_nothing(redis_server: Server):
-    async with seen(redis_server.url) as server:
+async def test_the_temporary_keys_are_removed_when_no_event_arrives(redis_server: Server):
+    async with inspected_server(redis_server.url) as server:
         redis_server.control.config_set("notify-keyspace-events", "")
         redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
         with untouched(redis_server):
-            await probing.probe(server, shard_prefix("reactor", 0), 0)
+            await measure_expiry(server, shard_prefix("reactor", 0), 0)
             await server.client.connection_pool.disconnect()
     assert server.expiry is not None
     assert (server.expiry.touched, server.expiry.untouched, server.expiry.refused) == (None, None, "")
 
 
-async def test_another_database_and_namespace(redis_server: Server):
+async def test_the_proposed_user_is_limited_to_its_database_and_namespace(redis_server: Server):
     found = await examine(redis_server.url.replace("/0", "/7"), namespace="chat")
     assert found.report.exit_code == 0
-    mend = found.one("access").mend
-    assert "~{chat:* resetchannels &{chat:* &__keyevent@7__:expired " in mend
-    redis_server.control.execute_command(*mend.split())
+    fix = found.one("access").fix
+    assert "~{chat:* resetchannels &{chat:* &__keyevent@7__:expired " in fix
+    redis_server.control.execute_command(*fix.split())
     url = f"redis://reactor:PASSWORD@127.0.0.1:{redis_server.port}/7"
     assert (await examine(url, namespace="chat")).problems == []
-    assert (await examine(url)).problems == ["rights", "writes"]
+    assert (await examine(url)).problems == ["permissions", "writes"]
 
 
-async def test_who_has_no_password(redis_server: Server):
+async def test_a_server_without_a_password(redis_server: Server):
     found = await examine(redis_server.url)
     assert found.one("access").severity == "note"
     redis_server.control.config_set("protected-mode", "no")
     redis_server.control.config_set("bind", "0.0.0.0")
     found = await examine(redis_server.url)
     assert found.problems == ["access"]
-    mend = found.one("access").mend
-    assert mend.startswith("ACL SETUSER reactor on >PASSWORD resetkeys ~{reactor:*")
-    redis_server.control.execute_command(*mend.split())
+    fix = found.one("access").fix
+    assert fix.startswith("ACL SETUSER reactor on >PASSWORD resetkeys ~{reactor:*")
+    redis_server.control.execute_command(*fix.split())
     url = redis_server.url.replace("://", "://reactor:PASSWORD@")
     found = await examine(url)
-    assert found.one("access").severity == "note"  # that user is not shown how far it is reached
+    assert found.one("access").severity == "note"  # that user may not read `bind` and `protected-mode`
     redis_server.control.execute_command("ACL", "SETUSER", "default", "resetpass", ">another")
     try:
         found = await examine(url)
     finally:
         redis_server.control.execute_command("ACL", "SETUSER", "default", "nopass")
-    assert (found.one("access").found, found.notes, found.report.exit_code) == ("asked for", [], 0)
+    assert (found.one("access").found, found.notes, found.report.exit_code) == ("required", [], 0)

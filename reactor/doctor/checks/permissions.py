@@ -1,0 +1,47 @@
+"""Whether the user has every permission that the server needs, and what the server does not show to it."""
+
+from collections.abc import Iterator
+
+from reactor.doctor.checks import deployment_check
+from reactor.doctor.deployment import Deployment
+from reactor.doctor.finding import Finding, Subject
+from reactor.doctor.permissions import acl_rule
+
+_CHECKED_BY_CONFIG = "pub/sub buffer limit, timeout, tcp-keepalive, min-replicas-to-write"
+
+
+@deployment_check(order=40)
+def permissions(deployment: Deployment) -> Iterator[Finding]:
+    """Name each missing permission with the ACL rule that grants it, and the rule that grants them all."""
+    user = deployment.target.username or "default"
+    cluster = deployment.target.kind == "cluster"
+    for server in deployment.reachable:
+        if "permissions" in server.refused:
+            subject = Subject("permissions", "permissions", server.name, "all that are needed")
+            yield subject.problem(f"could not be tried: {server.refused['permissions']}")
+            continue
+        for missing in server.missing_permissions:
+            subject = Subject("permissions", f"permission: {missing.what}", server.name, missing.rule)
+            if "unknown command" in missing.error:
+                yield subject.problem(
+                    "no such command: renamed or disabled", "remove its rename-command from redis.conf"
+                )
+            else:
+                yield subject.problem(f"denied to user {user}", f"ACL SETUSER {user} {missing.rule}")
+        if server.missing_permissions:
+            rule = acl_rule(deployment.settings.namespace, deployment.target.db, cluster=cluster)
+            subject = Subject("permissions", "all permissions", server.name, "those needed, and no others")
+            found = f"{len(server.missing_permissions)} missing"
+            yield subject.problem(found, f"ACL SETUSER {user} on {rule}")
+        else:
+            yield Subject("permissions", "permissions", server.name, "all").ok(f"all, as user {user}")
+
+
+@deployment_check(order=42)
+def configuration_access(deployment: Deployment) -> Iterator[Finding]:
+    """Say what could not be checked because CONFIG GET is denied; the server itself does not need it."""
+    for server in deployment.reachable:
+        if "CONFIG GET" in server.refused:
+            subject = Subject("config", "CONFIG", server.name, "any: only the doctor reads it")
+            found = f"{server.refused['CONFIG GET']}; not checked: {_CHECKED_BY_CONFIG}"
+            yield subject.ok(found, "none; another user, or the service's console, shows these settings")
