@@ -109,4 +109,4 @@ def _files(chosen: Settings) -> Iterator[Finding]:
 
 
 def _finding(what: str, found: str, wanted: str = "", fix: str = "", severity: Severity = "ok") -> Finding:
-    return Subject("settings", what, wanted=wanted or "nothing dangerous").rated(severity, found, fix)
+    return Subject("settings", what, wanted=wanted or "safe values").rated(severity, found, fix)
