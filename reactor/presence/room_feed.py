@@ -1,13 +1,14 @@
-"""The node's own view of each room in which it has a member, kept by the diffs that the scripts publish.
+"""The node's own view of each room in which it has a member, advanced by the diffs that the scripts publish.
 
-A view comes from one listing and the diffs after it. A gap in the versions, or a subscription that had to
-be made anew, is healed by another listing; what it shows to have changed is handed on as a diff, so that
-whoever follows the rooms through `on_diff` sees one unbroken line.
+A view is made from one list of the room and the diffs after it. After a gap in the versions, or in the
+subscription, the room is resynchronised by another list; what changed in between is passed to `on_diff` as
+one diff, so that its receivers see every change exactly once and in order.
 """
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import anyio
 import msgspec
@@ -15,8 +16,7 @@ import structlog
 
 from reactor.backend.interface import Channels
 from reactor.errors import Unavailable
-from reactor.presence.departures import Departures
-from reactor.presence.healing import healing_diff, look, reasons_told_since, record_lost
+from reactor.presence.departures import Departures, MembershipKey
 from reactor.presence.keys import diff_channel
 from reactor.presence.rows import (
     ROOM_MESSAGE_PREFIX,
@@ -26,47 +26,70 @@ from reactor.presence.rows import (
     is_unknown_kind,
     parse_room_message,
 )
-from reactor.presence.store import RoomListing, Store
-from reactor.protocol.messages import Member, RoomDiff
-from reactor.protocol.room import DiffResult, RoomView, visibly_changed
+from reactor.presence.store import Store
+from reactor.protocol.messages import Departed, Member, RoomDiff
+from reactor.protocol.room import DiffResult, RoomView, diff_between, visibly_changed
 from reactor.tasks import Spawner
 
 log = structlog.get_logger()
 
-CATCH_UP = 1.0
-"""Seconds. A diff that Redis published but that has not come by then is taken for lost."""
-NO_LINK_PATIENCE = 1.0
-"""Seconds that a first join of a room waits while the link for diffs is down."""
-CONFIRMED_WITHIN = 5.0
-"""Seconds that a room's first holders wait for its channel."""
-HEAL_AGAIN_AFTER = 0.2
+DIFF_TIMEOUT = 1.0
+"""Seconds within which a diff that Redis published has to arrive; afterwards it counts as lost."""
+DISCONNECTED_TIMEOUT = 1.0
+"""Seconds that the first join of a room waits while the subscription is disconnected."""
+SUBSCRIBE_TIMEOUT = 5.0
+"""Seconds that the first join of a room waits for the confirmation of its channel."""
+RESYNC_RETRY = 0.2
+"""Seconds between attempts to list a room while Redis does not answer."""
+DISCONNECTED = "disconnected"
+"""The reason for members that were lost with Redis's data and for whose departure none is recorded."""
+
+ViewPosition = tuple[str, int]
+"""A view's epoch and version."""
 
 
-class Room:
-    """A room that this node follows: its view, who holds it, and who waits for it to move on."""
+class FollowedRoom:
+    """A room that this node follows: its view, its number of followers, and who waits for a version.
 
-    __slots__ = ("asked", "failed", "healing", "holders", "listed", "ready", "view", "waiting")
+    lists_requested: how many lists were requested so far. newest_list: the number of the newest one applied.
+    """
+
+    __slots__ = (
+        "failed", "followers", "lists_requested", "newest_list", "ready", "resyncing", "view", "waiting",
+    )  # fmt: skip
 
     def __init__(self, room_id: str) -> None:
         self.view = RoomView(room_id)
-        self.holders = 0
+        self.followers = 0
         self.ready = asyncio.Event()
         self.failed: Unavailable | None = None
-        self.healing = False
-        self.asked = self.listed = 0  # listings: how many were asked for, and the newest that was taken
+        self.resyncing = False
+        self.lists_requested = self.newest_list = 0
         self.waiting: list[tuple[int, asyncio.Event]] = []
+
+    @property
+    def position(self) -> ViewPosition:
+        """Where the view is."""
+        return self.view.epoch, self.view.version
+
+    def wake(self, version: float) -> None:
+        """Wake those that wait for this version or an older one."""
+        if self.waiting:
+            for awaited, event in self.waiting:
+                if version >= awaited:
+                    event.set()
+            self.waiting = [waiter for waiter in self.waiting if not waiter[1].is_set()]
 
 
 class RoomFeed:
-    """The rooms that a node follows.
+    """The rooms that a node follows, each from the first `follow` to the last `unfollow`.
 
-    on_diff(diff) is called for each change of a view, in order, after it was applied.
-    on_room_message(room_id, at, data) is called for each message to a room: Redis's time (ms) and JSON.
-
-    is_data_loss(room_id, user_ids) is asked when a followed room begins a new epoch with these users: whether
-    Redis must have lost data. It then pauses the feed.
-
-    tasks: where listings run. A room is followed from its first `hold` to the last `release`.
+    on_diff(diff): called for each change of a view, in order, after it was applied.
+    on_left(room_id, row, member): called for each departure before its diff; `member` as last seen, or None.
+    on_room_message(room_id, at, data): called for each message to a room; Redis's time (ms) and JSON.
+    is_data_loss(room_id, user_ids): asked when a followed room begins a new epoch with these users, whether
+    Redis must have lost data; where it has, this callback also pauses the feed.
+    tasks: where lists are read.
     """
 
     def __init__(
@@ -76,37 +99,37 @@ class RoomFeed:
         is_data_loss: Callable[[str, set[str]], bool] = lambda _room_id, _user_ids: False,
     ) -> None:  # fmt: skip
         self._store, self._subscription, self._departures = store, subscription, departures
-        self._tasks, self._on_diff, self._on_left, self._on_room_message = (
-            tasks,
-            on_diff,
-            on_left,
-            on_room_message,
-        )
-        self._is_data_loss = is_data_loss
-        self._rooms: dict[str, Room] = {}
+        self._tasks, self._on_diff, self._on_left = tasks, on_diff, on_left
+        self._on_room_message, self._is_data_loss = on_room_message, is_data_loss
+        self._rooms: dict[str, FollowedRoom] = {}
         self._by_channel: dict[bytes, str] = {}
-        self._open_gate = anyio.Event()
-        self._open_gate.set()
-        self._missed = 0
+        self._resumed = anyio.Event()
+        self._resumed.set()
+        self._gaps = 0
         self.resyncs: Counter[str] = Counter()
 
     def view(self, room_id: str) -> RoomView | None:
-        """The view of a room that is followed and known."""
+        """Return the view of a followed room, or None before its first list has arrived."""
         room = self._rooms.get(room_id)
         return room.view if room is not None and room.ready.is_set() else None
 
     def rooms(self) -> Iterable[str]:
-        """The rooms that are followed."""
+        """Return the ids of the followed rooms."""
         return self._rooms.keys()
 
+    def last_known(self, room_id: str, user_id: str) -> Member | None:
+        """Return a member as last seen, also while the room is resynchronised."""
+        room = self._rooms.get(room_id)
+        return room.view.members.get(user_id) if room is not None else None
+
     async def follow(self, room_id: str) -> RoomView:
-        """Follow the room; return when its view is there. Raises Unavailable, and then does not hold it."""
+        """Follow a room and return its view. Raises Unavailable; otherwise each call needs one `unfollow`."""
         room = self._rooms.get(room_id)
         if room is None:
-            room = self._rooms[room_id] = Room(room_id)
+            room = self._rooms[room_id] = FollowedRoom(room_id)
             self._by_channel[diff_channel(self._store.namespace, room_id).encode()] = room_id
             self._tasks.start_soon(self._open, room_id, room)
-        room.holders += 1
+        room.followers += 1
         try:
             await room.ready.wait()
             if room.failed is not None:
@@ -116,50 +139,49 @@ class RoomFeed:
             raise
         return room.view
 
-    def unfollow(self, room_id: str, held: Room | None = None) -> None:
-        """Let go of the room; with the last holder it is followed no more."""
+    def unfollow(self, room_id: str, followed: FollowedRoom | None = None) -> None:
+        """Undo one `follow`; with the last one the room's channel is unsubscribed."""
         room = self._rooms.get(room_id)
-        if room is None or (held is not None and held is not room):
+        if room is None or (followed is not None and followed is not room):
             return
-        room.holders -= 1
-        if room.holders == 0:
-            self._forget(room_id)
+        room.followers -= 1
+        if room.followers == 0:
+            self._remove(room_id)
 
     async def wait_for_version(self, room_id: str, epoch: str, version: int) -> RoomView:
-        """The room's view, once it is at that version or newer.
+        """Return the room's view once it has reached that version, or a newer list has replaced it.
 
-        Raises Unavailable when the room is followed no more.
+        Raises Unavailable when the room is no longer followed.
         """
         first, room = self._rooms.get(room_id), None
-        asked = first.asked if first is not None else 0
+        requested = first.lists_requested if first is not None else 0
         while True:
             room = self._rooms.get(room_id)
             if room is None or room is not first:
                 raise Unavailable("the room is not followed any more")
-            # A listing that was asked for from here on is newer than what the caller knows of, in any epoch.
-            there = room.listed > asked or (room.view.epoch == epoch and room.view.version >= version)
-            if there and not room.healing:
+            # A list that was requested from here on is newer than what the caller knows, in any epoch.
+            reached = room.newest_list > requested or (
+                room.view.epoch == epoch and room.view.version >= version
+            )
+            if reached and not room.resyncing:
                 return room.view
-            moved = asyncio.Event()
-            room.waiting.append((version, moved))
-            with anyio.move_on_after(CATCH_UP) as waited:
-                await moved.wait()
-            if waited.cancelled_caught and not room.healing:
-                self._heal(room, "diff_lost", (room.view.epoch, room.view.version))
+            woken = asyncio.Event()
+            room.waiting.append((version, woken))
+            with anyio.move_on_after(DIFF_TIMEOUT) as waited:
+                await woken.wait()
+            if waited.cancelled_caught and not room.resyncing:
+                self._start_resync(room, "diff_lost", room.position)
 
     def offer(self, room_id: str, payload: bytes) -> None:
-        """Take a diff that came back with a script's reply, ahead of its publication.
-
-        One that does not fit waits for that.
-        """
+        """Apply a diff that a script returned, before its publication arrives, if it continues the view."""
         room = self._rooms.get(room_id)
         if room is not None and payload:
             row = decode_diff(payload)
-            if room.view.epoch == row.epoch and row.from_version == room.view.version and not room.healing:
-                self._take(room, row, row.diff(room_id))
+            if (row.epoch, row.from_version) == room.position and not room.resyncing:
+                self._apply(room, row, row.diff(room_id))
 
     def on_message(self, channel: bytes, payload: bytes) -> None:
-        """A publication on the channel of a room."""
+        """Handle a publication on a room's channel: a diff, or a message to the room."""
         room_id = self._by_channel.get(channel)
         if room_id is None:
             return
@@ -173,149 +195,213 @@ class RoomFeed:
             row = decode_diff(payload)
             view = room.view
             if row.version <= view.version and row.epoch == view.epoch and not view.waiting:
-                return  # `offer` was faster, as for each join of this node, where it saves 10 us
+                return  # applied by `offer`, as for each join of this node, where skipping it saves 10 us
             diff = row.diff(room_id)
         except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
-            # Not ours, or of a version of ours to come: what it said is in the list.
+            # Published by another program, or in the format of a newer release: the list has its content.
             log.warning("diff_unreadable", room=room_id, bytes=len(payload))
             if room.ready.is_set():
-                self._heal(room, "unreadable", (room.view.epoch, room.view.version))
+                self._start_resync(room, "unreadable", room.position)
         else:
-            self._take(room, row, diff)
+            self._apply(room, row, diff)
 
     def resync(self) -> None:
-        """Diffs of any room may have been missed: heal all."""
+        """Resynchronise every room, because diffs of any may have been missed."""
         self.pause()
         self.resume()
 
     def pause(self) -> None:
-        """Tell nothing until `resume`: diffs were missed, and what Redis says now may be less than true."""
-        self._missed += 1
-        if self._open_gate.is_set():
-            self._open_gate = anyio.Event()
+        """Pass on nothing until `resume`: diffs were missed, and Redis may have lost data."""
+        self._gaps += 1
+        if self._resumed.is_set():
+            self._resumed = anyio.Event()
         for room in self._rooms.values():
-            if room.ready.is_set() and not room.healing:
-                told = room.view.epoch, room.view.version
+            if room.ready.is_set() and not room.resyncing:
+                position = room.position
                 room.view.invalidate()
-                self._heal(room, "resubscribed", told)
+                self._start_resync(room, "resubscribed", position)
 
     def resume(self) -> None:
-        """Heal every room; what changed meanwhile is told as one diff."""
-        self._open_gate.set()
+        """Resynchronise every room; what changed in each is passed on as one diff."""
+        self._resumed.set()
 
-    def last_known(self, room_id: str, user_id: str) -> Member | None:
-        """A member as it was last seen, also while the view waits to be healed."""
-        room = self._rooms.get(room_id)
-        return room.view.members.get(user_id) if room is not None else None
+    # Private methods
 
-    def _take(self, room: Room, row: DiffRow, diff: RoomDiff) -> None:
-        place = room.view.epoch, room.view.version
-        members = room.view.members
-        anew = row.epoch != room.view.epoch and row.from_version == 0 and not room.view.waiting
-        if anew and self._is_data_loss(diff.room_id, {member.user_id for member in diff.joined}):
-            return  # what is left of the room is listed when all are back
+    def _apply(self, room: FollowedRoom, row: DiffRow, diff: RoomDiff) -> None:
+        position, members = room.position, room.view.members
+        begins_anew = row.epoch != room.view.epoch and row.from_version == 0 and not room.view.waiting
+        if begins_anew and self._is_data_loss(diff.room_id, {member.user_id for member in diff.joined}):
+            return  # the rest of the room is listed once all members are registered again
         leaving = [(left, members.get(left.user_id)) for left in row.left]
-        news = [one for one in diff.updated if visibly_changed(members.get(one.user_id), one)]
-        # One who was held, and not on the list when the view was made, comes in as far as anyone here knows.
-        joined = [*diff.joined, *(one for one in news if one.user_id not in members)]
-        news = [one for one in news if one.user_id in members]
-        verdict = room.view.apply(diff)
-        if verdict is DiffResult.APPLIED:
-            self._moved(room)
+        changed = [one for one in diff.updated if visibly_changed(members.get(one.user_id), one)]
+        # A member that was suspended when the view was made is missing in it: for receivers it joins now.
+        joined = [*diff.joined, *(one for one in changed if one.user_id not in members)]
+        updated = [one for one in changed if one.user_id in members]
+        result = room.view.apply(diff)
+        if result is DiffResult.APPLIED:
+            room.wake(room.view.version)
             for left, member in leaving:
                 self._on_left(diff.room_id, left, member)
-            # No news is who was not listed any more when the view was made, or is entered again as it was.
-            known = [told for told, (_, member) in zip(diff.left, leaving, strict=True) if member is not None]
-            count = len(room.view.members)  # Redis counts those too whose end does not count yet
-            self._on_diff(msgspec.structs.replace(diff, left=known, joined=joined, updated=news, count=count))
-        elif verdict is DiffResult.GAP:
-            self._heal(room, "gap", place)
+            # Receivers never had a member that was suspended when the view was made.
+            known = [left for left, (_, member) in zip(diff.left, leaving, strict=True) if member is not None]
+            count = len(room.view.members)  # the diff's count includes suspended members
+            self._on_diff(
+                msgspec.structs.replace(diff, left=known, joined=joined, updated=updated, count=count)
+            )
+        elif result is DiffResult.GAP:
+            self._start_resync(room, "gap", position)
 
-    def _moved(self, room: Room) -> None:
-        if room.waiting:
-            version = room.view.version
-            for awaited, event in room.waiting:
-                if version >= awaited:
-                    event.set()
-            room.waiting = [waiter for waiter in room.waiting if not waiter[1].is_set()]
-
-    async def _open(self, room_id: str, room: Room) -> None:
+    async def _open(self, room_id: str, room: FollowedRoom) -> None:
         try:
-            # Without a link nobody is kept waiting: it is more likely to be Redis than a moment.
-            with anyio.fail_after(CONFIRMED_WITHIN if self._subscription.listening else NO_LINK_PATIENCE):
+            # A subscription that is disconnected means most often that Redis is away: fail soon.
+            timeout = SUBSCRIBE_TIMEOUT if self._subscription.listening else DISCONNECTED_TIMEOUT
+            with anyio.fail_after(timeout):
                 await self._subscription.subscribe(diff_channel(self._store.namespace, room_id))
-                await self._open_gate.wait()
+                await self._resumed.wait()
             while True:
-                missed = self._missed
-                listing = await self._store.members(room_id)
-                if missed == self._missed:
+                gaps = self._gaps
+                found = await self._store.members(room_id)
+                if gaps == self._gaps:
                     break
         except (Unavailable, TimeoutError) as error:
             room.failed = Unavailable(str(error) or "Redis did not confirm the subscription")
             if self._rooms.get(room_id) is room:
-                self._forget(room_id)
+                self._remove(room_id)
         else:
-            if room.view.reset(*_snapshot(listing)) is DiffResult.GAP:
-                self._heal(room, "gap", (room.view.epoch, room.view.version))
+            at = found.position
+            if room.view.reset(at.epoch, at.version, found.members) is DiffResult.GAP:
+                self._start_resync(room, "gap", room.position)
         room.ready.set()
 
-    def _heal(self, room: Room, cause: str, told: tuple[str, int]) -> None:
-        """Replace the view by a listing. told: the epoch and version up to which diffs were handed on."""
-        if not room.healing:
-            room.healing = room.view.waiting = True
+    def _start_resync(self, room: FollowedRoom, cause: str, position: ViewPosition) -> None:
+        """Replace the view by a list. position: up to which diffs were passed on."""
+        if not room.resyncing:
+            room.resyncing = room.view.waiting = True
             self.resyncs[cause] += 1
             log.info("room_resync", room=room.view.room_id, cause=cause)
-            self._tasks.start_soon(self._heal_now, room, told)
+            self._tasks.start_soon(self._resync_room, room, position)
 
-    async def _heal_now(self, room: Room, told: tuple[str, int]) -> None:
+    async def _resync_room(self, room: FollowedRoom, position: ViewPosition) -> None:
         room_id, before = room.view.room_id, dict(room.view.members)
         while self._rooms.get(room_id) is room:
-            await self._open_gate.wait()
-            missed = self._missed
-            room.asked += 1
-            asked = room.asked
+            await self._resumed.wait()
+            gaps = self._gaps
+            room.lists_requested += 1
+            number = room.lists_requested
             try:
-                found = await look(self._store, self._departures, room_id, before)
-                another = found.epoch != told[0] != ""
-                if another and missed == self._missed:
+                found = await _read_state(self._store, self._departures, room_id, before)
+                new_epoch = found.epoch != position[0] != ""
+                if new_epoch and gaps == self._gaps:
                     if self._is_data_loss(room_id, {member.user_id for member in found.members}):
                         continue
-                    recorded = await record_lost(self._store, room_id, found)
+                    recorded = await _record_lost_members(self._store, room_id, found)
                     if recorded is None:
                         continue
                     found = found._replace(reasons=recorded)
             except Unavailable:
-                await anyio.sleep(HEAL_AGAIN_AFTER)
+                await anyio.sleep(RESYNC_RETRY)
                 continue
             if self._rooms.get(room_id) is not room:
-                return  # let go of meanwhile, and followed anew by another
-            reasons = {**reasons_told_since(room.view, found, before), **found.reasons}
-            # What was found before the last loss does not show what was missed then.
-            if missed != self._missed or room.view.reset(*found[1:4]) is DiffResult.GAP:
+                return  # unfollowed meanwhile, and perhaps followed again
+            reasons = {**_reasons_in_deferred(room.view, found, before), **found.reasons}
+            # A list from before the last gap does not show what was missed in it.
+            if gaps != self._gaps or room.view.reset(*found[1:4]) is DiffResult.GAP:
                 continue
-            room.healing, room.listed = False, asked
-            for _, event in room.waiting:
-                event.set()
-            room.waiting.clear()
-            if (room.view.epoch, room.view.version) != told:
-                diff = healing_diff(room.view, before, told, reasons)
-                self._tell_healed(diff, before, found.now)
+            room.resyncing, room.newest_list = False, number
+            room.wake(float("inf"))
+            if room.position != position:
+                diff = _resync_diff(room.view, before, position, reasons)
+                for left in diff.left:
+                    row = LeftRow(left.user_id, left.reason, found.now, "")
+                    self._on_left(room_id, row, before.get(left.user_id))
+                self._on_diff(diff)
             return
 
-    def _tell_healed(self, diff: RoomDiff, before: Mapping[str, Member], now: int) -> None:
-        for left in diff.left:
-            row = LeftRow(left.user_id, left.reason, now, "")
-            self._on_left(diff.room_id, row, before.get(left.user_id))
-        self._on_diff(diff)
-
-    def _forget(self, room_id: str) -> None:
+    def _remove(self, room_id: str) -> None:
         room = self._rooms.pop(room_id)
         channel = diff_channel(self._store.namespace, room_id)
         del self._by_channel[channel.encode()]
         self._subscription.unsubscribe(channel)
-        for _, event in room.waiting:
-            event.set()
+        room.wake(float("inf"))
 
 
-def _snapshot(listing: RoomListing) -> tuple[str, int, list[Member]]:
-    return listing.position.epoch, listing.position.version, listing.members
+class _RoomState(NamedTuple):
+    """What Redis holds of a room. `members` includes suspended ones.
+
+    gone: members of the view before whose membership has ended. reasons: why, where that is recorded.
+    """
+
+    now: int
+    epoch: str
+    version: int
+    members: list[Member]
+    gone: list[Member]
+    reasons: Mapping[MembershipKey, str]
+
+
+def membership_key(member: Member) -> MembershipKey:
+    """Return what distinguishes this membership of the user from earlier and later ones."""
+    return member.user_id, member.joined_at
+
+
+async def _read_state(
+    store: Store, departures: Departures, room_id: str, before: Mapping[str, Member]
+) -> _RoomState:
+    """Read a room and why those of `before` left it. Raises Unavailable."""
+    listing = await store.members(room_id)
+    at, members = listing.position, listing.members
+    listed = {member.user_id for member in members}
+    missing = [member for member in before.values() if member.user_id not in listed]
+    # Suspended members are still members: a diff of their own will publish their departure.
+    members += await store.still_members(room_id, missing) if missing else ()
+    present = {membership_key(member) for member in members}
+    gone = [member for member in before.values() if membership_key(member) not in present]
+    reasons = await departures.reasons(room_id, map(membership_key, gone))
+    return _RoomState(at.now, at.epoch, at.version, members, gone, reasons)
+
+
+def _reasons_in_deferred(
+    view: RoomView, found: _RoomState, before: Mapping[str, Member]
+) -> dict[MembershipKey, str]:
+    """Return why members of `before` left that the list still has, from deferred diffs after the list."""
+    reasons: dict[MembershipKey, str] = {}
+    for diff in view.deferred:
+        if diff.epoch == found.epoch and diff.version > found.version:
+            for left in diff.left:
+                if (member := before.get(left.user_id)) is not None:
+                    reasons.setdefault(membership_key(member), left.reason)
+    return reasons
+
+
+async def _record_lost_members(
+    store: Store, room_id: str, found: _RoomState
+) -> dict[MembershipKey, str] | None:
+    """Record the departures of members that were lost with Redis's data.
+
+    Returns the recorded reason of each, or None when one of them is a member again. Raises Unavailable.
+    """
+    reasons = [found.reasons.get(membership_key(one), DISCONNECTED) for one in found.gone]
+    recorded = await asyncio.gather(
+        *(store.record_lost_member(room_id, one, why) for one, why in zip(found.gone, reasons, strict=True))
+    )
+    if None in recorded:
+        return None
+    return {
+        membership_key(one): why for one, why in zip(found.gone, recorded, strict=True) if why is not None
+    }
+
+
+def _resync_diff(
+    view: RoomView, before: Mapping[str, Member], position: ViewPosition, reasons: Mapping[MembershipKey, str]
+) -> RoomDiff:
+    """Return the diff from the last position that was passed on to the new view."""
+    epoch, version = position
+    joined, updated, left = diff_between(before, view.members.values())
+    # The reason has to be that of this very membership: the user may have joined and left again since.
+    ended = ((one, membership_key(before[one.user_id])) for one in left)
+    left = [Departed(one.user_id, reasons.get(key, one.reason)) for one, key in ended]
+    if view.epoch != epoch:
+        # A new epoch starts from an empty room: the diff replaces whatever its receivers hold.
+        joined, updated, version = list(view.members.values()), [], 0
+    count = len(view.members)
+    return RoomDiff(view.room_id, view.epoch, version, view.version, count, joined, updated, left)

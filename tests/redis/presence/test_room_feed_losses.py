@@ -143,7 +143,7 @@ async def test_a_link_lost_while_a_room_is_being_opened_is_healed_too(redis_serv
 async def test_a_diff_lost_on_the_way_is_missed_by_who_waits_for_it(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diffs, "CATCH_UP", 0.2)
+    monkeypatch.setattr(diffs, "DIFF_TIMEOUT", 0.2)
     async with following(redis_server) as it:
         it.probe.join("ann")
         await it.agrees()
@@ -159,7 +159,7 @@ async def test_a_diff_lost_on_the_way_is_missed_by_who_waits_for_it(
 async def test_who_waits_for_a_version_of_an_epoch_that_is_over_gets_what_there_is(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diffs, "CATCH_UP", 0.2)
+    monkeypatch.setattr(diffs, "DIFF_TIMEOUT", 0.2)
     async with following(redis_server) as it:
         it.probe.join("ann")
         await it.agrees()
@@ -178,7 +178,7 @@ async def test_a_room_cannot_be_held_while_redis_is_away_and_can_when_it_is_back
         redis_server.kill()
         await until(lambda: not it.channels.listening)
         with monkeypatch.context() as impatient:
-            impatient.setattr(diffs, "NO_LINK_PATIENCE", 0.3)
+            impatient.setattr(diffs, "DISCONNECTED_TIMEOUT", 0.3)
             with pytest.raises(Unavailable):
                 await it.feed.follow("hall")
         assert it.feed.view("hall") is None
@@ -299,7 +299,7 @@ async def test_all_who_wait_in_a_former_epoch_are_there_after_one_listing(redis_
                 tasks.start_soon(it.feed.wait_for_version, "lobby", "a former one", version)
             await anyio.lowlevel.checkpoint()
             it.feed.resume()
-            with anyio.fail_after(diffs.CATCH_UP * 3):
+            with anyio.fail_after(diffs.DIFF_TIMEOUT * 3):
                 await it.agrees()
         assert it.feed.resyncs.total() < 4
 

@@ -97,7 +97,7 @@ async def test_a_watch_begins_with_unavailable_while_redis_is_away(
     async with presence_and_probe(redis_server) as (presence, _):
         redis_server.kill()
         with monkeypatch.context() as impatient:
-            impatient.setattr(diffs, "NO_LINK_PATIENCE", 0.3)
+            impatient.setattr(diffs, "DISCONNECTED_TIMEOUT", 0.3)
             async with watching(presence) as it:
                 with pytest.raises(Unavailable):
                     await it.next()
