@@ -1,7 +1,7 @@
-"""Attackers, each a process of its own: `python -m tests.attack.attackers NAME PORT SECONDS [ADDRESSES]`.
+"""Attackers, each in its own process: `python -m tests.attack.attackers NAME PORT SECONDS [ADDRESSES]`.
 
-At the end one says in a line of JSON what it did and what it met. It comes from as many addresses of
-127.1.0.0/16 as it is told.
+An attacker connects from ADDRESSES addresses of 127.1.0.0/16. At its end it prints its counters as one line
+of JSON.
 """
 
 import asyncio
@@ -31,138 +31,138 @@ HOSTILE = [
 
 
 class Attack:
-    """What all attackers share: the target, the time, the addresses to come from, and a tally."""
+    """The attacks, and what they share: the target, the time, the source addresses, and the counters."""
 
     def __init__(self, port: int, seconds: float, addresses: int) -> None:
         self.port = port
-        self.until = time.monotonic() + seconds
+        self.end = time.monotonic() + seconds
         self.addresses = addresses
-        self.met: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
         self.random = random.Random(SEED)
         self._number = count()
 
     @property
     def over(self) -> bool:
-        return time.monotonic() >= self.until
+        return time.monotonic() >= self.end
 
     async def connect(self) -> Raw:
         number = next(self._number) % self.addresses
         source = f"127.1.{number >> 8}.{number & 255}"
-        self.met["tried"] += 1
+        self.counts["attempts"] += 1
         return Raw(*await asyncio.open_connection("127.0.0.1", self.port, local_addr=(source, 0)))
 
     async def opened(self, **headers: str) -> Raw:
         client = await self.connect()
         client.write(request(**headers))
         head = await client.reader.readuntil(b"\r\n\r\n")
-        self.met[f"http {head[9:12].decode()}"] += 1
+        self.counts[f"http {head[9:12].decode()}"] += 1
         if not head.startswith(b"HTTP/1.1 101 "):
             client.writer.transport.abort()
             raise ConnectionRefusedError
-        self.met["opened"] += 1
+        self.counts["opened"] += 1
         return client
 
-    async def hear(self, client: Raw) -> None:
-        """Read on, and note errors and the close code."""
+    async def read(self, client: Raw) -> None:
+        """Read until the end of the stream; count errors and the close code."""
         while True:
             opcode, data = await client.frame()
             if opcode == Opcode.TEXT:
                 message = msgspec.json.decode(data)
-                self.met[message.get("code", message["type"])] += 1
+                self.counts[message.get("code", message["type"])] += 1
             elif opcode == Opcode.CLOSE:
-                self.met[f"closed {int.from_bytes(data[:2])}"] += 1
+                self.counts[f"closed {int.from_bytes(data[:2])}"] += 1
             elif opcode == -1:
                 return
 
-    async def crowd(self, number: int, one: Callable[[], Awaitable[None]]) -> None:
-        """Have so many do the same again and again, whatever becomes of them."""
+    async def repeat(self, clients: int, run_client: Callable[[], Awaitable[None]]) -> None:
+        """Run so many clients at a time, one after the other, until the attack is over."""
 
-        async def again() -> None:
+        async def run_clients() -> None:
             while not self.over:
                 try:
-                    async with asyncio.timeout(max(0.1, self.until - time.monotonic())):
-                        await one()
+                    async with asyncio.timeout(max(0.1, self.end - time.monotonic())):
+                        await run_client()
                 except (OSError, RuntimeError, asyncio.IncompleteReadError, TimeoutError) as error:
-                    self.met[type(error).__name__] += 1
+                    self.counts[type(error).__name__] += 1
                     await asyncio.sleep(0.01)
 
-        await asyncio.gather(*(again() for _ in range(number)))
+        await asyncio.gather(*(run_clients() for _ in range(clients)))
 
-    async def send_on(self, client: Raw, make: Callable[[], bytes], pause: float = 0.0) -> None:
-        """Send as fast as the socket takes it, and listen."""
-        listening = asyncio.ensure_future(self.hear(client))
+    async def flood(self, client: Raw, make: Callable[[], bytes], pause: float = 0.0) -> None:
+        """Send as fast as the transport accepts data, and read the replies."""
+        reading = asyncio.ensure_future(self.read(client))
         try:
-            while not self.over and not listening.done():
+            while not self.over and not reading.done():
                 client.write(make())
-                self.met["sent"] += 1
+                self.counts["sent"] += 1
                 await client.writer.drain()
                 await asyncio.sleep(pause)
             await asyncio.sleep(0)
         finally:
             client.writer.transport.abort()
-            await asyncio.wait([listening], timeout=1)
-            listening.cancel()
+            await asyncio.wait([reading], timeout=1)
+            reading.cancel()
 
-    # The attacks.
+    # The attacks
 
     async def slow_handshakes(self) -> None:
         head = request(**{f"X_{number}": "y" * 60 for number in range(100)})
 
-        async def one() -> None:
+        async def run_client() -> None:
             client = await self.connect()
             try:
                 for byte in head:
                     client.write(bytes((byte,)))
                     await asyncio.sleep(0.05)
                     if client.reader.at_eof():
-                        self.met["cut off"] += 1
+                        self.counts["aborted"] += 1
                         return
             finally:
                 client.writer.transport.abort()
 
-        await self.crowd(200, one)
+        await self.repeat(200, run_client)
 
-    async def silence(self) -> None:
-        async def one() -> None:
+    async def silent_connections(self) -> None:
+        async def run_client() -> None:
             client = await self.connect()
             try:
                 await client.reader.read()
-                self.met["cut off"] += 1
+                self.counts["aborted"] += 1
             finally:
                 client.writer.transport.abort()
 
-        await self.crowd(200, one)
+        await self.repeat(200, run_client)
 
     async def half_open(self) -> None:
-        """Open, join, and never say a thing again; not even pong."""
+        """Open, join, and send nothing more, not even a pong."""
 
-        async def one() -> None:
+        async def run_client() -> None:
             client = await self.opened()
-            ghost = f"ghost {next(self._number)}"
-            client.write(text({"type": "join_room", "roomId": "arena", "userId": ghost}))
+            user = f"unresponsive {next(self._number)}"
+            client.write(text({"type": "join_room", "roomId": "arena", "userId": user}))
             try:
                 while await client.reader.read(65536):
                     pass
             finally:
                 client.writer.transport.abort()
-                self.met["cut off"] += not self.over
+                self.counts["aborted"] += not self.over
 
-        await self.crowd(50, one)
+        await self.repeat(50, run_client)
 
     async def connections(self) -> None:
-        async def one() -> None:
+        async def run_client() -> None:
             client = await self.opened()
             client.writer.transport.abort()
 
-        await self.crowd(50, one)
+        await self.repeat(50, run_client)
 
     async def messages(self) -> None:
         batch = text({"type": "room:heartbeat"}) * 200
 
-        async def one() -> None:
-            await self.send_on(await self.opened(), lambda: batch)
+        async def run_client() -> None:
+            await self.flood(await self.opened(), lambda: batch)
 
-        await self.crowd(10, one)
+        await self.repeat(10, run_client)
 
     async def joins(self) -> None:
         def make() -> bytes:
@@ -179,67 +179,67 @@ class Attack:
                 for kind in ("join_room", "leave_room", "room:members")
             )
 
-        async def one() -> None:
-            await self.send_on(await self.opened(), make)
+        async def run_client() -> None:
+            await self.flood(await self.opened(), make)
 
-        await self.crowd(10, one)
+        await self.repeat(10, run_client)
 
     async def pings(self) -> None:
         batch = client_frame(Opcode.PING, bytes(125)) * 100
 
-        async def one() -> None:
-            await self.send_on(await self.opened(), lambda: batch)
+        async def run_client() -> None:
+            await self.flood(await self.opened(), lambda: batch)
 
-        await self.crowd(10, one)
+        await self.repeat(10, run_client)
 
     async def fragments(self) -> None:
         batch = client_frame(Opcode.TEXT, fin=False) + client_frame(Opcode.CONT, fin=False) * 1000
 
-        async def one() -> None:
-            await self.send_on(await self.opened(), lambda: batch)
+        async def run_client() -> None:
+            await self.flood(await self.opened(), lambda: batch)
 
-        await self.crowd(10, one)
+        await self.repeat(10, run_client)
 
     async def half_messages(self) -> None:
-        """A message of the largest size, but for its last byte, over and over again."""
+        """A message of the maximum size without its last byte, again and again."""
         part = client_frame(Opcode.TEXT, b"x" * 65_000, fin=False) + client_frame(
             Opcode.CONT, b"x" * 535, fin=False
         )
 
-        async def one() -> None:
+        async def run_client() -> None:
             client = await self.opened()
             client.write(part)
-            await self.hear(client)
+            await self.read(client)
 
-        await self.crowd(100, one)
+        await self.repeat(100, run_client)
 
-    async def bombs(self) -> None:
+    async def decompression_bombs(self) -> None:
         deflate = zlib.compressobj(wbits=-12)
         bomb = deflate.compress(b" " * 40_000_000) + deflate.flush(zlib.Z_SYNC_FLUSH)
         frame = bytearray(client_frame(Opcode.TEXT, bomb[:60_000]))
         frame[0] |= 0x40
 
-        async def one() -> None:
+        async def run_client() -> None:
             client = await self.opened(Sec_WebSocket_Extensions="permessage-deflate; client_max_window_bits")
-            await self.send_on(client, lambda: bytes(frame))
+            await self.flood(client, lambda: bytes(frame))
 
-        await self.crowd(10, one)
+        await self.repeat(10, run_client)
 
-    async def garbage(self) -> None:
-        async def one() -> None:
-            rubbish = self.random.randbytes(self.random.randrange(1, 5000))
+    async def random_bytes(self) -> None:
+        async def run_client() -> None:
+            data = self.random.randbytes(self.random.randrange(1, 5000))
             if self.random.random() < 0.5:
                 client = await self.connect()
-                client.write(self.random.choice([b"", b"GET / HTTP/1.1\r\n", b"\x16\x03\x01"]) + rubbish)
+                client.write(self.random.choice([b"", b"GET / HTTP/1.1\r\n", b"\x16\x03\x01"]) + data)
                 await client.reader.read()
                 client.writer.transport.abort()
             else:
-                await self.send_on(await self.opened(), lambda: self.random.randbytes(2000), pause=0.01)
+                await self.flood(await self.opened(), lambda: self.random.randbytes(2000), pause=0.01)
 
-        await self.crowd(20, one)
+        await self.repeat(20, run_client)
 
-    async def strange_words(self) -> None:
-        """Good frames and good JSON, and yet nothing that anybody should say."""
+    async def hostile_values(self) -> None:
+        """Valid frames and valid JSON with hostile values in every field."""
 
         def value() -> object:
             return self.random.choice(
@@ -259,55 +259,55 @@ class Attack:
             }
             return client_frame(Opcode.TEXT, json.dumps(message).encode()[:70_000])
 
-        async def one() -> None:
-            await self.send_on(await self.opened(), make, pause=0.05)
+        async def run_client() -> None:
+            await self.flood(await self.opened(), make, pause=0.05)
 
-        await self.crowd(20, one)
+        await self.repeat(20, run_client)
 
-    async def deafness(self) -> None:
-        """Ask for much, and read nothing."""
+    async def not_reading(self) -> None:
+        """Request large replies, and read nothing."""
 
-        async def one() -> None:
+        async def run_client() -> None:
             client = await self.opened()
             client.writer.transport.pause_reading()  # type: ignore[attr-defined]
-            ask = text({"type": "room:members", "roomId": "arena"})
+            query = text({"type": "room:members", "roomId": "arena"})
             client.write(
-                text({"type": "join_room", "roomId": "arena", "userId": f"deaf {next(self._number)}"})
+                text({"type": "join_room", "roomId": "arena", "userId": f"not reading {next(self._number)}"})
             )
             try:
                 while not client.writer.transport.is_closing():
-                    client.write(ask * 5)
-                    self.met["sent"] += 1
+                    client.write(query * 5)
+                    self.counts["sent"] += 1
                     await asyncio.sleep(0.3)
             finally:
                 client.writer.transport.abort()
 
-        await self.crowd(20, one)
+        await self.repeat(20, run_client)
 
     async def tokens(self) -> None:
-        """Guess tokens, one a connection, in all three ways."""
+        """Guess tokens, one a connection, in all three ways of sending one."""
 
-        async def one() -> None:
+        async def run_client() -> None:
             guess = f"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.{self.random.randbytes(20).hex()}"
-            way = self.random.randrange(3)
-            if way == 0:
+            method = self.random.randrange(3)
+            if method == 0:
                 await self.opened(Authorization=f"Bearer {guess}")
                 return
-            subprotocols = "reactor.json" if way == 1 else f"reactor.json, reactor.token.{guess}"
+            subprotocols = "reactor.json" if method == 1 else f"reactor.json, reactor.token.{guess}"
             client = await self.opened(Sec_WebSocket_Protocol=subprotocols)
             client.write(
                 text({"type": "auth", "token": guess}), text({"type": "join_room", "roomId": "arena"})
             )
-            await self.hear(client)
+            await self.read(client)
             client.writer.transport.abort()
 
-        await self.crowd(20, one)
+        await self.repeat(20, run_client)
 
 
 async def main(name: str, port: int, seconds: float, addresses: int) -> None:
     attack = Attack(port, seconds, addresses)
     await getattr(attack, name)()
-    sys.stdout.write(json.dumps(attack.met) + "\n")
+    sys.stdout.write(json.dumps(attack.counts) + "\n")
 
 
 if __name__ == "__main__":

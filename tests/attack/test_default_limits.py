@@ -1,4 +1,4 @@
-"""The limits as they are set by default never meet who behaves, however much that is."""
+"""The default limits never affect ordinary clients, however active they are."""
 
 import asyncio
 from contextlib import AsyncExitStack

@@ -1,4 +1,4 @@
-"""What tokens allow, on a whole server; and that neither tokens nor ids get where they should not."""
+"""Tokens on a complete server, tokens in logs, hostile ids, and settings that concern security."""
 
 import asyncio
 import json
@@ -23,18 +23,19 @@ from tests.support.nodes import NodeProcess, served, serving
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 from tests.support.signing import public_jwk, signed, write_jwks
+from tests.support.waiting import PATIENCE
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
-SECRET = "what only this test and its server know of it"
+SECRET = "a secret of this test and its server"
 
 
 def token(user: str = "ann", **claims: Any) -> str:
-    made = {"sub": user, "exp": time.time() + 60, "rooms": ["lobby"]} | claims
-    return jwt.encode(made, SECRET, algorithm="HS256")
+    payload = {"sub": user, "exp": time.time() + 60, "rooms": ["lobby"]} | claims
+    return jwt.encode(payload, SECRET, algorithm="HS256")
 
 
-def bearer(what: str) -> dict[str, Any]:
-    return {"additional_headers": {"Authorization": f"Bearer {what}"}}
+def bearer(value: str) -> dict[str, Any]:
+    return {"additional_headers": {"Authorization": f"Bearer {value}"}}
 
 
 async def test_a_token_allows_its_rooms_and_no_others(bundled_server: Server):
@@ -57,7 +58,7 @@ async def test_a_token_allows_its_rooms_and_no_others(bundled_server: Server):
             assert (await ann.answer("join_room", roomId="lobby", **fields))["code"] == "forbidden"
         assert (await ann.answer("room:update", roomId="lobby", data=2))["code"] == "forbidden"
         assert (await ann.answer("room:heartbeat", roomId="lobby"))["type"] == "room:heartbeat:ack"
-        # Heartbeats and the like of rooms that one is not in lead nowhere.
+        # Requests about a room that the connection has not joined are rejected.
         for kind in ("room:heartbeat", "room:away", "leave_room"):
             assert (await ann.answer(kind, roomId="cellar"))["code"] == "not_joined"
 
@@ -79,37 +80,37 @@ async def test_an_invalid_authorization_header_is_a_401(bundled_server: Server):
     async with served(bundled_server, auth_secret=SECRET) as node:
         with pytest.raises(InvalidStatus) as caught:
             async with RawClient.connect(node, **bearer("nonsense")):
-                pytest.fail("let in")
+                pytest.fail("the connection opened")
         assert caught.value.response.status_code == 401
 
 
 async def test_no_token_reaches_the_log(bundled_server: Server):
-    refused = 0
+    rejected = 0
     tokens = [token(), token(exp=1), token("x" * 300), "nonsense-but-secret.nonsense.nonsense"]
     with serving(
         "--redis-url", bundled_server.socket_url, "--log-level", "debug", "--log-format", "json",
         "--auth-timeout", "1", REACTOR_AUTH_SECRET=SECRET,
     ) as process:  # fmt: skip
         node = NodeProcess(None, int(process.socket.rpartition(":")[2].removesuffix("/ws")))  # type: ignore[arg-type]
-        for what in tokens:
-            for options in (bearer(what), {"subprotocols": ["reactor.json", f"reactor.token.{what}"]}, {}):
+        for value in tokens:
+            for options in (bearer(value), {"subprotocols": ["reactor.json", f"reactor.token.{value}"]}, {}):
                 try:
                     async with RawClient.connect(node, **options) as client:
-                        await client.say("auth", token=what)
-                        await client.say("join_room", roomId="lobby", userId=what[:200])
-                        await client.say("auth", token={"a": what})
-                        await client.socket.send(f"{{{what}")
-                        await asyncio.sleep(0.05)  # it is read before the socket goes
+                        await client.say("auth", token=value)
+                        await client.say("join_room", roomId="lobby", userId=value[:200])
+                        await client.say("auth", token={"a": value})
+                        await client.socket.send(f"{{{value}")
+                        await asyncio.sleep(0.05)  # the server reads it before the connection closes
                 except (InvalidStatus, ConnectionClosed):
-                    refused += 1
+                    rejected += 1
         process.process.send_signal(signal.SIGTERM)
         assert process.process.stderr is not None
         log = process.process.stderr.read()
     assert "stopping" in log
-    assert refused > 5
-    for what in tokens:
-        assert what not in log
-        assert what.split(".")[-1] not in log
+    assert rejected > 5
+    for value in tokens:
+        assert value not in log
+        assert value.split(".")[-1] not in log
     assert SECRET not in log
 
 
@@ -123,28 +124,28 @@ async def test_sighup_reloads_keys_and_certificate(bundled_server: Server, tmp_p
     ) as process:  # fmt: skip
         assert process.socket.startswith("wss://")
 
-        async def enter(context: ssl.SSLContext, what: str) -> None:
-            async with connect(process.socket, ssl=context, **bearer(what)) as socket:
+        async def authenticate(context: ssl.SSLContext, value: str) -> None:
+            async with connect(process.socket, ssl=context, **bearer(value)) as socket:
                 assert json.loads(await socket.recv())["userId"] == "ann"
 
         old = trusting(cert)
-        await enter(old, signed("EdDSA", 0, kid="old"))
+        await authenticate(old, signed("EdDSA", 0, kid="old"))
         write_certificate(tmp_path, "two")
         write_jwks(jwks, public_jwk("EdDSA", 1, kid="new"))
         process.process.send_signal(signal.SIGHUP)
         new = trusting(cert)
-        deadline = time.monotonic() + 10
-        met = 0
-        while met < 2 * workers:
+        deadline = time.monotonic() + PATIENCE
+        accepted = 0
+        while accepted < 2 * workers:
             assert time.monotonic() < deadline
             try:
-                await enter(new, signed("EdDSA", 1, kid="new"))
-                met += 1
+                await authenticate(new, signed("EdDSA", 1, kid="new"))
+                accepted += 1
             except ssl.SSLError:
-                met = 0
+                accepted = 0
                 await asyncio.sleep(0.05)
         with pytest.raises(ssl.SSLError):
-            await enter(old, signed("EdDSA", 0, kid="old"))
+            await authenticate(old, signed("EdDSA", 0, kid="old"))
         assert process.process.poll() is None
 
 
@@ -152,7 +153,7 @@ async def test_sighup_reloads_keys_and_certificate(bundled_server: Server, tmp_p
 
 
 async def test_hostile_ids_are_stored_and_returned_unchanged(bundled_server: Server):
-    """Each hostile id is a room and a user of its own: none matches, escapes into or breaks another."""
+    """Each hostile id is a separate room and user: none matches another or breaks out of its key."""
     names = [name for name in HOSTILE if len(name.encode()) <= 256 and not CONTROL.search(name)]
     async with (
         served(bundled_server, messages_per_second=0) as node,
@@ -164,8 +165,8 @@ async def test_hostile_ids_are_stored_and_returned_unchanged(bundled_server: Ser
             joined = await client.answer("join_room", **fields)
             assert (joined["roomId"], joined["userId"], joined["count"]) == (name, name, 1), joined
         for name in names:
-            said = await witness.answer("room:members", roomId=name)
-            (member,) = said["members"]
+            reply = await witness.answer("room:members", roomId=name)
+            (member,) = reply["members"]
             assert (member["userId"], member["username"], member["data"]) == (name, name, {name: name})
             other = names[names.index(name) - 1]
             assert not (await witness.answer("room:is_present", roomId=name, userId=other))["present"]
@@ -182,11 +183,22 @@ async def test_hostile_ids_are_stored_and_returned_unchanged(bundled_server: Ser
 
 async def test_ids_with_control_characters_are_rejected(bundled_server: Server):
     async with served(bundled_server) as node, RawClient.connect(node) as client:
-        for bad in ("a\nb", "a\rb", "\x00", "\x1b[2J", "\x7f", "\x85", "\ud800", "", "x" * 257, "é" * 129):
-            for fields in ({"roomId": bad, "userId": "u"}, {"roomId": "r", "userId": bad}):
+        for invalid in (
+            "a\nb",
+            "a\rb",
+            "\x00",
+            "\x1b[2J",
+            "\x7f",
+            "\x85",
+            "\ud800",
+            "",
+            "x" * 257,
+            "é" * 129,
+        ):
+            for fields in ({"roomId": invalid, "userId": "u"}, {"roomId": "r", "userId": invalid}):
                 await client.socket.send(json.dumps({"type": "join_room", "id": 1, **fields}))
                 error = await client.hear("error")
-                assert error["code"] in {"bad_id", "bad_json", "bad_message"}, (bad, error)
+                assert error["code"] in {"bad_id", "bad_json", "bad_message"}, (invalid, error)
         assert (await client.answer("room:heartbeat"))["type"] == "room:heartbeat:ack"
 
 
@@ -195,13 +207,13 @@ async def test_ids_with_control_characters_are_rejected(bundled_server: Server):
 
 def test_the_token_command_creates_a_valid_token():
     flags = ("--room", "a*", "--room", "b", "--name", "Ann", "--data", '{"x": 1}', "--ttl", "2m")
-    made = reactor("token", "ann", *flags, REACTOR_AUTH_SECRET=SECRET)
-    assert made.code == 0
-    claims = jwt.decode(made.out.strip(), SECRET, algorithms=["HS256"])
+    result = reactor("token", "ann", *flags, REACTOR_AUTH_SECRET=SECRET)
+    assert result.code == 0
+    claims = jwt.decode(result.out.strip(), SECRET, algorithms=["HS256"])
     assert claims.pop("exp") - claims.pop("iat") == 120
     assert claims == {"sub": "ann", "rooms": ["a*", "b"], "name": "Ann", "data": {"x": 1}}
-    bare = reactor("token", "42", "--secret", SECRET, "--auth-audience", "us")
-    claims = jwt.decode(bare.out.strip(), SECRET, algorithms=["HS256"], audience="us")
+    without_rooms = reactor("token", "42", "--secret", SECRET, "--auth-audience", "us")
+    claims = jwt.decode(without_rooms.out.strip(), SECRET, algorithms=["HS256"], audience="us")
     assert "rooms" not in claims
     assert claims["sub"] == "42"
 
@@ -218,11 +230,11 @@ def test_the_token_command_creates_a_valid_token():
     ],
 )
 def test_invalid_arguments_of_the_token_command_are_an_error_of_one_line(arguments, code, words):
-    made = reactor("token", "ann", *arguments)
-    assert (made.code, made.out) == (code, "")
-    assert words in made.err
-    assert made.err.count("\n") == 1
-    assert "short" not in made.err
+    result = reactor("token", "ann", *arguments)
+    assert (result.code, result.out) == (code, "")
+    assert words in result.err
+    assert result.err.count("\n") == 1
+    assert "short" not in result.err
 
 
 @pytest.mark.parametrize(
@@ -238,12 +250,12 @@ def test_invalid_arguments_of_the_token_command_are_an_error_of_one_line(argumen
     ],
 )
 def test_invalid_settings_are_an_error_of_one_line(flags, words):
-    tried = reactor("serve", "--port", "0", *flags)
-    assert tried.code == 2, tried.err
-    last = tried.err.strip().splitlines()[-1]
+    result = reactor("serve", "--port", "0", *flags)
+    assert result.code == 2, result.err
+    last = result.err.strip().splitlines()[-1]
     assert last.startswith("error: ")
     assert words in last
-    assert "tooshort" not in tried.err
+    assert "tooshort" not in result.err
 
 
 @pytest.mark.parametrize(
