@@ -32,6 +32,9 @@ _PROVIDED = frozenset(
 """What Redis provides (https://redis.io/docs/latest/develop/programmability/lua-api/)."""
 
 
+Constant = str | int | tuple[str, ...]
+
+
 class LuaLinkError(ValueError):
     """A script or a library file that cannot be linked; the message begins with the file's name."""
 
@@ -53,10 +56,10 @@ class Library:
     use each other in a circle.
     """
 
-    def __init__(self, files: Mapping[str, str], constants: Mapping[str, str | int] | None = None) -> None:
+    def __init__(self, files: Mapping[str, str], constants: Mapping[str, Constant] | None = None) -> None:
         self._units: dict[str, Unit] = {}
         for name, value in (constants or {}).items():
-            code = f"local {name} = {value!r}"
+            code = f"local {name} = {_literal(value)}"
             self._add(Unit((name,), "the constants", code, frozenset()))
         declared = [unit for file, text in files.items() for unit in _declarations(file, text)]
         for unit in declared:
@@ -109,6 +112,10 @@ class Library:
             for used in self._named(unit.uses):
                 self._collect(used, found, [*path, unit])
             found.append(unit)
+
+
+def _literal(value: Constant) -> str:
+    return f"{{ {', '.join(map(repr, value))} }}" if isinstance(value, tuple) else repr(value)
 
 
 def strip_comments(text: str) -> str:

@@ -31,7 +31,7 @@ from redis.exceptions import (
 )
 
 from reactor.backend.clients import CONNECTION_ERRORS
-from reactor.backend.lua import Library, LuaLinkError
+from reactor.backend.lua import Constant, Library, LuaLinkError
 from reactor.backend.pipeline import CommandPipeline
 from reactor.errors import Unavailable
 from reactor.histogram import SECONDS, Histogram
@@ -61,7 +61,7 @@ class ScriptSources:
 
     scripts: Mapping[str, str]
     library: Mapping[str, str]
-    constants: Mapping[str, str | int]
+    constants: Mapping[str, Constant]
     growing: frozenset[str]
 
 

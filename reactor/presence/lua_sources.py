@@ -5,6 +5,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from reactor.backend.scripts import ScriptSources
+from reactor.presence.rows import MEMBER_FIELDS
 
 LIBRARY = "lib"
 
@@ -18,7 +19,7 @@ def lua_sources(*, departures_kept: int) -> ScriptSources:
     return ScriptSources(
         scripts={path: text for path, text in texts.items() if not path.startswith(LIBRARY)},
         library={path: text for path, text in texts.items() if path.startswith(LIBRARY)},
-        constants={"DEPARTURES_KEPT": departures_kept},
+        constants={"DEPARTURES_KEPT": departures_kept, "MEMBER_FIELDS": tuple(MEMBER_FIELDS)},
         growing=GROWING,
     )
 

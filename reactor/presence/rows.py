@@ -11,6 +11,18 @@ from reactor.protocol.messages import Departed, Member, RoomDiff
 log = structlog.get_logger()
 
 
+MEMBER_FIELDS = {
+    "userId": "user_id",
+    "username": "username",
+    "data": "data",
+    "joinedAt": "joined_at",
+    "lastActiveAt": "last_active_at",
+    "away": "away",
+    "connections": "connections",
+}
+"""The fields of a member, in the order of diffs and lists: the name in the presence key, and in MemberRow."""
+
+
 class MemberRow(msgspec.Struct, array_like=True):
     """A member as the scripts publish it; `data` is JSON text, or empty where there is none."""
 
@@ -23,7 +35,7 @@ class MemberRow(msgspec.Struct, array_like=True):
     connections: int
 
     def member(self) -> Member:
-        """The member as the protocol has it."""
+        """Return the member as the protocol has it. Raises msgspec.DecodeError when `data` is not JSON."""
         return Member(
             user_id=self.user_id,
             username=self.username,
@@ -59,7 +71,7 @@ class DiffRow(msgspec.Struct, array_like=True):
     left: list[LeftRow]
 
     def diff(self, room_id: str) -> RoomDiff:
-        """The diff as the protocol has it."""
+        """Return the diff as the protocol has it. Raises msgspec.DecodeError when data is not JSON."""
         return RoomDiff(
             room_id=room_id,
             epoch=self.epoch,
@@ -79,7 +91,7 @@ _MARKS = range(ord("!"), ord("/") + 1)
 
 
 def is_unknown_kind(payload: bytes) -> bool:
-    """Whether a publication is of a kind that only newer nodes know, to be ignored.
+    """Return whether a publication is of a kind that only newer nodes know, to be ignored.
 
     A kind of publication other than a diff is marked by its first byte, an ASCII punctuation mark from `!` to
     `/`, which begins no MessagePack array.
@@ -88,33 +100,33 @@ def is_unknown_kind(payload: bytes) -> bool:
 
 
 def parse_room_message(payload: bytes) -> tuple[int, bytes]:
-    """Redis's time (ms) and the JSON of a message to a room. Raises ValueError."""
+    """Return Redis's time (ms) and the JSON of a message to a room. Raises ValueError."""
     at, _, data = payload.removeprefix(ROOM_MESSAGE_PREFIX).partition(b" ")
     return int(at), data
 
 
 decode_diff = msgspec.msgpack.Decoder(DiffRow).decode
-"""A published diff, from its MessagePack bytes."""
+"""Returns a published diff from its MessagePack bytes. Raises msgspec.MsgspecError."""
 
 
 def members_from_flat(flat: Sequence[bytes | int]) -> list[Member]:
-    """The members that `list.lua` returns as seven fields each, in a row.
+    """Return the members of a reply of `list.lua`, which holds the MEMBER_FIELDS of each in a row.
 
-    One whose text a hand has spoilt is left out.
+    A member whose fields were edited externally so that they are not readable is left out, and logged.
     """
     members = []
-    for i in range(0, len(flat), 7):
-        user_id, username, data, *numbers = flat[i : i + 7]
+    for i in range(0, len(flat), len(MEMBER_FIELDS)):
+        user_id, username, data, *numbers = fields = flat[i : i + len(MEMBER_FIELDS)]
         try:
             row = MemberRow(_text(user_id), _text(username), _text(data), *map(int, numbers))
             members.append(row.member())
         except (UnicodeDecodeError, msgspec.DecodeError):
-            log.warning("member_unreadable", user=str(user_id), fields=str(flat[i : i + 7])[:200])
+            log.warning("member_unreadable", user=str(user_id), fields=str(fields)[:200])
     return members
 
 
 def member_from_hash(fields: Mapping[bytes, bytes]) -> Member | None:
-    """The member in a presence key's fields; None where there are none, or a hand has spoilt them."""
+    """Return the member in a presence key's fields, or None where they are missing or not readable."""
     try:
         row = MemberRow(
             fields[b"userId"].decode(),
@@ -145,7 +157,7 @@ class Departure(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 def departure_from_stream(entry_id: bytes, fields: dict[bytes, bytes]) -> Departure:
-    """A departure from its stream entry (https://redis.io/docs/latest/develop/data-types/streams/)."""
+    """Return a departure from its stream entry (https://redis.io/docs/latest/develop/data-types/streams/)."""
     return Departure(
         id=entry_id.decode(),
         room_id=fields[b"room"].decode(),
@@ -160,7 +172,7 @@ def departure_from_stream(entry_id: bytes, fields: dict[bytes, bytes]) -> Depart
 
 
 def room_from(escaped: bytes) -> str:
-    """A room's id from its escaped form in a reply."""
+    """Return a room's id from its escaped form in a reply."""
     return unescape(escaped.decode())
 
 

@@ -1,7 +1,8 @@
-"""Presence in Redis: one typed coroutine for each transition in `lua/`.
+"""Presence in Redis: one typed coroutine for each script in `lua/`.
 
-Each raises `Unavailable` when Redis did not answer. All are safe to ask for again: a connection that is
-already there joins as before, and one that is gone leaves nothing to take away.
+Each raises Unavailable when Redis did not answer; whether the script ran is then unknown. All can be
+repeated: a connection that has joined joins as before, and one that was removed leaves nothing to remove.
+Times are milliseconds, by Redis's clock.
 """
 
 from collections.abc import Sequence
@@ -17,10 +18,17 @@ from reactor.protocol.messages import Member
 
 PAGE = 1000
 """Rows a page when a large room is listed or audited."""
+AUDIT_PAGE = 20
+"""Rooms a page of the sweep's audit."""
+ROOMS_PAGE = 100
+"""Rooms a page when a shard's rooms are listed, or a lost node's."""
 
 
 class Joined(Struct, frozen=True, gc=False):
-    """A joining that Redis took. `diff` is what was published for it, or empty when nobody had to be told."""
+    """An accepted join. `diff` is what was published for it, or empty when nothing visible changed.
+
+    resumed: the user was a member before, by another connection or within the disconnect grace.
+    """
 
     resumed: bool
     now: int
@@ -32,9 +40,10 @@ class Joined(Struct, frozen=True, gc=False):
 
 
 class JoinRefused(Struct, frozen=True, gc=False):
-    """Why a joining was not taken.
+    """Why a join was refused.
 
-    The room is full, the member departed meanwhile, or this node was judged lost.
+    reason: `full` (the room has `count` members); `departed` (the membership that was to be registered again
+    has ended, or the connection was detached); `fenced` (this node was judged lost).
     """
 
     reason: Literal["full", "departed", "fenced"]
@@ -42,7 +51,7 @@ class JoinRefused(Struct, frozen=True, gc=False):
 
 
 class Updated(Struct, frozen=True, gc=False):
-    """A change of a member that Redis took, and the room's version from which on it holds."""
+    """An accepted change of a member, and the room's version from which on it holds."""
 
     now: int
     epoch: str
@@ -51,7 +60,7 @@ class Updated(Struct, frozen=True, gc=False):
 
 
 class Position(Struct, frozen=True, gc=False):
-    """Where a room stands, exactly, by Redis's clock."""
+    """A room's epoch, version and exact count at a time."""
 
     now: int
     epoch: str
@@ -60,14 +69,14 @@ class Position(Struct, frozen=True, gc=False):
 
 
 class RoomListing(Struct, frozen=True, gc=False):
-    """A room's members. They are those of `position`, or newer by what diffs after it say."""
+    """A room's members, at `position` or newer; the diffs after that position make the list exact."""
 
     position: Position
     members: list[Member]
 
 
 class Claimed(Struct, frozen=True, gc=False):
-    """A departure that this call made, with how late it was (ms after the deadline noted; 0 without one)."""
+    """A departure that this call made; lateness: ms after the stored deadline, 0 before it."""
 
     suffix: str
     reason: str
@@ -75,7 +84,11 @@ class Claimed(Struct, frozen=True, gc=False):
 
 
 class Due(Struct, frozen=True, gc=False):
-    """What a look at a shard's deadlines found. `next_deadline` is None for a shard with nobody in it."""
+    """The result of a scan of a shard's deadlines.
+
+    next_deadline: of the shard, or None when it is empty. moved: members whose deadline moved forward. gone:
+    suffixes of members whose presence key is gone.
+    """
 
     now: int
     next_deadline: int | None
@@ -84,7 +97,7 @@ class Due(Struct, frozen=True, gc=False):
 
 
 class Audit(Struct, frozen=True, gc=False):
-    """A page of the sweep's audit."""
+    """A page of the sweep's audit: rooms too large for it, and suffixes of members whose key is gone."""
 
     cursor: int
     large_rooms: list[str]
@@ -92,24 +105,13 @@ class Audit(Struct, frozen=True, gc=False):
 
 
 class Store:
-    """The transitions of one namespace."""
+    """The scripts of one namespace."""
 
     def __init__(self, runner: Runner, namespace: str) -> None:
         self._runner = runner
         self.namespace = namespace
 
-    def _prefix(self, room_id: str) -> str:
-        return shard_prefix(self.namespace, shard_of(room_id))
-
-    async def _run_for_room(self, script: str, room_id: str, *args: str | bytes | int) -> Any:
-        return await self._runner.run(script, self._prefix(room_id), escape(room_id), *args)
-
-    async def _run_until_settled(self, script: str, room_id: str, *args: str | bytes | int) -> Any:
-        """Run a script that settles at most one batch of lapsed members a call, until it could answer."""
-        while True:
-            reply = await self._run_for_room(script, room_id, *args)
-            if reply[0] != b"again":
-                return reply
+    # One member
 
     async def join(
         self,
@@ -125,7 +127,13 @@ class Store:
         away: bool = False,
         joined_at: int | None = None,
     ) -> Joined | JoinRefused:
-        """One connection of a user comes into a room. ttl: ms. data: JSON. See `join.lua`."""
+        """Join a user to a room over one connection (`NODE.SEQUENCE`), or register a membership again.
+
+        ttl: ms. data: JSON, or empty to keep the stored one, as for username. max_members: 0 for no limit.
+
+        To register again: known_epoch, the room's epoch in which the connection was a member (`*` for any);
+        replaces, the connection's former name; joined_at, when the member had joined (ms).
+        """
         reply = await self._run_until_settled(
             "join", entry.room_id, escape(entry.user_id), entry.room_id, entry.user_id, username, data,
             connection, ttl, max_members, known_epoch, replaces, int(away), joined_at or "",
@@ -143,80 +151,96 @@ class Store:
                 raise Unavailable(f"Redis gave an unexpected reply to a join: {reply}")
 
     async def refresh(self, shard: int, node: str, members: Sequence[tuple[str, int]]) -> tuple[int, bytes]:
-        """Heartbeats of a node's members, given as (suffix, ttl in ms).
+        """Renew the TTL of a node's members, given as (suffix, TTL in ms).
 
-        Returns Redis's time, and `1` or `0` for each member: alive or not. A fenced node's are all refused.
+        Returns Redis's time and a byte for each member: `1` if it is alive, else `0`. All are `0` when the
+        node is fenced.
         """
         flat = [part for member in members for part in member]
         now, alive = await self._runner.run("refresh", shard_prefix(self.namespace, shard), node, *flat)
         return now, alive
 
     async def update(self, entry: Entry, *, username: str = "", data: bytes = b"") -> Updated | None:
-        """Change a member's name or data (JSON); None when it is not there."""
-        reply = await self._run_for_room("update", entry.room_id, escape(entry.user_id), username, data)
+        """Change a member's username or data (JSON); empty keeps the stored one. None for no member."""
+        reply = await self._run_for_member("update", entry, username, data)
         if reply[0] == b"absent":
             return None
         _, now, epoch, version, diff = reply
         return Updated(now, epoch.decode(), version, diff)
 
     async def set_away(self, entry: Entry, connection: str, *, away: bool) -> bytes | None:
-        """Note that a connection went to the background or came back.
+        """Set whether a connection is in the background.
 
-        The diff (or b""), None when it is not there.
+        Returns the published diff, b"" when nothing visible changed, or None when the connection is not in
+        the room.
         """
-        reply = await self._run_for_room(
-            "set_away", entry.room_id, escape(entry.user_id), connection, int(away)
-        )
+        reply = await self._run_for_member("set_away", entry, connection, int(away))
         return None if reply[0] == b"absent" else reply[2]
 
     async def detach(
         self, entry: Entry, connection: str, *, grace: int, away_grace: int, join_unanswered: bool = False
     ) -> Literal["absent", "kept", "grace", "departed"]:
-        """A connection is gone without a word. grace, away_grace: ms.
+        """Detach a lost connection; with the member's last one its grace begins (ms; 0 removes it at once).
 
-        join_unanswered: a join of it may still be on its way, and is to be refused when it comes.
+        join_unanswered: a join of it got no reply and may still arrive; it is then refused.
+
+        Returns `kept` while the member has other connections, and `absent` when there is no such member.
         """
-        reply = await self._run_for_room(
-            "detach",
-            entry.room_id,
-            escape(entry.user_id),
-            connection,
-            grace,
-            away_grace,
-            int(join_unanswered),
+        reply = await self._run_for_member(
+            "detach", entry, connection, grace, away_grace, int(join_unanswered)
         )
         return reply[0].decode()  # type: ignore[no-any-return]
 
     async def leave(
         self, entry: Entry, connection: str, *, known: Member | None = None, known_epoch: str = ""
     ) -> Literal["absent", "kept", "left"]:
-        """A connection leaves by its own will. known: the member as it was, in that epoch of the room."""
-        face = (known_epoch, known.username, known.joined_at) if known is not None else ("", "", "")
-        reply = await self._run_for_room("leave", entry.room_id, escape(entry.user_id), connection, *face)
+        """Remove a connection by request; with the member's last one the member leaves.
+
+        known, known_epoch: the member as last seen, and the room's epoch then. If Redis lost it since, its
+        departure is recorded from them.
+        """
+        last_seen = (known_epoch, known.username, known.joined_at) if known is not None else ("", "", "")
+        reply = await self._run_for_member("leave", entry, connection, *last_seen)
         return reply[0].decode()  # type: ignore[no-any-return]
 
     async def kick(self, entry: Entry, message: str = "") -> bool:
-        """Put a member out; whether the user was there."""
-        found: int = await self._run_for_room("kick", entry.room_id, escape(entry.user_id), message)
+        """Remove a member with all its connections; return whether the user was a member."""
+        found: int = await self._run_for_member("kick", entry, message)
         return found == 1
-
-    async def publish_message(self, room_id: str, data: bytes) -> tuple[int, int]:
-        """Say something (JSON) to everyone in the room; Redis's time (ms), and how many nodes heard it."""
-        now, nodes = await self._run_for_room("publish_message", room_id, data)
-        return now, nodes
 
     async def is_present(self, entry: Entry) -> bool:
-        """Whether the user is in the room now, by Redis's clock."""
-        found: int = await self._run_for_room("is_present", entry.room_id, escape(entry.user_id))
+        """Return whether the user is in the room now."""
+        found: int = await self._run_for_member("is_present", entry)
         return found == 1
 
+    async def repeat_departure(self, entry: Entry, *, joined_at: int, reason: str, left_at: int) -> bool:
+        """Remove a member that Redis holds again after it went back to an older state.
+
+        joined_at: of the membership that ended, left_at: when it did (ms). Returns whether it was removed.
+        """
+        found: int = await self._run_for_member("repeat_departure", entry, joined_at, reason, left_at)
+        return found == 1
+
+    async def record_lost_member(self, room_id: str, member: Member, reason: str) -> str | None:
+        """Record the departure of a member that Redis lost.
+
+        Returns the recorded reason, which is an earlier one where there is one; None when it is a member.
+        """
+        recorded: bytes = await self._run_for_member(
+            "record_lost_member", Entry(room_id, member.user_id), member.username, reason,
+            member.joined_at, member.last_active_at,
+        )  # fmt: skip
+        return recorded.decode() or None
+
+    # One room
+
     async def count(self, room_id: str) -> Position:
-        """Where the room stands, with those settled whose time is up."""
+        """Return a room's position and exact count."""
         now, epoch, version, count = await self._run_until_settled("count", room_id)
         return Position(now, epoch.decode(), version, count)
 
     async def members(self, room_id: str) -> RoomListing:
-        """Who is in the room, at the position of the first page: the diffs after it make it exact."""
+        """Return a room's members."""
         first: Position | None = None
         members: dict[str, Member] = {}
         cursor: int | bytes = 0
@@ -230,7 +254,7 @@ class Store:
                 return RoomListing(first, list(members.values()))
 
     async def still_members(self, room_id: str, members: Sequence[Member]) -> list[Member]:
-        """Of members that are not listed in the room, those whose departure is still to come."""
+        """Return those of some members, whom a list of the room lacks, whose membership has not ended."""
         found: list[Member] = []
         for start in range(0, max(len(members), 1), PAGE):
             page = {escape(one.user_id).encode(): one for one in members[start : start + PAGE]}
@@ -238,94 +262,102 @@ class Store:
             found += [page[user] for user in await self._run_for_room("still_members", room_id, *flat)]
         return found
 
+    async def publish_message(self, room_id: str, data: bytes) -> tuple[int, int]:
+        """Publish a message (JSON) to a room; return Redis's time and how many nodes received it."""
+        now, nodes = await self._run_for_room("publish_message", room_id, data)
+        return now, nodes
+
+    async def renew_epoch(self, room_id: str, run: str) -> bool:
+        """Begin a new epoch of the room, once for each life of the server, which `run` names.
+
+        Returns whether this call began it.
+        """
+        begun: int = await self._run_for_room("renew_epoch", room_id, run)
+        return begun == 1
+
+    async def audit_room(self, room_id: str, cursor: int) -> Audit:
+        """Audit a page of one large room; cursor: 0 to begin, and 0 in the result of the last page."""
+        following, gone = await self._run_for_room("audit_room", room_id, cursor, PAGE)
+        return Audit(int(following), [], [text.decode() for text in gone])
+
+    async def detach_node(self, node: str, room_id: str, *, grace: int, away_grace: int) -> None:
+        """Detach all connections of a lost node from one room. grace, away_grace: ms, as for `detach`."""
+        prefix = self._prefix(room_id)
+        while await self._runner.run("detach_node", prefix, node, escape(room_id), grace, away_grace) == 1:
+            pass
+
+    # One shard
+
     async def rooms(self, shard: int) -> dict[str, int]:
-        """The shard's rooms with their counts."""
+        """Return the shard's rooms with their counts."""
         found: dict[str, int] = {}
         cursor: int | bytes = 0
         while True:
-            cursor, *flat = await self._runner.run(
-                "list_rooms", shard_prefix(self.namespace, shard), cursor, 100
-            )
+            cursor, *flat = await self._run_in_shard("list_rooms", shard, cursor, ROOMS_PAGE)
             found.update((room_from(flat[i]), flat[i + 1]) for i in range(0, len(flat), 2))
             if cursor == b"0":
                 return found
 
     async def claim(self, shard: int, suffixes: Sequence[str]) -> list[Claimed]:
-        """Make the departures of those among the named whose key is gone and who were not claimed yet."""
+        """Make the departures of those members whose key is gone, and return those that this call made."""
         flat = [part for text in suffixes for part in text.split(":user:", 1)]
-        now, *rows = await self._runner.run("claim", shard_prefix(self.namespace, shard), *flat)
+        now, *rows = await self._run_in_shard("claim", shard, *flat)
         return [
             Claimed(rows[i].decode(), rows[i + 1].decode(), max(0.0, now - float(rows[i + 2])))
             for i in range(0, len(rows), 3)
         ]
 
     async def due(self, shard: int, *, limit: int, retry: int) -> Due:
-        """Look at the members whose noted deadline has passed.
+        """Scan the members whose stored deadline has passed.
 
-        Retry: ms until a room with gone ones comes up again.
+        limit: rows at most. retry: ms until a room with members that are gone is due again.
         """
-        now, following, moved, gone = await self._runner.run(
-            "due", shard_prefix(self.namespace, shard), limit, retry
-        )
+        now, following, moved, gone = await self._run_in_shard("due", shard, limit, retry)
         return Due(now, None if following < 0 else following, moved, [text.decode() for text in gone])
 
     async def audit(self, shard: int, cursor: int) -> Audit:
-        """A page of the shard's rooms; large ones are named, for `audit_room`."""
-        following, large, gone = await self._runner.run(
-            "audit_rooms", shard_prefix(self.namespace, shard), cursor, 20
-        )
+        """Audit a page of the shard's rooms; the result names large ones, for `audit_room`."""
+        following, large, gone = await self._run_in_shard("audit_rooms", shard, cursor, AUDIT_PAGE)
         return Audit(int(following), [room_from(room) for room in large], [text.decode() for text in gone])
-
-    async def audit_room(self, room_id: str, cursor: int) -> Audit:
-        """A page of one large room."""
-        following, gone = await self._run_for_room("audit_room", room_id, cursor, PAGE)
-        return Audit(int(following), [], [text.decode() for text in gone])
-
-    async def renew_epoch(self, room_id: str, run: str) -> bool:
-        """Begin a new epoch of the room, once for each life of the server that `run` names."""
-        begun: int = await self._run_for_room("renew_epoch", room_id, run)
-        return begun == 1
-
-    async def repeat_departure(self, entry: Entry, *, joined_at: int, reason: str, left_at: int) -> bool:
-        """End a member that came back with an older state of Redis; whether it had. Times are ms."""
-        found: int = await self._run_for_room(
-            "repeat_departure", entry.room_id, escape(entry.user_id), joined_at, reason, left_at
-        )
-        return found == 1
-
-    async def record_lost_member(self, room_id: str, member: Member, reason: str) -> str | None:
-        """Put a departure on record of a member that Redis lost.
-
-        The reason that is on record now, this one or an earlier one; None when the member is there.
-        """
-        recorded: bytes = await self._run_for_room(
-            "record_lost_member", room_id, escape(member.user_id), member.username, reason,
-            member.joined_at, member.last_active_at,
-        )  # fmt: skip
-        return recorded.decode() or None
 
     async def mark_shard_alive(
         self, shard: int, *, lease: int, servers: str = "", all_there: bool = False
     ) -> int:
-        """Say that a node lives and the shard takes its writes. lease: ms. servers: see `Backend.run_id`.
+        """Mark a shard as alive for one lease (ms).
 
-        Returns the time (ms) until which ends by time do not count, since nobody could speak up for a
-        while, or not all have on this server; or 0.
+        servers: the run ids of the primaries, see `Backend.run_id`. all_there: every node has registered its
+        members on these. Returns the time until which expiry is suspended, or 0.
         """
-        prefix = shard_prefix(self.namespace, shard)
-        hold: int = await self._runner.run("mark_shard_alive", prefix, lease, servers, int(all_there))
-        return hold
+        suspended_until: int = await self._run_in_shard(
+            "mark_shard_alive", shard, lease, servers, int(all_there)
+        )
+        return suspended_until
 
     async def fence_node(self, shard: int, node: str) -> list[str]:
-        """Refuse a lost node's heartbeats from here on.
+        """Refuse a lost node's calls from here on.
 
-        Some of the rooms that `lose_node` has still to go through.
+        Returns some of the rooms that still need `detach_node`, and none once all are done.
         """
-        rooms = await self._runner.run("fence_node", shard_prefix(self.namespace, shard), node, 100)
+        rooms = await self._run_in_shard("fence_node", shard, node, ROOMS_PAGE)
         return [room_from(room) for room in rooms]
 
-    async def detach_node(self, node: str, room_id: str, *, grace: int, away_grace: int) -> None:
-        """Put a lost node's members of one room under the grace (ms)."""
-        prefix = self._prefix(room_id)
-        while await self._runner.run("detach_node", prefix, node, escape(room_id), grace, away_grace) == 1:
-            pass
+    # Private methods
+
+    def _prefix(self, room_id: str) -> str:
+        return shard_prefix(self.namespace, shard_of(room_id))
+
+    async def _run_in_shard(self, script: str, shard: int, *args: str | bytes | int) -> Any:
+        return await self._runner.run(script, shard_prefix(self.namespace, shard), *args)
+
+    async def _run_for_room(self, script: str, room_id: str, *args: str | bytes | int) -> Any:
+        return await self._runner.run(script, self._prefix(room_id), escape(room_id), *args)
+
+    async def _run_for_member(self, script: str, entry: Entry, *args: str | bytes | int) -> Any:
+        return await self._run_for_room(script, entry.room_id, escape(entry.user_id), *args)
+
+    async def _run_until_settled(self, script: str, room_id: str, *args: str | bytes | int) -> Any:
+        """Repeat a script that settles a limited number of members a call, until it answers."""
+        while True:
+            reply = await self._run_for_room(script, room_id, *args)
+            if reply[0] != b"again":
+                return reply

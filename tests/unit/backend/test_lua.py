@@ -35,7 +35,7 @@ FILES = {"lib/limits.lua": LIMITS, "lib/keys.lua": KEYS, "lib/clock.lua": CLOCK}
 
 def library(**files: str) -> Library:
     given = {f"lib/{name}.lua": text for name, text in files.items()}
-    return Library({**FILES, **given}, {"MAX_ROWS": 1000, "PUBLISH": "SPUBLISH"})
+    return Library({**FILES, **given}, {"MAX_ROWS": 1000, "PUBLISH": "SPUBLISH", "FIELDS": ("a", "b")})
 
 
 def linked(script: str) -> list[str]:
@@ -91,8 +91,8 @@ return string.gsub('a', 'a', function(found) return found .. second end)
 
 
 def test_a_constant_is_declared_with_its_value() -> None:
-    assert linked("redis.call(PUBLISH, 'a', MAX_ROWS)")[:2] == [
-        "local MAX_ROWS = 1000", "local PUBLISH = 'SPUBLISH'",
+    assert linked("redis.call(PUBLISH, FIELDS[1], MAX_ROWS)")[:3] == [
+        "local MAX_ROWS = 1000", "local PUBLISH = 'SPUBLISH'", "local FIELDS = { 'a', 'b' }",
     ]  # fmt: skip
 
 

@@ -3,10 +3,8 @@
 -- each connection. Commands on presence keys of many members go through `pcall`: a key that was edited externally and
 -- is no longer a hash affects only its own member.
 
--- In the order of `reactor.presence.rows.MEMBER_FIELDS`.
-local MEMBER_FIELDS = { 'userId', 'username', 'data', 'joinedAt', 'lastActiveAt', 'away', 'connections' }
-
 -- A member as diffs and lists carry it, in the order of MEMBER_FIELDS, or nil when its presence key is gone.
+-- MEMBER_FIELDS is a constant that the loader sets from `reactor.presence.rows`.
 local function read_member(room, user)
   local row = redis.pcall('HMGET', presence_key(room, user), unpack(MEMBER_FIELDS))
   if not row[1] then return nil end

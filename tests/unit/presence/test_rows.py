@@ -1,0 +1,37 @@
+"""Rows of Redis: the registry of a member's fields, and what becomes of rows that are not readable."""
+
+from reactor.presence.lua_sources import lua_sources
+from reactor.presence.rows import MEMBER_FIELDS, MemberRow, member_from_hash, members_from_flat
+from reactor.protocol.messages import Member
+
+ANN = Member("ann", "Ann", 1, 2, away=True, connections=3, data=[1])
+FLAT: list[bytes | int] = [b"ann", b"Ann", b"[1]", 1, 2, 1, 3]
+
+
+def test_a_row_has_the_fields_of_the_registry_in_its_order() -> None:
+    assert tuple(MEMBER_FIELDS.values()) == MemberRow.__struct_fields__
+    assert set(MEMBER_FIELDS.values()) == set(Member.__struct_fields__)
+
+
+def test_the_lua_reads_every_field_of_the_registry() -> None:
+    sources = lua_sources(departures_kept=1)
+    assert sources.constants["MEMBER_FIELDS"] == tuple(MEMBER_FIELDS)
+    members = sources.library["lib/members.lua"]
+    assert all(f"row[{place}]" in members for place in range(1, len(MEMBER_FIELDS) + 1))
+    assert f"row[{len(MEMBER_FIELDS) + 1}]" not in members
+
+
+def test_a_list_holds_each_members_fields_in_a_row() -> None:
+    assert members_from_flat([*FLAT, b"bob", b"Bob", b"", 1, 2, 0, 1]) == [ANN, Member("bob", "Bob", 1, 2)]
+
+
+def test_an_unreadable_member_of_a_list_is_left_out() -> None:
+    assert members_from_flat([b"\xff", *FLAT[1:], *FLAT, b"bob", b"Bob", b"{", *FLAT[3:]]) == [ANN]
+
+
+def test_a_presence_key_holds_the_fields_of_the_registry() -> None:
+    stored = [value if isinstance(value, bytes) else str(value).encode() for value in FLAT]
+    fields = dict(zip(map(str.encode, MEMBER_FIELDS), stored, strict=True))
+    assert member_from_hash(fields) == ANN
+    assert member_from_hash({**fields, b"joinedAt": b"soon"}) is None
+    assert member_from_hash({}) is None
