@@ -1,77 +1,78 @@
 /**
- * A client of the reactor: rooms over one socket, kept alive by heartbeats and resumed after every loss.
+ * A client of a reactor server: rooms over one connection, kept alive by heartbeats and resumed after every loss.
  *
- * The socket is open while a room is wanted. Heartbeats go by the clock; a missing acknowledgement is a lost network.
- * After a loss each room is joined again, and the new snapshot comes out as the events of what really changed.
+ * The connection is open while a room is wanted. Heartbeats follow the clock; without an acknowledgement the connection
+ * counts as lost. After a loss each room is joined again, and only the difference to its new snapshot becomes events.
  */
+import { Connection } from "./connection.js";
+import { DeferredCalls } from "./deferred.js";
 import { Emitter } from "./emitter.js";
-import { ReactorError, passes } from "./error.js";
-import { Link } from "./link.js";
-import { news } from "./news.js";
-import { Postponed } from "./postponed.js";
+import { ReactorError, isTransient } from "./error.js";
+import { watchNetwork } from "./network.js";
 import { Room } from "./room.js";
 
-/** How long (ms) the server may stay silent after a heartbeat before its socket counts as dead. */
-export const SILENCE = 10_000;
-/** How long (ms, and up to twice that) until something that was refused for now is asked again. */
-const AGAIN_AFTER = 1000;
-/** The longest (ms) that a timer is set for: more than 2^31 would be none. */
-const LONGEST = 86_400_000;
+/** How long (ms) the server may be silent after a heartbeat before the connection counts as lost. */
+export const ACK_TIMEOUT = 10_000;
+/** The delay (ms, plus up to as much again at random) before a request that failed for now is repeated. */
+const RETRY_DELAY = 1000;
+/** The longest delay (ms) of a timer; setTimeout takes one of more than 2^31 as 0. */
+const MAX_TIMER = 86_400_000;
 
 /**
- * @typedef {(error: ReactorError | null, reply?: any) => void} Answered
+ * @typedef {(error: ReactorError | null, reply?: any) => void} Callback
  * @typedef {{type: string, [field: string]: unknown}} Request
- * @typedef {{room?: Room, reject: (error: Error) => void, send: () => void}} Saying
+ * @typedef {{room?: Room, reject: (error: Error) => void, send: () => void}} PendingRequest
  */
 
 export class ReactorClient extends Emitter {
-  /** @type {Map<string, Room>} those joined or on their way, by id */
+  /** @type {Map<string, Room>} those joined or being joined, by id */
   rooms = new Map();
-  /** Who the token says that this is. */
+  /** The user of the token, once known. */
   userId = "";
-  /** Whether heartbeats are held back, to see what becomes of one who says nothing any more. */
+  /** Whether heartbeats are withheld, to show how a member expires. */
   silent = false;
-  #link;
+  #connection;
   #random;
-  #shown = "idle";
+  /** @type {import("./index.js").ClientStatus} */
+  #emitted = "idle";
   #wasOpen = false;
   #degraded = false;
   #nextId = 1;
-  /** @type {Map<number, Answered>} */
-  #asked = new Map();
-  /** Requests of the user's that go on until they are answered. @type {Set<Saying>} */
-  #sayings = new Set();
-  #postponed = new Postponed();
-  #beatAt = 0;
-  #unanswered = false;
+  /** Callbacks of the requests on this socket, by id. @type {Map<number, Callback>} */
+  #callbacks = new Map();
+  /** Requests that are repeated until they are answered. @type {Set<PendingRequest>} */
+  #requests = new Set();
+  #deferred = new DeferredCalls();
+  #heartbeatAt = 0;
+  #unacknowledged = false;
   /** When `tick` has something to do next. */
-  #due = Infinity;
+  #tickAt = Infinity;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
-  /** One who stays away on purpose is not called back. */
-  #onNews = () => this.retryAt < Infinity && this.wake();
+  /** After `drop(Infinity)` only the application reconnects. */
+  #onNetworkEvent = () => this.retryAt < Infinity && this.wake();
 
-  /** @param {string} url @param {import("./link.js").LinkOptions} [options] */
+  /** @param {string} url @param {import("./connection.js").ConnectionOptions} [options] */
   constructor(url, options = {}) {
     super();
     this.#random = options.random ?? Math.random;
-    this.#link = new Link(url, options, this);
+    this.#connection = new Connection(url, options, this);
   }
 
   /** @returns {import("./index.js").ClientStatus} */
   get status() {
-    const { state } = this.#link;
+    const { state } = this.#connection;
     if (state === "open") return this.#degraded ? "degraded" : "connected";
     if (state === "closed") return this.error ? "closed" : "idle";
     return this.#wasOpen ? "reconnecting" : "connecting";
   }
 
   get error() {
-    return this.#link.error;
+    return this.#connection.error;
   }
 
   get retryAt() {
-    return this.#link.retryAt;
+    return this.#connection.retryAt;
   }
 
   /** @param {string | number} roomId @param {import("./index.js").JoinOptions} [options] @returns {Promise<Room>} */
@@ -85,202 +86,201 @@ export class ReactorClient extends Emitter {
       throw new ReactorError("already_joined", `in the room as ${room.userId}: leave first`);
     }
     const joined = room.join(options);
-    this.#link.open();
+    this.#connection.open();
     return joined;
   }
 
   /** @param {{leave?: boolean}} [options] */
   close({ leave = true } = {}) {
-    if (leave) for (const roomId of this.rooms.keys()) this.ask({ type: "leave_room", roomId }, () => {});
-    this.#finish(null);
-    this.#link.close();
+    if (leave) for (const roomId of this.rooms.keys()) this.send({ type: "leave_room", roomId }, () => {});
+    this.#endAll(null);
+    this.#connection.close();
   }
 
-  /** Time has passed, or the network may be another one: connect, or show that one is there, at once. */
+  /** Reconnect at once, or test the connection by a heartbeat: time has passed, or the network may be another one. */
   wake() {
-    // "online" may come a moment before the network does: the next attempt is soon again.
-    if (this.#link.state === "waiting") this.#link.open(true);
+    // "online" may come a moment before the network works: the next attempt is soon again.
+    if (this.#connection.state === "waiting") this.#connection.open(true);
     this.beat();
     this.tick();
   }
 
-  /** Let go of the socket as a lost network would, for so many ms (Infinity: until `wake`). @param {number} pause */
+  /** Drop the socket as a lost network would, for so many ms (Infinity: until `wake`). @param {number} pause */
   drop(pause) {
-    if (this.#link.state !== "closed") this.#link.drop(pause);
+    if (this.#connection.state !== "closed") this.#connection.drop(pause);
   }
 
-  /** Send a heartbeat now, unless one waits for its acknowledgement. */
+  /** Send a heartbeat now, unless one is not acknowledged yet. */
   beat() {
-    if (this.silent || this.#unanswered || !this.#entered()[0]) return;
-    this.#beatAt = Date.now();
-    this.#unanswered = this.ask({ type: "room:heartbeat" }, (error) => {
-      this.#unanswered = false;
+    if (this.silent || this.#unacknowledged || !this.#joinedRooms()[0]) return;
+    this.#heartbeatAt = Date.now();
+    this.#unacknowledged = this.send({ type: "room:heartbeat" }, (error) => {
+      this.#unacknowledged = false;
       if (!error) this.#setDegraded(false);
       this.tick();
     });
   }
 
-  /** Look at the clock, and do what is due. */
+  /** Compare deadlines with the clock, and do what is due. */
   tick() {
     clearTimeout(this.#timer);
-    this.#link.tick();
-    if (this.#link.state !== "open") return;
+    this.#connection.tick();
+    if (this.#connection.state !== "open") return;
     const now = Date.now();
-    const intervals = this.#entered().map((room) => room.heartbeatInterval);
+    const intervals = this.#joinedRooms().map((room) => room.heartbeatInterval);
     const interval = this.silent ? Infinity : Math.min(...intervals);
-    // A clock that was set back must not silence a member.
-    if (now >= this.#beatAt + interval || now < this.#beatAt) this.beat();
-    let due = this.#beatAt + interval;
-    if (this.#unanswered) {
-      due = Math.max(this.#beatAt, this.#link.heardAt) + SILENCE;
+    // After the clock was set back, heartbeats must not stop.
+    if (now >= this.#heartbeatAt + interval || now < this.#heartbeatAt) this.beat();
+    let due = this.#heartbeatAt + interval;
+    if (this.#unacknowledged) {
+      due = Math.max(this.#heartbeatAt, this.#connection.receivedAt) + ACK_TIMEOUT;
       if (now >= due) {
-        if (!this.#degraded) return this.#link.lost();
-        due = now + SILENCE;
+        if (!this.#degraded) return this.#connection.reconnect();
+        due = now + ACK_TIMEOUT;
       }
     }
-    this.#due = Math.min(due, this.#link.renewAt);
-    if (this.#due < Infinity) this.#timer = setTimeout(() => this.tick(), Math.min(this.#due - now, LONGEST));
+    this.#tickAt = Math.min(due, this.#connection.renewAt);
+    if (this.#tickAt < Infinity) this.#timer = setTimeout(() => this.tick(), Math.min(this.#tickAt - now, MAX_TIMER));
   }
 
   /**
-   * Ask until there is an answer, over however many sockets; of a room while one is in it.
+   * Send a request, and repeat it until it is answered, on any number of sockets. With a room: while joined to it.
    *
    * @param {any} request @param {Room} [room] @returns {Promise<any>} the reply
    */
   request(request, room) {
     return new Promise((resolve, reject) => {
-      if (room?.over) return reject(room.farewell);
+      if (room?.closed) return reject(room.endError);
       const send = () =>
-        this.ask(request, (error, reply) => {
-          if (error && passes(error)) return this.later(() => this.#sayings.has(saying) && send());
-          this.#sayings.delete(saying);
+        this.send(request, (error, reply) => {
+          if (isTransient(error)) return this.defer(() => this.#requests.has(pending) && send());
+          this.#requests.delete(pending);
           if (error) reject(error);
           else resolve(reply);
-          this.#rest();
+          this.#closeIfUnused();
         });
-      /** @type {Saying} */
-      const saying = { room, reject, send };
-      this.#sayings.add(saying);
-      if (!room || room.entered) send();
-      this.#link.open();
+      /** @type {PendingRequest} */
+      const pending = { room, reject, send };
+      this.#requests.add(pending);
+      if (!room || room.joined) send();
+      this.#connection.open();
     });
   }
 
-  // What its link tells it.
+  // Called by the connection.
 
-  turned() {
-    const { state, token } = this.#link;
+  stateChanged() {
+    const { state, token } = this.#connection;
     const closed = state === "closed";
     const error = closed && this.error;
     if (state === "open") {
       this.#wasOpen = true;
-      this.#beatAt = Date.now(); // joining counts as a heartbeat
-      // What follows need not wait for the answer: the server holds it until then.
-      if (token !== undefined) this.sayToken(token);
-      for (const room of this.rooms.values()) room.enter();
-      for (const saying of this.#sayings) if (!saying.room) saying.send();
+      this.#heartbeatAt = Date.now(); // a join counts as a heartbeat
+      // What follows need not wait for the reply: the server defers it until then.
+      if (token !== undefined) this.sendToken(token);
+      for (const room of this.rooms.values()) room.sendJoin();
+      for (const pending of this.#requests) if (!pending.room) pending.send();
       this.tick();
     } else {
-      if (error) this.#finish(error);
-      this.#interrupt();
+      if (error) this.#endAll(error);
+      this.#disconnected();
     }
     if (closed) this.#wasOpen = false;
-    news(closed ? "removeEventListener" : "addEventListener", this.#onNews);
+    watchNetwork(closed ? "removeEventListener" : "addEventListener", this.#onNetworkEvent);
     this.#showStatus();
-    // One room was told to go, and another is asked for meanwhile.
-    if (closed && this.#wanted()) this.#link.open();
+    // A force-leave closed the connection while another room was being joined.
+    if (closed && this.#isUsed()) this.#connection.open();
   }
 
-  /** @param {any} message as the server said it */
+  /** @param {any} message a decoded message of the server */
   receive(message) {
     const { type, id, code } = message;
-    const answered = this.#asked.get(id);
-    this.#asked.delete(id);
+    const callback = this.#callbacks.get(id);
+    this.#callbacks.delete(id);
     if (type === "auth:ok") {
       this.userId = message.userId;
-      this.#link.trust(message.expiresAt);
+      this.#connection.accepted(message.expiresAt);
       this.tick();
     }
-    if (type === "error" && code === "token_expired" && !answered) this.#link.renew();
+    if (type === "error" && code === "token_expired" && !callback) this.#connection.renew();
     if (type === "service:degraded" || code === "unavailable") this.#setDegraded(true);
     if (type === "service:restored" || type === "room:joined") this.#setDegraded(false);
     if (type === "service:restored") {
-      this.#postponed.end(true);
+      this.#deferred.end(true);
       this.beat();
     }
     this.rooms.get(message.roomId)?.receive(message);
-    if (type === "error") answered?.(new ReactorError(code, message.message));
-    else answered?.(null, message);
-    // A hidden page has its timers late: whatever comes is a chance for what is overdue.
-    if (type === "room:joined" || Date.now() >= this.#due) this.tick();
+    if (type === "error") callback?.(new ReactorError(code, message.message));
+    else callback?.(null, message);
+    // Timers of a hidden page are late, so any message is an occasion to do what is due.
+    if (type === "room:joined" || Date.now() >= this.#tickAt) this.tick();
   }
 
   /** @param {string} [token] */
-  sayToken(token) {
-    this.ask({ type: "auth", token }, () => {});
+  sendToken(token) {
+    this.send({ type: "auth", token }, () => {});
   }
 
-  // What rooms ask of their client.
+  // Called by rooms.
 
   /**
-   * Send a request; `answered` gets the error or the reply at once when it comes, and nothing if the socket is lost
-   * before. False when there is no open socket: nothing was sent.
+   * Send a request. `callback` receives the error or the reply; it is not called if the socket is lost before.
+   * Returns false without an open socket: nothing was sent.
    *
-   * @param {Request} request @param {Answered} answered
+   * @param {Request} request @param {Callback} callback
    */
-  ask(request, answered) {
+  send(request, callback) {
     const id = this.#nextId++;
-    const sent = this.#link.send({ ...request, id });
-    if (sent) this.#asked.set(id, answered);
+    const sent = this.#connection.send({ ...request, id });
+    if (sent) this.#callbacks.set(id, callback);
     return sent;
   }
 
-  /** Do something in a while, or as soon as Redis answers again. @param {() => void} act */
-  later(act) {
-    this.#postponed.add(act, AGAIN_AFTER * (1 + this.#random()));
+  /** Make a call after a delay, or as soon as the service is restored. @param {() => void} call */
+  defer(call) {
+    this.#deferred.add(call, RETRY_DELAY * (1 + this.#random()));
   }
 
-  /** A room is entered: what was to be said there is said, again where a socket was lost. @param {Room} room */
-  resume(room) {
-    for (const saying of this.#sayings) if (saying.room === room) saying.send();
+  /** A room was joined on this socket: send its pending requests. @param {Room} room */
+  sendPending(room) {
+    for (const pending of this.#requests) if (pending.room === room) pending.send();
   }
 
-  /** A room is over. @param {Room} room */
-  forget(room) {
+  /** A room has ended. @param {Room} room */
+  remove(room) {
     if (this.rooms.get(room.id) === room) this.rooms.delete(room.id);
-    for (const saying of this.#sayings) {
-      if (saying.room === room && this.#sayings.delete(saying)) saying.reject(room.farewell);
+    for (const pending of this.#requests) {
+      if (pending.room === room && this.#requests.delete(pending)) pending.reject(room.endError);
     }
-    this.#rest();
+    this.#closeIfUnused();
   }
 
-  /** The socket is closed when nothing is wanted of it any more. */
-  #rest() {
-    if (!this.#wanted() && this.#link.state !== "closed") this.#link.close();
+  #closeIfUnused() {
+    if (!this.#isUsed() && this.#connection.state !== "closed") this.#connection.close();
   }
 
-  #wanted() {
-    return this.rooms.size + this.#sayings.size;
+  #isUsed() {
+    return this.rooms.size + this.#requests.size;
   }
 
-  #entered() {
-    return [...this.rooms.values()].filter((room) => room.entered);
+  #joinedRooms() {
+    return [...this.rooms.values()].filter((room) => room.joined);
   }
 
-  #interrupt() {
+  #disconnected() {
     clearTimeout(this.#timer);
-    this.#degraded = this.#unanswered = false;
-    this.#due = Infinity;
-    this.#asked.clear();
-    this.#postponed.end(false);
-    for (const room of [...this.rooms.values()]) room.interrupted();
+    this.#degraded = this.#unacknowledged = false;
+    this.#tickAt = Infinity;
+    this.#callbacks.clear();
+    this.#deferred.end(false);
+    for (const room of [...this.rooms.values()]) room.disconnected();
   }
 
-  /** All rooms and requests are over. @param {any} error a ReactorError, or null */
-  #finish(error) {
+  /** End all rooms and requests. @param {any} error a ReactorError, or null */
+  #endAll(error) {
     for (const room of [...this.rooms.values()]) room.end(error);
-    for (const { reject } of this.#sayings) reject(error ?? new ReactorError("closed", "the client was closed"));
-    this.#sayings.clear();
+    for (const { reject } of this.#requests) reject(error ?? new ReactorError("closed", "the client was closed"));
+    this.#requests.clear();
   }
 
   /** @param {boolean} degraded */
@@ -292,8 +292,8 @@ export class ReactorClient extends Emitter {
   #showStatus() {
     const { status } = this;
     for (const room of [...this.rooms.values()]) room.showStatus();
-    if (status === this.#shown) return;
-    this.#shown = status;
+    if (status === this.#emitted) return;
+    this.#emitted = status;
     this.emit("status", status);
   }
 }

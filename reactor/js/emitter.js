@@ -1,30 +1,31 @@
-/** Named events, with nothing from the platform: React Native has no EventTarget. */
+/** Named events, without the platform's EventTarget, which React Native does not have. */
 export class Emitter {
-  /** @type {{event: string, hear: (detail: any) => void}[]} */
+  /** @type {[string, (detail: any) => void][]} */
   #listeners = [];
 
   /**
-   * Call `hear` at each such event.
+   * Call `listener` at each such event.
    *
    * @param {string} event
-   * @param {(detail: any) => void} hear
-   * @returns {() => void} stops it
+   * @param {(detail: any) => void} listener
+   * @returns {() => void} removes the listener
    */
-  on(event, hear) {
-    const listener = { event, hear };
-    this.#listeners = [...this.#listeners, listener];
+  on(event, listener) {
+    /** @type {[string, (detail: any) => void]} */
+    const entry = [event, listener];
+    this.#listeners = [...this.#listeners, entry];
     return () => {
-      this.#listeners = this.#listeners.filter((other) => other !== listener);
+      this.#listeners = this.#listeners.filter((other) => other !== entry);
     };
   }
 
   /** @param {string} event @param {any} [detail] */
   emit(event, detail) {
-    for (const listener of this.#listeners) {
+    for (const [name, listener] of this.#listeners) {
       try {
-        if (listener.event === event) listener.hear(detail);
+        if (name === event) listener(detail);
       } catch (error) {
-        // The others hear the event all the same.
+        // The remaining listeners are still called.
         console.error(error);
       }
     }

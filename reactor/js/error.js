@@ -1,9 +1,9 @@
-/** What the server refused, or what ended a room or the connection. */
+/** A request that the server refused, or what ended a room or the connection. */
 export class ReactorError extends Error {
   /**
    * @param {string} code stable, for programs
-   * @param {string} message says how to mend it
-   * @param {object} [more] fields of its own
+   * @param {string} message says how to fix it
+   * @param {object} [more] fields of this code
    */
   constructor(code, message, more) {
     super(message);
@@ -13,11 +13,11 @@ export class ReactorError extends Error {
   }
 }
 
-const PASSING = /^(unavailable|too_many_pending|too_many_requests|internal)$/;
+const TRANSIENT = /^(unavailable|too_many_pending|too_many_requests|internal)$/;
 
 /**
- * Whether the same request may be taken a moment later.
+ * Whether the same request may succeed a moment later.
  *
- * @param {ReactorError} error
+ * @param {ReactorError | null} error null for success
  */
-export const passes = (error) => PASSING.test(error.code);
+export const isTransient = (error) => error && TRANSIENT.test(error.code);

@@ -1,4 +1,4 @@
-/** The client of a reactor server: who is in which room, now. */
+/** The client of a reactor server: room presence over a WebSocket. */
 
 /** A user in a room. Times are milliseconds since 1970, by the server's clock. */
 export interface Member {
@@ -6,35 +6,35 @@ export interface Member {
   username: string;
   joinedAt: number;
   lastActiveAt: number;
-  /** Whether all of its connections said that they are away. */
+  /** Whether all of its connections are away. */
   away: boolean;
-  /** Its sockets: tabs and devices. */
+  /** The number of its connections: tabs and devices. */
   connections: number;
-  /** What it says of itself. */
+  /** The data that the member has set. */
   data?: any;
 }
 
-/** What a client wants to hear of a room: who is there, only how many, or nothing. */
+/** What a client receives of a room: its members, only their count, or nothing. */
 export type View = "members" | "count" | "none";
 
-/** Why a member is gone; a newer server may know others. */
+/** Why a member left; a newer server may send other reasons. */
 export type LeaveReason = "left" | "inactivity_timeout" | "disconnected" | "kicked" | (string & {});
 
 /**
- * - `connecting`: not there yet.
- * - `connected`: all is well.
- * - `degraded`: connected, but the server has no Redis now: lists stand still, and requests wait.
- * - `reconnecting`: the connection was lost; it comes back, and the rooms with it, by itself.
- * - `closed`: over; `error` says why.
+ * - `connecting`: not joined yet.
+ * - `connected`: joined.
+ * - `degraded`: connected, but the server has no Redis at present: lists do not change, and requests wait.
+ * - `reconnecting`: the connection was lost; the client reconnects and joins the rooms again.
+ * - `closed`: ended; `error` says why.
  */
 export type Status = "connecting" | "connected" | "degraded" | "reconnecting" | "closed";
 
-/** As a room's; `idle` while no room is wanted, so that there is no socket. */
+/** As a room's; `idle` while no room is wanted, so that there is no connection. */
 export type ClientStatus = Status | "idle";
 
 interface EventBase {
   roomId: string;
-  /** How many are in the room now. */
+  /** The number of members after the event. */
   count: number;
 }
 export interface JoinEvent extends EventBase {
@@ -47,25 +47,25 @@ export interface UpdateEvent extends EventBase {
 }
 export interface LeaveEvent extends EventBase {
   kind: "leave";
-  /** As last known. */
+  /** As last received. */
   member: Member;
   reason: LeaveReason;
 }
-/** The whole list is known: at first, and when the room is served by name or by count from now on; or a new count. */
+/** The whole list, at first and when the room is served as members or as a count from now on; or a new count. */
 export interface SyncEvent extends EventBase {
   kind: "sync";
   members: Member[];
 }
 export type RoomEvent = JoinEvent | UpdateEvent | LeaveEvent | SyncEvent;
 
-/** Something the server refused, or what ended a room or the connection. */
+/** A request that the server refused, or what ended a room or the connection. */
 export class ReactorError extends Error {
   constructor(code: string, message: string, more?: object);
   /**
    * Stable, for programs: a code of the wire, or `force-leave`, `closed` (see `closeCode`), `aborted`.
    */
   code: string;
-  /** Of `closed`: the close code of the socket, such as 4001 when the token is not taken. */
+  /** Of `closed`: the WebSocket close code, such as 4001 when the token is rejected. */
   closeCode?: number;
   /** Of `force-leave`. */
   roomId?: string;
@@ -73,7 +73,7 @@ export class ReactorError extends Error {
   timestamp?: number;
 }
 
-/** The server ended the stay: `message` is for the user to read. */
+/** The server ended the membership: `message` is for the user to read. */
 export interface ForceLeave extends ReactorError {
   code: "force-leave";
   roomId: string;
@@ -83,11 +83,11 @@ export interface ForceLeave extends ReactorError {
 }
 
 export interface JoinOptions {
-  /** Who one is; may be left out where a token says it. */
+  /** The user; may be omitted where a token names it. */
   userId?: string | number;
-  /** What others see; the user id if there is no other name. */
+  /** The name that others see; the user id by default. */
   username?: string;
-  /** Any small JSON for others to see. */
+  /** Any small JSON value that others see. */
   data?: unknown;
   /** `members` by default. */
   view?: View;
@@ -100,34 +100,34 @@ export interface RoomEvents {
   leave: LeaveEvent;
   update: UpdateEvent;
   sync: SyncEvent;
-  /** All events of one message together, after each of them was told. */
+  /** All events of one message together, after each of them was emitted. */
   change: RoomEvent[];
-  /** What the application says to everyone in the room. */
+  /** A message of the application to everyone in the room. */
   message: { roomId: string; data: any; timestamp: number };
   "force-leave": ForceLeave;
   status: Status;
 }
 
-/** A room that was joined. Whoever follows its events holds what `members` holds, whatever the network does. */
+/** A room that was joined. Applying its events always gives what `members` holds, also after lost connections. */
 export interface Room {
   readonly id: string;
   readonly userId: string;
-  /** By user id; the same Map for as long as the room lasts, empty where only the count is served. */
+  /** By user id; the same Map for the lifetime of the room, empty where only the count is served. */
   readonly members: ReadonlyMap<string, Member>;
   readonly count: number;
-  /** Oneself; undefined where only the count is served. */
+  /** This client's own member; undefined where only the count is served. */
   readonly me: Member | undefined;
   readonly others: Member[];
-  /** What is served: a room that is too big for names is told as its count. */
+  /** What is served: of a room with too many members only the count is sent. */
   readonly view: View;
   readonly status: Status;
-  /** Why it is over, unless it was left. */
+  /** Why it has ended, unless it was left. */
   readonly error: ReactorError | null;
-  /** Whether one said so by `away()`. */
+  /** Whether `away()` was called, and not `back()` since. */
   readonly isAway: boolean;
-  /** Whether the last joining found the member still there, so that nobody noticed a loss. */
+  /** Whether the last join found the member still present, so that nobody was notified of the loss. */
   readonly resumed: boolean;
-  /** Terms of the room, in milliseconds. */
+  /** Settings of the room, in milliseconds. */
   readonly ttl: number;
   readonly heartbeatInterval: number;
   readonly socketId: string;
@@ -135,27 +135,27 @@ export interface Room {
   readonly version: number;
 
   /**
-   * Change one's own data (or name), for all to see; what is undefined stays. Like `away` and `back` it waits while
-   * the connection is lost or Redis is away, and rejects with a ReactorError when it is refused or the room is over.
+   * Change the member's data (or name); undefined fields stay. Like `away` and `back` it waits while the connection is
+   * lost or Redis is away, and rejects with a ReactorError when it is refused or the room has ended.
    */
   update(data: unknown, more?: { username?: string }): Promise<void>;
-  /** Be seen as away: the app is in the background. */
+  /** Show the member as away: the app is in the background. */
   away(): Promise<void>;
-  /** Be seen as here again. */
+  /** Show the member as present again. */
   back(): Promise<void>;
-  /** Leave; the others hear of it at once, or after the grace while the connection is lost. Never rejects. */
+  /** Leave. The other members are notified at once, or after the grace while the connection is lost. Never rejects. */
   leave(): Promise<void>;
 
-  /** Have a function called, and get the function that ends it. */
-  on<Event extends keyof RoomEvents>(event: Event, hear: (news: RoomEvents[Event]) => void): () => void;
+  /** Add a listener. Returns the function that removes it. */
+  on<Event extends keyof RoomEvents>(event: Event, listener: (event: RoomEvents[Event]) => void): () => void;
 }
 
-/** How messages are written. MessagePack is one, by a library such as @msgpack/msgpack:
+/** The encoding of messages. For MessagePack use a library such as @msgpack/msgpack:
  * `{ subprotocol: "reactor.msgpack", encode: (message) => encode(message, { ignoreUndefined: true }), decode }`. */
 export interface Codec {
   subprotocol: string;
   encode(message: any): any;
-  /** Gets text or an ArrayBuffer. */
+  /** Receives text or an ArrayBuffer. */
   decode(data: any): any;
 }
 /** The default. */
@@ -163,20 +163,20 @@ export const json: Codec;
 
 /** Times in milliseconds. */
 export interface Backoff {
-  /** The first pause; it doubles with each failure. Each is between half of it and all of it, by chance. */
+  /** The first delay; it doubles with each failure. Each is between half of it and all of it, at random. */
   first?: number;
-  /** The longest. */
+  /** The longest delay. */
   most?: number;
   /** How long an attempt to connect may take. */
   timeout?: number;
-  /** A connection that lasted so long counts as good, and the pauses start anew. */
+  /** After a connection that lasted so long the delays start again with the first. */
   steady?: number;
 }
 
 export interface ClientOptions {
-  /** What proves who one is; or a function, async or not, that is asked at each connecting and before it runs out. */
+  /** A token, or a function (async or not) that is called at each connect and before the token expires. */
   token?: string | (() => string | Promise<string>);
-  /** For platforms without one, such as `ws` on Node.js 20. */
+  /** For platforms without WebSocket, such as `ws` on Node.js 20. */
   WebSocket?: new (url: string, protocols: string[]) => any;
   backoff?: Backoff;
   codec?: Codec;
@@ -186,7 +186,7 @@ export interface ClientEvents {
   status: ClientStatus;
 }
 
-/** A question that needs no joining, and its answer. */
+/** Requests that need no membership, and their replies. */
 export interface Questions {
   "room:members": { ask: { roomId: string | number }; reply: Position & { members?: Member[] } };
   "room:count": { ask: { roomId: string | number }; reply: Position };
@@ -203,7 +203,7 @@ interface Position {
 }
 
 /**
- * Rooms over one socket, which is open while a room is wanted.
+ * Rooms over one connection, which is open while a room is wanted.
  *
  *     const client = new ReactorClient("wss://example.org/ws");
  *     const room = await client.join("lobby", { userId: "7", username: "Ada" });
@@ -211,42 +211,42 @@ interface Position {
  *     room.on("force-leave", ({ message }) => alert(message));
  */
 export class ReactorClient {
-  /** `url`: what the platform's WebSocket takes: wss://HOST/ws, in a page of today also "/ws". */
+  /** `url`: as the platform's WebSocket takes it: wss://HOST/ws, on a page in current browsers also "/ws". */
   constructor(url: string, options?: ClientOptions);
   readonly status: ClientStatus;
-  /** Why there is no connection, as far as it is known. */
+  /** Why there is no connection, if known. */
   readonly error: Error | null;
   /** While `reconnecting`: when the next attempt begins, milliseconds since 1970. */
   readonly retryAt: number;
-  /** Who the token says that this is, once the server has said so. */
+  /** The user of the token, once the server has sent it. */
   readonly userId: string;
-  /** Those joined or on their way, by id. */
+  /** Rooms joined or being joined, by id. */
   readonly rooms: ReadonlyMap<string, Room>;
-  /** Set it to hold back the heartbeats, and see what becomes of one who says nothing any more. */
+  /** Set it to withhold heartbeats, and see how a member expires. */
   silent: boolean;
 
   /**
-   * Join a room, and stay in it until it is left or the server ends it. It waits as long as the server cannot be
-   * reached or has no Redis; `signal` gives up. Joining again as the same user changes what is given, and resolves to
-   * the same Room. Rejects with a ReactorError that has the server's code.
+   * Join a room, and stay in it until it is left or the server ends it. It waits while the server cannot be reached or
+   * has no Redis; `signal` cancels it. Joining again as the same user changes the given options, and resolves to the
+   * same Room. Rejects with a ReactorError that has the server's code.
    */
   join(roomId: string | number, options?: JoinOptions): Promise<Room>;
-  /** Ask about a room, joined or not, as in `(await client.request({ type: "room:count", roomId })).count`. */
+  /** Request data of a room, joined or not, as in `(await client.request({ type: "room:count", roomId })).count`. */
   request<Type extends keyof Questions>(
     question: { type: Type } & Questions[Type]["ask"],
   ): Promise<{ type: Type } & Questions[Type]["reply"]>;
-  /** Leave all rooms (or, with `leave: false`, have the grace run) and close the socket; no timer is left. */
+  /** Leave all rooms (or, with `leave: false`, let the grace run) and close the connection; no timer remains. */
   close(options?: { leave?: boolean }): void;
 
-  /** Time may have passed, or the network be another one: connect, or send a heartbeat, at once. Pages do it alone. */
+  /** Reconnect or send a heartbeat at once: time has passed, or the network is another one. Automatic on pages. */
   wake(): void;
-  /** Look at the clock, and do what is due: for a timer that a hidden page does not hold back. */
+  /** Compare deadlines with the clock, and do what is due: for timers that a hidden page does not delay. */
   tick(): void;
   /** Send a heartbeat now. */
   beat(): void;
-  /** Let go of the socket as a lost network would, for so many milliseconds; Infinity: until `wake`. */
+  /** Drop the connection as a lost network would, for so many milliseconds; Infinity: until `wake`. */
   drop(pause: number): void;
 
-  /** Have a function called, and get the function that ends it. */
-  on<Event extends keyof ClientEvents>(event: Event, hear: (news: ClientEvents[Event]) => void): () => void;
+  /** Add a listener. Returns the function that removes it. */
+  on<Event extends keyof ClientEvents>(event: Event, listener: (event: ClientEvents[Event]) => void): () => void;
 }

@@ -1,4 +1,4 @@
-/** The client of a reactor server, for browsers, Node.js, Deno and React Native. Needs nothing at run time. */
+/** The client of a reactor server, for browsers, Node.js, Deno and React Native. It has no dependencies. */
 export { ReactorClient } from "./client.js";
 export { ReactorError } from "./error.js";
-export { json } from "./link.js";
+export { json } from "./connection.js";

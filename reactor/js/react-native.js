@@ -1,5 +1,5 @@
 "use client";
-/** The hooks of react.js for React Native: a member is away while its app is in the background. */
+/** The hooks of react.js for React Native: a member is away while the app is in the background. */
 import { AppState } from "react-native";
 import * as react from "./react.js";
 
@@ -8,19 +8,19 @@ export {
 } from "./react.js";
 
 /**
- * The app. "inactive" (a call comes in, the app switcher is open) is neither.
+ * Watches the app. The state "inactive" (an incoming call, the app switcher) changes nothing.
  *
  * @type {import("./react.js").Watch}
  */
-export function watchApp(tell, wake) {
-  const follow = (/** @type {string} */ state) => {
-    if (state === "background") tell(true);
+export function watchApp(report, wake) {
+  const onState = (/** @type {string} */ state) => {
+    if (state === "background") report(true);
     if (state !== "active") return;
-    tell(false);
+    report(false);
     wake();
   };
-  if (AppState.currentState === "background") tell(true);
-  const subscription = AppState.addEventListener("change", follow);
+  if (AppState.currentState === "background") report(true);
+  const subscription = AppState.addEventListener("change", onState);
   return () => subscription.remove();
 }
 

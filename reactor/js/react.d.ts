@@ -1,17 +1,17 @@
-/** React hooks for rooms: who is there, and being there oneself. */
+/** React hooks for rooms: their members, and a membership of one's own. */
 import type { ReactNode } from "react";
 import type { ForceLeave, Member, ReactorClient, Room, RoomEvents, Status } from "./index.js";
 
-/** A room or a user. Null, undefined or empty: not known yet; nothing happens until it is. */
+/** The id of a room or a user. Null, undefined or empty: not known yet; nothing happens until it is. */
 export type Id = string | number | null | undefined;
 
-/** Which server; by default that of the `ReactorProvider` around, or else the page's own. */
+/** The server; by default that of the enclosing `ReactorProvider`, or else the page's own. */
 export interface RoomOptions {
   /** As in `wss://example.org/ws`. */
   url?: string;
-  /** What proves who one is; the newest is used at each connecting. */
+  /** The token; the newest is used at each connect. */
   token?: string | (() => string | Promise<string>);
-  /** A client of one's own. */
+  /** A client that the application has created. */
   client?: ReactorClient;
 }
 
@@ -19,42 +19,42 @@ export interface ReactorProviderProps extends RoomOptions {
   children?: ReactNode;
 }
 
-/** Names the server for all components in it. */
+/** Sets the server of all components inside it. */
 export function ReactorProvider(props: ReactorProviderProps): ReactNode;
 
-/** Tells when what is on the screen goes out of sight (true) and comes back (false); returns what stops it. */
-export type Watch = (tell: (hidden: boolean) => void, wake: () => void) => () => void;
+/** Reports when the page or app is hidden (true) and visible again (false). Returns the function that stops it. */
+export type Watch = (report: (hidden: boolean) => void, wake: () => void) => () => void;
 
 export interface HeartbeatOptions extends RoomOptions {
-  /** What others see; the user id if there is no other name. */
+  /** The name that others see; the user id by default. */
   username?: string;
-  /** Any small JSON for others to see. */
+  /** Any small JSON value that others see. */
   data?: unknown;
-  /** `members` by default; `count` where nobody is shown by name. */
+  /** `members` by default; `count` where no members are shown. */
   view?: "members" | "count";
-  /** Milliseconds that the room stays joined after the last component that wants it; 300 by default. */
+  /** Milliseconds that the room stays joined after the last component was unmounted; 300 by default. */
   linger?: number;
-  /** By what the member is away; by default whether the page is hidden, or the app in the background. null: never. */
+  /** When the member is away; by default while the page is hidden, or the app in the background. null: never. */
   watch?: Watch | null;
 }
 
-/** How one's own stay in a room stands. */
+/** The state of the membership. */
 export interface Presence {
-  /** `idle`: no component asks for the room, or it is not known yet who one is. */
+  /** `idle`: no component wants to be in the room, or the room or the user is not known yet. */
   readonly status: Status | "idle";
-  /** What was refused, or why the stay is over. */
+  /** What was refused, or why the membership has ended. */
   readonly error: Error | null;
-  /** To say things of oneself: `room.update(data)`, `room.away()`, `room.back()`; null while one is not in it. */
+  /** For `room.update(data)`, `room.away()`, `room.back()`; null while not joined. */
   readonly room: Room | null;
-  /** Join again after the server has ended the stay. */
+  /** Join again after the server has ended the membership. */
   rejoin(): void;
 }
 
 /**
- * Be in a room, with heartbeats, for as long as the component is there. Any number of components may do so for one room:
- * the first joins, the last one leaves.
+ * Be in a room, with heartbeats, while the component is mounted. Any number of components may do so for one room: the
+ * first one joins, the last one leaves.
  *
- * @param onForceLeave called when the server ends the stay, with the text that the user is to read
+ * @param onForceLeave called when the server ends the membership, with the text for the user to read
  */
 export function useRoomHeartbeat(
   roomId: Id,
@@ -63,24 +63,24 @@ export function useRoomHeartbeat(
   options?: HeartbeatOptions,
 ): Presence;
 
-// What follows shows a room that a component is in by `useRoomHeartbeat`, this one or any other, and is empty before.
-// The same value is given until it changes, so it may be depended upon.
+// The hooks below read a room that any component is in by `useRoomHeartbeat`; without one it is empty.
+// They return the same value until it changes, so it can be a dependency.
 
-/** Who is in a room, in the order of their coming. */
+/** The members of a room, in the order in which they joined. */
 export function useRoomMembers(roomId: Id, options?: RoomOptions): readonly Member[];
-/** How many are in a room. */
+/** The number of members of a room. */
 export function useRoomCount(roomId: Id, options?: RoomOptions): number;
 /** One member of a room, if present. */
 export function useMember(roomId: Id, userId: Id, options?: RoomOptions): Member | undefined;
-/** Who else is in a room. */
+/** The members of a room without one's own. */
 export function useOthers(roomId: Id, options?: RoomOptions): readonly Member[];
-/** Oneself in a room. */
+/** One's own member of a room. */
 export function useSelf(roomId: Id, options?: RoomOptions): Member | undefined;
 
-/** Have a function called for each event of a room, as in `useRoomEvent(roomId, "join", ({ member }) => …)`. */
+/** Call a function at each event of a room, as in `useRoomEvent(roomId, "join", ({ member }) => …)`. */
 export function useRoomEvent<Event extends keyof RoomEvents>(
   roomId: Id,
   kind: Event,
-  hear: (news: RoomEvents[Event]) => void,
+  listener: (event: RoomEvents[Event]) => void,
   options?: RoomOptions,
 ): void;

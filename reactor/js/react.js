@@ -1,47 +1,47 @@
 "use client";
 /**
- * React hooks: who is in a room, and being there oneself.
+ * React hooks: the members of a room, and a membership of one's own.
  *
- * A component reads from a store outside of React (shared.js), which keeps every list and entry the same object until it
- * is another one. On a server nothing is joined, and every room is empty.
+ * Components read from a store outside of React (shared-rooms.js), which keeps each list and entry the same object until
+ * it changes. During server rendering nothing is joined, and every room is empty.
  */
 import {
   createContext, createElement, useCallback, useContext, useEffect, useInsertionEffect, useMemo, useRef, useState,
   useSyncExternalStore,
 } from "react";
 import { ReactorClient } from "./index.js";
-import { NOBODY } from "./people.js";
-import { IDLE, Rooms } from "./shared.js";
+import { NO_MEMBERS } from "./member-list.js";
+import { IDLE, Rooms } from "./shared-rooms.js";
 import { watchPage } from "./visibility.js";
 
 /**
  * @typedef {import("./react.js").RoomOptions} RoomOptions
- * @typedef {import("./shared.js").SharedRoom} SharedRoom
- * @typedef {import("./shared.js").Hold} Hold
+ * @typedef {import("./shared-rooms.js").SharedRoom} SharedRoom
+ * @typedef {import("./shared-rooms.js").Consumer} Consumer
  */
 
 const Context = createContext(/** @type {Rooms | null} */ (null));
 
-/** @type {Map<string | undefined, Rooms>} by address */
+/** @type {Map<string | undefined, Rooms>} by URL */
 const byUrl = new Map();
 /** @type {WeakMap<ReactorClient, Rooms>} */
 const byClient = new WeakMap();
 
 /** @param {string} [url] by default the page's own server */
-function madeFor(url) {
+function createRooms(url) {
   return new Rooms((rooms) => {
-    const address = url ?? ownServer();
+    const address = url ?? pageServer();
     if (rooms.token === undefined) return new ReactorClient(address);
-    // Asked for each time, so that the newest one counts.
+    // Read at each connect, so that the newest token is used.
     const token = () => (typeof rooms.token === "function" ? rooms.token() : /** @type {string} */ (rooms.token));
     return new ReactorClient(address, { token });
   });
 }
 
-function ownServer() {
+function pageServer() {
   const { location } = globalThis;
   if (location?.host) return `${location.protocol.replace("http", "ws")}//${location.host}/ws`;
-  throw new Error('no server is known: put a <ReactorProvider url="wss://…/ws"> around, or give the hook a url');
+  throw new Error('no server is known: wrap the component in <ReactorProvider url="wss://…/ws">, or pass a url to the hook');
 }
 
 /** @param {ReactorClient} client */
@@ -53,14 +53,14 @@ function roomsOf(client) {
 
 /** @param {string} [url] */
 function roomsAt(url) {
-  const rooms = byUrl.get(url) ?? madeFor(url);
+  const rooms = byUrl.get(url) ?? createRooms(url);
   byUrl.set(url, rooms);
   return rooms;
 }
 
 /** @param {import("./react.js").ReactorProviderProps} props */
 export function ReactorProvider({ url, token, client, children }) {
-  const rooms = useMemo(() => (client ? roomsOf(client) : madeFor(url)), [client, url]);
+  const rooms = useMemo(() => (client ? roomsOf(client) : createRooms(url)), [client, url]);
   useToken(rooms, token);
   return createElement(Context.Provider, { value: rooms }, children);
 }
@@ -78,7 +78,7 @@ function useRooms({ client, url, token }) {
 
 /** @param {Rooms} rooms @param {RoomOptions["token"]} token */
 function useToken(rooms, token) {
-  // Before the effects of any component, in which rooms are joined.
+  // Runs before the effects of all components, in which rooms are joined.
   useInsertionEffect(() => {
     if (token !== undefined) rooms.token = token;
   });
@@ -88,46 +88,46 @@ function useToken(rooms, token) {
  * @template Read
  * @param {RoomOptions} options
  * @param {import("./react.js").Id} roomId
- * @param {(room: SharedRoom) => Read} read gives the same as before unless it has changed
- * @param {Read} none where there is no such room, and on a server
+ * @param {(room: SharedRoom) => Read} read returns the same value until it changes
+ * @param {Read} none without such a room, and during server rendering
  * @returns {Read}
  */
 function useShared(options, roomId, read, none) {
   const rooms = useRooms(options);
-  const id = text(roomId);
+  const id = idText(roomId);
   const subscribe = useCallback(
-    (/** @type {() => void} */ changed) => (id ? rooms.open(id).subscribe(changed) : () => {}),
+    (/** @type {() => void} */ onChange) => (id ? rooms.get(id).subscribe(onChange) : () => {}),
     [rooms, id],
   );
-  const get = () => {
+  const getSnapshot = () => {
     const room = id ? rooms.peek(id) : undefined;
     return room ? read(room) : none;
   };
-  return useSyncExternalStore(subscribe, get, () => none);
+  return useSyncExternalStore(subscribe, getSnapshot, () => none);
 }
 
-/** @param {import("./react.js").Id} id @returns {string} empty for one that is not known yet */
-const text = (id) => String(id ?? "");
+/** @param {import("./react.js").Id} id @returns {string} empty while it is not known */
+const idText = (id) => String(id ?? "");
 
 /** @type {typeof import("./react.js").useRoomHeartbeat} */
 export function useRoomHeartbeat(roomId, userId, onForceLeave, options = {}) {
   const rooms = useRooms(options);
-  const [room, user] = [text(roomId), text(userId)];
+  const [room, user] = [idText(roomId), idText(userId)];
   const { username, data, view = "members", linger, watch = watchPage } = options;
-  // One object for as long as the component lasts; what it says is always the newest.
-  const [hold] = useState(() => /** @type {Hold} */ ({ userId: "" }));
+  // The same object for the lifetime of the component, with the options of its last render.
+  const [consumer] = useState(() => /** @type {Consumer} */ ({ userId: "" }));
   useInsertionEffect(() => {
-    Object.assign(hold, { userId: user, username, data, view, linger, watch, onForceLeave });
+    Object.assign(consumer, { userId: user, username, data, view, linger, watch, onForceLeave });
   });
-  useEffect(() => (room && user ? rooms.open(room).hold(hold) : undefined), [rooms, room, user, hold]);
-  const said = JSON.stringify([username, data, view]);
-  useEffect(() => rooms.peek(room)?.describe(), [rooms, room, said]);
+  useEffect(() => (room && user ? rooms.get(room).acquire(consumer) : undefined), [rooms, room, user, consumer]);
+  const described = JSON.stringify([username, data, view]);
+  useEffect(() => rooms.peek(room)?.update(), [rooms, room, described]);
   return useShared(options, room, (shared) => shared.presence, IDLE);
 }
 
 /** @type {typeof import("./react.js").useRoomMembers} */
 export function useRoomMembers(roomId, options = {}) {
-  return useShared(options, roomId, (room) => room.members, NOBODY);
+  return useShared(options, roomId, (room) => room.members, NO_MEMBERS);
 }
 
 /** @type {typeof import("./react.js").useRoomCount} */
@@ -137,12 +137,12 @@ export function useRoomCount(roomId, options = {}) {
 
 /** @type {typeof import("./react.js").useMember} */
 export function useMember(roomId, userId, options = {}) {
-  return useShared(options, roomId, (room) => room.member(text(userId)), undefined);
+  return useShared(options, roomId, (room) => room.member(idText(userId)), undefined);
 }
 
 /** @type {typeof import("./react.js").useOthers} */
 export function useOthers(roomId, options = {}) {
-  return useShared(options, roomId, (room) => room.others, NOBODY);
+  return useShared(options, roomId, (room) => room.others, NO_MEMBERS);
 }
 
 /** @type {typeof import("./react.js").useSelf} */
@@ -151,12 +151,12 @@ export function useSelf(roomId, options = {}) {
 }
 
 /** @type {typeof import("./react.js").useRoomEvent} */
-export function useRoomEvent(roomId, kind, hear, options = {}) {
+export function useRoomEvent(roomId, kind, listener, options = {}) {
   const room = useShared(options, roomId, (shared) => shared.presence.room, null);
-  /** @type {{current: (news: any) => void}} */
-  const latest = useRef(hear);
+  /** @type {{current: (event: any) => void}} */
+  const latest = useRef(listener);
   useInsertionEffect(() => {
-    latest.current = hear;
+    latest.current = listener;
   });
-  useEffect(() => room?.on(kind, (news) => latest.current(news)), [room, kind]);
+  useEffect(() => room?.on(kind, (event) => latest.current(event)), [room, kind]);
 }

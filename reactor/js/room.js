@@ -1,7 +1,7 @@
-/** One room that a client is in: its members, and what one does in it. Made by `client.join`. */
+/** A room that the client is in: its members, and the member's own requests. Created by `client.join`. */
 import { Emitter } from "./emitter.js";
-import { ReactorError, passes } from "./error.js";
-import { Listing } from "./listing.js";
+import { ReactorError, isTransient } from "./error.js";
+import { ReportedRoom } from "./reported-room.js";
 
 /**
  * @typedef {import("./client.js").ReactorClient} ReactorClient
@@ -10,56 +10,56 @@ import { Listing } from "./listing.js";
  * @typedef {import("./index.js").Status} Status
  */
 
-/** How long (ms) servers may take to enter their members anew after Redis lost its data: a lease. */
-export const SETTLE = 5000;
+/** How long (ms) servers may take to register their members again after Redis lost its data: a lease. */
+export const SETTLE_DELAY = 5000;
 
 export class Room extends Emitter {
   /** @type {Status} */
   status = "connecting";
-  /** Why it is over, unless it was left. @type {ReactorError | null} */
+  /** Why it has closed, unless it was left. @type {ReactorError | null} */
   error = null;
-  /** Whether the last joining found the member still there: then nobody has noticed the loss. */
+  /** Whether the last join found the member still present, so that nobody was notified of the loss. */
   resumed = false;
-  /** Terms of the room, in milliseconds. */
+  /** Settings of the room, in milliseconds. */
   ttl = 0;
   heartbeatInterval = 0;
   socketId = "";
-  /** Whether one said so. */
+  /** Whether `away()` was called, and not `back()` since. */
   isAway = false;
-  /** Whether it is joined on the socket that is open. */
-  entered = false;
-  over = false;
+  /** Whether it is joined on the open socket. */
+  joined = false;
+  closed = false;
   /** While it is being left. @type {Promise<void> | undefined} */
   leaving;
   #client;
-  #listing;
-  /** What is said at each joining. @type {JoinOptions} */
-  #who = {};
-  #changing = 0; // own changes that are not answered yet
-  #healing = false;
+  #reported;
+  /** What each join sends. @type {JoinOptions} */
+  #options = {};
+  #unanswered = 0; // own changes without a reply
+  #requesting = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
-  #settling;
-  /** @type {{resolve: (room: Room) => void, reject: (error: Error) => void, undo: () => void}[]} */
-  #joiners = [];
+  #settleTimer;
+  /** Callers of `join` that wait. @type {{resolve: (room: Room) => void, reject: (error: Error) => void, undo: () => void}[]} */
+  #joining = [];
 
   /** @param {ReactorClient} client @param {string} id */
   constructor(client, id) {
     super();
     this.id = id;
     this.#client = client;
-    this.#listing = new Listing(id);
+    this.#reported = new ReportedRoom(id);
   }
 
   get userId() {
-    return String(this.#who.userId ?? this.#listing.userId);
+    return String(this.#options.userId ?? this.#reported.userId);
   }
 
   get members() {
-    return this.#listing.told;
+    return this.#reported.reported;
   }
 
   get count() {
-    return this.#listing.size;
+    return this.#reported.size;
   }
 
   get me() {
@@ -71,21 +71,21 @@ export class Room extends Emitter {
   }
 
   get view() {
-    return this.#listing.served;
+    return this.#reported.served;
   }
 
   get epoch() {
-    return this.#listing.epoch;
+    return this.#reported.epoch;
   }
 
   get version() {
-    return this.#listing.version;
+    return this.#reported.version;
   }
 
   /** @param {unknown} data @param {{username?: string}} [more] */
   update(data, more) {
     const change = { data, ...more };
-    return this.#change({ type: "room:update", ...change }, this.#want(change));
+    return this.#request({ type: "room:update", ...change }, this.#setOptions(change));
   }
 
   away() {
@@ -99,57 +99,57 @@ export class Room extends Emitter {
   /** @returns {Promise<void>} */
   leave() {
     return (this.leaving ??= new Promise((resolve) => {
-      if (this.over) return resolve();
-      this.on("over", resolve);
-      const ask = () =>
-        this.#client.ask({ type: "leave_room", roomId: this.id }, (error) => {
-          if (error && passes(error)) this.#later(ask);
+      if (this.closed) return resolve();
+      this.on("closed", resolve);
+      const send = () =>
+        this.#client.send({ type: "leave_room", roomId: this.id }, (error) => {
+          if (isTransient(error)) this.#defer(send);
           else this.end(null);
         });
-      // While the socket is lost, the grace does it.
-      if (!ask()) this.end(null);
+      // Without a socket the disconnect grace removes the member.
+      if (!send()) this.end(null);
     }));
   }
 
   /**
-   * Note what is to be said at each joining from now on; what is undefined stays.
+   * Change what each join sends from now on; undefined fields stay.
    *
-   * @param {JoinOptions} change @returns {() => void} takes it back, unless something else is wanted meanwhile
+   * @param {JoinOptions} change @returns {() => void} reverts it, unless it was changed again meanwhile
    */
-  #want(change) {
-    const former = this.#who;
+  #setOptions(change) {
+    const former = this.#options;
     const given = Object.entries(change).filter(([, value]) => value !== undefined);
-    const wanted = (this.#who = { ...former, ...Object.fromEntries(given) });
+    const options = (this.#options = { ...former, ...Object.fromEntries(given) });
     return () => {
-      if (this.#who === wanted) this.#who = former;
+      if (this.#options === options) this.#options = former;
     };
   }
 
   /** @param {boolean} away */
   #setAway(away) {
-    const was = this.isAway;
+    const former = this.isAway;
     this.isAway = away;
-    return this.#change({ type: away ? "room:away" : "room:back" }, () => (this.isAway = was));
+    return this.#request({ type: away ? "room:away" : "room:back" }, () => (this.isAway = former));
   }
 
   /**
-   * Say a change until it is answered. Wanted from now on: if the socket is lost meanwhile, the return says it too.
+   * Send a change until it is answered. If the socket is lost meanwhile, the next join sends it too.
    *
    * @param {{type: string}} request @param {() => void} undo when it is refused @returns {Promise<void>}
    */
-  #change(request, undo) {
-    this.#changing++;
-    const answer = this.#client.request({ ...request, roomId: this.id }, this).finally(() => this.#changing--);
-    // An error that nobody waits for is no reason to end a program, either.
+  #request(request, undo) {
+    this.#unanswered++;
+    const answer = this.#client.request({ ...request, roomId: this.id }, this).finally(() => this.#unanswered--);
+    // A rejection that the caller does not handle must not end the program.
     answer.catch(undo);
     return answer;
   }
 
-  // What its client asks of it.
+  // Called by the client.
 
-  /** Join, or join again with other particulars. @param {JoinOptions} options @returns {Promise<Room>} */
-  join({ signal, ...who }) {
-    const undo = this.#want(who);
+  /** Join, or join again with other options. @param {JoinOptions} options @returns {Promise<Room>} */
+  join({ signal, ...options }) {
+    const undo = this.#setOptions(options);
     return new Promise((resolve, reject) => {
       const abort = () => {
         reject(new ReactorError("aborted", "the signal was aborted"));
@@ -157,71 +157,71 @@ export class Room extends Emitter {
       };
       if (signal) {
         signal.addEventListener("abort", abort);
-        this.on("over", () => signal.removeEventListener("abort", abort));
+        this.on("closed", () => signal.removeEventListener("abort", abort));
       }
-      this.#joiners.push({ resolve, reject, undo });
-      this.enter();
+      this.#joining.push({ resolve, reject, undo });
+      this.sendJoin();
     });
   }
 
-  /** Join, if a socket is open. */
-  enter() {
+  /** Send a join, if a socket is open. */
+  sendJoin() {
     if (this.leaving) return;
-    this.#client.ask({ ...this.#who, type: "join_room", roomId: this.id }, (error) => {
-      if (error && (passes(error) || error.code === "not_joined")) this.#later(() => this.enter());
-      else if (error && !this.entered) this.end(error);
-      else this.#answer(error);
+    this.#client.send({ ...this.#options, type: "join_room", roomId: this.id }, (error) => {
+      if (isTransient(error) || error?.code === "not_joined") this.#defer(() => this.sendJoin());
+      else if (error && !this.joined) this.end(error);
+      else this.#settleJoins(error);
     });
-    // On its heels, so that the others hear of both at once.
-    if (!this.entered && this.isAway) this.#sayAway(true);
+    // At the same time, so that the other members are notified of both at once.
+    if (!this.joined && this.isAway) this.#sendAway(true);
   }
 
-  /** The socket is lost. */
-  interrupted() {
-    this.entered = this.#healing = false;
-    this.#listing.lose();
+  /** The connection is lost. */
+  disconnected() {
+    this.joined = this.#requesting = false;
+    this.#reported.wait();
     if (this.leaving) this.end(null);
   }
 
   /** @param {ReactorError | null} error */
   end(error) {
-    if (this.over) return;
-    this.over = true;
-    this.entered = false;
+    if (this.closed) return;
+    this.closed = true;
+    this.joined = false;
     this.error = error;
-    clearTimeout(this.#settling);
-    this.#client.forget(this);
-    this.#answer(this.farewell);
-    this.emit("over");
+    clearTimeout(this.#settleTimer);
+    this.#client.remove(this);
+    this.#settleJoins(this.endError);
+    this.emit("closed");
     if (error?.code === "force-leave") this.emit("force-leave", error);
     this.showStatus();
   }
 
-  /** What to say to who still wants something of a room that is over. @returns {ReactorError} */
-  get farewell() {
+  /** The error for requests to a room that has closed. @returns {ReactorError} */
+  get endError() {
     return this.error ?? new ReactorError("not_joined", "left the room");
   }
 
-  /** Tell a change of the status. */
+  /** Update the status, and emit a change of it. */
   showStatus() {
     /** @type {Status} */
     let status = this.status === "connecting" ? "connecting" : "reconnecting";
-    if (this.over) status = "closed";
-    else if (this.entered) status = /** @type {Status} */ (this.#client.status);
+    if (this.closed) status = "closed";
+    else if (this.joined) status = /** @type {Status} */ (this.#client.status);
     if (status === this.status) return;
     this.status = status;
     this.emit("status", status);
   }
 
-  /** @param {any} message as the server said it */
+  /** @param {any} message a decoded message of the server */
   receive(message) {
     const { type } = message;
     if (type === "room:joined") this.#onJoined(message);
-    if (type === "room:diff") this.#told(this.#listing.diff(message));
-    // With an id they only answer a question, unless that was asked to heal.
-    const unasked = message.id === undefined;
-    if (type === "room:members" ? unasked || this.#listing.incomplete : type === "room:count" && unasked) {
-      this.#told(this.#listing.snapshot(message));
+    if (type === "room:diff") this.#emitAll(this.#reported.diff(message));
+    // A reply (with an id) does not say how the room is served, but a list may be the snapshot that is needed.
+    const unrequested = message.id === undefined;
+    if (type === "room:members" ? unrequested || this.#reported.needsSnapshot : type === "room:count" && unrequested) {
+      this.#emitAll(this.#reported.snapshot(message));
     }
     if (type === "room:message") this.emit("message", message);
     if (type === "room:force-leave") {
@@ -233,32 +233,32 @@ export class Room extends Emitter {
   /** @param {any} reply */
   #onJoined(reply) {
     const { resumed, ttl, heartbeatInterval, socketId } = reply;
-    const again = this.entered;
-    Object.assign(this, { resumed, ttl, heartbeatInterval, socketId, entered: true });
-    this.#listing.userId = reply.userId;
-    this.#told(this.#listing.snapshot(reply));
+    const again = this.joined;
+    Object.assign(this, { resumed, ttl, heartbeatInterval, socketId, joined: true });
+    this.#reported.userId = reply.userId;
+    this.#emitAll(this.#reported.snapshot(reply));
     this.showStatus();
-    // Who was away when its last socket dropped is still away, and here is a new one: a page loaded again.
-    if (this.me?.away) this.#sayAway(false);
-    if (!again) this.#client.resume(this);
+    // The member was away when its last connection was lost, for example when a page is reloaded, and is back now.
+    if (this.me?.away) this.#sendAway(false);
+    if (!again) this.#client.sendPending(this);
   }
 
-  /** @param {() => void} act for in a while, if the room still lasts then */
-  #later(act) {
-    this.#client.later(() => this.over || act());
+  /** @param {() => void} call after a delay, unless the room has closed by then */
+  #defer(call) {
+    this.#client.defer(() => this.closed || call());
   }
 
-  /** Say it unless it has changed meanwhile. @param {boolean} away */
-  #sayAway(away) {
+  /** Send the away state, unless it has changed meanwhile. @param {boolean} away */
+  #sendAway(away) {
     if (away !== this.isAway) return;
-    this.#client.ask({ type: away ? "room:away" : "room:back", roomId: this.id }, (error) => {
-      if (error && passes(error)) this.#later(() => this.#sayAway(away));
+    this.#client.send({ type: away ? "room:away" : "room:back", roomId: this.id }, (error) => {
+      if (isTransient(error)) this.#defer(() => this.#sendAway(away));
     });
   }
 
-  /** Tell those who wait for the room. @param {ReactorError | null} error */
-  #answer(error) {
-    for (const { resolve, reject, undo } of this.#joiners.splice(0)) {
+  /** Settle the promises of `join`. @param {ReactorError | null} error */
+  #settleJoins(error) {
+    for (const { resolve, reject, undo } of this.#joining.splice(0)) {
       if (error) {
         undo();
         reject(error);
@@ -267,30 +267,30 @@ export class Room extends Emitter {
   }
 
   /** @param {RoomEvent[]} events */
-  #told(events) {
+  #emitAll(events) {
     const { me } = this;
-    // Another device of this user may have changed it; a return must not change it back.
-    if (me && !this.#changing) Object.assign(this.#who, { username: me.username, data: me.data });
+    // Another device of this user may have changed it; a rejoin must not change it back.
+    if (me && !this.#unanswered) Object.assign(this.#options, { username: me.username, data: me.data });
     for (const event of events) this.emit(event.kind, event);
     if (events[0]) this.emit("change", events);
-    this.#heal();
-    if (!this.over && this.#listing.unsettled) {
-      this.#settling ??= setTimeout(() => {
-        this.#settling = undefined;
-        this.#told(this.#listing.settle());
-      }, SETTLE);
+    this.#requestSnapshot();
+    if (!this.closed && this.#reported.unsettled) {
+      this.#settleTimer ??= setTimeout(() => {
+        this.#settleTimer = undefined;
+        this.#emitAll(this.#reported.settle());
+      }, SETTLE_DELAY);
     }
   }
 
-  #heal() {
-    if (this.#healing || !this.entered || !this.#listing.incomplete) return;
+  #requestSnapshot() {
+    if (this.#requesting || !this.joined || !this.#reported.needsSnapshot) return;
     const again = () => {
-      this.#healing = false;
-      this.#heal();
+      this.#requesting = false;
+      this.#requestSnapshot();
     };
-    // The answer is taken as any list of members that comes.
-    this.#healing = this.#client.ask({ type: "room:members", roomId: this.id }, (error) => {
-      if (error) this.#later(again);
+    // `receive` applies the reply like any other list of members.
+    this.#requesting = this.#client.send({ type: "room:members", roomId: this.id }, (error) => {
+      if (error) this.#defer(again);
       else again();
     });
   }

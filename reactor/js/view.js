@@ -1,92 +1,91 @@
 /**
- * One room as the server tells of it: members at a position (epoch and version), moved on by diffs.
+ * One room as the server sends it: members at a position (epoch and version), advanced by diffs.
  *
- * Pure: no socket, no clock. The twin of the server's own view; both pass the same table of cases.
+ * Pure: no socket, no clock. The counterpart of the server's own view; both pass the same table of cases.
  *
- * A view starts out waiting for a snapshot. Diffs that come before it are kept; `reset` takes the snapshot and then
- * those diffs that are newer. From then on `apply` judges each diff by its position:
+ * A view starts waiting for a snapshot. Diffs that arrive before it are deferred; `reset` takes the snapshot and then
+ * applies the deferred diffs that are newer. From then on `apply` compares each diff with the view's position:
  *
- * - Another epoch: a fresh room when the diff starts at version 0, so the view starts anew with it; else a gap.
- * - Ends at or before the view's version: stale, already seen.
+ * - Another epoch: a new room if the diff starts at version 0, so the view starts again with it; else a gap.
+ * - Ends at or before the view's version: stale, already applied.
  * - Starts after the view's version: a gap.
- * - Starts at or before it, ends after it: applied. A diff sets and removes whole members, so the part that is seen
- *   twice does no harm.
+ * - Starts at or before it, ends after it: applied. A diff sets and removes whole members, so applying a part of it
+ *   twice is harmless.
  *
- * After a gap the view waits for a snapshot again and keeps what comes meanwhile; its members stay as they were.
+ * After a gap the view waits for a snapshot again and defers diffs; its members stay as they were.
  */
 
-/** Most diffs kept while a snapshot is awaited; the oldest go first, and what is missing then shows as a gap. */
-export const MAX_HELD = 1024;
+/** Diffs deferred while waiting for a snapshot; beyond it the oldest are dropped, which shows as a gap. */
+export const MAX_DEFERRED = 1024;
 
 /**
  * @typedef {import("./index.js").Member} Member
  * @typedef {{userId: string, reason: string}} Departed
  * @typedef {{joined: Member[], updated: Member[], left: Departed[]}} Change
  * @typedef {Change & {epoch: string, from: number, version: number, count: number}} Diff
- * @typedef {"applied" | "stale" | "gap" | "deferred"} Verdict
+ * @typedef {"applied" | "stale" | "gap" | "deferred"} DiffResult
  */
 
 export class RoomView {
   /** The epoch that `version` counts in; "" before the first snapshot. */
   epoch = "";
   version = 0;
-  /** How many are in the room, as last told. */
+  /** The number of members, as last received. */
   count = 0;
-  /** Whether a snapshot is awaited. */
+  /** Whether the view waits for a snapshot. */
   waiting = true;
-  /** @type {Map<string, Member>} by user id, in the order of their coming */
+  /** @type {Map<string, Member>} by user id, in the order in which they joined */
   members = new Map();
   /** @type {Diff[]} */
-  #held = [];
+  #deferred = [];
 
   /**
-   * Take a snapshot, and then the diffs that overtook it.
+   * Take a snapshot, and then the deferred diffs that are newer.
    *
    * @param {string} epoch
    * @param {number} version
    * @param {Iterable<Member>} members
-   * @returns {Verdict} applied; or stale, and nothing has changed, when none was awaited and the view is further
-   *   on; or gap when a diff that was kept does not join on to this snapshot: ask for another one
+   * @returns {DiffResult} applied; or stale, without a change, if the view did not wait for it and is newer; or gap if a
+   *   deferred diff does not continue this snapshot: request another one
    */
   reset(epoch, version, members) {
     if (!this.waiting && epoch === this.epoch && version < this.version) return "stale";
     this.#start(epoch, version, members);
-    const held = this.#held;
-    this.lose();
+    const deferred = this.#deferred;
+    this.wait();
     this.waiting = false;
-    for (const diff of held) {
+    for (const diff of deferred) {
       if (diff.epoch === epoch) this.apply(diff);
-      // Of the next epoch, or of one that is over, even its beginning: another snapshot will tell, and holds all
-      // that these hold.
+      // Of a later or an earlier epoch, even from its beginning: the next snapshot includes whatever applies.
       else this.waiting = true;
     }
     return this.waiting ? "gap" : "applied";
   }
 
   /**
-   * Move on by a diff, or keep it for later while a snapshot is awaited.
+   * Apply a diff, or defer it while the view waits for a snapshot.
    *
    * @param {Diff} diff
-   * @returns {Verdict}
+   * @returns {DiffResult}
    */
   apply(diff) {
     if (this.waiting) {
-      this.#held.push(diff);
-      if (this.#held.length > MAX_HELD) this.#held.shift();
+      this.#deferred.push(diff);
+      if (this.#deferred.length > MAX_DEFERRED) this.#deferred.shift();
       return "deferred";
     }
-    const verdict = this.#take(diff);
-    if (verdict === "gap") {
+    const result = this.#applyNow(diff);
+    if (result === "gap") {
       this.waiting = true;
-      this.#held = [diff];
+      this.#deferred = [diff];
     }
-    return verdict;
+    return result;
   }
 
-  /** Note that the source of diffs was lost: nothing moves the view on before the next snapshot. */
-  lose() {
+  /** Wait for a new snapshot: diffs may have been lost. */
+  wait() {
     this.waiting = true;
-    this.#held = [];
+    this.#deferred = [];
   }
 
   /** @param {string} epoch @param {number} version @param {Iterable<Member>} members */
@@ -99,7 +98,7 @@ export class RoomView {
   }
 
   /** @param {Diff} diff @returns {"applied" | "stale" | "gap"} */
-  #take(diff) {
+  #applyNow(diff) {
     if (diff.epoch !== this.epoch) {
       if (diff.from !== 0) return "gap";
       this.#start(diff.epoch, 0, []);
@@ -117,14 +116,14 @@ export class RoomView {
 }
 
 /**
- * What must be told for one list of members to become another.
+ * The diff between two lists of members.
  *
- * A heartbeat is never told, so `lastActiveAt` alone is no change. A member that joined at another time than the
- * one known has left and come again, and is in both `left` and `joined`.
+ * Heartbeats are not reported, so `lastActiveAt` alone is no change. A member with another joining time than before
+ * has left and joined again, and is in both `left` and `joined`.
  *
  * @param {Map<string, Member>} before
  * @param {Iterable<Member>} after
- * @param {string} [reason] of those who are gone, which a list cannot tell
+ * @param {string} [reason] of the departures, which a list does not contain
  * @returns {Change}
  */
 export function differenceBetween(before, after, reason = "disconnected") {
@@ -138,7 +137,7 @@ export function differenceBetween(before, after, reason = "disconnected") {
     if (known?.joinedAt !== member.joinedAt) {
       if (known) change.left.push({ userId, reason });
       change.joined.push(member);
-    } else if (known !== member && face(known) !== face(member)) {
+    } else if (known !== member && visibleFields(known) !== visibleFields(member)) {
       change.updated.push(member);
     }
   }
@@ -149,11 +148,11 @@ export function differenceBetween(before, after, reason = "disconnected") {
 }
 
 /**
- * What others see of a member, as text, whatever the order of its data's keys.
+ * The fields of a member that others see, as text that does not depend on the order of keys in its data.
  *
  * @param {Member} member
  */
-function face({ username, away, connections, data }) {
+function visibleFields({ username, away, connections, data }) {
   return JSON.stringify({ username, away, connections, data }, (_, value) =>
     value && typeof value === "object" && !Array.isArray(value)
       ? Object.fromEntries(Object.entries(value).sort())

@@ -1,60 +1,60 @@
-/** Whether anybody can see the page, for telling a room that its member is away. */
+/** Reports to a room that its member is away while the page is hidden. */
 
 /**
- * How long (ms) a page stays hidden before its member is away. A page that is loaded anew hides as well, for less, and
- * nobody should notice.
+ * How long (ms) a page is hidden before its member is away. A page that is reloaded is hidden too, for less than that,
+ * which must not be reported.
  */
 export const AWAY_AFTER = 1000;
 
 /** @typedef {import("./react.js").Watch} Watch */
 
 /**
- * The page. Where there is none, nothing is ever hidden.
+ * Watches the page. Without a page nothing is ever hidden.
  *
  * @type {Watch}
  */
-export function watchPage(tell) {
+export function watchPage(report) {
   const { document } = globalThis;
   if (!document?.addEventListener) return () => {};
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
-  const look = () => {
+  const onVisibility = () => {
     clearTimeout(timer);
-    if (document.visibilityState !== "hidden") tell(false);
-    else timer = setTimeout(() => tell(true), AWAY_AFTER);
+    if (document.visibilityState !== "hidden") report(false);
+    else timer = setTimeout(() => report(true), AWAY_AFTER);
   };
   const freeze = () => {
     clearTimeout(timer);
-    tell(true);
+    report(true);
   };
-  const stops = [
-    listen(document, "visibilitychange", look),
+  const cleanups = [
+    listen(document, "visibilitychange", onVisibility),
     listen(document, "freeze", freeze),
-    // A page that is kept to be shown again runs no timers; one that is unloaded is gone, which the grace is for.
+    // A page in the back/forward cache runs no timers; an unloaded page is removed after the disconnect grace.
     listen(globalThis, "pagehide", ({ persisted }) => persisted && freeze()),
-    listen(globalThis, "pageshow", look),
+    listen(globalThis, "pageshow", onVisibility),
   ];
-  look();
+  onVisibility();
   return () => {
     clearTimeout(timer);
-    for (const stop of stops) stop();
+    for (const cleanup of cleanups) cleanup();
   };
 }
 
 /**
- * Have a member be away while nobody can see the page. Who is away on purpose stays so.
+ * Set a member away while the page is hidden. An away state that the application set is kept.
  *
  * @param {import("./index.js").Room} room
  * @param {Watch} watch
  * @param {() => void} wake
- * @returns {() => void} stops it
+ * @returns {() => void} stops following
  */
 export function followVisibility(room, watch, wake) {
   let away = false;
   return watch((hidden) => {
     if (hidden === away || (hidden && room.isAway)) return;
     away = hidden;
-    // Refused only where the room is over.
+    // It is refused only if the room has ended.
     (hidden ? room.away() : room.back()).catch(() => {});
   }, wake);
 }
@@ -62,10 +62,10 @@ export function followVisibility(room, watch, wake) {
 /**
  * @param {any} target
  * @param {string} name
- * @param {(event: any) => void} hear
+ * @param {(event: any) => void} listener
  * @returns {() => void}
  */
-function listen(target, name, hear) {
-  target.addEventListener?.(name, hear);
-  return () => target.removeEventListener?.(name, hear);
+function listen(target, name, listener) {
+  target.addEventListener?.(name, listener);
+  return () => target.removeEventListener?.(name, listener);
 }

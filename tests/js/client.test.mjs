@@ -1,8 +1,8 @@
 // The client: joining, heartbeats by the clock, and a socket that comes back.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { SILENCE } from "../../reactor/js/client.js";
-import { BACKOFF } from "../../reactor/js/link.js";
+import { ACK_TIMEOUT } from "../../reactor/js/client.js";
+import { BACKOFF } from "../../reactor/js/connection.js";
 import { HEARTBEAT, ReactorClient, Socket, begin, diff, enter, error, joined, member, settle } from "./fake.mjs";
 
 test("joins over one socket, and gives the room", async (t) => {
@@ -148,7 +148,7 @@ test("silent on purpose: no heartbeat, until told otherwise", async (t) => {
 test("no acknowledgement and no word is a lost network: another socket, by itself", async (t) => {
   const { client, room, tick } = await enter(t);
   await tick(HEARTBEAT);
-  await tick(SILENCE - 1);
+  await tick(ACK_TIMEOUT - 1);
   assert.equal(client.status, "connected");
   await tick(1);
   assert.equal(client.status, "reconnecting");
@@ -161,12 +161,12 @@ test("no acknowledgement and no word is a lost network: another socket, by itsel
 test("a server that speaks is alive, and one without Redis is waited for", async (t) => {
   const { client, room, tick } = await enter(t);
   await tick(HEARTBEAT);
-  await tick(SILENCE - 1);
+  await tick(ACK_TIMEOUT - 1);
   Socket.last.says(diff(5));
-  await tick(SILENCE - 1);
+  await tick(ACK_TIMEOUT - 1);
   assert.equal(client.status, "connected");
   Socket.last.says({ type: "service:degraded", reason: "" });
-  await tick(10 * SILENCE);
+  await tick(10 * ACK_TIMEOUT);
   assert.deepEqual([client.status, room.status], ["degraded", "degraded"]);
   Socket.last.answers("room:heartbeat", { type: "room:heartbeat:ack", timestamp: 1 });
   assert.deepEqual([client.status, room.status], ["connected", "connected"]);

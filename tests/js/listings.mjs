@@ -1,24 +1,24 @@
-// Runs histories of a room, given as JSON, through the client's listing; prints the events of each step.
+// Runs histories of a room, given as JSON, through the client's ReportedRoom; prints the events of each step.
 import { readFileSync } from "node:fs";
-import { Listing } from "../../reactor/js/listing.js";
+import { ReportedRoom } from "../../reactor/js/reported-room.js";
 
 const moves = {
-  joined: (listing, message) => listing.snapshot(message),
-  listed: (listing, message) => listing.snapshot(message),
-  count: (listing, message) => listing.snapshot(message),
-  diff: (listing, message) => listing.diff(message),
-  settle: (listing) => listing.settle(),
-  lose: (listing) => (listing.lose(), []),
+  joined: (room, message) => room.snapshot(message),
+  listed: (room, message) => room.snapshot(message),
+  count: (room, message) => room.snapshot(message),
+  diff: (room, message) => room.diff(message),
+  settle: (room) => room.settle(),
+  lose: (room) => (room.wait(), []),
 };
 
 const histories = JSON.parse(readFileSync(process.argv[2], "utf8"));
-const told = histories.map((steps) => {
-  const listing = new Listing("lobby");
-  listing.userId = "me";
+const results = histories.map((steps) => {
+  const room = new ReportedRoom("lobby");
+  room.userId = "me";
   return steps.map(([move, message]) => {
-    const events = moves[move](listing, message);
-    const members = [...listing.told.keys()].sort();
-    return { events, members, count: listing.size, served: listing.served, incomplete: listing.incomplete, unsettled: listing.unsettled };
+    const events = moves[move](room, message);
+    const members = [...room.reported.keys()].sort();
+    return { events, members, count: room.size, served: room.served, incomplete: room.needsSnapshot, unsettled: room.unsettled };
   });
 });
-console.log(JSON.stringify(told));
+console.log(JSON.stringify(results));

@@ -1,7 +1,7 @@
 // A room over time: its events, resumed, healed, and served as a count.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { SETTLE } from "../../reactor/js/room.js";
+import { SETTLE_DELAY } from "../../reactor/js/room.js";
 import { Socket, diff, enter, error, joined, member } from "./fake.mjs";
 
 const snapshot = (version, members, more = {}) => ({
@@ -132,7 +132,7 @@ test("who is missing from a new epoch has time to be entered again", async (t) =
   Socket.last.says({ ...diff(1), epoch: "f", joined: [member("ann", { joinedAt: 3001 }), member("cy")], count: 3 });
   assert.deepEqual(seen, ["join cy"]);
   assert.equal(room.count, 4);
-  await tick(SETTLE);
+  await tick(SETTLE_DELAY);
   assert.deepEqual(seen, ["join cy", "leave bob disconnected"]);
   assert.equal(room.count, 3);
   assert.equal(room.members.get("ann").joinedAt, 3001);
@@ -143,7 +143,7 @@ test("who leaves meanwhile is told nothing more", async (t) => {
   Socket.last.says({ ...diff(0), epoch: "f", joined: [member("me")], count: 1 });
   room.leave();
   Socket.last.answers("leave_room", { type: "room:left", roomId: "lobby" });
-  await tick(SETTLE);
+  await tick(SETTLE_DELAY);
   assert.deepEqual(seen, ["closed"]);
 });
 
@@ -151,7 +151,7 @@ test("what was held back is not told in a room that is told as its count meanwhi
   const { seen, tick } = await enter(t);
   Socket.last.says({ ...diff(0), epoch: "f", joined: [member("me")], count: 1 });
   Socket.last.says({ type: "room:count", roomId: "lobby", epoch: "f", version: 2, count: 5000 });
-  await tick(SETTLE);
+  await tick(SETTLE_DELAY);
   assert.deepEqual(seen, ["sync 5000"]);
 });
 
@@ -159,7 +159,7 @@ test("a list without oneself is not believed at once", async (t) => {
   const { seen, room, tick } = await enter(t);
   Socket.last.says({ ...diff(0), epoch: "f", joined: [member("bob")], count: 1 });
   assert.deepEqual([seen, room.count], [[], 2]);
-  await tick(SETTLE);
+  await tick(SETTLE_DELAY);
   assert.deepEqual(seen, ["leave me disconnected", "leave ann disconnected", "join bob"]);
 });
 

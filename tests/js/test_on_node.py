@@ -14,7 +14,10 @@ from tests.js.tools import HERE, PACKAGE, installed, npm_command, run_node
 from tests.support.nodes import served
 from tests.support.servers import Server
 
-CORE = ("client", "emitter", "error", "index", "link", "listing", "news", "postponed", "room", "view")
+CORE = (
+    "client", "connection", "deferred", "emitter", "error", "index", "network",
+    "reported-room", "room", "view",
+)  # fmt: skip
 SMALL = 5 * 1024
 """Bytes that the core may add to a page: bundled and minified (without comments), and gzipped."""
 

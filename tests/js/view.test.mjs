@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { MAX_HELD, RoomView, differenceBetween } from "../../reactor/js/view.js";
+import { MAX_DEFERRED, RoomView, differenceBetween } from "../../reactor/js/view.js";
 
 const cases = JSON.parse(readFileSync(new URL("../cases/room.json", import.meta.url), "utf8"));
 const person = new Map(Object.entries(cases.people));
@@ -13,7 +13,7 @@ const sorted = (members) => [...members].sort((a, b) => (a.userId < b.userId ? -
 function step(view, one) {
   if (one.reset) return view.reset(one.reset.epoch, one.reset.version, people(one.reset.members));
   if (one.apply) return view.apply(diffOf(one.apply));
-  if (one.lose) view.lose();
+  if (one.lose) view.wait();
   return undefined;
 }
 
@@ -45,13 +45,13 @@ for (const one of cases.differences) {
 test("what waits for a snapshot is bounded, and its loss is noticed", () => {
   const view = new RoomView();
   const ann = person.get("ann");
-  for (let version = 1; version < MAX_HELD + 3; version += 1) {
+  for (let version = 1; version < MAX_DEFERRED + 3; version += 1) {
     const diff = { epoch: "e", from: version - 1, version, count: 1, joined: [], updated: [ann], left: [] };
     assert.equal(view.apply(diff), "deferred");
   }
   assert.equal(view.reset("e", 1, [ann]), "gap");
-  assert.equal(view.reset("e", MAX_HELD + 1, [ann]), "applied");
-  assert.equal(view.version, MAX_HELD + 2);
+  assert.equal(view.reset("e", MAX_DEFERRED + 1, [ann]), "applied");
+  assert.equal(view.version, MAX_DEFERRED + 2);
 });
 
 test("data with a key that every object seems to have is told apart", () => {

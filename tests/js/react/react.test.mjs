@@ -10,7 +10,7 @@ import { ReactorClient } from "reactor-presence";
 import {
   ReactorProvider, useMember, useOthers, useRoomCount, useRoomEvent, useRoomHeartbeat, useRoomMembers, useSelf,
 } from "reactor-presence/react";
-import { Rooms } from "../../../reactor/js/shared.js";
+import { Rooms } from "../../../reactor/js/shared-rooms.js";
 
 /** Render, in strict mode and on a client of the test's own. */
 function show(t, element, { strict = true } = {}) {
@@ -384,7 +384,7 @@ test("where no server is known the error says what to do", async (t) => {
   t.after(() => root.unmount());
   root.render(h(ReactorProvider, null, h(Boundary, null, h(Stay, { roomId: "lobby" }))));
   await until(() => container.textContent);
-  assert.match(container.textContent, /put a <ReactorProvider url="wss:\/\/…\/ws"> around/);
+  assert.match(container.textContent, /wrap the component in <ReactorProvider url="wss:\/\/…\/ws">/);
 });
 
 test("a room that nobody wants or shows any more is forgotten", async (t) => {
@@ -392,14 +392,14 @@ test("a room that nobody wants or shows any more is forgotten", async (t) => {
   t.after(() => client.close());
   const rooms = new Rooms(() => client);
   const roomId = newRoom();
-  const unfollow = rooms.open(roomId).subscribe(() => {});
-  const release = rooms.open(roomId).hold({ userId: "ann", linger: 0 });
+  const unfollow = rooms.get(roomId).subscribe(() => {});
+  const release = rooms.get(roomId).acquire({ userId: "ann", linger: 0 });
   await until(() => rooms.peek(roomId).presence.status === "connected");
   unfollow();
   assert.ok(rooms.peek(roomId));
   release();
   await until(() => !rooms.peek(roomId));
   await until(() => client.status === "idle");
-  rooms.open(roomId).subscribe(() => {})();
+  rooms.get(roomId).subscribe(() => {})();
   assert.equal(rooms.peek(roomId), undefined);
 });

@@ -2,7 +2,7 @@
 import type * as promised from "reactor-presence";
 import { ReactorClient } from "../../../reactor/js/client.js";
 import { ReactorError } from "../../../reactor/js/error.js";
-import { json } from "../../../reactor/js/link.js";
+import { json } from "../../../reactor/js/connection.js";
 import type { Room } from "../../../reactor/js/room.js";
 
 export const client: typeof promised.ReactorClient = ReactorClient;
