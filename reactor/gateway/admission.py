@@ -84,7 +84,7 @@ class Admission:
         self._limit = limit
         self._occupied = occupied
         self._verify = verify
-        self._requires_token = settings.asks_for_tokens
+        self._requires_token = settings.requires_tokens
         self._origins = frozenset(settings.origins)
         self._public = not is_loopback(settings.host)
         self._addresses = AddressLimiter(

@@ -49,7 +49,7 @@ class Gateway:
         self.port = settings.port
         self.counts = ConnectionCounts()
         self.certificate = Certificate.from_settings(settings)
-        self._authenticator = Authenticator(settings) if settings.asks_for_tokens else None
+        self._authenticator = Authenticator(settings) if settings.requires_tokens else None
 
     async def start(self, sock: socket.socket | None = None) -> None:
         """Listen on `sock`, or on the host and port of the settings (0: any free port).
@@ -130,7 +130,7 @@ class Gateway:
 def check_files(settings: Settings) -> None:
     """Load once what each process will load: certificate, keys, and hook for tokens. Raises SettingError."""
     Certificate.from_settings(settings)
-    if settings.asks_for_tokens:
+    if settings.requires_tokens:
         Authenticator(settings)
 
 

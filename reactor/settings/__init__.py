@@ -1,6 +1,7 @@
-"""Every setting: its unit, its default, what it takes, and the one place where it is checked.
+"""All settings: names, defaults, accepted values, help texts.
 
-Each has one name everywhere: `ttl` here and in the file, `REACTOR_TTL` in the environment, `--ttl` as a flag.
+A setting has one name everywhere: `ttl` here and in the file, `REACTOR_TTL` in the environment, `--ttl` as a
+flag.
 """
 
 import re
@@ -33,57 +34,61 @@ _POLICIES_KEPT = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that can be set. Times are seconds, sizes are bytes.
+    """All settings. Times are seconds, sizes are bytes; both may be given as text (`Settings(ttl="10m")`).
 
-    Every value is checked when an object is made, and may be given as text (`Settings(ttl="10m")`).
-    Raises SettingError with one line for the first wrong one.
+    Raises SettingError for the first invalid value.
     """
 
     host: str = setting(
         "127.0.0.1",
         kinds.text("a host name or an address", r"[^\s/]{1,253}"),
         "Address",
-        "address to listen on; 0.0.0.0 is every one",
+        "address to listen on; 0.0.0.0 for all addresses",
     )
     port: int = setting(8765, whole(0, 65535, " (0 for any free one)"), "Address", "port to listen on")
     origins: tuple[str, ...] = setting(
-        (), kinds.ORIGINS, "Address", "web pages that may connect, by their origin",
-        none="any where tokens are asked for, else those of this host and of loopback",
+        (), kinds.ORIGINS, "Address", "origins of the web pages that may connect",
+        none="any if tokens are required, else those of this host and of loopback",
     )  # fmt: skip
     tls_cert: Path | None = setting(
-        None, kinds.PATH, "Address", "certificate chain, PEM; read again on SIGHUP", none="no TLS"
+        None, kinds.PATH, "Address", "certificate chain (PEM); reloaded on SIGHUP", none="no TLS"
     )
-    tls_key: Path | None = setting(None, kinds.PATH, "Address", "its private key, PEM", none="no TLS")
+    tls_key: Path | None = setting(
+        None, kinds.PATH, "Address", "private key of the certificate (PEM)", none="no TLS"
+    )
     trusted_proxies: tuple[Network, ...] = setting(
-        LOOPBACK, NETWORKS, "Address", "whose X-Forwarded-For is believed"
+        LOOPBACK, NETWORKS, "Address", "proxies whose X-Forwarded-For header is trusted"
     )
 
     auth_secret: bytes | None = setting(
-        None, AUTH_SECRET, "Tokens", "secret of tokens signed with HS256", none="none", secret=True
+        None, AUTH_SECRET, "Tokens", "secret for tokens signed with HS256", none="none", secret=True
     )
     auth_jwks: Path | None = setting(
-        None, kinds.PATH, "Tokens", "file of public keys (JWKS); read again when it changes", none="none"
+        None, kinds.PATH, "Tokens", "file with public keys (JWKS); reloaded when it changes", none="none"
     )
     auth_hook: str | None = setting(
-        None, AUTH_HOOK, "Tokens", "an authenticator of your own, as module:function", none="none"
+        None, AUTH_HOOK, "Tokens", "your own authenticator, as module:function", none="none"
     )
     auth_audience: str | None = setting(
-        None, AUTH_CLAIM, "Tokens", "the claim aud that tokens need", none="not looked at"
+        None, AUTH_CLAIM, "Tokens", "required claim aud of tokens", none="not checked"
     )
     auth_issuer: str | None = setting(
-        None, AUTH_CLAIM, "Tokens", "the claim iss that tokens need", none="not looked at"
+        None, AUTH_CLAIM, "Tokens", "required claim iss of tokens", none="not checked"
     )
     auth_rooms: tuple[str, ...] = setting(
-        (), AUTH_ROOMS, "Tokens", "rooms of a token that has no claim rooms; * is all", none="none"
+        (), AUTH_ROOMS, "Tokens", "rooms for tokens without a claim rooms; * for all", none="none"
     )
     auth_leeway: float = setting(
-        5.0, duration(0.0, 300.0), "Tokens", "how far the clock of who made a token may be off"
+        5.0,
+        duration(0.0, 300.0),
+        "Tokens",
+        "tolerated difference of the token issuer's clock",
     )
     auth_timeout: float = setting(
-        10.0, duration(0.05, 600.0), "Tokens", "time to send a token once the socket is open"
+        10.0, duration(0.05, 600.0), "Tokens", "time to send a token after the connection is opened"
     )
     auth_grace: float = setting(
-        25.0, duration(0.0, 3600.0), "Tokens", "time to send a fresh token when one has run out"
+        25.0, duration(0.0, 3600.0), "Tokens", "time to send a new token after one has expired"
     )
 
     redis_url: str | None = setting(
@@ -91,7 +96,7 @@ class Settings:
         kinds.REDIS_URL,
         "Redis",
         "the Redis or Valkey to use",
-        none="a server of our own, emptied at the end",
+        none="an embedded server, without persistence",
         secret=True,
     )
     namespace: str = setting(
@@ -101,90 +106,98 @@ class Settings:
         "first part of every key",
     )
     departures_kept: int = setting(
-        100_000, whole(0, 100_000_000), "Redis", "departures kept for each of the 16 shards, about"
+        100_000, whole(0, 100_000_000), "Redis", "departures kept in each of the 16 shards, approximately"
     )
 
-    ttl: float = setting(21600.0, TTL, "Presence", "how long a member stays without a heartbeat")
-    grace: float = setting(15.0, GRACE, "Presence", "time to come back after the last socket dropped")
+    ttl: float = setting(21600.0, TTL, "Presence", "time that a member stays without a heartbeat")
+    grace: float = setting(15.0, GRACE, "Presence", "time to return after the last connection was lost")
     away_grace: float | None = setting(
-        None, GRACE, "Presence", "the same for a member who is away", none="as the grace"
+        None, GRACE, "Presence", "the same for a member who is away", none="the grace"
     )
     heartbeat_interval: float = setting(
-        25.0, duration(0.05, 86400.0), "Presence", "how often clients are told to send a heartbeat"
+        25.0, duration(0.05, 86400.0), "Presence", "interval at which clients are asked to send heartbeats"
     )
     inactivity_message: str = setting(
         "You left the room because you were inactive for too long.",
         MESSAGE,
         "Presence",
-        "what a member reads whose time ran out",
+        "message to a member whose presence expired",
     )
 
-    pacemaker: bool = setting(True, kinds.SWITCH, "Ends by time", "touch each key at its deadline")
-    listener: bool = setting(True, kinds.SWITCH, "Ends by time", "listen to Redis's expired events")
+    pacemaker: bool = setting(True, kinds.SWITCH, "Expiry", "touch each key at its deadline")
+    listener: bool = setting(True, kinds.SWITCH, "Expiry", "subscribe to Redis's expired events")
     sweep_interval: float = setting(
-        60.0, duration(0.05, 86400.0, off=True), "Ends by time", "how often to repair what was missed"
+        60.0,
+        duration(0.05, 86400.0, off=True),
+        "Expiry",
+        "interval of the sweep, which repairs what was missed",
     )
     lease: float = setting(
-        5.0, duration(0.1, 3600.0), "Ends by time", "how long a silent server process counts as alive"
+        5.0, duration(0.1, 3600.0), "Expiry", "time for which a node without a sign of life counts as alive"
     )
 
     max_members_view: int = setting(
         1000,
         whole(0, 1_000_000),
         "Rooms",
-        "members up to which a room is told by name, not as a count",
+        "largest room that is sent as a list of members; larger ones are sent as a count",
     )
     diff_window: float = setting(
-        0.05, duration(0.0, 10.0), "Rooms", "time in which further changes of a room are told together"
+        0.05, duration(0.0, 10.0), "Rooms", "time for which changes of a room are collected and sent together"
     )
     max_rooms: int = setting(128, whole(1, 100_000), "Rooms", "rooms that one connection may join")
 
     ping_interval: float = setting(
-        25.0, duration(0.05, 86400.0, off=True), "Sockets", "how often an open socket is pinged"
+        25.0, duration(0.05, 86400.0, off=True), "Connections", "interval of WebSocket pings"
     )
-    ping_timeout: float = setting(20.0, duration(0.05, 86400.0), "Sockets", "time to answer a ping")
-    open_timeout: float = setting(5.0, duration(0.05, 600.0), "Sockets", "time for the opening handshake")
-    close_timeout: float = setting(5.0, duration(0.05, 600.0), "Sockets", "time for the closing handshake")
+    ping_timeout: float = setting(20.0, duration(0.05, 86400.0), "Connections", "time to answer a ping")
+    open_timeout: float = setting(5.0, duration(0.05, 600.0), "Connections", "time for the opening handshake")
+    close_timeout: float = setting(
+        5.0, duration(0.05, 600.0), "Connections", "time for the closing handshake"
+    )
     send_buffer: int = setting(
         1024 * 1024,
         size(1024, 1024 * 1024 * 1024),
-        "Sockets",
-        "what may wait for a slow reader",
+        "Connections",
+        "output that may wait for a slow client",
     )
-    compression: bool = setting(False, kinds.SWITCH, "Sockets", "permessage-deflate (RFC 7692)")
+    compression: bool = setting(False, kinds.SWITCH, "Connections", "permessage-deflate (RFC 7692)")
     drain_seconds: float = setting(
-        5.0, duration(0.0, 600.0), "Sockets", "time over which sockets are closed when the server stops"
+        5.0,
+        duration(0.0, 600.0),
+        "Connections",
+        "time over which a stopping server closes them",
     )
 
     max_message: int = setting(65536, size(256, 16 * 1024 * 1024), "Limits", "size of one message")
     max_headers: int = setting(
-        16384, size(1024, 1024 * 1024), "Limits", "size of a request's head, before the socket opens"
+        16384, size(1024, 1024 * 1024), "Limits", "size of the request line and headers of an HTTP request"
     )
-    max_id: int = setting(256, size(1, 4096), "Limits", "size of a room's or user's id, as UTF-8")
-    max_data: int = setting(4096, size(0, 1024 * 1024), "Limits", "size of a member's data, as JSON")
+    max_id: int = setting(256, size(1, 4096), "Limits", "size of a room or user id, in UTF-8")
+    max_data: int = setting(4096, size(0, 1024 * 1024), "Limits", "size of a member's data, in JSON")
     max_connections: int = setting(
         0, whole(0, 10_000_000, " (0 for as many as open files allow)"), "Limits",
-        "sockets of this process; 0 is as many as open files allow",
+        "connections of one process; 0 for as many as open files allow",
     )  # fmt: skip
     max_per_address: int = setting(
         100, whole(0, 1_000_000, " (0 for no limit)"), "Limits",
-        "sockets of one address (of a /64 with IPv6); 0 is no limit",
+        "connections of one address (of a /64 with IPv6); 0 for no limit",
     )  # fmt: skip
     new_per_second: int = setting(
         20, whole(0, 100_000, " (0 for no limit)"), "Limits",
-        "new sockets a second of one address, twice as many at once; 0 is no limit",
+        "new connections a second of one address, twice as many at once; 0 for no limit",
     )  # fmt: skip
     messages_per_second: int = setting(
         20, whole(0, 100_000, " (0 for no limit)"), "Limits",
-        "messages a second of one connection; 0 is no limit",
+        "messages a second of one connection; 0 for no limit",
     )  # fmt: skip
-    message_burst: int = setting(60, whole(1, 100_000), "Limits", "messages that may come at once")
+    message_burst: int = setting(60, whole(1, 100_000), "Limits", "messages of one connection at once")
 
     webhook_urls: tuple[str, ...] = setting(
-        (), WEBHOOK_URLS, "Webhooks", "endpoints that are told who comes and goes", none="nobody is told"
+        (), WEBHOOK_URLS, "Webhooks", "endpoints that are notified when members join and leave", none="none"
     )
     webhook_secrets: tuple[bytes, ...] = setting(
-        (), WEBHOOK_SECRETS, "Webhooks", "what requests are signed with; two while one replaces the other",
+        (), WEBHOOK_SECRETS, "Webhooks", "secrets that sign requests; two while one replaces the other",
         none="none", secret=True,
     )  # fmt: skip
     webhook_events: tuple[str, ...] = setting(EVENTS, WEBHOOK_EVENTS, "Webhooks", "events that are sent")
@@ -194,14 +207,14 @@ class Settings:
 
     admin_port: int | None = setting(
         None, whole(0, 65535, " (0 for any free one)"), "Admin",
-        "port of the admin API, its page and the metrics; each further worker takes the next one", none="off",
+        "port of the admin API, its page and the metrics; each further worker uses the next port", none="off",
     )  # fmt: skip
     admin_host: str = setting(
         "127.0.0.1", kinds.text("a host name or an address", r"[^\s/]{1,253}"), "Admin",
-        "address that the admin port listens on",
+        "address of the admin port",
     )  # fmt: skip
     admin_key: bytes | None = setting(
-        None, ADMIN_KEY, "Admin", "key of the admin API; better in the environment than as a flag",
+        None, ADMIN_KEY, "Admin", "key of the admin API; safer in the environment than as a flag",
         none="none", secret=True,
     )  # fmt: skip
 
@@ -212,16 +225,16 @@ class Settings:
         "server processes",
     )
     log_level: str = setting(
-        "info", kinds.choice("debug", "info", "warning", "error"), "Process", "least level that is logged"
+        "info", kinds.choice("debug", "info", "warning", "error"), "Process", "lowest level that is logged"
     )
     log_format: str = setting(
         "auto",
         kinds.choice("auto", "console", "json"),
         "Process",
-        "auto is console in a terminal, else JSON",
+        "auto is console in a terminal, otherwise JSON",
     )
     config: Path | None = setting(
-        None, kinds.PATH, "Process", "a TOML file of settings, also with rules for rooms", none="no file"
+        None, kinds.PATH, "Process", "TOML file with settings and rules for rooms", none="no file"
     )
 
     rooms: tuple[RoomRule, ...] = ()
@@ -241,16 +254,16 @@ class Settings:
 
     @property
     def admin_tls(self) -> bool:
-        """Whether the admin port speaks TLS: where others reach it, and there is a certificate."""
+        """Whether the admin port uses TLS: if it is not on loopback, and there is a certificate."""
         return self.tls_cert is not None and not is_loopback(self.admin_host)
 
     @property
-    def asks_for_tokens(self) -> bool:
-        """Whether clients have to prove who they are."""
+    def requires_tokens(self) -> bool:
+        """Whether clients have to authenticate with a token."""
         return bool(self.auth_secret or self.auth_jwks or self.auth_hook)
 
     def policy(self, room_id: str) -> RoomPolicy:
-        """What holds in this room: the rule with its exact name, else the first pattern that matches."""
+        """The policy of a room: of the rule with its exact name, else of the first pattern that matches."""
         known = self._policies.get(room_id)
         if known is None:
             if len(self._policies) >= _POLICIES_KEPT:
@@ -259,13 +272,13 @@ class Settings:
         return known
 
     def policy_under(self, first: RoomRule) -> RoomPolicy:
-        """What holds in the room that `first` names, where `first` stands above all other rules."""
+        """The policy of the room `first.match`, if `first` takes precedence over all other rules."""
         room_id = first.match
         exact = (rule for rule in self.rooms if rule.match == room_id)
         by_pattern = (rule for pattern, rule in self._patterns if pattern.fullmatch(room_id))
         rule = next(exact, None) or next(by_pattern, None) or RoomRule(match="*")
         ttl = _first(first.ttl, rule.ttl, self.ttl)
-        # A grace only ever cuts a life short, so it ends with the TTL at the latest.
+        # A grace can only shorten the TTL.
         grace = min(_first(first.grace, rule.grace, self.grace), ttl)
         away_grace = min(_first(first.away_grace, rule.away_grace, self.away_grace, grace), ttl)
         return RoomPolicy(
@@ -278,7 +291,7 @@ class Settings:
 
 
 def setting_fields() -> Iterator[Field[Any]]:
-    """Every setting that has a variable and a flag, in the order of the help."""
+    """The fields that are settings, in the order of the help."""
     return (item for item in fields(Settings) if "kind" in item.metadata)
 
 

@@ -1,4 +1,4 @@
-"""The kinds of value that settings take: how each is read, what it says that it takes, how it is shown."""
+"""Kinds of values of settings: how they are parsed, described and shown."""
 
 import json
 import math
@@ -33,9 +33,10 @@ YEAR = 365 * 86400.0
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How one kind of value is read; `parse` raises ValueError for any other value.
+    """One kind of value. parse: raises ValueError for an invalid value.
 
-    `word` stands for such a value in the help, `takes` in the line for a wrong one.
+    word: the placeholder in the help. takes: describes valid values in error messages. show: the inverse of
+    parse. choices: for 'did you mean'. secret: invalid values are not shown.
     """
 
     word: str
@@ -46,10 +47,10 @@ class Kind:
     secret: bool = False
 
     def read(self, name: str, raw: object) -> Any:
-        """Give the value that `raw` stands for.
+        """The parsed value.
 
-        `name` is the setting as its writer knows it (`REACTOR_TTL`, `--ttl`, `reactor.toml: ttl`).
-        Raises SettingError with one line that names it, the value, and what it takes.
+        name: the setting as the user wrote it (`REACTOR_TTL`, `--ttl`, `reactor.toml: ttl`), for the message.
+        Raises SettingError.
         """
         try:
             return self.parse(raw)
@@ -60,7 +61,7 @@ class Kind:
 
 
 def setting(default: Any, kind: Kind, group: str, about: str, *, none: str = "", secret: bool = False) -> Any:
-    """Declare a field of Settings; `none` says what a missing value means."""
+    """Declare a field of Settings. none: the meaning of a missing value, for the help."""
     return field(
         default=default,
         repr=not secret,
@@ -69,7 +70,7 @@ def setting(default: Any, kind: Kind, group: str, about: str, *, none: str = "",
 
 
 def duration(low: float = 0.0, high: float = YEAR, *, off: bool = False) -> Kind:
-    """Seconds, as a number or as text with a unit; `off` says that 0 turns the thing off."""
+    """Seconds, as a number or as text with a unit. off: 0 is valid too and switches the feature off."""
 
     def parse(raw: Any) -> float:
         if isinstance(raw, str) and _DURATION.fullmatch(raw):
@@ -118,7 +119,7 @@ def size(low: int, high: int) -> Kind:
 
 
 def text(takes: str, pattern: str) -> Kind:
-    """Text that matches `pattern` as a whole."""
+    """Text that matches `pattern` completely."""
     compiled = re.compile(pattern, re.DOTALL)
 
     def parse(raw: Any) -> str:
@@ -130,7 +131,7 @@ def text(takes: str, pattern: str) -> Kind:
 
 
 def choice(*names: str) -> Kind:
-    """One of some words."""
+    """One of these words."""
 
     def parse(raw: Any) -> str:
         if not isinstance(raw, str) or raw.strip().lower() not in names:
@@ -184,7 +185,7 @@ PATH = Kind("FILE", "the path of a file", _parse_path)
 
 
 def show_duration(seconds: float) -> str:
-    """The shortest text that reads back as these seconds."""
+    """The shortest text for a duration; it can be parsed again."""
     for unit in ("d", "h", "m", "s"):
         if seconds >= _UNITS[unit] and seconds % _UNITS[unit] == 0:
             return f"{seconds / _UNITS[unit]:.0f}{unit}"
@@ -192,14 +193,14 @@ def show_duration(seconds: float) -> str:
 
 
 def show_size(count: int) -> str:
-    """The shortest text that reads back as this many bytes."""
+    """The shortest text for a size; it can be parsed again."""
     if count >= 1024 * 1024 and count % (1024 * 1024) == 0:
         return f"{count // (1024 * 1024)}MiB"
     return f"{count // 1024}KiB" if count >= 1024 and count % 1024 == 0 else str(count)
 
 
 def quoted(raw: object) -> str:
-    """A value as an error line shows it: on one line, not endless, and without a password."""
+    """A value for an error message: on one line, shortened, and without a password."""
     shown = json.dumps(redacted(raw) if isinstance(raw, str) else raw, ensure_ascii=False, default=str)
     return shown if len(shown) <= 80 else f"{shown[:76]}..."
 
@@ -211,13 +212,13 @@ def redacted(url: str) -> str:
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:
-    """Give the known name that `word` was probably meant to be."""
+    """The known name that is most similar to `word`, or None."""
     near = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
     return near[0] if near else None
 
 
 def did_you_mean(word: object, known: Sequence[str]) -> str:
-    """Give a hint at the nearest known name, with a space before it, or nothing."""
+    """The sentence that suggests the most similar name, with a space before it; empty without one."""
     near = nearest(str(word), known)
     return f" Did you mean {near}?" if near else ""
 

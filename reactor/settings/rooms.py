@@ -1,4 +1,4 @@
-"""What may differ from room to room: the rules as they are written, and what comes out of them."""
+"""Settings that may differ from room to room: the rules as written, and the resulting policy."""
 
 import re
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ KEYS = {"ttl": TTL, "grace": GRACE, "away_grace": GRACE, "message": MESSAGE, "ma
 
 @dataclass(frozen=True, slots=True)
 class RoomPolicy:
-    """What holds in one room. Times are milliseconds; `max_members` 0 means no limit."""
+    """The settings of one room. Times are milliseconds; max_members: 0 for no limit."""
 
     ttl: int
     grace: int
@@ -29,9 +29,9 @@ class RoomPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoomRule:
-    """One rule: the rooms it is for, and what differs there. Times are seconds; None: as everywhere.
+    """What differs in the rooms that match. Times are seconds; None: the general setting.
 
-    `match` is a room's name, or a glob pattern in the sense of `fnmatch` (`*`, `?`, `[abc]`; case counts).
+    match: a room id, or a pattern of `fnmatch` (`*`, `?`, `[abc]`), case-sensitive.
     """
 
     match: str
@@ -43,20 +43,20 @@ class RoomRule:
 
     def __post_init__(self) -> None:
         if not self.match:
-            raise SettingError(f"rooms: {kinds.quoted(self.match)} names no room; write a name or a pattern.")
+            raise SettingError(f"rooms: {kinds.quoted(self.match)} matches no room; use an id or a pattern.")
         for key, kind in KEYS.items():
             if (value := getattr(self, key)) is not None:
                 object.__setattr__(self, key, kind.read(f'rooms."{self.match}".{key}', value))
 
     def pattern(self) -> re.Pattern[str]:
-        """The compiled pattern that a room's whole name has to match."""
+        """The compiled pattern, for the whole room id."""
         return re.compile(translate(self.match))
 
 
 def read_rules(table: Any, source: str) -> tuple[RoomRule, ...]:
-    """Read the table `rooms` of a file: `{"lobby-*": {"ttl": 60}}`.
+    """The rules of a table `rooms` such as `{"lobby-*": {"ttl": 60}}`.
 
-    `source` stands before the key in an error line. Raises SettingError.
+    source: a prefix for the key in error messages. Raises SettingError.
     """
     if not isinstance(table, dict):
         raise SettingError(f'{source}rooms takes tables such as [rooms."lobby-*"].')
@@ -70,5 +70,5 @@ def _read_rule(match: str, values: Any, name: str) -> RoomRule:
     for key in values:
         if key not in KEYS:
             hint = kinds.did_you_mean(key, list(KEYS))
-            raise SettingError(f"{name}.{key} is no setting of a room; there are {known}.{hint}")
+            raise SettingError(f"{name}.{key} is not a setting of a room; these are {known}.{hint}")
     return RoomRule(match=match, **{key: KEYS[key].read(f"{name}.{key}", values[key]) for key in values})

@@ -1,4 +1,4 @@
-"""What the settings take that say who may come, from where, and how."""
+"""Accepted values of the settings for authentication, networks and TLS."""
 
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -8,8 +8,8 @@ from typing import Any
 from reactor.errors import SettingError
 from reactor.settings.kinds import Kind, text
 
-LEAST_SECRET = 32
-"""Bytes of a secret for HS256: as many as its hash has (RFC 7518 section 3.2)."""
+MIN_SECRET = 32
+"""Bytes of a secret for HS256: the length of its hash (RFC 7518 section 3.2)."""
 
 Network = IPv4Network | IPv6Network
 
@@ -19,7 +19,7 @@ _HOOK = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*
 
 def _parse_secret(raw: Any) -> bytes:
     secret = raw.encode() if isinstance(raw, str) else raw
-    if not isinstance(secret, bytes) or len(secret) < LEAST_SECRET:
+    if not isinstance(secret, bytes) or len(secret) < MIN_SECRET:
         raise ValueError
     return secret
 
@@ -51,14 +51,14 @@ def _network(part: Any) -> Network:
 
 AUTH_SECRET = Kind(
     "SECRET",
-    f"{LEAST_SECRET} bytes or more, best random: openssl rand -base64 48",
+    f"{MIN_SECRET} bytes or more, preferably random, as from openssl rand -base64 48",
     _parse_secret,
     lambda _secret: "***",
     secret=True,
 )
 AUTH_HOOK = text("a function to import, as module:function", _HOOK.pattern)
 AUTH_CLAIM = text("a text of 1 to 500 characters", r"[^\x00-\x1f\x7f]{1,500}")
-AUTH_ROOMS = Kind("ROOMS", "names or patterns of rooms, separated by commas", _parse_rooms, ", ".join)
+AUTH_ROOMS = Kind("ROOMS", "room ids or patterns, separated by commas", _parse_rooms, ", ".join)
 NETWORKS = Kind(
     "NETWORKS",
     "addresses or networks such as 10.0.0.0/8, separated by commas, or none",
@@ -69,7 +69,7 @@ LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host's name or address is this machine's own, so that none but its programs reach it."""
+    """Whether a host name or address is a loopback one, which only programs on this machine can reach."""
     if host in _LOCAL_NAMES or host.endswith(".localhost"):
         return True
     try:
@@ -79,7 +79,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_tls(cert: Path | None, key: Path | None) -> None:
-    """Raise SettingError where only one half of a certificate is set."""
+    """Raise SettingError where only one of the certificate and its key is set."""
     if (cert is None) is not (key is None):
         here, missing = ("tls_cert", "tls_key") if key is None else ("tls_key", "tls_cert")
-        raise SettingError(f"{here} is set, but {missing} is not: TLS takes the certificate and its key.")
+        raise SettingError(f"{here} is set, but {missing} is not: TLS needs the certificate and its key.")

@@ -1,4 +1,4 @@
-"""What the settings of webhooks take."""
+"""Accepted values of the settings of webhooks."""
 
 from base64 import b64decode
 from binascii import Error as NotBase64
@@ -9,8 +9,8 @@ from reactor.errors import SettingError
 from reactor.settings.kinds import Kind, redacted
 
 EVENTS = ("member_joined", "member_left", "room_occupied", "room_vacated")
-SECRET = "whsec_"  # noqa: S105
-LEAST, MOST = 24, 64
+SECRET_PREFIX = "whsec_"  # noqa: S105
+MIN_SECRET, MAX_SECRET = 24, 64
 """Bytes of a secret (https://www.standardwebhooks.com, section "Signature scheme")."""
 
 
@@ -39,13 +39,13 @@ def _parse_secrets(raw: Any) -> tuple[bytes, ...]:
 
 
 def _parse_secret(text: Any) -> bytes:
-    if not isinstance(text, str) or not text.startswith(SECRET):
+    if not isinstance(text, str) or not text.startswith(SECRET_PREFIX):
         raise ValueError
     try:
-        key = b64decode(text.removeprefix(SECRET), validate=True)
+        key = b64decode(text.removeprefix(SECRET_PREFIX), validate=True)
     except NotBase64:
         raise ValueError from None
-    if not LEAST <= len(key) <= MOST:
+    if not MIN_SECRET <= len(key) <= MAX_SECRET:
         raise ValueError
     return key
 
@@ -59,13 +59,13 @@ def _parse_events(raw: Any) -> tuple[str, ...]:
 
 WEBHOOK_URLS = Kind(
     "URLS",
-    "addresses such as https://example.org/hooks, separated by commas, without a name or password in them",
+    "URLs such as https://example.org/hooks, separated by commas, without a user name or password",
     _parse_urls,
     lambda urls: ", ".join(map(redacted, urls)),
 )
 WEBHOOK_SECRETS = Kind(
     "SECRETS",
-    f"secrets of {LEAST} to {MOST} random bytes as {SECRET}BASE64, separated by commas",
+    f"secrets of {MIN_SECRET} to {MAX_SECRET} random bytes as {SECRET_PREFIX}BASE64, separated by commas",
     _parse_secrets,
     lambda _secrets: "***",
     secret=True,
@@ -74,15 +74,15 @@ WEBHOOK_EVENTS = Kind("EVENTS", f"some of {', '.join(EVENTS)}", _parse_events, "
 
 
 def check_webhooks(urls: tuple[str, ...], secrets: tuple[bytes, ...], *, private: bool) -> None:
-    """Raise SettingError where the settings of webhooks do not go together."""
+    """Raise SettingError where the settings of webhooks contradict each other."""
     if urls and not secrets:
         raise SettingError(
-            "webhook_urls is set, but webhook_secrets is not: an endpoint could not tell our requests from a "
-            f'stranger\'s. Make one with: echo "{SECRET}$(openssl rand -base64 32)"'
+            "webhook_urls is set, but webhook_secrets is not: an endpoint cannot verify requests. "
+            f'Create a secret with: echo "{SECRET_PREFIX}$(openssl rand -base64 32)"'
         )
     for url in urls:
         if url.startswith("http:") and not private:
             raise SettingError(
-                f"webhook_urls names {redacted(url)}, which is not encrypted: use https, or allow it inside "
-                "your own network with webhook_private."
+                f"webhook_urls names {redacted(url)}, which is not encrypted: use https, or set "
+                "webhook_private if the endpoint is inside your own network."
             )

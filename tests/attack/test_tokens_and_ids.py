@@ -271,4 +271,4 @@ def test_invalid_settings_are_an_error_of_one_line(flags, words):
 )
 def test_a_public_server_without_tokens_logs_a_warning(settings, warned):
     lines = advice(Settings(**settings), {})
-    assert any("no token is asked for" in line for line in lines) is warned
+    assert any("no token is required" in line for line in lines) is warned

@@ -29,7 +29,7 @@ def settings(chosen: Settings) -> Iterator[Finding]:
 
 
 def _access(chosen: Settings) -> Iterator[Finding]:
-    if chosen.asks_for_tokens and not is_loopback(chosen.host) and chosen.tls_cert is None:
+    if chosen.requires_tokens and not is_loopback(chosen.host) and chosen.tls_cert is None:
         yield _finding(
             "TLS",
             "off: tokens are sent in clear text, unless a proxy terminates TLS",
@@ -37,7 +37,7 @@ def _access(chosen: Settings) -> Iterator[Finding]:
             "set tls_cert and tls_key, or use a proxy with TLS",
             "note",
         )
-    if "*" in chosen.origins and not chosen.asks_for_tokens:
+    if "*" in chosen.origins and not chosen.requires_tokens:
         yield _finding(
             "origins",
             "* : any web page may connect for its visitors, and no token is required",

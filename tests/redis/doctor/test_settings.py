@@ -12,9 +12,9 @@ from reactor.settings.load import load
     ("env", "severity", "words"),
     [
         ({}, "ok", "nothing dangerous"),
-        ({"REACTOR_TLL": "5"}, "problem", "REACTOR_TLL is no setting"),
-        ({"REACTOR_TTL": "30s"}, "problem", "less than two heartbeats"),
-        ({"REACTOR_HOST": "0.0.0.0"}, "problem", "can be anyone"),
+        ({"REACTOR_TLL": "5"}, "problem", "REACTOR_TLL is not a setting"),
+        ({"REACTOR_TTL": "30s"}, "problem", "less than two intervals"),
+        ({"REACTOR_HOST": "0.0.0.0"}, "problem", "as any user"),
         (
             {"REACTOR_HOST": "0.0.0.0", "REACTOR_AUTH_SECRET": "x" * 32},
             "note",
@@ -27,7 +27,7 @@ from reactor.settings.load import load
         (
             {"REACTOR_ADMIN_PORT": "9000", "REACTOR_ADMIN_HOST": "0.0.0.0", "REACTOR_ADMIN_KEY": "x" * 32},
             "problem",
-            "admin key travels",
+            "admin key is sent",
         ),
         (
             {"REACTOR_PACEMAKER": "off", "REACTOR_LISTENER": "off", "REACTOR_SWEEP_INTERVAL": "0"},

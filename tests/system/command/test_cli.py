@@ -295,8 +295,8 @@ async def test_serve_with_a_given_redis(redis_server: Server):
 
 def test_advice_on_settings_is_logged():
     with running("serve", "--port", "0", "--ttl", "10", REACTOR_TLL="5") as process:
-        assert "REACTOR_TLL is no setting" in wait_for_event(process, "setting")["advice"]
-        assert "less than two heartbeats" in wait_for_event(process, "setting")["advice"]
+        assert "REACTOR_TLL is not a setting" in wait_for_event(process, "setting")["advice"]
+        assert "less than two intervals of heartbeat_interval" in wait_for_event(process, "setting")["advice"]
 
 
 def test_serve_prints_its_addresses_in_a_terminal():

@@ -15,7 +15,7 @@ URL = "https://example.org/hooks"
     ("options", "message"),
     [
         ({"webhook_urls": "ftp://example.org"}, "webhook_urls is"),
-        ({"webhook_urls": "https://user:pass@example.org/"}, "without a name or password"),
+        ({"webhook_urls": "https://user:pass@example.org/"}, "without a user name or password"),
         ({"webhook_urls": "https://"}, "webhook_urls is"),
         ({"webhook_urls": "https://example.org/a b"}, "webhook_urls is"),
         ({"webhook_urls": "https://example.org:99999/"}, "webhook_urls is"),

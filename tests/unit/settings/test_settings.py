@@ -1,4 +1,4 @@
-"""Settings: where they come from, and the one line that a wrong one gets."""
+"""Settings: their sources, and the one line of the error for an invalid value."""
 
 import pickle
 from dataclasses import replace
@@ -11,7 +11,7 @@ from reactor.settings import RoomPolicy, RoomRule, Settings, kinds, setting_fiel
 from reactor.settings.load import advice, flag_name, load, variable_name
 
 
-def test_defaults_are_those_that_are_documented():
+def test_defaults_are_the_documented_ones():
     settings = Settings()
     assert (settings.host, settings.port, settings.namespace) == ("127.0.0.1", 8765, "reactor")
     assert (settings.ttl, settings.grace, settings.away_grace) == (21600.0, 15.0, None)
@@ -45,7 +45,7 @@ def test_durations(given, seconds):
 @pytest.mark.parametrize(
     "given", ["abc", "", "-1", "10x", "nan", "inf", "1e3", True, None, [1], "٣", "366d", 0.01, "9" * 400]
 )
-def test_wrong_durations_name_the_setting_and_what_it_takes(given):
+def test_an_invalid_duration_gives_the_setting_and_valid_values(given):
     with pytest.raises(
         SettingError, match=r"^ttl is .* but takes seconds or a duration such as .*\.$"
     ) as caught:
@@ -62,7 +62,7 @@ def test_sizes(given, count):
 
 
 @pytest.mark.parametrize("given", ["64KB", "x", 10, "1GiB", 4096.5, False])
-def test_wrong_sizes(given):
+def test_invalid_sizes(given):
     with pytest.raises(SettingError, match=r"max_message is .* takes bytes or a size such as"):
         Settings(max_message=given)
 
@@ -92,7 +92,7 @@ def test_switches_off(given):
         ({"sweep_interval": "0.01"}, "or 0 for off"),
     ],
 )
-def test_wrong_values_get_one_line(wrong, line):
+def test_an_invalid_value_gives_one_line(wrong, line):
     with pytest.raises(SettingError) as caught:
         Settings(**wrong)
     assert line in str(caught.value)
@@ -100,7 +100,7 @@ def test_wrong_values_get_one_line(wrong, line):
     assert caught.value.exit_code == 2
 
 
-def test_a_password_never_shows():
+def test_a_password_is_never_shown():
     with pytest.raises(SettingError) as caught:
         Settings(redis_url="http://user:secret@host?password=secret")
     assert "secret" not in str(caught.value)
@@ -134,7 +134,7 @@ def test_an_empty_variable_counts_as_not_set():
     assert load({}, {"REACTOR_REDIS_URL": "", "REACTOR_TTL": ""}) == Settings()
 
 
-def test_wrong_values_are_named_as_they_were_given(tmp_path):
+def test_an_invalid_value_is_named_as_it_was_given(tmp_path):
     file = tmp_path / "r.toml"
     file.write_text("ttl = true")
     for flags, environ, start in [
@@ -150,15 +150,15 @@ def test_wrong_values_are_named_as_they_were_given(tmp_path):
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("ttl = ", "is no valid TOML: Invalid value (at end of document)."),
-        ("tll = 5", ": tll is no setting. Did you mean ttl?"),
-        ("config = 'x'", ": config is no setting."),
+        ("ttl = ", "is not valid TOML: Invalid value (at end of document)."),
+        ("tll = 5", ": tll is not a setting. Did you mean ttl?"),
+        ("config = 'x'", ": config is not a setting."),
         ("rooms = 5", ': rooms takes tables such as [rooms."lobby-*"].'),
         (
             "[rooms]\nlobby = 5",
             ': rooms."lobby" takes a table such as [rooms."lobby"] with ttl, grace, away_grace',
         ),
-        ("[rooms.lobby]\ntl = 5", ': rooms."lobby".tl is no setting of a room; there are ttl, grace'),
+        ("[rooms.lobby]\ntl = 5", ': rooms."lobby".tl is not a setting of a room; these are ttl, grace'),
         ("[rooms.lobby]\ngrace = 'x'", ': rooms."lobby".grace is "x", but takes seconds'),
         (
             "[rooms.lobby]\nmax_members = -1",
@@ -166,7 +166,7 @@ def test_wrong_values_are_named_as_they_were_given(tmp_path):
         ),
     ],
 )
-def test_wrong_files(tmp_path, text, line):
+def test_invalid_files(tmp_path, text, line):
     file = tmp_path / "r.toml"
     file.write_text(text)
     with pytest.raises(SettingError) as caught:
@@ -176,13 +176,13 @@ def test_wrong_files(tmp_path, text, line):
     assert "\n" not in str(caught.value)
 
 
-def test_files_that_cannot_be_read(tmp_path):
+def test_unreadable_files(tmp_path):
     with pytest.raises(SettingError, match="cannot be read: No such file"):
         load({"config": str(tmp_path / "none.toml")}, {})
     with pytest.raises(SettingError, match="cannot be read: Is a directory"):
         load({}, {"REACTOR_CONFIG": str(tmp_path)})
     (tmp_path / "latin").write_bytes(b'host = "\xe4"')
-    with pytest.raises(SettingError, match="is no text in UTF-8"):
+    with pytest.raises(SettingError, match="it is not UTF-8"):
         load({"config": str(tmp_path / "latin")}, {})
 
 
@@ -213,41 +213,44 @@ def test_rules_for_rooms(tmp_path):
     assert settings.policy("lobby-*").ttl == 60_000
 
 
-def test_a_grace_ends_with_the_ttl():
+def test_a_grace_is_limited_by_the_ttl():
     assert Settings(ttl=1).policy("r") == RoomPolicy(1000, 1000, 1000, Settings().inactivity_message)
 
 
-def test_policies_kept_are_bounded():
+def test_the_cache_of_policies_is_bounded():
     settings = Settings()
     for number in range(25_000):
         settings.policy(f"room-{number}")
     assert len(settings._policies) <= 10_000
 
 
-def test_settings_can_be_copied_and_sent():
+def test_settings_can_be_copied_and_pickled():
     settings = Settings(ttl=2, rooms=(RoomRule(match="a*", ttl=1),))
     settings.policy("a1")
     assert replace(settings, grace=1).policy("a1").grace == 1000
     assert pickle.loads(pickle.dumps(settings)) == settings
 
 
-def test_advice():
+def test_warnings():
     environ = {"REACTOR_TLL": "5", "REACTOR_TTL": "5", "PATH": "x", "REACTOR_XYZ": ""}
     lines = advice(Settings(ttl=30, rooms=(RoomRule(match="a", grace=60),)), environ)
     assert lines == [
-        "REACTOR_TLL is no setting and does nothing. Did you mean REACTOR_TTL?",
-        "REACTOR_XYZ is no setting and does nothing.",
-        "ttl is 30s, less than two heartbeats of 25s: one that is late ends a stay.",
-        'grace in rooms."a" is longer than the ttl of 30s, and ends with it.',
+        "REACTOR_TLL is not a setting and has no effect. Did you mean REACTOR_TTL?",
+        "REACTOR_XYZ is not a setting and has no effect.",
+        (
+            "ttl is 30s, less than two intervals of heartbeat_interval (25s): "
+            "one late heartbeat removes a member."
+        ),
+        'grace in rooms."a" is longer than ttl (30s), which limits it.',
     ]
     off = Settings(pacemaker=False, listener=False, sweep_interval=0)
     assert advice(off, {}) == [
-        "pacemaker, listener and sweep_interval are all off: nothing notices that a time is up."
+        "pacemaker, listener and sweep_interval are all off: expired members are not removed."
     ]
     assert advice(Settings(), {}) == []
 
 
-def test_every_setting_has_a_name_in_each_place_and_shows_its_default():
+def test_every_setting_has_a_variable_a_flag_and_a_documented_default():
     for item in setting_fields():
         kind = item.metadata["kind"]
         assert variable_name(item.name) == f"REACTOR_{item.name.upper()}"
@@ -259,6 +262,6 @@ def test_every_setting_has_a_name_in_each_place_and_shows_its_default():
             assert item.metadata["none"]
 
 
-def test_the_path_of_the_file_knows_home(monkeypatch):
+def test_a_tilde_in_the_path_of_the_file_is_expanded(monkeypatch):
     monkeypatch.setenv("HOME", "/nowhere")
     assert Settings(config=Path("~/r.toml")).config == Path("/nowhere/r.toml")
