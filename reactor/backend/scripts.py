@@ -1,10 +1,8 @@
-"""Runs the Lua transitions.
+"""Loads Lua scripts, and runs them in batches.
 
-Loads them by digest, pipelines them, and loads them again where Redis lost them.
-
-Everything that changes Redis passes through one queue for a server, in order. What is asked for while a
-batch is on its way goes out together in the next one, so that a thousand callers cost one round trip and
-one connection.
+All calls to a server pass through one queue and one connection, in order. Calls that are made while a batch
+is being sent form the next one, so that a thousand concurrent callers cost one round trip. Scripts are called
+by digest, and loaded when the server does not have them.
 """
 
 import asyncio
@@ -37,17 +35,17 @@ from reactor.errors import Unavailable
 from reactor.histogram import SECONDS, Histogram
 
 MAX_BATCH = 512
-"""Commands in one round trip at most. It bounds what one slow reader of replies can hold."""
+"""Calls in one round trip at most, which bounds the replies that Redis has to buffer."""
 
-_TRIES = 3  # times that scripts are loaded for one batch: somebody may flush them again and again
+_MAX_LOADS = 3  # times that the scripts are loaded for one batch, in case they are flushed again and again
 _OUTAGES = (BusyLoadingError, ReadOnlyError, MasterDownError, ClusterDownError)
 _OUTAGE_WORDS = ("NOREPLICAS", "MISCONF", "BUSY", "UNKILLABLE")
-"""Replies by which a server that answers says that it takes no writes from anyone."""
+"""Error replies of a server that answers, but accepts no writes at present."""
 
 Times = defaultdict[str, Histogram]
-"""Seconds from the asking to the answer of each script, the wait in the queue included."""
+"""Seconds from the call to the reply of each script, including the wait in the queue."""
 
-_pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command  # its stub knows tuples of one alone
+_pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command  # its stub declares tuples of one element
 _HEADER_LINE = re.compile(r"^-- (KEYS|ARGV|Returns|Publishes): ?(.*)$")
 
 
@@ -75,12 +73,12 @@ class Script:
 
 
 def new_times() -> Times:
-    """Times of scripts, none so far."""
+    """Return empty histograms by script."""
     return defaultdict(lambda: Histogram(SECONDS))
 
 
 def load_scripts(sources: ScriptSources, *, publish: str = "PUBLISH") -> dict[str, Script]:
-    """Every script by name, each with what it reaches of the library.
+    """Return the scripts by name, each linked with what it uses of the library.
 
     publish: `SPUBLISH` on a cluster, where a room's channel lives on its shard's node only
     (https://redis.io/docs/latest/develop/pubsub/#sharded-pubsub). Raises LuaLinkError.
@@ -108,7 +106,7 @@ def _is_outage(reply: Any) -> bool:
 
 
 def read_header(text: str) -> Mapping[str, str]:
-    """The header block of a script: ARGV, Returns and Publishes, each as one text."""
+    """Return a script's header block: ARGV, Returns and Publishes, each as one text."""
     header: dict[str, str] = {}
     key = ""
     for line in text.splitlines():
@@ -122,9 +120,9 @@ def read_header(text: str) -> Mapping[str, str]:
 
 
 class Redirected(Unavailable):
-    """A cluster's node does not serve this slot, or not now; nothing was done.
+    """The server does not serve the slot, or not now, so the script has not run.
 
-    moved: another node has it; otherwise it is on its way there.
+    moved: another server has the slot; otherwise it is being migrated.
     """
 
     def __init__(self, *, moved: bool) -> None:
@@ -132,15 +130,15 @@ class Redirected(Unavailable):
         self.moved = moved
 
 
-_Asked = tuple[Script, bytes, asyncio.Future[Any]]
-"""A script, its packed call, and whoever awaits the reply."""
+_Call = tuple[Script, bytes, asyncio.Future[Any]]
+"""A script, the packed command, and the future for the reply."""
 
 
 class ScriptRunner:
-    """The one queue to one Redis server. `serve` has to run for anything to be answered.
+    """The queue of script calls to one Redis server, which `serve` sends.
 
-    on_health(healthy, reason) is called when Redis stops taking commands, and when it takes them again.
-    times: where to note how long each script took.
+    on_health(healthy, reason): called when Redis stops accepting commands, and when it accepts them again.
+    times: the histograms to which each call's duration is added.
     """
 
     def __init__(
@@ -155,37 +153,33 @@ class ScriptRunner:
         self._pipeline = CommandPipeline(redis)
         self._scripts = scripts
         self._loads = [_pack(("SCRIPT", "LOAD", script.source)) for script in scripts.values()]
-        self._queue: list[_Asked] = []
+        self._queue: list[_Call] = []
         self._wakeup = asyncio.Event()
         self._ended = False
         self._on_health = on_health
         self.healthy = True
 
     async def run(self, name: str, prefix: str, *args: str | bytes | int | float) -> Any:
-        """Run a transition on the shard that `prefix` names; its raw reply.
+        """Run a script on the shard that `prefix` names, and return its raw reply.
 
-        Raises Unavailable when Redis did not answer: the script may or may not have run, so every
-        transition is safe to ask for again.
+        Raises Unavailable when Redis did not answer: whether the script ran is then unknown.
         """
         if self._ended:
             raise Unavailable("the server is shutting down")
         script = self._scripts[name]
-        # Packed here, so that a text that is none concerns its own caller, and not the whole batch.
+        # Packed here, so that an argument that cannot be encoded fails its own call, and not the batch.
         call = _pack(("EVALSHA", script.digest, 1, prefix, *args))
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._queue.append((script, call, future))
         self._wakeup.set()
-        asked = perf_counter()
+        called_at = perf_counter()
         try:
             return await future
         finally:
-            self.times[name].add(perf_counter() - asked)
+            self.times[name].add(perf_counter() - called_at)
 
     async def serve(self) -> None:
-        """Send what is asked for, batch after batch, until cancelled.
-
-        Whoever still waits then gets Unavailable, and whoever asks later.
-        """
+        """Send batch after batch until cancelled; waiting and later calls then raise Unavailable."""
         self._ended = False
         try:
             while True:
@@ -202,24 +196,23 @@ class ScriptRunner:
             self.abandon()
 
     def abandon(self) -> None:
-        """Nobody serves it any more: whoever waits gets Unavailable."""
+        """Fail all waiting and later calls with Unavailable."""
         self._ended = True
         for *_, future in self._queue:
             if not future.done():
                 future.set_exception(Unavailable("the server is shutting down"))
         self._queue.clear()
 
-    async def _send(self, batch: Sequence[_Asked]) -> None:
+    async def _send(self, batch: Sequence[_Call]) -> None:
         calls = [call for _, call, _ in batch]
         try:
             replies = await self._pipeline.exchange(calls)
-            for _ in range(_TRIES):
+            for _ in range(_MAX_LOADS):
                 missing = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
                 if not missing:
                     break
-                # One missing script means a flushed cache. All are loaded before any is tried again, over the
-                # same connection, and what failed goes in its old order, so that no transition overtakes
-                # another one that came first.
+                # One missing script means that the cache was flushed. All are loaded before any call is sent
+                # again, over the same connection and in order, so that no call overtakes an earlier one.
                 again = await self._pipeline.exchange([*self._loads, *(calls[i] for i in missing)])
                 for reply in again[: len(self._loads)]:
                     if isinstance(reply, Exception):

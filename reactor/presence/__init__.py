@@ -1,1 +1,1 @@
-"""Presence in Redis: keys, transitions, diffs, departures."""
+"""Presence in Redis: keys, scripts, diffs, departures."""

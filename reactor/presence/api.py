@@ -1,10 +1,10 @@
-"""Presence for a back end that has only Redis: who is in which room, without any gateway.
+"""The Python API for back ends: who is in which room, directly from Redis and without a server process.
 
     async with Presence.open("redis://localhost:6379") as presence:
         for member in await presence.members("lobby"):
             print(member.username)
 
-Answers are exact by Redis's own clock: a member whose time is up is never listed or counted.
+Answers are exact by Redis's own clock: an expired member is never listed or counted.
 """
 
 from collections import Counter
@@ -31,20 +31,20 @@ from reactor.protocol.messages import Member
 from reactor.settings import Settings
 
 MAX_MESSAGE_BYTES = 65_536
-"""Bytes of JSON that `say` takes."""
+"""Bytes of JSON that `say` accepts."""
 
 
 class RoomInfo(Struct, frozen=True, kw_only=True, rename="camel"):
-    """A room with somebody in it."""
+    """A room that has members, and how many."""
 
     room_id: str
     count: int
 
 
 class Presence:
-    """Asks and acts on presence in one namespace; made by `Presence.open`.
+    """Reads and changes presence in one namespace; created by `Presence.open`.
 
-    Every call raises Unavailable when Redis does not answer; it can be made again.
+    Every call raises Unavailable when Redis does not answer, and can be repeated.
     """
 
     def __init__(self, settings: Settings, backend: Backend, tasks: TaskGroup) -> None:
@@ -55,9 +55,9 @@ class Presence:
     @classmethod
     @asynccontextmanager
     async def open(cls, where: str | Settings) -> AsyncIterator[Self]:
-        """Connect to the Redis at a URL (namespace `reactor`), or to that of the settings.
+        """Connect to the Redis at a URL (namespace `reactor`), or to the one that the settings name.
 
-        Raises RedisUnreachable, RedisMisconfigured, RedisTooOld or SettingError, each with its mend.
+        Raises RedisUnreachable, RedisMisconfigured, RedisTooOld or SettingError, each with its fix.
         """
         settings = Settings(redis_url=where) if isinstance(where, str) else where
         target = parse_url(settings.redis_url or "")
@@ -75,7 +75,7 @@ class Presence:
                 finally:
                     tasks.cancel_scope.cancel()
         except BaseExceptionGroup:
-            # What the caller's own block raised comes out as it was, and not in the group of our tasks.
+            # An exception of the caller's own block is raised as it was, not in the group of our tasks.
             if raised is None:
                 raise
             raise raised from raised.__cause__
@@ -84,7 +84,7 @@ class Presence:
                 await backend.aclose()
 
     async def rooms(self) -> list[RoomInfo]:
-        """The rooms with somebody in them, the largest first."""
+        """Return the rooms that have members, the largest first."""
         found: list[RoomInfo] = []
         for shard in range(SHARDS):
             counts = await self._store.rooms(shard)
@@ -92,41 +92,44 @@ class Presence:
         return sorted(found, key=lambda room: (-room.count, room.room_id))
 
     async def members(self, room_id: str) -> list[Member]:
-        """Who is in the room, in the order in which they came."""
+        """Return the room's members, in the order in which they joined."""
         listing = await self._store.members(room_id)
         return sorted(listing.members, key=lambda member: (member.joined_at, member.user_id))
 
     async def count(self, room_id: str) -> int:
-        """How many are in the room."""
+        """Return the number of the room's members."""
         return (await self._store.count(room_id)).count
 
     async def is_present(self, room_id: str, user_id: str) -> bool:
-        """Whether the user is in the room."""
+        """Return whether the user is in the room."""
         return await self._store.is_present(Entry(room_id, user_id))
 
     async def kick(self, room_id: str, user_id: str, message: str | None = None) -> bool:
-        """Put a user out of a room, with all connections, and tell why; whether the user was there."""
+        """Remove a user from a room, with all connections; return whether the user was a member.
+
+        message: sent to the user's clients with `room:force-leave`.
+        """
         return await self._store.kick(Entry(room_id, user_id), message or "")
 
     async def say(self, room_id: str, data: Any) -> int:
-        """Say something (any JSON) to everyone in a room; how many servers had somebody there to tell.
+        """Send a message (any JSON value) to all members of a room; return how many servers received it.
 
-        It is heard as `room:message`, at most once: who is not there now does not hear it. Raises
-        ProtocolError for what is no JSON, or more than 64 KiB of it.
+        Clients receive it as `room:message`, at most once; it is not stored for members that join later.
+        Raises ProtocolError for data that is not JSON, or more than 64 KiB of it.
         """
         _, nodes = await self._store.publish_message(room_id, data_as_json(data, MAX_MESSAGE_BYTES))
         return nodes
 
     async def totals(self) -> Counter[str]:
-        """How many left for each reason, in all rooms, since the namespace began."""
+        """Return the number of departures by reason, in all rooms, since the namespace was created."""
         return await self._departures.totals()
 
     async def departures(
         self, room_id: str | None = None, *, since: int | None = None, follow: bool = False
     ) -> AsyncIterator[Departure]:
-        """Who left and why, oldest first.
+        """Yield departures and their reasons, oldest first.
 
-        Of one room or of all, since a time (ms since 1970), and on as they come.
+        Of one room or all, since a time (ms since 1970); with `follow`, also those to come.
         """
         positions = await self._departures.positions(room_id) if follow else {}
         for departure in await self._departures.read(room_id=room_id, since=since or 0, until=positions):
@@ -136,12 +139,10 @@ class Presence:
                 yield departure
 
     def watch(self, room_id: str) -> AsyncIterator[RoomEvent]:
-        """What happens in a room.
+        """Yield a room's events: first the whole list as a `sync`, then each join, update and leave.
 
-        First the whole list as a `sync`, then each join, update and leave as it comes.
-
-        Nothing is told twice or left out: after a lost link the list is compared, and the difference
-        told.
+        No event is repeated or omitted: after a lost connection the list is compared with the state
+        before, and the differences follow as events.
         """
         return self._watches.watch(room_id)
 

@@ -1,7 +1,7 @@
-"""The log of what changed, from which webhooks are told: capped, a stream for each shard.
+"""The log of joins and departures that webhooks are sent from: one capped stream a shard.
 
-It outlives whoever reads it, so that an endpoint hears, late but in order, what happened while no server was
-there to tell it, or while it did not answer itself.
+It is kept in Redis, so that an endpoint receives, late but in order, what happened while no server was
+running, or while the endpoint did not answer.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from reactor.presence.keys import shard_prefix
 from reactor.presence.rows import DiffRow, decode_diff, room_from
 
 LOG_TTL_MS = 7 * 86_400_000
-"""A log that nobody asked for in a week goes away."""
+"""A log that is not read for a week is deleted."""
 
 
 class Change(NamedTuple):
@@ -24,12 +24,16 @@ class Change(NamedTuple):
 
     @property
     def at(self) -> int:
-        """When it happened, in milliseconds since 1970, by Redis's clock."""
+        """The time of the change, in milliseconds since 1970, by Redis's clock."""
         return int(self.id.partition("-")[0])
 
 
 class Changes(NamedTuple):
-    """What comes next for an endpoint. `missed`: entries that the cap took away before they were read."""
+    """The next changes for an endpoint.
+
+    first: the place of the first entry, counted from the log's beginning. missed: entries that the cap
+    removed before they were read.
+    """
 
     first: int
     missed: int
@@ -37,16 +41,19 @@ class Changes(NamedTuple):
 
 
 class ChangeLog:
-    """Reads the logs of one namespace, and remembers how far. All raise Unavailable."""
+    """Reads the logs of one namespace, and stores how far each endpoint has received them.
+
+    All calls raise Unavailable when Redis does not answer.
+    """
 
     def __init__(self, runner: Runner, namespace: str) -> None:
         self._runner = runner
         self._namespace = namespace
 
     async def read(self, shard: int, endpoint: str, *, limit: int) -> Changes:
-        """The changes that the endpoint was not told yet, oldest first.
+        """Return up to `limit` changes that the endpoint has not received yet, oldest first.
 
-        An endpoint that is asked for the first time begins with what happens from then on.
+        The first call for an endpoint returns none: it begins with the changes from then on.
         """
         reply = await self._runner.run("read_changes", self._prefix(shard), endpoint, limit, LOG_TTL_MS)
         first, missed, *flat = reply
@@ -57,7 +64,7 @@ class ChangeLog:
         return Changes(first, missed, entries)
 
     async def confirm(self, shard: int, endpoint: str, last: str, place: int) -> None:
-        """Note that the endpoint was told all up to the entry `last`, the `place`th of the log."""
+        """Store that the endpoint has received all up to the entry `last`, the `place`th of the log."""
         await self._runner.run("confirm_changes", self._prefix(shard), endpoint, last, place)
 
     def _prefix(self, shard: int) -> str:

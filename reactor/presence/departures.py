@@ -1,4 +1,4 @@
-"""The durable record of who left and why: a capped stream for each shard, and totals that outlive the cap."""
+"""The durable record of departures and their reasons: a capped stream a shard, and totals without a cap."""
 
 from asyncio import gather
 from collections import Counter
@@ -14,29 +14,29 @@ from reactor.presence.keys import SHARDS, departures_stream, shard_of, shard_pre
 from reactor.presence.rows import Departure, departure_from_stream
 
 PAGE = 1000
-FOLLOW_EVERY = 0.5
-"""Seconds between looks at streams in which nothing came. On a cluster no one command waits for all."""
+POLL_INTERVAL = 0.5
+"""Seconds between reads of streams without new entries. On a cluster no single command waits for all."""
 
-PAGE_BACK, LOOKED_THROUGH = 500, 20_000
-MARGIN = 60_000
-"""Milliseconds by which the clocks of a primary and of the replica that took over may differ."""
+REASONS_PAGE, MAX_READ = 500, 20_000
+CLOCK_MARGIN = 60_000
+"""Milliseconds by which the clocks of a primary and of the replica that replaced it may differ."""
 
 MembershipKey = tuple[str, int]
-"""A user's id, and when it joined (ms): what tells one stay in a room from another."""
+"""A user's id and when it joined (ms): what distinguishes one membership in a room from another."""
 
-AT_ONCE = 4
-"""Questions on their way at most, each of which takes a connection: after a gap all rooms ask at once."""
+MAX_CONCURRENT = 4
+"""Commands in progress at most, each of which takes a connection: after a gap all rooms are read at once."""
 
 
 class Departures:
-    """Reads the streams of one namespace. All raise Unavailable when Redis does not answer.
+    """Reads the streams of one namespace. All calls raise Unavailable when Redis does not answer.
 
-    client_of: the client of the server that has a key.
+    client_of: returns the client of the server that has a key.
     """
 
     def __init__(self, client_of: Callable[[str], Redis], namespace: str) -> None:
         self._client_of = client_of
-        self._turns = anyio.CapacityLimiter(AT_ONCE)
+        self._limiter = anyio.CapacityLimiter(MAX_CONCURRENT)
         self._namespace = namespace
 
     def _streams(self, room_id: str | None) -> list[str]:
@@ -44,18 +44,18 @@ class Departures:
         return [departures_stream(self._namespace, shard) for shard in shards]
 
     async def positions(self, room_id: str | None = None) -> dict[str, str]:
-        """The newest entry of each stream: `read` up to them and `follow` from them on leave nothing out."""
+        """Return the newest entry of each stream: `read` up to them and `follow` from them omit nothing."""
         return {stream: await self._last_id(stream) for stream in self._streams(room_id)}
 
     async def read(
         self, *, room_id: str | None = None, since: int = 0, until: dict[str, str] | None = None
     ) -> list[Departure]:
-        """Departures of one room or of all, oldest first, from `since` (ms, Redis's clock) up to `until`."""
+        """Return departures of one room or all, oldest first, from `since` (ms, Redis's clock) to `until`."""
         found: list[Departure] = []
         for stream in self._streams(room_id):
             start, end = str(since), (until or {}).get(stream, "+")
             while True:
-                page = await self._ask("xrange", stream, min=start, max=end, count=PAGE)
+                page = await self._run("xrange", stream, min=start, max=end, count=PAGE)
                 found += _departures(page)
                 if len(page) < PAGE:
                     break
@@ -65,20 +65,20 @@ class Departures:
     async def page(
         self, after: Mapping[str, str], *, room_id: str | None = None, since: int = 0, limit: int
     ) -> tuple[list[Departure], dict[str, str]]:
-        """Up to `limit` departures behind some positions, oldest first; and the positions behind those.
+        """Return up to `limit` departures after some positions, oldest first, and the positions after those.
 
-        since: ms, where there is no position. What is of other rooms is passed over, up to `PAGE` of it a
-        stream: there may be more although none was found, if the positions have moved.
+        since: ms, for streams without a position. Departures of other rooms are skipped, up to `PAGE` a
+        stream: where the positions have moved there may be more, although none was found.
         """
         streams = self._streams(room_id)
         starts = [f"({after[stream]}" if stream in after else str(since) for stream in streams]
         count = limit if room_id is None else PAGE
         pages = await _all(
-            self._ask("xrange", stream, min=start, max="+", count=count)
+            self._run("xrange", stream, min=start, max="+", count=count)
             for stream, start in zip(streams, starts, strict=True)
         )
         entries = [(stream, entry) for stream, page in zip(streams, pages, strict=True) for entry in page]
-        entries.sort(key=lambda one: _place(one[1][0]))
+        entries.sort(key=lambda one: _entry_order(one[1][0]))
         found: list[Departure] = []
         positions = dict(after)
         for stream, (entry_id, fields) in entries:
@@ -93,7 +93,7 @@ class Departures:
     async def follow(
         self, positions: dict[str, str], *, room_id: str | None = None
     ) -> AsyncIterator[Departure]:
-        """Those that come after some positions, as they come."""
+        """Yield departures after some positions, also those to come."""
         after = dict(positions)
         while True:
             pages = await _all(self._newer(stream, after[stream]) for stream in after)
@@ -105,49 +105,48 @@ class Departures:
             for departure in _of_room(found, room_id):
                 yield departure
             if not found:
-                await anyio.sleep(FOLLOW_EVERY)
+                await anyio.sleep(POLL_INTERVAL)
 
     async def _newer(self, stream: str, after: str) -> list[Any]:
-        answer = await self._ask("xread", stream, {stream: after}, count=PAGE)
-        return answer[0][1] if answer else []
+        reply = await self._run("xread", stream, {stream: after}, count=PAGE)
+        return reply[0][1] if reply else []
 
     async def _last_id(self, stream: str) -> str:
-        newest = await self._ask("xrevrange", stream, count=1)
+        newest = await self._run("xrevrange", stream, count=1)
         return str(newest[0][0].decode()) if newest else "0"
 
     async def totals(self) -> Counter[str]:
-        """How many left for each reason, in all rooms, since the namespace began."""
+        """Return the number of departures by reason, in all rooms, since the namespace was created."""
         totals: Counter[str] = Counter()
         for shard in range(SHARDS):
-            counts = await self._ask("hgetall", f"{shard_prefix(self._namespace, shard)}:totals")
+            counts = await self._run("hgetall", f"{shard_prefix(self._namespace, shard)}:totals")
             totals.update({reason.decode(): int(number) for reason, number in counts.items()})
         return totals
 
-    async def reasons(self, room_id: str, joinings: Iterable[MembershipKey]) -> dict[MembershipKey, str]:
-        """Why these joinings ended, of those whose end is on record: for whoever missed the diff.
+    async def reasons(self, room_id: str, memberships: Iterable[MembershipKey]) -> dict[MembershipKey, str]:
+        """Return why memberships ended, for those whose departure is recorded.
 
-        Nothing is older than `MARGIN` before the earliest of them began, and no more than `LOOKED_THROUGH`
-        entries are read.
+        At most `MAX_READ` entries are read, and none older than `CLOCK_MARGIN` before the first began.
         """
-        wanted, found = set(joinings), dict[MembershipKey, str]()
+        wanted, found = set(memberships), dict[MembershipKey, str]()
         stream, newest = departures_stream(self._namespace, shard_of(room_id)), "+"
-        for _ in range(LOOKED_THROUGH // PAGE_BACK):
+        for _ in range(MAX_READ // REASONS_PAGE):
             if not wanted:
                 break
-            oldest = max(0, min(joined_at for _, joined_at in wanted) - MARGIN)
-            page = await self._ask("xrevrange", stream, max=newest, min=str(oldest), count=PAGE_BACK)
+            oldest = max(0, min(joined_at for _, joined_at in wanted) - CLOCK_MARGIN)
+            page = await self._run("xrevrange", stream, max=newest, min=str(oldest), count=REASONS_PAGE)
             for one in _departures(page):
-                joining = one.user_id, one.joined_at
-                if one.room_id == room_id and joining in wanted:
-                    found[joining] = one.reason
-                    wanted.discard(joining)
-            if len(page) < PAGE_BACK:
+                key = one.user_id, one.joined_at
+                if one.room_id == room_id and key in wanted:
+                    found[key] = one.reason
+                    wanted.discard(key)
+            if len(page) < REASONS_PAGE:
                 break
             newest = f"({page[-1][0].decode()}"
         return found
 
-    async def _ask(self, command: str, key: str, *args: Any, **options: Any) -> Any:
-        async with self._turns:
+    async def _run(self, command: str, key: str, *args: Any, **options: Any) -> Any:
+        async with self._limiter:
             with errors_as_unavailable():
                 client = self._client_of(key)
                 arguments = args or (key,)
@@ -163,20 +162,20 @@ def _of_room(found: list[Departure], room_id: str | None) -> list[Departure]:
     return sorted(chosen, key=lambda one: one.left_at)
 
 
-def _place(entry_id: bytes) -> tuple[int, int]:
+def _entry_order(entry_id: bytes) -> tuple[int, int]:
     at, _, number = entry_id.partition(b"-")
     return int(at), int(number)
 
 
 def milliseconds_ago(seconds: float) -> int:
-    """The time (ms since 1970) that many seconds ago, by this machine's clock."""
+    """Return the time (ms since 1970) that many seconds ago, by this machine's clock."""
     return int((time() - seconds) * 1000)
 
 
-async def _all(asked: Iterable[Awaitable[Any]]) -> list[Any]:
-    """All answers; where one fails none goes on behind the caller's back, over a closed client."""
-    answers = await gather(*asked, return_exceptions=True)
-    for answer in answers:
-        if isinstance(answer, BaseException):
-            raise answer
-    return answers
+async def _all(commands: Iterable[Awaitable[Any]]) -> list[Any]:
+    """Return all replies once every command has ended, so that none goes on after one of them has failed."""
+    replies = await gather(*commands, return_exceptions=True)
+    for reply in replies:
+        if isinstance(reply, BaseException):
+            raise reply
+    return replies

@@ -1,7 +1,7 @@
-"""Heartbeats, coalesced: whatever comes in while a batch is on its way goes out in the next one.
+"""Heartbeats in batches: those that arrive while a batch is being sent form the next one.
 
-A member that beats from five tabs within a batch costs one entry. An acknowledgement goes back only after
-Redis has taken the batch; while Redis is away, heartbeats wait here and count when it is back.
+Several heartbeats of one member in a batch, from several tabs, cost one entry. They are acknowledged only
+after Redis has applied the batch; while Redis does not answer, they wait here.
 """
 
 import asyncio
@@ -19,18 +19,17 @@ from reactor.presence.store import Store
 MAX_MEMBERS = 500
 """Members in one script call: about a millisecond of Redis's time."""
 
-GATHER = 0.1
-"""Seconds that a heartbeat waits at most for others, which come 25 s apart; a busy node does not wait. At
-200 a second a third of their cost is saved, and two thirds of what they cost Redis; half as long a wait
-costs the node an eighth more."""
+BATCH_DELAY = 0.1
+"""Seconds for which a batch collects heartbeats, unless it is full before. At 200 heartbeats a second this
+saves a third of the node's cost and two thirds of Redis's; half the delay costs the node an eighth more."""
 
-ENOUGH = 32
-"""Members for which nobody waits."""
+FULL_BATCH = 32
+"""Members with which a batch is sent at once."""
 
-MOST_WAITING = 32
-"""Heartbeats of one member that wait at most: one is as good as all, but each is answered."""
+MAX_WAITING = 32
+"""Heartbeats of one member that wait at most: one renews the TTL as well as all, but each is answered."""
 
-RETRY_AFTER = 0.2
+RETRY_DELAY = 0.2
 """Seconds between attempts while Redis does not answer."""
 
 
@@ -38,30 +37,33 @@ class Beat(Protocol):
     """A heartbeat that waits for its acknowledgement."""
 
     def acknowledged(self, now: int) -> None:
-        """Redis has it, at this time of its clock (ms)."""
+        """Redis has renewed the member's TTL, at this time of its clock (ms)."""
 
     def refused(self, attachment: Attachment) -> None:
         """The member is not alive in Redis, or this node was judged lost."""
 
     def ended(self) -> None:
-        """The connection is out of the room, so there is nothing for Redis to take."""
+        """The connection is no longer in the room, so nothing was sent to Redis."""
 
     def overflowed(self) -> None:
-        """As many wait for Redis as may: this one does not."""
+        """MAX_WAITING heartbeats of the member wait already, so this one does not."""
 
 
 Waiting = list[tuple[Attachment, Beat]]
 
 
 class Heartbeats:
-    """The batches of one node. `serve` has to run for anything to be taken."""
+    """The batches of one node, which `serve` sends.
+
+    node: returns the node's present name.
+    """
 
     def __init__(self, store: Store, node: Callable[[], str]) -> None:
         self._store = store
         self._node = node
         self._pending: list[dict[str, Waiting]] = [{} for _ in range(SHARDS)]
         self._waiting = 0
-        self._wakeup, self._enough = asyncio.Event(), asyncio.Event()
+        self._wakeup, self._full = asyncio.Event(), asyncio.Event()
         self.batches = 0
         self.members = 0
         self.acknowledged = 0
@@ -76,9 +78,9 @@ class Heartbeats:
             self._waiting += 1
             if self._waiting == 1:
                 self._wakeup.set()
-            elif self._waiting == ENOUGH:
-                self._enough.set()
-        elif len(waiting) < MOST_WAITING:
+            elif self._waiting == FULL_BATCH:
+                self._full.set()
+        elif len(waiting) < MAX_WAITING:
             waiting.append((attachment, beat))
         else:
             beat.overflowed()
@@ -89,19 +91,19 @@ class Heartbeats:
         while True:
             await self._wakeup.wait()
             self._wakeup.clear()
-            # A round trip costs as much as twenty heartbeats. Single ones wait for company.
-            if self._waiting < ENOUGH:
-                self._enough.clear()
-                timer = loop.call_later(GATHER, self._enough.set)
-                await self._enough.wait()
+            # A round trip costs as much as twenty heartbeats, so single ones wait for more.
+            if self._waiting < FULL_BATCH:
+                self._full.clear()
+                timer = loop.call_later(BATCH_DELAY, self._full.set)
+                await self._full.wait()
                 timer.cancel()
             else:
-                # Sockets that are readable in this turn of the loop get their say before the batch closes.
+                # Sockets that are readable in this iteration of the event loop still add to the batch.
                 await asyncio.sleep(0)
             await self.flush()
 
     async def flush(self) -> None:
-        """Send all that waits, the shards side by side."""
+        """Send all that waits, all shards concurrently."""
         due = [(shard, pending) for shard, pending in enumerate(self._pending) if pending]
         self._waiting = 0
         for shard, _ in due:
@@ -125,18 +127,18 @@ class Heartbeats:
                 if waiting[0][0].live or any(attachment.live for attachment, _ in waiting):
                     members.append((name, waiting[0][0].terms.ttl))
                 else:
-                    del batch[name]  # it is answered here, and must not be again if Redis does not answer
+                    del batch[name]  # answered here, and must not be again when the batch is retried
                     for _, beat in waiting:
                         beat.ended()
             if members and not await self._refresh(shard, batch, members):
                 self._put_back(shard, batch | later)
-                await anyio.sleep(RETRY_AFTER)
+                await anyio.sleep(RETRY_DELAY)
                 self._wakeup.set()
                 return
             batch, later = later, {}
 
     async def _refresh(self, shard: int, batch: dict[str, Waiting], members: list[tuple[str, int]]) -> bool:
-        """Send one batch and hand out what Redis says; False when it does not answer."""
+        """Send one batch and pass on the replies; return False when Redis does not answer."""
         try:
             now, alive = await self._store.refresh(shard, self._node(), members)
         except Unavailable:
@@ -147,7 +149,7 @@ class Heartbeats:
         self.sizes.add(len(members))
         for (name, _), flag in zip(members, alive, strict=True):
             for attachment, beat in batch[name]:
-                if flag == 49:  # "1"; a refused heartbeat is the rare case
+                if flag == 49:  # "1"
                     beat.acknowledged(now)
                 else:
                     beat.refused(attachment)

@@ -1,10 +1,10 @@
-"""Names of everything in Redis, and back again.
+"""Names of keys and channels in Redis: composing and parsing them. PURE.
 
-Every key of a shard starts with `{NAMESPACE:SHARD}`. The braces are a hash tag, so that a shard lives in
-one cluster slot and every transition is one atomic script
-(https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags). Behind the tag
-stands what operators know: `room:ROOM:user:USER`. Ids are percent-encoded where they hold a separator, a
-brace, a glob character or white space, so that any id round-trips and none can be taken for another.
+Every key of a shard starts with `{NAMESPACE:SHARD}`. The braces are a hash tag, so that a shard is in one
+cluster slot and every change is one atomic script
+(https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags). The format
+`room:ROOM:user:USER` follows the tag. In ids, separators, braces, glob characters and white space are
+percent-encoded, so that any id round-trips and no two ids give the same key.
 """
 
 import re
@@ -13,25 +13,25 @@ from urllib.parse import unquote
 from zlib import crc32
 
 SHARDS = 16
-"""Fixed: all programs on one namespace have to agree on it. It bounds how far a cluster can spread."""
+"""Fixed, since all programs on one namespace have to agree. A cluster cannot use more primaries than this."""
 
 _RESERVED = re.compile(r"[%:{}*?\[\]\\\s]")
 
 
 class Entry(NamedTuple):
-    """A member's place: one user in one room."""
+    """What identifies a member: one user in one room."""
 
     room_id: str
     user_id: str
 
 
 def escape(identifier: str) -> str:
-    """An id as it stands inside a key."""
+    """Return an id in its escaped form, as keys contain it."""
     return _RESERVED.sub(_percent, identifier)
 
 
 def unescape(text: str) -> str:
-    """The id that `escape` was given."""
+    """Return the id of an escaped form."""
     return unquote(text) if "%" in text else text
 
 
@@ -40,65 +40,65 @@ def _percent(match: re.Match[str]) -> str:
 
 
 def shard_of(room_id: str) -> int:
-    """The shard that a room lives in: CRC-32 of its UTF-8 text (ISO 3309, as in zlib), modulo SHARDS."""
+    """Return the shard of a room: CRC-32 of its UTF-8 text (ISO 3309, as in zlib), modulo SHARDS."""
     return crc32(room_id.encode()) % SHARDS
 
 
 def shard_prefix(namespace: str, shard: int) -> str:
-    """What every key of the shard starts with."""
+    """Return what every key of the shard starts with."""
     return f"{{{namespace}:{shard}}}"
 
 
 def fleet_prefix(namespace: str) -> str:
-    """What the keys about nodes start with: registry, leases, the pacemaker's lock."""
+    """Return what the keys about nodes start with: registry, leases, leaderships, rules."""
     return f"{{{namespace}:fleet}}"
 
 
 def suffix(entry: Entry) -> str:
-    """`ROOM:user:USER`, the end of a member's two keys and its name inside the scripts."""
+    """Return `ROOM:user:USER`, the end of a member's two keys, by which scripts name it."""
     return f"{escape(entry.room_id)}:user:{escape(entry.user_id)}"
 
 
 def parse_suffix(text: str) -> Entry:
-    """The member that a suffix names."""
+    """Return the member that a suffix names."""
     room, _, user = text.partition(":user:")
     return Entry(unescape(room), unescape(user))
 
 
 def presence_key(namespace: str, entry: Entry) -> str:
-    """The key whose life is the member's presence: it exists, so the user is in the room."""
+    """Return the key whose existence is the member's presence."""
     return f"{shard_prefix(namespace, shard_of(entry.room_id))}:room:{suffix(entry)}"
 
 
 def shadow_key(namespace: str, entry: Entry) -> str:
-    """The key that outlives the presence key and holds what a departure needs."""
+    """Return the key that outlives the presence key and holds what a departure needs."""
     return f"{shard_prefix(namespace, shard_of(entry.room_id))}:shadow:room:{suffix(entry)}"
 
 
 def diff_channel(namespace: str, room_id: str) -> str:
-    """The channel that carries a room's diffs between nodes."""
+    """Return the channel of a room's diffs and messages."""
     return f"{shard_prefix(namespace, shard_of(room_id))}:diff:{escape(room_id)}"
 
 
 def wake_channel(namespace: str, shard: int) -> str:
-    """The channel on which a shard says that its earliest deadline came nearer."""
+    """Return the channel on which a shard publishes that its earliest deadline has become earlier."""
     return f"{shard_prefix(namespace, shard)}:wake"
 
 
 def rules_channel(namespace: str) -> str:
-    """The channel that says which room's rule was set or taken back."""
+    """Return the channel on which the rooms are published whose rule was set or removed."""
     return f"{fleet_prefix(namespace)}:rules"
 
 
 def departures_stream(namespace: str, shard: int) -> str:
-    """The capped stream of a shard's departures."""
+    """Return the capped stream of a shard's departures."""
     return f"{shard_prefix(namespace, shard)}:departures"
 
 
 class ExpiredKeys:
-    """Tells our presence keys from everything else that expires in the same database.
+    """Recognises this namespace's presence keys among all keys that expire in the database.
 
-    Foreign keys are dropped on their first bytes, before anything is decoded.
+    Keys of other programs are rejected by their first bytes, before anything is decoded.
     """
 
     __slots__ = ("_head", "_namespace")
@@ -108,7 +108,7 @@ class ExpiredKeys:
         self._head = f"{{{namespace}:".encode()
 
     def parse(self, key: bytes) -> tuple[int, str] | None:
-        """(shard, suffix) of a presence key of this namespace, or None for any other key."""
+        """Return (shard, suffix) of a presence key of this namespace, or None for any other key."""
         if not key.startswith(self._head):
             return None
         try:
@@ -116,7 +116,7 @@ class ExpiredKeys:
         except UnicodeDecodeError:
             return None
         entry = parse_suffix(text)
-        # Ours is only what we would have written in the same way.
+        # Another program's key may look alike: only a key that we would write in the same way is ours.
         if not all(entry) or presence_key(self._namespace, entry).encode() != key:
             return None
         return shard_of(entry.room_id), text

@@ -1,7 +1,7 @@
-"""What differs in single rooms by what stands in Redis: known to every node, above the rules of its settings.
+"""Rules of single rooms that are stored in Redis: they apply on every node, before the rules of its settings.
 
-A node keeps all of them in memory, so that a join asks Redis for nothing. Whoever changes one publishes the
-room, and each node then reads it; after a lost link, and now and then, all are read.
+A node keeps all of them in memory, so that a join does not read them. A change is published, and each node
+then reads the rule of that room; all are read again after a lost connection, and periodically.
 """
 
 import asyncio
@@ -19,18 +19,20 @@ from reactor.settings.rooms import KEYS, read_rules
 log = structlog.get_logger()
 
 MAX_RULES = 10_000
-"""Rooms that may have a rule in Redis: each node holds all of them."""
+"""Rooms that may have a rule in Redis: each node holds all of them in memory."""
 
-READ_ALL_EVERY = 60.0
-READ_AGAIN_AFTER = 0.5
+READ_ALL_INTERVAL = 60.0
+"""Seconds after which all rules are read again."""
+READ_RETRY = 0.5
+"""Seconds between attempts while Redis does not answer."""
 
 
 class TooManyRules(SettingError):
-    """As many rooms as may have settings in Redis have them."""
+    """MAX_RULES rooms have a rule already."""
 
 
 class RoomRules:
-    """The rules in Redis, and what holds in a room by them and by the settings. `serve` has to run.
+    """The rules in Redis, and each room's policy by them and the settings; `serve` keeps them up to date.
 
     A rule's times are seconds. Calls raise Unavailable when Redis does not answer.
     """
@@ -46,7 +48,7 @@ class RoomRules:
         self._wakeup.set()
 
     def policy(self, room_id: str) -> RoomPolicy:
-        """What holds in the room."""
+        """Return the settings that apply in the room."""
         rule = self._rules.get(room_id)
         if rule is None:
             return self._settings.policy(room_id)
@@ -56,11 +58,11 @@ class RoomRules:
         return known
 
     async def read(self, room_id: str) -> RoomRule | None:
-        """What was set for the room."""
+        """Return the rule that is stored for the room, or None."""
         return (await self._read(room_id)).get(room_id)
 
     async def put(self, rule: RoomRule) -> None:
-        """Set what differs in the room that the rule names. Raises TooManyRules."""
+        """Store a rule for the room that it names. Raises TooManyRules."""
         fields = {key: getattr(rule, key) for key in KEYS if getattr(rule, key) is not None}
         done = await self._runner.run(
             "set_rule", self._prefix, rule.match, msgspec.json.encode(fields), MAX_RULES
@@ -69,43 +71,43 @@ class RoomRules:
             raise TooManyRules(
                 f"{MAX_RULES} rooms have settings of their own, the most there may be: remove some"
             )
-        self._keep({**self._rules, rule.match: rule})
+        self._replace({**self._rules, rule.match: rule})
 
     async def remove(self, room_id: str) -> bool:
-        """Take back what was set for the room; whether anything was."""
+        """Remove the room's rule; return whether there was one."""
         done = await self._runner.run("set_rule", self._prefix, room_id, "", MAX_RULES)
-        self._keep({room: rule for room, rule in self._rules.items() if room != room_id})
+        self._replace({room: rule for room, rule in self._rules.items() if room != room_id})
         return bool(done == b"gone")
 
     def changed(self, room_id: str = "") -> None:
-        """A room's rule changed; without a room, any may have."""
+        """Note that a room's rule changed; without a room, that any may have."""
         self._changed.add(room_id)
         self._wakeup.set()
 
     async def serve(self) -> None:
-        """Read what changed, until cancelled."""
+        """Read changed rules until cancelled."""
         while True:
-            with anyio.move_on_after(READ_ALL_EVERY):
+            with anyio.move_on_after(READ_ALL_INTERVAL):
                 await self._wakeup.wait()
             self._wakeup.clear()
             changed, self._changed = self._changed or {""}, set()
             try:
-                await self._follow(changed)
+                await self._refresh(changed)
             except Unavailable:
                 self._changed |= changed
-                await anyio.sleep(READ_AGAIN_AFTER)
+                await anyio.sleep(READ_RETRY)
                 self._wakeup.set()
 
-    async def _follow(self, changed: set[str]) -> None:
+    async def _refresh(self, changed: set[str]) -> None:
         if "" in changed:
-            self._keep(await self._read(""))
+            self._replace(await self._read(""))
             return
         for room_id in changed:
             others = {room: rule for room, rule in self._rules.items() if room != room_id}
             found = await self._read(room_id)
-            self._keep({**others, **found})
+            self._replace({**others, **found})
 
-    def _keep(self, rules: dict[str, RoomRule]) -> None:
+    def _replace(self, rules: dict[str, RoomRule]) -> None:
         self._rules = rules
         self._policies.clear()
 

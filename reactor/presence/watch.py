@@ -1,4 +1,4 @@
-"""What happens in rooms, as events, for whoever has only Redis.
+"""Rooms watched as events, by programs that have only Redis.
 
 One subscription serves all watchers of a process.
 """
@@ -18,33 +18,33 @@ from reactor.protocol.room import diff_between
 from reactor.tasks import Spawner
 
 MAX_BEHIND = 10_000
-"""Diffs that a watcher may be behind. One that is further gets the whole list anew, as a `sync`."""
+"""Diffs that a watcher may be behind. A watcher that is further behind gets the whole list, as a `sync`."""
 
 
 class Watcher:
-    """One iteration over a room's events, and what it has told so far."""
+    """One iteration over a room's events: the members as of the last event, and the diffs after it."""
 
     def __init__(self, room_id: str) -> None:
         self._room_id = room_id
         self._epoch = ""
-        self._told: dict[str, Member] = {}
+        self._members: dict[str, Member] = {}
         self._diffs: deque[RoomDiff] = deque()
-        self._news = anyio.Event()
+        self._changed = anyio.Event()
         self._behind = False
 
     def put(self, diff: RoomDiff) -> None:
-        """Take a diff; the oldest are dropped where too many wait."""
+        """Add a diff; where too many wait, all are dropped and the next event is a `sync`."""
         if len(self._diffs) >= MAX_BEHIND:
             self._behind = True
             self._diffs.clear()
         self._diffs.append(diff)
-        self._news.set()
+        self._changed.set()
 
     async def next_diffs(self) -> list[RoomDiff]:
-        """Wait for news; empty when the watcher fell behind and has to be synced."""
+        """Wait for diffs; an empty list means that the watcher fell behind and needs a `sync`."""
         if not self._diffs:
-            await self._news.wait()
-        self._news = anyio.Event()
+            await self._changed.wait()
+        self._changed = anyio.Event()
         if self._behind:
             self._behind = False
             self._diffs.clear()
@@ -54,32 +54,32 @@ class Watcher:
         return diffs
 
     def sync(self, epoch: str, members: dict[str, Member]) -> RoomEvent:
-        """Start from a whole list."""
-        self._epoch, self._told = epoch, dict(members)
+        """Start from a list of all members, and return it as an event."""
+        self._epoch, self._members = epoch, dict(members)
         return RoomEvent(
             kind="sync", room_id=self._room_id, count=len(members), members=tuple(members.values())
         )
 
     def events(self, diff: RoomDiff) -> list[RoomEvent]:
-        """The events of a diff, noted as told."""
+        """Return the events of the next diff."""
         if diff.epoch != self._epoch:
-            # A fresh room comes whole: tell only what differs from what was told of the former one.
+            # The first diff of an epoch holds the whole room: only what differs from before is an event.
             self._epoch = diff.epoch
             reasons = {left.user_id: left.reason for left in diff.left}
-            joined, updated, gone = diff_between(self._told, diff.joined)
+            joined, updated, gone = diff_between(self._members, diff.joined)
             left = [type(one)(one.user_id, reasons.get(one.user_id, one.reason)) for one in gone]
             diff = RoomDiff(
                 diff.room_id, diff.epoch, diff.from_, diff.version, diff.count, joined, updated, left
             )
-        events = events_of(diff, self._told)
+        events = events_of(diff, self._members)
         for departed in diff.left:
-            self._told.pop(departed.user_id, None)
-        self._told.update((member.user_id, member) for member in (*diff.joined, *diff.updated))
+            self._members.pop(departed.user_id, None)
+        self._members.update((member.user_id, member) for member in (*diff.joined, *diff.updated))
         return events
 
 
 class Watches:
-    """The rooms that this process watches."""
+    """The rooms that this process watches, over one subscription, which starts with the first."""
 
     def __init__(self, backend: Backend, store: Store, departures: Departures, tasks: Spawner) -> None:
         self._watchers: dict[str, set[Watcher]] = {}
@@ -92,7 +92,7 @@ class Watches:
         )  # fmt: skip
 
     async def watch(self, room_id: str) -> AsyncIterator[RoomEvent]:
-        """A `sync` with the whole list, then every join, update and leave. It may begin with Unavailable."""
+        """Yield a `sync` with the whole list, then every join, update and leave. May raise Unavailable."""
         if not self._serving:
             self._serving = True
             self._tasks.start_soon(self._subscription.serve)
@@ -122,7 +122,7 @@ class Watches:
             self._feed.resync()
 
     def _on_lost(self, reason: str) -> None:
-        """Nothing to do: the subscription comes back by itself, and a gap then tells that it did."""
+        """Do nothing: the subscription reconnects by itself, and reports a gap when it has."""
 
     def _on_diff(self, diff: RoomDiff) -> None:
         for watcher in self._watchers.get(diff.room_id, ()):

@@ -11,7 +11,7 @@ import pytest
 from reactor.backend import clients
 from reactor.errors import Unavailable
 from reactor.presence.attachment import Attachment, AttachmentEvent
-from reactor.presence.heartbeats import GATHER, MAX_MEMBERS, MOST_WAITING, Heartbeats
+from reactor.presence.heartbeats import BATCH_DELAY, MAX_MEMBERS, MAX_WAITING, Heartbeats
 from reactor.presence.keys import shard_of
 from reactor.settings import RoomPolicy
 from tests.redis.presence.probe import GRACE, TTL, Probe
@@ -106,12 +106,12 @@ async def test_of_one_member_only_so_many_wait_while_redis_is_away(redis_server:
     async with beating(redis_server) as it:
         ann, bob = it.member("ann"), it.member("bob")
         redis_server.kill()
-        for _ in range(MOST_WAITING + 5):
+        for _ in range(MAX_WAITING + 5):
             it.beat(ann, bob)
             await anyio.lowlevel.checkpoint()
         assert it.acks.too_many == 10
         redis_server.start()
-        await until(lambda: len(it.acks.refusals) == 2 * MOST_WAITING)
+        await until(lambda: len(it.acks.refusals) == 2 * MAX_WAITING)
 
 
 async def test_a_batch_is_no_longer_than_redis_should_be_busy_with_it(redis_server: Server) -> None:
@@ -176,7 +176,7 @@ async def test_what_waited_while_redis_was_away_counts_when_it_is_back_and_in_on
         redis_server.kill()
         for _ in range(3):
             it.beat(*members)
-            await anyio.sleep(GATHER + 0.05)  # longer than they wait for others: each would be a batch
+            await anyio.sleep(BATCH_DELAY + 0.05)  # longer than they wait for others: each would be a batch
         redis_server.start()
         await until(lambda: len(it.acks.refusals) == 30)  # it came back empty
         assert it.heartbeats.batches == 1
@@ -212,7 +212,7 @@ async def test_a_beat_queued_before_the_detaching_does_not_lengthen_the_grace(
             await asyncio.sleep(0)
             await until(lambda: it.redis.health == [False])
             it.beat(ann)
-            await anyio.sleep(GATHER + 0.05)  # longer than it waits for others: it is in the queue
+            await anyio.sleep(BATCH_DELAY + 0.05)  # longer than it waits for others: it is in the queue
             ann.advance(AttachmentEvent.SOCKET_CLOSED)
         finally:
             redis_server.resume()
