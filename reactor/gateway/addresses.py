@@ -69,10 +69,6 @@ class AddressLimiter:
         self._prune_size = _MIN_PRUNE_SIZE
         self._cached_key = lru_cache(4096)(self._key)
 
-    def is_proxy(self, peer: str) -> bool:
-        """Return whether the X-Forwarded-For header of a peer is trusted."""
-        return self._cached_key(peer) == ""
-
     def client_address(self, peer: str, forwarded: Iterable[str]) -> str:
         """Return where a request came from: the peer, or the client that trusted proxies name.
 
@@ -83,7 +79,7 @@ class AddressLimiter:
         """
         address = peer
         hops = [hop.strip() for value in forwarded for hop in value.split(",")]
-        while hops and self.is_proxy(address):
+        while hops and not self._cached_key(address):  # a trusted proxy, which is not counted
             hop = _without_port(hops.pop())
             if _parse(hop) is None:
                 break

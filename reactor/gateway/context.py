@@ -7,7 +7,7 @@ protocols below, so that `connection` can import it.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 import structlog
@@ -35,38 +35,30 @@ _parser_log = logging.getLogger("reactor.gateway.parser")
 _parser_log.setLevel(logging.WARNING)
 
 
-class TimeoutTarget(WheelItem, Protocol):
-    """An item of the timing wheel, with what happens when its time-out has passed."""
+class Abortable(Protocol):
+    """A connection that is aborted if the context fails to serve it."""
 
     @property
     def socket_id(self) -> str:
         """Id of the connection, for logs."""
         ...
 
-    def on_timeout(self) -> None:
-        """Handle the time-out."""
-
     def abort(self) -> None:
         """Close the transport immediately."""
 
 
-class FlushTarget(Protocol):
-    """A connection, as far as its outbox is concerned."""
-
-    socket_id: str
+class Flushable(Abortable, Protocol):
+    """A connection with an outbox."""
 
     def flush(self) -> None:
         """Write the outbox."""
 
-    def abort(self) -> None:
-        """Close the transport immediately."""
 
+class TimeoutTarget(WheelItem, Abortable, Protocol):
+    """An item of the timing wheel."""
 
-class IntentHandler(Protocol):
-    """Receives the clients' intents; see `handler.Handler`."""
-
-    def intent(self, connection: Any, intent: Intent) -> None:
-        """Act on an intent without blocking."""
+    def on_timeout(self) -> None:
+        """Handle the time-out."""
 
 
 class Manager(Protocol):
@@ -113,12 +105,13 @@ class GatewayContext:
         wheel: The time-outs of all connections.
         rate_limit: How many messages a connection may send.
         counts: Counters; see `ConnectionCounts`.
-        manager: Set by the connection manager, as are `handler` and `session_class`.
+        manager: Set by the connection manager, as are `on_intent` and `session_class`.
+        on_intent: Called with a connection and each intent of its client.
 
     """
 
     manager: Manager
-    handler: IntentHandler
+    on_intent: Callable[[Any, Intent], None]
     session_class: type[Session]
 
     def __init__(self, settings: Settings, counts: ConnectionCounts) -> None:
@@ -140,7 +133,7 @@ class GatewayContext:
         self.max_headers = settings.max_headers
 
         self._ticker = self._loop.call_later(tick, self._tick)
-        self._to_flush: list[FlushTarget] = []
+        self._to_flush: list[Flushable] = []
         self._idle_parsers: list[ServerProtocol] = []
         self._extensions = [_DEFLATE] if settings.compression else None
 
@@ -185,7 +178,7 @@ class GatewayContext:
 
     # Flushes and time-outs
 
-    def schedule_flush(self, target: FlushTarget) -> None:
+    def schedule_flush(self, target: Flushable) -> None:
         """Flush a connection at the end of this turn of the event loop."""
         self._to_flush.append(target)
         if len(self._to_flush) == 1:

@@ -50,7 +50,7 @@ class ConnectionManager:
                 handler, authenticator, context, timeout=settings.auth_timeout, grace=settings.auth_grace
             )
             context.session_class = AuthSession
-        context.handler = self.handler
+        context.on_intent = self.handler.intent
         self.connections = connections
         self.pending: set[Connection] = set()
         self.stopping = False

@@ -53,9 +53,6 @@ class TokenKeys:
             self._version = _file_version(self._path)
             self._by_kid = read_keys(self._path)
 
-    def __bool__(self) -> bool:
-        return self._secret is not None or self._path is not None
-
     def reload(self) -> None:
         """Read the file again if it has changed; if that fails, the present keys stay in use."""
         path = self._path
@@ -94,11 +91,7 @@ class TokenKeys:
         except _PARSE_ERRORS as error:
             raise Unauthorised(_sentence(error)) from error
         return Identity(
-            claims["sub"],
-            claims.get("rooms"),
-            claims.get("name"),
-            claims.get("data"),
-            claims["exp"],
+            claims["sub"], claims.get("rooms"), claims.get("name"), claims.get("data"), claims["exp"]
         )
 
     def _key_for(self, token: str) -> tuple[Any, str]:
