@@ -1,4 +1,4 @@
-"""The balancers of the DOCUMENT, run as they stand there before two servers that are deployed anew."""
+"""The load balancer configurations of scripts/deploy/README.md, during a deploy of two servers."""
 
 import re
 import shutil
@@ -45,7 +45,7 @@ def block_of(language: str, ports: dict[str, int]) -> str:
 
 @asynccontextmanager
 async def balancing(name: str, folder: Path, one: int, two: int) -> AsyncIterator[int]:
-    """The balancer of that name before two ports; its own port, once it serves."""
+    """Run this load balancer in front of two ports; its own port, once it serves."""
     program = shutil.which(name)
     if program is None:
         pytest.skip(f"{name} is not installed")
@@ -75,17 +75,17 @@ async def balancing(name: str, folder: Path, one: int, two: int) -> AsyncIterato
         process.wait(10)
 
 
-def nodes_in_use(server: Server, people: Crowd) -> set[str]:
-    """The nodes that somebody is connected to."""
+def nodes_in_use(server: Server, clients: Crowd) -> set[str]:
+    """The nodes that have connected members."""
     fields: list[str] = []
-    for person in people.clients:
-        found: Any = server.control.hkeys(redis_state.shadow_key(person.room_id, person.user_id))
+    for client in clients.clients:
+        found: Any = server.control.hkeys(redis_state.shadow_key(client.room_id, client.user_id))
         fields += found
     return {field.partition(".")[0] for field in fields if "." in field}
 
 
 async def node_behind(port: int) -> str:
-    """The node that a new client gets to."""
+    """The node to which a new client is connected."""
     async with RawClient.connect(SimpleNamespace(gateway=SimpleNamespace(port=port))) as probe:  # type: ignore[arg-type]
         return str((await probe.join("elsewhere", "probe"))["socketId"]).partition(".")[0]
 
@@ -93,26 +93,26 @@ async def node_behind(port: int) -> str:
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", ["haproxy", "nginx"])
-async def test_behind_a_balancer_a_deploy_of_both_servers_is_seen_by_nobody(
+async def test_behind_a_load_balancer_no_member_sees_a_deploy_of_both_servers(
     name: str, bundled_server: Server, tmp_path: Path
 ) -> None:
     async with (
         NodeProcess.start(bundled_server, **OPTIONS) as one,
         NodeProcess.start(bundled_server, **OPTIONS) as two,
         balancing(name, tmp_path, one.port, two.port) as port,
-        crowd([port], 20, 10) as people,
+        crowd([port], 20, 10) as clients,
     ):
-        assert len(nodes_in_use(bundled_server, people)) == 2
+        assert len(nodes_in_use(bundled_server, clients)) == 2
         assert await one.stop() == 0
-        assert await people.converged(10) < 10
-        assert len(nodes_in_use(bundled_server, people)) == 1
-        (old,) = nodes_in_use(bundled_server, people)
+        assert await clients.converged(10) < 10
+        assert len(nodes_in_use(bundled_server, clients)) == 1
+        (old,) = nodes_in_use(bundled_server, clients)
         async with NodeProcess.start(bundled_server, port=one.port, **OPTIONS):
             while await node_behind(port) == old:
                 pass
             assert await two.stop() == 0
-            assert await people.converged(10) < 10
-            seen = people.summary()
-            assert (seen["leaves_seen"], seen["joins_seen"]) == (0, 0), seen["examples"]
-            assert set(seen["closings"]) == {1012}
-            assert len(nodes_in_use(bundled_server, people)) == 1
+            assert await clients.converged(10) < 10
+            summary = clients.summary()
+            assert (summary["leaves_seen"], summary["joins_seen"]) == (0, 0), summary["examples"]
+            assert set(summary["closings"]) == {1012}
+            assert len(nodes_in_use(bundled_server, clients)) == 1

@@ -1,4 +1,4 @@
-"""The everyday path on a Redis in a container, where a container engine answers.
+"""Join, heartbeat and expiry on a Redis in a container, if a container engine is running.
 
 The image is `redis:7`, or what REDIS_TEST_IMAGE names.
 """
@@ -24,14 +24,14 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::R
 
 
 def _no_engine(docker: Any) -> str | None:
-    """Why none answers; None where one does."""
+    """Why no container engine can be used; None if one can."""
     with warnings.catch_warnings():
-        # A client that fails in its making leaves its socket to the collector.
+        # A client whose constructor fails leaves its socket to the garbage collector.
         warnings.simplefilter("ignore", ResourceWarning)
         try:
             client = docker.from_env()
             client.close()
-        except Exception as error:  # noqa: BLE001 - whatever it is, no engine answers
+        except Exception as error:  # noqa: BLE001 - whatever it is, no engine can be used
             return type(error).__name__
         finally:
             gc.collect()
@@ -43,12 +43,12 @@ def container_url() -> Iterator[str]:
     docker = pytest.importorskip("docker")
     container_module = pytest.importorskip("testcontainers.core.container")
     if (reason := _no_engine(docker)) is not None:
-        pytest.skip(f"no container engine answers: {reason}")
+        pytest.skip(f"no container engine is running: {reason}")
     try:
         container = container_module.DockerContainer(IMAGE).with_exposed_ports(6379)
         container.start()
     except docker.errors.DockerException as error:
-        pytest.skip(f"the image {IMAGE} cannot be had: {type(error).__name__}")
+        pytest.skip(f"the image {IMAGE} is not available: {type(error).__name__}")
     try:
         url = f"redis://{container.get_container_host_ip()}:{container.get_exposed_port(6379)}/0"
         with redis.Redis.from_url(url) as client:
@@ -64,7 +64,7 @@ async def test_join_heartbeat_expiry_and_force_leave(container_url: str) -> None
         RawClient.connect(node) as ann,
         RawClient.connect(node) as bob,
     ):
-        assert node.events.ok  # the image sends no events by itself: they were switched on
+        assert node.events.ok  # off in the image: the node switched them on
         await ann.join("lobby", "ann")
         await bob.join("lobby", "bob")
         ann.beat()

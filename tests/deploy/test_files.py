@@ -1,4 +1,4 @@
-"""What stands in scripts/deploy/ goes together with the package: settings, paths, the unit's own rules."""
+"""The files of scripts/deploy/ match the package: settings, paths, and the rules of systemd."""
 
 import re
 import shutil
@@ -13,16 +13,16 @@ from reactor.settings import setting_fields
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "scripts" / "deploy"
 SETTINGS = {f"REACTOR_{item.name.upper()}" for item in setting_fields()}
-OF_COMPOSE = {"REACTOR_IMAGE"}
+COMPOSE_VARIABLES = {"REACTOR_IMAGE"}
 
 
 @pytest.mark.parametrize("path", sorted(DEPLOY.iterdir()), ids=lambda path: path.name)
-def test_every_setting_that_is_named_is_one(path: Path) -> None:
+def test_every_named_setting_exists(path: Path) -> None:
     named = set(re.findall(r"\bREACTOR_[A-Z_]*[A-Z]\b", path.read_text()))
-    assert named <= SETTINGS | OF_COMPOSE
+    assert named <= SETTINGS | COMPOSE_VARIABLES
 
 
-def test_the_image_is_given_what_it_copies() -> None:
+def test_dockerignore_lets_through_what_the_image_copies() -> None:
     copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
     names = [name for line in copied for name in line.split()]
     allowed = re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
@@ -30,14 +30,14 @@ def test_the_image_is_given_what_it_copies() -> None:
     assert all((ROOT / name).exists() for name in names)
 
 
-def test_compose_mounts_and_builds_what_is_there() -> None:
+def test_compose_mounts_and_builds_existing_files() -> None:
     text = (DEPLOY / "compose.yaml").read_text()
     for mounted in re.findall(r"- (\.\./\S+?):", text):
         assert (DEPLOY / mounted).is_file()
     assert "dockerfile: scripts/deploy/Dockerfile" in text
 
 
-def test_the_unit_is_one_and_gives_away_little(tmp_path: Path) -> None:
+def test_the_systemd_unit_is_valid_and_has_little_exposure(tmp_path: Path) -> None:
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         pytest.skip("systemd-analyze is not on PATH")

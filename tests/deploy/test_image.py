@@ -1,6 +1,6 @@
-"""The image serves, as nobody in particular, and stops in good order; where an engine and a base image are.
+"""The image serves as an unprivileged user and shuts down gracefully; needs a container engine.
 
-The base is `python:3.13-slim`, or what PYTHON_TEST_IMAGE names; it has to be there, nothing is pulled.
+The base image is `python:3.13-slim`, or PYTHON_TEST_IMAGE; it has to be present, nothing is pulled.
 """
 
 import json
@@ -30,9 +30,9 @@ def docker(*words: str, check: bool = True) -> "subprocess.CompletedProcess[str]
 @pytest.fixture(scope="module")
 def image() -> Iterator[str]:
     if shutil.which("docker") is None or docker("info", check=False).returncode != 0:
-        pytest.skip("no container engine answers")
+        pytest.skip("no container engine is running")
     if docker("image", "inspect", BASE, check=False).returncode != 0:
-        pytest.skip(f"the image {BASE} is not here")
+        pytest.skip(f"the image {BASE} is not present")
     built = docker(
         "build", "--network", "host", "--build-arg", f"PYTHON_IMAGE={BASE}",
         "-f", "scripts/deploy/Dockerfile", "-t", TAG, ".", check=False,
@@ -55,7 +55,7 @@ def state(container: str) -> dict[str, Any]:
     return found
 
 
-def test_the_image_serves_healthily_as_nobody_and_stops_in_good_order(container: str) -> None:
+def test_the_image_becomes_healthy_unprivileged_and_shuts_down_gracefully(container: str) -> None:
     deadline = time.monotonic() + 60
     while state(container)["Health"]["Status"] != "healthy":
         assert time.monotonic() < deadline, docker("logs", container).stderr

@@ -1,4 +1,4 @@
-"""The files in redis-conf/ start a server as they stand, and the server in them is enough for everything."""
+"""A server that is started from standalone.conf has everything that a node needs."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ def start_from(kind: str, **config: str) -> Server:
 
 
 @pytest.mark.parametrize("kind", servers.KINDS)
-async def test_a_server_from_standalone_conf_serves(kind: str) -> None:
+async def test_a_node_works_on_a_server_started_from_standalone_conf(kind: str) -> None:
     server = start_from(kind, **{"notify-keyspace-events": "", "include": str(CONF / "standalone.conf")})
     try:
         flags: Any = server.control.config_get("notify-keyspace-events")

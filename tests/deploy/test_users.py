@@ -1,4 +1,4 @@
-"""The users in users.acl have the rights that they need, and no others."""
+"""The users in users.acl have the permissions that they need, and no others."""
 
 import re
 from collections.abc import AsyncIterator
@@ -21,11 +21,11 @@ from tests.support.server_sets import open_users
 from tests.support.servers import Server
 from tests.support.waiting import until
 
-ON_CLUSTERS = {"ssubscribe", "sunsubscribe", "spublish", "cluster|info", "cluster|slots"}
-"""Rights that tests/fleet uses, which runs as the same users."""
+CLUSTER_COMMANDS = {"ssubscribe", "sunsubscribe", "spublish", "cluster|info", "cluster|slots"}
+"""Commands that only tests/fleet uses, which runs as the same users."""
 
 
-def rights_of(user: str) -> set[str]:
+def commands_of(user: str) -> set[str]:
     (line,) = re.findall(rf"^user {user} (.*)$", (CONF / "users.acl").read_text(), re.MULTILINE)
     return set(re.findall(r" \+([a-z|]+)", line))
 
@@ -40,20 +40,20 @@ def url_of(server: Server, user: str) -> str:
     return f"redis://{user}:change-this-password@127.0.0.1:{server.port}/0"
 
 
-def test_the_acl_user_has_no_command_that_nothing_uses() -> None:
-    granted = rights_of("reactor")
+def test_the_user_reactor_has_no_unused_permission() -> None:
+    granted = commands_of("reactor")
     in_scripts = {
         call.lower()
         for path in (CONF.parent / "reactor" / "presence" / "lua").rglob("*.lua")
         for call in re.findall(r"redis\.call\(\s*'([A-Z]+)'", path.read_text())
     }
-    by_hand = {"evalsha", "script|load", "subscribe", "unsubscribe", "publish", "info"}
-    of_departures = {"xread", "xrange", "xrevrange", "hgetall"}
-    assert granted == in_scripts | by_hand | of_departures | ON_CLUSTERS
+    direct = {"evalsha", "script|load", "subscribe", "unsubscribe", "publish", "info"}
+    for_departures = {"xread", "xrange", "xrevrange", "hgetall"}
+    assert granted == in_scripts | direct | for_departures | CLUSTER_COMMANDS
 
 
 @pytest.mark.parametrize("kind", servers.KINDS)
-async def test_the_acl_user_can_do_all_that_is_needed_and_nothing_else(kind: str, tmp_path: Path) -> None:
+async def test_the_user_reactor_can_do_all_that_is_needed_and_nothing_else(kind: str, tmp_path: Path) -> None:
     server = start_with_users(kind, tmp_path)
     url = url_of(server, "reactor")
     try:
@@ -74,13 +74,13 @@ async def test_the_acl_user_can_do_all_that_is_needed_and_nothing_else(kind: str
             async with Presence.open(Settings(redis_url=url)) as presence:
                 assert await presence.count("lobby") == 1
                 assert [room.room_id for room in await presence.rooms()] == ["lobby"]
-                assert [one.reason async for one in presence.departures()] == ["left"]
+                assert [departure.reason async for departure in presence.departures()] == ["left"]
                 assert (await presence.totals())["left"] == 1
                 assert await presence.kick("lobby", "ann")
             assert await ann.closed() == 4003
             while node.sweep.rounds < rounds + 2:
                 await node.registry.nodes()
-            await node.detector.detach_node("nobody")
+            await node.detector.detach_node("unknown")
             assert node.backend.healthy
         client: Any = redis.Redis.from_url(url)
         server.control.set("foreign", "1")
@@ -102,7 +102,7 @@ async def test_the_acl_user_can_do_all_that_is_needed_and_nothing_else(kind: str
 
 
 @pytest.mark.parametrize("kind", servers.KINDS)
-async def test_who_may_not_look_whether_events_are_sent_finds_out_by_the_first(
+async def test_a_node_without_config_get_knows_of_events_once_the_first_arrives(
     kind: str, tmp_path: Path
 ) -> None:
     server = start_with_users(kind, tmp_path)
@@ -131,7 +131,10 @@ def test_every_user_has_a_password(user: str) -> None:
 
 @asynccontextmanager
 async def reading(kind: str, folder: Path) -> AsyncIterator[tuple[Server, str]]:
-    """A server with a room in which ann is, bob was, and carl has lapsed unnoticed; the reader's address."""
+    """A server with a room that ann is in, bob has left, and carl has expired from without an event.
+
+    With the address for the user reader.
+    """
     server = start_with_users(kind, folder)
     server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     off: dict[str, Any] = {"pacemaker": False, "listener": False, "sweep_interval": 0}
@@ -147,7 +150,7 @@ async def reading(kind: str, folder: Path) -> AsyncIterator[tuple[Server, str]]:
             await bob.ask("leave_room", "room:left", roomId="lobby")
             server.control.pexpire(redis_state.presence_key("lobby", "carl"), 1)
             rows = f"{{reactor:{redis_state.shard('lobby')}}}:members:lobby"
-            server.control.zadd(rows, {"carl": 1, "ann": 1})  # lower bounds, and both have passed
+            server.control.zadd(rows, {"carl": 1, "ann": 1})  # deadlines are lower bounds; both have passed
             await until(lambda: server.control.exists(redis_state.presence_key("lobby", "carl")) == 0)
             yield server, url_of(server, "reader")
     finally:
@@ -155,14 +158,14 @@ async def reading(kind: str, folder: Path) -> AsyncIterator[tuple[Server, str]]:
 
 
 async def read_all(url: str) -> None:
-    """Everything that a reader can ask for, with the right answers."""
+    """Assert that every read gives the right answer."""
     async with Presence.open(url) as presence:
         assert [(room.room_id, room.count) for room in await presence.rooms()] == [("lobby", 1)]
         assert [member.user_id for member in await presence.members("lobby")] == ["ann"]
         assert await presence.count("lobby") == 1
         assert await presence.is_present("lobby", "ann")
         assert not await presence.is_present("lobby", "carl")
-        assert [one.user_id async for one in presence.departures()] == ["bob"]
+        assert [departure.user_id async for departure in presence.departures()] == ["bob"]
         assert await presence.totals() == {"left": 1}
         async with aclosing(cast("Any", presence.departures(follow=True))) as followed:
             assert (await anext(followed)).user_id == "bob"
@@ -173,7 +176,7 @@ async def read_all(url: str) -> None:
 
 
 @pytest.mark.parametrize("kind", servers.KINDS)
-async def test_the_reader_gets_exact_answers_and_changes_nothing(kind: str, tmp_path: Path) -> None:
+async def test_the_user_reader_gets_exact_answers_and_changes_nothing(kind: str, tmp_path: Path) -> None:
     async with reading(kind, tmp_path) as (server, url):
         before = {key: server.control.dump(key) for key in server.control.keys("*lobby*")}
         await read_all(url)
@@ -183,26 +186,26 @@ async def test_the_reader_gets_exact_answers_and_changes_nothing(kind: str, tmp_
         assert {key: server.control.dump(key) for key in server.control.keys("*lobby*")} == before
         async with Presence.open(url_of(server, "reactor")) as presence:
             assert await presence.totals() == {"left": 1}
-            assert await presence.count("lobby") == 1  # this one may settle what has lapsed
+            assert await presence.count("lobby") == 1  # this user may remove expired members
             assert await presence.totals() == {"left": 1, "inactivity_timeout": 1}
 
 
 @pytest.mark.parametrize("kind", servers.KINDS)
-async def test_the_reader_needs_each_of_its_rights(kind: str, tmp_path: Path) -> None:
+async def test_the_user_reader_needs_each_of_its_permissions(kind: str, tmp_path: Path) -> None:
     async with reading(kind, tmp_path) as (server, url):
-        needless = set()
-        for right in rights_of("reader") - ON_CLUSTERS:
+        unneeded = set()
+        for command in commands_of("reader") - CLUSTER_COMMANDS:
             server.control.script_flush()
-            server.control.execute_command("ACL", "SETUSER", "reader", f"-{right}")
+            server.control.execute_command("ACL", "SETUSER", "reader", f"-{command}")
             try:
                 with anyio.fail_after(2):
                     await read_all(url)
             except (ReactorError, redis.RedisError, TimeoutError, AssertionError):
                 pass
             else:
-                needless.add(right)
-            server.control.execute_command("ACL", "SETUSER", "reader", f"+{right}")
+                unneeded.add(command)
+            server.control.execute_command("ACL", "SETUSER", "reader", f"+{command}")
         await read_all(url)
-        # Without these the version is not checked, and what nobody follows any more is heard on. Somebody
-        # else may have loaded the scripts again before the reader needs to.
-        assert needless - {"script|load"} == {"info", "unsubscribe"}
+        # Without `info` the version is not checked; without `unsubscribe` more messages are received.
+        # `script|load` may be unneeded because another client has loaded the scripts before.
+        assert unneeded - {"script|load"} == {"info", "unsubscribe"}
