@@ -11,20 +11,12 @@ from reactor.protocol.messages import Departed, Member, RoomDiff
 log = structlog.get_logger()
 
 
-MEMBER_FIELDS = {
-    "userId": "user_id",
-    "username": "username",
-    "data": "data",
-    "joinedAt": "joined_at",
-    "lastActiveAt": "last_active_at",
-    "away": "away",
-    "connections": "connections",
-}
-"""The fields of a member, in the order of diffs and lists: the name in the presence key, and in MemberRow."""
+class MemberRow(msgspec.Struct, array_like=True, rename="camel"):
+    """A member as the scripts publish it; `data` is JSON text, or empty where there is none.
 
-
-class MemberRow(msgspec.Struct, array_like=True):
-    """A member as the scripts publish it; `data` is JSON text, or empty where there is none."""
+    This is the one ordered table of a member's fields. A new field goes to the end and has a default, since
+    nodes of an earlier version publish rows without it.
+    """
 
     user_id: str
     username: str
@@ -45,6 +37,10 @@ class MemberRow(msgspec.Struct, array_like=True):
             connections=self.connections,
             data=msgspec.json.decode(self.data) if self.data else msgspec.UNSET,
         )
+
+
+MEMBER_FIELDS = {field.encode_name: field.name for field in msgspec.structs.fields(MemberRow)}
+"""The fields of a member, in the order of diffs and lists: the name in the presence key, and in MemberRow."""
 
 
 class LeftRow(msgspec.Struct, array_like=True):

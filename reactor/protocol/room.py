@@ -15,8 +15,9 @@ After a GAP the view keeps its members, waits for a snapshot again (the caller h
 the diffs that arrive meanwhile. Epochs have no order; they are only equal or not.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
+from operator import attrgetter
 
 from reactor.protocol.messages import Departed, Member, RoomDiff
 
@@ -227,9 +228,10 @@ def diff_between(
     return joined, updated, left
 
 
-def visible_fields(member: Member) -> tuple[object, ...]:
-    """Return the fields whose change other members are notified of; a heartbeat changes none of them."""
-    return (member.username, member.away, member.connections, member.data)
+visible_fields: Callable[[Member], object] = attrgetter(
+    *(name for name in Member.__struct_fields__ if name not in {"user_id", "joined_at", "last_active_at"})
+)
+"""Returns the fields whose change other members are notified of; a heartbeat changes none of them."""
 
 
 def visibly_changed(before: Member | None, member: Member) -> bool:
