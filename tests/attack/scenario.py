@@ -5,6 +5,7 @@ import json
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -67,7 +68,7 @@ class Scenario:
         self.pid: int = server._child.pid
         self.clients = clients
 
-    async def attack(self, name: str, seconds: float = 2.0, addresses: int = 1) -> dict[str, int]:
+    async def attack(self, name: str, seconds: float = 2.0, addresses: int = 1) -> Counter[str]:
         """Run one attacker and return its counters. Asserts that the server's memory stays within bounds."""
         before = resident_bytes(self.pid)
         attacker = await asyncio.create_subprocess_exec(
@@ -88,7 +89,7 @@ class Scenario:
         assert attacker.returncode == 0
         growth = (peak - before) / 1e6
         assert growth < 80, f"the server grew by {growth:.0f} MB"
-        counts: dict[str, int] = json.loads((await ended)[0])
+        counts = Counter[str](json.loads((await ended)[0]))
         sys.stdout.write(f"{name}: {counts}, memory + {growth:.1f} MB\n")
         return counts
 

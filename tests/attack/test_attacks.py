@@ -23,11 +23,8 @@ def token(user: str) -> str:
 
 
 ATTACKS: dict[str, tuple[dict[str, Any], Any]] = {
-    "slow_handshakes": ({}, lambda counts: counts["aborted"] + counts.get("ConnectionResetError", 0) > 100),
-    "silent_connections": (
-        {},
-        lambda counts: counts["aborted"] + counts.get("ConnectionResetError", 0) > 100,
-    ),
+    "slow_handshakes": ({}, lambda counts: counts["aborted"] + counts["ConnectionResetError"] > 100),
+    "silent_connections": ({}, lambda counts: counts["aborted"] + counts["ConnectionResetError"] > 100),
     "connections": ({}, lambda counts: counts["http 429"] > 30),
     "messages": ({}, lambda counts: counts["closed 4029"] > 10 and counts["too_many_requests"] > 100),
     "joins": ({}, lambda counts: counts["closed 4029"] > 5 and counts["too_many_requests"] > 50),
@@ -35,8 +32,8 @@ ATTACKS: dict[str, tuple[dict[str, Any], Any]] = {
     "fragments": ({}, lambda counts: counts["closed 1008"] > 10),
     "half_messages": ({}, lambda counts: counts["opened"] > 50),
     "decompression_bombs": ({"compression": True}, lambda counts: counts["closed 1009"] > 10),
-    "random_bytes": ({}, lambda counts: counts["opened"] > 10 and counts.get("closed 1002", 0) > 10),
-    "hostile_values": ({}, lambda counts: counts["bad_id"] > 20 and counts.get("closed 1009", 0) >= 0),
+    "random_bytes": ({}, lambda counts: counts["opened"] > 10 and counts["closed 1002"] > 10),
+    "hostile_values": ({}, lambda counts: counts["bad_id"] > 20 and counts["closed 1009"] >= 0),
     "not_reading": ({}, lambda counts: counts["sent"] > 50),
     "tokens": ({"auth_secret": SECRET}, lambda counts: counts["http 401"] > 5 and counts["closed 4001"] > 5),
 }
@@ -52,6 +49,8 @@ async def test_an_attack_does_not_affect_other_clients(bundled_server: Server, n
     options, took_place = ATTACKS[name]
     async with scenario(bundled_server, token if name == "tokens" else None, **options) as running:
         counts = await running.attack(name)
+        if not took_place(counts):  # on a busy machine an attacker achieves less in the same time
+            counts = await running.attack(name, seconds=15)
         assert took_place(counts), counts
 
 
@@ -67,9 +66,7 @@ async def test_unresponsive_connections_are_removed(bundled_server: Server):
 async def test_an_attack_from_many_addresses_affects_no_client(bundled_server: Server, name: str):
     async with scenario(bundled_server, max_connections=100) as running:
         counts = await running.attack(name, addresses=5000)
-        assert sum(counts.get(event, 0) for event in ("opened", "aborted", "ConnectionResetError")) > 100, (
-            counts
-        )
+        assert sum(counts[event] for event in ("opened", "aborted", "ConnectionResetError")) > 100, counts
         async with RawClient.connect(running.server) as late:
             await late.join(ARENA, "late")
 
