@@ -27,7 +27,7 @@ def passwords(deployment: Deployment) -> Iterator[Finding]:
             yield password.ok("none: access is limited to users who may open the socket")
         else:
             fix = _SET_PASSWORD if target.password else f"ACL SETUSER reactor on >PASSWORD {rule}"
-            clients = "other machines have" if exposed else "whoever reaches it has"
+            clients = "other machines have" if exposed else "every client has"
             yield password.rated("problem" if exposed else "note", f"none: {clients} full access", fix)
 
 

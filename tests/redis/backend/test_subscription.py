@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -134,7 +135,8 @@ async def test_a_channel_added_while_the_server_is_down_is_confirmed_when_it_is_
         recorder.channels.unsubscribe("a")
         for channel in ("b", "c"):
             redis.tasks.start_soon(subscribe, channel)
-        await anyio.sleep(0.2)  # some attempts fail
+        channels: Any = recorder.channels
+        await until(lambda: channels._backoff > 4 * subscription.MIN_BACKOFF)  # some attempts have failed
         assert confirmed == []
         redis_server.start()
         await until(lambda: len(confirmed) == 2)
@@ -165,7 +167,7 @@ async def test_an_idle_connection_is_not_taken_for_a_hanging_one(
     monkeypatch.setattr(subscription, "PING_INTERVAL", 0.1)
     monkeypatch.setattr(subscription, "PING_TIMEOUT", 0.5)
     async with listening(bundled_server, "a") as (recorder, _):
-        await anyio.sleep(1.2)  # longer than PING_TIMEOUT
+        await until(lambda: recorder.channels.lags.count >= 12)  # answered pings, in more than PING_TIMEOUT
         assert recorder.calls == []
 
 
@@ -207,7 +209,9 @@ async def test_a_refused_subscription_is_retried_with_a_backoff(
         with structlog.testing.capture_logs():
             bundled_server.control.execute_command("ACL", "SETUSER", "default", "resetchannels")
             bundled_server.control.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
-            await anyio.sleep(1.5)  # the backoff grows to one second: about four attempts
-            assert 1 < recorder.calls.count("disconnect") < 8
+            killed_at = monotonic()
+            await until(lambda: recorder.calls.count("disconnect") == 6)
+            # Pauses of at least half of 50, 100, 200, 400 and 800 ms lie between them.
+            assert monotonic() - killed_at > 0.77
             bundled_server.control.execute_command("ACL", "SETUSER", "default", "allchannels")
             await until(lambda: recorder.calls[-1] == "gap")
