@@ -41,7 +41,7 @@ class PresenceModel:
     def alive(self, room: str) -> dict[str, ModelMember]:
         return {user: m for user, m in self.rooms.get(room, {}).items() if m.deadline >= self.now}
 
-    def lapsed(self, room: str) -> list[str]:
+    def expired(self, room: str) -> list[str]:
         return [user for user, m in self.rooms.get(room, {}).items() if m.deadline < self.now]
 
     # What happens.
@@ -114,7 +114,7 @@ class PresenceModel:
         self.depart(room, user, "kicked")
         return True
 
-    def lose_node(self, node: str) -> None:
+    def detach_node(self, node: str) -> None:
         self.fenced.add(node)
         for room in list(self.rooms):
             for user, member in list(self.rooms[room].items()):
@@ -146,15 +146,15 @@ class PresenceModel:
     # Departures.
 
     def claim(self, room: str, user: str) -> None:
-        if user in self.lapsed(room):
+        if user in self.expired(room):
             self.settle_member(room, user)
 
     def settle(self, room: str) -> None:
-        for user in self.lapsed(room):
+        for user in self.expired(room):
             self.settle_member(room, user)
 
     def settle_member(self, room: str, user: str) -> None:
-        if user in self.lapsed(room):
+        if user in self.expired(room):
             self.depart(room, user, self.rooms[room][user].reason)
 
     def depart(self, room: str, user: str, reason: str) -> None:

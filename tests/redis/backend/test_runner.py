@@ -25,7 +25,7 @@ async def join(store: Store, user: str, connection: str = "n1.1") -> Joined:
     return reply
 
 
-async def test_many_at_once_are_answered_each_with_its_own(redis_server: Server) -> None:
+async def test_concurrent_calls_get_their_own_replies(redis_server: Server) -> None:
     async with connected(redis_server) as redis:
         for number in range(20):
             for user in range(number):
@@ -35,7 +35,7 @@ async def test_many_at_once_are_answered_each_with_its_own(redis_server: Server)
         assert [position.count for position in positions] == rooms
 
 
-async def test_scripts_flushed_in_the_middle_are_loaded_again_and_no_call_overtakes_another(
+async def test_flushed_scripts_are_loaded_again_and_no_call_overtakes_an_earlier_one(
     redis_server: Server,
 ) -> None:
     probe = Probe(redis_server)
@@ -43,7 +43,7 @@ async def test_scripts_flushed_in_the_middle_are_loaded_again_and_no_call_overta
     async with connected(redis_server) as redis:
         for user in users:
             await join(redis.store, user)
-        probe.hear()
+        probe.received()
         calls: list[asyncio.Task[Any]] = []
         for round_ in range(5):
             for step in range(steps * round_, steps * (round_ + 1)):
@@ -58,14 +58,14 @@ async def test_scripts_flushed_in_the_middle_are_loaded_again_and_no_call_overta
     assert all(call.result() is not None for call in calls)
     assert flushes > 20
     seen: dict[str, list[str]] = {user: [] for user in users}
-    for _, row in probe.hear().diffs:
+    for _, row in probe.received().diffs:
         for member in row.updated:
             seen[member.user_id].append(member.username)
     assert all(names == [f"{step:06d}" for step in range(5 * steps)] for names in seen.values())
     probe.close()
 
 
-async def test_a_killed_server_is_told_at_once_and_its_return_too(redis_server: Server) -> None:
+async def test_a_killed_server_and_its_return_are_reported_at_once(redis_server: Server) -> None:
     async with connected(redis_server) as redis:
         await join(redis.store, "ann")
         redis_server.kill()
@@ -81,7 +81,7 @@ async def test_a_killed_server_is_told_at_once_and_its_return_too(redis_server: 
         assert redis.health == [False, True]
 
 
-async def test_a_frozen_server_costs_the_time_out_and_no_reply_goes_astray(
+async def test_a_hanging_server_costs_one_timeout_and_no_reply_is_mixed_up(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clients, "COMMAND_TIMEOUT", 0.3)
@@ -100,7 +100,7 @@ async def test_a_frozen_server_costs_the_time_out_and_no_reply_goes_astray(
         assert redis.health == [False, True]
 
 
-async def test_a_call_whose_reply_was_lost_is_not_made_twice_by_itself_and_may_be_made_again(
+async def test_a_call_without_reply_is_not_retried_and_can_be_repeated(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clients, "COMMAND_TIMEOUT", 0.3)
@@ -116,11 +116,11 @@ async def test_a_call_whose_reply_was_lost_is_not_made_twice_by_itself_and_may_b
         await until(lambda: probe.version() == 1)
         again = await join(redis.store, "ann")
         assert (again.resumed, again.version, again.diff) == (True, 1, b"")
-    assert probe.hear().told == ["0>1 (1) +ann"]
+    assert probe.received().changes == ["0>1 (1) +ann"]
     probe.close()
 
 
-async def test_a_reply_that_is_an_error_concerns_its_own_call(redis_server: Server) -> None:
+async def test_an_error_reply_fails_only_its_own_call(redis_server: Server) -> None:
     async with connected(redis_server) as redis:
         await join(redis.store, "ann")
         redis_server.control.set(
@@ -135,7 +135,7 @@ async def test_a_reply_that_is_an_error_concerns_its_own_call(redis_server: Serv
         assert redis.health == [], "the server is well"
 
 
-async def test_a_server_that_takes_no_writes_from_anyone_is_away(redis_server: Server) -> None:
+async def test_a_server_that_accepts_no_writes_is_unhealthy(redis_server: Server) -> None:
     async with connected(redis_server) as redis:
         await join(redis.store, "ann")
         redis_server.control.config_set("min-replicas-to-write", 1)
@@ -147,7 +147,7 @@ async def test_a_server_that_takes_no_writes_from_anyone_is_away(redis_server: S
         assert redis.health == [False, True]
 
 
-async def test_a_caller_that_gives_up_disturbs_nobody(redis_server: Server) -> None:
+async def test_a_cancelled_call_affects_no_other(redis_server: Server) -> None:
     async with connected(redis_server) as redis:
         await join(redis.store, "ann")
         calls = [asyncio.create_task(redis.store.count("lobby")) for _ in range(100)]
@@ -159,7 +159,7 @@ async def test_a_caller_that_gives_up_disturbs_nobody(redis_server: Server) -> N
         assert (await redis.store.count("lobby")).count == 1
 
 
-async def test_what_cannot_be_sent_is_the_callers_own_mistake(redis_server: Server) -> None:
+async def test_an_argument_that_cannot_be_encoded_fails_only_its_own_call(redis_server: Server) -> None:
     async with connected(redis_server) as redis:
         await join(redis.store, "ann")
         other = asyncio.create_task(redis.store.count("lobby"))
@@ -169,7 +169,7 @@ async def test_what_cannot_be_sent_is_the_callers_own_mistake(redis_server: Serv
         assert await redis.store.is_present(ANN)
 
 
-async def test_who_asks_a_queue_that_has_ended_is_told_so(redis_server: Server) -> None:
+async def test_calls_after_the_end_of_the_queue_raise_unavailable(redis_server: Server) -> None:
     async with connected(redis_server) as redis:
         redis_server.pause()
         try:

@@ -68,7 +68,7 @@ def uses(body: str) -> tuple[set[int], tuple[int, int] | None, list[str]]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_header_says_what_goes_in_what_comes_back_and_what_is_published(name: str) -> None:
+def test_a_header_states_arguments_replies_and_publications(name: str) -> None:
     header = read_header(BODIES[name])
     assert {"ARGV", "Returns", "Publishes"} <= set(header) <= {"KEYS", "ARGV", "Returns", "Publishes"}
     assert all(header.values())
@@ -142,7 +142,7 @@ def call_everything(store: Store, registry: Registry, changes: ChangeLog, rules:
         done(call)
 
 
-def test_the_store_passes_what_the_headers_name_and_calls_every_script(redis_server: Server) -> None:
+def test_the_store_passes_the_arguments_that_the_headers_name_to_every_script(redis_server: Server) -> None:
     recorder: Any = Recorder(Direct(redis_server).client)
     call_everything(
         Store(recorder, NAMESPACE), Registry(recorder, NAMESPACE), ChangeLog(recorder, NAMESPACE),
@@ -253,17 +253,17 @@ def test_a_heartbeat_costs_two_commands_a_member_and_writes_no_index(redis_serve
         assert set(spent) == {"pexpireat", "hset", "exists", "time"}
 
 
-def test_an_idle_room_publishes_nothing_for_two_heartbeats_of_everyone(redis_server: Server) -> None:
+def test_heartbeats_in_an_idle_room_publish_nothing(redis_server: Server) -> None:
     with probing(redis_server) as probe:
         users = [f"u{number}" for number in range(100)]
         probe.join_many(users)
-        probe.hear()
+        probe.received()
         for _ in range(2):
             probe.refresh(*users)
             probe.pass_time(25_000)
             probe.due()
-        heard = probe.hear()
-        assert (heard.told, heard.wakes, heard.expired) == ([], [], [])
+        received = probe.received()
+        assert (received.changes, received.wakes, received.expired) == ([], [], [])
 
 
 def test_a_full_redis_refuses_only_what_makes_it_grow(redis_server: Server) -> None:

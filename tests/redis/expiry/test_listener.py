@@ -20,13 +20,13 @@ async def test_an_event_leads_to_one_departure_even_when_it_is_repeated(redis_se
         await it.listen()
         for user in ("ann", "bob"):
             it.join(user, ttl=60_000)
-        it.probe.lapse("ann")
+        it.probe.expire("ann")
         assert not it.probe.client.exists(it.probe.presence_key("ann"))  # the touch
         await until(lambda: it.reaper.found_by == {"event": 1})
         for _ in range(3):
             redis_server.control.publish(EXPIRED, it.probe.presence_key("ann"))
         await until(lambda: it.listener.received == 4)
-        it.probe.lapse("bob")
+        it.probe.expire("bob")
         it.probe.client.exists(it.probe.presence_key("bob"))
         await until(lambda: it.reaper.found_by == {"event": 2})
         assert it.probe.totals() == {"inactivity_timeout": 2}
@@ -36,15 +36,15 @@ async def test_a_forged_or_stale_event_never_removes_a_live_member(redis_server:
     async with expiry_path(redis_server) as it:
         await it.listen()
         it.join("ann", ttl=60_000)
-        it.probe.hear()
+        it.probe.received()
         redis_server.control.publish(EXPIRED, it.probe.presence_key("ann"))
         redis_server.control.publish(EXPIRED, it.probe.presence_key("never there"))
         it.join("bob", ttl=60_000)
-        it.probe.lapse("bob")
+        it.probe.expire("bob")
         it.probe.client.exists(it.probe.presence_key("bob"))
         await until(lambda: it.reaper.found_by == {"event": 1})
         assert it.listener.received == 3
-        assert it.probe.hear().told == ["1>2 (2) +bob", "2>3 (1) -bob:inactivity_timeout"]
+        assert it.probe.received().changes == ["1>2 (2) +bob", "2>3 (1) -bob:inactivity_timeout"]
 
 
 async def test_keys_of_other_applications_are_neither_claimed_nor_touched(redis_server: Server) -> None:
@@ -59,12 +59,12 @@ async def test_keys_of_other_applications_are_neither_claimed_nor_touched(redis_
         for key in foreign:
             it.probe.client.set(key, "foreign", px=2)
             it.probe.client.set(f"{key}:stays", "foreign")
-        it.probe.sleep()
+        it.probe.advance_clock()
         before = {key: it.probe.client.dump(f"{key}:stays") for key in foreign}
         for key in foreign:
             assert not it.probe.client.exists(key)
         it.join("bob", ttl=60_000)
-        it.probe.lapse("bob")
+        it.probe.expire("bob")
         it.probe.client.exists(it.probe.presence_key("bob"))
         await until(lambda: it.reaper.found_by == {"event": 1})
         assert it.listener.received == 1
@@ -83,7 +83,7 @@ async def test_a_lost_connection_is_reported_as_a_gap_and_events_arrive_again_af
         redis_server.control.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
         await until(lambda: it.gaps == [True, False])
         it.join("ann", ttl=60_000)
-        it.probe.lapse("ann")
+        it.probe.expire("ann")
         it.probe.client.exists(it.probe.presence_key("ann"))
         await until(lambda: it.reaper.found_by == {"event": 1})
 
@@ -93,7 +93,7 @@ async def test_a_burst_of_events_is_received_completely(redis_server: Server) ->
         await it.listen()
         users = [f"u{number}" for number in range(1500)]
         it.probe.join_many(users)
-        it.probe.lapse(*users)
+        it.probe.expire(*users)
         it.probe.client.exists(*(it.probe.presence_key(user) for user in users))
         await until(lambda: it.reaper.found_by == {"event": len(users)})
         assert it.probe.totals() == {"inactivity_timeout": len(users)}
@@ -109,7 +109,7 @@ async def test_deferred_events_are_claimed_when_the_leader_is_gone(redis_server:
         it.redis.tasks.start_soon(listener.serve)
         await listener.subscribed()
         it.join("ann", ttl=60_000)
-        it.probe.lapse("ann")
+        it.probe.expire("ann")
         it.probe.client.exists(it.probe.presence_key("ann"))
         await until(lambda: listener.received == 1)
         await it.redis.registry.nodes()  # answered after any claim that was sent before

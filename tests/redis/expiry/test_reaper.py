@@ -13,7 +13,7 @@ from tests.support.waiting import until
 
 def expired(it: ExpiryPath, *users: str, room: str = "lobby") -> list[str]:
     it.probe.join_many(users, room=room)
-    it.probe.lapse(*users, room=room)
+    it.probe.expire(*users, room=room)
     return [f"{room}:user:{user}" for user in users]
 
 
@@ -37,10 +37,10 @@ async def test_a_live_or_unknown_member_is_not_removed(redis_server: Server) -> 
     async with expiry_path(redis_server) as it:
         it.join("ann", ttl=60_000)
         (bob,) = expired(it, "bob")
-        it.probe.hear()
+        it.probe.received()
         it.reaper.enqueue(shard_of("lobby"), ["lobby:user:ann", "lobby:user:nobody", bob], "event")
         await until(lambda: it.reaper.found_by.total() == 1)
-        assert it.probe.hear().told == ["2>3 (1) -bob:inactivity_timeout"]
+        assert it.probe.received().changes == ["2>3 (1) -bob:inactivity_timeout"]
 
 
 async def test_many_members_of_all_shards_are_claimed_in_batches(redis_server: Server) -> None:
@@ -51,7 +51,7 @@ async def test_many_members_of_all_shards_are_claimed_in_batches(redis_server: S
         for room in rooms:
             it.reaper.enqueue(shard_of(room), expired(it, "ann", room=room), "event")
         await until(lambda: it.reaper.found_by.total() == len(users) + len(rooms))
-        largest = max(len(row.left) for _, row in it.probe.hear().diffs)
+        largest = max(len(row.left) for _, row in it.probe.received().diffs)
         assert largest == MAX_CLAIMS
         assert len({shard_of(room) for room in rooms}) == SHARDS
 
@@ -63,7 +63,7 @@ async def test_a_claim_that_redis_did_not_answer_is_repeated(
     async with expiry_path(redis_server) as it:
         users = [f"u{number}" for number in range(MAX_CLAIMS + 1)]
         names = expired(it, *users)
-        it.probe.hear()
+        it.probe.received()
         redis_server.pause()
         try:
             it.reaper.enqueue(shard_of("lobby"), names, "event")
@@ -73,7 +73,7 @@ async def test_a_claim_that_redis_did_not_answer_is_repeated(
             redis_server.resume()
         # Claims that ran although their reply timed out are counted by none of the paths.
         await until(lambda: it.probe.totals() == {"inactivity_timeout": len(users)})
-        left = [one.user_id for _, row in it.probe.hear().diffs for one in row.left]
+        left = [one.user_id for _, row in it.probe.received().diffs for one in row.left]
         assert sorted(left) == sorted(users)
 
 

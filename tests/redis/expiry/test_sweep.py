@@ -8,7 +8,7 @@ import pytest
 from reactor.expiry.sweep import Sweep
 from reactor.presence.keys import SHARDS
 from tests.redis.expiry.path import ExpiryPath, expiry_path
-from tests.redis.presence.probe import BATCH
+from tests.redis.presence.probe import MAX_ROWS
 from tests.support.servers import Server
 from tests.support.waiting import until
 
@@ -19,12 +19,12 @@ async def test_it_finds_members_whose_presence_key_expired_or_was_deleted(redis_
         for room in rooms:
             for user in ("lapsed", "early", "deleted", "shadowless", "stays"):
                 it.join(user, room=room, ttl=60_000)
-            it.probe.lapse("lapsed", room=room)
+            it.probe.expire("lapsed", room=room)
             it.probe.client.pexpire(it.probe.presence_key("early", room), 2)
             it.probe.client.delete(it.probe.presence_key("deleted", room))
             it.probe.client.delete(it.probe.presence_key("shadowless", room))
             it.probe.client.delete(it.probe.shadow_key("shadowless", room))
-        it.probe.sleep()
+        it.probe.advance_clock()
         sweep = it.sweep()
         await sweep.sweep()
         assert it.reaper.found_by == {"sweep": 4 * len(rooms)}
@@ -39,11 +39,11 @@ async def test_it_finds_members_whose_presence_key_expired_or_was_deleted(redis_
 @pytest.mark.parametrize("how", ["lapsed", "deleted"])
 async def test_it_finds_thousands_of_members_in_one_room(redis_server: Server, how: str) -> None:
     async with expiry_path(redis_server, reaps=False) as it:
-        users = [f"u{number}" for number in range(2 * BATCH + 1)]
+        users = [f"u{number}" for number in range(2 * MAX_ROWS + 1)]
         it.probe.join_many(users)
         it.join("stays", ttl=90_000)
         if how == "lapsed":
-            it.probe.lapse(*users)
+            it.probe.expire(*users)
         else:
             it.probe.client.delete(*(it.probe.presence_key(user) for user in users))
         await it.sweep().sweep()
@@ -55,10 +55,10 @@ async def test_it_changes_and_publishes_nothing_where_all_members_are_alive(redi
     async with expiry_path(redis_server, reaps=False) as it:
         for number in range(20):
             it.join(f"u{number}", ttl=60_000)
-        it.probe.hear()
+        it.probe.received()
         await it.sweep().sweep()
-        heard = it.probe.hear()
-        assert (heard.told, heard.expired, heard.wakes) == ([], [], [])
+        received = it.probe.received()
+        assert (received.changes, received.expired, received.wakes) == ([], [], [])
         assert it.reaper.found_by == {}
 
 

@@ -53,10 +53,10 @@ async def test_the_members_of_a_dead_node_get_the_disconnect_grace_after_its_lea
         await pass_leases(clock, 1, judge)
         assert it.in_grace("ann")
         assert it.in_grace("bob", room="hall")
-        assert it.probe.left("ann") <= GRACE < it.probe.left("bob", "hall") <= AWAY_GRACE
+        assert it.probe.remaining("ann") <= GRACE < it.probe.remaining("bob", "hall") <= AWAY_GRACE
         assert not it.in_grace("cy")
         assert not it.in_grace("dan")
-        assert it.probe.left("cy") > GRACE
+        assert it.probe.remaining("cy") > GRACE
         assert set(await it.redis.registry.nodes()) == {judge.name}
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from reactor.presence.keys import parse_suffix, unescape
 from tests.redis.presence.consistent import assert_consistent
-from tests.redis.presence.probe import AWAY_GRACE, GRACE, HOSTILE, LINGER, TTL, Probe
+from tests.redis.presence.probe import AWAY_GRACE, EMPTY_ROOM_TTL, GRACE, HOSTILE, TTL, Probe
 from tests.support.servers import Server
 
 Step = Callable[[Probe], Any]
@@ -26,7 +26,7 @@ LIVES = {
     "20s": 20_000,
     "ttl-31s": TTL - 31_000,
     "ttl-58s": TTL - 58_000,
-    "linger": LINGER,
+    "empty-room": EMPTY_ROOM_TTL,
 }
 
 
@@ -38,7 +38,7 @@ class Case:
     before: Sequence[Step]
     call: Step
     reply: Any
-    told: Sequence[str] = ()
+    published: Sequence[str] = ()
     room: Sequence[str] = ()
     left: Sequence[str] = ()
 
@@ -60,7 +60,7 @@ def probing(server: Server, **options: Any) -> Iterator[Probe]:
     probe = Probe(server, **options)
     try:
         yield probe
-        assert_consistent(probe.client, torn=probe.torn)
+        assert_consistent(probe.client, shadow_deleted=probe.shadow_deleted)
     finally:
         probe.close()
 
@@ -71,13 +71,13 @@ def check(server: Server, case: Case, ids: dict[str, str] | None) -> None:
         since = probe.now()
         for step in case.before:
             step(probe)
-        probe.hear()
+        probe.received()
         earlier, began = len(probe.departures()), probe.now()
         reply = case.call(probe)
         until = probe.now()
-        heard = probe.hear()
-        assert plain(probe, reply, since, until, heard.payloads) == case.reply
-        assert heard.told == list(case.told)
+        received = probe.received()
+        assert plain(probe, reply, since, until, received.payloads) == case.reply
+        assert received.changes == list(case.published)
         assert describe(probe, since, until) == list(case.room)
         departures = probe.departures()[earlier:]
         assert [f"{probe.name(one['user'])}:{one['reason']}" for one in departures] == list(case.left)
@@ -94,7 +94,7 @@ def describe(probe: Probe, since: int, until: int) -> list[str]:
         name = probe.name(unescape(row.decode()))
         fields, shadow = probe.presence(name), probe.shadow(name)
         connections = sorted(f"{c}{':away' if f == '1' else ''}" for c, f in shadow.items() if "." in c)
-        ends = probe.ends(name)
+        ends = probe.expires_at(name)
         words = [next((life for life, ms in LIVES.items() if since <= ends - ms <= until), f"ends {ends}")]
         if ends == -2:
             words = ["gone"]

@@ -6,7 +6,7 @@ from typing import Any
 from reactor.presence.keys import Entry, parse_suffix, presence_key, shard_of, shard_prefix, unescape
 
 MEMBER_FIELDS = {"socketId", "userId", "roomId", "username", "lastActiveAt", "joinedAt"}
-LINGER = 60_000
+EMPTY_ROOM_TTL = 60_000
 
 
 class Shard:
@@ -49,10 +49,10 @@ class Shard:
         else:
             self.others.add(kind)
 
-    def check(self, *, now: int, torn: bool) -> None:
+    def check(self, *, now: int, shadow_deleted: bool) -> None:
         self._check_members()
         self._check_rooms(now)
-        if not torn:
+        if not shadow_deleted:
             self._check_nodes()
         assert self.others <= {"departures", "totals", "fenced", "lost", "pulse"}, self.others
 
@@ -81,7 +81,7 @@ class Shard:
             if room in self.rows:
                 assert ends == -1, "a room with members keeps its position"
             else:
-                assert 0 < ends <= now + LINGER, "an empty room's position ends"
+                assert 0 < ends <= now + EMPTY_ROOM_TTL, "an empty room's position ends"
         assert set(self.rows) <= set(self.states)
 
     def _check_nodes(self) -> None:
@@ -110,10 +110,10 @@ def _names(content: set[bytes]) -> set[str]:
     return {unescape(name.decode()) for name in content}
 
 
-def assert_consistent(client: Any, *, torn: bool = False) -> None:
+def assert_consistent(client: Any, *, shadow_deleted: bool = False) -> None:
     """Hold every key of the namespace `t` against the others. Reading them ends what has lapsed.
 
-    torn: a hand has deleted a shadow, so that the nodes' indexes say more than can be known.
+    shadow_deleted: a hand has deleted a shadow, so that the nodes' indexes say more than can be known.
     """
     keys = [key for key in client.scan_iter("*", count=1000) if not key.startswith(b"{t:fleet}:")]
     shards: dict[str, Shard] = {}
@@ -133,7 +133,7 @@ def assert_consistent(client: Any, *, torn: bool = False) -> None:
     for prefix, shard in shards.items():
         for room in shard.rows:
             assert shard_prefix("t", shard_of(room)) == prefix + "}"
-        shard.check(now=seconds * 1000 + micros // 1000, torn=torn)
+        shard.check(now=seconds * 1000 + micros // 1000, shadow_deleted=shadow_deleted)
 
 
 def _pipelined(client: Any, reads: list[tuple[str, bytes]]) -> list[Any]:

@@ -23,10 +23,10 @@ class Follower:
 
     def __init__(self, probe: Probe) -> None:
         self.probe = probe
-        self.told: list[RoomDiff] = []
+        self.diffs: list[RoomDiff] = []
         self.left: list[tuple[str, str, str | None]] = []
         self.view = RoomView("lobby")
-        self.to_lose = 0  # so many publications do not arrive
+        self.publications_to_drop = 0  # so many publications do not arrive
         self.kept: list[bytes] = []
         self.feed: RoomFeed
         self.channels: Any
@@ -38,14 +38,14 @@ class Follower:
             assert fresh or (diff.epoch, diff.from_) == (self.view.epoch, self.view.version), diff
             assert fresh or diff.version > diff.from_, diff
             self.view.apply(diff)
-        self.told.append(diff)
+        self.diffs.append(diff)
 
     def on_left(self, room_id: str, left: LeftRow, member: Member | None) -> None:
         self.left.append((left.user_id, left.reason, member.username if member else None))
 
     def on_message(self, channel: bytes, payload: bytes) -> None:
-        if self.to_lose:
-            self.to_lose -= 1
+        if self.publications_to_drop:
+            self.publications_to_drop -= 1
             self.kept.append(payload)
         else:
             self.feed.on_message(channel, payload)
@@ -59,7 +59,7 @@ class Follower:
         self.view.reset(view.epoch, view.version, view.members.values())
         return view
 
-    def behind_next_listing(self, meanwhile: Callable[[], Awaitable[None]]) -> None:
+    def during_next_list(self, meanwhile: Callable[[], Awaitable[None]]) -> None:
         """Have this happen between the next listing of a room and its use: what it says is older then."""
         store = self.feed._store
         listed = store.members
@@ -88,7 +88,7 @@ class Follower:
 
 
 @asynccontextmanager
-async def following(server: Server, *, held: bool = True) -> AsyncIterator[Follower]:
+async def following(server: Server, *, follow: bool = True) -> AsyncIterator[Follower]:
     probe = Probe(server)
     try:
         async with connected(server) as redis:
@@ -101,7 +101,7 @@ async def following(server: Server, *, held: bool = True) -> AsyncIterator[Follo
                 on_diff=follower.on_diff, on_left=follower.on_left,
             )  # fmt: skip
             redis.tasks.start_soon(follower.channels.serve)
-            if held:
+            if follow:
                 await follower.follow()
             yield follower
     finally:

@@ -23,8 +23,8 @@ from tests.support.servers import Server
 from tests.support.stores import NAMESPACE, Direct, DirectRunner
 
 TTL, GRACE, AWAY_GRACE = 60_500, 10_500, 30_500
-LINGER = 60_000
-BATCH = 1000
+EMPTY_ROOM_TTL = 60_000
+MAX_ROWS = 1000
 
 HOSTILE = {
     "lobby": "a:user:b:room:{c}*?[x]\\ %3A",
@@ -36,12 +36,14 @@ HOSTILE = {
 
 
 @dataclass
-class Heard:
+class Received:
     """What came over pub/sub since the last time, each kind in its order."""
 
     diffs: list[tuple[str, DiffRow]] = field(default_factory=list)
     payloads: list[bytes] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)  # each diff in a line: `0>1 (1) +ann`, or ~ann, -ann:reason
+    changes: list[str] = field(
+        default_factory=list
+    )  # each diff in a line: `0>1 (1) +ann`, or ~ann, -ann:reason
     wakes: list[int] = field(default_factory=list)
     expired: list[str] = field(default_factory=list)
 
@@ -56,7 +58,7 @@ class Probe(Direct):
         server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
         self.runner = DirectRunner(self.client, departures_kept=departures_kept)
         self.ids = dict(ids or {})
-        self.torn = False  # a hand has deleted a shadow
+        self.shadow_deleted = False  # a hand has deleted a shadow
         self._names = {identifier: name for name, identifier in self.ids.items()}
         self._pubsub = self.client.pubsub()
         self._pubsub.psubscribe("__keyevent@0__:*", f"{{{NAMESPACE}:*}}:*")
@@ -129,7 +131,7 @@ class Probe(Direct):
     def due(self, *, room: str = "lobby", limit: int = 1000, retry: int = 250) -> Any:
         return self.on_shard("due", room, limit, retry)
 
-    def lapse(self, *users: str, room: str = "lobby") -> None:
+    def expire(self, *users: str, room: str = "lobby") -> None:
         """Let the time of these members run out, as their noted deadlines say too."""
         now = self.now()
         pipe = self.client.pipeline(transaction=False)
@@ -139,9 +141,9 @@ class Probe(Direct):
             pipe.zadd(self.members_key(room), {escape(self.id(user)): now + 1}, xx=True)
         pipe.zadd(self.key("rooms", room), {escape(self.id(room)): now + 1}, xx=True, lt=True)
         pipe.execute()
-        self.sleep(0.022)
+        self.advance_clock(0.022)
 
-    def sleep(self, seconds: float = 0.004) -> None:
+    def advance_clock(self, seconds: float = 0.004) -> None:
         """Let Redis's clock move by a few milliseconds."""
         self.client.execute_command("DEBUG", "SLEEP", str(seconds))
 
@@ -152,22 +154,22 @@ class Probe(Direct):
         time: Any = self.client.time()
         return int(time[0]) * 1000 + int(time[1]) // 1000
 
-    def hear(self) -> Heard:
+    def received(self) -> Received:
         """What was published since the last call."""
-        heard = Heard()
+        received = Received()
         self._pubsub.ping()  # its answer comes behind all that was published before
         while (message := self._pubsub.get_message(timeout=5))["type"] != "pong":
             channel, payload = message["channel"].decode(), message["data"]
             if channel.endswith(":expired"):
-                heard.expired.append(payload.decode())
+                received.expired.append(payload.decode())
             elif channel.endswith("}:wake"):
-                heard.wakes.append(int(payload))
+                received.wakes.append(int(payload))
             elif ":diff:" in channel:
                 row = decode_diff(payload)
-                heard.diffs.append((unescape(channel.partition(":diff:")[2]), row))
-                heard.payloads.append(payload)
-                heard.told.append(self._tell(row))
-        return heard
+                received.diffs.append((unescape(channel.partition(":diff:")[2]), row))
+                received.payloads.append(payload)
+                received.changes.append(self._tell(row))
+        return received
 
     def _tell(self, row: DiffRow) -> str:
         changes = [
@@ -199,17 +201,17 @@ class Probe(Direct):
     def shadow(self, user: str, room: str = "lobby") -> dict[str, str]:
         return self.hash(self.shadow_key(user, room))
 
-    def left(self, user: str, room: str = "lobby") -> int:
+    def remaining(self, user: str, room: str = "lobby") -> int:
         """The life that is left to a member (ms), -2 when it is gone."""
         remaining: Any = self.client.pttl(self.presence_key(user, room))
         return int(remaining)
 
-    def ends(self, user: str, room: str = "lobby") -> int:
+    def expires_at(self, user: str, room: str = "lobby") -> int:
         """When the presence key ends (ms), -2 when it is gone."""
         at: Any = self.client.pexpiretime(self.presence_key(user, room))
         return int(at)
 
-    def noted(self, user: str, room: str = "lobby") -> int:
+    def stored_deadline(self, user: str, room: str = "lobby") -> int:
         """The member's noted deadline (ms)."""
         score: Any = self.client.zscore(self.members_key(room), escape(self.id(user)))
         return int(score)

@@ -25,16 +25,16 @@ def goes_away(user: str, connection: str = "n1.1") -> Step:
     return lambda probe: probe.ask("set_away", user, connection, 1)
 
 
-def lapses(user: str) -> Step:
-    return lambda probe: probe.lapse(user)
+def expires(user: str) -> Step:
+    return lambda probe: probe.expire(user)
 
 
-def ends_early(user: str) -> Step:
+def expires_early(user: str) -> Step:
     """The key's life ends before its noted deadline."""
 
     def end(probe: Probe) -> None:
         probe.client.pexpire(probe.presence_key(user), 2)
-        probe.sleep()
+        probe.advance_clock()
 
     return end
 
@@ -53,12 +53,12 @@ def loses_shadow(user: str) -> Step:
 
     def delete(probe: Probe) -> None:
         probe.client.delete(probe.shadow_key(user))
-        probe.torn = True
+        probe.shadow_deleted = True
 
     return delete
 
 
-def made_permanent(user: str) -> Step:
+def is_made_permanent(user: str) -> Step:
     """A hand takes the presence key's end away."""
     return lambda probe: probe.client.persist(probe.presence_key(user))
 

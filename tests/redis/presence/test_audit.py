@@ -4,7 +4,7 @@ import pytest
 
 from reactor.presence.keys import SHARDS, shard_of
 from tests.redis.presence.cases import probing
-from tests.redis.presence.probe import BATCH, Probe
+from tests.redis.presence.probe import MAX_ROWS, Probe
 from tests.support.servers import Server
 from tests.support.stores import done
 
@@ -35,7 +35,7 @@ def audit_room(probe: Probe, room: str) -> list[str]:
 
 
 @pytest.mark.parametrize("how", ["deleted by hand", "lapsed before its noted deadline", "lapsed"])
-def test_the_audit_finds_whoever_is_not_alive(redis_server: Server, how: str) -> None:
+def test_the_audit_finds_members_without_a_presence_key(redis_server: Server, how: str) -> None:
     with probing(redis_server) as probe:
         for room in (f"room{number}" for number in range(200)):
             probe.join("ann", room=room)
@@ -45,27 +45,27 @@ def test_the_audit_finds_whoever_is_not_alive(redis_server: Server, how: str) ->
             if how == "deleted by hand":
                 probe.client.delete(probe.presence_key("bob", room))
             elif how == "lapsed":
-                probe.lapse("bob", room=room)
+                probe.expire("bob", room=room)
             else:
                 probe.client.pexpire(probe.presence_key("bob", room), 2)
-        probe.sleep()
-        probe.hear()
+        probe.advance_clock()
+        probe.received()
         assert sorted(audit(probe)) == ["room0:user:bob", "room199:user:bob", "room77:user:bob"]
-        heard = probe.hear()
-        assert heard.told == [], "it tells nothing by itself"
-        assert len(heard.expired) == (0 if how == "deleted by hand" else 3)
+        received = probe.received()
+        assert received.changes == [], "it tells nothing by itself"
+        assert len(received.expired) == (0 if how == "deleted by hand" else 3)
 
 
-def test_a_large_room_is_audited_by_pages(redis_server: Server) -> None:
+def test_a_large_room_is_audited_in_pages(redis_server: Server) -> None:
     with probing(redis_server) as probe:
-        probe.join_many(f"u{number}" for number in range(BATCH + 1))
+        probe.join_many(f"u{number}" for number in range(MAX_ROWS + 1))
         assert done(probe.store.audit(shard_of("lobby"), 0)).large_rooms == ["lobby"]
-        for number in (0, 500, BATCH):
+        for number in (0, 500, MAX_ROWS):
             probe.client.delete(probe.presence_key(f"u{number}"))
-        assert sorted(audit(probe)) == ["lobby:user:u0", f"lobby:user:u{BATCH}", "lobby:user:u500"]
+        assert sorted(audit(probe)) == ["lobby:user:u0", f"lobby:user:u{MAX_ROWS}", "lobby:user:u500"]
 
 
-def test_one_call_of_the_audit_never_goes_through_all_of_a_full_shard(redis_server: Server) -> None:
+def test_one_audit_call_examines_a_limited_number_of_rows(redis_server: Server) -> None:
     with probing(redis_server) as probe:
         rooms = [room for n in range(500) if shard_of(room := f"room{n}") == shard_of("lobby")][:8]
         for room in rooms:
@@ -73,4 +73,4 @@ def test_one_call_of_the_audit_never_goes_through_all_of_a_full_shard(redis_serv
         page = done(probe.store.audit(shard_of("lobby"), 0))
         assert page.cursor == 0, "a few rooms come in one page"
         looked_at = (len(rooms) - len(page.large_rooms)) * 400
-        assert looked_at <= BATCH
+        assert looked_at <= MAX_ROWS

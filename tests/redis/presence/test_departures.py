@@ -31,10 +31,12 @@ def comes_and_leaves(probe: Probe, user: str, room: str = "lobby") -> None:
 
 
 @pytest.mark.parametrize("ids", [None, HOSTILE], ids=["short ids", "hostile ids"])
-async def test_a_departure_reads_back_as_it_was(redis_server: Server, ids: dict[str, str] | None) -> None:
+async def test_a_departure_round_trips_through_the_stream(
+    redis_server: Server, ids: dict[str, str] | None
+) -> None:
     async with recording(redis_server, ids=ids) as (redis, probe):
         _, joined_at, *_ = probe.join("ann", "n1.a", username="Ann É")
-        probe.sleep()
+        probe.advance_clock()
         probe.ask("kick", "ann", "")
         (departure,) = await redis.departures.read()
         assert departure == Departure(
@@ -47,12 +49,14 @@ async def test_a_departure_reads_back_as_it_was(redis_server: Server, ids: dict[
         assert await redis.departures.reasons(probe.id("lobby"), [joining]) == {joining: "kicked"}
 
 
-async def test_those_of_all_rooms_come_oldest_first_and_those_of_one_alone(redis_server: Server) -> None:
+async def test_departures_of_all_rooms_are_oldest_first_and_can_be_limited_to_one_room(
+    redis_server: Server,
+) -> None:
     async with recording(redis_server) as (redis, probe):
         rooms = [f"room{number}" for number in range(20)]
         for room in rooms:
             comes_and_leaves(probe, "ann", room)
-            probe.sleep()
+            probe.advance_clock()
         found = await redis.departures.read()
         assert [one.room_id for one in found] == rooms
         assert [one.room_id for one in await redis.departures.read(room_id="room7")] == ["room7"]
@@ -62,7 +66,7 @@ async def test_those_of_all_rooms_come_oldest_first_and_those_of_one_alone(redis
         assert await redis.departures.totals() == {"left": 20}
 
 
-async def test_more_than_a_page_is_read_whole_and_once(redis_server: Server) -> None:
+async def test_more_than_one_page_of_departures_is_read_completely_and_once(redis_server: Server) -> None:
     async with recording(redis_server) as (redis, probe):
         for number in range(2001):
             comes_and_leaves(probe, f"u{number}")
@@ -74,11 +78,11 @@ async def test_more_than_a_page_is_read_whole_and_once(redis_server: Server) -> 
         assert reasons == dict.fromkeys(joinings, "left")
 
 
-async def test_each_end_of_a_user_has_its_own_reason(redis_server: Server) -> None:
+async def test_each_membership_of_a_user_has_its_own_departure_reason(redis_server: Server) -> None:
     async with recording(redis_server) as (redis, probe):
         _, first, *_ = probe.join("ann")
         probe.ask("leave", "ann", "n1.1")
-        probe.sleep()
+        probe.advance_clock()
         _, second, *_ = probe.join("ann")
         probe.ask("kick", "ann", "")
         asked = ("ann", first), ("ann", second), ("ann", second + 1)
@@ -87,7 +91,7 @@ async def test_each_end_of_a_user_has_its_own_reason(redis_server: Server) -> No
         assert await redis.departures.reasons("attic", asked) == {}, "in that room it was not"
 
 
-async def test_read_up_to_a_position_and_followed_from_it_none_is_left_out_or_twice(
+async def test_reading_to_a_position_and_following_from_it_omits_and_repeats_nothing(
     redis_server: Server,
 ) -> None:
     async with recording(redis_server) as (redis, probe):
@@ -109,7 +113,7 @@ async def test_read_up_to_a_position_and_followed_from_it_none_is_left_out_or_tw
                     assert (await anext(followed)).room_id == room
 
 
-async def test_one_room_is_followed_alone(redis_server: Server) -> None:
+async def test_the_departures_of_one_room_can_be_followed(redis_server: Server) -> None:
     async with recording(redis_server) as (redis, probe):
         near = next(room for n in range(99) if probe.key("x", room := f"room{n}") == probe.key("x", "lobby"))
         followed: Any = redis.departures.follow(await redis.departures.positions("lobby"), room_id="lobby")
@@ -120,7 +124,7 @@ async def test_one_room_is_followed_alone(redis_server: Server) -> None:
                 assert (await anext(followed)).user_id == "bob"
 
 
-async def test_a_trimmed_stream_is_followed_from_what_is_left(redis_server: Server) -> None:
+async def test_a_trimmed_stream_is_followed_from_its_oldest_entry(redis_server: Server) -> None:
     async with recording(redis_server, departures_kept=100) as (redis, probe):
         positions = await redis.departures.positions("lobby")
         for number in range(500):
@@ -135,5 +139,5 @@ async def test_a_trimmed_stream_is_followed_from_what_is_left(redis_server: Serv
         assert await redis.departures.totals() == {"left": 500}
 
 
-def test_some_time_ago_is_told_by_this_machines_clock() -> None:
+def test_milliseconds_ago_uses_this_machines_clock() -> None:
     assert milliseconds_ago(0) - milliseconds_ago(60) in range(59_000, 60_001)

@@ -2,11 +2,11 @@
 
 from reactor.presence.keys import shard_of
 from tests.redis.presence.cases import Case, check, each, probing
-from tests.redis.presence.probe import BATCH, LINGER, TTL
+from tests.redis.presence.probe import EMPTY_ROOM_TTL, MAX_ROWS, TTL
 from tests.redis.presence.steps import (
     detaches,
+    expires,
     joins,
-    lapses,
     loses_presence,
     loses_shadow,
     passes,
@@ -20,27 +20,28 @@ CLAIM = [
     Case("nobody named", [joins("ann")], lambda p: p.claim(), ["now"], [], ANN),
     Case("never there", [], lambda p: p.claim("ann"), ["now"]),
     Case("alive", [joins("ann"), passes(5)], lambda p: p.claim("ann"), ["now"], [], ["ann n1.1 | ttl-5s"]),
-    Case("lapsed", [joins("ann"), joins("bob"), lapses("ann")], lambda p: p.claim("ann")[:3],
+    Case("lapsed", [joins("ann"), joins("bob"), expires("ann")], lambda p: p.claim("ann")[:3],
          ["now", "lobby/ann", "inactivity_timeout"], ["2>3 (1) -ann:inactivity_timeout"], ["bob n1.1 | ttl"],
          ["ann:inactivity_timeout"]),
-    Case("grace over", [joins("ann"), detaches("ann"), lapses("ann")], lambda p: p.claim("ann")[:3],
+    Case("grace over", [joins("ann"), detaches("ann"), expires("ann")], lambda p: p.claim("ann")[:3],
          ["now", "lobby/ann", "disconnected"], ["1>2 (0) -ann:disconnected"], [], ["ann:disconnected"]),
     Case("lapsed with a socket still here: idle, and not disconnected",
-         [joins("ann"), joins("ann", "n1.2"), detaches("ann"), lapses("ann")], lambda p: p.claim("ann")[:3],
+         [joins("ann"), joins("ann", "n1.2"), detaches("ann"), expires("ann")], lambda p: p.claim("ann")[:3],
          ["now", "lobby/ann", "inactivity_timeout"], ["3>4 (0) -ann:inactivity_timeout"], [],
          ["ann:inactivity_timeout"]),
     Case("lapsed after it came back from a grace", [joins("ann"), detaches("ann"), joins("ann"),
-         lapses("ann")],
+         expires("ann")],
          lambda p: p.claim("ann")[:3], ["now", "lobby/ann", "inactivity_timeout"],
          ["1>2 (0) -ann:inactivity_timeout"], [], ["ann:inactivity_timeout"]),
-    Case("twice", [joins("ann"), lapses("ann"), lambda p: p.claim("ann")], lambda p: p.claim("ann"), ["now"]),
-    Case("named twice in one call", [joins("ann"), lapses("ann")],
+    Case("twice", [joins("ann"), expires("ann"), lambda p: p.claim("ann")], lambda p: p.claim("ann"),
+         ["now"]),
+    Case("named twice in one call", [joins("ann"), expires("ann")],
          lambda p: [len(p.claim("ann", "ann"))], [4], ["1>2 (0) -ann:inactivity_timeout"], [],
          ["ann:inactivity_timeout"]),
-    Case("came again meanwhile", [joins("ann"), lapses("ann"), joins("ann")], lambda p: p.claim("ann"),
+    Case("came again meanwhile", [joins("ann"), expires("ann"), joins("ann")], lambda p: p.claim("ann"),
          ["now"], [],
          ANN),
-    Case("several, some alive", [joins("ann"), joins("bob"), joins("cy"), lapses("ann"), lapses("cy")],
+    Case("several, some alive", [joins("ann"), joins("bob"), joins("cy"), expires("ann"), expires("cy")],
          lambda p: p.claim("ann", "bob", "cy")[1::3], ["lobby/ann", "lobby/cy"],
          ["3>5 (1) -ann:inactivity_timeout -cy:inactivity_timeout"], ["bob n1.1 | ttl"],
          ["ann:inactivity_timeout", "cy:inactivity_timeout"]),
@@ -59,9 +60,9 @@ DUE = [
     Case("one alive: it gets its true deadline", [joins("ann"), passes(5), lambda p: p.refresh("ann"),
          passes(58)],
          lambda p: p.due(), ["now", "now+ttl-58s", 1, []], [], ["ann n1.1 | ttl-58s"]),
-    Case("one lapsed", [joins("ann"), lapses("ann")], lambda p: p.due(retry=20_000),
+    Case("one lapsed", [joins("ann"), expires("ann")], lambda p: p.due(retry=20_000),
          ["now", "now+20s", 0, ["lobby/ann"]], [], ["ann n1.1 | gone"]),
-    Case("a grace over", [joins("ann"), joins("bob"), detaches("ann"), lapses("ann")],
+    Case("a grace over", [joins("ann"), joins("bob"), detaches("ann"), expires("ann")],
          lambda p: p.due(retry=20_000),
          ["now", "now+20s", 0, ["lobby/ann"]], [], ["ann | gone r=disconnected", "bob n1.1 | ttl"]),
     Case("a refresh after the detaching: the noted end is no end",
@@ -80,7 +81,7 @@ def test_due(redis_server: Server, case: Case, ids: dict[str, str] | None) -> No
     check(redis_server, case, ids)
 
 
-def test_after_a_look_nothing_is_due_that_is_alive(redis_server: Server) -> None:
+def test_a_scan_moves_the_deadlines_of_all_living_members(redis_server: Server) -> None:
     """The trap of lazy deadlines: a due member that turns out to be refreshed must always move forward."""
     with probing(redis_server) as probe:
         users = [f"u{number}" for number in range(50)]
@@ -104,7 +105,7 @@ def test_after_a_look_nothing_is_due_that_is_alive(redis_server: Server) -> None
             assert second.next_deadline == first.next_deadline
 
 
-def test_a_look_goes_through_no_more_rows_than_it_is_told_and_the_next_goes_on(redis_server: Server) -> None:
+def test_a_scan_examines_at_most_its_limit_and_the_next_one_continues(redis_server: Server) -> None:
     with probing(redis_server) as probe:
         for number in range(25):
             probe.join(f"u{number}", ttl=1_000)
@@ -118,32 +119,32 @@ def test_a_look_goes_through_no_more_rows_than_it_is_told_and_the_next_goes_on(r
         assert moved == [10, 10, 5, 0]
 
 
-def test_a_look_makes_redis_end_the_lapsed_and_say_so_once(redis_server: Server) -> None:
+def test_a_scan_makes_redis_expire_keys_and_publish_each_event_once(redis_server: Server) -> None:
     with probing(redis_server) as probe:
         probe.join("ann")
         probe.join("bob", ttl=90_000)
-        probe.lapse("ann")
-        probe.hear()
+        probe.expire("ann")
+        probe.received()
         assert probe.due()[3] == [b"lobby:user:ann"]
-        assert probe.hear().expired == [probe.presence_key("ann")]
+        assert probe.received().expired == [probe.presence_key("ann")]
         assert probe.due()[3] == [], "it comes up again after the retry"
-        assert probe.hear().expired == []
+        assert probe.received().expired == []
 
 
-def test_one_that_lapsed_and_is_not_claimed_yet_keeps_nobody_else_in_the_room_waiting(
+def test_an_unclaimed_expired_member_does_not_delay_other_members_of_the_room(
     redis_server: Server,
 ) -> None:
     with probing(redis_server) as probe:
         probe.join("ann")
         probe.join("bob", ttl=90_000)
         probe.join("cy", ttl=61_000)
-        probe.lapse("ann")
+        probe.expire("ann")
         _, following, _, gone = probe.due(retry=120_000)
         assert gone == [b"lobby:user:ann"]
-        assert following == probe.noted("cy"), "cy's time comes before the retry for ann"
+        assert following == probe.stored_deadline("cy"), "cy's time comes before the retry for ann"
 
 
-def test_a_member_whose_time_is_up_while_the_script_runs_is_looked_at_again_at_once(
+def test_a_member_that_expires_during_a_scan_is_scanned_again_at_once(
     redis7_server: Server,
 ) -> None:
     """Redis 7.0 freezes the life of keys at a script's start, and not its TIME."""
@@ -171,37 +172,37 @@ def test_a_member_whose_time_is_up_while_the_script_runs_is_looked_at_again_at_o
         assert probe.due()[3] == [b"lobby:user:ann"]
 
 
-def test_all_of_thousands_that_lapsed_at_once_are_found_and_claimed_once(redis_server: Server) -> None:
+def test_thousands_of_members_that_expire_at_once_are_each_claimed_once(redis_server: Server) -> None:
     with probing(redis_server) as probe:
-        users = [f"u{number}" for number in range(3 * BATCH)]
+        users = [f"u{number}" for number in range(3 * MAX_ROWS)]
         probe.join_many(users)
-        probe.lapse(*users)
-        probe.hear()
+        probe.expire(*users)
+        probe.received()
         shard, claimed = shard_of("lobby"), []
         for _ in range(10):
-            found = done(probe.store.due(shard, limit=BATCH, retry=0))
+            found = done(probe.store.due(shard, limit=MAX_ROWS, retry=0))
             claimed += done(probe.store.claim(shard, found.gone))
-            probe.sleep()
+            probe.advance_clock()
             if len(claimed) == len(users):
                 break
         assert sorted(one.suffix for one in claimed) == sorted(f"lobby:user:{user}" for user in users)
-        heard = probe.hear()
-        assert len(heard.expired) == len(users)
-        assert sum(len(row.left) for _, row in heard.diffs) == len(users)
-        assert done(probe.store.due(shard, limit=BATCH, retry=0)).next_deadline is None
+        received = probe.received()
+        assert len(received.expired) == len(users)
+        assert sum(len(row.left) for _, row in received.diffs) == len(users)
+        assert done(probe.store.due(shard, limit=MAX_ROWS, retry=0)).next_deadline is None
 
 
-def test_a_claim_says_how_late_it_came(redis_server: Server) -> None:
+def test_a_claim_returns_its_lateness(redis_server: Server) -> None:
     with probing(redis_server) as probe:
         probe.join("ann")
-        probe.lapse("ann")
-        noted = probe.noted("ann")
+        probe.expire("ann")
+        noted = probe.stored_deadline("ann")
         now, _, _, deadline = probe.claim("ann")
         assert int(deadline) == noted
         assert now >= noted
 
 
-def test_members_of_several_rooms_are_claimed_in_one_call_with_a_diff_for_each_room(
+def test_one_claim_of_members_of_several_rooms_publishes_one_diff_a_room(
     redis_server: Server,
 ) -> None:
     with probing(redis_server) as probe:
@@ -209,17 +210,17 @@ def test_members_of_several_rooms_are_claimed_in_one_call_with_a_diff_for_each_r
         for room in ("lobby", *rooms):
             probe.join("ann", room=room)
             probe.join("bob", room=room)
-            probe.lapse("ann", "bob", room=room)
-        probe.hear()
+            probe.expire("ann", "bob", room=room)
+        probe.received()
         suffixes = [
             f"{room.replace(' ', '%20')}:user:{user}" for user in ("ann", "bob") for room in ("lobby", *rooms)
         ]
         claimed = done(probe.store.claim(shard_of("lobby"), suffixes))
         assert sorted(one.suffix for one in claimed) == sorted(suffixes)
-        assert sorted(room for room, _ in probe.hear().diffs) == sorted(["lobby", *rooms])
+        assert sorted(room for room, _ in probe.received().diffs) == sorted(["lobby", *rooms])
 
 
-def test_a_life_made_permanent_is_looked_at_now_and_then_until_it_has_an_end(redis_server: Server) -> None:
+def test_a_key_made_permanent_externally_is_rechecked_until_it_has_an_expiry(redis_server: Server) -> None:
     with probing(redis_server) as probe:
         probe.join("ann")
         probe.client.persist(probe.presence_key("ann"))
@@ -227,9 +228,9 @@ def test_a_life_made_permanent_is_looked_at_now_and_then_until_it_has_an_end(red
             probe.pass_time(TTL + 1)
             now, following, moved, gone = probe.due()
             assert (moved, gone) == (1, [])
-            assert following == now + LINGER
+            assert following == now + EMPTY_ROOM_TTL
         probe.refresh("ann")
-        probe.pass_time(LINGER)
+        probe.pass_time(EMPTY_ROOM_TTL)
         assert probe.due()[2:] == [1, []]
         probe.pass_time(TTL)
         assert probe.due()[3] == [b"lobby:user:ann"]

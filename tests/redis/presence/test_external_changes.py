@@ -30,7 +30,7 @@ def everything(probe: Probe) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_a_field_that_is_gone_stops_no_script(redis_server: Server, field: str) -> None:
+def test_a_missing_field_fails_no_script(redis_server: Server, field: str) -> None:
     with probing(redis_server) as probe:
         for user in ("ann", "bob"):
             probe.join(user, username="name")
@@ -46,14 +46,14 @@ def test_a_field_that_is_gone_stops_no_script(redis_server: Server, field: str) 
         probe.detach("ann", "n1.1")
         reply = probe.detach("ann", "n1.2")
         assert reply[0] == b"grace"
-        assert probe.left("ann") <= AWAY_GRACE, "the grace begins whatever is missing"
-        probe.lapse("ann")
+        assert probe.remaining("ann") <= AWAY_GRACE, "the grace begins whatever is missing"
+        probe.expire("ann")
         assert probe.claim("ann")[2] == b"disconnected"
-        assert [left.user_id for _, row in probe.hear().diffs for left in row.left] == ["ann"]
+        assert [left.user_id for _, row in probe.received().diffs for left in row.left] == ["ann"]
 
 
 @pytest.mark.parametrize("kind", ["string", "list"])
-def test_a_presence_key_of_another_kind_hurts_nobody_else(redis_server: Server, kind: str) -> None:
+def test_a_presence_key_of_another_type_affects_no_other_member(redis_server: Server, kind: str) -> None:
     with probing(redis_server) as probe:
         for user in ("ann", "bob"):
             probe.join(user)
@@ -71,20 +71,20 @@ def test_a_presence_key_of_another_kind_hurts_nobody_else(redis_server: Server, 
         assert done(probe.store.due(shard, limit=10, retry=0)).gone == []
         probe.pass_time(1_000)
         probe.refresh("bob")
-        probe.lapse("ann", "bob")
+        probe.expire("ann", "bob")
         gone = done(probe.store.due(shard, limit=10, retry=0)).gone
         assert sorted(one.suffix for one in done(probe.store.claim(shard, gone))) == [
             "lobby:user:ann", "lobby:user:bob",
         ]  # fmt: skip
 
 
-def test_a_members_row_that_is_gone_comes_back_with_the_next_join(redis_server: Server) -> None:
+def test_a_deleted_member_row_is_restored_by_the_next_join(redis_server: Server) -> None:
     with probing(redis_server) as probe:
         probe.join("ann")
         probe.join("bob")
         probe.client.delete(probe.members_key())
-        probe.torn = True
+        probe.shadow_deleted = True
         assert probe.join("ann", "n1.2")[0] == b"resumed"
         probe.join("bob", "n1.2")
         assert done(probe.store.count("lobby")).count == 2
-        assert probe.noted("ann") <= probe.ends("ann")
+        assert probe.stored_deadline("ann") <= probe.expires_at("ann")

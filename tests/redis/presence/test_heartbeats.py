@@ -79,7 +79,7 @@ async def beating(server: Server) -> AsyncIterator[Beating]:
         probe.close()
 
 
-async def test_an_acknowledgement_carries_the_time_at_which_redis_took_it(redis_server: Server) -> None:
+async def test_an_acknowledgement_carries_the_time_at_which_redis_applied_it(redis_server: Server) -> None:
     async with beating(redis_server) as it:
         ann = it.member("ann")
         before = it.probe.now()
@@ -90,7 +90,7 @@ async def test_an_acknowledgement_carries_the_time_at_which_redis_took_it(redis_
         assert it.probe.presence("ann")["lastActiveAt"] == str(at)
 
 
-async def test_what_comes_while_a_batch_is_on_its_way_is_one_batch(redis_server: Server) -> None:
+async def test_heartbeats_that_arrive_while_a_batch_is_sent_form_one_batch(redis_server: Server) -> None:
     async with beating(redis_server) as it:
         members = [it.member(f"u{number}") for number in range(100)]
         it.beat(members[0])
@@ -102,7 +102,9 @@ async def test_what_comes_while_a_batch_is_on_its_way_is_one_batch(redis_server:
         assert (it.heartbeats.batches, it.heartbeats.members) == (2, 101)
 
 
-async def test_of_one_member_only_so_many_wait_while_redis_is_away(redis_server: Server) -> None:
+async def test_a_limited_number_of_heartbeats_a_member_waits_while_redis_is_away(
+    redis_server: Server,
+) -> None:
     async with beating(redis_server) as it:
         ann, bob = it.member("ann"), it.member("bob")
         redis_server.kill()
@@ -133,7 +135,7 @@ async def test_rooms_of_all_shards_are_beaten_for(redis_server: Server) -> None:
 async def test_a_member_that_redis_does_not_know_is_refused_and_not_made_anew(redis_server: Server) -> None:
     async with beating(redis_server) as it:
         ann, bob = it.member("ann"), it.member("bob")
-        it.probe.lapse("ann")
+        it.probe.expire("ann")
         it.beat(ann, bob)
         await it.acknowledged(1)
         assert it.acks.refusals == [ann]
@@ -165,7 +167,7 @@ async def test_nothing_is_acknowledged_before_redis_took_it(
         finally:
             redis_server.resume()
         await it.acknowledged(4)
-        assert it.probe.left("ann") > TTL - 5_000
+        assert it.probe.remaining("ann") > TTL - 5_000
 
 
 async def test_what_waited_while_redis_was_away_counts_when_it_is_back_and_in_one_batch(
@@ -187,7 +189,7 @@ async def test_what_waited_while_redis_was_away_counts_when_it_is_back_and_in_on
         await it.acknowledged(10)
 
 
-async def test_a_beat_of_a_dead_socket_ends_without_redis(redis_server: Server) -> None:
+async def test_a_heartbeat_of_a_closed_socket_is_not_sent_to_redis(redis_server: Server) -> None:
     async with beating(redis_server) as it:
         ann, bob = it.member("ann"), it.member("bob")
         it.probe.pass_time(20_000)
@@ -195,11 +197,11 @@ async def test_a_beat_of_a_dead_socket_ends_without_redis(redis_server: Server) 
         ann.advance(AttachmentEvent.SOCKET_CLOSED)
         await it.acknowledged(1)
         assert it.acks.ends == 1
-        assert it.probe.left("ann") <= TTL - 20_000
-        assert it.probe.left("bob") > TTL - 20_000
+        assert it.probe.remaining("ann") <= TTL - 20_000
+        assert it.probe.remaining("bob") > TTL - 20_000
 
 
-async def test_a_beat_queued_before_the_detaching_does_not_lengthen_the_grace(
+async def test_a_heartbeat_queued_before_the_detach_does_not_extend_the_grace(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was put back while Redis was away, its socket dropped, and then Redis came back."""
@@ -218,10 +220,10 @@ async def test_a_beat_queued_before_the_detaching_does_not_lengthen_the_grace(
             redis_server.resume()
         await it.redis.store.detach(ann.entry, ann.connection, grace=GRACE, away_grace=GRACE)
         await until(lambda: it.acks.ends + len(it.acks.taken_at) == 1)
-        assert it.probe.left("ann") <= GRACE
+        assert it.probe.remaining("ann") <= GRACE
 
 
-async def test_a_beat_on_its_way_is_never_overtaken_by_the_detaching(redis_server: Server) -> None:
+async def test_a_detach_never_overtakes_a_heartbeat_that_is_being_sent(redis_server: Server) -> None:
     async with beating(redis_server) as it:
         for number in range(50):
             ann = it.member("ann", f"n1.{number}")
@@ -231,25 +233,25 @@ async def test_a_beat_on_its_way_is_never_overtaken_by_the_detaching(redis_serve
             ann.advance(AttachmentEvent.SOCKET_CLOSED)
             await it.redis.store.detach(ann.entry, ann.connection, grace=GRACE, away_grace=GRACE)
             await until(lambda: it.acks.ends + len(it.acks.taken_at) == 1)
-            assert it.probe.left("ann") <= GRACE
+            assert it.probe.remaining("ann") <= GRACE
             it.acks.ends, it.acks.taken_at = 0, []
 
 
-async def test_one_living_socket_is_enough_for_a_member_with_dead_ones(redis_server: Server) -> None:
+async def test_one_open_socket_renews_a_member_whose_other_sockets_closed(redis_server: Server) -> None:
     async with beating(redis_server) as it:
         dead, living = it.member("ann", "n1.1"), it.member("ann", "n1.2")
         it.probe.pass_time(20_000)
         it.beat(dead, living)
         dead.advance(AttachmentEvent.SOCKET_CLOSED)
         await it.acknowledged(2)
-        assert it.probe.left("ann") > TTL - 20_000
+        assert it.probe.remaining("ann") > TTL - 20_000
 
 
 async def _ignore(call: Any) -> None:
     await asyncio.gather(call, return_exceptions=True)
 
 
-async def test_a_beat_of_a_room_that_was_left_is_answered_once_though_redis_does_not_answer(
+async def test_a_heartbeat_of_a_left_room_is_answered_once_although_redis_does_not_answer(
     redis_server: Server,
 ) -> None:
     async with beating(redis_server) as it:

@@ -5,18 +5,18 @@ from typing import Any
 import pytest
 
 from tests.redis.presence.cases import Case, check, each, probing
-from tests.redis.presence.probe import BATCH, LINGER, TTL
+from tests.redis.presence.probe import EMPTY_ROOM_TTL, MAX_ROWS, TTL
 from tests.redis.presence.steps import (
     detaches,
-    ends_early,
+    expires,
+    expires_early,
     goes_away,
     is_fenced,
+    is_made_permanent,
     joins,
-    lapses,
     leaves,
     loses_presence,
     loses_shadow,
-    made_permanent,
     passes,
 )
 from tests.support.servers import Server
@@ -89,27 +89,27 @@ CASES = [
          [joins("ann"), joins("ann", "n1.2")], joins("ann", "n2.1", replaces="n1.1"),
          ["resumed", "now", "epoch", 2, 1, "now", ""], [], ["ann n1.2 n2.1 | ttl x2"]),
     # A former joining that has lapsed.
-    Case("over a lapsed joining", [joins("ann"), lapses("ann")], joins("ann"), AFTER_ITS_END, ENDED_AND_BACK,
+    Case("over a lapsed joining", [joins("ann"), expires("ann")], joins("ann"), AFTER_ITS_END, ENDED_AND_BACK,
          ANN,
          ["ann:inactivity_timeout"]),
-    Case("over a lapsed grace", [joins("ann"), detaches("ann"), lapses("ann")], joins("ann"), AFTER_ITS_END,
+    Case("over a lapsed grace", [joins("ann"), detaches("ann"), expires("ann")], joins("ann"), AFTER_ITS_END,
          ["1>2 (0) -ann:disconnected", "2>3 (1) +ann"], ANN, ["ann:disconnected"]),
     Case("over a joining that lapsed before its noted deadline",
-         [joins("ann"), ends_early("ann")],
+         [joins("ann"), expires_early("ann")],
          joins("ann"), AFTER_ITS_END, ENDED_AND_BACK, ANN, ["ann:inactivity_timeout"]),
     Case("over a presence key deleted by hand", [joins("ann"), loses_presence("ann")], joins("ann"),
          AFTER_ITS_END,
          ENDED_AND_BACK, ANN, ["ann:inactivity_timeout"]),
     Case("nothing of the lapsed one's face stays", [joins("ann", username="A", data="1", away=1),
-         lapses("ann")],
+         expires("ann")],
          joins("ann"), AFTER_ITS_END, ENDED_AND_BACK, ANN, ["ann:inactivity_timeout"]),
-    Case("while others have lapsed", [joins("bob"), joins("cy", "n2.1"), lapses("bob")], joins("ann"),
+    Case("while others have lapsed", [joins("bob"), joins("cy", "n2.1"), expires("bob")], joins("ann"),
          ["joined", "now", "epoch", 4, 2, "now", "diff"], ["2>3 (1) -bob:inactivity_timeout", "3>4 (2) +ann"],
          ["ann n1.1 | ttl", "cy n2.1 | ttl"], ["bob:inactivity_timeout"]),
     # What a hand did.
     Case("over a shadow deleted by hand", [joins("ann"), loses_shadow("ann")], joins("ann"),
          BACK, [], ANN),
-    Case("a key made permanent gets an end", [joins("ann"), made_permanent("ann")], joins("ann"), BACK, [],
+    Case("a key made permanent gets an end", [joins("ann"), is_made_permanent("ann")], joins("ann"), BACK, [],
          ANN),
     Case("a shorter life than before", [joins("ann")], joins("ann", ttl=20_000), BACK, [],
          ["ann n1.1 | 20s"]),
@@ -117,11 +117,11 @@ CASES = [
     Case("full", [joins("bob")], joins("ann", max_members=1), ["full", 1], [], ["bob n1.1 | ttl"]),
     Case("full, but there already", [joins("ann")], joins("ann", "n1.2", max_members=1), CHANGED,
          ["1>2 (1) ~ann"], ["ann n1.1 n1.2 | ttl x2"]),
-    Case("full of one whose time is up", [joins("bob"), lapses("bob")], joins("ann", max_members=1),
+    Case("full of one whose time is up", [joins("bob"), expires("bob")], joins("ann", max_members=1),
          AFTER_ITS_END, ["1>2 (0) -bob:inactivity_timeout", "2>3 (1) +ann"], ANN, ["bob:inactivity_timeout"]),
     Case("a member of this epoch that departed", [joins("bob"), joins("ann"), leaves("ann")],
          lambda p: p.join("ann", epoch=p.epoch()), ["departed"], [], ["bob n1.1 | ttl"]),
-    Case("a member of this epoch that has just lapsed", [joins("ann"), lapses("ann")],
+    Case("a member of this epoch that has just lapsed", [joins("ann"), expires("ann")],
          lambda p: p.join("ann", epoch=p.epoch()), ["departed"], ["1>2 (0) -ann:inactivity_timeout"], [],
          ["ann:inactivity_timeout"]),
     Case("a member of this epoch that is there", [joins("ann")], lambda p: p.join("ann", epoch=p.epoch()),
@@ -151,14 +151,16 @@ def test_a_new_member_has_both_keys_with_these_fields(redis_server: Server) -> N
             "lastActiveAt": str(now), "joinedAt": str(now), "data": "[1]",
         }  # fmt: skip
         assert shadow == {"u": "Ann", "j": str(now), "n1.a": "0"}
-        assert began <= now <= probe.noted("ann") - TTL <= probe.ends("ann") - TTL <= probe.now()
+        assert (
+            began <= now <= probe.stored_deadline("ann") - TTL <= probe.expires_at("ann") - TTL <= probe.now()
+        )
         assert probe.client.ttl(probe.shadow_key("ann")) == -1
 
 
-def test_a_return_keeps_when_it_joined_and_moves_what_it_last_did(redis_server: Server) -> None:
+def test_a_rejoin_keeps_joined_at_and_updates_last_active_at(redis_server: Server) -> None:
     with probing(redis_server) as probe:
         _, joined_at, *_ = probe.join("ann")
-        probe.sleep()
+        probe.advance_clock()
         _, now, *_, told, _ = probe.join("ann", "n2.1")
         assert now > joined_at == told
         presence = probe.presence("ann")
@@ -167,42 +169,42 @@ def test_a_return_keeps_when_it_joined_and_moves_what_it_last_did(redis_server: 
         assert presence["socketId"] == "n2.1"
 
 
-def test_a_join_over_a_lapsed_joining_makes_redis_say_so_once_and_the_late_event_does_nothing(
+def test_a_join_after_an_unnoticed_expiry_publishes_both_and_the_late_event_does_nothing(
     redis_server: Server,
 ) -> None:
     with probing(redis_server) as probe:
         probe.join("ann")
-        probe.lapse("ann")
-        probe.hear()
+        probe.expire("ann")
+        probe.received()
         probe.join("ann", "n2.1")
-        heard = probe.hear()
-        assert heard.expired == [probe.presence_key("ann")]
-        assert heard.told == ["1>2 (0) -ann:inactivity_timeout", "2>3 (1) +ann"]
+        received = probe.received()
+        assert received.expired == [probe.presence_key("ann")]
+        assert received.changes == ["1>2 (0) -ann:inactivity_timeout", "2>3 (1) +ann"]
         assert probe.claim("ann")[1:] == []
-        assert probe.hear().told == []
+        assert probe.received().changes == []
         assert probe.shadow("ann").keys() == {"u", "j", "n2.1"}
 
 
-@pytest.mark.parametrize("lapsed", [BATCH - 1, BATCH, 2 * BATCH + 1])
-def test_thousands_that_lapsed_at_once_are_settled_a_batch_a_call(redis_server: Server, lapsed: int) -> None:
+@pytest.mark.parametrize("lapsed", [MAX_ROWS - 1, MAX_ROWS, 2 * MAX_ROWS + 1])
+def test_thousands_of_expired_members_are_settled_in_limited_calls(redis_server: Server, lapsed: int) -> None:
     with probing(redis_server) as probe:
         users = [f"u{number}" for number in range(lapsed)]
         probe.join_many(users)
-        probe.lapse(*users)
-        probe.hear()
+        probe.expire(*users)
+        probe.received()
         asked_again = 0
         while (reply := probe.join("ann")) == [b"again"]:
             asked_again += 1
-        assert asked_again == lapsed // BATCH
+        assert asked_again == lapsed // MAX_ROWS
         assert reply[0] == b"joined"
         assert reply[3:5] == [2 * lapsed + 1, 1]
-        diffs = [row for _, row in probe.hear().diffs]
+        diffs = [row for _, row in probe.received().diffs]
         assert sum(len(row.left) for row in diffs) == lapsed
-        assert max(len(row.left) for row in diffs) <= BATCH
+        assert max(len(row.left) for row in diffs) <= MAX_ROWS
         assert probe.totals() == {"inactivity_timeout": lapsed}
 
 
-def test_what_a_member_of_an_emptied_room_was_is_known_for_a_while_and_a_new_epoch_begins_after_that(
+def test_an_emptied_room_keeps_its_epoch_for_a_while_and_then_begins_a_new_one(
     redis_server: Server,
 ) -> None:
     with probing(redis_server) as probe:
@@ -210,12 +212,12 @@ def test_what_a_member_of_an_emptied_room_was_is_known_for_a_while_and_a_new_epo
         first = probe.epoch()
         probe.ask("leave", "ann", "n1.1")
         assert probe.epoch() == first
-        assert 0 < probe.client.pttl(probe.state_key()) <= LINGER
+        assert 0 < probe.client.pttl(probe.state_key()) <= EMPTY_ROOM_TTL
         probe.join("ann")
         assert (probe.epoch(), probe.version()) == (first, 3)
         assert probe.client.pttl(probe.state_key()) == -1
         probe.ask("leave", "ann", "n1.1")
-        probe.pass_time(LINGER)
+        probe.pass_time(EMPTY_ROOM_TTL)
         assert not probe.client.exists(probe.state_key())
         reply: Any = probe.join("ann", epoch=first)
         assert reply[0] == b"joined", "what is of another epoch is no departure of this one"
@@ -223,15 +225,15 @@ def test_what_a_member_of_an_emptied_room_was_is_known_for_a_while_and_a_new_epo
         assert probe.version() == 1
 
 
-def test_the_nearest_deadline_of_all_wakes_the_pacemaker_and_a_later_one_does_not(
+def test_only_the_shards_earliest_deadline_wakes_the_pacemaker(
     redis_server: Server,
 ) -> None:
     with probing(redis_server) as probe:
         probe.join("ann", ttl=50_000)
-        assert probe.hear().wakes == [probe.noted("ann")]
+        assert probe.received().wakes == [probe.stored_deadline("ann")]
         probe.join("bob", ttl=60_000)
-        assert probe.hear().wakes == []
+        assert probe.received().wakes == []
         probe.join("cy", ttl=20_000)
-        assert probe.hear().wakes == [probe.noted("cy")]
+        assert probe.received().wakes == [probe.stored_deadline("cy")]
         probe.join("ann", "n1.2", ttl=10_000)
-        assert probe.hear().wakes == [probe.noted("ann")]
+        assert probe.received().wakes == [probe.stored_deadline("ann")]

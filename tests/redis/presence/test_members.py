@@ -4,22 +4,22 @@ from tests.redis.presence.cases import Case, check, each, probing
 from tests.redis.presence.probe import TTL
 from tests.redis.presence.steps import (
     detaches,
+    expires,
     goes_away,
     is_fenced,
     is_lost,
+    is_made_permanent,
     joins,
-    lapses,
     leaves,
     loses_presence,
     loses_shadow,
-    made_permanent,
     passes,
 )
 from tests.support.servers import Server
 
 ANN = ["ann n1.1 | ttl"]
 ANN_OLD = ["ann n1.1 | ttl-5s"]
-TOLD_GONE = ["1>2 (0) -ann:inactivity_timeout"]
+EXPIRED_DIFF = ["1>2 (0) -ann:inactivity_timeout"]
 GONE = ["ann:inactivity_timeout"]
 TWO = [joins("ann"), joins("ann", "n1.2"), passes(5)]
 
@@ -29,12 +29,12 @@ REFRESH = [
          ["now", "101"], [], [*ANN, "cy n1.1 | ttl"]),
     Case("nobody named", [joins("ann")], lambda p: p.refresh(), ["now", ""], [], ANN),
     Case("never there", [], lambda p: p.refresh("ann"), ["now", "0"]),
-    Case("lapsed", [joins("ann"), lapses("ann")], lambda p: p.refresh("ann"), ["now", "0"], [],
+    Case("lapsed", [joins("ann"), expires("ann")], lambda p: p.refresh("ann"), ["now", "0"], [],
          ["ann n1.1 | gone"]),
     Case("deleted by hand", [joins("ann"), loses_presence("ann")], lambda p: p.refresh("ann"), ["now", "0"],
          [],
          ["ann n1.1 | gone"]),
-    Case("permanent by hand", [joins("ann"), made_permanent("ann")], lambda p: p.refresh("ann"), ["now",
+    Case("permanent by hand", [joins("ann"), is_made_permanent("ann")], lambda p: p.refresh("ann"), ["now",
          "1"], [],
          ANN),
     Case("of another node than the connection's", [joins("ann"), passes(5)],
@@ -46,8 +46,8 @@ REFRESH = [
 
 UPDATE = [
     Case("never there", [], lambda p: p.ask("update", "ann", "A", ""), ["absent"]),
-    Case("lapsed", [joins("ann"), lapses("ann")], lambda p: p.ask("update", "ann", "A", "1"), ["absent"],
-         TOLD_GONE, [], GONE),
+    Case("lapsed", [joins("ann"), expires("ann")], lambda p: p.ask("update", "ann", "A", "1"), ["absent"],
+         EXPIRED_DIFF, [], GONE),
     Case("name", [joins("ann"), passes(5)], lambda p: p.ask("update", "ann", "Ann É", ""),
          ["updated", "now", "epoch", 2, "diff"], ["1>2 (1) ~ann"], ["ann n1.1 | ttl-5s username=Ann É"]),
     Case("data", [joins("ann", data="1")], lambda p: p.ask("update", "ann", "", '{"a":null}'),
@@ -64,8 +64,8 @@ UPDATE = [
 
 AWAY = [
     Case("never there", [], lambda p: p.ask("set_away", "ann", "n1.1", 1), ["absent"]),
-    Case("lapsed", [joins("ann"), lapses("ann")], lambda p: p.ask("set_away", "ann", "n1.1", 1), ["absent"],
-         TOLD_GONE,
+    Case("lapsed", [joins("ann"), expires("ann")], lambda p: p.ask("set_away", "ann", "n1.1", 1), ["absent"],
+         EXPIRED_DIFF,
          [], GONE),
     Case("a connection that is not there", [joins("ann")], lambda p: p.ask("set_away", "ann", "n1.2", 1),
          ["absent"],
@@ -90,7 +90,8 @@ AWAY = [
 
 DETACH = [
     Case("never there", [], lambda p: p.detach("ann"), ["absent"]),
-    Case("lapsed", [joins("ann"), lapses("ann")], lambda p: p.detach("ann"), ["absent"], TOLD_GONE, [], GONE),
+    Case("lapsed", [joins("ann"), expires("ann")], lambda p: p.detach("ann"), ["absent"], EXPIRED_DIFF, [],
+         GONE),
     Case("after leaving", [joins("ann"), leaves("ann")], lambda p: p.detach("ann"), ["absent"]),
     Case("one of two", TWO, lambda p: p.detach("ann"), ["kept", "now"], ["2>3 (1) ~ann"],
          ["ann n1.2 | ttl-5s"]),
@@ -115,7 +116,7 @@ DETACH = [
          ["departed", "now"], ["1>2 (0) -ann:disconnected"], [], ["ann:disconnected"]),
     Case("no grace, but another connection", TWO, lambda p: p.detach("ann", grace=0), ["kept", "now"],
          ["2>3 (1) ~ann"], ["ann n1.2 | ttl-5s"]),
-    Case("permanent by hand", [joins("ann"), made_permanent("ann")], lambda p: p.detach("ann"),
+    Case("permanent by hand", [joins("ann"), is_made_permanent("ann")], lambda p: p.detach("ann"),
          ["grace", "now", "now+grace"], [], ["ann | grace r=disconnected"]),
     Case("no shadow", [joins("ann"), loses_shadow("ann")], lambda p: p.detach("ann"),
          ["grace", "now", "now+grace"], [], ["ann | grace r=disconnected"]),
@@ -125,8 +126,8 @@ DETACH = [
 
 LEAVE = [
     Case("never there", [], lambda p: p.ask("leave", "ann", "n1.1"), ["absent"]),
-    Case("lapsed", [joins("ann"), lapses("ann")], lambda p: p.ask("leave", "ann", "n1.1"), ["absent"],
-         TOLD_GONE,
+    Case("lapsed", [joins("ann"), expires("ann")], lambda p: p.ask("leave", "ann", "n1.1"), ["absent"],
+         EXPIRED_DIFF,
          [], GONE),
     Case("the last", [joins("ann"), joins("bob")], lambda p: p.ask("leave", "ann", "n1.1"), ["left", "now"],
          ["2>3 (1) -ann:left"], ["bob n1.1 | ttl"], ["ann:left"]),
@@ -144,7 +145,8 @@ LEAVE = [
 
 KICK = [
     Case("never there", [], lambda p: p.ask("kick", "ann", ""), 0),
-    Case("lapsed", [joins("ann"), lapses("ann")], lambda p: p.ask("kick", "ann", ""), 0, TOLD_GONE, [], GONE),
+    Case("lapsed", [joins("ann"), expires("ann")], lambda p: p.ask("kick", "ann", ""), 0, EXPIRED_DIFF, [],
+         GONE),
     Case("there, with all connections", [joins("ann"), joins("ann", "n2.1"), joins("bob")],
          lambda p: p.ask("kick", "ann", ""), 1, ["3>4 (1) -ann:kicked"], ["bob n1.1 | ttl"], ["ann:kicked"]),
     Case("in the grace", [joins("ann"), detaches("ann")], lambda p: p.ask("kick", "ann", ""), 1,
@@ -156,10 +158,10 @@ IS_PRESENT = [
     Case("there", [joins("ann"), passes(5)], lambda p: p.ask("is_present", "ann"), 1, [], ANN_OLD),
     Case("in the grace", [joins("ann"), detaches("ann")], lambda p: p.ask("is_present", "ann"), 1, [],
          ["ann | grace r=disconnected"]),
-    Case("lapsed", [joins("ann"), lapses("ann")], lambda p: p.ask("is_present", "ann"), 0, TOLD_GONE, [],
+    Case("lapsed", [joins("ann"), expires("ann")], lambda p: p.ask("is_present", "ann"), 0, EXPIRED_DIFF, [],
          GONE),
     Case("deleted by hand", [joins("ann"), loses_presence("ann")], lambda p: p.ask("is_present", "ann"), 0,
-         TOLD_GONE, [], GONE),
+         EXPIRED_DIFF, [], GONE),
 ]  # fmt: skip
 
 
@@ -198,52 +200,52 @@ def test_is_present(redis_server: Server, case: Case, ids: dict[str, str] | None
     check(redis_server, case, ids)
 
 
-def test_a_heartbeat_moves_what_a_member_last_did_and_no_noted_deadline(redis_server: Server) -> None:
+def test_a_heartbeat_updates_last_active_at_and_no_stored_deadline(redis_server: Server) -> None:
     with probing(redis_server) as probe:
         probe.join("ann", data="1")
-        before, noted = probe.presence("ann"), probe.noted("ann")
-        probe.sleep()
+        before, noted = probe.presence("ann"), probe.stored_deadline("ann")
+        probe.advance_clock()
         now, _ = probe.refresh("ann")
         assert probe.presence("ann") == before | {"lastActiveAt": str(now)}
-        assert probe.noted("ann") == noted
-        assert now + TTL <= probe.ends("ann")
-        assert probe.hear().wakes == [noted]  # that of the join
+        assert probe.stored_deadline("ann") == noted
+        assert now + TTL <= probe.expires_at("ann")
+        assert probe.received().wakes == [noted]  # that of the join
 
 
-def test_a_heartbeat_for_a_lapsed_member_makes_redis_say_so_and_leaves_the_rest_to_the_claim(
+def test_a_heartbeat_of_an_expired_member_publishes_the_event_and_leaves_the_departure_to_the_claim(
     redis_server: Server,
 ) -> None:
     with probing(redis_server) as probe:
         probe.join("ann")
-        probe.lapse("ann")
-        probe.hear()
+        probe.expire("ann")
+        probe.received()
         assert probe.refresh("ann")[1] == b"0"
-        heard = probe.hear()
-        assert (heard.expired, heard.told) == ([probe.presence_key("ann")], [])
+        received = probe.received()
+        assert (received.expired, received.changes) == ([probe.presence_key("ann")], [])
         assert probe.presence("ann") == {}
         assert probe.refresh("ann")[1] == b"0"
-        assert probe.hear().expired == []
+        assert probe.received().expired == []
         assert len(probe.claim("ann")) == 4
 
 
-def test_a_grace_lowers_the_noted_deadline_at_once_and_wakes_the_pacemaker(redis_server: Server) -> None:
+def test_a_disconnect_grace_lowers_the_stored_deadline_and_wakes_the_pacemaker(redis_server: Server) -> None:
     with probing(redis_server) as probe:
         probe.join("ann")
         probe.join("bob", "n2.1")
-        probe.hear()
+        probe.received()
         *_, deadline = probe.detach("ann")
-        assert probe.noted("ann") == deadline == probe.ends("ann")
-        assert probe.hear().wakes == [deadline]
+        assert probe.stored_deadline("ann") == deadline == probe.expires_at("ann")
+        assert probe.received().wakes == [deadline]
         assert probe.shadow("ann").keys() == {"u", "j", "a", "r", "n"}
         assert probe.shadow("ann")["n"] == "n1"
 
 
-def test_a_kick_may_bring_words_of_its_own(redis_server: Server) -> None:
+def test_a_kick_can_carry_a_message(redis_server: Server) -> None:
     with probing(redis_server) as probe:
         probe.join("ann")
         probe.join("bob")
-        probe.hear()
+        probe.received()
         probe.ask("kick", "ann", "Out — now.")
         probe.ask("kick", "bob", "")
-        heard = probe.hear()
-        assert [left.message for _, row in heard.diffs for left in row.left] == ["Out — now.", ""]
+        received = probe.received()
+        assert [left.message for _, row in received.diffs for left in row.left] == ["Out — now.", ""]

@@ -7,14 +7,14 @@ import pytest
 from reactor.fleet.registry import NodeRecord
 from reactor.presence.keys import escape, shard_of
 from tests.redis.presence.cases import Case, Step, check, each, probing
-from tests.redis.presence.probe import AWAY_GRACE, BATCH, GRACE, Probe
+from tests.redis.presence.probe import AWAY_GRACE, GRACE, MAX_ROWS, Probe
 from tests.redis.presence.steps import (
     detaches,
+    expires,
     goes_away,
     is_fenced,
     is_lost,
     joins,
-    lapses,
     loses_presence,
     passes,
 )
@@ -33,7 +33,7 @@ def loses(node: str, *, grace: int = GRACE, away_grace: int = AWAY_GRACE) -> Ste
     return lose
 
 
-LOSE_NODE = [
+DETACH_NODE = [
     Case("nobody of it here", [joins("ann", "n2.1"), is_fenced("n1")], loses("n1"), 0, [],
          ["ann n2.1 | ttl"]),
     Case("a member of it alone", [joins("ann"), joins("bob", "n2.1"), passes(5), is_fenced("n1")],
@@ -60,7 +60,7 @@ LOSE_NODE = [
     Case("a member in its grace already", [joins("ann"), detaches("ann"), passes(5), is_fenced("n1")],
          loses("n1"), 0,
          [], ["ann | grace-5s r=disconnected"]),
-    Case("a member that has lapsed", [joins("ann"), lapses("ann"), is_fenced("n1")], loses("n1"), 0,
+    Case("a member that has lapsed", [joins("ann"), expires("ann"), is_fenced("n1")], loses("n1"), 0,
          ["1>2 (0) -ann:inactivity_timeout"], [], ["ann:inactivity_timeout"]),
     Case("a member deleted by hand", [joins("ann"), loses_presence("ann"), is_fenced("n1")], loses("n1"), 0,
          ["1>2 (0) -ann:inactivity_timeout"], [], ["ann:inactivity_timeout"]),
@@ -86,8 +86,8 @@ FENCED = [
 ]  # fmt: skip
 
 
-@each(LOSE_NODE)
-def test_lose_node(redis_server: Server, case: Case, ids: dict[str, str] | None) -> None:
+@each(DETACH_NODE)
+def test_detach_node(redis_server: Server, case: Case, ids: dict[str, str] | None) -> None:
     check(redis_server, case, ids)
 
 
@@ -96,18 +96,18 @@ def test_a_node_that_was_judged_lost(redis_server: Server, case: Case, ids: dict
     check(redis_server, case, ids)
 
 
-def test_a_large_room_is_gone_through_a_batch_at_a_time(redis_server: Server) -> None:
+def test_a_lost_node_is_detached_from_a_large_room_in_several_calls(redis_server: Server) -> None:
     with probing(redis_server) as probe:
-        probe.join_many(f"u{number}" for number in range(BATCH + 1))
+        probe.join_many(f"u{number}" for number in range(MAX_ROWS + 1))
         assert probe.on_shard("fence_node", "lobby", "n1", 100) == [b"lobby"]
         assert loses("n1")(probe) == 1
-        graces = [probe.shadow(f"u{number}").get("r") for number in range(BATCH + 1)]
-        assert graces.count("disconnected") == BATCH
+        graces = [probe.shadow(f"u{number}").get("r") for number in range(MAX_ROWS + 1)]
+        assert graces.count("disconnected") == MAX_ROWS
         assert loses("n1")(probe) == 0
-        assert probe.left(f"u{BATCH}") <= GRACE
+        assert probe.remaining(f"u{MAX_ROWS}") <= GRACE
 
 
-def test_rooms_of_a_lost_node_are_named_until_each_was_gone_through(redis_server: Server) -> None:
+def test_the_rooms_of_a_lost_node_are_returned_until_each_is_detached(redis_server: Server) -> None:
     """Whoever takes over from a judge that died half-way finds the rest."""
     with probing(redis_server) as probe:
         rooms = [room for n in range(2000) if shard_of(room := f"room{n}") == shard_of("lobby")][:20]
@@ -128,7 +128,7 @@ def test_rooms_of_a_lost_node_are_named_until_each_was_gone_through(redis_server
         assert probe.on_shard("shard_nodes", "lobby") == [b"n2"]
 
 
-def test_a_node_is_known_while_rooms_of_it_wait_though_its_members_leave_by_themselves(
+def test_a_lost_node_stays_listed_while_rooms_wait_although_its_members_leave(
     redis_server: Server,
 ) -> None:
     with probing(redis_server) as probe:
@@ -146,7 +146,7 @@ def test_a_node_is_known_while_rooms_of_it_wait_though_its_members_leave_by_them
         assert probe.on_shard("shard_nodes", "lobby") == []
 
 
-def test_a_fence_ends_by_itself(redis_server: Server) -> None:
+def test_a_fence_expires(redis_server: Server) -> None:
     with probing(redis_server) as probe:
         is_fenced("n1")(probe)
         assert 0 < probe.client.pttl(probe.key("fenced:n1")) <= 3_600_000
@@ -156,7 +156,7 @@ def test_a_fence_ends_by_itself(redis_server: Server) -> None:
 # The fleet.
 
 
-def test_a_lease_is_renewed_and_shows_the_fleet(redis_server: Server) -> None:
+def test_renewing_a_lease_returns_the_registry(redis_server: Server) -> None:
     probe = Probe(redis_server)
     assert done(probe.registry.nodes()) == {}
     one, other = NodeRecord(1, "life1", "-", "host:1"), NodeRecord(7, "life2", "run", "host two:é")
@@ -172,7 +172,7 @@ def test_a_lease_is_renewed_and_shows_the_fleet(redis_server: Server) -> None:
     probe.close()
 
 
-def test_a_node_of_an_older_version_is_in_the_registry_too(redis_server: Server) -> None:
+def test_a_node_of_an_older_release_is_in_the_registry_too(redis_server: Server) -> None:
     probe = Probe(redis_server)
     probe.client.hset("{t:fleet}:registry", "n1", "7 host:1")
     assert done(probe.registry.nodes()) == {"n1": NodeRecord(7, "", "-", "host:1")}
@@ -180,7 +180,7 @@ def test_a_node_of_an_older_version_is_in_the_registry_too(redis_server: Server)
 
 
 @pytest.mark.parametrize("how", ["resign", "flushall"])
-def test_a_node_that_is_not_in_the_registry_any_more_is_told_so_and_nothing_is_written(
+def test_renewing_a_lease_without_registry_entry_fails_and_writes_nothing(
     redis_server: Server, how: str
 ) -> None:
     probe = Probe(redis_server)

@@ -15,12 +15,12 @@ from tests.support.servers import Server
 from tests.support.waiting import PATIENCE, until
 
 
-def test_it_is_a_public_name() -> None:
+def test_presence_is_exported_by_the_package() -> None:
     assert reactor.Presence is Presence
 
 
 @pytest.mark.parametrize("ids", [None, HOSTILE], ids=["short ids", "hostile ids"])
-async def test_who_is_there_in_the_order_in_which_they_came(
+async def test_members_are_listed_in_the_order_in_which_they_joined(
     redis_server: Server, ids: dict[str, str] | None
 ) -> None:
     async with presence_and_probe(redis_server, ids) as (presence, probe):
@@ -29,7 +29,7 @@ async def test_who_is_there_in_the_order_in_which_they_came(
         assert await presence.count(lobby) == 0
         assert not await presence.is_present(lobby, ann)
         probe.join("bob", username="B", data='{"n":[1]}', away=1)
-        probe.sleep()
+        probe.advance_clock()
         probe.join("ann")
         probe.join("ann", "n2.1")
         first, second = await presence.members(lobby)
@@ -41,12 +41,14 @@ async def test_who_is_there_in_the_order_in_which_they_came(
         assert await presence.rooms() == [RoomInfo(room_id=lobby, count=2)]
 
 
-async def test_who_has_lapsed_is_in_no_answer_though_nobody_has_noticed(redis_server: Server) -> None:
+async def test_an_expired_member_is_in_no_answer_before_its_departure_is_noticed(
+    redis_server: Server,
+) -> None:
     async with presence_and_probe(redis_server) as (presence, probe):
         for room in ("members", "count", "is_present", "rooms"):
             for user in ("ann", "bob"):
                 probe.join(user, room=room)
-            probe.lapse("ann", room=room)
+            probe.expire("ann", room=room)
         assert [member.user_id for member in await presence.members("members")] == ["bob"]
         assert await presence.count("count") == 1
         assert not await presence.is_present("is_present", "ann")
@@ -56,7 +58,7 @@ async def test_who_has_lapsed_is_in_no_answer_though_nobody_has_noticed(redis_se
         assert await presence.totals() == {"inactivity_timeout": 4}
 
 
-async def test_the_largest_room_comes_first(redis_server: Server) -> None:
+async def test_rooms_are_listed_by_size(redis_server: Server) -> None:
     async with presence_and_probe(redis_server) as (presence, probe):
         for size in range(1, 41):
             for user in range(size % 4 + 1):
@@ -68,29 +70,29 @@ async def test_the_largest_room_comes_first(redis_server: Server) -> None:
         )
 
 
-async def test_a_kick_puts_out_and_says_whether_there_was_anybody(redis_server: Server) -> None:
+async def test_a_kick_removes_a_member_and_returns_whether_there_was_one(redis_server: Server) -> None:
     async with presence_and_probe(redis_server) as (presence, probe):
         probe.join("ann")
         probe.join("ann", "n2.1")
-        probe.hear()
+        probe.received()
         assert await presence.kick("lobby", "ann", "Enough.")
         assert not await presence.kick("lobby", "ann")
         assert await presence.count("lobby") == 0
-        ((_, row),) = probe.hear().diffs
+        ((_, row),) = probe.received().diffs
         assert [(left.user_id, left.reason, left.message) for left in row.left] == [
             ("ann", "kicked", "Enough.")
         ]
         assert await presence.totals() == {"kicked": 1}
 
 
-async def test_departures_are_read_and_then_followed_with_none_missed_or_twice(
+async def test_departures_are_read_and_then_followed_without_gaps_or_repetitions(
     redis_server: Server,
 ) -> None:
     async with presence_and_probe(redis_server) as (presence, probe):
         for room in ("lobby", "hall"):
             probe.join("ann", room=room)
             probe.ask("leave", "ann", "n1.1", room=room)
-            probe.sleep()
+            probe.advance_clock()
         assert [one.room_id async for one in presence.departures()] == ["lobby", "hall"]
         assert [one.room_id async for one in presence.departures("hall")] == ["hall"]
         assert [one async for one in presence.departures(since=probe.now() + 1)] == []
@@ -107,7 +109,7 @@ async def test_departures_are_read_and_then_followed_with_none_missed_or_twice(
 # Opening, losing and closing.
 
 
-async def test_what_is_raised_inside_comes_out_as_it_is(redis_server: Server) -> None:
+async def test_an_exception_of_the_callers_block_is_raised_unchanged(redis_server: Server) -> None:
     class MineError(Exception):
         pass
 
@@ -118,7 +120,9 @@ async def test_what_is_raised_inside_comes_out_as_it_is(redis_server: Server) ->
     assert raised.value.__cause__ is None
 
 
-async def test_every_call_says_that_redis_is_away_and_works_when_it_is_back(redis_server: Server) -> None:
+async def test_every_call_raises_unavailable_while_redis_is_away_and_works_when_it_is_back(
+    redis_server: Server,
+) -> None:
     async with presence_and_probe(redis_server) as (presence, probe):
         redis_server.kill()
 
@@ -139,7 +143,7 @@ async def test_every_call_says_that_redis_is_away_and_works_when_it_is_back(redi
         assert await presence.totals() == {}
 
 
-async def test_a_redis_that_is_not_there_is_one_clear_line(redis_server: Server) -> None:
+async def test_an_unreachable_redis_is_reported_in_one_line(redis_server: Server) -> None:
     redis_server.kill()
     with pytest.raises(RedisUnreachable) as raised:
         async with Presence.open(redis_server.url):
@@ -150,18 +154,18 @@ async def test_a_redis_that_is_not_there_is_one_clear_line(redis_server: Server)
             raise AssertionError("it opened")
 
 
-async def test_after_closing_a_call_is_refused_and_no_connection_stays(redis_server: Server) -> None:
+async def test_after_closing_calls_fail_and_all_connections_are_closed(redis_server: Server) -> None:
     connected = redis_server.control.client_list
     before = len(connected())
     async with Presence.open(redis_server.url) as presence, watching(presence) as it:
-        assert await it.says() == "= (0)"
+        assert await it.next_change() == "= (0)"
         assert len(connected()) > before
     with anyio.fail_after(3), pytest.raises(Unavailable):
         await presence.count("lobby")
     await until(lambda: len(connected()) == before)
 
 
-async def test_two_namespaces_know_nothing_of_each_other(redis_server: Server) -> None:
+async def test_namespaces_are_separate(redis_server: Server) -> None:
     async with presence_and_probe(redis_server) as (presence, probe):
         probe.join("ann")
         async with Presence.open(redis_server.url) as other:

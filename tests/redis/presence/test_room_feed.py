@@ -11,8 +11,8 @@ from tests.support.servers import Server
 from tests.support.waiting import until
 
 
-async def test_a_view_begins_with_who_is_there_and_follows_what_is_published(redis_server: Server) -> None:
-    async with following(redis_server, held=False) as it:
+async def test_a_view_starts_with_a_list_and_is_advanced_by_diffs(redis_server: Server) -> None:
+    async with following(redis_server, follow=False) as it:
         it.probe.join("ann")
         view = await it.follow()
         assert set(view.members) == {"ann"}
@@ -22,19 +22,19 @@ async def test_a_view_begins_with_who_is_there_and_follows_what_is_published(red
         await it.agrees()
         assert view.members["ann"].username == "A"
         assert view.members["ann"].data == {"n": 1}
-        assert [(diff.from_, diff.version) for diff in it.told] == [(1, 2), (2, 3), (3, 4)]
+        assert [(diff.from_, diff.version) for diff in it.diffs] == [(1, 2), (2, 3), (3, 4)]
         assert it.left == [("bob", "kicked", "B")]
         assert it.feed.resyncs.total() == 0
 
 
-async def test_a_room_that_nobody_was_in_is_followed_from_its_first_member_on(redis_server: Server) -> None:
+async def test_an_empty_room_is_followed_from_its_first_member_on(redis_server: Server) -> None:
     async with following(redis_server) as it:
         it.probe.join("ann")
         await it.agrees()
         assert it.feed.resyncs.total() == 0
 
 
-async def test_a_room_is_followed_from_its_first_hold_to_its_last_release(redis_server: Server) -> None:
+async def test_a_room_is_followed_from_the_first_follow_to_the_last_unfollow(redis_server: Server) -> None:
     async with following(redis_server) as it:
         await it.feed.follow("lobby")
         await it.feed.follow("hall")
@@ -51,8 +51,8 @@ async def test_a_room_is_followed_from_its_first_hold_to_its_last_release(redis_
         assert set(view.members) == {"ann", "bob"}
 
 
-async def test_many_who_hold_at_once_wait_for_one_listing(redis_server: Server) -> None:
-    async with following(redis_server, held=False) as it:
+async def test_concurrent_followers_share_one_list(redis_server: Server) -> None:
+    async with following(redis_server, follow=False) as it:
         it.probe.join("ann")
         it.probe.client.config_resetstat()
         views: list[RoomView] = []
@@ -69,8 +69,8 @@ async def test_many_who_hold_at_once_wait_for_one_listing(redis_server: Server) 
         assert calls["cmdstat_zscan"]["calls"] == 1
 
 
-async def test_held_let_go_and_held_again_in_one_breath(redis_server: Server) -> None:
-    async with following(redis_server, held=False) as it:
+async def test_a_room_can_be_followed_again_right_after_a_cancelled_follow(redis_server: Server) -> None:
+    async with following(redis_server, follow=False) as it:
         for _ in range(20):
             with anyio.move_on_after(0):
                 await it.feed.follow("lobby")
@@ -80,14 +80,14 @@ async def test_held_let_go_and_held_again_in_one_breath(redis_server: Server) ->
         await it.agrees()
 
 
-async def test_an_own_diff_is_taken_from_the_reply_and_its_publication_adds_nothing(
+async def test_a_diff_from_a_reply_is_applied_and_its_publication_ignored(
     redis_server: Server,
 ) -> None:
     async with following(redis_server) as it:
         it.probe.join("ann")
         await it.agrees()
-        it.told.clear()
-        it.to_lose = 99
+        it.diffs.clear()
+        it.publications_to_drop = 99
         *_, diff = it.probe.join("bob")
         it.feed.offer("lobby", diff)
         assert set(it.view.members) == {"ann", "bob"}
@@ -95,15 +95,17 @@ async def test_an_own_diff_is_taken_from_the_reply_and_its_publication_adds_noth
         it.feed.on_message(CHANNEL.encode(), diff)
         it.feed.offer("lobby", b"")
         it.feed.offer("hall", diff)
-        assert [(diff.from_, diff.version) for diff in it.told] == [(1, 2)]
+        assert [(diff.from_, diff.version) for diff in it.diffs] == [(1, 2)]
         assert it.feed.resyncs.total() == 0
 
 
-async def test_an_own_diff_that_does_not_fit_yet_waits_for_its_publication(redis_server: Server) -> None:
+async def test_a_diff_from_a_reply_that_does_not_continue_the_view_waits_for_its_publication(
+    redis_server: Server,
+) -> None:
     async with following(redis_server) as it:
         it.probe.join("ann")
         await it.agrees()
-        it.to_lose = 2
+        it.publications_to_drop = 2
         it.probe.join("bob")
         *_, diff = it.probe.join("cy")
         await until(lambda: len(it.kept) == 2)
@@ -115,7 +117,7 @@ async def test_an_own_diff_that_does_not_fit_yet_waits_for_its_publication(redis
         assert it.feed.resyncs.total() == 0
 
 
-async def test_who_waits_for_a_version_gets_it_when_it_comes(redis_server: Server) -> None:
+async def test_waiting_for_a_version_returns_the_view_that_has_it(redis_server: Server) -> None:
     async with following(redis_server) as it:
         reply = it.probe.join("ann")
         view = await it.feed.wait_for_version("lobby", reply[2].decode(), reply[3])
@@ -123,7 +125,7 @@ async def test_who_waits_for_a_version_gets_it_when_it_comes(redis_server: Serve
         assert (await it.feed.wait_for_version("lobby", reply[2].decode(), 1)) is view
 
 
-async def test_who_waits_for_a_room_that_is_let_go_is_told_so(redis_server: Server) -> None:
+async def test_waiting_for_a_version_fails_when_the_room_is_unfollowed(redis_server: Server) -> None:
     async with following(redis_server) as it:
         it.probe.join("ann")
         errors: list[Unavailable] = []
@@ -142,7 +144,7 @@ async def test_who_waits_for_a_room_that_is_let_go_is_told_so(redis_server: Serv
 
 
 async def test_a_large_room_is_followed_while_it_changes(redis_server: Server) -> None:
-    async with following(redis_server, held=False) as it:
+    async with following(redis_server, follow=False) as it:
         it.probe.join_many(f"u{number}" for number in range(2500))
 
         async def change() -> None:

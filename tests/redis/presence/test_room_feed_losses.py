@@ -13,20 +13,20 @@ from tests.support.stores import done
 from tests.support.waiting import until
 
 
-async def test_a_gap_is_healed_by_a_listing_and_told_as_one_diff(redis_server: Server) -> None:
+async def test_a_gap_is_repaired_by_a_list_and_passed_on_as_one_diff(redis_server: Server) -> None:
     async with following(redis_server) as it:
         for user in ("ann", "bob", "cy"):
             it.probe.join(user)
         await it.agrees()
-        it.told.clear()
-        it.to_lose = 3
+        it.diffs.clear()
+        it.publications_to_drop = 3
         it.probe.ask("kick", "bob", "")
         it.probe.ask("update", "cy", "C", "")
         it.probe.join("dan")
         it.probe.join("eve")
         await it.agrees()
         assert it.feed.resyncs.total() == 1
-        diff, *more = it.told
+        diff, *more = it.diffs
         assert (diff.from_, diff.version) == (3, 7)
         assert {member.user_id for member in diff.joined} == {"dan", "eve"}
         assert {member.user_id for member in diff.updated} == {"cy"}
@@ -35,11 +35,11 @@ async def test_a_gap_is_healed_by_a_listing_and_told_as_one_diff(redis_server: S
         assert ("bob", "kicked", "bob") in it.left
 
 
-async def test_a_killed_link_is_healed_though_nothing_is_published_any_more(redis_server: Server) -> None:
+async def test_a_killed_subscription_is_repaired_without_further_publications(redis_server: Server) -> None:
     async with following(redis_server) as it:
         it.probe.join("ann")
         await it.agrees()
-        it.to_lose = 99
+        it.publications_to_drop = 99
         it.probe.join("bob")
         it.probe.ask("leave", "ann", "n1.1")
         redis_server.control.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
@@ -47,24 +47,26 @@ async def test_a_killed_link_is_healed_though_nothing_is_published_any_more(redi
         assert it.left[-1] == ("ann", "left", "ann")
 
 
-async def test_a_link_killed_again_while_its_loss_is_being_healed_is_healed_too(redis_server: Server) -> None:
+async def test_a_gap_during_a_resync_is_repaired_too(redis_server: Server) -> None:
     """A listing that was on its way when the link was lost again may be older than what was missed then."""
     async with following(redis_server) as it:
         it.probe.join("ann")
         await it.agrees()
 
         async def meanwhile() -> None:
-            it.to_lose = 99
+            it.publications_to_drop = 99
             it.probe.join("bob")
             await until(lambda: redis_server.control.pubsub_numsub(CHANNEL) == [(CHANNEL, 1)])
             it.feed.resync()
 
-        it.behind_next_listing(meanwhile)
+        it.during_next_list(meanwhile)
         it.feed.resync()
         await it.agrees()
 
 
-async def test_who_leaves_while_the_room_is_listed_anew_is_told_with_the_reason(redis_server: Server) -> None:
+async def test_a_member_that_leaves_during_a_resync_is_passed_on_with_its_reason(
+    redis_server: Server,
+) -> None:
     async with following(redis_server) as it:
         it.probe.join("ann")
         await it.agrees()
@@ -74,13 +76,13 @@ async def test_who_leaves_while_the_room_is_listed_anew_is_told_with_the_reason(
             it.probe.join("bob")
             await until(lambda: len(it.feed._rooms["lobby"].view.deferred) == 2)
 
-        it.behind_next_listing(meanwhile)
+        it.during_next_list(meanwhile)
         it.feed.resync()
         await it.agrees()
         assert it.left == [("ann", "kicked", "ann")]
 
 
-async def test_one_who_had_no_part_in_the_recovery_follows_into_the_new_epoch(redis_server: Server) -> None:
+async def test_a_node_without_part_in_the_recovery_follows_into_the_new_epoch(redis_server: Server) -> None:
     """A server that came up between the return of Redis and the renewal of the room."""
     async with following(redis_server) as it:
         it.probe.join("ann")
@@ -88,29 +90,33 @@ async def test_one_who_had_no_part_in_the_recovery_follows_into_the_new_epoch(re
         assert done(it.probe.store.renew_epoch("lobby", "another life"))
         await until(lambda: it.view.epoch == it.probe.epoch())
         await it.agrees()
-        assert [one.from_ for one in it.told][-1] == 0
+        assert [one.from_ for one in it.diffs][-1] == 0
         assert it.left == []
 
 
-async def test_who_came_back_behind_the_listing_has_left_and_come_anew(redis_server: Server) -> None:
+async def test_a_member_that_left_and_rejoined_during_a_resync_is_passed_on_as_both(
+    redis_server: Server,
+) -> None:
     async with following(redis_server) as it:
         it.probe.join("ann")
         await it.agrees()
-        it.to_lose = 1
+        it.publications_to_drop = 1
         it.probe.ask("kick", "ann", "")
-        it.probe.sleep()
+        it.probe.advance_clock()
 
         async def meanwhile() -> None:
             it.probe.join("ann")
             await until(lambda: len(it.feed._rooms["lobby"].view.deferred) == 1)
 
-        it.behind_next_listing(meanwhile)
+        it.during_next_list(meanwhile)
         it.feed.resync()
         await it.agrees()
         assert it.left == [("ann", "kicked", "ann")]
 
 
-async def test_who_left_when_redis_lost_its_data_is_told_as_it_is_on_record(redis_server: Server) -> None:
+async def test_members_lost_with_redis_data_are_passed_on_with_their_recorded_reasons(
+    redis_server: Server,
+) -> None:
     async with following(redis_server) as it:
         for user in "ann", "bob", "cy":
             it.probe.join(user)
@@ -127,27 +133,27 @@ async def test_who_left_when_redis_lost_its_data_is_told_as_it_is_on_record(redi
         ]  # fmt: skip
 
 
-async def test_a_link_lost_while_a_room_is_being_opened_is_healed_too(redis_server: Server) -> None:
-    async with following(redis_server, held=False) as it:
+async def test_a_gap_while_a_room_is_opened_is_repaired_too(redis_server: Server) -> None:
+    async with following(redis_server, follow=False) as it:
 
         async def meanwhile() -> None:
-            it.to_lose = 99
+            it.publications_to_drop = 99
             it.probe.join("ann")
             it.feed.resync()
 
-        it.behind_next_listing(meanwhile)
+        it.during_next_list(meanwhile)
         view = await it.follow()
         await until(lambda: set(view.members) == {"ann"})
 
 
-async def test_a_diff_lost_on_the_way_is_missed_by_who_waits_for_it(
+async def test_waiting_for_a_version_detects_a_lost_diff(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(diffs, "DIFF_TIMEOUT", 0.2)
     async with following(redis_server) as it:
         it.probe.join("ann")
         await it.agrees()
-        it.to_lose = 99
+        it.publications_to_drop = 99
         reply = it.probe.join("bob")
         with anyio.fail_after(5):
             view = await it.feed.wait_for_version("lobby", reply[2].decode(), reply[3])
@@ -156,7 +162,7 @@ async def test_a_diff_lost_on_the_way_is_missed_by_who_waits_for_it(
         await it.agrees()
 
 
-async def test_who_waits_for_a_version_of_an_epoch_that_is_over_gets_what_there_is(
+async def test_waiting_for_a_version_of_a_past_epoch_returns_the_present_view(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(diffs, "DIFF_TIMEOUT", 0.2)
@@ -171,7 +177,7 @@ async def test_who_waits_for_a_version_of_an_epoch_that_is_over_gets_what_there_
         assert set(view.members) == {"cy"}
 
 
-async def test_a_room_cannot_be_held_while_redis_is_away_and_can_when_it_is_back(
+async def test_following_fails_while_redis_is_away_and_works_when_it_is_back(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with following(redis_server) as it:
@@ -192,7 +198,7 @@ async def test_a_room_cannot_be_held_while_redis_is_away_and_can_when_it_is_back
         probe.close()
 
 
-async def test_what_was_flushed_is_told_as_a_fresh_room_with_the_next_change(redis_server: Server) -> None:
+async def test_a_flushed_room_is_passed_on_as_a_new_epoch_with_its_next_change(redis_server: Server) -> None:
     async with following(redis_server) as it:
         for user in ("ann", "bob"):
             it.probe.join(user)
@@ -200,11 +206,11 @@ async def test_what_was_flushed_is_told_as_a_fresh_room_with_the_next_change(red
         it.probe.client.flushall()
         it.probe.join("cy")
         await it.agrees()
-        assert it.told[-1].from_ == 0
+        assert it.diffs[-1].from_ == 0
         assert it.view.epoch == it.probe.epoch()
 
 
-async def test_what_nobody_can_read_is_no_diff_and_takes_nothing_down(redis_server: Server) -> None:
+async def test_unreadable_publications_are_ignored(redis_server: Server) -> None:
     async with following(redis_server) as it:
         it.probe.join("ann")
         await it.agrees()
@@ -214,11 +220,11 @@ async def test_what_nobody_can_read_is_no_diff_and_takes_nothing_down(redis_serv
         await it.agrees()
 
 
-async def test_while_paused_nothing_is_told_and_then_all_at_once(redis_server: Server) -> None:
+async def test_a_paused_feed_passes_on_nothing_and_then_one_diff(redis_server: Server) -> None:
     async with following(redis_server) as it:
         it.probe.join("ann")
         await it.agrees()
-        it.told.clear()
+        it.diffs.clear()
         it.feed.pause()
         known = it.feed.last_known("lobby", "ann")
         assert known is not None
@@ -227,22 +233,22 @@ async def test_while_paused_nothing_is_told_and_then_all_at_once(redis_server: S
         it.probe.join("ann", username="A")
         await until(lambda: it.probe.version() == 4)
         await anyio.wait_all_tasks_blocked()
-        assert it.told == []
+        assert it.diffs == []
         it.feed.resume()
         await it.agrees()
-        (diff,) = it.told
+        (diff,) = it.diffs
         assert (diff.from_, diff.version) == (1, 4)
         assert it.view.members["ann"].username == "A"
 
 
-async def test_who_is_entered_again_after_a_stall_is_seen_also_by_whoever_listed_the_room_meanwhile(
+async def test_a_member_registered_again_after_a_stall_appears_in_views_listed_meanwhile(
     redis_server: Server,
 ) -> None:
-    async with following(redis_server, held=False) as it:
+    async with following(redis_server, follow=False) as it:
         it.probe.on_shard("mark_shard_alive", "lobby", 5_000, "", 0)
         for user in ("ann", "bob"):
             it.probe.join(user)
-        it.probe.lapse("ann")
+        it.probe.expire("ann")
         it.probe.client.hincrby(it.probe.key("pulse"), "at", -5_001)  # nobody could speak up for a lease
         view = await it.follow()
         assert set(view.members) == {"bob"}
@@ -251,26 +257,26 @@ async def test_who_is_entered_again_after_a_stall_is_seen_also_by_whoever_listed
         assert set(view.members) == {"ann", "bob"}
 
 
-async def test_who_is_entered_again_as_it_was_is_no_news_to_who_never_missed_it(
+async def test_a_member_registered_again_unchanged_is_no_update(
     redis_server: Server,
 ) -> None:
     async with following(redis_server) as it:
         it.probe.on_shard("mark_shard_alive", "lobby", 5_000, "", 0)
         it.probe.join("ann", username="A")
         await it.agrees()
-        it.probe.lapse("ann")
+        it.probe.expire("ann")
         it.probe.client.hincrby(it.probe.key("pulse"), "at", -5_001)
-        it.told.clear()
+        it.diffs.clear()
         it.probe.join("ann", epoch=it.probe.epoch())
         await until(lambda: it.view.version == 2)
-        (diff,) = it.told
+        (diff,) = it.diffs
         assert (diff.from_, diff.joined, diff.updated, diff.left) == (1, [], [], [])
         it.probe.ask("update", "ann", "B", "")
         await it.agrees()
-        assert [member.username for member in it.told[-1].updated] == ["B"]
+        assert [member.username for member in it.diffs[-1].updated] == ["B"]
 
 
-async def test_a_room_that_was_let_go_while_it_was_healed_says_nothing_more(redis_server: Server) -> None:
+async def test_a_room_unfollowed_during_a_resync_passes_on_nothing_more(redis_server: Server) -> None:
     """It may be followed anew meanwhile, and what the former one says would take its followers back."""
     async with following(redis_server) as it:
         it.probe.join("ann")
@@ -278,17 +284,17 @@ async def test_a_room_that_was_let_go_while_it_was_healed_says_nothing_more(redi
         it.feed.pause()
         it.probe.join("bob")
         it.feed.unfollow("lobby")
-        it.told.clear()
+        it.diffs.clear()
         it.view.invalidate()
         it.feed.resume()
         view = await it.feed.follow("lobby")
         assert set(view.members) == {"ann", "bob"}
         it.probe.join("cy")
-        await until(lambda: it.told)
-        assert [(diff.from_, diff.version) for diff in it.told] == [(2, 3)]
+        await until(lambda: it.diffs)
+        assert [(diff.from_, diff.version) for diff in it.diffs] == [(2, 3)]
 
 
-async def test_all_who_wait_in_a_former_epoch_are_there_after_one_listing(redis_server: Server) -> None:
+async def test_all_waiting_for_versions_of_a_past_epoch_are_served_by_one_list(redis_server: Server) -> None:
     async with following(redis_server) as it:
         it.probe.join("ann")
         await it.agrees()
@@ -304,7 +310,7 @@ async def test_all_who_wait_in_a_former_epoch_are_there_after_one_listing(redis_
         assert it.feed.resyncs.total() < 4
 
 
-async def test_a_room_that_begins_anew_without_those_who_are_here_is_not_told(redis_server: Server) -> None:
+async def test_a_new_epoch_without_the_known_members_is_treated_as_data_loss(redis_server: Server) -> None:
     """FLUSHALL: nothing says that the data is gone but that somebody joins what should not be empty."""
     async with following(redis_server) as it:
         it.probe.join("ann")
@@ -319,11 +325,11 @@ async def test_a_room_that_begins_anew_without_those_who_are_here_is_not_told(re
             return True
 
         it.feed._is_data_loss = is_data_loss
-        it.told.clear()
+        it.diffs.clear()
         redis_server.control.flushall()
         it.probe.join("bob")
         await until(lambda: suspected == [{"bob"}])
         it.probe.join("ann")
-        assert it.told == [], "the others did not leave"
+        assert it.diffs == [], "the others did not leave"
         it.feed.resume()
         await it.agrees()

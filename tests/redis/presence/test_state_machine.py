@@ -52,7 +52,7 @@ class Machine(RuleBasedStateMachine):
             self.events.get_message(timeout=1)
         self.store = self.direct.store
         self.model = PresenceModel(TTL, GRACE, AWAY_GRACE)
-        self.heard: list[tuple[int, str]] = []
+        self.received: list[tuple[int, str]] = []
         self.views = {name: RoomView(name) for name in ROOMS}
         for view in self.views.values():
             view.reset("", 0, ())
@@ -116,7 +116,7 @@ class Machine(RuleBasedStateMachine):
         self.direct.pass_time(0)
         found = done(self.store.due(shard, limit=1000, retry=0))
         lapsed = {
-            (room, user) for room in ROOMS if shard_of(room) == shard for user in self.model.lapsed(room)
+            (room, user) for room in ROOMS if shard_of(room) == shard for user in self.model.expired(room)
         }
         assert {tuple(parse_suffix(text)) for text in found.gone} == lapsed
         if not lapsed:
@@ -126,13 +126,13 @@ class Machine(RuleBasedStateMachine):
     @rule(lost=st.booleans(), twice=st.booleans())
     def events_come(self, lost: bool, twice: bool) -> None:
         self._hear()
-        for shard, suffix in self.heard:
+        for shard, suffix in self.received:
             entry = parse_suffix(suffix)
             if not lost:
                 claimed = done(self.store.claim(shard, [suffix] * (2 if twice else 1)))
                 assert len(claimed) <= 1
                 self.model.claim(*entry)
-        self.heard.clear()
+        self.received.clear()
 
     @rule(room=room, user=user)
     def forged_event(self, room: str, user: str) -> None:
@@ -149,7 +149,7 @@ class Machine(RuleBasedStateMachine):
                 room_id = unescape(channel.partition(":diff:")[2])
                 assert self.views[room_id].apply(decode_diff(payload).diff(room_id)) is DiffResult.APPLIED
             elif (found := self.keys.parse(payload)) is not None:
-                self.heard.append(found)
+                self.received.append(found)
 
     # Nodes and the sweep.
 
@@ -159,7 +159,7 @@ class Machine(RuleBasedStateMachine):
             while rooms := done(self.store.fence_node(shard, node)):
                 for room in rooms:
                     done(self.store.detach_node(node, room, grace=GRACE, away_grace=AWAY_GRACE))
-        self.model.lose_node(node)
+        self.model.detach_node(node)
 
     @rule()
     def sweep(self) -> None:
@@ -226,7 +226,7 @@ class Machine(RuleBasedStateMachine):
             assert lasting or self.direct.client.pttl(key) > 0, key
 
 
-def test_transitions_agree_with_the_model(redis_server: Server) -> None:
+def test_the_scripts_agree_with_the_model(redis_server: Server) -> None:
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     Machine.direct = Direct(redis_server)
     run_state_machine_as_test(

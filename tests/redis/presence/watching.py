@@ -37,7 +37,7 @@ class Watching:
         with anyio.fail_after(PATIENCE):
             return await anext(self._events)
 
-    async def says(self) -> str:
+    async def next_change(self) -> str:
         """The next event in a word: `+ann (1)`, `~ann (1)`, `-ann:left (0)`, `=ann,bob (2)`."""
         event = await self.next()
         if event.kind == "sync":

@@ -66,12 +66,12 @@ def test_no_two_members_share_a_key(one: Entry, other: Entry) -> None:
 
 
 @given(st.one_of(st.binary(), st.text().map(lambda text: text.encode("utf-8", "surrogatepass"))))
-def test_no_foreign_key_is_taken_for_ours(key: bytes) -> None:
+def test_no_key_of_another_program_is_recognised(key: bytes) -> None:
     assert ExpiredKeys("ns").parse(key) is None
 
 
 @given(ENTRIES, st.data())
-def test_a_key_that_differs_from_ours_in_one_byte_is_ours_only_where_it_is_another_members(
+def test_a_key_that_differs_in_one_byte_is_recognised_only_as_another_members(
     entry: Entry, data: st.DataObject
 ) -> None:
     key = bytearray(presence_key("ns", entry).encode())
@@ -116,11 +116,11 @@ LOBBY = shard_of("lobby")
         "room:lobby:user:ann",
     ],
 )
-def test_a_near_miss_is_not_taken_for_ours(key: str) -> None:
+def test_a_similar_key_is_not_recognised(key: str) -> None:
     assert ExpiredKeys("ns").parse(key.encode()) is None
 
 
-def test_bytes_that_are_no_text_are_not_taken_for_ours() -> None:
+def test_bytes_that_are_not_utf8_are_not_recognised() -> None:
     assert ExpiredKeys("ns").parse(b"{ns:%d}:room:lobby:user:\xff" % LOBBY) is None
 
 
@@ -131,7 +131,7 @@ def test_a_room_is_always_in_the_same_shard(room: str, shard: int) -> None:
     assert shard_of(room) == shard
 
 
-def test_names_are_what_operators_know() -> None:
+def test_names_have_the_documented_format() -> None:
     entry = Entry("lobby", "ann")
     assert presence_key("reactor", entry) == "{reactor:7}:room:lobby:user:ann"
     assert shadow_key("reactor", entry) == "{reactor:7}:shadow:room:lobby:user:ann"
