@@ -1,4 +1,4 @@
-"""Sets of servers as the tests of fleets have them."""
+"""Fixtures of tests/fleet: a Sentinel set and a cluster."""
 
 from tests.fleet.conftest import cluster, running_sets, sentinels
 
