@@ -8,6 +8,7 @@ runs on half a shard, and the runner retries until the slot has arrived.
 
 from asyncio import gather
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import replace
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
@@ -21,7 +22,7 @@ from reactor.backend.clients import (
     ensure_events,
     errors_as_unavailable,
 )
-from reactor.backend.interface import Loop, OnHealth, ignore_health
+from reactor.backend.interface import ChannelCallbacks, Loop, OnHealth, ignore_health
 from reactor.backend.scripts import Redirected, Script, ScriptRunner, ScriptSources, load_scripts, new_times
 from reactor.backend.subscription import Subscription
 from reactor.backend.target import Target
@@ -149,12 +150,11 @@ class ClusterChannels:
     """
 
     def __init__(
-        self, target: Target, topology: Topology, *, on_every_primary: bool,
-        on_message: Callable[[bytes, bytes], None], on_gap: Callable[[bool], None],
-        on_disconnect: Callable[[str], None],
-    ) -> None:  # fmt: skip
+        self, target: Target, topology: Topology, callbacks: ChannelCallbacks, *, on_every_primary: bool
+    ) -> None:
         self._target, self._topology, self._on_every_primary = target, topology, on_every_primary
-        self._on_message, self._on_gap, self._on_disconnect = on_message, on_gap, on_disconnect
+        self._on_gap = callbacks.on_gap
+        self._callbacks_of_one = replace(callbacks, on_gap=self._on_gap_of_one)
         self._subscriptions: dict[Address, Subscription] = {}
         self._clients: dict[Address, Redis] = {}
         self._channels: set[str] = set()
@@ -230,12 +230,7 @@ class ClusterChannels:
             if client is None:
                 client = self._clients[address] = client_at(self._target, address, blocking=True)
             subscription = self._subscriptions[address] = Subscription(
-                client,
-                on_message=self._on_message,
-                on_gap=self._on_gap_of_one,
-                on_disconnect=self._on_disconnect,
-                sharded=not self._on_every_primary,
-                lags=self.lags,
+                client, self._callbacks_of_one, sharded=not self._on_every_primary, lags=self.lags
             )
             for channel in self._channels if self._on_every_primary else ():
                 subscription.request(channel)
@@ -296,39 +291,16 @@ class ClusterBackend:
         """Background tasks; the caller runs each of them."""
         return [self.runner.serve, self._topology.serve]
 
-    def channels(
-        self,
-        on_message: Callable[[bytes, bytes], None],
-        on_gap: Callable[[bool], None],
-        on_disconnect: Callable[[str], None],
-    ) -> ClusterChannels:
+    def channels(self, callbacks: ChannelCallbacks) -> ClusterChannels:
         """Channels of shards, each read from the primary that serves its slot."""
-        return self._listen(False, on_message, on_gap, on_disconnect)
+        return self._listen(callbacks, on_every_primary=False)
 
-    def events(
-        self,
-        on_message: Callable[[bytes, bytes], None],
-        on_gap: Callable[[bool], None],
-        on_disconnect: Callable[[str], None],
-    ) -> ClusterChannels:
+    def events(self, callbacks: ChannelCallbacks) -> ClusterChannels:
         """Channels read from every primary: each publishes the events of its own keys only."""
-        return self._listen(True, on_message, on_gap, on_disconnect)
+        return self._listen(callbacks, on_every_primary=True)
 
-    def _listen(
-        self,
-        on_every_primary: bool,
-        on_message: Callable[[bytes, bytes], None],
-        on_gap: Callable[[bool], None],
-        on_disconnect: Callable[[str], None],
-    ) -> ClusterChannels:
-        channels = ClusterChannels(
-            self._target,
-            self._topology,
-            on_every_primary=on_every_primary,
-            on_message=on_message,
-            on_gap=on_gap,
-            on_disconnect=on_disconnect,
-        )
+    def _listen(self, callbacks: ChannelCallbacks, *, on_every_primary: bool) -> ClusterChannels:
+        channels = ClusterChannels(self._target, self._topology, callbacks, on_every_primary=on_every_primary)
         self._channels.append(channels)
         return channels
 

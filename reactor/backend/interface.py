@@ -5,6 +5,7 @@ reports a gap whenever messages may have been lost or a shard may have moved to 
 """
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from redis.asyncio import Redis
@@ -28,6 +29,19 @@ class Runner(Protocol):
 
         Raises Unavailable: the script may or may not have run.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelCallbacks:
+    """What channels call. None of the functions may block.
+
+    on_message(channel, payload): for each message, in order. on_gap(first): each time all channels have been
+    (re)subscribed to; messages published before may be lost. on_disconnect(reason): a connection broke.
+    """
+
+    on_message: Callable[[bytes, bytes], None]
+    on_gap: Callable[[bool], None]
+    on_disconnect: Callable[[str], None]
 
 
 class Channels(Protocol):
@@ -84,26 +98,11 @@ class Backend(Protocol):
         """Background tasks; the caller runs each of them."""
         ...
 
-    def channels(
-        self,
-        on_message: Callable[[bytes, bytes], None],
-        on_gap: Callable[[bool], None],
-        on_disconnect: Callable[[str], None],
-    ) -> Channels:
-        """A new set of channels of shards, each read from the server that has the shard.
-
-        on_message(channel, payload) is called for each message, in order. on_gap(first) is called after each
-        (re)subscription: messages published before it may be lost. on_disconnect(reason) is called when a
-        connection breaks. None of them may block.
-        """
+    def channels(self, callbacks: ChannelCallbacks, /) -> Channels:
+        """A new set of channels of shards, each read from the server that has the shard."""
         ...
 
-    def events(
-        self,
-        on_message: Callable[[bytes, bytes], None],
-        on_gap: Callable[[bool], None],
-        on_disconnect: Callable[[str], None],
-    ) -> Channels:
+    def events(self, callbacks: ChannelCallbacks, /) -> Channels:
         """The same, with each channel read from every server that expires keys."""
         ...
 

@@ -1,6 +1,6 @@
 """One server, or the primary that Sentinels name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import anyio
@@ -16,7 +16,7 @@ from reactor.backend.clients import (
     errors_as_unavailable,
     open_sentinels,
 )
-from reactor.backend.interface import Loop, OnHealth, Runner, ignore_health
+from reactor.backend.interface import ChannelCallbacks, Loop, OnHealth, Runner, ignore_health
 from reactor.backend.scripts import ScriptRunner, ScriptSources, load_scripts
 from reactor.backend.subscription import Subscription
 from reactor.backend.target import Target
@@ -57,16 +57,9 @@ class SingleBackend:
         """Background tasks; the caller runs each of them."""
         return [self._scripts.serve]
 
-    def channels(
-        self,
-        on_message: Callable[[bytes, bytes], None],
-        on_gap: Callable[[bool], None],
-        on_disconnect: Callable[[str], None],
-    ) -> Subscription:
+    def channels(self, callbacks: ChannelCallbacks) -> Subscription:
         """A new set of channels, over its own connection."""
-        subscription = Subscription(
-            self._pubsub, on_message=on_message, on_gap=on_gap, on_disconnect=on_disconnect
-        )
+        subscription = Subscription(self._pubsub, callbacks)
         self._subscriptions.append(subscription)
         return subscription
 

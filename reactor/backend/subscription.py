@@ -11,7 +11,7 @@ import asyncio
 import math
 import random
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from time import monotonic
 from typing import Any
 
@@ -21,6 +21,7 @@ from redis.asyncio import Redis
 from redis.exceptions import MovedError
 
 from reactor.backend.clients import CONNECTION_ERRORS
+from reactor.backend.interface import ChannelCallbacks
 from reactor.histogram import SECONDS, Histogram
 
 log = structlog.get_logger()
@@ -34,9 +35,6 @@ MIN_BACKOFF, MAX_BACKOFF = 0.05, 1.0
 class Subscription:
     """A changing set of channels over one connection. `serve` has to run.
 
-    on_message(channel, payload) is called for each message, in order, and must not block.
-    on_gap(first) is called each time all channels are subscribed to: messages before it may be lost.
-    on_disconnect(reason) is called when the connection breaks.
     sharded: use SSUBSCRIBE (https://redis.io/docs/latest/develop/pubsub/#sharded-pubsub).
     lags: a histogram for the seconds that pings take; without one the subscription makes its own.
     """
@@ -44,10 +42,8 @@ class Subscription:
     def __init__(
         self,
         redis: Redis,
+        callbacks: ChannelCallbacks,
         *,
-        on_message: Callable[[bytes, bytes], None],
-        on_gap: Callable[[bool], None],
-        on_disconnect: Callable[[str], None],
         sharded: bool = False,
         lags: Histogram | None = None,
     ) -> None:
@@ -56,7 +52,8 @@ class Subscription:
         self._subscribe, self._unsubscribe = (
             ("SSUBSCRIBE", "SUNSUBSCRIBE") if sharded else ("SUBSCRIBE", "UNSUBSCRIBE")
         )
-        self._on_message, self._on_gap, self._on_disconnect = on_message, on_gap, on_disconnect
+        self._on_message, self._on_gap = callbacks.on_message, callbacks.on_gap
+        self._on_disconnect = callbacks.on_disconnect
         self._channels: dict[bytes, asyncio.Event] = {}
         self._connection: Any = None
         self._unconfirmed = 0

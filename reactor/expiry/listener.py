@@ -19,7 +19,7 @@ from time import monotonic
 
 import structlog
 
-from reactor.backend.interface import Backend
+from reactor.backend.interface import Backend, ChannelCallbacks
 from reactor.expiry.deadlines import RecentNames
 from reactor.expiry.reaper import Reaper
 from reactor.histogram import Histogram
@@ -52,7 +52,9 @@ class Listener:
         self._on_gap = on_gap
         self._led_elsewhere = led_elsewhere
         self._deferred = [RecentNames() for _ in range(SHARDS)]
-        self._subscription = backend.events(self._on_event, self._on_subscribed, self._on_lost)
+        self._subscription = backend.events(
+            ChannelCallbacks(self._on_event, self._on_subscribed, self._on_lost)
+        )
 
     @property
     def listening(self) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import anyio
 
-from reactor.backend.interface import Backend
+from reactor.backend.interface import Backend, ChannelCallbacks
 from reactor.presence.departures import Departures
 from reactor.presence.room_feed import RoomFeed
 from reactor.presence.store import Store
@@ -85,7 +85,7 @@ class Watches:
         self._watchers: dict[str, set[Watcher]] = {}
         self._tasks = tasks
         self._serving = False
-        self._subscription = backend.channels(self._on_message, self._on_gap, self._on_lost)
+        self._subscription = backend.channels(ChannelCallbacks(self._on_message, self._on_gap, self._on_lost))
         self._feed = RoomFeed(
             store, self._subscription, departures, tasks,
             on_diff=self._on_diff, on_left=lambda _room_id, _left, _member: None,

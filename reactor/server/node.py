@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 
 from reactor import __version__
 from reactor.backend.clients import EventsState
-from reactor.backend.interface import Backend
+from reactor.backend.interface import Backend, ChannelCallbacks
 from reactor.backend.target import Target
 from reactor.errors import ReactorError, Unavailable
 from reactor.expiry.listener import Listener
@@ -77,7 +77,9 @@ class Node:
         self.heartbeats = Heartbeats(self.store, self.name)
 
         # Subscriptions.
-        self.channels = backend.channels(self._on_message, self._on_channels_gap, self._on_channels_lost)
+        self.channels = backend.channels(
+            ChannelCallbacks(self._on_message, self._on_channels_gap, self._on_channels_lost)
+        )
         self._wake_channels = {wake_channel(namespace, shard).encode(): shard for shard in range(SHARDS)}
         self._rules_channel = self.rules.channel.encode()
         self.events = EventsState("unknown")

@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from reactor.backend import subscription
-from reactor.backend.interface import Channels
+from reactor.backend.interface import ChannelCallbacks, Channels
 from tests.support.servers import Server
 from tests.support.stores import Connected, connected
 from tests.support.waiting import until
@@ -22,7 +22,9 @@ class Recorder:
 
     def __init__(self, redis: Connected) -> None:
         self.calls: list[str] = []
-        self.channels: Channels = redis.backend.channels(self._on_message, self._on_gap, self._on_disconnect)
+        self.channels: Channels = redis.backend.channels(
+            ChannelCallbacks(self._on_message, self._on_gap, self._on_disconnect)
+        )
 
     def _on_message(self, channel: bytes, payload: bytes) -> None:
         self.calls.append(f"{channel.decode()}={payload.decode()}")

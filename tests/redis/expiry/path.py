@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
+from reactor.backend.interface import ChannelCallbacks
 from reactor.expiry.listener import Listener
 from reactor.expiry.pacemaker import Pacemaker
 from reactor.expiry.reaper import Reaper
@@ -75,7 +76,9 @@ class Pacing:
             redis.store, redis.registry, path.reaper, node=lambda: node, events_flow=lambda: events
         )
         self._shards = {wake_channel(NAMESPACE, shard).encode(): shard for shard in range(SHARDS)}
-        self._channels = redis.backend.channels(self._on_message, self._on_gap, lambda _reason: None)
+        self._channels = redis.backend.channels(
+            ChannelCallbacks(self._on_message, self._on_gap, lambda _reason: None)
+        )
         self.scope = anyio.CancelScope()
         self.drops_wakeups = False
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from reactor.backend.interface import ChannelCallbacks
 from reactor.presence.keys import diff_channel
 from reactor.presence.room_feed import RoomFeed
 from reactor.presence.rows import LeftRow
@@ -94,7 +95,7 @@ async def following(server: Server, *, follow: bool = True) -> AsyncIterator[Fol
         async with connected(server) as redis:
             follower = Follower(probe)
             follower.channels = redis.backend.channels(
-                follower.on_message, follower.on_gap, lambda _reason: None
+                ChannelCallbacks(follower.on_message, follower.on_gap, lambda _reason: None)
             )
             follower.feed = RoomFeed(
                 redis.store, follower.channels, redis.departures, redis.tasks,
