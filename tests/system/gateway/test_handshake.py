@@ -69,12 +69,9 @@ async def test_messagepack_uses_binary_frames_in_both_directions():
 
 
 async def test_a_slow_handshake_is_aborted_at_the_opening_time_out():
-    async with (
-        serving(open_timeout=0.4) as served,
-        bystander(served),
-        await served.raw(handshake=False) as client,
-    ):
+    async with serving(open_timeout=0.4) as served, bystander(served):
         began = time.monotonic()
+        client = await served.raw(handshake=False)
         for byte in request() + b" " * 500:
             client.write(bytes((byte,)))
             await asyncio.sleep(0.01)
@@ -82,12 +79,14 @@ async def test_a_slow_handshake_is_aborted_at_the_opening_time_out():
                 break
         assert await client.ended()
         assert 0.4 <= time.monotonic() - began < BELOW_DEFAULT
+        client.writer.transport.abort()
 
 
 async def test_a_silent_connection_is_aborted_at_the_opening_time_out():
-    async with serving(open_timeout=0.3) as served, await served.raw(handshake=False) as client:
+    async with serving(open_timeout=0.3) as served:
         began = time.monotonic()
-        assert await client.ended()
+        async with await served.raw(handshake=False) as client:
+            assert await client.ended()
         assert 0.3 <= time.monotonic() - began < BELOW_DEFAULT
         assert served.handler.opened_ == served.handler.closed_ == []
 

@@ -9,7 +9,7 @@ from tests.support.gateway import BELOW_DEFAULT, HEARTBEAT, bystander, client_fr
 
 
 async def test_an_idle_client_is_pinged_and_stays_while_it_answers():
-    async with serving(ping_interval=0.1, ping_timeout=0.3) as served, await served.raw() as client:
+    async with serving(ping_interval=0.3, ping_timeout=1.0) as served, await served.raw() as client:
         for _ in range(6):
             assert await client.frame() == (Opcode.PING, b"")
             client.write(client_frame(Opcode.PONG))
@@ -18,21 +18,20 @@ async def test_an_idle_client_is_pinged_and_stays_while_it_answers():
 
 async def test_an_unresponsive_client_is_aborted_after_interval_and_time_out():
     async with serving(ping_interval=0.2, ping_timeout=0.3) as served, bystander(served):
+        began = time.monotonic()
         async with await served.raw() as client:
             connection = served.handler.opened_[-1]
-            began = time.monotonic()
             assert await client.frame() == (Opcode.PING, b"")
-            pinged = time.monotonic()
+            assert time.monotonic() - began >= 0.2
             assert await client.close_code() == 1006
-            assert 0.2 <= pinged - began < BELOW_DEFAULT
-            assert 0.3 <= time.monotonic() - pinged < BELOW_DEFAULT
+            assert 0.2 + 0.3 <= time.monotonic() - began < BELOW_DEFAULT
             await served.handler.until(lambda: connection in served.handler.closed_)
         assert served.handler.closed_.count(connection) == 1
 
 
 async def test_an_active_client_is_not_pinged():
-    async with serving(ping_interval=0.2, ping_timeout=0.2) as served, await served.raw() as client:
-        end = time.monotonic() + 0.8
+    async with serving(ping_interval=0.5, ping_timeout=0.5) as served, await served.raw() as client:
+        end = time.monotonic() + 1.5
         while time.monotonic() < end:
             client.write(text(HEARTBEAT))
             assert (await client.frame())[0] == Opcode.TEXT
@@ -41,7 +40,7 @@ async def test_an_active_client_is_not_pinged():
 
 
 async def test_any_frame_after_a_ping_counts_as_its_answer():
-    async with serving(ping_interval=0.1, ping_timeout=0.2) as served, await served.raw() as client:
+    async with serving(ping_interval=0.2, ping_timeout=0.6) as served, await served.raw() as client:
         for frames in (text(HEARTBEAT), client_frame(Opcode.PING), client_frame(Opcode.PONG, b"other")) * 2:
             while (await client.frame())[0] != Opcode.PING:
                 pass

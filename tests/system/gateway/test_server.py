@@ -91,9 +91,10 @@ async def test_stop_spreads_the_closes_over_time():
         await served.gateway.stop(code=1001, over_seconds=0.8)
         await asyncio.gather(*clients)
         times = sorted(moment - began for moment in times)
-        assert times[9] < 0.35
-        assert 0.2 < times[20] < 0.65
-        assert 0.55 < times[-1] < 1.5
+        # A busy machine makes the closes later, but does not move them closer to each other.
+        assert times[20] > 0.2
+        assert 0.55 < times[-1] < BELOW_DEFAULT
+        assert times[-1] - times[9] > 0.3
 
 
 async def test_stop_does_not_wait_for_clients_that_do_not_answer():
