@@ -148,12 +148,12 @@ export function differenceBetween(before, after, reason = "disconnected") {
 }
 
 /**
- * The fields of a member that others see, as text that does not depend on the order of keys in its data.
+ * The fields of a member that others see (all but its identity and times), as text that does not depend on their order.
  *
  * @param {Member} member
  */
-function visibleFields({ username, away, connections, data }) {
-  return JSON.stringify({ username, away, connections, data }, (_, value) =>
+function visibleFields({ userId, joinedAt, lastActiveAt, ...visible }) {
+  return JSON.stringify(visible, (_, value) =>
     value && typeof value === "object" && !Array.isArray(value)
       ? Object.fromEntries(Object.entries(value).sort())
       : value,
