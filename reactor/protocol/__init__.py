@@ -1,1 +1,1 @@
-"""The words on the wire and the rules of one connection and one room: pure, without a socket or Redis."""
+"""The wire protocol: messages, and the state of one connection and of one room; no I/O and no clock."""

@@ -1,7 +1,7 @@
-"""Bytes to messages and back, in JSON or MessagePack; and what was wrong with bytes that are no message.
+"""Encodes and decodes messages, in JSON or MessagePack, and explains why a message is invalid. PURE.
 
-A good message is parsed once, straight into its struct. Only one that fails is parsed a second time,
-leniently, to say which field is wrong, how to mend it, and to which request and room the answer belongs.
+A valid message is parsed once, straight into its struct. Only an invalid one is parsed a second time, into
+plain values, to find which field is wrong and to which request and room the error belongs.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from reactor.protocol.messages import ErrorCode, Message, ProtocolError, Request
 from reactor.protocol.requests import TYPES, Request
 
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError, OverflowError, TypeError)
-"""All that msgspec raises on hostile bytes: wrong types, broken text, deep nesting, keys without a hash."""
+"""What msgspec raises for invalid input: wrong types, invalid text, deep nesting, unhashable keys."""
 
 _KINDS: dict[str, type[Message]] = dict(zip(TYPES, get_args(Request), strict=True))
 
-_TAKES = {
+_EXPECTED = {
     "id": "text of at most 128 characters, or a whole number that JavaScript keeps exact",
     "roomId": "text or a whole number",
     "userId": "text or a whole number",
@@ -33,10 +33,10 @@ class Codec:
 
     Attributes:
         name: "json" or "msgpack".
-        subprotocol: The WebSocket subprotocol that asks for it (RFC 6455 section 1.9).
-        binary: Whether its frames are binary ones.
-        encode: Message to bytes.
-        between, end: What stands between two members of `open_members`, and behind the last.
+        subprotocol: The WebSocket subprotocol that selects it (RFC 6455 section 1.9).
+        binary: Whether it is sent in binary frames.
+        encode: Encodes a message.
+        between, end: The bytes between two members after `open_members`, and after the last.
 
     """
 
@@ -70,7 +70,7 @@ class Codec:
                 request's `id` and room, where they can be read.
 
         """
-        # Text that is skipped, in fields unknown here, is not looked at by the parser.
+        # The parser does not validate text in unknown fields.
         if not self.binary and not payload.isascii():
             _check_utf8(payload)
         try:
@@ -79,23 +79,23 @@ class Codec:
             self._explain(payload, error)
 
     def open_members(self, message: bytes, count: int) -> bytes:
-        """Encode a message but for its members, which are to follow, each as `encode` has it.
+        """Return the beginning of a message with members, which the caller appends, each encoded by `encode`.
 
         Args:
-            message: The same without members, encoded: an object of less than 15 fields.
-            count: How many will follow.
+            message: The message without `members`, encoded: an object of fewer than 15 fields.
+            count: The number of members that will follow.
 
         """
         if not self.binary:
             return message[:-1] + b',"members":['
-        # One more field in the map, its name, an array: https://github.com/msgpack/msgpack/blob/master/spec.md
+        # The map gets one more field, with an array 32: https://github.com/msgpack/msgpack/blob/master/spec.md
         return bytes((message[0] + 1,)) + message[1:] + b"\xa7members\xdd" + count.to_bytes(4)
 
     def decode_reply(self, payload: bytes) -> ServerMessage | None:
         """Return the server's message, or None for a type that only a newer server knows.
 
         Raises:
-            ProtocolError: `bad_json` or `bad_message`: this is not what a reactor says.
+            ProtocolError: `bad_json` or `bad_message`: this is not a message of a reactor server.
 
         """
         try:
@@ -105,7 +105,7 @@ class Codec:
             kind = raw.get("type")
             if isinstance(kind, str) and kind not in _REPLY_TYPES:
                 return None
-            raise ProtocolError("bad_message", f"the server's message is not understood: {error}") from error
+            raise ProtocolError("bad_message", f"the server's message is invalid: {error}") from error
 
     def _parse(self, payload: bytes) -> dict[str, Any]:
         try:
@@ -130,7 +130,7 @@ class Codec:
             room_id = clean_id(raw.get("roomId"), "roomId")
         except ProtocolError:
             room_id = None
-        fault = _fault(raw) or ProtocolError("bad_message", f"not a message ({error})")
+        fault = _first_fault(raw) or ProtocolError("bad_message", f"not a message ({error})")
         raise ProtocolError(fault.code, fault.message, request_id, room_id) from error
 
 
@@ -141,7 +141,7 @@ def _check_utf8(payload: bytes) -> None:
         raise ProtocolError("not_utf8", "text must be UTF-8") from error
 
 
-def _fault(raw: dict[str, Any]) -> ProtocolError | None:
+def _first_fault(raw: dict[str, Any]) -> ProtocolError | None:
     kind = raw.get("type")
     if not isinstance(kind, str):
         return ProtocolError("bad_message", f'"type" must be text, one of: {", ".join(TYPES)}')
@@ -149,13 +149,13 @@ def _fault(raw: dict[str, Any]) -> ProtocolError | None:
         return ProtocolError("unknown_type", f'unknown type "{kind[:64]}": use one of {", ".join(TYPES)}')
     for field in msgspec.structs.fields(_KINDS[kind]):
         name = field.encode_name
-        takes = _TAKES.get(name)
+        expected = _EXPECTED.get(name)
         if name not in raw:
             if field.required:
-                return ProtocolError("bad_message", f'{kind} needs "{name}": {takes}')
+                return ProtocolError("bad_message", f'{kind} needs "{name}": {expected}')
         elif not _fits(raw[name], field.type):
             code: ErrorCode = "bad_id" if name in ("roomId", "userId") else "bad_message"
-            return ProtocolError(code, f'"{name}" of {kind} must be {takes}')
+            return ProtocolError(code, f'"{name}" of {kind} must be {expected}')
     return None
 
 

@@ -1,4 +1,4 @@
-"""A member's `data`: any JSON, small; checked once, and from then on its compact JSON encoding."""
+"""A member's `data`: any JSON up to a limit, checked once and passed on as its compact encoding. PURE."""
 
 import math
 from typing import Any
@@ -8,7 +8,7 @@ import msgspec
 from reactor.protocol.messages import ProtocolError
 
 MAX_DEPTH = 32
-"""Lists and objects inside one another; deeper data breaks some reader down the line."""
+"""Most nesting of lists and objects; some JSON readers fail on deeper data."""
 
 _NOT_JSON = "data must be JSON: no extension types, no bytes, no NaN, and only text as keys"
 
@@ -16,26 +16,26 @@ _encode = msgspec.json.Encoder().encode
 
 
 def data_as_json(value: Any, limit: int) -> bytes:
-    """Return the compact JSON of what a client sent as `data`.
+    """Return the compact JSON of a `data` value.
 
     Args:
-        value: The decoded value.
-        limit: Most bytes that its JSON may take.
+        value: The value as decoded from a message.
+        limit: Most bytes of its JSON.
 
     Raises:
-        ProtocolError: `data_too_big`, or `bad_message` for what JSON or the other codec cannot hold.
+        ProtocolError: `data_too_big`, or `bad_message` for what JSON or MessagePack cannot hold.
 
     """
     try:
         encoded = _encode(value)
     except (TypeError, ValueError, RecursionError, OverflowError) as error:
-        # MessagePack can carry what JSON cannot.
+        # MessagePack holds values that JSON does not.
         raise ProtocolError("bad_message", _NOT_JSON) from error
     if len(encoded) > limit:
         raise ProtocolError(
-            "data_too_big", f"data takes {len(encoded)} bytes as JSON, the most is {limit}: send less"
+            "data_too_big", f"data takes {len(encoded)} bytes as JSON, the limit is {limit}: send less"
         )
-    # Only what fits is walked, so the walk is bounded too.
+    # Checked after the size, so that the recursion is bounded too.
     _check(value, MAX_DEPTH)
     return encoded
 
@@ -51,7 +51,7 @@ def _check(value: Any, depth: int) -> None:
         for item in value:
             _check(item, depth - 1)
     elif isinstance(value, int):
-        # MessagePack holds no more, and each message must fit in both codecs.
+        # MessagePack holds no larger numbers, and each message must be valid in both encodings.
         if not -(2**63) <= value < 2**64:
             raise ProtocolError("bad_message", "data holds a number of more than 64 bits: send it as text")
     elif not (value is None or isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))):

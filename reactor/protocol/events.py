@@ -1,4 +1,4 @@
-"""What happens in a room, one thing at a time: the events that a client and a back end iterate over."""
+"""A room's events, one for each change: what the clients and `Presence.watch` iterate over. PURE."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -12,11 +12,17 @@ Kind = Literal["sync", "join", "update", "leave"]
 
 
 class RoomEvent(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """One thing that happened.
+    """One change of a room.
 
-    `member` is the one concerned, as it was last known; `reason` goes with a leave.
+    Attributes:
+        kind: `join`, `update` or `leave` of a member; or `sync`: `members` is the whole list, at first and
+            again after a gap.
+        room_id: The room.
+        count: The number of members after the change.
+        member: The member, as last known; None for a `sync`.
+        reason: Why the member left; only for a `leave`.
+        members: All members; only for a `sync`.
 
-    A `sync` says that the whole list is known (first of all, and anew after a gap); `members` holds it.
     """
 
     kind: Kind
@@ -28,20 +34,20 @@ class RoomEvent(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults
 
 
 def events_of(diff: RoomDiff, before: Mapping[str, Member]) -> list[RoomEvent]:
-    """The events of a diff that is about to be applied to `before`, in the order in which it applies.
+    """Return the events of a diff that is about to be applied to `before`, in the order of application.
 
-    A diff may tell again what a snapshot has told, so an event comes only of what is new to `before`: who is
-    there already does not join, and who is not there does not leave.
+    A diff may repeat what a snapshot already held, so there are events only for what is new to `before`: a
+    member that is already there does not join, and one that is not there does not leave.
     """
     room_id, count = diff.room_id, diff.count
-    gone = {left.user_id for left in diff.left}
+    left_users = {left.user_id for left in diff.left}
     events = [
         RoomEvent(kind="leave", room_id=room_id, count=count, member=member, reason=left.reason)
         for left in diff.left
         if (member := before.get(left.user_id)) is not None
     ]
     for member in (*diff.joined, *diff.updated):
-        known = None if member.user_id in gone else before.get(member.user_id)
+        known = None if member.user_id in left_users else before.get(member.user_id)
         if known is None:
             events.append(RoomEvent(kind="join", room_id=room_id, count=count, member=member))
         elif visible_fields(known) != visible_fields(member):

@@ -1,4 +1,4 @@
-"""Who a connection has proved to be, and what that allows it. PURE."""
+"""The identity that a connection has proved, and what it allows. PURE."""
 
 import re
 from dataclasses import dataclass
@@ -17,14 +17,16 @@ MAX_PATTERNS = 1000
 _LONGEST = 4096  # characters of a pattern
 
 LATEST: Final = 253_402_300_799.0
-"""The last second of the year 9999: what runs out later never does."""
+"""The last second of the year 9999; later times of expiry are cut to it."""
 
 
 class Unauthorised(Exception):
-    """The token is not taken; the text is a sentence for the client.
+    """The token is refused; also raised by a custom authenticator.
 
-    A custom authenticator raises it too. `code` is `unauthorized` or, where a fresh token would do,
-    `token_expired`.
+    Args:
+        message: A sentence for the client.
+        code: `unauthorized`, or `token_expired` where a fresh token would be accepted.
+
     """
 
     def __init__(self, message: str, code: ErrorCode = "unauthorized") -> None:
@@ -35,15 +37,15 @@ class Unauthorised(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a token says, or a custom authenticator.
+    """The identity given by a token or by a custom authenticator.
 
     Attributes:
-        user_id: The user; every message that names a user has to name this one.
-        rooms: Names or glob patterns (`*`, `?`, `[abc]`; case counts) of the rooms that are allowed; None
-            leaves it to the setting `auth_rooms`.
-        name: The user's name, which then no message may change.
-        data: The member's data, which then no message may change; None leaves it free.
-        expires_at: When it runs out, in seconds since 1970; None never does.
+        user_id: The user; requests that name a user must name this one.
+        rooms: Ids or glob patterns (`*`, `?`, `[abc]`; case-sensitive) of the rooms that are allowed; None
+            for the setting `auth_rooms`.
+        name: The user's name, which requests then cannot change; None leaves it to them.
+        data: The member's data, which requests then cannot change; None leaves it to them.
+        expires_at: The time of expiry in seconds since 1970; None for never.
 
     """
 
@@ -54,21 +56,21 @@ class Identity:
     expires_at: float | None = None
 
     def allows(self, room_id: str) -> bool:
-        """Whether the room is one of those named, or matches a pattern."""
+        """Return whether the room is one of `rooms`, or matches a pattern."""
         rooms = self.rooms or ()
         return room_id in rooms or any(pattern.match(room_id) for pattern in _patterns(rooms))
 
 
 def checked(identity: Identity, limits: Limits, rooms: tuple[str, ...]) -> Identity:
-    """Return the identity as the rest may rely on it: its texts clean, its bounds kept, its rooms set.
+    """Return a validated identity: its ids and name are clean, its data within the limit, its rooms set.
 
     Args:
-        identity: As a token or a custom authenticator gave it; nothing of it is trusted to be of its type.
-        limits: Bounds of ids and data.
-        rooms: What is allowed where the identity names no rooms.
+        identity: As given by a token or a custom authenticator; its fields may have any type.
+        limits: Limits of ids and data.
+        rooms: The rooms that are allowed where the identity names none.
 
     Raises:
-        Unauthorised: It cannot be used; the sentence says what to mend.
+        Unauthorised: The identity is invalid; the message names the claim.
 
     """
     try:
@@ -81,15 +83,15 @@ def checked(identity: Identity, limits: Limits, rooms: tuple[str, ...]) -> Ident
         if identity.data is not None:
             data_as_json(identity.data, limits.max_data)
     except ProtocolError as error:
-        raise Unauthorised(f"the token does not fit: {error.message}") from error
+        raise Unauthorised(f"the token is invalid: {error.message}") from error
     if identity.rooms is not None:
         rooms = _as_rooms(identity.rooms)
     return Identity(user_id, rooms, name, identity.data, _as_time(identity.expires_at))
 
 
 def _as_rooms(rooms: Any) -> tuple[str, ...]:
-    good = isinstance(rooms, list | tuple) and len(rooms) <= MAX_PATTERNS
-    if not good or not all(isinstance(room, str) and len(room) <= _LONGEST for room in rooms):
+    valid = isinstance(rooms, list | tuple) and len(rooms) <= MAX_PATTERNS
+    if not valid or not all(isinstance(room, str) and len(room) <= _LONGEST for room in rooms):
         raise Unauthorised(f"the token's rooms must be a list of at most {MAX_PATTERNS} names or patterns")
     return (*rooms,)
 

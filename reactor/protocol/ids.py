@@ -1,25 +1,26 @@
-"""Ids of rooms and users: from what a client sent to the clean text that every later step may rely on."""
+"""Ids of rooms and users: validates what a client sent and converts it to text. PURE."""
 
 import re
 
 from reactor.protocol.messages import ErrorCode, ProtocolError
 
-# C0, DEL and C1: they break terminals and logs. Surrogates cannot be written as UTF-8.
+# Control characters (C0, DEL, C1) break terminals and logs; surrogates have no UTF-8 encoding.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def clean_id(value: object, what: str, limit: int = 256) -> str:
     """Return an id as text.
 
-    Any Unicode text is an id, and so is a whole number of 64 bits, which becomes its decimal digits.
+    An id is any Unicode text without control characters, or a whole number of 64 bits, which is converted to
+    its decimal digits.
 
     Args:
         value: What the client sent.
-        what: The field's name on the wire, for the error's sentence.
+        what: The field's name on the wire, for the error message.
         limit: Longest id in bytes of UTF-8.
 
     Raises:
-        ProtocolError: `bad_id`, with the mend.
+        ProtocolError: `bad_id`.
 
     """
     if isinstance(value, int) and not isinstance(value, bool):
@@ -36,7 +37,7 @@ def check_text(value: str, what: str, limit: int, code: ErrorCode = "bad_id") ->
     """Raise a ProtocolError unless the text is 1 to `limit` bytes of UTF-8 without control characters."""
     if not value:
         raise ProtocolError(code, f"{what} is empty: give it at least one character")
-    # A character is at least a byte, so a long text need not be encoded to be refused.
+    # A character takes at least one byte, so a text that is too long need not be encoded.
     if len(value) > limit or len(value.encode("utf-8", "surrogatepass")) > limit:
         raise ProtocolError(code, f"{what} is longer than {limit} bytes of UTF-8: shorten it")
     if _FORBIDDEN.search(value):

@@ -1,8 +1,8 @@
-"""What the server says, one struct a message: its answers, and what it tells by itself.
+"""The messages of the server, one struct each: its replies, and what it sends by itself. PURE.
 
 A message is an object with a `type`; field names are camelCase on the wire and snake_case here. A request may
-carry an `id`, which its reply repeats. Times are integer milliseconds since 1970, by Redis's clock. Fields
-that the receiver does not know are ignored, so that either side may be the newer one.
+carry an `id`, which its reply repeats. Times are integer milliseconds since 1970, by Redis's clock. Receivers
+ignore unknown fields, so that either side may be newer.
 """
 
 from typing import Annotated, Any, Literal
@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 RequestId = Annotated[str, Meta(max_length=128)] | Annotated[int, Meta(ge=-(2**53) + 1, le=2**53 - 1)]
-"""A request's own `id`: repeated as it came, so bounded; a number as far as JavaScript is exact."""
+"""A request's `id`: bounded, since replies repeat it; a number within the exact range of JavaScript."""
 
 View = Literal["members", "count", "none"]
-"""What a connection wants to hear of a room: who is there, only how many, or nothing."""
+"""What a connection receives of a room: its members, only their count, or nothing."""
 
 ErrorCode = Literal[
     "bad_json",
@@ -35,15 +35,15 @@ ErrorCode = Literal[
     "internal",
     "not_utf8",
 ]
-"""The codes of `error`, stable, for programs. `not_utf8` is not sent: the connection is closed with 1007."""
+"""The stable codes of `error`. `not_utf8` is never sent: the connection is closed with 1007 instead."""
 
 
 class Message(Struct, frozen=True, rename="camel", tag_field="type", omit_defaults=True):
-    """Base of all that is sent: optional fields are left out while they are unset."""
+    """Base of all messages; optional fields that are unset are left out."""
 
 
 class ErrorMessage(Message, tag="error", frozen=True, gc=False):
-    """Something a client asked was refused: a stable code, and a sentence that says how to mend it."""
+    """A request was refused: a stable code, and a sentence that says how to fix it."""
 
     code: str
     message: str
@@ -52,7 +52,7 @@ class ErrorMessage(Message, tag="error", frozen=True, gc=False):
 
 
 class ProtocolError(Exception):
-    """A client's mistake: the connection stays, and the client gets `reply()`."""
+    """A client's mistake: the connection stays open, and the client receives `reply()`."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class ProtocolError(Exception):
         return ErrorMessage(self.code, self.message, self.id, self.room_id)
 
 
-# What a room is made of.
+# Parts of messages.
 
 
 class Member(Struct, frozen=True, rename="camel"):
@@ -94,11 +94,11 @@ class Departed(Struct, frozen=True, rename="camel", gc=False):
     reason: str
 
 
-# What it answers.
+# Replies.
 
 
 class AuthOk(Message, tag="auth:ok", frozen=True, gc=False):
-    """The token was taken; it runs out at `expires_at`, milliseconds since 1970, or never."""
+    """The token was accepted; it expires at `expires_at`, or never."""
 
     user_id: str
     expires_at: int | None = None
@@ -106,7 +106,7 @@ class AuthOk(Message, tag="auth:ok", frozen=True, gc=False):
 
 
 class RoomJoined(Message, tag="room:joined", frozen=True):
-    """The room was entered: its terms (milliseconds) and, to a `members` view, its members."""
+    """The room was joined; `ttl` and `heartbeat_interval` in milliseconds, `members` for a `members` view."""
 
     room_id: str
     user_id: str
@@ -123,7 +123,7 @@ class RoomJoined(Message, tag="room:joined", frozen=True):
 
 
 class HeartbeatAck(Message, tag="room:heartbeat:ack", frozen=True, gc=False):
-    """Redis has taken the heartbeat."""
+    """Redis has accepted the heartbeat."""
 
     timestamp: int
     room_id: str | None = None
@@ -131,7 +131,7 @@ class HeartbeatAck(Message, tag="room:heartbeat:ack", frozen=True, gc=False):
 
 
 class RoomUpdated(Message, tag="room:updated", frozen=True, gc=False):
-    """The change was taken and is in the room from this version on."""
+    """The change was accepted; it is part of the room from this version on."""
 
     room_id: str
     version: int
@@ -139,21 +139,21 @@ class RoomUpdated(Message, tag="room:updated", frozen=True, gc=False):
 
 
 class AwayOk(Message, tag="room:away:ok", frozen=True, gc=False):
-    """The others see this member as away."""
+    """The member is marked as away."""
 
     room_id: str | None = None
     id: RequestId | None = None
 
 
 class BackOk(Message, tag="room:back:ok", frozen=True, gc=False):
-    """The others see this member as here again."""
+    """The member is marked as back."""
 
     room_id: str | None = None
     id: RequestId | None = None
 
 
 class MembersReply(Message, tag="room:members", frozen=True):
-    """A snapshot of a room; without `members` where the room is served as a count."""
+    """A snapshot of a room, requested or not; without `members` where the room is served as a count."""
 
     room_id: str
     epoch: str
@@ -164,7 +164,7 @@ class MembersReply(Message, tag="room:members", frozen=True):
 
 
 class CountReply(Message, tag="room:count", frozen=True, gc=False):
-    """How many are in a room: asked for, or told unasked to a `count` view and then without an `id`."""
+    """The number of members: as a reply, or, without an `id`, sent to a `count` view by itself."""
 
     room_id: str
     epoch: str
@@ -192,11 +192,11 @@ class RoomLeft(Message, tag="room:left", frozen=True, gc=False):
     id: RequestId | None = None
 
 
-# What it says by itself.
+# Sent without a request.
 
 
 class RoomDiff(Message, tag="room:diff", frozen=True):
-    """What changed in a room from version `from_` to `version`; applied as left, joined, updated."""
+    """The changes of a room from version `from_` to `version`; to be applied as left, joined, updated."""
 
     room_id: str
     epoch: str
@@ -218,7 +218,7 @@ class RoomForceLeave(Message, tag="room:force-leave", frozen=True, gc=False):
 
 
 class RoomMessage(Message, tag="room:message", frozen=True):
-    """Something that the application says to everyone in a room; `data` is any JSON."""
+    """A message of the application to everyone in a room; `data` is any JSON."""
 
     room_id: str
     data: Any
@@ -226,13 +226,13 @@ class RoomMessage(Message, tag="room:message", frozen=True):
 
 
 class ServiceDegraded(Message, tag="service:degraded", frozen=True, gc=False):
-    """Redis does not answer; the connection stays, and requests are refused until it does."""
+    """Redis does not respond; the connection stays open, and requests are refused meanwhile."""
 
     reason: str
 
 
 class ServiceRestored(Message, tag="service:restored", frozen=True, gc=False):
-    """Redis answers again, and the state is right."""
+    """Redis responds again, and the state is complete."""
 
     reason: str
 

@@ -1,4 +1,4 @@
-"""What a client may say, one struct a request; the fields come as they are, and the session checks them."""
+"""The requests of a client, one struct each. Decoding checks types, the session checks values. PURE."""
 
 from typing import Any
 
@@ -7,18 +7,18 @@ from msgspec import UNSET, UnsetType
 from reactor.protocol.messages import Message, RequestId, View
 
 AnyId = str | int
-"""An id of a room or a user as it comes in: text or a whole number; it is text from the session on."""
+"""An id of a room or a user as received: text or a whole number. The session converts it to text."""
 
 
 class Auth(Message, tag="auth", frozen=True, gc=False):
-    """Say who this connection is."""
+    """Authenticate this connection, or renew its token."""
 
     token: str
     id: RequestId | None = None
 
 
 class JoinRoom(Message, tag="join_room", frozen=True):
-    """Enter a room, or return to it; `user_id` may be left out where a token names the user."""
+    """Join a room, or rejoin it; `user_id` may be left out where a token names the user."""
 
     room_id: AnyId
     user_id: AnyId | UnsetType = UNSET
@@ -29,14 +29,14 @@ class JoinRoom(Message, tag="join_room", frozen=True):
 
 
 class Heartbeat(Message, tag="room:heartbeat", frozen=True, gc=False):
-    """Say "still here", in one room or, without a room, in all of this connection's."""
+    """Renew the TTL of one membership or, without a room, of all of this connection."""
 
     room_id: AnyId | None = None
     id: RequestId | None = None
 
 
 class Update(Message, tag="room:update", frozen=True):
-    """Change the own name or data in a room."""
+    """Change the member's own name or data."""
 
     room_id: AnyId
     username: str | None = None
@@ -45,28 +45,28 @@ class Update(Message, tag="room:update", frozen=True):
 
 
 class Away(Message, tag="room:away", frozen=True, gc=False):
-    """Say that the app is in the background: in one room, or in all of this connection's."""
+    """Mark the member as away (the app is in the background): in one room, or in all of this connection."""
 
     room_id: AnyId | None = None
     id: RequestId | None = None
 
 
 class Back(Message, tag="room:back", frozen=True, gc=False):
-    """Say that the app is in the foreground again."""
+    """Mark the member as back: in one room, or in all of this connection."""
 
     room_id: AnyId | None = None
     id: RequestId | None = None
 
 
 class Members(Message, tag="room:members", frozen=True, gc=False):
-    """Ask who is in a room."""
+    """Ask for the members of a room."""
 
     room_id: AnyId
     id: RequestId | None = None
 
 
 class Count(Message, tag="room:count", frozen=True, gc=False):
-    """Ask how many are in a room."""
+    """Ask for the number of members of a room."""
 
     room_id: AnyId
     id: RequestId | None = None
@@ -81,7 +81,7 @@ class IsPresent(Message, tag="room:is_present", frozen=True, gc=False):
 
 
 class LeaveRoom(Message, tag="leave_room", frozen=True, gc=False):
-    """Leave a room at once."""
+    """Leave a room, without the grace of a lost connection."""
 
     room_id: AnyId
     id: RequestId | None = None
@@ -90,4 +90,4 @@ class LeaveRoom(Message, tag="leave_room", frozen=True, gc=False):
 Request = Auth | JoinRoom | Heartbeat | Update | Away | Back | Members | Count | IsPresent | LeaveRoom
 
 TYPES: tuple[str, ...] = tuple(str(kind.__struct_config__.tag) for kind in Request.__args__)
-"""The `type` of every request, in the order in which they are told to one who sends another."""
+"""The `type` of every request, in the order of the error message for an unknown one."""

@@ -102,7 +102,7 @@ def test_data_is_measured_as_json(text: str, limit: int):
     if size <= limit:
         assert len(data_as_json(text, limit)) == size
     else:
-        with pytest.raises(ProtocolError, match=f"{size} bytes as JSON, the most is {limit}") as caught:
+        with pytest.raises(ProtocolError, match=f"{size} bytes as JSON, the limit is {limit}") as caught:
             data_as_json(text, limit)
         assert caught.value.code == "data_too_big"
 

@@ -175,7 +175,7 @@ BAD = [
     (join(2**70), "bad_id", "64 bits", None),
     (join(5, username="a\x7f"), "bad_message", "username holds a control", "5"),
     (join(username="é" * 129), "bad_message", "username is longer than 256 bytes", "lobby"),
-    (join(data="x" * 4095), "data_too_big", "data takes 4097 bytes as JSON, the most is 4096", "lobby"),
+    (join(data="x" * 4095), "data_too_big", "data takes 4097 bytes as JSON, the limit is 4096", "lobby"),
     (join(data={1: 2}), "bad_message", "data must be JSON", "lobby"),
     (join(data=[2**64]), "bad_message", "64 bits", "lobby"),
     (ask.Heartbeat(""), "bad_id", "roomId is empty", None),
