@@ -141,6 +141,14 @@ def choice(*names: str) -> Kind:
     return Kind("|".join(names), f"one of {', '.join(names)}", parse, choices=names)
 
 
+def comma_separated(raw: Any) -> list[str]:
+    """The parts of a text such as `a, b`, or of a list of texts, without empty ones. Raises ValueError."""
+    parts = raw.split(",") if isinstance(raw, str) else raw
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+        raise ValueError
+    return [part.strip() for part in parts if part.strip()]
+
+
 def _parse_switch(raw: Any) -> bool:
     word = str(raw).strip().lower()
     if word in _YES or word in _NO:
@@ -155,10 +163,7 @@ def _parse_redis_url(raw: Any) -> str:
 
 
 def _parse_origins(raw: Any) -> tuple[str, ...]:
-    parts = raw.split(",") if isinstance(raw, str) else raw
-    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
-        raise ValueError
-    origins = tuple(part.strip().rstrip("/").lower() for part in parts if part.strip())
+    origins = tuple(part.rstrip("/").lower() for part in comma_separated(raw))
     for origin in origins:
         url = urlsplit(origin)
         if origin != "*" and (url.scheme not in {"http", "https"} or not url.netloc or url.path or url.query):

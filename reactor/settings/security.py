@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reactor.errors import SettingError
-from reactor.settings.kinds import Kind, text
+from reactor.settings.kinds import Kind, comma_separated, text
 
 MIN_SECRET = 32
 """Bytes of a secret for HS256: the length of its hash (RFC 7518 section 3.2)."""
@@ -25,10 +25,7 @@ def _parse_secret(raw: Any) -> bytes:
 
 
 def _parse_rooms(raw: Any) -> tuple[str, ...]:
-    parts = raw.split(",") if isinstance(raw, str) else raw
-    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
-        raise ValueError
-    return tuple(part.strip() for part in parts if part.strip())
+    return tuple(comma_separated(raw))
 
 
 def _parse_networks(raw: Any) -> tuple[Network, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from reactor.errors import SettingError
-from reactor.settings.kinds import Kind, redacted
+from reactor.settings.kinds import Kind, comma_separated, redacted
 
 EVENTS = ("member_joined", "member_left", "room_occupied", "room_vacated")
 SECRET_PREFIX = "whsec_"  # noqa: S105
@@ -14,16 +14,8 @@ MIN_SECRET, MAX_SECRET = 24, 64
 """Bytes of a secret (https://www.standardwebhooks.com, section "Signature scheme")."""
 
 
-def _parts(raw: Any) -> list[Any]:
-    if isinstance(raw, str):
-        return [part.strip() for part in raw.split(",") if part.strip()]
-    if isinstance(raw, list | tuple):
-        return list(raw)
-    raise ValueError
-
-
 def _parse_urls(raw: Any) -> tuple[str, ...]:
-    urls = tuple(dict.fromkeys(_parts(raw)))
+    urls = tuple(dict.fromkeys(comma_separated(raw)))
     for url in urls:
         parts = urlsplit(url)
         plain = url.isascii() and url.isprintable() and " " not in url
@@ -35,7 +27,10 @@ def _parse_urls(raw: Any) -> tuple[str, ...]:
 
 
 def _parse_secrets(raw: Any) -> tuple[bytes, ...]:
-    return tuple(part if isinstance(part, bytes) else _parse_secret(part) for part in _parts(raw))
+    parts = comma_separated(raw) if isinstance(raw, str) else raw
+    if not isinstance(parts, list | tuple):
+        raise ValueError
+    return tuple(part if isinstance(part, bytes) else _parse_secret(part) for part in parts)
 
 
 def _parse_secret(text: Any) -> bytes:
@@ -51,7 +46,7 @@ def _parse_secret(text: Any) -> bytes:
 
 
 def _parse_events(raw: Any) -> tuple[str, ...]:
-    events = tuple(_parts(raw))
+    events = tuple(comma_separated(raw))
     if not events or not set(events) <= set(EVENTS):
         raise ValueError
     return events
