@@ -1,9 +1,7 @@
-"""What presence means, in plain Python that knows no Redis.
+"""The rules of presence in plain Python without Redis: the model that the scripts are checked against.
 
-The model that the real scripts are held against.
-
-Time is a number that only `pass_time` moves. A member whose deadline has passed is gone from every answer
-at once; its departure is made when somebody first comes across it.
+Time is a number that only `pass_time` moves. A member whose deadline has passed is missing in every
+answer at once; its departure happens when the first call notices it.
 """
 
 from collections import Counter
@@ -18,8 +16,8 @@ class ModelMember:
     away: bool = False
     shown_connections: int = 1
 
-    def show(self) -> None:
-        """While it has connections, its face follows them; in the grace it keeps the one it had."""
+    def update_visible_fields(self) -> None:
+        """Derive the visible fields from the connections; in the grace they stay as they were."""
         if self.connections:
             self.away = all(self.connections.values())
             self.shown_connections = len(self.connections)
@@ -61,7 +59,7 @@ class PresenceModel:
         before = (member.away, member.shown_connections)
         member.connections[connection] = not member.connections and member.away
         member.deadline, member.reason = self.now + self.ttl, "inactivity_timeout"
-        member.show()
+        member.update_visible_fields()
         self.versions[room] += before != (member.away, member.shown_connections)
         return "resumed"
 
@@ -79,7 +77,7 @@ class PresenceModel:
             return False
         before = member.away
         member.connections[connection] = away
-        member.show()
+        member.update_visible_fields()
         self.versions[room] += before != member.away
         return True
 
@@ -132,7 +130,7 @@ class PresenceModel:
         member = self.rooms[room][user]
         if member.connections:
             before = (member.away, member.shown_connections)
-            member.show()
+            member.update_visible_fields()
             self.versions[room] += before != (member.away, member.shown_connections)
             return "kept"
         grace = self.away_grace if away else self.grace

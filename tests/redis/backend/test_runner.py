@@ -1,4 +1,4 @@
-"""The one queue to Redis: all are answered, in order, whatever becomes of scripts, link and callers."""
+"""The script runner: every call is answered in order, whatever happens to scripts and connection."""
 
 import asyncio
 from typing import Any
@@ -75,9 +75,7 @@ async def test_a_killed_server_and_its_return_are_reported_at_once(redis_server:
         with pytest.raises(Unavailable):
             await redis.store.count("lobby")
         redis_server.start()
-        assert (await redis.store.count("lobby")).count == 0, (
-            "it is another server, empty and without scripts"
-        )
+        assert (await redis.store.count("lobby")).count == 0, "the new server is empty and without scripts"
         assert redis.health == [False, True]
 
 
@@ -132,7 +130,7 @@ async def test_an_error_reply_fails_only_its_own_call(redis_server: Server) -> N
             *(redis.store.count(room) for room in ("lobby", "broken", "lobby")), return_exceptions=True
         )
         assert [type(one) is Unavailable for one in counts] == [False, True, False]
-        assert redis.health == [], "the server is well"
+        assert redis.health == [], "the server is healthy"
 
 
 async def test_a_server_that_accepts_no_writes_is_unhealthy(redis_server: Server) -> None:

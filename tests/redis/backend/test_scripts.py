@@ -1,4 +1,4 @@
-"""Each script against its header block, and that against what the store passes: none of them may rot."""
+"""Each script against its header block, and that against what the store passes."""
 
 import re
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ WORD = re.compile(r"'([a-z]+)'")
 
 
 class Arguments(NamedTuple):
-    """What a header says of ARGV: the names that come once, and those that come for each member."""
+    """What a header states of ARGV: the names that come once, and those that come for each member."""
 
     once: list[str]
     each: list[str]
@@ -73,8 +73,8 @@ def test_a_header_states_arguments_replies_and_publications(name: str) -> None:
     assert {"ARGV", "Returns", "Publishes"} <= set(header) <= {"KEYS", "ARGV", "Returns", "Publishes"}
     assert all(header.values())
     first, *_ = BODIES[name].splitlines()
-    assert re.match(r"-- [A-Z].*", first), "a sentence that says what it is for stands first"
-    assert not first.startswith(("-- KEYS", "-- ARGV")), "and the block behind it"
+    assert re.match(r"-- [A-Z].*", first), "the first line is a sentence about its purpose"
+    assert not first.startswith(("-- KEYS", "-- ARGV")), "the header block follows it"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -83,7 +83,7 @@ def test_a_script_reads_the_arguments_that_its_header_names(name: str) -> None:
     places, loop, named = uses(BODIES[name])
     assert places == set(range(1, len(expected.once) + 1))
     assert loop == ((len(expected.once) + 1, len(expected.each)) if expected.each else None)
-    assert named == expected.once[: len(named)], "they have the same names in both"
+    assert named == expected.once[: len(named)], "the names are the same in both"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -179,7 +179,7 @@ def test_every_lua_file_is_formatted_alike(path: str) -> None:
         assert indent % 2 == 0
     code = "\n".join(line.partition("--")[0] for line in text.splitlines())
     assert not re.search(r"\b(KEYS\b(?!\[1\])|loadstring|dofile|SCAN'|KEYS')", code), (
-        "no search through all keys"
+        "no script searches all keys"
     )
     assigned = set(re.findall(r"^\s*([A-Za-z_]\w*) = ", code, re.MULTILINE))
     declared = set(re.findall(r"\w+", " ".join(re.findall(r"local ([\w, ]+)", code))))

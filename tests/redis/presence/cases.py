@@ -1,6 +1,6 @@
 """Cases of one transition each: what was before, the call, and all that it leaves behind.
 
-Each case runs on both servers, and a second time under ids that hold whatever could be taken for a separator.
+Each case runs on both servers, and a second time with ids that look like separators.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -66,7 +66,7 @@ def probing(server: Server, **options: Any) -> Iterator[Probe]:
 
 
 def check(server: Server, case: Case, ids: dict[str, str] | None) -> None:
-    """Make the call of a case, and hold all that can be seen afterwards against it."""
+    """Make the call of a case, and compare everything that can be observed afterwards."""
     with probing(server, ids=ids) as probe:
         since = probe.now()
         for step in case.before:

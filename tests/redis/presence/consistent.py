@@ -1,4 +1,4 @@
-"""What must hold between a namespace's keys after every transition, told by plain reads alone."""
+"""What must be true of a namespace's keys after every script, checked by plain reads."""
 
 from collections import defaultdict
 from typing import Any
@@ -64,24 +64,26 @@ class Shard:
             key, ends = presence_key("t", entry), self.ends[entry]
             assert set(fields) >= MEMBER_FIELDS, fields
             assert (fields["roomId"], fields["userId"]) == entry
-            assert ends > 0, f"{key} never ends"
-            assert self.rows[entry.room_id][entry.user_id] <= ends, f"noted later than it ends: {key}"
+            assert ends > 0, f"{key} never expires"
+            assert self.rows[entry.room_id][entry.user_id] <= ends, (
+                f"the stored deadline is after the expiry: {key}"
+            )
             connections = {name: flag for name, flag in self.shadows[entry].items() if "." in name}
             if connections:
                 assert int(fields.get("connections", 1)) == len(connections)
                 assert ("away" in fields) == all(flag == "1" for flag in connections.values())
-            assert ("r" in self.shadows[entry]) == (not connections), "a reason so far in the grace alone"
+            assert ("r" in self.shadows[entry]) == (not connections), "a reason in the disconnect grace alone"
 
     def _check_rooms(self, now: int) -> None:
         assert set(self.rooms) == set(self.rows), "a deadline for each room"
-        for room, noted in self.rooms.items():
+        for room, stored in self.rooms.items():
             living = [end for user, end in self.rows[room].items() if Entry(room, user) in self.presence]
-            assert noted <= min(living, default=noted), f"{room} comes up too late for one of its members"
+            assert stored <= min(living, default=stored), f"{room} is due too late for one of its members"
         for room, ends in self.states.items():
             if room in self.rows:
-                assert ends == -1, "a room with members keeps its position"
+                assert ends == -1, "the state of a room with members does not expire"
             else:
-                assert 0 < ends <= now + EMPTY_ROOM_TTL, "an empty room's position ends"
+                assert 0 < ends <= now + EMPTY_ROOM_TTL, "the state of an empty room expires"
         assert set(self.rows) <= set(self.states)
 
     def _check_nodes(self) -> None:
@@ -111,9 +113,9 @@ def _names(content: set[bytes]) -> set[str]:
 
 
 def assert_consistent(client: Any, *, shadow_deleted: bool = False) -> None:
-    """Hold every key of the namespace `t` against the others. Reading them ends what has lapsed.
+    """Check every key of the namespace `t` against the others. Reading them deletes expired ones.
 
-    shadow_deleted: a hand has deleted a shadow, so that the nodes' indexes say more than can be known.
+    shadow_deleted: a shadow was deleted externally, so that the nodes' indexes cannot be checked.
     """
     keys = [key for key in client.scan_iter("*", count=1000) if not key.startswith(b"{t:fleet}:")]
     shards: dict[str, Shard] = {}

@@ -1,4 +1,4 @@
-"""One who follows the lobby by what a feed hands on, while somebody else changes it and messages get lost."""
+"""A receiver of what a feed passes on of the lobby, while a probe changes it and messages get lost."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -20,20 +20,20 @@ CHANNEL = diff_channel(NAMESPACE, "lobby")
 
 
 class Follower:
-    """A feed, one who follows it by what it hands on, and somebody else who changes the rooms."""
+    """A feed, a view advanced by what it passes on, and a probe that changes the rooms."""
 
     def __init__(self, probe: Probe) -> None:
         self.probe = probe
         self.diffs: list[RoomDiff] = []
         self.left: list[tuple[str, str, str | None]] = []
         self.view = RoomView("lobby")
-        self.publications_to_drop = 0  # so many publications do not arrive
+        self.publications_to_drop = 0  # the number of publications that do not arrive
         self.kept: list[bytes] = []
         self.feed: RoomFeed
         self.channels: Any
 
     def on_diff(self, diff: RoomDiff) -> None:
-        """Each begins where the one before it ended, or is a fresh room."""
+        """Check that the diff continues the one before, or begins a new epoch."""
         if diff.room_id == "lobby" and not self.view.waiting:
             fresh = diff.from_ == 0 and diff.epoch != self.view.epoch
             assert fresh or (diff.epoch, diff.from_) == (self.view.epoch, self.view.version), diff
@@ -61,7 +61,7 @@ class Follower:
         return view
 
     def during_next_list(self, meanwhile: Callable[[], Awaitable[None]]) -> None:
-        """Have this happen between the next listing of a room and its use: what it says is older then."""
+        """Run this between reading and using the next list of a room, which is outdated then."""
         store = self.feed._store
         listed = store.members
 
@@ -74,7 +74,7 @@ class Follower:
         store.members = slow  # type: ignore[method-assign]
 
     async def agrees(self) -> None:
-        """The view, the follower and Redis come to say the same."""
+        """Wait until the view, its receiver and Redis agree."""
 
         def same() -> bool:
             members = self.probe.in_room("list", "lobby", 0, 1000)

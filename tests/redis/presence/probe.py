@@ -1,7 +1,7 @@
-"""A shard seen from outside: what a script replied, what it published, and what stands in its keys.
+"""A shard as observed from outside: a script's replies, its publications, and the content of its keys.
 
-A test speaks of rooms and users by short names, whatever their ids are. Redis's own deletion of expired keys
-is off, so that only a touch can end one.
+Tests use short names of rooms and users, whatever their ids are. Redis's active deletion of expired keys is
+off, so that only a read deletes one.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,12 +32,12 @@ HOSTILE = {
     "bob": ":",
     "cy": "%25:room:members",
 }
-"""Ids that hold whatever could be taken for a separator."""
+"""Ids that contain everything that looks like a separator."""
 
 
 @dataclass
 class Received:
-    """What came over pub/sub since the last time, each kind in its order."""
+    """What was published since the last call, by kind and in order."""
 
     diffs: list[tuple[str, DiffRow]] = field(default_factory=list)
     payloads: list[bytes] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Received:
 
 
 class Probe(Direct):
-    """A server with what a test does to it, and what it sees of it."""
+    """A server, with calls to change it and to observe it."""
 
     def __init__(
         self, server: Server, *, ids: Mapping[str, str] | None = None, departures_kept: int = 100_000
@@ -58,7 +58,7 @@ class Probe(Direct):
         server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
         self.runner = DirectRunner(self.client, departures_kept=departures_kept)
         self.ids = dict(ids or {})
-        self.shadow_deleted = False  # a hand has deleted a shadow
+        self.shadow_deleted = False  # externally
         self._names = {identifier: name for name, identifier in self.ids.items()}
         self._pubsub = self.client.pubsub()
         self._pubsub.psubscribe("__keyevent@0__:*", f"{{{NAMESPACE}:*}}:*")
@@ -132,11 +132,11 @@ class Probe(Direct):
         return self.on_shard("due", room, limit, retry)
 
     def expire(self, *users: str, room: str = "lobby") -> None:
-        """Let the time of these members run out, as their noted deadlines say too."""
+        """Let these members expire, at their stored deadlines too."""
         now = self.now()
         pipe = self.client.pipeline(transaction=False)
         for user in users:
-            # A life that is over before Redis has noted it is deleted without an event, as on a busy machine.
+            # A TTL that has passed when Redis sets it deletes the key without an event, as on a busy machine.
             pipe.pexpire(self.presence_key(user, room), 20)
             pipe.zadd(self.members_key(room), {escape(self.id(user)): now + 1}, xx=True)
         pipe.zadd(self.key("rooms", room), {escape(self.id(room)): now + 1}, xx=True, lt=True)
@@ -212,7 +212,7 @@ class Probe(Direct):
         return int(at)
 
     def stored_deadline(self, user: str, room: str = "lobby") -> int:
-        """The member's noted deadline (ms)."""
+        """The member's stored deadline (ms)."""
         score: Any = self.client.zscore(self.members_key(room), escape(self.id(user)))
         return int(score)
 

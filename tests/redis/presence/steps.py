@@ -1,4 +1,4 @@
-"""Things that happen before a case's call."""
+"""Steps before a case's call."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +30,7 @@ def expires(user: str) -> Step:
 
 
 def expires_early(user: str) -> Step:
-    """The key's life ends before its noted deadline."""
+    """The key expires before its stored deadline."""
 
     def end(probe: Probe) -> None:
         probe.client.pexpire(probe.presence_key(user), 2)
@@ -44,12 +44,12 @@ def passes(seconds: int) -> Step:
 
 
 def loses_presence(user: str) -> Step:
-    """A hand deletes the presence key."""
+    """The presence key is deleted externally."""
     return lambda probe: probe.client.delete(probe.presence_key(user))
 
 
 def loses_shadow(user: str) -> Step:
-    """A hand deletes the shadow."""
+    """The shadow is deleted externally."""
 
     def delete(probe: Probe) -> None:
         probe.client.delete(probe.shadow_key(user))
@@ -59,7 +59,7 @@ def loses_shadow(user: str) -> Step:
 
 
 def is_made_permanent(user: str) -> Step:
-    """A hand takes the presence key's end away."""
+    """The presence key is made permanent externally."""
     return lambda probe: probe.client.persist(probe.presence_key(user))
 
 
@@ -68,7 +68,7 @@ def is_fenced(node: str) -> Step:
 
 
 def is_lost(node: str) -> Step:
-    """A node is judged lost, and gone through in the lobby."""
+    """A node is fenced as lost, and detached from the lobby."""
 
     def lose(probe: Probe) -> None:
         probe.on_shard("fence_node", "lobby", node, 100)

@@ -34,7 +34,7 @@ def audit_room(probe: Probe, room: str) -> list[str]:
             return gone
 
 
-@pytest.mark.parametrize("how", ["deleted by hand", "lapsed before its noted deadline", "lapsed"])
+@pytest.mark.parametrize("how", ["deleted externally", "expired before its stored deadline", "expired"])
 def test_the_audit_finds_members_without_a_presence_key(redis_server: Server, how: str) -> None:
     with probing(redis_server) as probe:
         for room in (f"room{number}" for number in range(200)):
@@ -42,9 +42,9 @@ def test_the_audit_finds_members_without_a_presence_key(redis_server: Server, ho
             probe.join("bob", "n1.2", room=room)
         assert audit(probe) == []
         for room in ("room0", "room77", "room199"):
-            if how == "deleted by hand":
+            if how == "deleted externally":
                 probe.client.delete(probe.presence_key("bob", room))
-            elif how == "lapsed":
+            elif how == "expired":
                 probe.expire("bob", room=room)
             else:
                 probe.client.pexpire(probe.presence_key("bob", room), 2)
@@ -52,8 +52,8 @@ def test_the_audit_finds_members_without_a_presence_key(redis_server: Server, ho
         probe.received()
         assert sorted(audit(probe)) == ["room0:user:bob", "room199:user:bob", "room77:user:bob"]
         received = probe.received()
-        assert received.changes == [], "it tells nothing by itself"
-        assert len(received.expired) == (0 if how == "deleted by hand" else 3)
+        assert received.changes == [], "the audit itself publishes nothing"
+        assert len(received.expired) == (0 if how == "deleted externally" else 3)
 
 
 def test_a_large_room_is_audited_in_pages(redis_server: Server) -> None:

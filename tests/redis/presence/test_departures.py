@@ -45,8 +45,8 @@ async def test_a_departure_round_trips_through_the_stream(
             node="n1",
         )  # fmt: skip
         assert departure.left_at > joined_at
-        joining = probe.id("ann"), joined_at
-        assert await redis.departures.reasons(probe.id("lobby"), [joining]) == {joining: "kicked"}
+        membership = probe.id("ann"), joined_at
+        assert await redis.departures.reasons(probe.id("lobby"), [membership]) == {membership: "kicked"}
 
 
 async def test_departures_of_all_rooms_are_oldest_first_and_can_be_limited_to_one_room(
@@ -60,7 +60,7 @@ async def test_departures_of_all_rooms_are_oldest_first_and_can_be_limited_to_on
         found = await redis.departures.read()
         assert [one.room_id for one in found] == rooms
         assert [one.room_id for one in await redis.departures.read(room_id="room7")] == ["room7"]
-        assert await redis.departures.read(room_id="nobody was here") == []
+        assert await redis.departures.read(room_id="an empty room") == []
         middle = found[10].left_at
         assert [one.room_id for one in await redis.departures.read(since=middle)] == rooms[10:]
         assert await redis.departures.totals() == {"left": 20}
@@ -73,9 +73,9 @@ async def test_more_than_one_page_of_departures_is_read_completely_and_once(redi
         found = await redis.departures.read(room_id="lobby")
         assert [one.user_id for one in found] == [f"u{number}" for number in range(2001)]
         asked = [found[0], found[700], found[2000]]
-        joinings = [(one.user_id, one.joined_at) for one in asked]
-        reasons = await redis.departures.reasons("lobby", [*joinings, ("nobody", found[0].joined_at)])
-        assert reasons == dict.fromkeys(joinings, "left")
+        memberships = [(one.user_id, one.joined_at) for one in asked]
+        reasons = await redis.departures.reasons("lobby", [*memberships, ("nobody", found[0].joined_at)])
+        assert reasons == dict.fromkeys(memberships, "left")
 
 
 async def test_each_membership_of_a_user_has_its_own_departure_reason(redis_server: Server) -> None:

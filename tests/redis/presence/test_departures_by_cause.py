@@ -1,4 +1,4 @@
-"""The scripts by which members end, each on its own: claim, and due, the pacemaker's look."""
+"""The scripts that expire members: claim, and due, the pacemaker's scan."""
 
 from reactor.presence.keys import shard_of
 from tests.redis.presence.cases import Case, check, each, probing
@@ -17,19 +17,19 @@ from tests.support.stores import done
 ANN = ["ann n1.1 | ttl"]
 
 CLAIM = [
-    Case("nobody named", [joins("ann")], lambda p: p.claim(), ["now"], [], ANN),
+    Case("no member named", [joins("ann")], lambda p: p.claim(), ["now"], [], ANN),
     Case("never there", [], lambda p: p.claim("ann"), ["now"]),
     Case("alive", [joins("ann"), passes(5)], lambda p: p.claim("ann"), ["now"], [], ["ann n1.1 | ttl-5s"]),
-    Case("lapsed", [joins("ann"), joins("bob"), expires("ann")], lambda p: p.claim("ann")[:3],
+    Case("expired", [joins("ann"), joins("bob"), expires("ann")], lambda p: p.claim("ann")[:3],
          ["now", "lobby/ann", "inactivity_timeout"], ["2>3 (1) -ann:inactivity_timeout"], ["bob n1.1 | ttl"],
          ["ann:inactivity_timeout"]),
     Case("grace over", [joins("ann"), detaches("ann"), expires("ann")], lambda p: p.claim("ann")[:3],
          ["now", "lobby/ann", "disconnected"], ["1>2 (0) -ann:disconnected"], [], ["ann:disconnected"]),
-    Case("lapsed with a socket still here: idle, and not disconnected",
+    Case("expired with an open connection: inactivity, not disconnected",
          [joins("ann"), joins("ann", "n1.2"), detaches("ann"), expires("ann")], lambda p: p.claim("ann")[:3],
          ["now", "lobby/ann", "inactivity_timeout"], ["3>4 (0) -ann:inactivity_timeout"], [],
          ["ann:inactivity_timeout"]),
-    Case("lapsed after it came back from a grace", [joins("ann"), detaches("ann"), joins("ann"),
+    Case("expired after it returned from a grace", [joins("ann"), detaches("ann"), joins("ann"),
          expires("ann")],
          lambda p: p.claim("ann")[:3], ["now", "lobby/ann", "inactivity_timeout"],
          ["1>2 (0) -ann:inactivity_timeout"], [], ["ann:inactivity_timeout"]),
@@ -45,10 +45,10 @@ CLAIM = [
          lambda p: p.claim("ann", "bob", "cy")[1::3], ["lobby/ann", "lobby/cy"],
          ["3>5 (1) -ann:inactivity_timeout -cy:inactivity_timeout"], ["bob n1.1 | ttl"],
          ["ann:inactivity_timeout", "cy:inactivity_timeout"]),
-    Case("deleted by hand", [joins("ann"), loses_presence("ann")], lambda p: p.claim("ann")[1:3],
+    Case("deleted externally", [joins("ann"), loses_presence("ann")], lambda p: p.claim("ann")[1:3],
          ["lobby/ann", "inactivity_timeout"], ["1>2 (0) -ann:inactivity_timeout"], [],
          ["ann:inactivity_timeout"]),
-    Case("both keys deleted by hand", [joins("ann"), loses_presence("ann"), loses_shadow("ann")],
+    Case("both keys deleted externally", [joins("ann"), loses_presence("ann"), loses_shadow("ann")],
          lambda p: p.claim("ann")[1:3], ["lobby/ann", "inactivity_timeout"],
          ["1>2 (0) -ann:inactivity_timeout"],
          [], ["ann:inactivity_timeout"]),
@@ -60,12 +60,12 @@ DUE = [
     Case("one alive: it gets its true deadline", [joins("ann"), passes(5), lambda p: p.refresh("ann"),
          passes(58)],
          lambda p: p.due(), ["now", "now+ttl-58s", 1, []], [], ["ann n1.1 | ttl-58s"]),
-    Case("one lapsed", [joins("ann"), expires("ann")], lambda p: p.due(retry=20_000),
+    Case("one expired", [joins("ann"), expires("ann")], lambda p: p.due(retry=20_000),
          ["now", "now+20s", 0, ["lobby/ann"]], [], ["ann n1.1 | gone"]),
     Case("a grace over", [joins("ann"), joins("bob"), detaches("ann"), expires("ann")],
          lambda p: p.due(retry=20_000),
          ["now", "now+20s", 0, ["lobby/ann"]], [], ["ann | gone r=disconnected", "bob n1.1 | ttl"]),
-    Case("a refresh after the detaching: the noted end is no end",
+    Case("a refresh after the detach: the stored deadline is not the expiry",
          [joins("ann", away=1), detaches("ann"), joins("ann"), passes(31)],
          lambda p: p.due(), ["now", "now+ttl-31s", 1, []], [], ["ann n1.1:away | ttl-31s away"]),
 ]  # fmt: skip
@@ -196,10 +196,10 @@ def test_a_claim_returns_its_lateness(redis_server: Server) -> None:
     with probing(redis_server) as probe:
         probe.join("ann")
         probe.expire("ann")
-        noted = probe.stored_deadline("ann")
+        stored = probe.stored_deadline("ann")
         now, _, _, deadline = probe.claim("ann")
-        assert int(deadline) == noted
-        assert now >= noted
+        assert int(deadline) == stored
+        assert now >= stored
 
 
 def test_one_claim_of_members_of_several_rooms_publishes_one_diff_a_room(

@@ -1,4 +1,4 @@
-"""Ends by time that do not count: after a time in which no node could speak up, everybody only looks gone."""
+"""Suspension of expiry: after a time in which no node reached Redis, members look expired that are not."""
 
 from typing import Any
 
@@ -36,12 +36,12 @@ def run_id(probe: Probe) -> str:
 
 
 def stalls(probe: Probe) -> None:
-    """Redis stood still for longer than a lease, and nobody has pulsed since."""
+    """Redis hung for longer than a lease, and no node has marked the shard since."""
     probe.client.hincrby(probe.key("pulse"), "at", -(LEASE + 1))
 
 
 def fails_over(probe: Probe) -> None:
-    """A replica took over, a moment after the last pulse."""
+    """A replica was promoted, a moment after the last mark."""
     probe.client.hset(probe.key("pulse"), "servers", "another server")
 
 
@@ -57,48 +57,48 @@ ANN_SUSPENDED = ["ann n1.1 | gone"]
 
 CASES = [
     Case("a claim finds nothing", SUSPENDED, lambda p: p.claim("ann"), ["now"], [], ANN_SUSPENDED),
-    Case("a claim finds nothing for a lease after the first pulse", [*SUSPENDED, marks_alive],
+    Case("a claim finds nothing for a lease after the first mark", [*SUSPENDED, marks_alive],
          lambda p: p.claim("ann"), ["now"],
          [], ANN_SUSPENDED),
-    Case("a claim finds nothing on a server that was not pulsed before",
+    Case("a claim finds nothing on a server that no mark names",
          [marks_alive, joins("ann"), fails_over, expires("ann")],
          lambda p: p.claim("ann"), ["now"], [], ANN_SUSPENDED),
-    Case("nor for a lease after the first pulse there", [marks_alive, joins("ann"), fails_over,
+    Case("nor for a lease after the first mark there", [marks_alive, joins("ann"), fails_over,
          expires("ann"), marks_alive],
          lambda p: p.claim("ann"), ["now"], [], ANN_SUSPENDED),
-    Case("nor does it help that one node knows the server",
+    Case("nor when only some nodes know the server",
          [marks_alive, joins("ann"), fails_over, expires("ann"), marks_alive_knowing, marks_alive],
          lambda p: p.claim("ann"), ["now"], [], ANN_SUSPENDED),
-    Case("a claim counts there when all have entered again",
+    Case("a claim counts there once all members are registered again",
          [marks_alive, joins("ann"), fails_over, expires("ann"), marks_alive,
          marks_alive_with_all_registered, marks_alive],
          lambda p: p.claim("ann")[1:2], ["lobby/ann"], ["1>2 (0) -ann:inactivity_timeout"], [],
          ["ann:inactivity_timeout"]),
-    Case("but not on a server that stood still", [*SUSPENDED, marks_alive_with_all_registered],
+    Case("but not on a server that hung", [*SUSPENDED, marks_alive_with_all_registered],
          lambda p: p.claim("ann"), ["now"], [], ANN_SUSPENDED),
-    Case("a slot may move between servers that are known",
+    Case("a slot may move between known servers",
          [marks_alive_knowing, joins("ann"), expires("ann"), marks_alive],
          lambda p: p.claim("ann")[1:2], ["lobby/ann"], ["1>2 (0) -ann:inactivity_timeout"], [],
          ["ann:inactivity_timeout"]),
-    Case("a claim counts again after that", [*SUSPENDED, marks_alive, passes(4), marks_alive,
+    Case("a claim counts again afterwards", [*SUSPENDED, marks_alive, passes(4), marks_alive,
          suspension_ends],
          lambda p: p.claim("ann")[1:3], ["lobby/ann", "inactivity_timeout"],
          ["1>2 (0) -ann:inactivity_timeout"], [],
          ["ann:inactivity_timeout"]),
-    Case("a claim counts where the pulse was never late", [marks_alive, joins("ann"), expires("ann")],
+    Case("a claim counts when the marks were in time", [marks_alive, joins("ann"), expires("ann")],
          lambda p: p.claim("ann")[1:3], ["lobby/ann", "inactivity_timeout"],
          ["1>2 (0) -ann:inactivity_timeout"], [],
          ["ann:inactivity_timeout"]),
-    Case("the list leaves it out, and tells nothing", SUSPENDED, lambda p: p.in_room("list", "lobby", 0, 10),
+    Case("the list omits it and publishes nothing", SUSPENDED, lambda p: p.in_room("list", "lobby", 0, 10),
          ["now", "epoch", 1, 0, "0"], [], ANN_SUSPENDED),
-    Case("the count leaves it out", SUSPENDED, lambda p: p.in_room("count"), ["now", "epoch", 1, 0], [],
+    Case("the count omits it", SUSPENDED, lambda p: p.in_room("count"), ["now", "epoch", 1, 0], [],
          ANN_SUSPENDED),
     Case("it is not present", SUSPENDED, lambda p: p.ask("is_present", "ann"), 0, [], ANN_SUSPENDED),
     Case("it cannot be updated", SUSPENDED, lambda p: p.ask("update", "ann", "B", ""), ["absent"], [],
          ANN_SUSPENDED),
     Case("it cannot go away", SUSPENDED, lambda p: p.ask("set_away", "ann", "n1.1", 1), ["absent"], [],
          ANN_SUSPENDED),
-    Case("its heartbeat is told so, and makes no key", SUSPENDED, lambda p: p.refresh("ann"), ["now", "0"],
+    Case("its heartbeat is refused and creates no key", SUSPENDED, lambda p: p.refresh("ann"), ["now", "0"],
          [],
          ANN_SUSPENDED),
     Case("it may leave", SUSPENDED, lambda p: p.ask("leave", "ann", "n1.1"), ["left", "now"],
@@ -106,32 +106,32 @@ CASES = [
          ["ann:left"]),
     Case("it may be kicked", SUSPENDED, lambda p: p.ask("kick", "ann", ""), 1, ["1>2 (0) -ann:kicked"], [],
          ["ann:kicked"]),
-    Case("its socket drops: it ends as disconnected, when ends count again", SUSPENDED,
+    Case("its connection is lost: it departs as disconnected after the suspension", SUSPENDED,
          lambda p: p.detach("ann")[:1],
          ["grace"], [], ["ann | gone r=disconnected"]),
-    Case("its socket drops, and there is no grace", SUSPENDED, lambda p: p.detach("ann", grace=0),
+    Case("its connection is lost and the grace is 0", SUSPENDED, lambda p: p.detach("ann", grace=0),
          ["departed",
          "now"],
          ["1>2 (0) -ann:disconnected"], [], ["ann:disconnected"]),
-    Case("one of its sockets drops: that makes no key", SUSPENDED_WITH_THREE, lambda p: p.detach("ann",
+    Case("one of its connections is lost: no key is created", SUSPENDED_WITH_THREE, lambda p: p.detach("ann",
          "n1.2"),
          ["kept", "now"],
          [], ["ann n1.1 n2.1 | gone"]),
-    Case("it leaves with one of its sockets: that makes no key", SUSPENDED_WITH_THREE,
+    Case("it leaves with one of its connections: no key is created", SUSPENDED_WITH_THREE,
          lambda p: p.ask("leave", "ann", "n1.2"), ["kept", "now"], [], ["ann n1.1 n2.1 | gone"]),
-    Case("one of its nodes is lost: that makes no key", [*SUSPENDED_WITH_THREE, is_lost("n2")],
+    Case("one of its nodes is lost: no key is created", [*SUSPENDED_WITH_THREE, is_lost("n2")],
          lambda p: p.in_room("count"), ["now", "epoch", 3, 0], [], ["ann n1.1 n1.2 | gone"]),
-    Case("it is entered again as it was, for whoever has listed the room meanwhile",
+    Case("it is registered again: published for nodes that listed the room meanwhile",
          SUSPENDED, lambda p: p.join("ann", username="A", data="1", epoch=p.epoch()),
          ["resumed", "now", "epoch", 2, 1, "now", "diff"], ["1>2 (1) ~ann"],
          ["ann n1.1 | ttl username=A data=1"]),
-    Case("it comes back by a client of its own accord: the others see its new face", SUSPENDED,
+    Case("a client joins again: its new fields are published", SUSPENDED,
          joins("ann", "n2.1", data="2"), ["resumed", "now", "epoch", 2, 1, "now", "diff"], ["1>2 (1) ~ann"],
          ["ann n1.1 n2.1 | ttl x2 username=A data=2"]),
-    Case("it comes back from its grace", [marks_alive, joins("ann"), detaches("ann"), expires("ann"), stalls],
+    Case("it returns from its grace", [marks_alive, joins("ann"), detaches("ann"), expires("ann"), stalls],
          lambda p: p.join("ann", "n2.1", epoch=p.epoch()), ["resumed", "now", "epoch", 2, 1, "now", "diff"],
          ["1>2 (1) ~ann"], ["ann n2.1 | ttl"]),
-    Case("another one joins a room with one that is held", SUSPENDED, joins("bob"),
+    Case("another user joins a room with a suspended member", SUSPENDED, joins("bob"),
          ["joined", "now", "epoch", 2, 2, "now", "diff"], ["1>2 (2) +bob"], [*ANN_SUSPENDED,
          "bob n1.1 | ttl"]),
 ]  # fmt: skip
@@ -144,14 +144,14 @@ def test_while_expiry_is_suspended(redis_server: Server, case: Case, ids: dict[s
 
 def test_marking_a_shard_alive_returns_until_when_expiry_is_suspended(redis_server: Server) -> None:
     with probing(redis_server) as probe:
-        assert marks_alive(probe) == 0, "nobody to wait for in an empty shard"
+        assert marks_alive(probe) == 0, "an empty shard has no members to wait for"
         probe.join("ann")
         assert marks_alive(probe) == 0
         stalls(probe)
         before = probe.now()
-        hold = marks_alive(probe)
-        assert before + LEASE <= hold <= probe.now() + LEASE
-        assert marks_alive(probe) == hold, "the next pulse does not put it off"
+        until = marks_alive(probe)
+        assert before + LEASE <= until <= probe.now() + LEASE
+        assert marks_alive(probe) == until, "the next mark does not prolong it"
         suspension_ends(probe)
         assert marks_alive(probe) == 0
         assert 0 < probe.client.pttl(probe.key("pulse")) <= 86_400_000
@@ -170,21 +170,21 @@ def test_a_scan_finds_suspended_members_again_when_the_suspension_ends(redis_ser
         probe.join("ann")
         probe.expire("ann")
         stalls(probe)
-        hold = marks_alive(probe)
-        assert probe.due(retry=1)[1:] == [hold, 0, [b"lobby:user:ann"]]
+        until = marks_alive(probe)
+        assert probe.due(retry=1)[1:] == [until, 0, [b"lobby:user:ann"]]
         probe.advance_clock()
-        assert probe.due(retry=1)[2:] == [0, []], "no spin while it is held"
+        assert probe.due(retry=1)[2:] == [0, []], "not due again while it is suspended"
 
 
 @pytest.mark.parametrize("others", [0, 1, MAX_ROWS])
 def test_a_room_full_of_suspended_members_is_listed_in_one_call(redis_server: Server, others: int) -> None:
     with probing(redis_server) as probe:
         marks_alive(probe)
-        held = [f"u{number}" for number in range(2 * MAX_ROWS)]
+        suspended = [f"u{number}" for number in range(2 * MAX_ROWS)]
         alive = [f"v{number}" for number in range(others)]
-        probe.join_many(held)
+        probe.join_many(suspended)
         probe.join_many(alive, ttl=90_000)
-        probe.expire(*held)
+        probe.expire(*suspended)
         stalls(probe)
         assert probe.in_room("count")[3] == others
         listing = done(probe.store.members("lobby"))
@@ -212,7 +212,7 @@ def test_a_suspended_member_of_a_lost_node_will_depart_as_disconnected(redis_ser
 
 def test_a_room_begins_one_new_epoch_for_each_life_of_the_server(redis_server: Server) -> None:
     with probing(redis_server) as probe:
-        assert not done(probe.store.renew_epoch("lobby", "run 1")), "nobody is there"
+        assert not done(probe.store.renew_epoch("lobby", "run 1")), "the room is empty"
         assert probe.keys() == set()
         probe.join("ann")
         first = probe.epoch()
@@ -224,7 +224,7 @@ def test_a_room_begins_one_new_epoch_for_each_life_of_the_server(redis_server: S
         probe.received()
         probe.join("bob")
         ((_, row),) = probe.received().diffs
-        assert (row.epoch, row.from_version > 0) == (second, True), "it joins on to what nobody has"
+        assert (row.epoch, row.from_version > 0) == (second, True), "it continues no known version"
         assert done(probe.store.renew_epoch("lobby", "run 2"))
         assert probe.epoch() != second
 
@@ -270,13 +270,13 @@ def test_the_departure_of_a_lost_member_is_recorded_once(redis_server: Server) -
     with probing(redis_server) as probe:
         _, joined_at, *_ = probe.join("ann")
         ann = Member("ann", "Ann", joined_at, joined_at)
-        assert done(probe.store.record_lost_member("lobby", ann, "disconnected")) is None, "she is there"
+        assert done(probe.store.record_lost_member("lobby", ann, "disconnected")) is None, "ann is a member"
         gone = Member("ann", "Ann", joined_at - 1, joined_at - 1)
         assert done(probe.store.record_lost_member("lobby", gone, "disconnected")) == "disconnected"
         assert done(probe.store.record_lost_member("lobby", gone, "kicked")) == "disconnected"
         probe.ask("leave", "ann", "n1.1")
         assert done(probe.store.record_lost_member("lobby", ann, "disconnected")) == "left", (
-            "it is there already"
+            "it is recorded already"
         )
         assert [one["reason"] for one in probe.departures()] == ["disconnected", "left"]
 
@@ -292,7 +292,7 @@ def test_a_leave_is_recorded_although_redis_lost_the_member_before(redis_server:
 
         probe.join("bob")
         assert leave(probe.epoch()) == "absent"
-        assert probe.departures() == [], "in this epoch it has departed, and that is on record or was trimmed"
+        assert probe.departures() == [], "in this epoch it departed, which is recorded or was trimmed"
         assert leave() == leave() == "absent"
         assert [one["reason"] for one in probe.departures()] == ["left"]
 
@@ -300,7 +300,7 @@ def test_a_leave_is_recorded_although_redis_lost_the_member_before(redis_server:
 def test_a_member_with_a_recorded_departure_is_not_registered_again_in_another_epoch(
     redis_server: Server,
 ) -> None:
-    """The node that enters it had not received of the end, for its own link was down."""
+    """The registering node has missed the departure, because its connection was down."""
     with probing(redis_server) as probe:
         _, joined_at, *_ = probe.join("ann")
         probe.join("bob")
@@ -326,7 +326,7 @@ def test_a_member_lost_by_redis_keeps_its_joined_at_after_joining_by_another_con
         _, joined_at, *_ = probe.join("ann")
         probe.client.flushall()
         probe.advance_clock()
-        probe.join("ann", "n2.1")  # the other socket's node was faster
+        probe.join("ann", "n2.1")  # the other connection's node was faster
         again = done(
             probe.store.join(probe.entry("ann"), "n1.1", ttl=60_000, known_epoch="*", joined_at=joined_at)
         )

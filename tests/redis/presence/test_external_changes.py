@@ -1,4 +1,4 @@
-"""What a hand may do to our keys: one member's trouble is nobody else's, and it ends by itself."""
+"""Keys that were edited externally: only the edited member is affected, and only for a while."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ FIELDS = ["socketId", "userId", "roomId", "username", "lastActiveAt", "joinedAt"
 
 
 def everything(probe: Probe) -> dict[str, Any]:
-    """One call of each kind about the lobby, in which ann is hurt and bob is not."""
+    """One call of each kind about the lobby, in which ann's key was edited and bob's was not."""
     store, shard = probe.store, shard_of("lobby")
     return {
         "list": done(store.members("lobby")),
@@ -46,7 +46,7 @@ def test_a_missing_field_fails_no_script(redis_server: Server, field: str) -> No
         probe.detach("ann", "n1.1")
         reply = probe.detach("ann", "n1.2")
         assert reply[0] == b"grace"
-        assert probe.remaining("ann") <= AWAY_GRACE, "the grace begins whatever is missing"
+        assert probe.remaining("ann") <= AWAY_GRACE, "the grace begins whichever field is missing"
         probe.expire("ann")
         assert probe.claim("ann")[2] == b"disconnected"
         assert [left.user_id for _, row in probe.received().diffs for left in row.left] == ["ann"]

@@ -1,4 +1,5 @@
-"""Heartbeats in batches: many cost one call, none is acknowledged early, and none of a dead socket counts."""
+"""Heartbeats in batches: many cost one call, none is acknowledged early,
+and those of closed sockets do not count."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,7 +24,7 @@ TERMS = RoomPolicy(ttl=TTL, grace=GRACE, away_grace=GRACE, message="", max_membe
 
 
 class Acks:
-    """What became of each beat, in its order."""
+    """The outcome of each heartbeat, in order."""
 
     def __init__(self) -> None:
         self.taken_at: list[int] = []
@@ -44,7 +45,7 @@ class Acks:
 
 
 class Beating:
-    """A node's heartbeats, and members who are there."""
+    """A node's heartbeats, and members of a room."""
 
     def __init__(self, redis: Connected, probe: Probe) -> None:
         self.redis, self.probe = redis, probe
@@ -178,7 +179,7 @@ async def test_what_waited_while_redis_was_away_counts_when_it_is_back_and_in_on
         redis_server.kill()
         for _ in range(3):
             it.beat(*members)
-            await anyio.sleep(BATCH_DELAY + 0.05)  # longer than they wait for others: each would be a batch
+            await anyio.sleep(BATCH_DELAY + 0.05)  # longer than a batch is collected: each would be a batch
         redis_server.start()
         await until(lambda: len(it.acks.refusals) == 30)  # it came back empty
         assert it.heartbeats.batches == 1
@@ -204,17 +205,17 @@ async def test_a_heartbeat_of_a_closed_socket_is_not_sent_to_redis(redis_server:
 async def test_a_heartbeat_queued_before_the_detach_does_not_extend_the_grace(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was put back while Redis was away, its socket dropped, and then Redis came back."""
+    """The heartbeat is queued while Redis is away, and its socket closes before Redis is back."""
     monkeypatch.setattr(clients, "COMMAND_TIMEOUT", 0.3)
     async with beating(redis_server) as it:
         ann = it.member("ann")
         redis_server.pause()
         try:
-            it.redis.tasks.start_soon(_ignore, it.redis.store.count("lobby"))  # the queue stands behind this
+            it.redis.tasks.start_soon(_ignore, it.redis.store.count("lobby"))  # the queue waits for this
             await asyncio.sleep(0)
             await until(lambda: it.redis.health == [False])
             it.beat(ann)
-            await anyio.sleep(BATCH_DELAY + 0.05)  # longer than it waits for others: it is in the queue
+            await anyio.sleep(BATCH_DELAY + 0.05)  # longer than a batch is collected: it is in the queue
             ann.advance(AttachmentEvent.SOCKET_CLOSED)
         finally:
             redis_server.resume()

@@ -1,4 +1,4 @@
-"""`join.lua` on its own, branch by branch."""
+"""`join.lua`, branch by branch."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ ANN = ["ann n1.1 | ttl"]
 CASES = [
     Case("new", [], joins("ann"), NEW, ["0>1 (1) +ann"], ANN),
     Case(
-        "new, with all that can be given", [], joins("ann", username="Ann é", data='{"a":[1]}', away=1), NEW,
+        "new, with every argument", [], joins("ann", username="Ann é", data='{"a":[1]}', away=1), NEW,
         ["0>1 (1) +ann"], ['ann n1.1:away | ttl away username=Ann é data={"a":[1]}'],
     ),
     Case(
@@ -39,7 +39,8 @@ CASES = [
         "diff"],
         ["1>2 (2) +bob"], [*ANN, "bob n2.1 | ttl"],
     ),
-    Case("a new life's name is the user's id", [], joins("bob"), NEW, ["0>1 (1) +bob"], ["bob n1.1 | ttl"]),
+    Case("the default username is the user's id", [], joins("bob"), NEW, ["0>1 (1) +bob"],
+         ["bob n1.1 | ttl"]),
     # One more connection, or the same again.
     Case(
         "a second connection", [joins("ann"), passes(5)], joins("ann", "n1.2"), CHANGED, ["1>2 (1) ~ann"],
@@ -52,12 +53,12 @@ CASES = [
     ),
     Case("the same connection again", [joins("ann"), passes(5)], joins("ann"), BACK, [], ANN),
     Case(
-        "a connection that is there, beside one that is away", [joins("ann"), goes_away("ann")],
+        "a connection beside an away one", [joins("ann"), goes_away("ann")],
         joins("ann", "n1.2"), ["resumed", "now", "epoch", 3, 1, "now", "diff"], ["2>3 (1) ~ann"],
         ["ann n1.1:away n1.2 | ttl x2"],
     ),
     Case(
-        "an away connection beside one that is away", [joins("ann", away=1)], joins("ann", "n1.2", away=1),
+        "an away connection beside an away one", [joins("ann", away=1)], joins("ann", "n1.2", away=1),
         CHANGED, ["1>2 (1) ~ann"], ["ann n1.1:away n1.2:away | ttl away x2"],
     ),
     # Back within the grace.
@@ -82,52 +83,55 @@ CASES = [
     # A former name of the connection.
     Case("in place of its former name", [joins("ann")], joins("ann", "n2.1", replaces="n1.1"), BACK, [],
          ["ann n2.1 | ttl"]),
-    Case("in place of a name that is not there", [joins("ann")], joins("ann", "n2.1", replaces="n9.9"),
+    Case("in place of an unknown name", [joins("ann")], joins("ann", "n2.1", replaces="n9.9"),
          CHANGED,
          ["1>2 (1) ~ann"], ["ann n1.1 n2.1 | ttl x2"]),
     Case("in place of a former name, while another connection of that node stays",
          [joins("ann"), joins("ann", "n1.2")], joins("ann", "n2.1", replaces="n1.1"),
          ["resumed", "now", "epoch", 2, 1, "now", ""], [], ["ann n1.2 n2.1 | ttl x2"]),
-    # A former joining that has lapsed.
-    Case("over a lapsed joining", [joins("ann"), expires("ann")], joins("ann"), AFTER_ITS_END, ENDED_AND_BACK,
+    # After an expiry that was not noticed.
+    Case("after an unnoticed expiry", [joins("ann"), expires("ann")], joins("ann"), AFTER_ITS_END,
+         ENDED_AND_BACK,
          ANN,
          ["ann:inactivity_timeout"]),
-    Case("over a lapsed grace", [joins("ann"), detaches("ann"), expires("ann")], joins("ann"), AFTER_ITS_END,
+    Case("after an expired grace", [joins("ann"), detaches("ann"), expires("ann")], joins("ann"),
+         AFTER_ITS_END,
          ["1>2 (0) -ann:disconnected", "2>3 (1) +ann"], ANN, ["ann:disconnected"]),
-    Case("over a joining that lapsed before its noted deadline",
+    Case("after an expiry before the stored deadline",
          [joins("ann"), expires_early("ann")],
          joins("ann"), AFTER_ITS_END, ENDED_AND_BACK, ANN, ["ann:inactivity_timeout"]),
-    Case("over a presence key deleted by hand", [joins("ann"), loses_presence("ann")], joins("ann"),
+    Case("after the presence key was deleted externally", [joins("ann"), loses_presence("ann")], joins("ann"),
          AFTER_ITS_END,
          ENDED_AND_BACK, ANN, ["ann:inactivity_timeout"]),
-    Case("nothing of the lapsed one's face stays", [joins("ann", username="A", data="1", away=1),
+    Case("no field of the expired member remains", [joins("ann", username="A", data="1", away=1),
          expires("ann")],
          joins("ann"), AFTER_ITS_END, ENDED_AND_BACK, ANN, ["ann:inactivity_timeout"]),
-    Case("while others have lapsed", [joins("bob"), joins("cy", "n2.1"), expires("bob")], joins("ann"),
+    Case("while others have expired", [joins("bob"), joins("cy", "n2.1"), expires("bob")], joins("ann"),
          ["joined", "now", "epoch", 4, 2, "now", "diff"], ["2>3 (1) -bob:inactivity_timeout", "3>4 (2) +ann"],
          ["ann n1.1 | ttl", "cy n2.1 | ttl"], ["bob:inactivity_timeout"]),
-    # What a hand did.
-    Case("over a shadow deleted by hand", [joins("ann"), loses_shadow("ann")], joins("ann"),
+    # Keys edited externally.
+    Case("after the shadow was deleted externally", [joins("ann"), loses_shadow("ann")], joins("ann"),
          BACK, [], ANN),
-    Case("a key made permanent gets an end", [joins("ann"), is_made_permanent("ann")], joins("ann"), BACK, [],
+    Case("a key made permanent gets an expiry", [joins("ann"), is_made_permanent("ann")], joins("ann"),
+         BACK, [],
          ANN),
-    Case("a shorter life than before", [joins("ann")], joins("ann", ttl=20_000), BACK, [],
+    Case("a shorter TTL than before", [joins("ann")], joins("ann", ttl=20_000), BACK, [],
          ["ann n1.1 | 20s"]),
     # Refusals.
     Case("full", [joins("bob")], joins("ann", max_members=1), ["full", 1], [], ["bob n1.1 | ttl"]),
     Case("full, but there already", [joins("ann")], joins("ann", "n1.2", max_members=1), CHANGED,
          ["1>2 (1) ~ann"], ["ann n1.1 n1.2 | ttl x2"]),
-    Case("full of one whose time is up", [joins("bob"), expires("bob")], joins("ann", max_members=1),
+    Case("full of an expired member", [joins("bob"), expires("bob")], joins("ann", max_members=1),
          AFTER_ITS_END, ["1>2 (0) -bob:inactivity_timeout", "2>3 (1) +ann"], ANN, ["bob:inactivity_timeout"]),
     Case("a member of this epoch that departed", [joins("bob"), joins("ann"), leaves("ann")],
          lambda p: p.join("ann", epoch=p.epoch()), ["departed"], [], ["bob n1.1 | ttl"]),
-    Case("a member of this epoch that has just lapsed", [joins("ann"), expires("ann")],
+    Case("a member of this epoch that has just expired", [joins("ann"), expires("ann")],
          lambda p: p.join("ann", epoch=p.epoch()), ["departed"], ["1>2 (0) -ann:inactivity_timeout"], [],
          ["ann:inactivity_timeout"]),
-    Case("a member of this epoch that is there", [joins("ann")], lambda p: p.join("ann", epoch=p.epoch()),
+    Case("a present member of this epoch", [joins("ann")], lambda p: p.join("ann", epoch=p.epoch()),
          BACK,
          [], ANN),
-    Case("a member of an epoch that is over", [joins("ann"), leaves("ann")], joins("ann", epoch="1"),
+    Case("a member of a past epoch", [joins("ann"), leaves("ann")], joins("ann", epoch="1"),
          AFTER_ITS_END, ["2>3 (1) +ann"], ANN),
     Case("of a lost node", [joins("bob", "n2.1"), is_fenced("n1")], joins("ann"), ["fenced"], [],
          ["bob n2.1 | ttl"]),
@@ -161,8 +165,8 @@ def test_a_rejoin_keeps_joined_at_and_updates_last_active_at(redis_server: Serve
     with probing(redis_server) as probe:
         _, joined_at, *_ = probe.join("ann")
         probe.advance_clock()
-        _, now, *_, told, _ = probe.join("ann", "n2.1")
-        assert now > joined_at == told
+        _, now, *_, known, _ = probe.join("ann", "n2.1")
+        assert now > joined_at == known
         presence = probe.presence("ann")
         assert presence["joinedAt"] == str(joined_at)
         assert presence["lastActiveAt"] == str(now)
@@ -185,23 +189,25 @@ def test_a_join_after_an_unnoticed_expiry_publishes_both_and_the_late_event_does
         assert probe.shadow("ann").keys() == {"u", "j", "n2.1"}
 
 
-@pytest.mark.parametrize("lapsed", [MAX_ROWS - 1, MAX_ROWS, 2 * MAX_ROWS + 1])
-def test_thousands_of_expired_members_are_settled_in_limited_calls(redis_server: Server, lapsed: int) -> None:
+@pytest.mark.parametrize("expired", [MAX_ROWS - 1, MAX_ROWS, 2 * MAX_ROWS + 1])
+def test_thousands_of_expired_members_are_settled_in_limited_calls(
+    redis_server: Server, expired: int
+) -> None:
     with probing(redis_server) as probe:
-        users = [f"u{number}" for number in range(lapsed)]
+        users = [f"u{number}" for number in range(expired)]
         probe.join_many(users)
         probe.expire(*users)
         probe.received()
         asked_again = 0
         while (reply := probe.join("ann")) == [b"again"]:
             asked_again += 1
-        assert asked_again == lapsed // MAX_ROWS
+        assert asked_again == expired // MAX_ROWS
         assert reply[0] == b"joined"
-        assert reply[3:5] == [2 * lapsed + 1, 1]
+        assert reply[3:5] == [2 * expired + 1, 1]
         diffs = [row for _, row in probe.received().diffs]
-        assert sum(len(row.left) for row in diffs) == lapsed
+        assert sum(len(row.left) for row in diffs) == expired
         assert max(len(row.left) for row in diffs) <= MAX_ROWS
-        assert probe.totals() == {"inactivity_timeout": lapsed}
+        assert probe.totals() == {"inactivity_timeout": expired}
 
 
 def test_an_emptied_room_keeps_its_epoch_for_a_while_and_then_begins_a_new_one(
@@ -220,7 +226,7 @@ def test_an_emptied_room_keeps_its_epoch_for_a_while_and_then_begins_a_new_one(
         probe.pass_time(EMPTY_ROOM_TTL)
         assert not probe.client.exists(probe.state_key())
         reply: Any = probe.join("ann", epoch=first)
-        assert reply[0] == b"joined", "what is of another epoch is no departure of this one"
+        assert reply[0] == b"joined", "a departure in another epoch does not count"
         assert reply[2].decode() == probe.epoch() != first
         assert probe.version() == 1
 

@@ -1,4 +1,4 @@
-"""What becomes of a member, a script at a time: refresh, update, away, detach, leave, kick, is_present."""
+"""The scripts about one member: refresh, update, set_away, detach, leave, kick, is_present."""
 
 from tests.redis.presence.cases import Case, check, each, probing
 from tests.redis.presence.probe import TTL
@@ -27,14 +27,16 @@ REFRESH = [
     Case("alive", [joins("ann"), passes(5)], lambda p: p.refresh("ann"), ["now", "1"], [], ANN),
     Case("several", [joins("ann"), joins("cy"), passes(5)], lambda p: p.refresh("ann", "bob", "cy"),
          ["now", "101"], [], [*ANN, "cy n1.1 | ttl"]),
-    Case("nobody named", [joins("ann")], lambda p: p.refresh(), ["now", ""], [], ANN),
+    Case("no member named", [joins("ann")], lambda p: p.refresh(), ["now", ""], [], ANN),
     Case("never there", [], lambda p: p.refresh("ann"), ["now", "0"]),
-    Case("lapsed", [joins("ann"), expires("ann")], lambda p: p.refresh("ann"), ["now", "0"], [],
+    Case("expired", [joins("ann"), expires("ann")], lambda p: p.refresh("ann"), ["now", "0"], [],
          ["ann n1.1 | gone"]),
-    Case("deleted by hand", [joins("ann"), loses_presence("ann")], lambda p: p.refresh("ann"), ["now", "0"],
+    Case("deleted externally", [joins("ann"), loses_presence("ann")], lambda p: p.refresh("ann"), ["now",
+         "0"],
          [],
          ["ann n1.1 | gone"]),
-    Case("permanent by hand", [joins("ann"), is_made_permanent("ann")], lambda p: p.refresh("ann"), ["now",
+    Case("made permanent externally", [joins("ann"), is_made_permanent("ann")], lambda p: p.refresh("ann"),
+         ["now",
          "1"], [],
          ANN),
     Case("of another node than the connection's", [joins("ann"), passes(5)],
@@ -46,7 +48,7 @@ REFRESH = [
 
 UPDATE = [
     Case("never there", [], lambda p: p.ask("update", "ann", "A", ""), ["absent"]),
-    Case("lapsed", [joins("ann"), expires("ann")], lambda p: p.ask("update", "ann", "A", "1"), ["absent"],
+    Case("expired", [joins("ann"), expires("ann")], lambda p: p.ask("update", "ann", "A", "1"), ["absent"],
          EXPIRED_DIFF, [], GONE),
     Case("name", [joins("ann"), passes(5)], lambda p: p.ask("update", "ann", "Ann É", ""),
          ["updated", "now", "epoch", 2, "diff"], ["1>2 (1) ~ann"], ["ann n1.1 | ttl-5s username=Ann É"]),
@@ -64,10 +66,10 @@ UPDATE = [
 
 AWAY = [
     Case("never there", [], lambda p: p.ask("set_away", "ann", "n1.1", 1), ["absent"]),
-    Case("lapsed", [joins("ann"), expires("ann")], lambda p: p.ask("set_away", "ann", "n1.1", 1), ["absent"],
+    Case("expired", [joins("ann"), expires("ann")], lambda p: p.ask("set_away", "ann", "n1.1", 1), ["absent"],
          EXPIRED_DIFF,
          [], GONE),
-    Case("a connection that is not there", [joins("ann")], lambda p: p.ask("set_away", "ann", "n1.2", 1),
+    Case("an unknown connection", [joins("ann")], lambda p: p.ask("set_away", "ann", "n1.2", 1),
          ["absent"],
          [], ANN),
     Case("in the grace", [joins("ann"), detaches("ann")], lambda p: p.ask("set_away", "ann", "n1.1", 1),
@@ -83,31 +85,32 @@ AWAY = [
          ["ok", "now", "diff"], ["2>3 (1) ~ann"], ["ann n1.1:away n1.2:away | ttl-5s away x2"]),
     Case("back", [joins("ann", away=1)], lambda p: p.ask("set_away", "ann", "n1.1", 0), ["ok", "now", "diff"],
          ["1>2 (1) ~ann"], ANN),
-    Case("back, and never away", [joins("ann")], lambda p: p.ask("set_away", "ann", "n1.1", 0), ["ok", "now",
+    Case("back without having been away", [joins("ann")], lambda p: p.ask("set_away", "ann", "n1.1", 0),
+         ["ok", "now",
          ""], [],
          ANN),
 ]  # fmt: skip
 
 DETACH = [
     Case("never there", [], lambda p: p.detach("ann"), ["absent"]),
-    Case("lapsed", [joins("ann"), expires("ann")], lambda p: p.detach("ann"), ["absent"], EXPIRED_DIFF, [],
+    Case("expired", [joins("ann"), expires("ann")], lambda p: p.detach("ann"), ["absent"], EXPIRED_DIFF, [],
          GONE),
     Case("after leaving", [joins("ann"), leaves("ann")], lambda p: p.detach("ann"), ["absent"]),
     Case("one of two", TWO, lambda p: p.detach("ann"), ["kept", "now"], ["2>3 (1) ~ann"],
          ["ann n1.2 | ttl-5s"]),
-    Case("the one that is here; the other is away", [*TWO, goes_away("ann")], lambda p: p.detach("ann",
+    Case("the one that is not away, of two", [*TWO, goes_away("ann")], lambda p: p.detach("ann",
          "n1.2"),
          ["kept", "now"], ["2>3 (1) ~ann"], ["ann n1.1:away | ttl-5s away"]),
-    Case("one that is not there, beside others", TWO, lambda p: p.detach("ann", "n2.1"), ["kept", "now"], [],
+    Case("an unknown one, beside others", TWO, lambda p: p.detach("ann", "n2.1"), ["kept", "now"], [],
          ["ann n1.1 n1.2 | ttl-5s x2"]),
     Case("the last", [joins("ann"), passes(5)], lambda p: p.detach("ann"), ["grace", "now", "now+grace"], [],
          ["ann | grace r=disconnected"]),
     Case("the last, away", [joins("ann", away=1)], lambda p: p.detach("ann"), ["grace", "now",
          "now+away-grace"],
          [], ["ann | away-grace away r=disconnected"]),
-    Case("twice: the grace does not begin anew", [joins("ann"), detaches("ann"), passes(5)],
+    Case("twice: the grace does not restart", [joins("ann"), detaches("ann"), passes(5)],
          lambda p: p.detach("ann"), ["grace", "now", "now+grace-5s"], [], ["ann | grace-5s r=disconnected"]),
-    Case("the life ends before the grace would", [joins("ann", ttl=10_500), passes(5)],
+    Case("the TTL ends before the grace would", [joins("ann", ttl=10_500), passes(5)],
          lambda p: p.detach("ann"),
          ["grace", "now", "now+grace-5s"], [], ["ann | grace-5s r=disconnected"]),
     Case("no grace", [joins("ann"), joins("bob")], lambda p: p.detach("ann", grace=0), ["departed", "now"],
@@ -116,7 +119,7 @@ DETACH = [
          ["departed", "now"], ["1>2 (0) -ann:disconnected"], [], ["ann:disconnected"]),
     Case("no grace, but another connection", TWO, lambda p: p.detach("ann", grace=0), ["kept", "now"],
          ["2>3 (1) ~ann"], ["ann n1.2 | ttl-5s"]),
-    Case("permanent by hand", [joins("ann"), is_made_permanent("ann")], lambda p: p.detach("ann"),
+    Case("made permanent externally", [joins("ann"), is_made_permanent("ann")], lambda p: p.detach("ann"),
          ["grace", "now", "now+grace"], [], ["ann | grace r=disconnected"]),
     Case("no shadow", [joins("ann"), loses_shadow("ann")], lambda p: p.detach("ann"),
          ["grace", "now", "now+grace"], [], ["ann | grace r=disconnected"]),
@@ -126,7 +129,7 @@ DETACH = [
 
 LEAVE = [
     Case("never there", [], lambda p: p.ask("leave", "ann", "n1.1"), ["absent"]),
-    Case("lapsed", [joins("ann"), expires("ann")], lambda p: p.ask("leave", "ann", "n1.1"), ["absent"],
+    Case("expired", [joins("ann"), expires("ann")], lambda p: p.ask("leave", "ann", "n1.1"), ["absent"],
          EXPIRED_DIFF,
          [], GONE),
     Case("the last", [joins("ann"), joins("bob")], lambda p: p.ask("leave", "ann", "n1.1"), ["left", "now"],
@@ -134,7 +137,7 @@ LEAVE = [
     Case("twice", [joins("ann"), leaves("ann")], lambda p: p.ask("leave", "ann", "n1.1"), ["absent"]),
     Case("one of two", TWO, lambda p: p.ask("leave", "ann", "n1.1"), ["kept", "now"], ["2>3 (1) ~ann"],
          ["ann n1.2 | ttl-5s"]),
-    Case("one that is not there, beside others", [joins("ann")], lambda p: p.ask("leave", "ann", "n2.1"),
+    Case("an unknown one, beside others", [joins("ann")], lambda p: p.ask("leave", "ann", "n2.1"),
          ["kept", "now"], [], ANN),
     Case("in the grace", [joins("ann"), detaches("ann")], lambda p: p.ask("leave", "ann", "n1.1"), ["left",
          "now"],
@@ -145,7 +148,7 @@ LEAVE = [
 
 KICK = [
     Case("never there", [], lambda p: p.ask("kick", "ann", ""), 0),
-    Case("lapsed", [joins("ann"), expires("ann")], lambda p: p.ask("kick", "ann", ""), 0, EXPIRED_DIFF, [],
+    Case("expired", [joins("ann"), expires("ann")], lambda p: p.ask("kick", "ann", ""), 0, EXPIRED_DIFF, [],
          GONE),
     Case("there, with all connections", [joins("ann"), joins("ann", "n2.1"), joins("bob")],
          lambda p: p.ask("kick", "ann", ""), 1, ["3>4 (1) -ann:kicked"], ["bob n1.1 | ttl"], ["ann:kicked"]),
@@ -158,9 +161,9 @@ IS_PRESENT = [
     Case("there", [joins("ann"), passes(5)], lambda p: p.ask("is_present", "ann"), 1, [], ANN_OLD),
     Case("in the grace", [joins("ann"), detaches("ann")], lambda p: p.ask("is_present", "ann"), 1, [],
          ["ann | grace r=disconnected"]),
-    Case("lapsed", [joins("ann"), expires("ann")], lambda p: p.ask("is_present", "ann"), 0, EXPIRED_DIFF, [],
+    Case("expired", [joins("ann"), expires("ann")], lambda p: p.ask("is_present", "ann"), 0, EXPIRED_DIFF, [],
          GONE),
-    Case("deleted by hand", [joins("ann"), loses_presence("ann")], lambda p: p.ask("is_present", "ann"), 0,
+    Case("deleted externally", [joins("ann"), loses_presence("ann")], lambda p: p.ask("is_present", "ann"), 0,
          EXPIRED_DIFF, [], GONE),
 ]  # fmt: skip
 
@@ -203,13 +206,13 @@ def test_is_present(redis_server: Server, case: Case, ids: dict[str, str] | None
 def test_a_heartbeat_updates_last_active_at_and_no_stored_deadline(redis_server: Server) -> None:
     with probing(redis_server) as probe:
         probe.join("ann", data="1")
-        before, noted = probe.presence("ann"), probe.stored_deadline("ann")
+        before, stored = probe.presence("ann"), probe.stored_deadline("ann")
         probe.advance_clock()
         now, _ = probe.refresh("ann")
         assert probe.presence("ann") == before | {"lastActiveAt": str(now)}
-        assert probe.stored_deadline("ann") == noted
+        assert probe.stored_deadline("ann") == stored
         assert now + TTL <= probe.expires_at("ann")
-        assert probe.received().wakes == [noted]  # that of the join
+        assert probe.received().wakes == [stored]  # that of the join
 
 
 def test_a_heartbeat_of_an_expired_member_publishes_the_event_and_leaves_the_departure_to_the_claim(

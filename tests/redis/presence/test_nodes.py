@@ -1,4 +1,5 @@
-"""The scripts about nodes: fence_node, lose_node, shard_nodes; lease, registry, resign, take_turn."""
+"""The scripts about nodes: fence_node, detach_node, shard_nodes; renew_lease, list_nodes, resign,
+leadership."""
 
 from typing import Any
 
@@ -23,7 +24,7 @@ from tests.support.stores import done
 
 
 def loses(node: str, *, grace: int = GRACE, away_grace: int = AWAY_GRACE) -> Step:
-    """The lobby is gone through on behalf of a lost node."""
+    """A lost node is detached from the lobby."""
 
     def lose(probe: Probe) -> Any:
         reply = probe.on_shard("detach_node", "lobby", node, escape(probe.id("lobby")), grace, away_grace)
@@ -34,9 +35,9 @@ def loses(node: str, *, grace: int = GRACE, away_grace: int = AWAY_GRACE) -> Ste
 
 
 DETACH_NODE = [
-    Case("nobody of it here", [joins("ann", "n2.1"), is_fenced("n1")], loses("n1"), 0, [],
+    Case("no member of it", [joins("ann", "n2.1"), is_fenced("n1")], loses("n1"), 0, [],
          ["ann n2.1 | ttl"]),
-    Case("a member of it alone", [joins("ann"), joins("bob", "n2.1"), passes(5), is_fenced("n1")],
+    Case("a member only on this node", [joins("ann"), joins("bob", "n2.1"), passes(5), is_fenced("n1")],
          loses("n1"), 0,
          [], ["ann | grace r=disconnected", "bob n2.1 | ttl-5s"]),
     Case("a member with two connections, both on it", [joins("ann"), joins("ann", "n1.2"), is_fenced("n1")],
@@ -50,9 +51,9 @@ DETACH_NODE = [
          [joins("ann"), joins("ann", "n2.1"), joins("bob"), joins("bob", "n2.2"), is_fenced("n1")],
          loses("n1"), 0,
          ["4>6 (2) ~ann ~bob"], ["ann n2.1 | ttl", "bob n2.2 | ttl"]),
-    Case("a member who is away", [joins("ann"), goes_away("ann"), is_fenced("n1")], loses("n1"), 0, [],
+    Case("an away member", [joins("ann"), goes_away("ann"), is_fenced("n1")], loses("n1"), 0, [],
          ["ann | away-grace away r=disconnected"]),
-    Case("a member who is away on one of two", [joins("ann"), joins("ann", "n1.2"), goes_away("ann"),
+    Case("an away member on one of two", [joins("ann"), joins("ann", "n1.2"), goes_away("ann"),
                                                  is_fenced("n1")], loses("n1"), 0, [],
          ["ann | grace x2 r=disconnected"]),
     Case("no grace", [joins("ann"), joins("bob", "n2.1"), is_fenced("n1")], loses("n1", grace=0), 0,
@@ -60,13 +61,14 @@ DETACH_NODE = [
     Case("a member in its grace already", [joins("ann"), detaches("ann"), passes(5), is_fenced("n1")],
          loses("n1"), 0,
          [], ["ann | grace-5s r=disconnected"]),
-    Case("a member that has lapsed", [joins("ann"), expires("ann"), is_fenced("n1")], loses("n1"), 0,
+    Case("an expired member", [joins("ann"), expires("ann"), is_fenced("n1")], loses("n1"), 0,
          ["1>2 (0) -ann:inactivity_timeout"], [], ["ann:inactivity_timeout"]),
-    Case("a member deleted by hand", [joins("ann"), loses_presence("ann"), is_fenced("n1")], loses("n1"), 0,
+    Case("a member deleted externally", [joins("ann"), loses_presence("ann"), is_fenced("n1")], loses("n1"),
+         0,
          ["1>2 (0) -ann:inactivity_timeout"], [], ["ann:inactivity_timeout"]),
     Case("twice", [joins("ann"), is_lost("n1"), passes(5)], loses("n1"), 0, [],
          ["ann | grace-5s r=disconnected"]),
-    Case("a member that has come to another node meanwhile",
+    Case("a member that moved to another node meanwhile",
          [joins("ann"), is_fenced("n1"), joins("ann", "n2.1", replaces="n1.1")], loses("n1"), 0, [],
          ["ann n2.1 | ttl"]),
 ]  # fmt: skip
@@ -74,13 +76,13 @@ DETACH_NODE = [
 FENCED = [
     Case("its join is refused", [joins("bob", "n2.1"), is_lost("n1")], joins("ann"), ["fenced"], [],
          ["bob n2.1 | ttl"]),
-    Case("its heartbeats lengthen no life", [joins("ann"), is_lost("n1"), passes(5)],
+    Case("its heartbeats renew no TTL", [joins("ann"), is_lost("n1"), passes(5)],
          lambda p: p.refresh("ann"),
          ["now", "0"], [], ["ann | grace-5s r=disconnected"]),
-    Case("its detaching changes nothing", [joins("ann"), is_lost("n1"), passes(5)],
+    Case("its detach changes nothing", [joins("ann"), is_lost("n1"), passes(5)],
          lambda p: p.detach("ann")[:1],
          ["grace"], [], ["ann | grace-5s r=disconnected"]),
-    Case("under its new name it is welcome", [joins("ann"), is_lost("n1"), passes(5)],
+    Case("its joins under a new name are accepted", [joins("ann"), is_lost("n1"), passes(5)],
          joins("ann", "n9.1", replaces="n1.1"), ["resumed", "now", "epoch", 1, 1, "now", ""], [],
          ["ann n9.1 | ttl"]),
 ]  # fmt: skip
@@ -108,7 +110,7 @@ def test_a_lost_node_is_detached_from_a_large_room_in_several_calls(redis_server
 
 
 def test_the_rooms_of_a_lost_node_are_returned_until_each_is_detached(redis_server: Server) -> None:
-    """Whoever takes over from a judge that died half-way finds the rest."""
+    """A node that continues after the first one crashed finds the rest."""
     with probing(redis_server) as probe:
         rooms = [room for n in range(2000) if shard_of(room := f"room{n}") == shard_of("lobby")][:20]
         for room in rooms:
@@ -138,7 +140,7 @@ def test_a_lost_node_stays_listed_while_rooms_wait_although_its_members_leave(
         probe.on_shard("fence_node", "lobby", "n1", 100)
         probe.ask("leave", "ann", "n1.1", room=rooms[0])
         assert probe.on_shard("shard_nodes", "lobby") == [b"n1"], (
-            "or nobody would come back for the other room"
+            "otherwise the other room would be forgotten"
         )
         for room in rooms:
             done(probe.store.detach_node("n1", room, grace=GRACE, away_grace=AWAY_GRACE))
@@ -153,7 +155,7 @@ def test_a_fence_expires(redis_server: Server) -> None:
         assert probe.keys() == {probe.key("fenced:n1")}
 
 
-# The fleet.
+# Registry and leadership.
 
 
 def test_renewing_a_lease_returns_the_registry(redis_server: Server) -> None:
@@ -200,12 +202,12 @@ def test_renewing_a_lease_without_registry_entry_fails_and_writes_nothing(
 def test_leadership_belongs_to_one_node_until_it_expires(redis_server: Server) -> None:
     probe = Probe(redis_server)
     registry = probe.registry
-    assert done(registry.acquire_leadership("look", "n1", ttl_ms=60_000))
-    assert not done(registry.acquire_leadership("look", "n2", ttl_ms=60_000))
+    assert done(registry.acquire_leadership("pacemaker", "n1", ttl_ms=60_000))
+    assert not done(registry.acquire_leadership("pacemaker", "n2", ttl_ms=60_000))
     assert done(registry.acquire_leadership("sweep", "n2", ttl_ms=60_000)), "each job has a leader of its own"
-    assert done(registry.acquire_leadership("look", "n1", ttl_ms=90_000))
-    assert 60_000 < probe.client.pttl("{t:fleet}:turn:look") <= 90_000
+    assert done(registry.acquire_leadership("pacemaker", "n1", ttl_ms=90_000))
+    assert 60_000 < probe.client.pttl("{t:fleet}:turn:pacemaker") <= 90_000
     probe.pass_time(90_000)
-    assert done(registry.acquire_leadership("look", "n2", ttl_ms=60_000))
-    assert not done(registry.acquire_leadership("look", "n1", ttl_ms=60_000))
+    assert done(registry.acquire_leadership("pacemaker", "n2", ttl_ms=60_000))
+    assert not done(registry.acquire_leadership("pacemaker", "n1", ttl_ms=60_000))
     probe.close()

@@ -1,4 +1,4 @@
-"""`reactor.Presence`: what a back end sees and does that has only Redis, with no gateway anywhere."""
+"""`reactor.Presence`: the API for back ends that have only Redis, without a server."""
 
 from contextlib import aclosing
 from typing import Any

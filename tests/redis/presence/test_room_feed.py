@@ -1,4 +1,4 @@
-"""The node's views of rooms, kept by listings and diffs and told on as one unbroken line."""
+"""The node's views of rooms: made from lists, advanced by diffs, and passed on without gaps."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ async def test_a_room_is_followed_from_the_first_follow_to_the_last_unfollow(red
         it.feed.unfollow("lobby")
         assert it.feed.view("lobby") is None
         await until(lambda: redis_server.control.pubsub_numsub(CHANNEL) == [(CHANNEL, 0)])
-        it.feed.unfollow("lobby")  # once too often is no harm
+        it.feed.unfollow("lobby")  # once too often has no effect
         it.probe.join("bob")
         view = await it.follow()
         assert set(view.members) == {"ann", "bob"}
@@ -57,12 +57,12 @@ async def test_concurrent_followers_share_one_list(redis_server: Server) -> None
         it.probe.client.config_resetstat()
         views: list[RoomView] = []
 
-        async def hold() -> None:
+        async def follow() -> None:
             views.append(await it.feed.follow("lobby"))
 
         async with anyio.create_task_group() as tasks:
             for _ in range(50):
-                tasks.start_soon(hold)
+                tasks.start_soon(follow)
         assert len(views) == 50
         assert all(view is views[0] for view in views)
         calls: Any = it.probe.client.info("commandstats")

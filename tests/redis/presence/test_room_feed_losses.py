@@ -1,4 +1,4 @@
-"""Views when diffs are lost: each gap is noticed, healed by a listing, and told as one diff."""
+"""Views when diffs are lost: each gap is noticed, repaired by a list, and passed on as one diff."""
 
 import anyio
 import anyio.lowlevel
@@ -48,7 +48,7 @@ async def test_a_killed_subscription_is_repaired_without_further_publications(re
 
 
 async def test_a_gap_during_a_resync_is_repaired_too(redis_server: Server) -> None:
-    """A listing that was on its way when the link was lost again may be older than what was missed then."""
+    """A list that was being read during the second gap may be older than what was missed in it."""
     async with following(redis_server) as it:
         it.probe.join("ann")
         await it.agrees()
@@ -83,7 +83,7 @@ async def test_a_member_that_leaves_during_a_resync_is_passed_on_with_its_reason
 
 
 async def test_a_node_without_part_in_the_recovery_follows_into_the_new_epoch(redis_server: Server) -> None:
-    """A server that came up between the return of Redis and the renewal of the room."""
+    """A server that started between the return of Redis and the room's new epoch."""
     async with following(redis_server) as it:
         it.probe.join("ann")
         await it.agrees()
@@ -249,7 +249,7 @@ async def test_a_member_registered_again_after_a_stall_appears_in_views_listed_m
         for user in ("ann", "bob"):
             it.probe.join(user)
         it.probe.expire("ann")
-        it.probe.client.hincrby(it.probe.key("pulse"), "at", -5_001)  # nobody could speak up for a lease
+        it.probe.client.hincrby(it.probe.key("pulse"), "at", -5_001)  # no mark for a lease
         view = await it.follow()
         assert set(view.members) == {"bob"}
         it.probe.join("ann", epoch=it.probe.epoch())
@@ -277,7 +277,7 @@ async def test_a_member_registered_again_unchanged_is_no_update(
 
 
 async def test_a_room_unfollowed_during_a_resync_passes_on_nothing_more(redis_server: Server) -> None:
-    """It may be followed anew meanwhile, and what the former one says would take its followers back."""
+    """The room may be followed again meanwhile, and a late diff would set its receivers back."""
     async with following(redis_server) as it:
         it.probe.join("ann")
         await it.agrees()
@@ -311,7 +311,7 @@ async def test_all_waiting_for_versions_of_a_past_epoch_are_served_by_one_list(r
 
 
 async def test_a_new_epoch_without_the_known_members_is_treated_as_data_loss(redis_server: Server) -> None:
-    """FLUSHALL: nothing says that the data is gone but that somebody joins what should not be empty."""
+    """After FLUSHALL the only sign is a join to a room that should not be empty."""
     async with following(redis_server) as it:
         it.probe.join("ann")
         await it.agrees()
@@ -330,6 +330,6 @@ async def test_a_new_epoch_without_the_known_members_is_treated_as_data_loss(red
         it.probe.join("bob")
         await until(lambda: suspected == [{"bob"}])
         it.probe.join("ann")
-        assert it.diffs == [], "the others did not leave"
+        assert it.diffs == [], "the other members did not leave"
         it.feed.resume()
         await it.agrees()

@@ -1,4 +1,4 @@
-"""What a room answers, each script on its own: list, count, rooms; and its position, stream and totals."""
+"""The scripts about rooms: list, count, list_rooms; and a room's version, stream and totals."""
 
 import msgspec
 import pytest
@@ -14,18 +14,18 @@ from tests.support.stores import NAMESPACE, done
 EXPIRED_DIFF = ["1>2 (0) -ann:inactivity_timeout"]
 
 COUNT = [
-    Case("a room where nobody ever was", [], lambda p: p.in_room("count"), ["now", "", 0, 0]),
+    Case("a room without members ever", [], lambda p: p.in_room("count"), ["now", "", 0, 0]),
     Case("two", [joins("ann"), joins("bob")], lambda p: p.in_room("count"), ["now", "epoch", 2, 2], [],
          ["ann n1.1 | ttl", "bob n1.1 | ttl"]),
     Case("one in the grace", [joins("ann"), detaches("ann")], lambda p: p.in_room("count"), ["now", "epoch",
          1, 1],
          [], ["ann | grace r=disconnected"]),
-    Case("one whose time is up", [joins("ann"), expires("ann")], lambda p: p.in_room("count"),
+    Case("one expired", [joins("ann"), expires("ann")], lambda p: p.in_room("count"),
          ["now", "epoch", 2, 0], EXPIRED_DIFF, [], ["ann:inactivity_timeout"]),
-    Case("one whose grace is over", [joins("ann"), detaches("ann"), expires("ann")],
+    Case("one whose grace has expired", [joins("ann"), detaches("ann"), expires("ann")],
          lambda p: p.in_room("count"),
          ["now", "epoch", 2, 0], ["1>2 (0) -ann:disconnected"], [], ["ann:disconnected"]),
-    Case("one kept alive past its noted deadline", [joins("ann"), passes(5), lambda p: p.refresh("ann"),
+    Case("one renewed past its stored deadline", [joins("ann"), passes(5), lambda p: p.refresh("ann"),
                                                     passes(58)],
          lambda p: p.in_room("count"), ["now", "epoch", 1, 1], [], ["ann n1.1 | ttl-58s"]),
     Case("all left a moment ago", [joins("ann"), leaves("ann")], lambda p: p.in_room("count"),
@@ -33,14 +33,14 @@ COUNT = [
 ]  # fmt: skip
 
 LIST = [
-    Case("a room where nobody ever was", [], lambda p: p.in_room("list", "lobby", 0, 10), ["now", "", 0, 0,
+    Case("a room without members ever", [], lambda p: p.in_room("list", "lobby", 0, 10), ["now", "", 0, 0,
          "0"]),
     Case("one", [joins("ann", username="A", data="[1]", away=1)], lambda p: p.in_room("list", "lobby", 0, 10),
          ["now", "epoch", 1, 1, "0", "ann", "A", "[1]", "now", "now", 1, 1], [],
          ["ann n1.1:away | ttl away username=A data=[1]"]),
-    Case("one whose time is up", [joins("ann"), expires("ann")], lambda p: p.in_room("list", "lobby", 0, 10),
+    Case("one expired", [joins("ann"), expires("ann")], lambda p: p.in_room("list", "lobby", 0, 10),
          ["now", "epoch", 2, 0, "0"], EXPIRED_DIFF, [], ["ann:inactivity_timeout"]),
-    Case("one deleted by hand is not listed", [joins("ann"), loses_presence("ann")],
+    Case("one deleted externally is not listed", [joins("ann"), loses_presence("ann")],
          lambda p: p.in_room("list", "lobby", 0, 10)[5:], [], [], ["ann n1.1 | gone"]),
 ]  # fmt: skip
 
@@ -146,7 +146,7 @@ def test_each_change_advances_the_version_by_one_a_member(redis_server: Server) 
 
 
 def test_a_room_state_deleted_externally_never_hides_members(redis_server: Server) -> None:
-    """A diff of a new epoch from 0 on says that the room was empty before it."""
+    """A diff from version 0 of a new epoch means that the room was empty before."""
     with probing(redis_server) as probe:
         probe.join("ann")
         former = probe.epoch()
@@ -155,7 +155,7 @@ def test_a_room_state_deleted_externally_never_hides_members(redis_server: Serve
         probe.join("bob")
         (_, row), *_ = probe.received().diffs
         assert row.epoch == probe.epoch() != former
-        assert row.from_version > 0, "whoever follows the room has to ask for the whole list"
+        assert row.from_version > 0, "nodes that follow the room have to list it again"
         assert (row.version, row.count) == (probe.version(), 2)
 
 
@@ -182,7 +182,7 @@ def test_the_departure_of_an_expired_member_has_the_activity_of_the_last_scan(re
         probe.advance_clock()
         active_at, _ = probe.refresh("ann", ttl=90_500)
         probe.pass_time(61_000)
-        assert probe.due()[2] == 1, "a look at a living member"
+        assert probe.due()[2] == 1, "a scan finds one living member"
         probe.expire("ann")
         probe.claim("ann")
         (departure,) = probe.departures()

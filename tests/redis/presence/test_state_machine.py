@@ -1,7 +1,4 @@
-"""The whole set of transitions against a plain model.
-
-Members, counts, departures and reasons agree after every step.
-"""
+"""All scripts against a plain model: members, counts, departures and reasons agree after every step."""
 
 import os
 from collections import Counter
@@ -79,7 +76,7 @@ class Machine(RuleBasedStateMachine):
         member = self.model.rooms.get(room, {}).get(user)
         here = member is not None and any(node_of(c) == node for c in member.connections)
         if not here and node not in self.model.fenced:
-            return  # a node beats for its own sockets only; one that was lost may think that it has some
+            return  # a node sends heartbeats for its own connections; a lost one may for former ones
         entry = Entry(room, user)
         suffix = presence_key(NAMESPACE, entry).partition(":room:")[2]
         _, alive = done(self.store.refresh(shard_of(room), node, [(suffix, TTL)]))
@@ -91,7 +88,7 @@ class Machine(RuleBasedStateMachine):
         assert (found is not None) == self.model.set_away(room, user, connection, away)
 
     @rule(room=room, user=user, connection=connection)
-    def drop(self, room: str, user: str, connection: str) -> None:
+    def detach(self, room: str, user: str, connection: str) -> None:
         status = done(self.store.detach(Entry(room, user), connection, grace=GRACE, away_grace=AWAY_GRACE))
         assert status == self.model.detach(room, user, connection)
 
@@ -104,7 +101,7 @@ class Machine(RuleBasedStateMachine):
     def kick(self, room: str, user: str) -> None:
         assert done(self.store.kick(Entry(room, user))) == self.model.kick(room, user)
 
-    # Time, and what becomes of events.
+    # Time and events.
 
     @rule(seconds=st.sampled_from([1, 5, 9, 11, 31, 61]))
     def time_passes(self, seconds: int) -> None:
@@ -112,16 +109,18 @@ class Machine(RuleBasedStateMachine):
         self.model.pass_time(seconds * 1000)
 
     @rule(shard=st.sampled_from(sorted({shard_of(room) for room in ROOMS})))
-    def pacemaker_looks(self, shard: int) -> None:
+    def pacemaker_scans(self, shard: int) -> None:
         self.direct.pass_time(0)
         found = done(self.store.due(shard, limit=1000, retry=0))
-        lapsed = {
+        expired = {
             (room, user) for room in ROOMS if shard_of(room) == shard for user in self.model.expired(room)
         }
-        assert {tuple(parse_suffix(text)) for text in found.gone} == lapsed
-        if not lapsed:
-            assert found.next_deadline is None or found.next_deadline >= found.now, "a look must move forward"
-        assert done(self.store.due(shard, limit=1000, retry=0)).moved == 0, "a second look moves nothing"
+        assert {tuple(parse_suffix(text)) for text in found.gone} == expired
+        if not expired:
+            assert found.next_deadline is None or found.next_deadline >= found.now, (
+                "a scan must move deadlines forward"
+            )
+        assert done(self.store.due(shard, limit=1000, retry=0)).moved == 0, "a second scan moves nothing"
 
     @rule(lost=st.booleans(), twice=st.booleans())
     def events_come(self, lost: bool, twice: bool) -> None:
@@ -194,7 +193,7 @@ class Machine(RuleBasedStateMachine):
         self.model.settle_member(room, user)
         assert present == (user in self.model.alive(room))
 
-    # What holds after every step, by plain reads.
+    # What is true after every step, by plain reads.
 
     @invariant()
     def redis_and_model_agree(self) -> None:

@@ -1,4 +1,4 @@
-"""`Presence.watch`: the whole list, then each event, with nothing told twice or left out."""
+"""`Presence.watch`: the whole list, then each event, without repetitions or omissions."""
 
 import pytest
 

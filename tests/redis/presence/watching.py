@@ -1,4 +1,4 @@
-"""A back end that watches rooms, a step at a time, while somebody else changes them."""
+"""A back end that watches rooms, step by step, while another program changes them."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -28,7 +28,7 @@ async def presence_and_probe(
 
 
 class Watching:
-    """One who watches a room, a step at a time."""
+    """A watcher of a room, step by step."""
 
     def __init__(self, events: AsyncIterator[RoomEvent]) -> None:
         self._events = events
@@ -38,7 +38,7 @@ class Watching:
             return await anext(self._events)
 
     async def next_change(self) -> str:
-        """The next event in a word: `+ann (1)`, `~ann (1)`, `-ann:left (0)`, `=ann,bob (2)`."""
+        """The next event in short: `+ann (1)`, `~ann (1)`, `-ann:left (0)`, `=ann,bob (2)`."""
         event = await self.next()
         if event.kind == "sync":
             return f"={','.join(sorted(member.user_id for member in event.members))} ({event.count})"
