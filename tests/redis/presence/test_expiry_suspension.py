@@ -149,9 +149,9 @@ def test_marking_a_shard_alive_returns_until_when_expiry_is_suspended(redis_serv
         assert marks_alive(probe) == 0
         stalls(probe)
         before = probe.now()
-        until = marks_alive(probe)
-        assert before + LEASE <= until <= probe.now() + LEASE
-        assert marks_alive(probe) == until, "the next mark does not prolong it"
+        suspended_until = marks_alive(probe)
+        assert before + LEASE <= suspended_until <= probe.now() + LEASE
+        assert marks_alive(probe) == suspended_until, "the next mark does not prolong it"
         suspension_ends(probe)
         assert marks_alive(probe) == 0
         assert 0 < probe.client.pttl(probe.key("pulse")) <= 86_400_000
@@ -170,8 +170,8 @@ def test_a_scan_finds_suspended_members_again_when_the_suspension_ends(redis_ser
         probe.join("ann")
         probe.expire("ann")
         stalls(probe)
-        until = marks_alive(probe)
-        assert probe.due(retry=1)[1:] == [until, 0, [b"lobby:user:ann"]]
+        suspended_until = marks_alive(probe)
+        assert probe.due(retry=1)[1:] == [suspended_until, 0, [b"lobby:user:ann"]]
         probe.advance_clock()
         assert probe.due(retry=1)[2:] == [0, []], "not due again while it is suspended"
 
