@@ -166,7 +166,7 @@ class Settings:
         5.0,
         duration(0.0, 600.0),
         "Connections",
-        "time over which a stopping server closes them",
+        "time over which a stopping server closes connections",
     )
 
     max_message: int = setting(65536, size(256, 16 * 1024 * 1024), "Limits", "size of one message")
