@@ -1,4 +1,4 @@
-"""What every test shares: uvloop, as the server runs on it, and the two kinds of server."""
+"""Fixtures of all tests: uvloop, on which the server runs, and the two kinds of Redis server."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from tests.support.servers import Server
 
 Servers = Callable[[str], Server]
 
-# How long an example takes says how busy the machine is, and nothing about the code.
+# No deadline: the duration of an example depends on the load of the machine.
 hypothesis.settings.register_profile("reactor", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("reactor")
 
@@ -29,7 +29,7 @@ def pytest_asyncio_loop_factories(
 
 @pytest.fixture(scope="session")
 def running_servers() -> Iterator[Servers]:
-    """The servers of this run by kind, each started when it is first asked for."""
+    """The servers of this test run by kind, each started at its first use and reset at each."""
     started: dict[str, Server] = {}
 
     def get(kind: str) -> Server:
@@ -47,25 +47,25 @@ def running_servers() -> Iterator[Servers]:
 
 @pytest.fixture(params=servers.KINDS)
 def redis_server(request: pytest.FixtureRequest, running_servers: Servers) -> Server:
-    """A server as new; the test runs once on the bundled Valkey and once on the Redis on PATH."""
+    """A reset server; the test runs once on the bundled Valkey and once on the Redis on PATH."""
     return running_servers(request.param)
 
 
 @pytest.fixture
 def bundled_server(running_servers: Servers) -> Server:
-    """The bundled Valkey, as new."""
+    """The bundled Valkey, reset."""
     return running_servers("valkey")
 
 
 @pytest.fixture
 def redis7_server(running_servers: Servers) -> Server:
-    """The Redis on PATH, as new."""
+    """The Redis on PATH, reset."""
     return running_servers("redis7")
 
 
 @pytest.fixture
 def fresh(redis_server: Server) -> Server:
-    """Another name of `redis_server`, for tests that use it for its effect alone."""
+    """An alias of `redis_server`, for tests that need only the reset."""
     return redis_server
 
 
@@ -73,7 +73,7 @@ def fresh(redis_server: Server) -> Server:
 def own_runtime_folder(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
-    """A short folder for embedded servers, apart from those that a person runs beside the tests."""
+    """A folder with a short path for embedded servers, separate from those that the developer runs."""
     folder = Path("/tmp") / f"rt-{os.getpid()}-{tmp_path_factory.mktemp('x').name}"
     folder.mkdir(mode=0o700)
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)

@@ -22,7 +22,7 @@ PAYLOAD = 60
 RETRY_AFTER = 0.5
 _IN_FLIGHT = 1024
 _LEASE_MS = 30_000
-_PULSE_MS = 5_000
+_MARK_LEASE_MS = 5_000
 _RENEW_EVERY = 1.0
 """Seconds between renewals of the lease, which must be well below the lease of 5 s."""
 
@@ -79,7 +79,7 @@ class IdleMembers:
                 record = NodeRecord(counter, self.node, NOT_REGISTERED, "benchmark: idle members")
                 await self._registry.renew(self.node, record, lease_ms=_LEASE_MS, first=True)
                 for shard in range(SHARDS):
-                    await self.store.mark_shard_alive(shard, lease=_PULSE_MS)
+                    await self.store.mark_shard_alive(shard, lease=_MARK_LEASE_MS)
                 if registered is not None:
                     registered.set()
             await anyio.sleep(_RENEW_EVERY)

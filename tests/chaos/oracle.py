@@ -2,7 +2,7 @@
 
 While a schedule runs, the messages of each socket must be consistent (`view.py`, `client_socket.py`):
 
-1. view: diffs follow the snapshot and each other without a gap (gap); nobody joins who is in the room; a list
+1. view: diffs follow the snapshot and each other without a gap (gap); no member of the room joins it; a list
    of the same position has the same members; no diff arrives for a room that the socket is not in.
 2. count: after each diff the view has as many members as the diff says.
 3. departure: only a member departs (a diff of several changes may also hold a user who joined and left

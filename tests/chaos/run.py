@@ -117,7 +117,7 @@ class _Run:
         await fault.inject(self._world)
 
     async def _past_violations(self) -> list[Finding]:
-        """Violations in the record so far. A second call tells them from changes during the first one."""
+        """Violations in the record so far. A second call rules out changes during the first one."""
         for node in self._world.all_nodes:
             node.note_stalls()
         await self._world.note_takeover()

@@ -57,12 +57,14 @@ def test_the_figures_are_those_that_were_measured() -> None:
     measured = json.loads((ROOT / "scripts" / "results" / "fleet.json").read_text())
     ghosts, deploy, expiries = measured["ghosts"], measured["deploy"], measured["expiries"]
     last = sorted(one["last_s"] for one in ghosts)
-    told, expected = (sum(one[name] for one in ghosts) for name in ("told_once", "to_be_told"))
+    notified, expected = (
+        sum(one[name] for one in ghosts) for name in ("notified_once", "notifications_expected")
+    )
     ways = {one["way"]: one for one in measured["outage"]}
     stopped = max(one["stopped_s"] for one in deploy["restarts"])
     table = section("scripts/README.md", "## What clients see of deploys and failures")
     for figures in (
-        f"{last[0]:.1f} to {last[-1]:.1f} s; {told:,} of {expected:,} notified exactly once",
+        f"{last[0]:.1f} to {last[-1]:.1f} s; {notified:,} of {expected:,} notified exactly once",
         f"| {deploy['leaves_seen']}, {deploy['joins_seen']} |",
         f"at most {stopped:.1f} s |",
         f"| {deploy['away_p50_s']:.1f} s, {deploy['away_max_s']:.1f} s |",

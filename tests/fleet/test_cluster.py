@@ -114,7 +114,7 @@ async def test_a_half_moved_slot_is_never_read_as_complete(cluster: ClusterSet) 
         total = source.control.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot)
         await in_thread(cluster.move_keys, slot, to, total // 2)
         await asking.say("room:count", roomId="lobby")
-        await redis_state.lapsed(source, joined["members"][0]["joinedAt"], 1.5)
+        await redis_state.wait_for_expiry(source, joined["members"][0]["joinedAt"], 1.5)
         assert not asking.of("room:count")
         while await in_thread(cluster.move_keys, slot, to):
             pass

@@ -140,7 +140,7 @@ async def test_an_expired_event_of_the_new_primary_is_enough_for_a_departure(fle
         new.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
         async with RawClient.connect(node) as silent:
             joined = await silent.join(SHORT, "silent")
-            await redis_state.lapsed(new, joined["members"][0]["joinedAt"], 0.5)
+            await redis_state.wait_for_expiry(new, joined["members"][0]["joinedAt"], 0.5)
             await silent.ask("room:count", "room:count", roomId="elsewhere")
             assert not silent.of("room:force-leave")  # no command has touched the key
             assert new.control.exists(redis_state.presence_key(SHORT, "silent")) == 0  # touches it

@@ -1,4 +1,4 @@
-"""Certificates for tests, each signed by itself."""
+"""Self-signed certificates for tests."""
 
 import ssl
 from datetime import UTC, datetime, timedelta

@@ -34,7 +34,7 @@ class PresenceModel:
     versions: Counter[str] = field(default_factory=Counter)
     fenced: set[str] = field(default_factory=set)
 
-    # Questions.
+    # Reads.
 
     def alive(self, room: str) -> dict[str, ModelMember]:
         return {user: m for user, m in self.rooms.get(room, {}).items() if m.deadline >= self.now}
@@ -42,7 +42,7 @@ class PresenceModel:
     def expired(self, room: str) -> list[str]:
         return [user for user, m in self.rooms.get(room, {}).items() if m.deadline < self.now]
 
-    # What happens.
+    # Changes.
 
     def pass_time(self, milliseconds: int) -> None:
         self.now += milliseconds

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that misbehaves on demand, for what a network does to a connection."""
+"""A TCP proxy on loopback that imitates network faults on demand."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,7 +7,7 @@ from typing import Self
 
 
 class Proxy:
-    """Passes on to `target`, a port on loopback; `port` is its own.
+    """Forwards connections at `port` to `target`, both ports on loopback.
 
     Set `delay` (seconds, before each piece that passes) and `refuse` (new connections are dropped) at any
     time. `opened` counts the connections so far.
@@ -49,22 +49,22 @@ class Proxy:
             writer.transport.abort()
 
     def withhold(self) -> None:
-        """Pass nothing on, and keep all connections open: each end is left to find out by itself."""
+        """Forward nothing, but keep all connections open, so that each end has to detect it."""
         self._flowing.clear()
 
     def stall(self) -> None:
-        """Pass nothing on over the present connections until `release`; those to come are well."""
+        """Forward nothing over the present connections until `release`; new connections work."""
         self._flowing.clear()
         self._stalled.append(self._flowing)
         self._flowing = asyncio.Event()
         self._flowing.set()
 
     def withhold_replies(self) -> None:
-        """Pass on what is asked, and nothing of what is answered."""
+        """Forward requests, but no replies."""
         self._answering.clear()
 
     def release(self) -> None:
-        """Pass on again, what was withheld first."""
+        """Forward again, beginning with the withheld data."""
         self._flowing.set()
         while self._stalled:
             self._stalled.pop().set()
@@ -98,7 +98,7 @@ class Proxy:
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *gates: asyncio.Event
     ) -> None:
-        with suppress(OSError, RuntimeError):  # uvloop's word for a transport that was cut meanwhile
+        with suppress(OSError, RuntimeError):  # RuntimeError: uvloop, after an abort
             while data := await reader.read(65536):
                 await asyncio.sleep(self.delay)
                 for gate in gates:

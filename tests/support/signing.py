@@ -1,4 +1,4 @@
-"""Keys and tokens for tests: what a back end has, and what the server is given of it."""
+"""Keys and tokens for tests: those of a back end, and the public parts for the server."""
 
 import json
 import time
@@ -18,7 +18,7 @@ SECRET = "a secret of the tests that is long enough, for HS512 as well as for HS
 
 
 def claims(**more: Any) -> dict[str, Any]:
-    """Good claims for ann, in any room; None takes a claim out."""
+    """Valid claims for ann in any room; a value of None removes a claim."""
     all_ = {"sub": "ann", "exp": int(time.time()) + 3600, "rooms": ["*"]} | more
     return {name: value for name, value in all_.items() if value is not None}
 
@@ -29,7 +29,7 @@ def token(secret: str = SECRET, algorithm: str = "HS256", **more: Any) -> str:
 
 @cache
 def private_key(kind: str, number: int) -> RSAPrivateKey | Ed25519PrivateKey | EllipticCurvePrivateKey:
-    """A key of this kind; another for another number."""
+    """A key of this kind; a different one for each number."""
     if kind == "RS256":
         return rsa_key(65537, 2048)
     return Ed25519PrivateKey.generate() if kind == "EdDSA" else ec_key(SECP256R1())

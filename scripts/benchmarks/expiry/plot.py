@@ -26,10 +26,10 @@ def plot_expiry(result: dict[str, Any], path: Path) -> bool:
     figure, axes = plt.subplots(figsize=(9, 4.4), dpi=160, facecolor=PAPER)
     axes.set_facecolor(PAPER)
     for way, figures in result["ways"].items():
-        told, probes = _told(figures["client"]), figures["probes"]
+        notified, probes = _lateness_of(figures["client"]), figures["probes"]
         colour = COLOURS[way]
-        axes.step(*_curve(told, probes, patience), where="post", color=colour, linewidth=2.4, zorder=3)
-        others = _curve(_told(figures["others"]), probes, patience)
+        axes.step(*_curve(notified, probes, patience), where="post", color=colour, linewidth=2.4, zorder=3)
+        others = _curve(_lateness_of(figures["others"]), probes, patience)
         axes.step(
             *others, where="post", color=colour, linewidth=1.0, linestyle=(0, (4, 2)), alpha=0.8, zorder=2
         )
@@ -65,36 +65,43 @@ def plot_expiry(result: dict[str, Any], path: Path) -> bool:
     return True
 
 
-def _told(side: dict[str, Any]) -> list[float]:
+def _lateness_of(side: dict[str, Any]) -> list[float]:
     """Return the lateness of each notified probe, in ascending order."""
     return sorted(late for late in side["late_ms"] if late is not None and math.isfinite(late))
 
 
-def _curve(told: Sequence[float], probes: int, patience: float) -> tuple[list[float], list[float]]:
+def _curve(notified: Sequence[float], probes: int, patience: float) -> tuple[list[float], list[float]]:
     """Return the steps of the share that was notified, thinned out."""
-    step = max(1, len(told) // POINTS)
-    ranks = sorted({*range(0, len(told), step), len(told) - 1}) if told else []
-    times, shares = [told[rank] for rank in ranks], [(rank + 1) / probes for rank in ranks]
-    if len(told) < probes:
-        times, shares = [*times, patience], [*shares, len(told) / probes]
+    step = max(1, len(notified) // POINTS)
+    ranks = sorted({*range(0, len(notified), step), len(notified) - 1}) if notified else []
+    times, shares = [notified[rank] for rank in ranks], [(rank + 1) / probes for rank in ranks]
+    if len(notified) < probes:
+        times, shares = [*times, patience], [*shares, len(notified) / probes]
     return [times[0], *times], [0.0, *shares]
 
 
 def _label(axes: Any, way: str, figures: dict[str, Any], patience: float) -> None:
     """Label a curve. A figure is None if too few probes were notified."""
-    told, probes = _told(figures["client"]), figures["probes"]
-    text = f"{figures['label']}\n{len(told):,} of {probes:,} notified"
+    notified, probes = _lateness_of(figures["client"]), figures["probes"]
+    text = f"{figures['label']}\n{len(notified):,} of {probes:,} notified"
     for name in ("p50", "p99"):
         late = figures["client"][f"{name}_ms"]
         if late is not None and math.isfinite(late):
             text += f", {name} {_time(late)}"
     placed: dict[str, Any] = {"color": COLOURS[way], "fontsize": 9.5, "fontweight": "bold", "zorder": 4}
     if way == "pacemaker":
-        axes.text((told[len(told) // 2] if told else 1.0) * 1.9, 0.62, text, ha="left", va="center", **placed)
-    elif len(told) < 0.9 * probes:
-        axes.text(patience / 180, len(told) / probes + 0.03, text, ha="right", va="bottom", **placed)
+        axes.text(
+            (notified[len(notified) // 2] if notified else 1.0) * 1.9,
+            0.62,
+            text,
+            ha="left",
+            va="center",
+            **placed,
+        )
+    elif len(notified) < 0.9 * probes:
+        axes.text(patience / 180, len(notified) / probes + 0.03, text, ha="right", va="bottom", **placed)
     else:
-        axes.text(told[int(len(told) * 0.36)] * 0.8, 0.45, text, ha="right", va="center", **placed)
+        axes.text(notified[int(len(notified) * 0.36)] * 0.8, 0.45, text, ha="right", va="center", **placed)
 
 
 def _time(late: float) -> str:

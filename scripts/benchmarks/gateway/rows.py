@@ -149,7 +149,7 @@ async def measure_storm(subject: Subject) -> dict[str, Any]:
     """Clients connect and join rooms of 50, 200 at a time, until each has the whole list of its room.
 
     Twice: room after room, as people come to an event, and all rooms at once, as after a restart. At once is
-    dearer, since the changes of a room lie too far apart to be told together.
+    dearer, since the changes of a room are too far apart to be sent together.
     """
     rooms = subject.sizes.storm // subject.sizes.room
     return {

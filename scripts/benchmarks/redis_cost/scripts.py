@@ -83,7 +83,7 @@ class ScriptBench:
     async def fill(self, variant: Variant) -> None:
         """Join all members, spread over a few nodes."""
         self._run_id = str((await self._redis.info("server"))["run_id"])
-        await self._run(variant, "mark_shard_alive", [self._pulse()])
+        await self._run(variant, "mark_shard_alive", [self._mark_arguments()])
         await self._run(variant, "join", [self._join(entry, n) for n, entry in enumerate(self._members)])
 
     async def measure(
@@ -128,7 +128,7 @@ class ScriptBench:
             case "due":
                 return [(1000, 250)] * self._calls
             case "mark_shard_alive":
-                return [self._pulse()] * self._calls
+                return [self._mark_arguments()] * self._calls
             case "refresh":
                 groups = (self._chance.sample(self._members, TOGETHER) for _ in range(self._calls // 4))
                 return [
@@ -158,7 +158,7 @@ class ScriptBench:
         names = (entry.room_id, entry.user_id, entry.room_id, entry.user_id)
         return *names, username, data, connection, TTL_MS, 0, "", "", 0, ""
 
-    def _pulse(self) -> Arguments:
+    def _mark_arguments(self) -> Arguments:
         return LEASE_MS, self._run_id, 1
 
     async def _run(

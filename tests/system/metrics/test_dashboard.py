@@ -1,4 +1,4 @@
-"""The Grafana dashboard: what it shows is there, and what there is it shows."""
+"""The Grafana dashboard shows every metric, and only metrics that exist."""
 
 import json
 import re
@@ -18,7 +18,7 @@ PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 EXPRESSIONS = [target["expr"] for panel in PANELS for target in panel["targets"]]
 
 
-async def test_every_metric_has_a_panel_and_every_panel_its_metrics(bundled_server: Server) -> None:
+async def test_every_metric_has_a_panel_and_every_panel_has_metrics(bundled_server: Server) -> None:
     async with served(bundled_server) as node:
         page, _ = await Metrics(node).page()
     families = Read(page.decode()).families
@@ -32,7 +32,7 @@ async def test_every_metric_has_a_panel_and_every_panel_its_metrics(bundled_serv
     assert {name for name in there if name.startswith("reactor_")} <= shown
 
 
-def test_it_goes_by_labels_that_there_are() -> None:
+def test_expressions_use_existing_labels() -> None:
     for expression in EXPRESSIONS:
         for labels in re.findall(r"by \(([\w, ]+)\)", expression):
             assert set(labels.split(", ")) <= LABELS, expression
@@ -45,7 +45,7 @@ def test_departures_are_not_summed_over_nodes() -> None:
     assert expression.startswith("max by (reason)")
 
 
-def test_panels_have_a_title_an_id_and_a_place_of_their_own() -> None:
+def test_panels_have_titles_unique_ids_and_do_not_overlap() -> None:
     panels = DASHBOARD["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     assert all(panel["title"] for panel in panels)
@@ -59,6 +59,6 @@ def test_panels_have_a_title_an_id_and_a_place_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
-def test_each_panel_asks_the_chosen_prometheus(panel: dict[str, Any]) -> None:
+def test_each_panel_uses_the_selected_prometheus(panel: dict[str, Any]) -> None:
     assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
     assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])

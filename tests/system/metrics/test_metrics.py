@@ -1,4 +1,4 @@
-"""What a node counts: every name, what makes it move, and that it tells nothing of anybody."""
+"""The metrics of a node: their names, what changes them, and that they hold no ids."""
 
 import re
 from typing import Any
@@ -28,14 +28,14 @@ LABELS = {"reason", "status", "path", "script", "link", "cause", "code", "outcom
 
 
 class Read:
-    """The metrics of a node, read as Prometheus does."""
+    """The metrics of a node, parsed as Prometheus does."""
 
     def __init__(self, text: str) -> None:
         self.families = {family.name: family for family in text_string_to_metric_families(text)}
         self.samples = [sample for family in self.families.values() for sample in family.samples]
 
     def value(self, name: str, **labels: str) -> float:
-        """The sum of what has that name and those labels."""
+        """The sum of the samples with this name and these labels."""
         return sum(
             sample.value for sample in self.samples
             if sample.name == name and labels.items() <= sample.labels.items()
@@ -47,21 +47,21 @@ async def read(node: Node) -> Read:
     return Read(page.decode())
 
 
-async def test_all_names_are_there_and_no_label_tells_of_anybody(bundled_server: Server) -> None:
+async def test_every_metric_is_exported_and_no_label_holds_an_id(bundled_server: Server) -> None:
     async with served(bundled_server) as node, RawClient.connect(node) as ann:
         await ann.join("a-secret-room", "a-secret-user", username="a secret name")
         await ann.answer("room:count", roomId=7.5)
         await ann.ask("leave_room", "room:left", roomId="a-secret-room")
         found = await read(node)
-        told = {sample.name for sample in found.samples}
+        exported = {sample.name for sample in found.samples}
         for name in NAMES - {"reactor_resyncs_total"}:
-            assert told & {name, f"{name}_bucket"}, name
+            assert exported & {name, f"{name}_bucket"}, name
         assert "reactor_resyncs" in found.families
         assert {label for sample in found.samples for label in sample.labels} <= LABELS
         assert "secret" not in (await Metrics(node).page())[0].decode()
 
 
-async def test_what_happens_is_counted(redis_server: Server) -> None:
+async def test_connections_joins_heartbeats_and_departures_are_counted(redis_server: Server) -> None:
     async with (
         served(redis_server, grace=0.1) as node,
         RawClient.connect(node) as ann,
@@ -70,7 +70,7 @@ async def test_what_happens_is_counted(redis_server: Server) -> None:
         await ann.join("lobby", "ann")
         await ann.join("hall", "ann")
         await bob.join("lobby", "bob")
-        await bob.join("lobby", "bob")  # again: no new member
+        await bob.join("lobby", "bob")  # a repeated join is no new member
         for _ in range(3):
             await ann.ask("room:heartbeat", "room:heartbeat:ack")
         found = await read(node)
@@ -96,7 +96,7 @@ async def test_what_happens_is_counted(redis_server: Server) -> None:
         assert found.value("reactor_redis_up") == found.value("reactor_ready") == 1
 
 
-async def test_a_departure_that_no_node_made_counts_too(bundled_server: Server) -> None:
+async def test_a_departure_that_a_back_end_made_is_counted(bundled_server: Server) -> None:
     async with (
         served(bundled_server) as node,
         served(bundled_server) as other,
@@ -109,7 +109,7 @@ async def test_a_departure_that_no_node_made_counts_too(bundled_server: Server) 
             assert (await read(each)).value("reactor_departures_total", reason="kicked") == 1
 
 
-async def test_the_sweep_has_its_own_path(bundled_server: Server) -> None:
+async def test_departures_found_by_the_sweep_have_a_path_of_their_own(bundled_server: Server) -> None:
     options: dict[str, Any] = {"pacemaker": False, "listener": False, "sweep_interval": 0.1, "grace": 0.05}
     async with served(bundled_server, **options) as node, RawClient.connect(node) as ann:
         await ann.join("lobby", "ann")
@@ -137,7 +137,7 @@ async def test_lateness_is_the_time_since_the_deadline(bundled_server: Server) -
         assert 1.0 < late < 15.0
 
 
-async def test_the_lag_of_both_links_is_measured(redis_server: Server) -> None:
+async def test_the_lag_of_both_subscriptions_is_measured(redis_server: Server) -> None:
     async with served(redis_server) as node:
         await until(lambda: node.channels.lags.count and node.listener.lags.count)
         found = await read(node)
@@ -151,7 +151,7 @@ async def test_the_lag_of_both_links_is_measured(redis_server: Server) -> None:
         await until(lambda: node.channels.lags.count > pinged)
 
 
-async def test_a_frozen_redis_holds_no_page_up_and_resets_no_counter(bundled_server: Server) -> None:
+async def test_a_frozen_redis_delays_no_scrape_and_resets_no_counter(bundled_server: Server) -> None:
     async with served(bundled_server) as node, RawClient.connect(node) as ann:
         await ann.join("lobby", "ann")
         await ann.ask("leave_room", "room:left", roomId="lobby")
@@ -167,7 +167,7 @@ async def test_a_frozen_redis_holds_no_page_up_and_resets_no_counter(bundled_ser
         assert Read(page.decode()).value("reactor_departures_total", reason="left") == 1
 
 
-async def test_who_does_not_read_is_counted(bundled_server: Server) -> None:
+async def test_slow_clients_are_counted(bundled_server: Server) -> None:
     async with served(bundled_server, send_buffer=1024) as node, RawClient.connect(node) as ann:
         await ann.join("lobby", "ann")
         ann.socket.transport.pause_reading()
@@ -179,19 +179,19 @@ async def test_who_does_not_read_is_counted(bundled_server: Server) -> None:
         assert (await read(node)).value("reactor_slow_clients_closed_total") == 1
 
 
-async def test_who_is_not_let_in_is_counted_by_status(bundled_server: Server) -> None:
+async def test_rejected_handshakes_are_counted_by_status(bundled_server: Server) -> None:
     async with served(bundled_server, max_connections=1) as node, RawClient.connect(node):
         with pytest.raises(InvalidStatus):
             async with RawClient.connect(node):
                 pass
         with pytest.raises(InvalidStatus):
-            async with RawClient.connect(node, origin="https://stranger.example"):
+            async with RawClient.connect(node, origin="https://other.example"):
                 pass
         assert (await read(node)).value("reactor_turned_away_total") == 2
         assert (await read(node)).value("reactor_turned_away_total", status="503") >= 1
 
 
-async def test_rooms_listed_anew_are_counted_by_cause(bundled_server: Server) -> None:
+async def test_resynchronisations_are_counted_by_cause(bundled_server: Server) -> None:
     async with served(bundled_server) as node, RawClient.connect(node) as ann:
         await ann.join("lobby", "ann")
         bundled_server.control.publish("{reactor:7}:diff:lobby", "nonsense")
@@ -199,14 +199,14 @@ async def test_rooms_listed_anew_are_counted_by_cause(bundled_server: Server) ->
         assert (await read(node)).value("reactor_resyncs_total", cause="unreadable") == 1
 
 
-async def test_it_speaks_openmetrics_to_who_asks(bundled_server: Server) -> None:
+async def test_openmetrics_is_served_on_request(bundled_server: Server) -> None:
     async with served(bundled_server) as node:
         page, kind = await Metrics(node).page("application/openmetrics-text; version=1.0.0")
         assert kind.startswith("application/openmetrics-text")
         assert page.endswith(b"# EOF\n")
 
 
-def test_a_tally_counts_at_and_below_its_bounds() -> None:
+def test_a_histogram_counts_values_at_and_below_its_bounds() -> None:
     histogram = Histogram((1, 2, 5))
     assert histogram.quantile(0.5) is None
     for value in (0.5, 1, 1.5, 2, 6):
@@ -217,5 +217,5 @@ def test_a_tally_counts_at_and_below_its_bounds() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
-def test_the_names_are_those_of_prometheus(name: str) -> None:
+def test_names_follow_the_conventions_of_prometheus(name: str) -> None:
     assert re.fullmatch(r"reactor_[a-z_]+", name)

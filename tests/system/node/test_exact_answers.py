@@ -40,7 +40,7 @@ async def test_b9_a_lapsed_member_is_never_in_an_answer(redis_server: Server) ->
         for room in ROOMS:
             await watcher.join(room, "watcher")
             last = await silent.join(room, "silent")
-        await redis_state.lapsed(redis_server, last["members"][1]["joinedAt"], TTL)
+        await redis_state.wait_for_expiry(redis_server, last["members"][1]["joinedAt"], TTL)
         for room in ROOMS:
             assert set(redis_state.rows(redis_server, room)) == {"silent", "watcher"}  # nobody has looked
 

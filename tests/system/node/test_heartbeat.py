@@ -112,7 +112,7 @@ async def test_b2_a_heartbeat_that_comes_too_late_revives_nobody(redis_server: S
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     async with served(redis_server, ttl=0.4, **off) as node, RawClient.connect(node) as ann:
         joined = await ann.join("lobby", "ann")
-        await redis_state.lapsed(redis_server, joined["members"][0]["joinedAt"], 0.4)
+        await redis_state.wait_for_expiry(redis_server, joined["members"][0]["joinedAt"], 0.4)
         assert list(redis_state.rows(redis_server, "lobby")) == ["ann"]  # nobody has looked
         await ann.say(BEAT, roomId="lobby")
         farewell = await ann.hear("room:force-leave")
@@ -132,7 +132,7 @@ async def test_b2_a_heartbeat_for_all_rooms_is_acknowledged_although_one_room_ha
     async with served(redis_server, rooms=rooms, **off) as node, RawClient.connect(node) as ann:
         joined = await ann.join("short", "ann")
         await ann.join("long", "ann")
-        await redis_state.lapsed(redis_server, joined["members"][0]["joinedAt"], 0.4)
+        await redis_state.wait_for_expiry(redis_server, joined["members"][0]["joinedAt"], 0.4)
         await ann.say(BEAT, id=1)
         await ann.has_heard("room:force-leave", roomId="short")
         await ann.has_heard(ACK, id=1)

@@ -26,7 +26,7 @@ async def test_a_join_over_ones_own_lapsed_membership_is_a_fresh_one(redis_serve
         await watcher.join("lobby", "watcher")
         watcher.beat(0.1)
         first = await ann.join("lobby", "ann")
-        await redis_state.lapsed(redis_server, first["members"][1]["joinedAt"], 0.5)
+        await redis_state.wait_for_expiry(redis_server, first["members"][1]["joinedAt"], 0.5)
         again = await ann.join("lobby", "ann", id="again")
         assert (again["id"], again["resumed"]) == ("again", False)
         assert {m["userId"] for m in again["members"]} == {"ann", "watcher"}
@@ -57,13 +57,13 @@ async def test_a_lapsed_socket_goes_and_another_of_the_same_user_that_joins_then
         RawClient.connect(two) as phone,
     ):
         first = await old.join("lobby", "ann")
-        await redis_state.lapsed(redis_server, first["members"][0]["joinedAt"], 0.5)
+        await redis_state.wait_for_expiry(redis_server, first["members"][0]["joinedAt"], 0.5)
         joined = await tab.join("lobby", "ann")
         assert joined["resumed"] is False
         assert (await phone.join("lobby", "ann"))["resumed"] is True
         tab.beat(0.1), phone.beat(0.1)
         assert await old.closed() == 4003
-        await redis_state.lapsed(redis_server, joined["members"][0]["joinedAt"], 0.5)
+        await redis_state.wait_for_expiry(redis_server, joined["members"][0]["joinedAt"], 0.5)
         for client in (tab, phone):
             await client.say("room:heartbeat", roomId="lobby")
             await client.has_heard("room:heartbeat:ack", roomId="lobby")
