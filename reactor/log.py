@@ -1,10 +1,17 @@
-"""Logging of the server to standard error: readable lines in a terminal, JSON lines otherwise."""
+"""Logging of the server to standard error: readable lines in a terminal, JSON lines otherwise.
 
+A log that is full, slow or closed costs lines and nothing else: a thread writes them, behind a bounded queue.
+"""
+
+import atexit
 import logging
 import os
+import select
 import sys
+import threading
+from collections import deque
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 
@@ -12,11 +19,118 @@ from reactor.settings import Settings
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _JSON = structlog.processors.JSONRenderer()
+_level = logging.INFO
+
+MAX_WAITING = 1 << 20
+"""Bytes of lines that wait for a slow reader of the log; lines beyond that are lost and counted."""
+DRAIN_TIMEOUT = 1.0
+"""Seconds that the end of the process waits for lines to be written."""
+
+
+class LogWriter:
+    """Writes lines to a file descriptor from a thread, so that `write` neither blocks nor raises.
+
+    A line that finds the queue full, or cannot be written (a full disk, a reader that has gone), is lost. As
+    soon as lines can be written again, the event `log_lines_lost` says how many were lost.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._lines: deque[bytes] = deque()
+        self._waiting = 0  # bytes, with the line that is being written
+        self._changed = threading.Condition()
+        self._unreported = 0
+        self._line_open = False  # a part of a line was written, and the rest was lost
+        self.lost = 0
+        threading.Thread(target=self._run, name="log writer", daemon=True).start()
+
+    def write(self, text: str) -> None:
+        """Queue a line for the thread."""
+        line = text.encode("utf-8", "backslashreplace")
+        with self._changed:
+            if self._waiting + len(line) > MAX_WAITING:
+                self._count_lost()
+            else:
+                self._lines.append(line)
+                self._waiting += len(line)
+                self._changed.notify_all()
+
+    def flush(self) -> None:
+        """Do nothing: the thread writes each line at once."""
+
+    def drain(self, timeout: float = DRAIN_TIMEOUT) -> None:
+        """Wait until all lines are written or lost, for at most `timeout` seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting, timeout)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._lines)
+                line = self._lines.popleft()
+            written = self._write_line(line)
+            with self._changed:
+                self._waiting -= len(line)
+                if not written:
+                    self._count_lost()
+                lost = self._unreported if written else 0
+                self._unreported -= lost
+                self._changed.notify_all()
+            if lost:
+                structlog.get_logger().warning("log_lines_lost", lines=lost)
+
+    def _write_line(self, line: bytes) -> bool:
+        # One write for each line: workers share the stream, and their lines must not be mixed.
+        rest = memoryview(b"\n" + line if self._line_open else line)
+        try:
+            while rest:
+                try:
+                    size = os.write(self._fd, rest)
+                except BlockingIOError:  # another program made the terminal or pipe non-blocking
+                    select.select((), (self._fd,), ())
+                    continue
+                self._line_open = size < len(rest)
+                rest = rest[size:]
+        except OSError:
+            return False
+        return True
+
+    def _count_lost(self) -> None:
+        self.lost += 1
+        self._unreported += 1
+
+
+_writer: LogWriter | None = None
+
+
+def lines_lost() -> int:
+    """Return how many lines of the log this process has lost."""
+    return _writer.lost if _writer is not None else 0
+
+
+def drain_log() -> None:
+    """Wait for a moment until the lines that were logged are written."""
+    if _writer is not None:
+        _writer.drain()
+
+
+atexit.register(drain_log)
+
+
+def _log_stream() -> TextIO | LogWriter:
+    global _writer  # noqa: PLW0603 - a process has one standard error
+    try:
+        fd = sys.stderr.fileno()
+    except (AttributeError, OSError):
+        return sys.stderr  # replaced by an object in memory, which neither blocks nor fails
+    if _writer is None:
+        _writer = LogWriter(fd)
+    return _writer
 
 
 def set_up_logs(settings: Settings) -> None:
     """Configure structlog for the process, and route the standard library's `logging` through it."""
-    level = _LEVELS[settings.log_level]
+    set_log_level(settings.log_level)
     in_terminal = sys.stderr.isatty()
     readable = settings.log_format == "console" or (settings.log_format == "auto" and in_terminal)
     colors = in_terminal and "NO_COLOR" not in os.environ
@@ -25,21 +139,27 @@ def set_up_logs(settings: Settings) -> None:
         renderers = [_escaped, structlog.dev.ConsoleRenderer(colors=colors)]
     structlog.configure(
         processors=[
+            _drop_below_level,
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if readable else "iso", utc=not readable),
-            _full_traceback if level == logging.DEBUG else _exception_as_one_line,
+            _error_of_exception,
             *renderers,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        # One write for each line: workers share the stream, and their lines must not be mixed.
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        # The level may change while loggers are cached: `_drop_below_level` applies it.
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+        logger_factory=structlog.WriteLoggerFactory(_log_stream()),  # type: ignore[arg-type]  # it writes and flushes
         cache_logger_on_first_use=True,
     )
-    root = logging.getLogger()
-    root.handlers = [_ToStructlog()]
-    root.setLevel(max(level, logging.WARNING))
+    logging.getLogger().handlers = [_ToStructlog()]
     logging.getLogger("asyncio").addFilter(_is_not_noise)
+
+
+def set_log_level(level: str) -> None:
+    """Log from this level on: debug, info, warning or error. May be called again at any time."""
+    global _level  # noqa: PLW0603 - a process has one log
+    _level = _LEVELS[level]
+    logging.getLogger().setLevel(max(_level, logging.WARNING))
 
 
 def printable(value: Any) -> str:
@@ -67,10 +187,18 @@ class _ToStructlog(logging.Handler):
         structlog.get_logger().log(record.levelno, event, logger=record.name, exc_info=exc_info)
 
 
-def _exception_as_one_line(
-    _logger: Any, _method: str, event: MutableMapping[str, Any]
+def _drop_below_level(_logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if _LEVELS.get(method, logging.ERROR) < _level:
+        raise structlog.DropEvent
+    return event
+
+
+def _error_of_exception(
+    logger: Any, method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Replace the traceback by the exception's type and message; only `debug` shows tracebacks."""
+    """Replace an exception by its type and message; only the level `debug` shows tracebacks."""
+    if _level == logging.DEBUG:
+        return _full_traceback(logger, method, event)
     exc_info = event.pop("exc_info", None)
     error = (
         sys.exc_info()[1] if exc_info is True else exc_info[1] if isinstance(exc_info, tuple) else exc_info

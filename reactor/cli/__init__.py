@@ -5,6 +5,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from itertools import pairwise
 
 from reactor.errors import ReactorError
@@ -18,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     A command that returns a number exits with it.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _open_closed_streams()
     try:
         code = _run(given)
         sys.stdout.flush()
@@ -26,6 +28,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + signal.SIGPIPE
     sys.exit(code)
+
+
+def _open_closed_streams() -> None:
+    """Open /dev/null as each standard stream that the caller has closed (`2>&-`).
+
+    Its descriptor would otherwise become a socket's, to which the next message would be written.
+    """
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(fd, mode, closefd=False))
 
 
 def _run(given: list[str]) -> int:
@@ -149,5 +165,9 @@ def _hint(given: list[str]) -> str:
 
 
 def _fail(line: str, code: int) -> int:
-    sys.stderr.write(f"error: {line}\n")
+    from reactor.log import drain_log
+
+    drain_log()
+    with suppress(OSError):  # where standard error cannot be written, the exit code has to do
+        sys.stderr.write(f"error: {line}\n")
     return code

@@ -4,6 +4,7 @@ Most modules are imported where they are used, so that `--help` and `--version` 
 """
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Group, Parameter
@@ -53,16 +54,25 @@ async def serve(**flags: str | None) -> None:
     from reactor.server import process
     from reactor.server.workers import run_workers
 
-    settings = load(flags)
+    load_again = partial(load, flags)
+    settings = load_again()
     set_up_logs(settings)
     raise_fd_limit()
     for line in advice(settings):
         structlog.get_logger().warning("setting", advice=line)
     if settings.workers > 1:
-        await run_workers(settings, on_ready=lambda port: announce(settings, port), admin=serving_admin)
+        await run_workers(
+            settings,
+            on_ready=lambda port: announce(settings, port),
+            admin=serving_admin,
+            load=load_again,
+        )
     else:
         await process.run_node(
-            settings, on_ready=lambda node: announce(settings, node.gateway.port), admin=serving_admin
+            settings,
+            on_ready=lambda node: announce(settings, node.gateway.port),
+            admin=serving_admin,
+            load=load_again,
         )
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import signal
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -132,11 +131,6 @@ def check_files(settings: Settings) -> None:
     Certificate.from_settings(settings)
     if settings.requires_tokens:
         Authenticator(settings)
-
-
-def reload_signals(settings: Settings) -> tuple[signal.Signals, ...]:
-    """Return SIGHUP if there are files to reload; without any, the signal ends the process as usual."""
-    return (signal.SIGHUP,) if settings.tls_cert or settings.auth_jwks else ()
 
 
 def _tls_connection(make: Callable[[], asyncio.Protocol], certificate: Certificate) -> TlsLayer:

@@ -57,6 +57,11 @@ class RoomRules:
             known = self._policies[room_id] = self._settings.policy_under(rule)
         return known
 
+    def use(self, settings: Settings) -> None:
+        """Take the terms of rooms from other settings from now on. A ttl applies from the next join."""
+        self._settings = settings
+        self._policies.clear()
+
     async def read(self, room_id: str) -> RoomRule | None:
         """Return the rule that is stored for the room, or None."""
         return (await self._read(room_id)).get(room_id)

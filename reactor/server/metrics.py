@@ -27,6 +27,7 @@ from prometheus_client.registry import Collector
 from reactor import __version__
 from reactor.errors import Unavailable
 from reactor.histogram import Histogram
+from reactor.log import lines_lost
 from reactor.protocol.reasons import REASONS
 from reactor.server.node import Node
 
@@ -86,6 +87,8 @@ class NodeCollector(Collector):
         yield from self._joins_and_departures()
         yield from self._redis()
         yield from self._webhooks()
+        lost = "Lines of the log that could not be written: a full disk, a slow or closed reader."
+        yield _counter("log_lines_lost", lost, lines_lost())
         build = {"version": __version__, "python": platform.python_version()}
         yield InfoMetricFamily("reactor_build", "Version of the reactor and of Python.", build)
 

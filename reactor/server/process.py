@@ -11,14 +11,17 @@ import structlog
 from reactor.backend.connect import open_backend
 from reactor.backend.embedded import EmbeddedServer
 from reactor.backend.target import parse_url
-from reactor.errors import unwrapped_errors
-from reactor.gateway.server import reload_signals
+from reactor.errors import SettingError, unwrapped_errors
+from reactor.log import set_log_level
 from reactor.presence.lua_sources import lua_sources
 from reactor.server.gc_tuning import tune_gc
 from reactor.server.node import Node
 from reactor.settings import Settings
 
 log = structlog.get_logger()
+
+LoadSettings = Callable[[], Settings]
+"""Reads the settings again; for `workers` it must be picklable. Raises SettingError."""
 
 AdminPort = Callable[[Node], AbstractAsyncContextManager[object]]
 """Serves the admin port of a node while its context is open; for `workers` it must be picklable."""
@@ -65,20 +68,37 @@ async def run_node(
     on_ready: Callable[[Node], None] | None = None,
     sock: socket.socket | None = None,
     admin: AdminPort | None = None,
+    load: LoadSettings | None = None,
     stop_signals: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM),
 ) -> None:
     """Serve until SIGINT or SIGTERM. Raises ReactorError when the node cannot start.
 
-    on_ready is called once clients can connect. SIGHUP reloads certificates and key files.
+    on_ready is called once clients can connect. SIGHUP reloads certificates and key files and, where `load`
+    reads the settings again, the log level and the terms of rooms.
     """
     tune_gc()
-    with anyio.open_signal_receiver(*stop_signals, *reload_signals(settings)) as signals:
+    with anyio.open_signal_receiver(*stop_signals, signal.SIGHUP) as signals:
         async with serve_node(settings, sock=sock, admin=admin) as node:
             if on_ready is not None:
                 on_ready(node)
             async for number in signals:
                 if number not in stop_signals:
-                    node.gateway.reload()
+                    reload_node(node, load)
                     continue
                 log.info("stopping", connections=len(node.gateway.connections))
                 return
+
+
+def reload_node(node: Node, load: LoadSettings | None) -> None:
+    """Take over what may change while a node serves; what cannot be read stays as it was, and is logged."""
+    node.gateway.reload()
+    if load is None:
+        return
+    try:
+        settings = load()
+    except SettingError as error:
+        log.error("settings_not_reloaded", reason=str(error))  # noqa: TRY400 - no traceback for an expected error
+        return
+    set_log_level(settings.log_level)
+    node.rules.use(settings)
+    log.info("settings_reloaded")

@@ -22,9 +22,9 @@ from reactor.backend.clients import open_command_client
 from reactor.backend.embedded import EmbeddedServer
 from reactor.backend.target import parse_url
 from reactor.errors import ReactorError
-from reactor.gateway.server import check_files, reload_signals
+from reactor.gateway.server import check_files
 from reactor.log import set_up_logs
-from reactor.server.process import AdminPort, run_node
+from reactor.server.process import AdminPort, LoadSettings, run_node
 from reactor.server.sockets import EXCLUSIVE, SHARED, bind_socket
 from reactor.settings import Settings
 
@@ -40,10 +40,12 @@ async def run_workers(
     *,
     on_ready: Callable[[int], None] | None = None,
     admin: AdminPort | None = None,
+    load: LoadSettings | None = None,
 ) -> None:
     """Run `settings.workers` processes until SIGINT or SIGTERM. Raises ReactorError when they cannot start.
 
     on_ready(port) is called once clients can connect to all of them. admin serves each worker's admin port.
+    SIGHUP is passed on to every worker; load reads the settings again there, see `run_node`.
     """
     async with AsyncExitStack() as stack:
         if settings.redis_url is None:
@@ -56,9 +58,9 @@ async def run_workers(
         check_files(settings)
         reserved = stack.enter_context(bind_socket(settings.host, settings.port, option=SHARED))
         settings = replace(settings, port=reserved.getsockname()[1])
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, *reload_signals(settings)) as signals:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             async with anyio.create_task_group() as tasks:
-                workers = [Worker(settings, number, admin) for number in range(settings.workers)]
+                workers = [Worker(settings, number, admin, load) for number in range(settings.workers)]
                 for worker in workers:
                     tasks.start_soon(worker.keep_alive)
                 if on_ready is not None:
@@ -66,7 +68,7 @@ async def run_workers(
                 async for number in signals:
                     if number == signal.SIGHUP:
                         for worker in workers:
-                            worker.signal(number)
+                            worker.reload()
                         continue
                     log.info("stopping", workers=len(workers))
                     tasks.cancel_scope.cancel()
@@ -86,12 +88,15 @@ def _check_admin_ports(settings: Settings) -> None:
 class Worker:
     """One worker: a process, and each one that replaces it."""
 
-    def __init__(self, settings: Settings, number: int, admin: AdminPort | None) -> None:
+    def __init__(
+        self, settings: Settings, number: int, admin: AdminPort | None, load: LoadSettings | None
+    ) -> None:
         if settings.admin_port:
             settings = replace(settings, admin_port=settings.admin_port + number, workers=1)
-        self._settings, self._number, self._admin = settings, number, admin
+        self._settings, self._number, self._admin, self._load = settings, number, admin, load
         self._process: BaseProcess | None = None
         self.ready = anyio.Event()
+        self._serving = self._reloaded = False
         # However the parent ends, its end of the pipe is closed then, and the worker stops.
         self._ours: Connection | None = None
 
@@ -111,10 +116,11 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         while True:
             started = monotonic()
+            self._serving = False
             self._ours, theirs = context.Pipe()
             name = f"reactor worker {self._number}"
             self._process = context.Process(
-                target=_work, args=(self._settings, theirs, self._admin), name=name
+                target=_work, args=(self._settings, theirs, self._admin, self._load), name=name
             )
             self._process.start()
             theirs.close()
@@ -129,7 +135,16 @@ class Worker:
 
     async def _wait_until_ready(self, ours: Connection) -> None:
         await anyio.wait_readable(ours.fileno())
+        self._serving = True
         self.ready.set()
+        if self._reloaded:  # the settings that it was started with are older
+            self.signal(signal.SIGHUP)
+
+    def reload(self) -> None:
+        """Have the process read its settings again, as soon as it serves: before, SIGHUP would end it."""
+        self._reloaded = True
+        if self._serving:
+            self.signal(signal.SIGHUP)
 
     def signal(self, number: int) -> None:
         """Send a signal to the process, if it runs."""
@@ -152,7 +167,7 @@ async def _stop(workers: list[Worker]) -> None:
             await worker.ended()
 
 
-def _work(settings: Settings, parent: Connection, admin: AdminPort | None) -> None:
+def _work(settings: Settings, parent: Connection, admin: AdminPort | None, load: LoadSettings | None) -> None:
     """Run a node on the shared port for as long as the parent lives; the main function of a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent stops the workers
     set_up_logs(settings)
@@ -165,6 +180,7 @@ def _work(settings: Settings, parent: Connection, admin: AdminPort | None) -> No
                     settings,
                     sock=sock,
                     admin=admin,
+                    load=load,
                     stop_signals=(signal.SIGTERM,),
                     on_ready=lambda _node: parent.send_bytes(b"ready"),
                 )
