@@ -52,7 +52,7 @@ async def shoot(browser: Browser, scheme: str) -> str:
     page = await context.new_page()
     await page.goto(f"http://127.0.0.1:{PORT}/")
     await page.get_by_label("Key").fill(KEY)
-    await page.get_by_role("button", name="Look").click()
+    await page.get_by_role("button", name="Sign in").click()
     await page.get_by_text("Live").wait_for()
     await anyio.sleep(SECONDS)
     return "data:image/png;base64," + b64encode(await page.screenshot()).decode()

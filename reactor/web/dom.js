@@ -1,4 +1,4 @@
-/** What every part of the page needs to build and find elements. Text is set as text, never as markup. */
+/** Helpers to find and create elements and to format times. Text is set as text, never as markup. */
 
 /** @param {string} id @returns {any} the element with this id */
 export const byId = (id) => document.getElementById(id);

@@ -1,12 +1,12 @@
-/** Who this tab is: kept for the tab's life, and friendly chance at first, so that one click joins. */
+/** The user of this tab: random at first, so that one click joins, and stored for the lifetime of the tab. */
 
 const KEY = "reactor";
-const FIRST = [
+const ADJECTIVES = [
   "Amber", "Brave", "Calm", "Clever", "Coral", "Curious", "Gentle", "Golden", "Happy", "Hazel", "Indigo", "Jolly",
   "Kind", "Lively", "Lucky", "Mellow", "Merry", "Misty", "Noble", "Olive", "Quiet", "Rosy", "Silver", "Sunny", "Swift",
   "Tidy", "Violet", "Warm", "Witty", "Woody",
 ];
-const SECOND = [
+const ANIMALS = [
   "Badger", "Beaver", "Crane", "Deer", "Dolphin", "Falcon", "Finch", "Fox", "Gecko", "Hare", "Heron", "Ibis", "Koala",
   "Lark", "Lynx", "Marten", "Moose", "Newt", "Otter", "Owl", "Panda", "Puffin", "Robin", "Seal", "Sparrow", "Swan",
   "Tapir", "Turtle", "Walrus", "Wren",
@@ -16,26 +16,26 @@ function random(limit) {
   return crypto.getRandomValues(new Uint32Array(1))[0] % limit;
 }
 
-function stranger() {
+function randomIdentity() {
   const userId = `u-${random(36 ** 5).toString(36).padStart(5, "0")}`;
-  return { roomId: "lobby", username: `${FIRST[random(FIRST.length)]} ${SECOND[random(SECOND.length)]}`, userId };
+  return { roomId: "lobby", username: `${ADJECTIVES[random(ADJECTIVES.length)]} ${ANIMALS[random(ANIMALS.length)]}`, userId };
 }
 
-/** @returns {{roomId: string, username: string, userId: string, inside?: boolean}} from the address, the tab, or chance */
+/** @returns {{roomId: string, username: string, userId: string, joined?: boolean}} from the address, the tab, or at random */
 export function recall() {
-  const asked = new URLSearchParams(location.search);
-  const given = { roomId: asked.get("room"), username: asked.get("name"), userId: asked.get("user") };
+  const query = new URLSearchParams(location.search);
+  const given = { roomId: query.get("room"), username: query.get("name"), userId: query.get("user") };
   const present = Object.fromEntries(Object.entries(given).filter(([, value]) => value));
-  // Once taken they are the tab's; left in the address they would undo what is typed later.
+  // They are stored now; left in the address they would override later input after a reload.
   if (location.search) history.replaceState(null, "", location.pathname);
-  let kept = {};
+  let stored = {};
   try {
-    kept = JSON.parse(sessionStorage.getItem(KEY)) ?? {};
+    stored = JSON.parse(sessionStorage.getItem(KEY)) ?? {};
   } catch {
-    // Storage may be forbidden; a stranger is fine then.
+    // Storage may be disabled; a random identity is fine then.
   }
-  if (Object.keys(present).length > 0) kept.inside = false;
-  return { ...stranger(), ...kept, ...present };
+  if (Object.keys(present).length > 0) stored.joined = false;
+  return { ...randomIdentity(), ...stored, ...present };
 }
 
 export function remember(identity) {

@@ -1,41 +1,41 @@
-/** The page: one room, one client, and the buttons that show what the server does about each mishap. */
+/** The demo page: one client in one room, with buttons that show how the server handles each kind of failure. */
 import { ReactorClient } from "./client.js";
+import { ObservedCodec } from "./codec.js";
 import { byId, duration } from "./dom.js";
+import { EventLog } from "./event-log.js";
+import { HeartbeatPanel } from "./heartbeat-panel.js";
 import { recall, remember } from "./identity.js";
-import { Log } from "./log.js";
-import { People } from "./people.js";
-import { Vitals } from "./vitals.js";
-import { Watched } from "./watched.js";
-import { Wire } from "./wire.js";
+import { MemberList } from "./member-list.js";
+import { MessageLog } from "./message-log.js";
 
-/** How long (ms) a socket dropped by the button stays away: less than the default grace. */
-const DROP_FOR = 8000;
+/** How long (ms) a socket dropped by the button stays closed: less than the default grace. */
+const DROP_DURATION = 8000;
 
 const socketUrl = new URL("ws", location.href);
 socketUrl.protocol = socketUrl.protocol.replace("http", "ws");
-const watched = new Watched({
-  frame: (frame) => wire.add(frame),
-  beat(roundTrip) {
-    vitals.beat(roundTrip);
-    // The client has not taken it yet.
+const codec = new ObservedCodec({
+  frame: (frame) => messageLog.add(frame),
+  heartbeat(roundTrip) {
+    heartbeatPanel.heartbeat(roundTrip);
+    // The client processes the message only after it was decoded.
     queueMicrotask(tick);
   },
 });
-const client = new ReactorClient(socketUrl.href, { codec: watched });
-const log = new Log();
-const people = new People();
-const vitals = new Vitals();
-const wire = new Wire();
+const client = new ReactorClient(socketUrl.href, { codec });
+const eventLog = new EventLog();
+const memberList = new MemberList();
+const heartbeatPanel = new HeartbeatPanel();
+const messageLog = new MessageLog();
 const form = byId("form");
 const identity = recall();
 /** @type {import("../js/index.js").Room | null} */
 let room = null;
 let silent = false;
-let membersBefore = new Map();
-/** The room's status before the present one. */
-let before = "connected";
+let formerMembers = new Map();
+/** The room's previous status. */
+let formerStatus = "connected";
 
-// Coming in.
+// Joining.
 
 async function join() {
   Object.assign(identity, { roomId: form.room.value, username: form.username.value, userId: form.user.value });
@@ -43,75 +43,75 @@ async function join() {
   showNotice("");
   try {
     const { roomId, username, userId } = identity;
-    enter(await client.join(roomId, { userId, username }));
+    showRoom(await client.join(roomId, { userId, username }));
   } catch (error) {
-    keep(false);
+    setJoined(false);
     showNotice(sentence(error.message));
   } finally {
     byId("join").disabled = false;
   }
 }
 
-function enter(joined) {
+function showRoom(joined) {
   room = joined;
-  keep(true);
-  membersBefore = new Map(joined.members);
+  setJoined(true);
+  formerMembers = new Map(joined.members);
   let { view } = joined;
   joined.on("sync", () => {
-    people.reset(joined);
+    memberList.reset(joined);
     if (view === joined.view) return;
     view = joined.view;
-    log.own(view === "members" ? "The room is served by name again" : "The room is served as a count now");
+    eventLog.addOwn(view === "members" ? "The room is served as a list of members again" : "The room is served as a count now");
   });
   joined.on("change", (events) => {
-    log.tell(events, membersBefore, joined.userId);
-    people.change(joined, events);
-    membersBefore = new Map(joined.members);
+    eventLog.addEvents(events, formerMembers, joined.userId);
+    memberList.change(joined, events);
+    formerMembers = new Map(joined.members);
     showFacts();
   });
   joined.on("status", onRoomStatus);
   joined.on("force-leave", ({ message, reason }) => {
-    log.own(message, reason);
-    popUp(reason === "kicked" ? "You were removed" : "You are out of the room", message, reason);
+    eventLog.addOwn(message, reason);
+    popUp(reason === "kicked" ? "You were removed" : "Your membership has ended", message, reason);
   });
-  log.own(room.resumed ? "You are in the room again; for the others you never left" : "You joined the room");
+  eventLog.addOwn(room.resumed ? "You rejoined within the grace; the other members saw no change" : "You joined the room");
   setSilent(false);
-  people.reset(room);
-  vitals.reset();
+  memberList.reset(room);
+  heartbeatPanel.reset();
   byId("room-title").textContent = byId("room-title").title = room.id;
   byId("another").href = `?room=${encodeURIComponent(room.id)}`;
   showFacts();
-  showPlace();
+  showScreen();
   byId("room-title").focus({ preventScroll: true });
   client.beat();
   tick();
 }
 
 function onRoomStatus(status) {
-  if (status === "reconnecting") log.own("Your socket is gone; the room's grace runs");
-  if (status === "connected" && before === "reconnecting") {
-    log.own(room.resumed ? "You are back in time; nobody has noticed" : "You are back, as a new member: the grace had passed");
+  if (status === "reconnecting") eventLog.addOwn("The connection was lost; the room's grace has begun");
+  if (status === "connected" && formerStatus === "reconnecting") {
+    eventLog.addOwn(room.resumed ? "You reconnected within the grace; the other members saw no change" : "You rejoined as a new member: the grace had ended");
     client.beat();
   }
-  before = status;
+  formerStatus = status;
   const { error } = room;
   if (status === "closed" && error && error.code !== "force-leave") {
-    log.own(`You could not come back: ${error.message}`, error.code);
-    popUp("You are out of the room", sentence(error.message), error.code);
+    eventLog.addOwn(`You could not rejoin: ${error.message}`, error.code);
+    popUp("Your membership has ended", sentence(error.message), error.code);
   }
-  people.hint(room);
+  memberList.hint(room);
   showFacts();
   tick();
 }
 
-// Going out.
+// Leaving.
 
-function goOut(notice) {
+function showJoinScreen(notice) {
   room = null;
-  keep(false);
-  people.reset({ userId: "", members: new Map(), view: "members", count: 0 });
+  setJoined(false);
+  memberList.reset({ userId: "", members: new Map(), view: "members", count: 0 });
   showNotice(notice);
-  showPlace();
+  showScreen();
   byId("join").focus();
 }
 
@@ -122,20 +122,20 @@ function popUp(title, message, reason) {
   byId("popup").showModal();
 }
 
-byId("popup").addEventListener("close", () => goOut("You are out of the room. Join again whenever you like."));
+byId("popup").addEventListener("close", () => showJoinScreen("Your membership has ended. You can join again."));
 
 byId("leave").addEventListener("click", async () => {
   const leaving = room;
-  const heard = isOpen();
+  const connected = isOpen();
   byId("leave").disabled = true;
   await leaving.leave();
   byId("leave").disabled = false;
   if (room !== leaving || byId("popup").open) return;
-  log.own(heard ? "You left the room" : "You left without a word; the others hear of it when the grace is over");
-  goOut("You left. Join again whenever you like.");
+  eventLog.addOwn(connected ? "You left the room" : "You left while disconnected; the other members are notified when the grace ends");
+  showJoinScreen("You left the room. You can join again.");
 });
 
-// Mishaps on purpose.
+// Simulated failures.
 
 byId("away").addEventListener("click", () => {
   if (room.isAway) room.back();
@@ -145,29 +145,29 @@ byId("away").addEventListener("click", () => {
 
 byId("silent").addEventListener("click", () => {
   setSilent(!silent);
-  log.own(silent ? "You went silent: no more heartbeats" : "You send heartbeats again");
+  eventLog.addOwn(silent ? "Heartbeats stopped" : "Heartbeats resumed");
 });
 
-byId("drop").addEventListener("click", () => client.drop(DROP_FOR));
+byId("drop").addEventListener("click", () => client.drop(DROP_DURATION));
 byId("reconnect").addEventListener("click", () => client.wake());
-byId("stay-away").addEventListener("click", () => client.drop(Infinity));
+byId("stay-disconnected").addEventListener("click", () => client.drop(Infinity));
 byId("beat").addEventListener("click", () => client.beat());
 
 function setSilent(on) {
   silent = on;
   client.silent = on;
   client.wake();
-  vitals.silence(on ? room.ttl : 0);
+  heartbeatPanel.showSilence(on ? room.ttl : 0);
   showActions();
 }
 
-// What is shown.
+// Rendering.
 
-function showPlace() {
-  byId("door").hidden = room !== null;
+function showScreen() {
+  byId("join-screen").hidden = room !== null;
   byId("room").hidden = room === null;
-  document.body.dataset.place = room ? "room" : "door";
-  byId("drop-hint").textContent = `As a lost network would; back in ${duration(DROP_FOR)}.`;
+  document.body.dataset.screen = room ? "room" : "join";
+  byId("drop-hint").textContent = `As a lost network would; reconnects in ${duration(DROP_DURATION)}.`;
   showActions();
   showStatus();
   showTitle();
@@ -177,7 +177,7 @@ function showActions() {
   const away = room?.isAway ?? false;
   byId("away").classList.toggle("on", away);
   byId("away-name").textContent = away ? "Come back" : "Step away";
-  byId("away-hint").textContent = away ? "The others see you as away." : "The others see you as away; you stay.";
+  byId("away-hint").textContent = away ? "The other members see you as away." : "Shows you as away; you stay in the room.";
   byId("silent").classList.toggle("on", silent);
   byId("silent-name").textContent = silent ? "Send heartbeats again" : "Go silent";
   byId("beat").disabled = silent || !isOpen();
@@ -209,7 +209,7 @@ function isOpen() {
   return client.status === "connected" || client.status === "degraded";
 }
 
-/** Whether the socket is down and nothing is tried at the moment. */
+/** Whether the client is disconnected and waits for the next attempt. */
 function isWaiting() {
   return (client.status === "reconnecting" || client.status === "connecting") && client.retryAt > Date.now();
 }
@@ -218,34 +218,34 @@ function statusNow() {
   const seconds = Math.max(0, Math.ceil((client.retryAt - Date.now()) / 1000));
   switch (client.status) {
     case "degraded":
-      return { state: "degraded", said: "Degraded: Redis does not answer" };
+      return { state: "degraded", announced: "Degraded: Redis does not answer" };
     case "connected":
-      return navigator.onLine ? { state: "open", said: "Connected" } : { state: "waiting", said: "Device offline" };
+      return navigator.onLine ? { state: "open", announced: "Connected" } : { state: "waiting", announced: "Device offline" };
     case "connecting":
     case "reconnecting":
-      if (!isWaiting()) return { state: "waiting", said: "Connecting" };
+      if (!isWaiting()) return { state: "waiting", announced: "Connecting" };
       return Number.isFinite(client.retryAt)
-        ? { state: "waiting", said: "Reconnecting", shown: `Reconnecting in ${seconds} s` }
-        : { state: "waiting", said: "Disconnected" };
+        ? { state: "waiting", announced: "Reconnecting", shown: `Reconnecting in ${seconds} s` }
+        : { state: "waiting", announced: "Disconnected" };
     default:
-      return { state: "closed", said: "Not connected" };
+      return { state: "closed", announced: "Not connected" };
   }
 }
 
 function showStatus() {
-  const { state, said, shown = said } = statusNow();
+  const { state, announced, shown = announced } = statusNow();
   byId("status").dataset.state = state;
   setText("status-text", shown);
-  // A count-down read out every second would drown the rest.
-  setText("announce", said);
+  // Screen readers do not get the countdown, which would be read out every second.
+  setText("announce", announced);
   const waiting = isWaiting();
   byId("banner").hidden = !waiting;
-  byId("stay-away").hidden = client.retryAt === Infinity;
+  byId("stay-disconnected").hidden = client.retryAt === Infinity;
   if (!waiting) return;
-  const offline = navigator.onLine ? "" : " This device says it is offline.";
+  const offline = navigator.onLine ? "" : " This device reports that it is offline.";
   const text = room
-    ? "The socket is down. Back within the room's grace, nobody notices; later, the others are told."
-    : "The server cannot be reached; this page keeps trying.";
+    ? "Disconnected. Within the room's grace the other members see no change; after it you are removed."
+    : "The server cannot be reached; this page keeps retrying.";
   setText("banner-text", text + offline);
 }
 
@@ -257,17 +257,17 @@ function sentence(text) {
   return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
 }
 
-function keep(inside) {
-  identity.inside = inside;
+function setJoined(joined) {
+  identity.joined = joined;
   remember(identity);
 }
 
 function tick() {
-  if (room) vitals.tick(room, watched.refreshedAt, silent);
+  if (room) heartbeatPanel.tick(room, codec.refreshedAt, silent);
   if (!isOpen()) showStatus();
 }
 
-// What happens.
+// Events.
 
 client.on("status", () => {
   showStatus();
@@ -291,6 +291,6 @@ setInterval(() => document.hidden || tick(), 250);
 form.room.value = identity.roomId;
 form.username.value = identity.username;
 form.user.value = identity.userId;
-showPlace();
-// A tab that was loaded anew inside a room comes back within the grace, so that nobody notices.
-if (identity.inside) join();
+showScreen();
+// A tab that is reloaded in a room rejoins within the grace, so the other members see no change.
+if (identity.joined) join();

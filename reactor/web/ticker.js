@@ -1,2 +1,2 @@
-// A worker whose clock goes on in a hidden tab, where a page's own timers come once a minute or not at all.
+// A worker with a timer that is not delayed in a hidden tab, where a page's own timers run once a minute or never.
 setInterval(() => postMessage(null), 1000);

@@ -1,112 +1,112 @@
-// The overview: asks every two seconds, shows what came. The key is kept in this tab alone.
+// The overview: requests /v1/overview every two seconds and renders it. The key is kept in this tab only.
 
 import { History, REASONS } from "./rates.js";
 
-const EVERY = 2000;
-const PARTS = 60;
-const WORDS = { left: "left", disconnected: "disconnected", inactivity_timeout: "inactive", kicked: "kicked" };
+const POLL_INTERVAL = 2000;
+const BARS = 60;
+const LABELS = { left: "left", disconnected: "disconnected", inactivity_timeout: "inactive", kicked: "kicked" };
 const SVG = "http://www.w3.org/2000/svg";
 
-const at = (id) => document.getElementById(id);
+const byId = (id) => document.getElementById(id);
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const tenths = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
-const few = { format: (number) => (number < 10 ? tenths : whole).format(number) };
+const rate = { format: (number) => (number < 10 ? tenths : whole).format(number) };
 
 let key = sessionStorage.getItem("reactor-admin-key") ?? "";
 let history = new History();
 let timer;
 
-at("sign-in").addEventListener("submit", (event) => {
+byId("sign-in").addEventListener("submit", (event) => {
   event.preventDefault();
-  key = at("key").value.trim();
+  key = byId("key").value.trim();
   history = new History();
-  look();
+  refresh();
 });
-at("forget").addEventListener("click", () => turnAway(""));
+byId("sign-out").addEventListener("click", () => showSignIn(""));
 document.addEventListener("visibilitychange", () => {
-  if (!document.hidden && key) look();
+  if (!document.hidden && key) refresh();
 });
 
-if (key) look();
+if (key) refresh();
 
-async function look() {
+async function refresh() {
   clearTimeout(timer);
-  const used = key;
+  const usedKey = key;
   try {
-    const answer = await fetch("v1/overview", { headers: { Authorization: `Bearer ${used}` }, cache: "no-store" });
+    const answer = await fetch("v1/overview", { headers: { Authorization: `Bearer ${usedKey}` }, cache: "no-store" });
     const body = await answer.json();
-    if (used !== key) return;
-    if (answer.status === 401 || answer.status === 429) return turnAway(body.message);
+    if (usedKey !== key) return;
+    if (answer.status === 401 || answer.status === 429) return showSignIn(body.message);
     if (!answer.ok) throw new Error(body.message);
     sessionStorage.setItem("reactor-admin-key", key);
     const now = performance.now();
     history.add(body, now);
-    letIn();
-    show(body, now);
-    tell("live", "Live");
+    showOverview();
+    render(body, now);
+    setStatus("live", "Live");
   } catch (error) {
-    if (used !== key) return;
-    at("overview").classList.add("stale");
-    tell("lost", error instanceof TypeError ? "The server does not answer" : sentence(error.message));
+    if (usedKey !== key) return;
+    byId("overview").classList.add("stale");
+    setStatus("lost", error instanceof TypeError ? "The server does not answer" : sentence(error.message));
   }
-  if (!document.hidden) timer = setTimeout(look, EVERY);
+  if (!document.hidden) timer = setTimeout(refresh, POLL_INTERVAL);
 }
 
-function letIn() {
-  at("key").value = "";
-  at("door").hidden = true;
-  at("refusal").hidden = true;
-  at("overview").hidden = false;
-  at("overview").classList.remove("stale");
-  at("forget").hidden = false;
+function showOverview() {
+  byId("key").value = "";
+  byId("sign-in-screen").hidden = true;
+  byId("error").hidden = true;
+  byId("overview").hidden = false;
+  byId("overview").classList.remove("stale");
+  byId("sign-out").hidden = false;
 }
 
-function turnAway(why) {
+function showSignIn(error) {
   key = "";
   clearTimeout(timer);
   sessionStorage.removeItem("reactor-admin-key");
-  at("door").hidden = false;
-  at("overview").hidden = true;
-  at("forget").hidden = true;
-  at("refusal").hidden = !why;
-  at("refusal").textContent = sentence(why);
-  at("key").value = "";
-  at("key").focus();
-  tell("none", "Not signed in");
+  byId("sign-in-screen").hidden = false;
+  byId("overview").hidden = true;
+  byId("sign-out").hidden = true;
+  byId("error").hidden = !error;
+  byId("error").textContent = sentence(error);
+  byId("key").value = "";
+  byId("key").focus();
+  setStatus("none", "Not signed in");
 }
 
-function tell(state, text) {
-  at("status").dataset.state = state;
-  at("status-text").textContent = text;
+function setStatus(state, text) {
+  byId("status").dataset.state = state;
+  byId("status-text").textContent = text;
 }
 
-function show(overview, now) {
+function render(overview, now) {
   const rates = history.perMinute(now);
   const reports = overview.nodes.map((one) => one.report).filter(Boolean);
-  at("members").textContent = whole.format(overview.members);
-  at("rooms").textContent = whole.format(overview.rooms);
-  at("connections").textContent = whole.format(reports.reduce((all, one) => all + one.connections, 0));
-  at("joins").textContent = rates ? few.format(rates.joins) : "–";
-  at("departures").textContent = rates ? few.format(REASONS.reduce((all, one) => all + rates.left[one], 0)) : "–";
-  at("lateness").textContent = late(history.lateness(now, 0.5));
-  at("lateness-most").textContent = history.lateness(now, 0.99) === null ? "" : `99 of 100: ${late(history.lateness(now, 0.99))}`;
-  at("largest").replaceChildren(...overview.largest.map((room) => bar(room, overview.largest[0].count)));
-  at("no-rooms").hidden = overview.largest.length > 0;
-  at("reasons").replaceChildren(...REASONS.map((reason) => reasonRow(reason, rates, overview.departures[reason] ?? 0)));
-  at("nodes").replaceChildren(...overview.nodes.map((one) => nodeRow(one, rates)));
-  draw(history.parts(now, PARTS));
+  byId("members").textContent = whole.format(overview.members);
+  byId("rooms").textContent = whole.format(overview.rooms);
+  byId("connections").textContent = whole.format(reports.reduce((all, one) => all + one.connections, 0));
+  byId("joins").textContent = rates ? rate.format(rates.joins) : "–";
+  byId("departures").textContent = rates ? rate.format(REASONS.reduce((all, one) => all + rates.left[one], 0)) : "–";
+  byId("lateness").textContent = formatLateness(history.lateness(now, 0.5));
+  byId("lateness-p99").textContent = history.lateness(now, 0.99) === null ? "" : `p99 ${formatLateness(history.lateness(now, 0.99))}`;
+  byId("largest").replaceChildren(...overview.largest.map((room) => bar(room, overview.largest[0].count)));
+  byId("no-rooms").hidden = overview.largest.length > 0;
+  byId("reasons").replaceChildren(...REASONS.map((reason) => reasonRow(reason, rates, overview.departures[reason] ?? 0)));
+  byId("nodes").replaceChildren(...overview.nodes.map((one) => nodeRow(one, rates)));
+  draw(history.intervals(now, BARS));
 }
 
-function late(milliseconds) {
-  if (milliseconds === null) return "none";
+function formatLateness(milliseconds) {
+  if (milliseconds === null) return "–";
   if (milliseconds === Infinity) return "> 5 min";
   return milliseconds < 1000 ? `≤ ${whole.format(milliseconds)} ms` : `≤ ${whole.format(milliseconds / 1000)} s`;
 }
 
-function bar(room, most) {
+function bar(room, maximum) {
   const row = document.createElement("li");
   const fill = element("span", "", "fill");
-  fill.style.width = `${(100 * room.count) / most}%`;
+  fill.style.width = `${(100 * room.count) / maximum}%`;
   const name = element("span", room.roomId, "name");
   name.dir = "auto";
   row.append(fill, name, element("span", whole.format(room.count), "count"));
@@ -114,60 +114,60 @@ function bar(room, most) {
 }
 
 function reasonRow(reason, rates, all) {
-  const name = element("td", WORDS[reason]);
+  const name = element("td", LABELS[reason]);
   name.dataset.kind = reason;
-  return row(name, number(rates ? few.format(rates.left[reason]) : "–"), number(whole.format(all)));
+  return row(name, number(rates ? rate.format(rates.left[reason]) : "–"), number(whole.format(all)));
 }
 
 function nodeRow({ node, about, report }, rates) {
   const name = element("td", about);
   name.append(element("span", node, "soft"));
-  if (!report) return row(name, element("td", "silent"), ...Array.from({ length: 4 }, () => number("–")), element("td", "–"));
+  if (!report) return row(name, element("td", "no report"), ...Array.from({ length: 4 }, () => number("–")), element("td", "–"));
   const state = element("td", report.status);
-  if (report.leading) state.append(element("span", "keeps time for all", "soft"));
+  if (report.leading) state.append(element("span", "leader", "soft"));
   return row(
     name,
     state,
     number(whole.format(report.connections)),
     number(whole.format(report.members)),
     number(whole.format(report.rooms)),
-    number(rates ? few.format(rates.joinsOf(node)) : "–"),
+    number(rates ? rate.format(rates.joinsOf(node)) : "–"),
     element("td", report.version),
   );
 }
 
-function draw(parts) {
-  const left = (part) => REASONS.reduce((all, reason) => all + part[reason], 0);
-  const most = Math.max(1, ...parts.map((part) => Math.max(part.joins, left(part))));
-  const height = (count) => (count / most) * 68;
+function draw(intervals) {
+  const left = (interval) => REASONS.reduce((all, reason) => all + interval[reason], 0);
+  const highest = Math.max(1, ...intervals.map((interval) => Math.max(interval.joins, left(interval))));
+  const height = (count) => (count / highest) * 68;
   const rects = [];
-  parts.forEach((part, index) => {
-    const x = (index * 600) / PARTS;
-    rects.push(rect("joins", x, 69 - height(part.joins), height(part.joins)));
+  intervals.forEach((interval, index) => {
+    const x = (index * 600) / BARS;
+    rects.push(rect("joins", x, 69 - height(interval.joins), height(interval.joins)));
     let y = 71;
     for (const reason of REASONS) {
-      rects.push(rect(reason, x, y, height(part[reason])));
-      y += height(part[reason]);
+      rects.push(rect(reason, x, y, height(interval[reason])));
+      y += height(interval[reason]);
     }
   });
   const line = document.createElementNS(SVG, "line");
   for (const [name, value] of Object.entries({ x1: 0, x2: 600, y1: 70, y2: 70 })) line.setAttribute(name, value);
-  at("traffic").replaceChildren(line, ...rects.filter(Boolean));
-  at("peak").textContent = `highest bar: ${whole.format(most)} in 5 s`;
+  byId("traffic").replaceChildren(line, ...rects.filter(Boolean));
+  byId("peak").textContent = `highest bar: ${whole.format(highest)} in 5 s`;
 }
 
 function rect(kind, x, y, height) {
   if (!height) return null;
   const shape = document.createElementNS(SVG, "rect");
   shape.dataset.kind = kind;
-  for (const [name, value] of Object.entries({ x: x + 1, y, width: 600 / PARTS - 2, height })) shape.setAttribute(name, value);
+  for (const [name, value] of Object.entries({ x: x + 1, y, width: 600 / BARS - 2, height })) shape.setAttribute(name, value);
   return shape;
 }
 
 function row(...cells) {
-  const made = document.createElement("tr");
-  made.append(...cells);
-  return made;
+  const created = document.createElement("tr");
+  created.append(...cells);
+  return created;
 }
 
 function number(text) {
@@ -175,10 +175,10 @@ function number(text) {
 }
 
 function element(name, text, kind = "") {
-  const made = document.createElement(name);
-  made.textContent = text;
-  if (kind) made.className = kind;
-  return made;
+  const created = document.createElement(name);
+  created.textContent = text;
+  if (kind) created.className = kind;
+  return created;
 }
 
 function sentence(text) {

@@ -1,83 +1,84 @@
-// From sums that only grow, asked for again and again, to how much came in a while. No page and no clock in here.
+// Computes rates from successive readings of counters. Without a page or a clock.
 
-export const KEPT = 300_000;
+/** How long (ms) readings are kept. */
+export const WINDOW = 300_000;
 export const REASONS = ["left", "disconnected", "inactivity_timeout", "kicked"];
 
-/** What the overviews of the last five minutes say together. Times are milliseconds on any steady clock. */
+/** The overviews of the last five minutes. Times are milliseconds of a monotonic clock. */
 export class History {
   #samples = [];
 
-  /** Takes an overview. Each part is what came since the one before: a server that went takes nothing with it. */
+  /** Add an overview. Increases since the former sample are stored, so a server that stops does not lower any sum. */
   add(overview, at) {
-    const nodes = new Map(overview.nodes.filter((one) => one.report).map((one) => [one.node, one.report]));
-    const before = this.#samples.at(-1);
+    const nodes = new Map(overview.nodes.filter((node) => node.report).map(({ node, report }) => [node, report]));
+    const former = this.#samples.at(-1);
     this.#samples.push({
       at,
       nodes,
       departures: overview.departures,
-      span: before ? at - before.at : 0,
-      joins: new Map([...nodes].map(([node, report]) => [node, grown(report.joins, before?.nodes.get(node)?.joins)])),
-      left: Object.fromEntries(REASONS.map((reason) => [reason, before ? grown(overview.departures[reason] ?? 0, before.departures[reason] ?? 0) : 0])),
-      late: latenesses(nodes, before?.nodes),
+      span: former ? at - former.at : 0,
+      joins: new Map([...nodes].map(([node, report]) => [node, increase(report.joins, former?.nodes.get(node)?.joins)])),
+      left: Object.fromEntries(REASONS.map((reason) => [reason, former ? increase(overview.departures[reason] ?? 0, former.departures[reason] ?? 0) : 0])),
+      late: latenessIncrease(nodes, former?.nodes),
     });
-    this.#samples = this.#samples.filter((one) => at - one.at <= KEPT);
+    this.#samples = this.#samples.filter((sample) => at - sample.at <= WINDOW);
   }
 
-  /** Everything a minute, by what the last minute saw; null before there are two looks. */
+  /** Rates per minute, from the last minute; null before there are two overviews. */
   perMinute(now, span = 60_000) {
-    const recent = this.#samples.filter((one) => one.span > 0 && now - one.at < span);
-    const seen = sum(recent.map((one) => one.span));
-    if (!seen) return null;
-    const rate = (number) => (number * 60_000) / seen;
+    const recent = this.#samples.filter((sample) => sample.span > 0 && now - sample.at < span);
+    const duration = sum(recent.map((sample) => sample.span));
+    if (!duration) return null;
+    const rate = (number) => (number * 60_000) / duration;
     const byNode = new Map();
-    for (const one of recent) for (const [node, joins] of one.joins) byNode.set(node, (byNode.get(node) ?? 0) + joins);
+    for (const sample of recent) for (const [node, joins] of sample.joins) byNode.set(node, (byNode.get(node) ?? 0) + joins);
     return {
       joins: rate(sum([...byNode.values()])),
       joinsOf: (node) => rate(byNode.get(node) ?? 0),
-      left: Object.fromEntries(REASONS.map((reason) => [reason, rate(sum(recent.map((one) => one.left[reason])))])),
+      left: Object.fromEntries(REASONS.map((reason) => [reason, rate(sum(recent.map((sample) => sample.left[reason])))])),
     };
   }
 
-  /** The least bound (ms) that this share of the ends by time within the span did not exceed; null for none, Infinity beyond all. */
-  lateness(now, share, span = KEPT) {
+  /** The upper bound (ms) of the lateness of this share of expiries within the span; null: none, Infinity: above all bounds. */
+  lateness(now, share, span = WINDOW) {
     const bounds = new Map();
-    for (const one of this.#samples) {
-      if (now - one.at < span) for (const [bound, count] of one.late) bounds.set(bound, (bounds.get(bound) ?? 0) + count);
+    for (const sample of this.#samples) {
+      if (now - sample.at < span) for (const [bound, count] of sample.late) bounds.set(bound, (bounds.get(bound) ?? 0) + count);
     }
     const sorted = [...bounds].sort(([a], [b]) => a - b);
-    const all = sorted.at(-1)?.[1] ?? 0;
-    return all ? sorted.find(([, count]) => count >= share * all)[0] : null;
+    const total = sorted.at(-1)?.[1] ?? 0;
+    return total ? sorted.find(([, count]) => count >= share * total)[0] : null;
   }
 
-  /** What came in each of so many equal parts of the five minutes, the oldest first. */
-  parts(now, number) {
-    const parts = Array.from({ length: number }, () => ({ joins: 0, ...Object.fromEntries(REASONS.map((reason) => [reason, 0])) }));
-    for (const one of this.#samples) {
-      const part = parts[number - 1 - Math.floor(((now - one.at) / KEPT) * number)];
-      if (!part) continue;
-      part.joins += sum([...one.joins.values()]);
-      for (const reason of REASONS) part[reason] += one.left[reason];
+  /** The increases in each of `number` equal intervals of the window, the oldest first. */
+  intervals(now, number) {
+    const intervals = Array.from({ length: number }, () => ({ joins: 0, ...Object.fromEntries(REASONS.map((reason) => [reason, 0])) }));
+    for (const sample of this.#samples) {
+      const interval = intervals[number - 1 - Math.floor(((now - sample.at) / WINDOW) * number)];
+      if (!interval) continue;
+      interval.joins += sum([...sample.joins.values()]);
+      for (const reason of REASONS) interval[reason] += sample.left[reason];
     }
-    return parts;
+    return intervals;
   }
 }
 
-function latenesses(nodes, before) {
-  const found = new Map();
+function latenessIncrease(nodes, former) {
+  const increases = new Map();
   for (const [node, report] of nodes) {
-    const old = new Map(before?.get(node)?.lateness ?? []);
+    const formerCounts = new Map(former?.get(node)?.lateness ?? []);
     for (const [bound, count] of report.lateness) {
       const key = bound ?? Infinity;
-      found.set(key, (found.get(key) ?? 0) + grown(count, before ? old.get(bound) : undefined));
+      increases.set(key, (increases.get(key) ?? 0) + increase(count, former ? formerCounts.get(bound) : undefined));
     }
   }
-  return found;
+  return increases;
 }
 
-/** How much a sum has grown; nothing where it is seen for the first time, all of it where it began anew. */
-function grown(now, before) {
-  if (before === undefined) return 0;
-  return now >= before ? now - before : now;
+/** The increase of a counter: 0 at its first reading, and its value after it was reset. */
+function increase(value, former) {
+  if (former === undefined) return 0;
+  return value >= former ? value - former : value;
 }
 
-const sum = (numbers) => numbers.reduce((all, one) => all + one, 0);
+const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);

@@ -43,7 +43,7 @@ FLAGS = [
     "--disable-sync",
 ]
 
-State = Literal["here", "away", "gone"]
+State = Literal["here", "away", "left"]
 
 expect.set_options(timeout=PATIENCE)
 
@@ -77,7 +77,7 @@ class Person:
 
     def row(self, name: str) -> Locator:
         """Somebody's row in the list of who is here."""
-        return self.page.locator("#people .person").filter(has=self.page.get_by_text(name, exact=True))
+        return self.page.locator("#members .member").filter(has=self.page.get_by_text(name, exact=True))
 
     async def sees(self, name: str, state: State, detail: str = "") -> None:
         row = self.row(name)

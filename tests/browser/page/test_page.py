@@ -15,12 +15,12 @@ async def test_two_pages_see_each_other_come(browser: Browser, bundled_server: S
     async with site_on(browser, bundled_server) as site:
         ada = await (await site.person("Ada")).join()
         await ada.counts(1)
-        await expect(ada.page.locator("#people-hint")).to_contain_text("alone")
+        await expect(ada.page.locator("#members-hint")).to_contain_text("the only member")
         bob = await (await site.person("Bob")).join()
         await ada.sees("Bob", "here", "here since")
         await ada.reads("Bob joined")
         await ada.counts(2)
-        await expect(ada.page.locator("#people-hint")).to_be_hidden()
+        await expect(ada.page.locator("#members-hint")).to_be_hidden()
         await expect(ada.page).to_have_title("(2) lobby · reactor")
         await bob.sees("Ada", "here")
         await bob.sees("Bob", "here", "you")
@@ -33,7 +33,7 @@ async def test_one_click_joins_under_a_friendly_name(browser: Browser, bundled_s
         await one.join()
         await two.join()
         await one.counts(2)
-        names = await one.page.locator("#people .name").all_inner_texts()
+        names = await one.page.locator("#members .name").all_inner_texts()
         assert len({len(name.split()) for name in names}) == 1
         await expect(one.page.locator("#room-title")).to_have_text("lobby")
 
@@ -58,11 +58,11 @@ async def test_leaving_is_told_with_its_reason_and_one_may_join_again(
         ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
         await ada.counts(2)
         await bob.press("Leave")
-        await ada.sees("Bob", "gone", "left")
+        await ada.sees("Bob", "left", "left")
         await ada.reads("Bob left")
         await ada.counts(1)
         await expect(ada.row("Bob")).to_have_count(0)
-        await expect(bob.page.locator("#notice")).to_have_text("You left. Join again whenever you like.")
+        await expect(bob.page.locator("#notice")).to_have_text("You left the room. You can join again.")
         await bob.status_is("Not connected")
         await bob.join()
         await ada.sees("Bob", "here")
@@ -75,9 +75,9 @@ async def test_who_drops_and_returns_within_the_grace_is_not_missed(browser: Bro
         told = len(ada.diffs())
         await bob.press("Drop the socket")
         await bob.status_is("Reconnecting in")
-        await expect(bob.page.locator("#ring-word")).to_have_text("socket down")
+        await expect(bob.page.locator("#ring-word")).to_have_text("disconnected")
         await bob.press("Reconnect")
-        await bob.reads("You are back in time; nobody has noticed")
+        await bob.reads("You reconnected within the grace; the other members saw no change")
         await bob.status_is("Connected")
         await ada.press("Step away")  # what Ada hears next is her own, so nothing came before it
         await ada.reads("You stepped away")
@@ -94,19 +94,19 @@ async def test_a_dropped_socket_returns_by_itself(browser: Browser, bundled_serv
         await bob.page.clock.run_for(7000)
         await bob.status_is("Reconnecting in 1 s")
         await bob.page.clock.run_for(1000)
-        await bob.reads("You are back in time; nobody has noticed")
+        await bob.reads("You reconnected within the grace; the other members saw no change")
 
 
 async def test_who_drops_for_good_is_told_as_disconnected(browser: Browser, bundled_server: Server):
     async with site_on(browser, bundled_server, grace=0.5) as site:
         ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
         await bob.press("Drop the socket")
-        await bob.press("Stay away")
+        await bob.press("Stay disconnected")
         await bob.status_is("Disconnected")
-        await ada.sees("Bob", "gone", "connection lost")
-        await ada.reads("Bob lost the connection and did not come back disconnected")
+        await ada.sees("Bob", "left", "connection lost")
+        await ada.reads("Bob lost the connection and did not return within the grace disconnected")
         await bob.press("Reconnect")
-        await bob.reads("You are back, as a new member: the grace had passed")
+        await bob.reads("You rejoined as a new member: the grace had ended")
         await ada.sees("Bob", "here")
 
 
@@ -114,7 +114,7 @@ async def test_closing_the_tab_is_a_dropped_socket(browser: Browser, bundled_ser
     async with site_on(browser, bundled_server, grace=0.5) as site:
         ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
         await bob.page.close()
-        await ada.reads("Bob lost the connection and did not come back disconnected")
+        await ada.reads("Bob lost the connection and did not return within the grace disconnected")
 
 
 async def test_loading_the_page_again_comes_back_unnoticed(browser: Browser, bundled_server: Server):
@@ -123,7 +123,7 @@ async def test_loading_the_page_again_comes_back_unnoticed(browser: Browser, bun
         await ada.sees("Bob", "here")
         told = len(ada.diffs())
         await bob.page.reload()
-        await bob.reads("You are in the room again; for the others you never left")
+        await bob.reads("You rejoined within the grace; the other members saw no change")
         await bob.sees("Bob", "here", "you")
         assert len(ada.diffs()) == told
 
@@ -136,17 +136,17 @@ async def test_who_goes_silent_gets_the_popup_and_the_others_see_why(
     ) as site:
         ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
         await bob.press("Go silent")
-        await expect(bob.page.locator("#ring-word")).to_have_text("until you are out")
-        popup = bob.page.get_by_role("dialog", name="You are out of the room")
+        await expect(bob.page.locator("#ring-word")).to_have_text("until expiry")
+        popup = bob.page.get_by_role("dialog", name="Your membership has ended")
         await expect(popup).to_contain_text("You were idle, so you are out.")
         await expect(popup.get_by_role("button")).to_have_text("OK")
         await expect(popup.get_by_role("button")).to_be_focused()
         await expect(bob.page.locator("#ring-time")).to_have_text("0:00")
-        await ada.reads("Bob was silent for too long inactivity_timeout")
+        await ada.reads("Bob expired without a heartbeat inactivity_timeout")
         await ada.counts(1)
         await bob.page.keyboard.press("Enter")
         await expect(popup).to_be_hidden()
-        await expect(bob.page.locator("#door")).to_be_visible()
+        await expect(bob.page.locator("#join-screen")).to_be_visible()
         await expect(bob.page.get_by_role("button", name="Join the room")).to_be_focused()
         await bob.join()
         await ada.sees("Bob", "here")
@@ -167,10 +167,10 @@ async def test_who_is_kicked_gets_the_popup(browser: Browser, bundled_server: Se
         ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
         await presence.kick("lobby", "bob", "Out you go.")
         await expect(bob.page.get_by_role("dialog", name="You were removed")).to_contain_text("Out you go.")
-        await ada.sees("Bob", "gone", "removed")
+        await ada.sees("Bob", "left", "removed")
         await ada.reads("Bob was removed kicked")
         await bob.page.keyboard.press("Escape")
-        await expect(bob.page.locator("#door")).to_be_visible()
+        await expect(bob.page.locator("#join-screen")).to_be_visible()
 
 
 async def test_one_person_in_two_tabs_is_one_member(browser: Browser, bundled_server: Server):
@@ -209,15 +209,15 @@ async def test_a_big_room_is_shown_as_a_count(browser: Browser, bundled_server: 
         await ada.sees("Bob", "here")
         await third.join("lobby", "cy")
         await ada.reads("The room is served as a count now")
-        await expect(ada.page.locator("#people .person")).to_have_count(0)
-        await expect(ada.page.locator("#people-hint")).to_contain_text("too big")
+        await expect(ada.page.locator("#members .member")).to_have_count(0)
+        await expect(ada.page.locator("#members-hint")).to_contain_text("too many members")
         await ada.counts(3)
         await third.ask("leave_room", "room:left", roomId="lobby")
         await ada.counts(2)
         await bob.press("Leave")
-        await ada.reads("The room is served by name again")
+        await ada.reads("The room is served as a list of members again")
         await ada.sees("Ada", "here", "you")
-        await expect(ada.page.locator("#people .person")).to_have_count(1)
+        await expect(ada.page.locator("#members .member")).to_have_count(1)
 
 
 async def test_a_new_name_and_new_data_are_told(browser: Browser, bundled_server: Server):
@@ -226,7 +226,7 @@ async def test_a_new_name_and_new_data_are_told(browser: Browser, bundled_server
         await other.join("lobby", "cy")
         await ada.sees("cy", "here")
         await other.ask("room:update", "room:updated", roomId="lobby", username="Cyd")
-        await ada.reads("Cyd was called “cy” until now")
+        await ada.reads("Cyd changed the name from “cy”")
         await ada.sees("Cyd", "here")
         await other.ask("room:update", "room:updated", roomId="lobby", data={"mood": "fine"})
         await ada.reads("Cyd changed the data")

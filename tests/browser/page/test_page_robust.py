@@ -28,7 +28,7 @@ async def test_what_others_say_is_shown_as_text(browser: Browser, bundled_server
         await expect(ada.page.locator("#room-title")).to_have_text(room)
         await ada.page.locator("#wire summary").click()
         await expect(ada.page.locator("#wire-list")).to_contain_text(MARKUP)
-        assert await ada.page.locator("img, main script, #people svg, #log svg, h1 b").count() == 0
+        assert await ada.page.locator("img, main script, #members svg, #log svg, h1 b").count() == 0
         assert await ada.page.title() == f"(2) {room} · reactor"
 
 
@@ -39,14 +39,14 @@ async def test_offline_and_back(browser: Browser, bundled_server: Server):
         told = len(ada.diffs())
         await bob.context.set_offline(True)
         await bob.press("Drop the socket")
-        await expect(bob.page.locator("#banner")).to_contain_text("This device says it is offline.")
+        await expect(bob.page.locator("#banner")).to_contain_text("This device reports that it is offline.")
         for _ in range(6):
             await bob.press("Reconnect")
             await expect(bob.page.locator("#banner")).to_be_visible()
         # After so many failures the next attempt is more than 7 s away; news of the network does not wait.
         await bob.context.set_offline(False)
         await expect(bob.page.locator("#status-text")).to_have_text("Connected", timeout=6000)
-        await bob.reads("You are back in time; nobody has noticed")
+        await bob.reads("You reconnected within the grace; the other members saw no change")
         await bob.status_is("Connected")
         # The old socket's end may reach the server after the new one has come: two connections, for a moment.
         assert not [diff for diff in ada.diffs()[told:] if diff["joined"] or diff["left"]]
@@ -63,7 +63,7 @@ async def test_a_network_that_swallows_everything_is_noticed(browser: Browser, b
         await bob.page.clock.run_for(10_500)  # no acknowledgement for so long
         await bob.status_is("Reconnecting in")
         await bob.context.set_offline(False)
-        await bob.reads("You are back in time; nobody has noticed")
+        await bob.reads("You reconnected within the grace; the other members saw no change")
         await bob.status_is("Connected")
         assert [diff for diff in ada.diffs()[told:] if diff["joined"] or diff["left"]] == []
 
@@ -76,7 +76,7 @@ async def test_a_server_that_restarts_is_found_again(browser: Browser, bundled_s
             ada = await (await site.person("Ada")).join()
         await ada.status_is("Reconnecting in")
         async with served(bundled_server, port=port, grace=30):
-            await ada.reads("You are back in time; nobody has noticed")
+            await ada.reads("You reconnected within the grace; the other members saw no change")
             await ada.status_is("Connected")
 
 
@@ -161,15 +161,15 @@ async def test_what_a_screen_reader_gets(browser: Browser, bundled_server: Serve
             "The same id in two tabs is one member with two connections."
         )
         await ada.join()
-        await expect(ada.page.get_by_role("log", name="What happened")).to_be_visible()
+        await expect(ada.page.get_by_role("log", name="Events")).to_be_visible()
         await expect(ada.page.get_by_role("status")).to_have_text("Connected")
-        ring = ada.page.get_by_role("progressbar", name="Time left without a heartbeat")
+        ring = ada.page.get_by_role("progressbar", name="Time until expiry without a heartbeat")
         await expect(ring).to_have_attribute("aria-valuetext", "6:00:00")
         silent = ada.page.get_by_role("button", name="Go silent", exact=True)
         await silent.click()
         await expect(
             ada.page.get_by_role("button", name="Send heartbeats again")
-        ).to_have_accessible_description("Out in 6 h. Start the server with --ttl 30s to see it sooner.")
+        ).to_have_accessible_description("Expires in 6 h. Start the server with --ttl 30s to see it sooner.")
         # The seconds to the next attempt are shown, and not read out one by one.
         await ada.press("Drop the socket")
         await expect(ada.page.get_by_role("status")).to_have_text("Reconnecting")
@@ -182,7 +182,7 @@ async def test_the_wire_can_be_read_and_copied(browser: Browser, bundled_server:
         await ada.page.locator("#wire summary").click()
         rows = ada.page.locator("#wire-list li")
         await expect(rows.last).to_contain_text('"type":"join_room"')
-        await ada.press("Beat now")
+        await ada.press("Send now")
         await expect(rows.first).to_contain_text('"type":"room:heartbeat:ack"')
         for _ in range(105):
             await ada.page.evaluate("document.getElementById('beat').click()")

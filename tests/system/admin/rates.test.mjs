@@ -1,4 +1,4 @@
-// How the overview makes rates from sums that grow.
+// The overview's rates from counters.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -6,18 +6,18 @@ import { History } from "../../../reactor/admin/page/rates.js";
 
 const report = (joins, lateness = []) => ({ joins, lateness });
 const overview = (nodes, departures = {}) => ({
-  nodes: Object.entries(nodes).map(([node, one]) => ({ node, report: one })),
+  nodes: Object.entries(nodes).map(([node, report]) => ({ node, report })),
   departures,
 });
 
-test("one look says nothing of a minute", () => {
+test("one overview gives no rates", () => {
   const history = new History();
   history.add(overview({ a: report(100) }, { left: 50 }), 0);
   assert.equal(history.perMinute(0), null);
   assert.equal(history.lateness(0, 0.5), null);
 });
 
-test("what came between looks counts, and nothing else", () => {
+test("rates count the increases between overviews only", () => {
   const history = new History();
   history.add(overview({ a: report(100), b: report(7) }, { left: 50 }), 0);
   history.add(overview({ a: report(103), b: report(7) }, { left: 51, kicked: 1 }), 2000);
@@ -28,7 +28,7 @@ test("what came between looks counts, and nothing else", () => {
   assert.deepEqual(rates.left, { left: 30, disconnected: 0, inactivity_timeout: 0, kicked: 30 });
 });
 
-test("a server that comes brings no past, one that goes takes none, one that began anew counts from nothing", () => {
+test("a new server adds no past, a stopped one removes nothing, a restarted one counts from 0", () => {
   const history = new History();
   history.add(overview({ a: report(100) }), 0);
   history.add(overview({ a: report(110), b: report(1000) }), 30_000);
@@ -37,21 +37,21 @@ test("a server that comes brings no past, one that goes takes none, one that beg
   assert.equal(history.perMinute(90_000, 120_000).joins, ((10 + 5 + 3) * 60) / 90);
 });
 
-test("sums of departures that began anew, with an empty Redis, count from nothing", () => {
+test("departure counters that were reset with Redis count from 0", () => {
   const history = new History();
   history.add(overview({}, { left: 500 }), 0);
   history.add(overview({}, { left: 2 }), 60_000);
   assert.equal(history.perMinute(60_000, 120_000).left.left, 2);
 });
 
-test("a server that tells nothing of itself is passed over", () => {
+test("a server without a report is ignored", () => {
   const history = new History();
   history.add({ nodes: [{ node: "a", report: null }], departures: {} }, 0);
   history.add({ nodes: [{ node: "a", report: null }], departures: {} }, 1000);
   assert.equal(history.perMinute(1000).joins, 0);
 });
 
-test("how late is the bound that a share did not exceed, of what was seen", () => {
+test("lateness is the bound that a share of the observed expiries did not exceed", () => {
   const history = new History();
   history.add(overview({ a: report(0, [[1, 900], [5, 950], [null, 950]]) }), 0);
   history.add(overview({ a: report(0, [[1, 909], [5, 960], [null, 960]]) }), 1000);
@@ -61,13 +61,13 @@ test("how late is the bound that a share did not exceed, of what was seen", () =
   assert.equal(history.lateness(2000, 0.99), Infinity);
 });
 
-test("the five minutes fall into parts, the newest last, and what is older is forgotten", () => {
+test("the window is divided into intervals, the newest last, and older overviews are dropped", () => {
   const history = new History();
   history.add(overview({ a: report(0) }), 0);
   history.add(overview({ a: report(4) }), 1000);
   history.add(overview({ a: report(9) }), 299_000);
-  assert.deepEqual(history.parts(299_999, 60).map((part) => part.joins).filter(Boolean), [4, 5]);
-  assert.equal(history.parts(299_999, 60).at(-1).joins, 5);
+  assert.deepEqual(history.intervals(299_999, 60).map((interval) => interval.joins).filter(Boolean), [4, 5]);
+  assert.equal(history.intervals(299_999, 60).at(-1).joins, 5);
   history.add(overview({ a: report(9) }), 302_000);
-  assert.equal(history.parts(302_000, 60).reduce((all, part) => all + part.joins, 0), 5);
+  assert.equal(history.intervals(302_000, 60).reduce((total, interval) => total + interval.joins, 0), 5);
 });

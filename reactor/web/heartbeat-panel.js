@@ -1,17 +1,17 @@
-/** One's own signs of life: the TTL running down since the last acknowledged heartbeat, and each heartbeat. */
+/** Shows the time until expiry, counted from the last acknowledged heartbeat, and the round trip of each heartbeat. */
 import { byId, clock, duration, element } from "./dom.js";
 
-const BARS = 28;
-const TALL = 100; // ms of round trip that fill a bar
+const MAX_BARS = 28;
+const FULL_BAR = 100; // ms of round trip
 
-function readable(ms) {
+function formatRoundTrip(ms) {
   if (ms >= 1000) return `${(ms / 1000).toFixed(1)} s`;
   return `${ms < 9.95 ? ms.toFixed(1) : Math.round(ms)} ms`;
 }
 
-const still = matchMedia("(prefers-reduced-motion: reduce)");
+const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
-export class Vitals {
+export class HeartbeatPanel {
   #ring = byId("ring");
   #strip = byId("strip");
   #acknowledged = 0;
@@ -24,10 +24,10 @@ export class Vitals {
   }
 
   /**
-   * Show where the TTL stands.
+   * Show the time until expiry.
    *
    * @param {import("../js/index.js").Room} room
-   * @param {number} refreshedAt when it last began anew
+   * @param {number} refreshedAt when the TTL was last refreshed (ms since 1970)
    * @param {boolean} silent
    */
   tick(room, refreshedAt, silent) {
@@ -38,36 +38,36 @@ export class Vitals {
     this.#ring.dataset.level = down ? "down" : share < 0.2 ? "low" : share < 0.5 ? "half" : "full";
     this.#ring.style.setProperty("--left", share.toFixed(4));
     this.#ring.setAttribute("aria-valuenow", String(Math.round(share * 100)));
-    this.#ring.setAttribute("aria-valuetext", down ? "the socket is down" : time);
+    this.#ring.setAttribute("aria-valuetext", down ? "disconnected" : time);
     byId("ring-time").textContent = time;
     byId("ring-time").classList.toggle("long", time.length > 5);
-    byId("ring-word").textContent = down ? "socket down" : silent ? "until you are out" : "left";
+    byId("ring-word").textContent = down ? "disconnected" : silent ? "until expiry" : "left";
   }
 
-  /** A heartbeat was acknowledged. @param {number} roundTrip in ms */
-  beat(roundTrip) {
+  /** Show an acknowledged heartbeat. @param {number} roundTrip in ms */
+  heartbeat(roundTrip) {
     this.#acknowledged += 1;
     const bar = element("span", "beat");
-    const height = Math.min(1, Math.log1p(roundTrip) / Math.log1p(TALL));
+    const height = Math.min(1, Math.log1p(roundTrip) / Math.log1p(FULL_BAR));
     bar.style.setProperty("--height", height.toFixed(3));
     this.#strip.append(bar);
-    if (this.#strip.childElementCount > BARS) this.#strip.firstElementChild.remove();
-    byId("beat-last").textContent = readable(roundTrip);
+    if (this.#strip.childElementCount > MAX_BARS) this.#strip.firstElementChild.remove();
+    byId("beat-last").textContent = formatRoundTrip(roundTrip);
     byId("beat-hint").textContent = `${this.#acknowledged} acknowledged`;
-    if (still.matches) return;
+    if (reducedMotion.matches) return;
     byId("ripple").animate(
       [{ opacity: 0.55, strokeWidth: "3px", transform: "scale(1)" }, { opacity: 0, strokeWidth: "1px", transform: "scale(1.14)" }],
       { duration: 900, easing: "cubic-bezier(.2,.6,.3,1)" },
     );
   }
 
-  /** Say what silence will come to. @param {number} ttl in ms; 0 while heartbeats go on */
-  silence(ttl) {
+  /** Show what happens without heartbeats. @param {number} ttl in ms; 0 while heartbeats are sent */
+  showSilence(ttl) {
     const long = ttl > 10 * 60_000;
     byId("silent-hint").textContent = !ttl
-      ? "Stops the heartbeats, until time is up."
+      ? "Stops heartbeats until expiry."
       : long
-        ? `Out in ${duration(ttl)}. Start the server with --ttl 30s to see it sooner.`
-        : "At 0:00 the server puts you out.";
+        ? `Expires in ${duration(ttl)}. Start the server with --ttl 30s to see it sooner.`
+        : "At 0:00 your membership expires.";
   }
 }

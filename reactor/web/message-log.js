@@ -1,10 +1,10 @@
-/** The diagnostic drawer: the last messages as they went over the wire, to read and to copy. */
+/** The drawer with the last WebSocket messages, to read and to copy. */
 import { byId, element, timeOfDay } from "./dom.js";
 
-const MOST = 200;
+const MAX_MESSAGES = 200;
 const ARROW = { sent: "↑", received: "↓" };
 
-export class Wire {
+export class MessageLog {
   #frames = [];
   #total = 0;
   #list = byId("wire-list");
@@ -25,12 +25,12 @@ export class Wire {
     const frame = { direction, text, time: timeOfDay() };
     this.#frames.push(frame);
     this.#total += 1;
-    if (this.#frames.length > MOST) this.#frames.shift();
+    if (this.#frames.length > MAX_MESSAGES) this.#frames.shift();
     byId("wire-count").textContent = String(this.#total);
-    // Nothing is laid out that nobody looks at.
+    // Rows are rendered only while the drawer is open.
     if (!this.#drawer.open) return;
     this.#list.prepend(this.#row(frame));
-    if (this.#list.childElementCount > MOST) this.#list.lastElementChild.remove();
+    if (this.#list.childElementCount > MAX_MESSAGES) this.#list.lastElementChild.remove();
   }
 
   #renderAll() {
@@ -49,8 +49,8 @@ export class Wire {
 
   async #copy(button) {
     const text = this.#frames.map((frame) => `${frame.time} ${ARROW[frame.direction]} ${frame.text}`).join("\n");
-    const done = (await copyText(text)) ? "Copied" : "Not copied";
-    button.textContent = done;
+    const result = (await copyText(text)) ? "Copied" : "Not copied";
+    button.textContent = result;
     setTimeout(() => (button.textContent = "Copy all"), 1500);
   }
 }
@@ -60,13 +60,13 @@ async function copyText(text) {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    // Plain HTTP from another machine has no clipboard API.
+    // The clipboard API is missing on plain HTTP from another machine.
     const area = element("textarea", "unseen");
     area.value = text;
     document.body.append(area);
     area.select();
-    const done = document.execCommand("copy");
+    const copied = document.execCommand("copy");
     area.remove();
-    return done;
+    return copied;
   }
 }

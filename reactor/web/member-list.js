@@ -1,20 +1,20 @@
-/** The list of who is here: one row a member, which comes in, changes, and goes with its reason. */
+/** The list of members: one row for each, which appears, changes, and disappears with the reason of the departure. */
 import { byId, element } from "./dom.js";
 
-/** How long (ms) a row stays to say why its member is gone. */
+/** How long (ms) the row of a departed member shows the reason. */
 const LINGER = 2600;
 
-const GONE = {
+const LEAVE_LABELS = {
   left: "left",
   disconnected: "connection lost",
-  inactivity_timeout: "silent for too long",
+  inactivity_timeout: "expired",
   kicked: "removed",
 };
 
 const segments = globalThis.Intl?.Segmenter ? new Intl.Segmenter() : null;
 
 function firstCharacter(word) {
-  // A flag or a family is one character to a reader, and many to a string.
+  // Emoji such as flags are one character to a reader, and several code points in a string.
   return segments ? (segments.segment(word)[Symbol.iterator]().next().value?.segment ?? "") : ([...word][0] ?? "");
 }
 
@@ -25,7 +25,7 @@ export function initials(name) {
   return chosen.map(firstCharacter).join("").toLocaleUpperCase();
 }
 
-/** @param {string} userId @returns {number} a hue that this user has everywhere, in degrees */
+/** @param {string} userId @returns {number} the user's hue in degrees, the same in every browser */
 export function hueOf(userId) {
   let hash = 2166136261; // FNV-1a
   for (const character of userId) hash = Math.imul(hash ^ character.codePointAt(0), 16777619);
@@ -40,19 +40,19 @@ export function avatar({ userId, username }, className = "avatar") {
   return made;
 }
 
-/** @param {string} text @param {string} [className] a name as somebody else wrote it, in any direction */
-export const nameOf = (text, className = "name") => element("bdi", className, text);
+/** @param {string} text a name, in any writing direction @param {string} [className] */
+export const nameElement = (text, className = "name") => element("bdi", className, text);
 
-export class People {
-  #list = byId("people");
-  #hint = byId("people-hint");
+export class MemberList {
+  #list = byId("members");
+  #hint = byId("members-hint");
   /** @type {Map<string, HTMLElement>} */
   #rows = new Map();
-  /** @type {Map<string, HTMLElement>} of those gone, while they say why */
-  #going = new Map();
+  /** @type {Map<string, HTMLElement>} rows of departed members, while they show the reason */
+  #leaving = new Map();
   #userId = "";
 
-  /** Show a room anew, without any motion. @param {import("../js/index.js").Room} room */
+  /** Render the whole list, without animation. @param {import("../js/index.js").Room} room */
   reset(room) {
     this.#userId = room.userId;
     this.#rows.clear();
@@ -60,11 +60,11 @@ export class People {
     this.hint(room);
   }
 
-  /** Show what changed. @param {import("../js/index.js").Room} room @param {import("../js/index.js").RoomEvent[]} events */
+  /** Apply events to the list. @param {import("../js/index.js").Room} room @param {import("../js/index.js").RoomEvent[]} events */
   change(room, events) {
     for (const { kind, member, reason } of events) {
-      if (kind === "leave") this.#goes(member.userId, reason);
-      if (kind === "join") this.#comes(member);
+      if (kind === "leave") this.#removeRow(member.userId, reason);
+      if (kind === "join") this.#addRow(member);
       const row = kind === "update" && this.#rows.get(member.userId);
       if (row) this.#fill(row, member);
     }
@@ -74,8 +74,8 @@ export class People {
   hint(room) {
     this.#list.classList.toggle("stale", room.status === "reconnecting");
     let text = "";
-    if (room.view !== "members") text = "This room is too big to be served by name: you see its count.";
-    else if (room.count === 1 && room.members.size === 1) text = "You are alone here. Open another tab to see somebody come in.";
+    if (room.view !== "members") text = "This room has too many members to list: only their count is shown.";
+    else if (room.count === 1 && room.members.size === 1) text = "You are the only member. Open another tab to see someone join.";
     this.#hint.textContent = text;
     this.#hint.hidden = !text;
   }
@@ -87,7 +87,7 @@ export class People {
   }
 
   #make(member) {
-    const row = element("li", "person");
+    const row = element("li", "member");
     row.dataset.user = member.userId;
     this.#rows.set(member.userId, row);
     this.#fill(row, member);
@@ -97,7 +97,7 @@ export class People {
   #fill(row, member) {
     const { userId, username, away, connections, joinedAt, data } = member;
     row.dataset.state = away ? "away" : "here";
-    const name = nameOf(username);
+    const name = nameElement(username);
     name.title = userId;
     const tags = element("span", "tags");
     if (userId === this.#userId) tags.append(element("span", "tag you-tag", "you"));
@@ -106,31 +106,31 @@ export class People {
     const state = element("span", "state", away ? "away" : "here");
     const detail = element("span", "detail", state, element("span", "soft", ` since ${since}`));
     if (away) detail.lastChild.textContent = ` · joined ${since}`;
-    const text = element("span", "person-text", element("span", "person-name", name, tags), detail);
+    const text = element("span", "member-text", element("span", "member-name", name, tags), detail);
     if (data !== undefined) text.append(element("code", "data", JSON.stringify(data)));
     row.replaceChildren(element("span", "face", avatar(member), element("span", "dot")), text);
   }
 
-  #comes(member) {
+  #addRow(member) {
     const row = this.#make(member);
-    row.classList.add("comes");
-    this.#going.get(member.userId)?.remove();
+    row.classList.add("joining");
+    this.#leaving.get(member.userId)?.remove();
     this.#list.append(row);
   }
 
-  #goes(userId, reason) {
+  #removeRow(userId, reason) {
     const row = this.#rows.get(userId);
     if (!row) return;
     this.#rows.delete(userId);
-    row.dataset.state = "gone";
+    row.dataset.state = "left";
     delete row.dataset.user;
-    row.classList.remove("comes");
-    row.classList.add("goes");
-    row.querySelector(".detail").replaceChildren(element("span", "state", GONE[reason] ?? "gone"));
-    this.#going.set(userId, row);
+    row.classList.remove("joining");
+    row.classList.add("leaving");
+    row.querySelector(".detail").replaceChildren(element("span", "state", LEAVE_LABELS[reason] ?? "left"));
+    this.#leaving.set(userId, row);
     setTimeout(() => {
       row.remove();
-      if (this.#going.get(userId) === row) this.#going.delete(userId);
+      if (this.#leaving.get(userId) === row) this.#leaving.delete(userId);
     }, LINGER);
   }
 }
