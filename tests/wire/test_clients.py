@@ -149,7 +149,7 @@ class Play:
 
 @pytest.mark.parametrize("kind", [InPython, InJavaScript])
 @pytest.mark.parametrize("transcript", transcripts("clients"))
-async def test_a_client_says_and_tells_its_part(
+async def test_a_client_sends_and_reports_what_the_transcript_has(
     transcript: dict[str, Any], kind: type[InPython] | type[InJavaScript]
 ):
     values = Values()

@@ -156,7 +156,7 @@ def _user(member: dict[str, Any] | None) -> str:
 
 
 @pytest.mark.parametrize("start", [0, 1000])
-async def test_both_clients_make_the_same_of_any_history(tmp_path: Path, start: int):
+async def test_both_clients_report_the_same_events_for_any_history(tmp_path: Path, start: int):
     histories = [list(history(seed)) for seed in range(start, start + 400)]
     file = tmp_path / "histories.json"
     file.write_text(json.dumps(histories), encoding="utf-8")

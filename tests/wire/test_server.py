@@ -157,7 +157,7 @@ def _alike(expected: Message, said: Message) -> bool:
 
 
 @pytest.mark.parametrize("transcript", transcripts("server"))
-async def test_the_server_says_its_part(bundled_server: Server, transcript: dict[str, Any]):
+async def test_the_server_sends_what_the_transcript_has(bundled_server: Server, transcript: dict[str, Any]):
     options: dict[str, Any] = {"grace": _GRACE, "max_members_view": 1000, **transcript.get("settings", {})}
     if "rooms" in options:
         options["rooms"] = read_rules(options["rooms"], "the transcript")

@@ -23,7 +23,7 @@ SECRET = "a secret of the tests, as long as it has to be"
 
 
 @pytest.mark.parametrize("code", [1001, 1011, 1012, 4008, 4029])
-async def test_codes_that_say_come_again(bundled_server: Server, code):
+async def test_close_codes_after_which_the_client_reconnects(bundled_server: Server, code):
     async with (
         served(bundled_server) as node,
         Meddler.before(node) as meddler,
@@ -36,7 +36,7 @@ async def test_codes_that_say_come_again(bundled_server: Server, code):
 
 
 @pytest.mark.parametrize("code", [1000, 1002, 1003, 1007, 1008, 1009, 4001, 4999])
-async def test_codes_that_say_stay_away(bundled_server: Server, code):
+async def test_close_codes_after_which_the_client_gives_up(bundled_server: Server, code):
     async with (
         served(bundled_server) as node,
         Meddler.before(node) as meddler,
@@ -59,7 +59,7 @@ async def test_codes_that_say_stay_away(bundled_server: Server, code):
             await client.count("lobby")
 
 
-async def test_a_server_without_tokens_lets_in_who_has_one(bundled_server: Server):
+async def test_a_server_without_authentication_accepts_a_client_with_a_token(bundled_server: Server):
     for token in ("secret", lambda: "secret"):
         async with (
             served(bundled_server) as node,
@@ -71,7 +71,7 @@ async def test_a_server_without_tokens_lets_in_who_has_one(bundled_server: Serve
             assert meddler.heard[0][0]["token"] == "secret"
 
 
-async def test_a_token_that_ran_out_is_asked_for_again(bundled_server: Server):
+async def test_an_expired_token_is_replaced_by_a_fresh_one(bundled_server: Server):
     given: list[str] = []
 
     async def token() -> str:
@@ -98,7 +98,7 @@ async def test_a_token_that_ran_out_is_asked_for_again(bundled_server: Server):
         assert len(given) == 5, "two in a row that are not taken are enough"
 
 
-async def test_a_token_that_is_not_taken_at_first_is_said(bundled_server: Server):
+async def test_a_refused_first_token_raises_when_the_block_is_entered(bundled_server: Server):
     async with served(bundled_server) as node, Meddler.before(node) as meddler:
         meddler.hang_up = lambda message: 4001 if message["type"] == "auth" else None
         with pytest.raises(ConnectionClosed, match="4001: unauthorised"):
@@ -115,7 +115,7 @@ async def test_a_token_that_is_not_taken_at_first_is_said(bundled_server: Server
                 pytest.fail("no token")
 
 
-async def test_a_token_is_renewed_ahead_of_its_end(bundled_server: Server):
+async def test_a_token_is_renewed_before_it_expires(bundled_server: Server):
     given: list[str] = []
 
     def token() -> str:
@@ -140,7 +140,7 @@ async def test_a_token_is_renewed_ahead_of_its_end(bundled_server: Server):
         assert len(meddler.heard) == 1
 
 
-async def test_a_function_for_tokens_that_fails_is_called_again(bundled_server: Server, monkeypatch):
+async def test_a_failing_token_function_is_called_again(bundled_server: Server, monkeypatch):
     monkeypatch.setattr("reactor.client.reconnector.RENEW_RETRY", 0.05)
     calls: list[float] = []
 

@@ -32,7 +32,7 @@ async def taken(reader: Events, many: int) -> list[tuple[str, int]]:
         return [(event.kind, event.count) for event in [await anext(reader) for _ in range(many)]]
 
 
-async def test_a_reader_begins_with_the_whole_and_then_gets_each_event():
+async def test_an_iterator_begins_with_a_sync_and_then_yields_each_event():
     source = Source(10)
     source.happen(3)
     reader = source.feed.iterator()
@@ -41,7 +41,7 @@ async def test_a_reader_begins_with_the_whole_and_then_gets_each_event():
     assert await taken(reader, 2) == [("join", 4), ("join", 5)]
 
 
-async def test_what_happens_before_the_first_look_is_in_the_first_sync():
+async def test_events_before_the_first_read_are_part_of_the_first_sync():
     source = Source(10)
     reader = source.feed.iterator()
     source.happen(3)
@@ -50,7 +50,7 @@ async def test_what_happens_before_the_first_look_is_in_the_first_sync():
     assert await taken(reader, 1) == [("join", 4)]
 
 
-async def test_every_reader_gets_all_and_a_waiting_one_is_woken():
+async def test_every_iterator_gets_all_events_and_a_waiting_one_is_woken():
     source = Source(10)
     readers = [source.feed.iterator() for _ in range(3)]
     for reader in readers:
@@ -61,7 +61,7 @@ async def test_every_reader_gets_all_and_a_waiting_one_is_woken():
     assert [await one for one in waiting] == [[("join", 1), ("join", 2)]] * 3
 
 
-async def test_a_slow_reader_gets_a_sync_instead_of_growing():
+async def test_a_slow_iterator_gets_a_sync_instead_of_an_unbounded_queue():
     source = Source(5)
     slow, quick = source.feed.iterator(), source.feed.iterator()
     await taken(slow, 1)
@@ -75,7 +75,7 @@ async def test_a_slow_reader_gets_a_sync_instead_of_growing():
     assert await taken(slow, 1) == [("join", 1001)]
 
 
-async def test_the_end_comes_after_what_is_queued():
+async def test_the_iteration_ends_after_the_queued_events():
     source = Source(10)
     reader = source.feed.iterator()
     await taken(reader, 1)
@@ -86,7 +86,7 @@ async def test_the_end_comes_after_what_is_queued():
         assert [event async for event in source.feed.iterator()] == []
 
 
-async def test_the_end_wakes_who_waits():
+async def test_the_end_wakes_a_waiting_iterator():
     source = Source(10)
     reader = source.feed.iterator()
     await taken(reader, 1)
@@ -97,7 +97,7 @@ async def test_the_end_wakes_who_waits():
         assert await rest is None
 
 
-async def test_a_reader_that_nobody_holds_is_forgotten():
+async def test_an_iterator_without_references_is_forgotten():
     source = Source(10)
     gone = weakref.ref(source.feed.iterator())
     gc.collect()
@@ -105,7 +105,7 @@ async def test_a_reader_that_nobody_holds_is_forgotten():
     source.happen()
 
 
-def test_functions_are_called_until_they_are_taken_out():
+def test_callbacks_are_called_until_they_are_removed():
     callbacks = Callbacks("join")
     heard: list[int] = []
     one, two = callbacks.add("join", heard.append), callbacks.add("join", heard.append)
@@ -118,7 +118,7 @@ def test_functions_are_called_until_they_are_taken_out():
     assert heard == [1, 1, 2]
 
 
-def test_a_function_that_takes_itself_out_keeps_nobody_from_hearing():
+def test_a_callback_that_removes_itself_does_not_affect_others():
     callbacks = Callbacks("join")
     heard: list[int] = []
 
@@ -133,7 +133,7 @@ def test_a_function_that_takes_itself_out_keeps_nobody_from_hearing():
     assert heard == [1, 1, 2]
 
 
-def test_a_function_that_fails_is_logged_and_the_others_hear(caplog):
+def test_a_failing_callback_is_logged_and_the_others_are_called(caplog):
     callbacks = Callbacks("join")
     heard: list[int] = []
     callbacks.add("join", lambda _: 1 / 0)
@@ -144,7 +144,7 @@ def test_a_function_that_fails_is_logged_and_the_others_hear(caplog):
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_what_is_no_kind_and_what_nobody_would_await_is_refused():
+def test_an_unknown_kind_and_a_coroutine_function_are_refused():
     async def later(_news: object) -> None: ...
 
     callbacks = Callbacks("join", "leave")

@@ -22,7 +22,7 @@ from tests.support.waiting import PATIENCE, until
 from tests.system.client.people import Ears, client_of, ended
 
 
-async def test_b4_who_sends_no_heartbeat_is_told_and_the_room_ends(redis_server: Server):
+async def test_a_member_without_heartbeats_gets_a_force_leave_and_the_room_ends(redis_server: Server):
     async with (
         served(redis_server, ttl=0.4, inactivity_message="Still there?", heartbeat_interval=0.1) as node,
         client_of(node) as other,
@@ -56,7 +56,7 @@ async def test_b4_who_sends_no_heartbeat_is_told_and_the_room_ends(redis_server:
         assert again.members.keys() == {"ann", "bob"}
 
 
-async def test_who_is_kicked_from_one_room_stays_in_the_other(bundled_server: Server):
+async def test_a_member_kicked_from_one_room_stays_in_the_other(bundled_server: Server):
     async with (
         served(bundled_server, heartbeat_interval=0.1, ttl=0.8) as node,
         client_of(node) as desk,
@@ -79,7 +79,7 @@ async def test_who_is_kicked_from_one_room_stays_in_the_other(bundled_server: Se
         assert back.count == 1
 
 
-async def test_who_lost_the_place_while_the_connection_was_lost_is_told(bundled_server: Server):
+async def test_a_place_lost_during_a_reconnect_ends_the_room_with_room_full(bundled_server: Server):
     rules = (RoomRule(match="small", max_members=1),)
     async with (
         served(bundled_server, grace=0.1, rooms=rules) as node,
@@ -101,7 +101,7 @@ async def test_who_lost_the_place_while_the_connection_was_lost_is_told(bundled_
         await until(lambda: hall.status is Status.CONNECTED)
 
 
-async def test_who_closes_without_leaving_may_come_back_within_the_grace(bundled_server: Server):
+async def test_after_a_close_without_leaving_a_rejoin_within_the_grace_resumes(bundled_server: Server):
     async with served(bundled_server) as node, client_of(node) as other:
         witness = Ears(await other.join("lobby", user_id="bob"))
         async with client_of(node) as client:
@@ -120,7 +120,7 @@ async def test_who_closes_without_leaving_may_come_back_within_the_grace(bundled
         assert witness.reasons == {"ann": "left"}
 
 
-async def test_an_error_in_the_block_comes_out_as_it_is(bundled_server: Server):
+async def test_an_exception_in_the_block_is_raised_unchanged(bundled_server: Server):
     async with served(bundled_server) as node:
         with pytest.raises(KeyError, match="mine"):  # noqa: PT012 - the block is what raises
             async with client_of(node) as client:
@@ -130,7 +130,7 @@ async def test_an_error_in_the_block_comes_out_as_it_is(bundled_server: Server):
         await until(lambda: not node.gateway.connections)
 
 
-async def test_a_cancelled_block_leaves_its_rooms_too(bundled_server: Server):
+async def test_a_cancelled_block_leaves_its_rooms(bundled_server: Server):
     async with served(bundled_server) as node, client_of(node) as other:
         witness = Ears(await other.join("lobby", user_id="bob"))
 
@@ -154,7 +154,7 @@ async def test_a_cancelled_block_leaves_its_rooms_too(bundled_server: Server):
         assert set(witness.reasons.values()) == {"left"}
 
 
-async def test_a_block_may_end_in_another_task_than_it_began_in(bundled_server: Server):
+async def test_a_block_may_be_left_in_another_task_than_it_was_entered_in(bundled_server: Server):
     async with served(bundled_server) as node:
         one, two = client_of(node), client_of(node)
         await asyncio.create_task(one.__aenter__())
@@ -165,7 +165,7 @@ async def test_a_block_may_end_in_another_task_than_it_began_in(bundled_server: 
         assert two.status is Status.CLOSED
 
 
-async def test_closing_does_not_wait_for_a_dead_link(bundled_server: Server):
+async def test_closing_does_not_wait_for_a_dead_connection(bundled_server: Server):
     async with served(bundled_server) as node, Proxy.to(node.gateway.port) as proxy:
         with anyio.fail_after(3.0):
             async with client_of(proxy.port, close_timeout=0.2) as client:
@@ -175,7 +175,7 @@ async def test_closing_does_not_wait_for_a_dead_link(bundled_server: Server):
                 proxy.release()
 
 
-async def test_closing_while_it_comes_back_ends_that(bundled_server: Server):
+async def test_closing_during_a_reconnect_ends_the_attempts(bundled_server: Server):
     async with served(bundled_server) as node, Proxy.to(node.gateway.port) as proxy:
         async with client_of(proxy.port) as client:
             room = await client.join("lobby", user_id="ann")

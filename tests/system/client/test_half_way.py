@@ -30,7 +30,7 @@ def tasks_of_clients() -> list[str]:
     return [name for name in names if name.startswith(("reactor client", "reactor.client"))]
 
 
-async def test_a_join_that_is_given_up_is_undone(bundled_server: Server):
+async def test_a_cancelled_join_is_undone(bundled_server: Server):
     async with served(bundled_server) as node, client_of(node, request_timeout=0.2) as client:
         await client.join("hall", user_id="ann")
         bundled_server.pause()
@@ -51,7 +51,7 @@ async def test_a_join_that_is_given_up_is_undone(bundled_server: Server):
         assert room.count == 1
 
 
-async def test_a_join_after_one_that_was_given_up_is_its_own(bundled_server: Server):
+async def test_a_join_after_a_cancelled_one_is_independent_of_it(bundled_server: Server):
     async with served(bundled_server) as node, client_of(node) as client:
         for _ in range(20):
             given_up = asyncio.ensure_future(client.join("lobby", user_id="ann"))
@@ -72,7 +72,7 @@ async def test_a_join_after_one_that_was_given_up_is_its_own(bundled_server: Ser
             assert await client.count("lobby") == 0
 
 
-async def test_who_leaves_where_the_server_has_already_put_it_out_has_left(bundled_server: Server):
+async def test_leaving_a_room_that_the_server_has_ended_succeeds(bundled_server: Server):
     async with (
         served(bundled_server) as node,
         Meddler.before(node) as meddler,
@@ -97,7 +97,7 @@ async def test_who_leaves_where_the_server_has_already_put_it_out_has_left(bundl
         assert await ended(room) is None
 
 
-async def test_a_room_that_nobody_here_is_in_is_left(bundled_server: Server):
+async def test_a_join_reply_without_a_membership_is_answered_by_a_leave(bundled_server: Server):
     async with (
         served(bundled_server) as node,
         Meddler.before(node) as meddler,
@@ -111,7 +111,7 @@ async def test_a_room_that_nobody_here_is_in_is_left(bundled_server: Server):
         assert said[-1]["roomId"] == "ghost"
 
 
-async def test_a_join_that_is_given_up_spares_who_else_joins(bundled_server: Server):
+async def test_a_cancelled_join_does_not_affect_a_concurrent_one(bundled_server: Server):
     async with served(bundled_server) as node, client_of(node) as client:
         await client.count("lobby")
         for _ in range(20):
@@ -131,7 +131,7 @@ async def test_a_join_that_is_given_up_spares_who_else_joins(bundled_server: Ser
 
 
 @pytest.mark.parametrize("how", ["in order", "cancelled", "by an error", "while it comes back"])
-async def test_nothing_is_left_behind(bundled_server: Server, how):
+async def test_no_task_connection_or_object_is_left_behind(bundled_server: Server, how):
     async def use(proxy: Proxy) -> None:
         async with client_of(proxy.port) as client:
             room = await client.join("lobby", user_id="ann")
@@ -160,7 +160,7 @@ async def test_nothing_is_left_behind(bundled_server: Server, how):
         ]
 
 
-async def test_a_mistake_inside_ends_the_rooms_and_is_said_at_the_end(
+async def test_an_internal_error_ends_the_rooms_and_is_raised_at_the_end_of_the_block(
     bundled_server: Server, monkeypatch, caplog
 ):
     async with served(bundled_server) as node:

@@ -9,7 +9,7 @@ from tests.system.client.people import Ears, client_of
 
 
 class TestMissedDiffs:
-    async def test_a_missed_diff_shows_with_the_next_and_is_healed(self, bundled_server: Server):
+    async def test_a_missed_diff_is_detected_by_the_next_and_repaired(self, bundled_server: Server):
         async with (
             served(bundled_server) as node,
             Meddler.before(node) as meddler,
@@ -38,7 +38,7 @@ class TestMissedDiffs:
             asked = [message for message in meddler.heard[0] if message["type"] == "room:members"]
             assert len(asked) == 1, "one snapshot was enough"
 
-    async def test_a_snapshot_that_cannot_be_had_is_asked_for_again(self, bundled_server: Server):
+    async def test_a_snapshot_that_does_not_arrive_is_requested_again(self, bundled_server: Server):
         async with (
             served(bundled_server) as node,
             Meddler.before(node) as meddler,

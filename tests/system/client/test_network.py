@@ -21,7 +21,7 @@ GONE_AND_BACK = [("leave", "ann"), ("join", "ann")]
 THERE_AND_BACK = [Status.RECONNECTING, Status.CONNECTED]
 
 
-async def test_b10_a_cut_connection_comes_back_and_nobody_notices(redis_server: Server):
+async def test_a_reconnect_within_the_grace_is_not_noticed(redis_server: Server):
     async with (
         served(redis_server) as node,
         Proxy.to(node.gateway.port) as proxy,
@@ -41,7 +41,7 @@ async def test_b10_a_cut_connection_comes_back_and_nobody_notices(redis_server: 
         assert witness.heard == [("join", "ann"), ("update", "ann")]
 
 
-async def test_what_happened_meanwhile_is_told_once_and_together(bundled_server: Server):
+async def test_changes_during_a_reconnect_are_reported_once_and_together(bundled_server: Server):
     async with (
         served(bundled_server) as node,
         Proxy.to(node.gateway.port) as proxy,
@@ -70,7 +70,7 @@ async def test_what_happened_meanwhile_is_told_once_and_together(bundled_server:
         assert sizes == [4, 4], "all of it had happened when the first was told"
 
 
-async def test_after_the_grace_the_others_have_heard_of_it(bundled_server: Server):
+async def test_a_reconnect_after_the_grace_is_noticed_by_the_other_members(bundled_server: Server):
     async with (
         served(bundled_server, grace=0.2) as node,
         Proxy.to(node.gateway.port) as proxy,
@@ -102,7 +102,7 @@ async def test_after_the_grace_the_others_have_heard_of_it(bundled_server: Serve
         ]
 
 
-async def test_a_link_that_is_dead_and_open_is_found_out_by_a_heartbeat(bundled_server: Server):
+async def test_a_dead_connection_is_detected_by_a_heartbeat(bundled_server: Server):
     async with (
         served(bundled_server, heartbeat_interval=0.1) as node,
         Proxy.to(node.gateway.port) as proxy,
@@ -116,7 +116,7 @@ async def test_a_link_that_is_dead_and_open_is_found_out_by_a_heartbeat(bundled_
         assert ears.events == []
 
 
-async def test_without_a_room_a_dead_link_is_found_out_too(bundled_server: Server):
+async def test_a_dead_connection_is_detected_without_a_room(bundled_server: Server):
     async with (
         served(bundled_server) as node,
         Proxy.to(node.gateway.port) as proxy,
@@ -129,7 +129,7 @@ async def test_without_a_room_a_dead_link_is_found_out_too(bundled_server: Serve
         assert await client.count("lobby") == 0
 
 
-async def test_a_slow_network_is_no_dead_one(bundled_server: Server):
+async def test_a_slow_network_is_not_taken_for_a_dead_one(bundled_server: Server):
     async with (
         served(bundled_server, heartbeat_interval=0.1, ttl=2.0) as node,
         Proxy.to(node.gateway.port) as proxy,
@@ -147,7 +147,7 @@ async def test_a_slow_network_is_no_dead_one(bundled_server: Server):
             assert proxy.opened == 1
 
 
-async def test_b8_a_server_that_restarts_on_its_port_gets_everyone_back_and_nobody_notices(
+async def test_a_restart_of_the_server_is_not_noticed_by_members(
     redis_server: Server,
 ):
     port = free_port()
@@ -178,7 +178,7 @@ async def test_b8_a_server_that_restarts_on_its_port_gets_everyone_back_and_nobo
                 await client.close()
 
 
-async def test_attempts_to_come_back_spread_out(bundled_server: Server):
+async def test_reconnects_are_spread_over_time(bundled_server: Server):
     async with (
         served(bundled_server) as node,
         Proxy.to(node.gateway.port) as proxy,
@@ -193,7 +193,7 @@ async def test_attempts_to_come_back_spread_out(bundled_server: Server):
         assert proxy.opened == 9
 
 
-async def test_a_machine_that_slept_sends_a_heartbeat_when_it_wakes(bundled_server: Server, monkeypatch):
+async def test_a_suspended_machine_sends_a_heartbeat_when_it_resumes(bundled_server: Server, monkeypatch):
     monkeypatch.setattr(open_connection, "_CLOCK_CHECK", 0.05)
     async with (
         served(bundled_server) as node,
@@ -211,7 +211,7 @@ async def test_a_machine_that_slept_sends_a_heartbeat_when_it_wakes(bundled_serv
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-async def test_through_any_weather_the_events_lead_to_the_true_list(bundled_server: Server, seed):
+async def test_on_an_unreliable_network_the_events_lead_to_the_true_list(bundled_server: Server, seed):
     draw = random.Random(seed)
     names = [f"user {number}" for number in range(6)]
     async with (

@@ -17,7 +17,7 @@ from tests.system.client.people import Ears, client_of
 DOWN_AND_UP = [Status.DEGRADED, Status.CONNECTED]
 
 
-async def test_a_redis_that_is_gone_is_said_and_requests_are_refused(redis_server: Server):
+async def test_without_redis_the_status_is_degraded_and_requests_are_refused(redis_server: Server):
     async with (
         served(redis_server, heartbeat_interval=0.1) as node,
         Meddler.before(node) as meddler,
@@ -54,7 +54,7 @@ async def test_a_redis_that_is_gone_is_said_and_requests_are_refused(redis_serve
             assert hall.count == 1
 
 
-async def test_a_redis_that_lost_everything_costs_no_member_an_event(redis_server: Server):
+async def test_a_loss_of_all_data_in_redis_makes_no_event(redis_server: Server):
     async with (
         served(redis_server) as one,
         served(redis_server) as two,
@@ -90,7 +90,7 @@ async def test_a_redis_that_lost_everything_costs_no_member_an_event(redis_serve
 
 
 @pytest.mark.slow
-async def test_who_is_not_entered_anew_leaves_when_it_has_settled(bundled_server: Server):
+async def test_a_member_that_is_not_registered_again_leaves_after_settling(bundled_server: Server):
     async with (
         served(bundled_server) as node,
         client_of(node) as one,
@@ -109,7 +109,7 @@ async def test_who_is_not_entered_anew_leaves_when_it_has_settled(bundled_server
 
 
 @pytest.mark.slow
-async def test_a_client_that_comes_back_while_redis_is_away_waits_for_it(bundled_server: Server):
+async def test_a_client_that_reconnects_while_redis_is_down_waits_for_it(bundled_server: Server):
     async with served(bundled_server) as node, client_of(node) as client:
         ears = Ears(await client.join("lobby", user_id="ann", data=7))
         bundled_server.kill()

@@ -17,7 +17,7 @@ from tests.system.client.people import Ears, client_of
 THERE_AND_BACK = [Status.RECONNECTING, Status.CONNECTED]
 
 
-async def test_a_return_is_as_one_was(bundled_server: Server):
+async def test_a_rejoin_restores_name_data_view_and_away(bundled_server: Server):
     async with (
         served(bundled_server) as node,
         Proxy.to(node.gateway.port) as proxy,
@@ -51,7 +51,7 @@ async def test_a_return_is_as_one_was(bundled_server: Server):
         assert not lobby.me.away
 
 
-async def test_what_another_device_has_changed_is_not_changed_back(bundled_server: Server):
+async def test_a_rejoin_does_not_revert_a_change_by_another_device(bundled_server: Server):
     async with (
         served(bundled_server) as node,
         Proxy.to(node.gateway.port) as proxy,
@@ -69,7 +69,7 @@ async def test_what_another_device_has_changed_is_not_changed_back(bundled_serve
         assert members["ann"].data == "phone"
 
 
-async def test_what_is_asked_meanwhile_is_done_on_the_return(bundled_server: Server):
+async def test_requests_during_a_reconnect_are_sent_after_it(bundled_server: Server):
     async with (
         served(bundled_server) as node,
         Proxy.to(node.gateway.port) as proxy,
@@ -103,7 +103,7 @@ async def test_what_is_asked_meanwhile_is_done_on_the_return(bundled_server: Ser
         assert await client.count("old") == 0
 
 
-async def test_what_was_on_its_way_when_the_link_was_lost_is_asked_again(bundled_server: Server):
+async def test_requests_under_way_when_the_connection_was_lost_are_sent_again(bundled_server: Server):
     async with (
         served(bundled_server) as node,
         Proxy.to(node.gateway.port) as proxy,
@@ -123,7 +123,7 @@ async def test_what_was_on_its_way_when_the_link_was_lost_is_asked_again(bundled
         await Ears(room).until_member("ann", username="Ann", away=True)
 
 
-async def test_what_was_refused_is_not_said_again_on_the_return(bundled_server: Server):
+async def test_a_refused_change_is_not_repeated_by_a_rejoin(bundled_server: Server):
     async with (
         served(bundled_server) as node,
         Proxy.to(node.gateway.port) as proxy,
@@ -138,7 +138,7 @@ async def test_what_was_refused_is_not_said_again_on_the_return(bundled_server: 
         assert ears.room.me.data == "small"
 
 
-async def test_many_rooms_return_without_asking_too_much_at_once(bundled_server: Server):
+async def test_many_rooms_are_rejoined_within_the_limit_of_pending_requests(bundled_server: Server):
     async with (
         served(bundled_server) as node,
         Meddler.before(node) as meddler,
@@ -163,7 +163,7 @@ async def test_many_rooms_return_without_asking_too_much_at_once(bundled_server:
         assert errors == []
 
 
-async def test_without_a_connection_a_request_ends_in_time(bundled_server: Server):
+async def test_without_a_connection_a_request_times_out(bundled_server: Server):
     async with (
         served(bundled_server) as node,
         Proxy.to(node.gateway.port) as proxy,

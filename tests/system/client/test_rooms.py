@@ -25,7 +25,7 @@ from tests.system.client.people import Ears, client_of, url_of
 
 
 @pytest.mark.parametrize("codec", ["json", "msgpack"])
-async def test_two_see_each_other_come_change_and_go(redis_server: Server, codec):
+async def test_two_clients_see_each_other_join_change_and_leave(redis_server: Server, codec):
     async with served(redis_server) as node, client_of(node, codec=codec) as one:
         ann = await one.join("lobby", user_id="ann", username="Ann", data={"team": "red"})
         ears = Ears(ann)
@@ -103,7 +103,7 @@ async def test_two_clients_of_one_user_are_one_member(bundled_server: Server):
         assert [heard for heard in ears.heard if heard[0] != "update"] == [("join", "ann"), ("leave", "ann")]
 
 
-async def test_to_join_again_changes_what_is_given(bundled_server: Server):
+async def test_joining_again_changes_what_is_given(bundled_server: Server):
     async with served(bundled_server) as node, client_of(node) as client:
         room = await client.join("lobby", user_id="ann", data=1)
         again = await client.join("lobby", user_id="ann", username="Ann")
@@ -142,7 +142,7 @@ async def test_a_room_may_be_left_and_joined_again(bundled_server: Server):
         assert client.status is Status.CONNECTED
 
 
-async def test_refusals_are_exceptions_with_the_servers_sentence(bundled_server: Server):
+async def test_refusals_are_exceptions_with_the_message_of_the_server(bundled_server: Server):
     rules = (RoomRule(match="small", max_members=1),)
     async with (
         served(bundled_server, rooms=rules, max_rooms=2) as node,
@@ -174,7 +174,7 @@ async def test_refusals_are_exceptions_with_the_servers_sentence(bundled_server:
             await (await one.join(odd, user_id=odd)).leave()
 
 
-async def test_a_server_that_is_not_there_is_said_in_one_line(bundled_server: Server):
+async def test_an_unreachable_server_is_reported_in_one_line(bundled_server: Server):
     port = free_port()
     with pytest.raises(ServerUnreachable, match=f"cannot connect to ws://127.0.0.1:{port}/ws"):
         async with client_of(port):
@@ -194,7 +194,7 @@ async def test_a_server_that_is_not_there_is_said_in_one_line(bundled_server: Se
         Client("ws://host/ws", queue=0)
 
 
-async def test_a_client_is_for_one_block(bundled_server: Server):
+async def test_a_client_can_be_entered_only_once(bundled_server: Server):
     async with served(bundled_server) as node:
         client = client_of(node)
         with pytest.raises(RuntimeError, match="inside its block"):
@@ -212,7 +212,7 @@ async def test_a_client_is_for_one_block(bundled_server: Server):
                 pytest.fail("it is used up")
 
 
-async def test_many_rooms_share_one_socket_and_one_heartbeat(bundled_server: Server):
+async def test_many_rooms_share_one_connection_and_one_heartbeat(bundled_server: Server):
     async with served(bundled_server, heartbeat_interval=0.1, ttl=0.6) as node, client_of(node) as client:
         rooms = [await client.join(f"room {number}", user_id="ann") for number in range(40)]
         assert len(node.gateway.connections) == 1
@@ -224,7 +224,7 @@ async def test_many_rooms_share_one_socket_and_one_heartbeat(bundled_server: Ser
         assert len(node.gateway.connections) == 1
 
 
-async def test_an_answer_that_does_not_come_is_an_error(bundled_server: Server):
+async def test_a_missing_reply_raises_request_timed_out(bundled_server: Server):
     async with served(bundled_server) as node, client_of(node, request_timeout=0.3) as client:
         room = await client.join("lobby", user_id="ann")
         bundled_server.pause()

@@ -15,7 +15,7 @@ from tests.support.waiting import PATIENCE
 from tests.system.client.people import Ears, client_of
 
 
-async def test_iterators_each_get_everything_and_end_with_the_room(bundled_server: Server):
+async def test_each_iterator_gets_all_events_and_ends_with_the_room(bundled_server: Server):
     async with served(bundled_server) as node, client_of(node) as one, client_of(node) as two:
         ann = await one.join("lobby", user_id="ann")
         seen: list[list[tuple[str, int]]] = [[], [], []]
@@ -43,7 +43,7 @@ async def test_iterators_each_get_everything_and_end_with_the_room(bundled_serve
         assert seen == [[("sync", 1), ("join", 2), ("update", 2), ("leave", 1)]] * 3
 
 
-async def test_a_slow_iterator_gets_the_whole_anew_and_holds_nothing_up(bundled_server: Server):
+async def test_a_slow_iterator_gets_a_sync_and_delays_no_other(bundled_server: Server):
     async with (
         served(bundled_server, diff_window=0) as node,
         client_of(node, queue=4) as one,
@@ -62,7 +62,7 @@ async def test_a_slow_iterator_gets_the_whole_anew_and_holds_nothing_up(bundled_
 
 
 @pytest.mark.slow
-async def test_a_hundred_clients_come_to_the_same_list(bundled_server: Server):
+async def test_a_hundred_clients_converge_on_the_same_list(bundled_server: Server):
     users = [f"user {number}" for number in range(100)]
     async with served(bundled_server) as one, served(bundled_server) as two, AsyncExitStack() as stack:
         clients = [
@@ -98,7 +98,7 @@ async def test_a_hundred_clients_come_to_the_same_list(bundled_server: Server):
         assert all(members == lists[0] for members in lists)
 
 
-async def test_a_count_view_hears_numbers_and_none_hears_nothing(bundled_server: Server):
+async def test_a_count_view_receives_counts_and_none_receives_nothing(bundled_server: Server):
     async with served(bundled_server) as node, client_of(node) as one, client_of(node) as two:
         counted = await one.join("lobby", user_id="ann", view="count")
         ears = Ears(counted)
@@ -116,7 +116,7 @@ async def test_a_count_view_hears_numbers_and_none_hears_nothing(bundled_server:
         await other.update(username="Ann")
 
 
-async def test_a_room_that_outgrows_its_list_is_a_count_until_it_is_small_again(bundled_server: Server):
+async def test_a_room_that_grows_too_large_is_a_count_until_it_is_small_again(bundled_server: Server):
     async with served(bundled_server, max_members_view=3) as node, AsyncExitStack() as stack:
         first = await stack.enter_async_context(client_of(node))
         room = await first.join("lobby", user_id="first")

@@ -19,7 +19,7 @@ def lines(events: list[RoomEvent]) -> list[tuple[str, str, str | None, int]]:
     ]
 
 
-async def test_nobody_sees_who_watches_from_outside(bundled_server: Server):
+async def test_a_watcher_without_a_user_is_not_a_member(bundled_server: Server):
     events: list[RoomEvent] = []
     async with (
         served(bundled_server, max_members_view=2) as node,
@@ -55,7 +55,7 @@ async def test_nobody_sees_who_watches_from_outside(bundled_server: Server):
     assert events[3].members == ()
 
 
-async def test_a_watcher_outlives_a_redis_that_is_gone_for_a_while(bundled_server: Server):
+async def test_a_watcher_survives_an_outage_of_redis(bundled_server: Server):
     events: list[RoomEvent] = []
     async with served(bundled_server) as node, client_of(node) as one:
         task = asyncio.ensure_future(
@@ -74,7 +74,7 @@ async def test_a_watcher_outlives_a_redis_that_is_gone_for_a_while(bundled_serve
     assert lines(events) == [("sync", "", None, 0), ("join", "ann", None, 1)]
 
 
-async def test_as_a_user_one_hears_reasons_and_the_end(bundled_server: Server):
+async def test_a_watcher_with_a_user_gets_reasons_and_the_end(bundled_server: Server):
     events: list[RoomEvent] = []
     async with served(bundled_server) as node, client_of(node) as one:
         task = asyncio.ensure_future(watch(url_of(node), "lobby", events.append, user="eve"))
@@ -89,7 +89,7 @@ async def test_as_a_user_one_hears_reasons_and_the_end(bundled_server: Server):
     assert lines(events) == [("sync", "", None, 1), ("join", "ann", None, 2), ("leave", "ann", "left", 1)]
 
 
-async def test_without_a_server_there_is_nothing_to_watch():
+async def test_watching_without_a_server_raises():
     with pytest.raises(ServerUnreachable):
         await watch(f"ws://127.0.0.1:{free_port()}/ws", "lobby", print)
     with pytest.raises(SettingError):

@@ -18,9 +18,7 @@ from tests.support.servers import Server
 
 
 @pytest.mark.parametrize(("options", "named"), [(["--as", "eve"], True), ([], False)])
-async def test_what_happens_in_a_room_is_one_json_line_each(
-    bundled_server: Server, options: list[str], named: bool
-) -> None:
+async def test_each_event_is_one_json_line(bundled_server: Server, options: list[str], named: bool) -> None:
     async with served(bundled_server) as node, RawClient.connect(node) as ann:
         await ann.join("lobby", "ann")
         url = f"ws://127.0.0.1:{node.gateway.port}/ws"
@@ -53,7 +51,7 @@ async def test_what_happens_in_a_room_is_one_json_line_each(
             await command.wait()
 
 
-async def test_a_person_sees_a_live_table(bundled_server: Server) -> None:
+async def test_a_terminal_shows_a_live_table(bundled_server: Server) -> None:
     shown = ""
     async with served(bundled_server) as node, RawClient.connect(node) as ann:
         await ann.join("lobby", "ann", username="Ann B.", data={"mood": "blue"})

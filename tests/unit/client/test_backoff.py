@@ -21,7 +21,7 @@ def test_a_connection_that_was_lost_at_once_counts_as_a_failure():
     assert [waits.after_connection(LOST, 9.9) for _ in range(3)] == [0.5, 1.0, 2.0]
 
 
-def test_a_connection_that_lasted_begins_anew():
+def test_a_connection_that_lasted_resets_the_bound():
     waits = ReconnectDelays(Backoff(first=0.5, stable=10.0), longest)
     for _ in range(5):
         waits.after_failure()
@@ -29,7 +29,7 @@ def test_a_connection_that_lasted_begins_anew():
     assert waits.after_failure() == 1.0
 
 
-def test_a_restart_has_a_wait_of_its_own_once():
+def test_the_first_restart_has_a_bound_of_its_own():
     waits = ReconnectDelays(Backoff(first=0.5, restart=1.5), longest)
     assert waits.after_connection(CloseCode.RESTART, 100.0) == 1.5
     assert waits.after_connection(CloseCode.RESTART, 0.1) == 1.0, (
@@ -43,7 +43,7 @@ def test_a_restart_has_a_wait_of_its_own_once():
     cap=st.floats(0.1, 60.0),
     draw=st.randoms(use_true_random=False),
 )
-def test_a_wait_is_drawn_evenly_up_to_the_bound(failures, cap, draw):
+def test_a_delay_is_drawn_uniformly_up_to_the_bound(failures, cap, draw):
     bounds = []
 
     def note(low: float, high: float) -> float:

@@ -44,7 +44,7 @@ def listing_of(*members: Member, version: int = 1, epoch: str = "e1") -> Reporte
     return listing
 
 
-def test_changes_are_told_one_by_one_with_the_member_and_the_reason():
+def test_each_change_is_an_event_with_the_member_and_the_reason():
     listing = listing_of(person(ME), person("ann"))
     events = listing.diff(change(1, 2, joined=[person("bob", 2)]))
     assert told(events) == [("join", "bob", None)]
@@ -58,26 +58,26 @@ def test_changes_are_told_one_by_one_with_the_member_and_the_reason():
     assert listing.members.keys() == {ME, "ann"}
 
 
-def test_what_a_snapshot_has_told_is_not_told_again():
+def test_what_a_snapshot_held_is_not_reported_again():
     listing = listing_of(person(ME), person("ann", 5), version=5)
     assert listing.diff(change(3, 5, joined=[person("ann", 5)])) == []
     overlapping = change(3, 6, joined=[person("ann", 5), person("bob", 6)], left=[("cy", "left")])
     assert told(listing.diff(overlapping)) == [("join", "bob", None)]
 
 
-def test_who_left_and_came_again_does_both():
+def test_a_member_that_left_and_joined_again_makes_both_events():
     listing = listing_of(person(ME), person("ann", 1))
     again = change(1, 3, left=[("ann", "left")], joined=[person("ann", 3)])
     assert told(listing.diff(again)) == [("leave", "ann", "left"), ("join", "ann", None)]
 
 
-def test_a_heartbeat_and_an_unchanged_face_are_no_news():
+def test_a_heartbeat_and_unchanged_visible_fields_make_no_event():
     listing = listing_of(person(ME), person("ann"))
     assert listing.diff(change(1, 2, updated=[person("ann", last_active_at=999)])) == []
     assert listing.members["ann"].last_active_at == 999
 
 
-def test_a_gap_stops_the_list_until_a_snapshot_and_then_only_the_difference_is_told():
+def test_after_a_gap_a_snapshot_reports_only_the_difference():
     listing = listing_of(person(ME), person("ann"), person("bob"))
     assert not state(listing).needs_snapshot
     assert listing.diff(change(2, 3, joined=[person("dan", 3)])) == []
@@ -95,7 +95,7 @@ def test_a_gap_stops_the_list_until_a_snapshot_and_then_only_the_difference_is_t
     assert not state(listing).needs_snapshot
 
 
-def test_a_snapshot_that_is_too_old_for_what_was_kept_leaves_the_list_incomplete():
+def test_a_snapshot_older_than_the_deferred_diffs_needs_another_one():
     listing = listing_of(person(ME))
     listing.diff(change(4, 5, joined=[person("ann", 5)]))
     listing.snapshot("e1", 3, [person(ME)])
@@ -103,7 +103,7 @@ def test_a_snapshot_that_is_too_old_for_what_was_kept_leaves_the_list_incomplete
     assert told(listing.snapshot("e1", 5, [person(ME), person("ann", 5)])) == [("join", "ann", None)]
 
 
-def test_after_a_lost_connection_those_who_stayed_make_no_event():
+def test_members_that_stayed_during_a_reconnect_make_no_event():
     listing = listing_of(person(ME), person("ann"), person("bob"), person("cy"))
     listing.connection_lost()
     assert listing.members.keys() == {ME, "ann", "bob", "cy"}
@@ -115,7 +115,7 @@ def test_after_a_lost_connection_those_who_stayed_make_no_event():
     ]
 
 
-def test_who_was_thought_gone_and_is_entered_again_hears_nothing_of_it():
+def test_a_client_whose_own_member_is_registered_again_gets_no_event():
     listing = listing_of(person(ME), person("ann"))
     assert listing.diff(change(1, 2, left=[(ME, "disconnected")])) == []
     assert listing.diff(change(2, 3, joined=[person("bob", 60)])) == []
@@ -126,7 +126,7 @@ def test_who_was_thought_gone_and_is_entered_again_hears_nothing_of_it():
 class TestAnotherEpoch:
     """Redis has lost the room, and the servers enter their members anew."""
 
-    def test_a_list_without_oneself_is_not_believed(self):
+    def test_a_list_without_the_own_member_is_withheld(self):
         listing = listing_of(person(ME), person("ann"))
         assert (
             listing.diff(change(0, 0, epoch="", left=[(ME, "disconnected"), ("ann", "disconnected")])) == []
@@ -134,7 +134,7 @@ class TestAnotherEpoch:
         assert state(listing).unsettled
         assert listing.members.keys() == {ME, "ann"}
 
-    def test_those_who_are_entered_anew_make_no_event(self):
+    def test_members_registered_again_make_no_event(self):
         listing = listing_of(person(ME), person("ann"), person("bob"))
         listing.diff(change(0, 0, epoch=""))
         assert listing.diff(change(0, 1, epoch="e2", joined=[person("ann", 70)])) == []
@@ -147,12 +147,12 @@ class TestAnotherEpoch:
             ("leave", "ann", "left")
         ]
 
-    def test_a_changed_face_is_told(self):
+    def test_changed_visible_fields_are_reported(self):
         listing = listing_of(person(ME), person("ann"))
         events = listing.snapshot("e2", 2, [person(ME, 70), person("ann", 71, username="Anna")])
         assert told(events) == [("update", "ann", None)]
 
-    def test_newcomers_are_told_at_once_and_who_stays_away_when_it_has_settled(self):
+    def test_new_members_are_reported_at_once_and_missing_ones_after_settling(self):
         listing = listing_of(person(ME), person("ann"), person("bob"))
         fresh = change(0, 2, epoch="e2", joined=[person(ME, 70), person("new", 71)])
         assert told(listing.diff(fresh)) == [("join", "new", None)]
@@ -161,7 +161,7 @@ class TestAnotherEpoch:
         assert not state(listing).unsettled
         assert listing.settle() == []
 
-    def test_who_was_entered_anew_and_then_leaves_has_left(self):
+    def test_a_member_that_leaves_after_it_was_registered_again_is_reported(self):
         listing = listing_of(person(ME), person("ann"), person("bob"))
         listing.snapshot("e2", 2, [person(ME, 70), person("ann", 70)])
         assert told(listing.diff(change(2, 3, epoch="e2", left=[("ann", "kicked")]))) == [
@@ -169,7 +169,7 @@ class TestAnotherEpoch:
         ]
         assert state(listing).unsettled, "bob is still missing"
 
-    def test_a_list_that_stays_without_oneself_is_told_when_it_has_settled(self):
+    def test_a_list_without_the_own_member_is_reported_after_settling(self):
         listing = listing_of(person(ME), person("ann"))
         listing.diff(change(1, 2, left=[(ME, "disconnected")]))
         assert told(listing.settle()) == [("leave", ME, "disconnected")]
@@ -186,7 +186,7 @@ class TestCounts:
     def joined(self, view: str, count: int) -> RoomJoined:
         return RoomJoined("r", ME, "s", 1, 1, False, "e1", 5, count, view)  # type: ignore[arg-type]
 
-    def test_a_count_view_is_told_each_new_count_once(self):
+    def test_a_count_view_reports_each_new_count_once(self):
         listing = ReportedRoom("r", ME)
         assert [event.count for event in listing.joined(self.joined("count", 7))] == [7]
         assert [event.count for event in listing.count_changed(CountReply("r", "e1", 6, 8))] == [8]
@@ -207,7 +207,7 @@ class TestCounts:
         assert (event.kind, event.members) == ("sync", tuple(members))
         assert told(listing.diff(change(20, 21, left=[("bob", "left")]))) == [("leave", "bob", "left")]
 
-    def test_a_list_that_is_asked_for_and_refused_for_its_size_is_a_count(self):
+    def test_a_requested_list_that_is_too_large_becomes_a_count(self):
         listing = listing_of(person(ME))
         listing.diff(change(5, 6))
         assert state(listing).needs_snapshot
@@ -215,7 +215,7 @@ class TestCounts:
         assert (listing.served, listing.count, listing.needs_snapshot) == ("count", 1500, False)
 
 
-def test_what_was_held_back_is_not_told_once_the_room_is_told_as_its_count():
+def test_withheld_changes_are_dropped_when_the_room_becomes_a_count():
     listing = listing_of(person(ME), person("ann"))
     assert listing.diff(change(0, 1, epoch="e2", joined=[person(ME, 5)])) == []
     assert listing.unsettled

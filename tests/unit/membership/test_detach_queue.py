@@ -15,16 +15,16 @@ POLICY = RoomPolicy(ttl=1000, grace=100, away_grace=200, message="", max_members
 
 
 class FakeStore:
-    """Answers a detach when it is told to; keeps whether each was doubtful."""
+    """Replies to a detach when released; records whether each had an unanswered join."""
 
     def __init__(self) -> None:
         self.answers: list[asyncio.Future[str]] = []
-        self.doubtful: list[bool] = []
+        self.join_unanswered: list[bool] = []
 
     async def detach(
-        self, entry: Entry, connection: str, *, grace: int, away_grace: int, doubtful: bool
+        self, entry: Entry, connection: str, *, grace: int, away_grace: int, join_unanswered: bool
     ) -> str:
-        self.doubtful.append(doubtful)
+        self.join_unanswered.append(join_unanswered)
         self.answers.append(asyncio.get_running_loop().create_future())
         return await self.answers[-1]
 
@@ -95,7 +95,7 @@ async def test_only_a_connection_that_is_gone_has_its_unanswered_joins_refused()
     queue.add(gone)
     queue.add(leaving)
     await turns()
-    assert store.doubtful == [True, False]
+    assert store.join_unanswered == [True, False]
     for answer in store.answers:
         answer.set_result("kept")
     await asyncio.wait_for(queue.join(), 5)

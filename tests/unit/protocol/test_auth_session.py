@@ -52,12 +52,12 @@ def code_of(session: AuthSession, request: ask.Request) -> str:
 
 
 @pytest.mark.parametrize("request_", OF_ALL_KINDS, ids=lambda one: type(one).__name__)
-def test_a_stranger_gets_nothing(request_):
+def test_without_a_token_every_request_is_refused(request_):
     error = refused(AuthSession(Limits()), request_)
     assert (error.code, error.id, error.room_id) == ("unauthorized", 2, request_.room_id)
 
 
-def test_requests_wait_for_the_first_token_and_come_in_their_order():
+def test_requests_are_deferred_until_the_first_token_is_checked():
     session = AuthSession(Limits(max_pending=2))
     assert session.receive(AUTH) == want.Authenticate("token", 1)
     assert session.receive(OF_ALL_KINDS[0]) is None
@@ -68,7 +68,7 @@ def test_requests_wait_for_the_first_token_and_come_in_their_order():
     assert session.identity is ANN
 
 
-def test_a_first_token_that_is_refused_is_the_end():
+def test_a_refused_first_token_rejects_the_connection():
     session = AuthSession(Limits())
     session.receive(AUTH)
     session.receive(OF_ALL_KINDS[0])
@@ -78,7 +78,7 @@ def test_a_first_token_that_is_refused_is_the_end():
     assert session.identity is None
 
 
-def test_an_answer_that_comes_too_late_opens_nothing():
+def test_an_outcome_after_the_close_is_ignored():
     session = AuthSession(Limits())
     session.receive(AUTH)
     assert session.close() == []
@@ -87,7 +87,7 @@ def test_an_answer_that_comes_too_late_opens_nothing():
     assert session.receive(OF_ALL_KINDS[0]) is None
 
 
-def test_an_answer_that_nobody_asked_for_is_a_mistake():
+def test_an_outcome_without_a_check_is_illegal():
     with pytest.raises(IllegalEvent):
         AuthSession(Limits()).token_accepted(ANN)
     with pytest.raises(IllegalEvent):
@@ -97,7 +97,7 @@ def test_an_answer_that_nobody_asked_for_is_a_mistake():
 # Who it is.
 
 
-def test_what_is_missing_is_filled_in():
+def test_missing_fields_are_filled_in_from_the_identity():
     join = known().receive(ask.JoinRoom("lobby"))
     assert join == want.Join("lobby", "ann", "Ann", b'{"n":1}', "members", None)
     update = inside().receive(ask.Update("lobby"))
@@ -105,7 +105,7 @@ def test_what_is_missing_is_filled_in():
     assert (update.username, update.data_json) == ("Ann", b'{"n":1}')
 
 
-def test_what_is_said_right_is_taken():
+def test_fields_that_match_the_identity_are_accepted():
     assert known().receive(ask.JoinRoom("lobby", "ann", "Ann", {"n": 1})) is not None
     assert known(Identity("42", ("*",))).receive(ask.JoinRoom("lobby", 42, "Any", [1])) == want.Join(
         "lobby", "42", "Any", b"[1]", "members", None
@@ -130,24 +130,24 @@ def test_what_is_said_right_is_taken():
         ask.Update("lobby", data={}, id=2),
     ],
 )
-def test_what_differs_is_forbidden(request_):
+def test_fields_that_differ_from_the_identity_are_forbidden(request_):
     error = refused(inside(), request_)
     assert (error.code, error.id, error.room_id) == ("forbidden", 2, request_.room_id)
 
 
-def test_a_bad_id_stays_a_bad_id():
+def test_an_invalid_id_is_reported_as_such():
     assert code_of(known(), ask.JoinRoom("", id=2)) == "bad_id"
     assert code_of(known(), ask.JoinRoom("lobby", "a\nb", id=2)) == "bad_id"
 
 
-def test_others_may_be_asked_for_in_rooms_that_are_allowed():
+def test_other_users_may_be_asked_about_in_allowed_rooms():
     assert known().receive(ask.IsPresent("game-7", "bob")) == want.AskPresent("game-7", "bob", None)
 
 
 # A fresh token.
 
 
-def test_a_fresh_token_takes_the_place_of_the_one_before():
+def test_a_fresh_token_replaces_the_previous_identity():
     session = inside()
     fresh = Identity("ann", ("lobby",), None, None, 3e9)
     session.receive(AUTH)
@@ -158,7 +158,7 @@ def test_a_fresh_token_takes_the_place_of_the_one_before():
     assert code_of(session, ask.Count("game-1")) == "forbidden"
 
 
-def test_a_fresh_token_of_somebody_else_changes_nothing():
+def test_a_fresh_token_of_another_user_changes_nothing():
     session = inside()
     session.receive(AUTH)
     with pytest.raises(ProtocolError, match="another user") as caught:
@@ -177,7 +177,7 @@ def test_a_fresh_token_that_is_refused_changes_nothing():
 
 
 @pytest.mark.parametrize("answered", [True, False])
-def test_a_room_that_is_not_allowed_any_more_is_told(answered):
+def test_a_joined_room_that_a_fresh_token_does_not_allow_is_reported(answered):
     session = inside() if answered else known()
     if not answered:
         session.receive(ask.JoinRoom("lobby"))
@@ -212,12 +212,12 @@ def test_a_room_that_is_not_allowed_any_more_is_told(answered):
         (Identity("a", expires_at=-1), "a time in seconds"),
     ],
 )
-def test_an_identity_that_cannot_be_used_is_refused(identity, words):
+def test_an_invalid_identity_is_refused(identity, words):
     with pytest.raises(Unauthorised, match=words):
         checked(identity, Limits(), ())
 
 
-def test_an_identity_is_made_clean():
+def test_an_identity_is_normalised():
     made = checked(Identity(42, ["a"], expires_at=float("inf")), Limits(), ("b",))  # type: ignore[arg-type]
     assert (made.user_id, made.rooms) == ("42", ("a",))
     assert made.expires_at == 253_402_300_799.0
@@ -242,11 +242,11 @@ def test_an_identity_is_made_clean():
         (None, "a", False),
     ],
 )
-def test_patterns_of_rooms(rooms, room_id, allowed):
+def test_room_patterns(rooms, room_id, allowed):
     assert Identity("ann", rooms).allows(room_id) is allowed
 
 
-def test_a_pattern_made_to_be_slow_is_not():
+def test_a_hostile_pattern_matches_in_linear_time():
     assert not Identity("ann", ("*a" * 500 + "b",)).allows("a" * 256)
 
 

@@ -93,7 +93,7 @@ BAD: list[tuple[Any, str, str, Any, str | None]] = [
 
 @pytest.mark.parametrize("case", BAD, ids=lambda case: json.dumps(case[0])[:50])
 @codecs
-def test_a_wrong_message_is_told_what_is_wrong(codec: Codec, case):
+def test_an_invalid_message_gets_a_specific_error(codec: Codec, case):
     payload, code, words, request_id, room_id = case
     error = refused(codec, pack(codec, payload))
     assert (error.code, error.id, error.room_id) == (code, request_id, room_id)
@@ -130,7 +130,7 @@ def test_a_wrong_message_is_told_what_is_wrong(codec: Codec, case):
     ],
     ids=lambda value: repr(value)[:50],
 )
-def test_what_is_no_json_message(payload: bytes, code: str, words: str):
+def test_invalid_json_messages(payload: bytes, code: str, words: str):
     error = refused(JSON, payload)
     assert error.code == code
     assert words in error.message
@@ -156,7 +156,7 @@ def test_what_is_no_json_message(payload: bytes, code: str, words: str):
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_what_is_no_msgpack_message(payload: bytes):
+def test_invalid_msgpack_messages(payload: bytes):
     error = refused(MSGPACK, payload)
     assert error.code in ("bad_message", "bad_id")
     assert error.message
@@ -179,7 +179,7 @@ def survive(codec: Codec, payload: bytes, session: Session) -> None:
 
 @codecs
 @given(payloads=st.lists(st.binary(max_size=60), max_size=5))
-def test_any_bytes(codec: Codec, payloads: list[bytes]):
+def test_any_bytes_decode_or_raise_a_protocol_error(codec: Codec, payloads: list[bytes]):
     session = Session(LIMITS)
     for payload in payloads:
         survive(codec, payload, session)
@@ -187,7 +187,7 @@ def test_any_bytes(codec: Codec, payloads: list[bytes]):
 
 @codecs
 @given(value=anything)
-def test_any_value(codec: Codec, value: Any):
+def test_any_value_decodes_or_raises_a_protocol_error(codec: Codec, value: Any):
     survive(codec, pack(codec, value), Session(LIMITS))
 
 
@@ -208,7 +208,7 @@ values = (
     ),
     answer=st.booleans(),
 )
-def test_any_fields_in_a_living_session(codec: Codec, frames, answer: bool):
+def test_any_fields_keep_a_session_consistent(codec: Codec, frames, answer: bool):
     session = Session(LIMITS)
     for kind, fields in frames:
         survive(codec, pack(codec, {"type": kind, "roomId": "lobby", "userId": "ann"} | fields), session)
@@ -219,7 +219,7 @@ def test_any_fields_in_a_living_session(codec: Codec, frames, answer: bool):
 
 @codecs
 @given(message=requests, data=st.data())
-def test_damaged_messages(codec: Codec, message: ask.Request, data):
+def test_damaged_messages_decode_or_raise_a_protocol_error(codec: Codec, message: ask.Request, data):
     payload = bytearray(codec.encode(message))
     for _ in range(data.draw(st.integers(1, 4))):
         payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))

@@ -22,16 +22,16 @@ RETURN = {
 
 
 @pytest.mark.parametrize("code", CloseCode, ids=lambda code: code.name)
-def test_each_code_says_whether_to_return(code: CloseCode):
+def test_each_close_code_says_whether_to_reconnect(code: CloseCode):
     assert may_return(code) is RETURN[code]
 
 
 @pytest.mark.parametrize(
     ("code", "returns"), [(1005, True), (1006, True), (1013, True), (3000, False), (4999, False)]
 )
-def test_codes_of_others(code: int, returns: bool):
+def test_close_codes_of_other_programs(code: int, returns: bool):
     assert may_return(code) is returns
 
 
-def test_the_numbers_on_the_wire_stay():
+def test_the_close_codes_on_the_wire_stay():
     assert sorted(CloseCode) == [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 4001, 4003, 4008, 4029]

@@ -34,13 +34,13 @@ def pack(codec: Codec, value: Any) -> bytes:
 
 @codecs
 @given(message=requests)
-def test_every_request_comes_back_from_its_bytes(codec: Codec, message: ask.Request):
+def test_every_request_round_trips(codec: Codec, message: ask.Request):
     assert codec.decode(codec.encode(message)) == message
 
 
 @codecs
 @given(message=replies)
-def test_every_reply_comes_back_from_its_bytes(codec: Codec, message: Any):
+def test_every_server_message_round_trips(codec: Codec, message: Any):
     assert codec.decode_reply(codec.encode(message)) == message
 
 
@@ -77,11 +77,11 @@ def test_every_reply_comes_back_from_its_bytes(codec: Codec, message: Any):
     ids=lambda value: json.dumps(value)[:60] if isinstance(value, dict) else "",
 )
 @codecs
-def test_requests_as_clients_write_them(codec: Codec, payload: dict[str, Any], request_: ask.Request):
+def test_requests_as_clients_encode_them(codec: Codec, payload: dict[str, Any], request_: ask.Request):
     assert codec.decode(pack(codec, payload)) == request_
 
 
-def test_replies_as_clients_read_them():
+def test_messages_as_clients_decode_them():
     ann = Member("ann", "Ann", 1, 2)
     bob = Member("bob", "Bob", 3, 4, away=True, connections=2, data=None)
     diff = RoomDiff("r", "e", 3, 5, 2, [ann], [bob], [Departed("cy", "kicked")])
@@ -141,7 +141,7 @@ def test_a_message_type_that_only_a_newer_server_knows_is_ignored():
         JSON.decode_reply(b"{")
 
 
-def test_a_good_message_is_parsed_once(monkeypatch):
+def test_a_valid_message_is_parsed_once(monkeypatch):
     monkeypatch.setattr(JSON, "_anything", lambda payload: pytest.fail("parsed a second time"))
     session = Session(Limits())
     assert session.receive(JSON.decode(b'{"type":"join_room","roomId":"lobby","userId":"ann"}'))
@@ -150,7 +150,7 @@ def test_a_good_message_is_parsed_once(monkeypatch):
 
 
 @codecs
-def test_a_heartbeat_costs_microseconds(codec: Codec):
+def test_decoding_a_heartbeat_takes_microseconds(codec: Codec):
     session = Session(Limits())
     session.receive(ask.JoinRoom("lobby", "ann"))
     session.joined("lobby")

@@ -19,7 +19,7 @@ def told(
     return [(event.kind, event.member, event.reason) for event in events]
 
 
-def test_each_change_is_an_event_in_the_order_of_application():
+def test_each_change_becomes_an_event_in_the_order_of_application():
     assert told([ANN], joined=[BOB], updated=[ANN_AWAY]) == [("join", BOB, None), ("update", ANN_AWAY, None)]
     assert told([ANN], joined=[BOB], left=[Departed("ann", "kicked")]) == [
         ("leave", ANN, "kicked"),
@@ -27,19 +27,19 @@ def test_each_change_is_an_event_in_the_order_of_application():
     ]
 
 
-def test_what_is_known_already_is_no_event():
+def test_known_changes_make_no_event():
     assert told([ANN], joined=[ANN]) == []
     assert told([ANN], joined=[ANN_LATER]) == []
     assert told([ANN_AWAY], updated=[ANN_AWAY]) == []
     assert told([], left=[Departed("ann", "left")]) == []
 
 
-def test_a_join_of_one_known_and_an_update_of_one_unknown_are_told_as_what_they_are():
+def test_the_kind_of_event_follows_from_what_was_known():
     assert told([ANN], joined=[ANN_AWAY]) == [("update", ANN_AWAY, None)]
     assert told([], updated=[BOB]) == [("join", BOB, None)]
 
 
-def test_who_left_and_came_again_does_both():
+def test_a_member_that_left_and_joined_again_makes_both_events():
     left = [Departed("ann", "inactivity_timeout")]
     assert told([ANN], joined=[ANN_AGAIN], left=left) == [
         ("leave", ANN, "inactivity_timeout"),

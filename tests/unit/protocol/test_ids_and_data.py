@@ -39,7 +39,7 @@ def nested(depth: int, value: Any = 0, *, objects: bool = False) -> Any:
         ("\xa0", "\xa0"),
     ],
 )
-def test_ids_that_are_good(value: object, text: str):
+def test_valid_ids(value: object, text: str):
     assert clean_id(value, "roomId") == text
 
 
@@ -74,14 +74,14 @@ def test_ids_that_are_good(value: object, text: str):
         repr(value)[:20] if not isinstance(value, int) else str(value)[:20] if value < 2**70 else "huge"
     ),
 )
-def test_ids_that_are_not(value: object, words: str):
+def test_invalid_ids(value: object, words: str):
     with pytest.raises(ProtocolError, match=words) as caught:
         clean_id(value, "roomId")
     assert caught.value.code == "bad_id"
     assert caught.value.message.startswith("roomId ")
 
 
-def test_the_limit_of_an_id_is_a_setting():
+def test_the_limit_of_an_id_is_an_argument():
     assert clean_id("abcd", "userId", 4) == "abcd"
     with pytest.raises(ProtocolError, match="userId is longer than 4 bytes"):
         clean_id("abcde", "userId", 4)
@@ -91,7 +91,7 @@ def test_the_limit_of_an_id_is_a_setting():
 
 
 @given(anything)
-def test_data_becomes_its_json(value: Any):
+def test_data_becomes_compact_json(value: Any):
     encoded = data_as_json(value, 10**6)
     assert msgspec.json.decode(encoded) == value
 
@@ -107,14 +107,14 @@ def test_data_is_measured_as_json(text: str, limit: int):
         assert caught.value.code == "data_too_big"
 
 
-def test_data_just_within_and_just_over_the_limit():
+def test_data_at_the_limit_and_one_byte_over_it():
     assert len(data_as_json("x" * 4094, 4096)) == 4096
     with pytest.raises(ProtocolError, match="4097 bytes"):
         data_as_json("x" * 4095, 4096)
 
 
 @pytest.mark.parametrize("objects", [False, True])
-def test_data_nests_so_deep_and_no_deeper(objects):
+def test_data_at_the_deepest_nesting_and_one_level_deeper(objects):
     assert data_as_json(nested(MAX_DEPTH, objects=objects), 4096)
     with pytest.raises(ProtocolError, match="deeper than 32 levels") as caught:
         data_as_json(nested(MAX_DEPTH + 1, objects=objects), 4096)
@@ -143,7 +143,7 @@ def test_data_nests_so_deep_and_no_deeper(objects):
     ],
     ids=lambda value: repr(value).partition(" object at ")[0],  # the same name in every process
 )
-def test_data_that_json_or_msgpack_cannot_hold(value: Any, wrap):
+def test_data_that_json_or_msgpack_cannot_encode(value: Any, wrap):
     with pytest.raises(ProtocolError, match=r"^data ") as caught:
         data_as_json(wrap(value), 4096)
     assert caught.value.code == "bad_message"

@@ -36,7 +36,7 @@ def rows() -> dict[tuple[MembershipState, MembershipEvent], MembershipState | No
     }
 
 
-def test_the_table_is_whole():
+def test_the_table_has_every_state_and_event():
     assert rows().keys() == set(itertools.product(MembershipState, MembershipEvent))
     assert set(TRANSITIONS) == set(MembershipState)
 

@@ -48,7 +48,7 @@ def view_at(states: list[State], diffs: list[RoomDiff], index: int) -> RoomView:
 
 
 @given(histories())
-def test_one_by_one(history):
+def test_diffs_applied_one_by_one_lead_to_the_last_state(history):
     states, diffs = history
     view = view_at(states, diffs, 0)
     for one, state in zip(diffs, states[1:], strict=True):
@@ -58,7 +58,7 @@ def test_one_by_one(history):
 
 
 @given(histories(), st.data())
-def test_merged_diffs_do_what_they_do_one_by_one_from_every_position_between(history, data):
+def test_a_merged_diff_has_the_effect_of_its_parts_from_every_position_in_between(history, data):
     states, diffs = history
     first = data.draw(st.integers(0, len(diffs) - 1))
     last = data.draw(st.integers(first, len(diffs) - 1))
@@ -74,7 +74,7 @@ def test_merged_diffs_do_what_they_do_one_by_one_from_every_position_between(his
 
 
 @given(histories(), st.data())
-def test_merging_in_parts_is_the_same(history, data):
+def test_merging_is_associative(history, data):
     states, diffs = history
     cut = data.draw(st.integers(1, len(diffs)))
     parts = [merge(part) for part in (diffs[:cut], diffs[cut:]) if part]
@@ -86,7 +86,7 @@ def test_merging_in_parts_is_the_same(history, data):
 
 
 @given(histories(), st.data())
-def test_a_lost_diff_is_noticed_by_the_next_and_healed(history, data):
+def test_a_lost_diff_is_detected_by_the_next_one_and_repaired_by_a_snapshot(history, data):
     states, diffs = history
     view = view_at(states, diffs, 0)
     lost = data.draw(st.sets(st.integers(0, len(diffs) - 1)))
@@ -102,7 +102,7 @@ def test_a_lost_diff_is_noticed_by_the_next_and_healed(history, data):
 
 
 @given(histories(), st.data())
-def test_no_delivery_leaves_a_view_wrong_and_content(history, data):
+def test_no_order_of_delivery_leaves_a_wrong_view_without_a_gap(history, data):
     """Lost, doubled, disordered: what a view holds is always the room's state at its version."""
     states, diffs = history
     view = RoomView("lobby")
@@ -139,7 +139,7 @@ def test_a_merge_never_hides_a_gap(history, data):
 
 
 @given(histories(), st.data())
-def test_a_difference_turns_the_old_list_into_the_new(history, data):
+def test_the_difference_of_two_lists_leads_from_one_to_the_other(history, data):
     states, _ = history
     old, new = data.draw(st.sampled_from(states)), data.draw(st.sampled_from(states))
     joined, updated, left = diff_between(old, new.values())
@@ -152,7 +152,7 @@ def test_a_difference_turns_the_old_list_into_the_new(history, data):
     assert diff_between(new, new.values()) == ([], [], [])
 
 
-def test_what_waits_for_a_snapshot_is_bounded_and_its_loss_is_noticed():
+def test_deferred_diffs_are_bounded_and_dropped_ones_show_as_a_gap():
     view = RoomView("lobby")
     ann = Member("ann", "Ann", 1, 1)
     for version in range(1, MAX_DEFERRED + 3):
@@ -162,6 +162,6 @@ def test_what_waits_for_a_snapshot_is_bounded_and_its_loss_is_noticed():
     assert view.version == MAX_DEFERRED + 2
 
 
-def test_nothing_cannot_be_merged():
+def test_an_empty_list_of_diffs_cannot_be_merged():
     with pytest.raises(ValueError, match="no diffs"):
         merge([])

@@ -80,7 +80,7 @@ ANSWERS: dict[str, tuple[Callable[[Session], object], dict[MembershipState, Memb
 
 
 @pytest.mark.parametrize(("name", "state"), list(itertools.product(ANSWERS, MembershipState)), ids=str)
-def test_every_answer_in_every_state(name: str, state: MembershipState):
+def test_every_outcome_in_every_state(name: str, state: MembershipState):
     answer, after = ANSWERS[name]
     session = session_in(state)
     if state in PENDING:
@@ -102,7 +102,7 @@ def test_every_answer_in_every_state(name: str, state: MembershipState):
 # Particular requests.
 
 
-def test_ids_become_text_and_a_number_is_its_text():
+def test_ids_are_converted_to_text():
     session = Session(Limits())
     assert session.receive(join(5, 7)) == Join("5", "7", "", None, "members", None)
     session.joined("5")
@@ -120,7 +120,7 @@ def test_a_join_carries_name_data_and_view():
     assert session.receive(join(data=None)) == Join("lobby", "ann", "", b"null", "members", None)
 
 
-def test_a_refused_rejoin_leaves_all_as_it_was():
+def test_a_refused_rejoin_changes_nothing():
     session = Session(Limits())
     session.receive(join(username="Ann", view="count"))
     session.joined("lobby")
@@ -143,7 +143,7 @@ def test_another_user_needs_another_connection():
     assert set(session.rooms) == {"lobby", "other"}
 
 
-def test_another_user_who_waits_is_judged_by_the_answer():
+def test_a_deferred_join_of_another_user_is_decided_by_the_outcome():
     for answer, joins in ((Session.joined, False), (Session.refused, True)):
         session = session_in(JOINING)
         session.receive(join(user="bob"))
@@ -193,7 +193,7 @@ BAD = [
 
 @pytest.mark.parametrize("state", [OUT, JOINING], ids=lambda state: state.name)
 @pytest.mark.parametrize(("request_", "code", "words", "room"), BAD, ids=lambda value: repr(value)[:40])
-def test_wrong_values_are_refused_before_anything_else(
+def test_invalid_values_are_refused_in_every_state(
     state: MembershipState, request_, code: str, words: str, room
 ):
     if state is JOINING and code == "not_joined":

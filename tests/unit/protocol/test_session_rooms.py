@@ -42,7 +42,7 @@ def test_a_heartbeat_for_all_rooms():
 
 
 @pytest.mark.parametrize(("kind", "away"), [(ask.Away, True), (ask.Back, False)])
-def test_away_from_all_rooms_waits_for_those_on_their_way(kind, away: bool):
+def test_away_for_all_rooms_is_deferred_by_pending_joins(kind, away: bool):
     session = Session(Limits())
     assert session.receive(kind()) == SetAway((), away, None, None)
     for room in "abc":
@@ -59,7 +59,7 @@ def test_away_from_all_rooms_waits_for_those_on_their_way(kind, away: bool):
 # What waits.
 
 
-def test_what_waited_is_received_again_in_order():
+def test_deferred_requests_are_returned_in_order():
     session = session_in(JOINING)
     later: list[ask.Request] = [
         ask.Update("lobby", "A"),
@@ -79,7 +79,7 @@ def test_what_waited_is_received_again_in_order():
     assert session.receive(waited[1]) is None
 
 
-def test_only_so_many_wait_in_all_rooms_together():
+def test_deferred_requests_are_limited_over_all_rooms():
     session = Session(Limits(max_pending=3))
     session.receive(join("a"))
     session.receive(join("b"))
@@ -94,7 +94,7 @@ def test_only_so_many_wait_in_all_rooms_together():
     assert session.receive(ask.Heartbeat("b")) is None
 
 
-def test_only_so_many_rooms():
+def test_the_number_of_rooms_is_limited():
     session = Session(Limits(max_rooms=2))
     session.receive(join("a"))
     session.receive(join("b"))
@@ -108,7 +108,7 @@ def test_only_so_many_rooms():
 # The end of a membership, and of the connection.
 
 
-def test_a_force_leave_of_the_last_room():
+def test_an_expulsion_from_the_last_room_is_reported():
     session = session_in(IN)
     session.receive(join("other"))
     session.joined("other")
@@ -120,7 +120,7 @@ def test_a_force_leave_of_the_last_room():
     assert refused(session, ask.Heartbeat("lobby")).code == "not_joined"
 
 
-def test_a_force_leave_that_crosses_a_join_or_a_leave():
+def test_an_expulsion_that_crosses_a_join_or_a_leave():
     session = session_in(JOINING)
     assert session.expelled("lobby") is False
     session.joined("lobby")
@@ -138,7 +138,7 @@ def test_a_force_leave_that_crosses_a_join_or_a_leave():
 
 
 @pytest.mark.parametrize("state", MembershipState, ids=lambda state: state.name)
-def test_the_end_hands_over_what_is_to_be_detached(state: MembershipState):
+def test_close_returns_the_memberships_to_detach(state: MembershipState):
     session = session_in(state)
     places = list(session.rooms.values())
     if state in PENDING:
