@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -76,10 +77,19 @@ def layer_of(module: str) -> str:
 MODULES = {module_of(path): path for path in PACKAGE.rglob("*.py") if "node_modules" not in path.parts}
 TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in MODULES.items()}
 PURE = sorted(
-    module
-    for module, tree in TREES.items()
-    if layer_of(module) == "protocol" or (ast.get_docstring(tree) or "").rstrip().endswith("PURE.")
+    module for module, tree in TREES.items() if re.search(r"\bPURE\.", ast.get_docstring(tree) or "")
 )
+"""Modules without I/O, clock and randomness. The docstring of each has the marker `PURE.`"""
+
+SAME_FILE_NAME = {
+    "events.py": "the events of a room; the doctor's check of the setting notify-keyspace-events",
+    "handler.py": "the interface that the gateway calls; its implementation",
+    "keys.py": "the keys of presence; the doctor's check of them",
+    "permissions.py": "the doctor's list of permissions; its check of them",
+    "room.py": "the protocol's state of a room; the room of the client library",
+    "watch.py": "watching a room over Redis; over a WebSocket",
+}
+"""File names that more than one module may have, and what the modules are."""
 
 
 def imports_of(tree: ast.AST) -> Iterator[str]:
@@ -105,6 +115,10 @@ def broken_arrows(module: str, tree: ast.AST) -> list[str]:
         # The package itself gives its version.
         if layer_of(imported) not in {"", own, "__version__", *allowed}
     ]
+
+
+def test_every_module_of_the_protocol_has_the_marker_of_pure_modules():
+    assert {module for module in MODULES if layer_of(module) == "protocol"} <= set(PURE)
 
 
 @pytest.mark.parametrize("module", PURE)
@@ -168,6 +182,15 @@ def test_no_two_public_classes_share_a_name():
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes[node.name].append(module)
     assert {name: modules for name, modules in homes.items() if len(modules) > 1} == {}
+
+
+def test_no_two_modules_share_a_file_name_without_need():
+    names: dict[str, list[str]] = defaultdict(list)
+    for module, path in MODULES.items():
+        if not path.name.startswith("__"):
+            names[path.name].append(module)
+    shared = {name for name, modules in names.items() if len(modules) > 1}
+    assert shared == SAME_FILE_NAME.keys()
 
 
 def foreign_writes(tree: ast.AST, fields: set[str]) -> list[str]:
