@@ -70,3 +70,4 @@ def test_a_server_does_not_outlive_its_watcher(bundled_server: Server):
     bundled_server._watch.send_signal(signal.SIGKILL)
     assert select.select([pid], [], [], 5)[0]
     os.close(pid)
+    bundled_server._watch.wait(10)  # the server may end first; `start` needs to know that both have
