@@ -17,6 +17,8 @@ import structlog
 
 from reactor.settings import Settings
 
+log = structlog.get_logger()
+
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _JSON = structlog.processors.JSONRenderer()
 _level = logging.INFO
@@ -77,7 +79,7 @@ class LogWriter:
                 self._unreported -= lost
                 self._changed.notify_all()
             if lost:
-                structlog.get_logger().warning("log_lines_lost", lines=lost)
+                log.warning("log_lines_lost", lines=lost)
 
     def _write_line(self, line: bytes) -> bool:
         # One write for each line: workers share the stream, and their lines must not be mixed.

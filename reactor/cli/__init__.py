@@ -35,13 +35,14 @@ def _open_closed_streams() -> None:
 
     Its descriptor would otherwise become a socket's, to which the next message would be written.
     """
-    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+    for fd in range(3):
         try:
             os.fstat(fd)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number: this one
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(fd, mode, closefd=False))
+    sys.stdin = sys.stdin or os.fdopen(0, "r", closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def _run(given: list[str]) -> int:
