@@ -1,6 +1,6 @@
 // The overview: requests /v1/overview every two seconds and renders it. The key is kept in this tab only.
 
-import { History, REASONS } from "./rates.js";
+import { History } from "./rates.js";
 
 const POLL_INTERVAL = 2000;
 const BARS = 60;
@@ -87,12 +87,12 @@ function render(overview, now) {
   byId("rooms").textContent = whole.format(overview.rooms);
   byId("connections").textContent = whole.format(reports.reduce((all, one) => all + one.connections, 0));
   byId("joins").textContent = rates ? rate.format(rates.joins) : "–";
-  byId("departures").textContent = rates ? rate.format(REASONS.reduce((all, one) => all + rates.left[one], 0)) : "–";
+  byId("departures").textContent = rates ? rate.format(history.reasons.reduce((all, one) => all + rates.left[one], 0)) : "–";
   byId("lateness").textContent = formatLateness(history.lateness(now, 0.5));
   byId("lateness-p99").textContent = history.lateness(now, 0.99) === null ? "" : `p99 ${formatLateness(history.lateness(now, 0.99))}`;
   byId("largest").replaceChildren(...overview.largest.map((room) => bar(room, overview.largest[0].count)));
   byId("no-rooms").hidden = overview.largest.length > 0;
-  byId("reasons").replaceChildren(...REASONS.map((reason) => reasonRow(reason, rates, overview.departures[reason] ?? 0)));
+  byId("reasons").replaceChildren(...history.reasons.map((reason) => reasonRow(reason, rates, overview.departures[reason] ?? 0)));
   byId("nodes").replaceChildren(...overview.nodes.map((one) => nodeRow(one, rates)));
   draw(history.intervals(now, BARS));
 }
@@ -114,7 +114,7 @@ function bar(room, maximum) {
 }
 
 function reasonRow(reason, rates, all) {
-  const name = element("td", LABELS[reason]);
+  const name = element("td", LABELS[reason] ?? reason);
   name.dataset.kind = reason;
   return row(name, number(rates ? rate.format(rates.left[reason]) : "–"), number(whole.format(all)));
 }
@@ -137,7 +137,7 @@ function nodeRow({ node, about, report }, rates) {
 }
 
 function draw(intervals) {
-  const left = (interval) => REASONS.reduce((all, reason) => all + interval[reason], 0);
+  const left = (interval) => history.reasons.reduce((all, reason) => all + interval[reason], 0);
   const highest = Math.max(1, ...intervals.map((interval) => Math.max(interval.joins, left(interval))));
   const height = (count) => (count / highest) * 68;
   const rects = [];
@@ -145,7 +145,7 @@ function draw(intervals) {
     const x = (index * 600) / BARS;
     rects.push(rect("joins", x, 69 - height(interval.joins), height(interval.joins)));
     let y = 71;
-    for (const reason of REASONS) {
+    for (const reason of history.reasons) {
       rects.push(rect(reason, x, y, height(interval[reason])));
       y += height(interval[reason]);
     }

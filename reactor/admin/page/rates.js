@@ -2,23 +2,27 @@
 
 /** How long (ms) readings are kept. */
 export const WINDOW = 300_000;
-export const REASONS = ["left", "disconnected", "inactivity_timeout", "kicked"];
+/** The known reasons of departures, in the order shown; a later server may have others. */
+const REASONS = ["left", "disconnected", "inactivity_timeout", "kicked"];
 
 /** The overviews of the last five minutes. Times are milliseconds of a monotonic clock. */
 export class History {
   #samples = [];
+  /** The reasons of all departures so far, the known ones first. */
+  reasons = REASONS;
 
   /** Add an overview. Increases since the former sample are stored, so a server that stops does not lower any sum. */
   add(overview, at) {
     const nodes = new Map(overview.nodes.filter((node) => node.report).map(({ node, report }) => [node, report]));
     const former = this.#samples.at(-1);
+    this.reasons = [...new Set([...this.reasons, ...Object.keys(overview.departures)])];
     this.#samples.push({
       at,
       nodes,
       departures: overview.departures,
       span: former ? at - former.at : 0,
       joins: new Map([...nodes].map(([node, report]) => [node, increase(report.joins, former?.nodes.get(node)?.joins)])),
-      left: Object.fromEntries(REASONS.map((reason) => [reason, former ? increase(overview.departures[reason] ?? 0, former.departures[reason] ?? 0) : 0])),
+      left: Object.fromEntries(this.reasons.map((reason) => [reason, former ? increase(overview.departures[reason] ?? 0, former.departures[reason] ?? 0) : 0])),
       late: latenessIncrease(nodes, former?.nodes),
     });
     this.#samples = this.#samples.filter((sample) => at - sample.at <= WINDOW);
@@ -35,7 +39,7 @@ export class History {
     return {
       joins: rate(sum([...byNode.values()])),
       joinsOf: (node) => rate(byNode.get(node) ?? 0),
-      left: Object.fromEntries(REASONS.map((reason) => [reason, rate(sum(recent.map((sample) => sample.left[reason])))])),
+      left: Object.fromEntries(this.reasons.map((reason) => [reason, rate(sum(recent.map((sample) => sample.left[reason] ?? 0)))])),
     };
   }
 
@@ -52,12 +56,12 @@ export class History {
 
   /** The increases in each of `number` equal intervals of the window, the oldest first. */
   intervals(now, number) {
-    const intervals = Array.from({ length: number }, () => ({ joins: 0, ...Object.fromEntries(REASONS.map((reason) => [reason, 0])) }));
+    const intervals = Array.from({ length: number }, () => ({ joins: 0, ...Object.fromEntries(this.reasons.map((reason) => [reason, 0])) }));
     for (const sample of this.#samples) {
       const interval = intervals[number - 1 - Math.floor(((now - sample.at) / WINDOW) * number)];
       if (!interval) continue;
       interval.joins += sum([...sample.joins.values()]);
-      for (const reason of REASONS) interval[reason] += sample.left[reason];
+      for (const reason of this.reasons) interval[reason] += sample.left[reason] ?? 0;
     }
     return intervals;
   }

@@ -44,6 +44,16 @@ test("departure counters that were reset with Redis count from 0", () => {
   assert.equal(history.perMinute(60_000, 120_000).left.left, 2);
 });
 
+test("a reason that only a later server knows is counted beside the known ones", () => {
+  const history = new History();
+  history.add(overview({}, { left: 1 }), 0);
+  history.add(overview({}, { left: 1, banned: 2 }), 30_000);
+  history.add(overview({}, { left: 1, banned: 3 }), 60_000);
+  assert.deepEqual(history.reasons, ["left", "disconnected", "inactivity_timeout", "kicked", "banned"]);
+  assert.equal(history.perMinute(60_000, 120_000).left.banned, 3);
+  assert.equal(history.intervals(60_000, 1)[0].banned, 3);
+});
+
 test("a server without a report is ignored", () => {
   const history = new History();
   history.add({ nodes: [{ node: "a", report: null }], departures: {} }, 0);
