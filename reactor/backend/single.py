@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 SENTINEL_POLL_INTERVAL = 0.5
 """Seconds. A demoted primary keeps its Pub/Sub connections open and sends nothing more over them, so only the
-Sentinels tell that it was replaced."""
+Sentinels report that it was replaced."""
 
 
 class SingleBackend:

@@ -8,8 +8,8 @@ sweep calls `claim` itself, so that its round ends when its claims are done.
 
 What it guarantees. A claim is one atomic script: where the presence key is gone and the member's row is still
 there, it removes the row, publishes the diff and records the departure; else it does nothing. So a departure
-happens exactly once, however often and by whomever the member was found. A batch that Redis did not take is
-claimed again.
+happens exactly once, however often the member was found, and on whichever node. A batch that Redis did
+not take is claimed again.
 """
 
 import asyncio

@@ -5,7 +5,7 @@ and a failover can bring back what was removed. The sweep compares what is store
 
 What triggers it. Every `interval` (60 s) one node does a round, the one that acquires the leadership of the
 job "sweep" for it. After `trigger` (events may have been missed, Redis was away, expiry was suspended) each
-node sweeps at once, whoever leads.
+node sweeps at once, even if it is not the leader.
 
 What it guarantees. After a round without an error, every member whose presence key was gone when the round
 began has departed, and every connection of a node that is no longer registered is detached. For each shard it

@@ -125,7 +125,7 @@ export interface Room {
   readonly error: ReactorError | null;
   /** Whether `away()` was called, and not `back()` since. */
   readonly isAway: boolean;
-  /** Whether the last join found the member still present, so that nobody was notified of the loss. */
+  /** Whether the last join found the member still present, so that no member was notified of the loss. */
   readonly resumed: boolean;
   /** Settings of the room, in milliseconds. */
   readonly ttl: number;

@@ -18,7 +18,7 @@ export class Room extends Emitter {
   status = "connecting";
   /** Why it has closed, unless it was left. @type {ReactorError | null} */
   error = null;
-  /** Whether the last join found the member still present, so that nobody was notified of the loss. */
+  /** Whether the last join found the member still present, so that no member was notified of the loss. */
   resumed = false;
   /** Settings of the room, in milliseconds. */
   ttl = 0;

@@ -36,7 +36,7 @@ _INTERNAL = "the server failed on this request; others are served"
 _NO_AUTH = "this server asks for no token: leave the auth message out"
 _ENDED = "this membership has ended: join again"
 _REFUSED = {
-    "full": ("room_full", "the room has as many members as it may have: try again when somebody left"),
+    "full": ("room_full", "the room has as many members as it may have: try again after a member has left"),
     "departed": ("not_joined", _ENDED),
 }
 _TOO_MANY_HEARTBEATS = (

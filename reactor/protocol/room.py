@@ -76,7 +76,7 @@ class RoomView:
         deferred, self._deferred = self._deferred, []
         for index, diff in enumerate(deferred):
             if diff.epoch != epoch:
-                # It is of a later epoch or of one that has ended. Only another snapshot can tell, and that
+                # It is of a later epoch or of one that has ended. Only another snapshot shows which, and it
                 # contains everything that the diffs of other epochs contain.
                 later = [late for late in deferred[index + 1 :] if late.epoch == epoch]
                 self.waiting, self._deferred = True, later

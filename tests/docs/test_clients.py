@@ -38,7 +38,7 @@ async def test_the_page_of_another_host_shows_who_is_in_the_room(bundled_server:
             assert not problems
 
 
-async def test_the_program_for_node_tells_who_goes(bundled_server: Server, tmp_path: Path):
+async def test_the_program_for_node_prints_departures(bundled_server: Server, tmp_path: Path):
     (tmp_path / "node_modules").symlink_to(installed())
     async with served(bundled_server) as node:
         program = tmp_path / "program.mjs"

@@ -45,9 +45,9 @@ async def test_the_python_client_example_sees_joins_and_leaves(bundled_server: S
             await bob.ask("leave_room", "room:left", roomId="lobby")
         await until(lambda: ("leave", "Bob", "left", 1) in said)
         tasks.cancel_scope.cancel()
-    # The own change is part of the first list, or told right behind it.
-    told = [line for line in said if line[0] != "update"]
-    assert told == [("sync", None, None, 1), ("join", "Bob", None, 2), ("leave", "Bob", "left", 1)]
+    # The own change is part of the first list, or sent right after it.
+    events = [line for line in said if line[0] != "update"]
+    assert events == [("sync", None, None, 1), ("join", "Bob", None, 2), ("leave", "Bob", "left", 1)]
 
 
 async def test_the_back_end_example_asks_kicks_and_watches(bundled_server: Server) -> None:
@@ -61,8 +61,8 @@ async def test_the_back_end_example_asks_kicks_and_watches(bundled_server: Serve
         await ann.join("lobby", "42", username="Ann", data={"n": 1})
         block = example("presence").replace("redis://localhost:6379", bundled_server.url)
         tasks.start_soon(run, block, said)
-        farewell = await ann.hear("room:force-leave")
-        assert (farewell["message"], farewell["reason"]) == ("See you tomorrow.", "kicked")
+        force_leave = await ann.hear("room:force-leave")
+        assert (force_leave["message"], force_leave["reason"]) == ("See you tomorrow.", "kicked")
         await until(lambda: len(said) == 3)
         await bob.join("lobby", "7")
         await until(lambda: len(said) == 4)

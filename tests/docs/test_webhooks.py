@@ -34,9 +34,9 @@ async def test_the_receiver_of_the_readme_prints_what_happens(
         async with served(bundled_server, **options) as node, RawClient.connect(node) as ann:
             await ann.join("lobby", "42")
             await until(lambda: len(said) == 2)
-        async with httpx.AsyncClient() as stranger:
+        async with httpx.AsyncClient() as client:
             now = str(int(time.time()))
             forged = {"webhook-id": "m", "webhook-timestamp": now, "webhook-signature": "v1,AAAA"}
-            assert (await stranger.post(url, headers=forged, content=b"{}")).status_code == 401
+            assert (await client.post(url, headers=forged, content=b"{}")).status_code == 401
         receiver.should_exit = True
     assert said == [("room_occupied", "lobby", None, 1), ("member_joined", "lobby", "42", 1)]

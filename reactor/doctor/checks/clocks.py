@@ -1,4 +1,4 @@
-"""Whether the clocks agree. Presence uses only the primary's; a promoted replica goes on with its own."""
+"""Whether the clocks agree. Presence uses only the primary's; a promoted replica uses its own."""
 
 from collections.abc import Iterator
 

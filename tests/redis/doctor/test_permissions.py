@@ -126,7 +126,7 @@ async def test_the_rules_for_single_permissions_are_enough_too(redis_server: Ser
     assert (await examine(url)).report.exit_code == 0
 
 
-async def test_a_user_without_config_is_told_by_the_missing_event(redis_server: Server):
+async def test_without_permission_for_config_a_missing_event_shows_the_setting(redis_server: Server):
     url = make_user(redis_server, RULE)
     redis_server.control.config_set("notify-keyspace-events", "")
     found = await examine(url)

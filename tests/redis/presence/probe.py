@@ -168,10 +168,10 @@ class Probe(Direct):
                 row = decode_diff(payload)
                 received.diffs.append((unescape(channel.partition(":diff:")[2]), row))
                 received.payloads.append(payload)
-                received.changes.append(self._tell(row))
+                received.changes.append(self._text_of(row))
         return received
 
-    def _tell(self, row: DiffRow) -> str:
+    def _text_of(self, row: DiffRow) -> str:
         changes = [
             *(f"+{self.name(one.user_id)}" for one in row.joined),
             *(f"~{self.name(one.user_id)}" for one in row.updated),

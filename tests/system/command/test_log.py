@@ -78,7 +78,7 @@ def test_what_libraries_log_has_the_same_form(logged: Logged):
 
 
 @pytest.mark.parametrize(("error", "lines"), [(BrokenPipeError(32, "Broken pipe"), 0), (ValueError("no"), 1)])
-def test_a_broken_link_that_nobody_asked_about_is_no_error(logged: Logged, error: Exception, lines: int):
+def test_a_broken_link_without_a_caller_is_no_error(logged: Logged, error: Exception, lines: int):
     set_up_logs(Settings())
     try:
         raise error

@@ -207,7 +207,7 @@ def test_which_origins_may_connect(settings, origin, host, allowed):
         assert not admission.allows_origin(headers), "two Origin headers"
 
 
-async def test_a_rejected_origin_is_told_which_setting_allows_it():
+async def test_a_rejected_origin_learns_which_setting_allows_it():
     async with serving() as served, bystander(served):
         async with await served.raw(handshake=False) as client:
             client.write(request(Origin="https://evil.example"))

@@ -1,4 +1,4 @@
-"""Names of keys: any id round-trips, no two things share a key, and nobody else's key is taken for ours."""
+"""Names of keys: any id round-trips, no two things share a key, and keys of others are not taken for ours."""
 
 import pytest
 from hypothesis import example, given

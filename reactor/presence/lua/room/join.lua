@@ -3,7 +3,7 @@
 -- ARGV: room, user (escaped); room_id, user_id (as they are); username, data ('' keeps the stored one); connection
 --       (NODE.SEQUENCE); ttl (ms); max_members (0 for no limit); epoch ('' for a client that joins; else the
 --       connection registers again: in that epoch, so a member that departed since stays departed, or in any epoch
---       for '*'. Then username and data only stand in for what Redis lost); replaces ('' or the connection's former
+--       for '*'. Then username and data are used only if Redis lost them); replaces ('' or the connection's former
 --       name); away ('1' or '0'); joined_at ('' or ms: when the member had joined, where Redis lost it)
 -- Returns: {'again'} | {'fenced'} (the node was judged lost) | {'full', count} | {'departed'} (or it was detached) |
 --          {'joined' or 'resumed', now, epoch, version, count, joinedAt, diff or ''}
