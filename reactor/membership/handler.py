@@ -142,7 +142,7 @@ class RequestHandler:
         rejoin = former is not None and former.live
         attachment = former if former is not None and rejoin else self._new_attachment(connection, intent)
         try:
-            reply, view = await self._follow_and_register(connection, attachment, intent)
+            reply, view = await self._reconciler.follow_and_register(connection, attachment, intent)
         except Exception:
             self._reconciler.abort_join(connection, attachment)
             self._replay_deferred(connection, session.refused(room_id))
@@ -172,35 +172,13 @@ class RequestHandler:
         terms = self._policy(intent.room_id)
         return Attachment(Entry(intent.room_id, intent.user_id), connection.socket_id, terms)
 
-    async def _follow_and_register(
-        self, connection: Connection, attachment: Attachment, intent: intents.Join
-    ) -> tuple[Joined | JoinRefused, RoomView]:
-        """Follow the room and send the join; the view includes it. When this raises, nothing is followed."""
-        room_id = intent.room_id
-        view = await self._feed.follow(room_id)
-        first: Joined | None = None
-        try:
-            # Again where the node has taken another name meanwhile: what it did under the former one is void.
-            while first is None or not (connection.session.closed or self._reconciler.is_current(attachment)):
-                reply = await self._reconciler.register(
-                    attachment, username=intent.username, data=intent.data_json or b""
-                )
-                if isinstance(reply, JoinRefused):
-                    return reply, view
-                view = await self._feed.wait_for_version(room_id, reply.epoch, reply.version)
-                first = first or reply
-        except BaseException:
-            self._feed.unfollow(room_id)
-            raise
-        return first, view
-
     def _complete_join(
         self, connection: Connection, attachment: Attachment, intent: intents.Join,
         reply: Joined, view: RoomView,
     ) -> None:  # fmt: skip
         room_id, terms = intent.room_id, attachment.terms
-        attachment.note_away(view.members[intent.user_id].away)  # a member is away on all its connections
-        self._reconciler.attach(attachment)
+        # A member is away on all its connections.
+        self._reconciler.attach(attachment, away=view.members[intent.user_id].away)
         self.joins += not reply.resumed
         if self._roster.add(room_id, intent.user_id, connection, intent.view):
             self._fanout.discard_pending(room_id)
@@ -219,7 +197,8 @@ class RequestHandler:
             id=intent.id,
         )
         self._snapshots.send(connection, answer, view, whole=shown == "members")
-        self._replay_deferred(connection, connection.session.joined(room_id))
+        if deferred := connection.session.joined(room_id):
+            self._replay_deferred(connection, deferred)
 
     def _refuse(
         self,

@@ -7,7 +7,7 @@ registered again. The states of a connection's membership are in `presence/attac
 """
 
 from asyncio import gather
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 
 import anyio
@@ -26,9 +26,11 @@ from reactor.presence.heartbeats import Beat
 from reactor.presence.room_feed import RoomFeed
 from reactor.presence.rows import LeftRow
 from reactor.presence.store import Joined, JoinRefused, Store
+from reactor.protocol.intents import Join
 from reactor.protocol.membership import MembershipState
 from reactor.protocol.messages import Member
 from reactor.protocol.reasons import DISCONNECTED, leave_reason
+from reactor.protocol.room import RoomView
 from reactor.settings import RoomPolicy
 from reactor.tasks import Spawner
 
@@ -67,19 +69,33 @@ class Reconciler:
         """Give a connection an id (NODE.NUMBER) that no earlier request to Redis has used."""
         connection.socket_id = f"{self._lease.name}.{next(self._numbers):x}"
 
-    async def register(
-        self, attachment: Attachment, *, username: str = "", data: bytes = b""
-    ) -> Joined | JoinRefused:
-        """Send a client's join to Redis, under this node's present name. Raises Unavailable."""
-        return await self._register(attachment, username=username, data=data)
+    async def follow_and_register(
+        self, connection: Connection, attachment: Attachment, join: Join
+    ) -> tuple[Joined | JoinRefused, RoomView]:
+        """Follow the room and send a client's join to Redis; return its reply, and a view that includes it.
 
-    def is_current(self, attachment: Attachment) -> bool:
-        """Whether Redis knows the connection under this node's present name."""
-        return attachment.connection == self._current_id(attachment)
+        When this raises, the room is not followed. Raises Unavailable.
+        """
+        view = await self._feed.follow(join.room_id)
+        first: Joined | None = None
+        try:
+            # Again where the node took another name meanwhile: what it did under the former one is void.
+            while first is None or not (
+                connection.session.closed or attachment.connection.startswith(self._lease.name)
+            ):
+                reply = await self._register(attachment, username=join.username, data=join.data_json or b"")
+                if isinstance(reply, JoinRefused):
+                    return reply, view
+                view = await self._feed.wait_for_version(join.room_id, reply.epoch, reply.version)
+                first = first or reply
+        except BaseException:
+            self._feed.unfollow(join.room_id)
+            raise
+        return first, view
 
-    def attach(self, attachment: Attachment) -> None:
+    def attach(self, attachment: Attachment, *, away: bool) -> None:
         """Note that Redis took a client's join: from here on it is made to have the connection."""
-        attachment.advance(AttachmentEvent.JOINED)
+        attachment.joined(away=away)
         self._attachments.add(attachment)
         if attachment.state is AttachmentState.LIVE:
             for beat in self._waiting_beats.pop(attachment, ()):
@@ -109,34 +125,40 @@ class Reconciler:
 
     def on_left(self, room_id: str, left: LeftRow, member: Member | None) -> None:
         """Act on a departure before the room is notified of it. member: as it was, where known."""
-        self._stop_notifying_leavers(room_id, left.user_id)
-        attachments = self.attachments_of(room_id, left.user_id)
-        if not attachments:
+        connections = self._remaining_connections(room_id, left.user_id)
+        if not connections:
             return
         if leave_reason(left.reason).expels:
-            later = self._registered_later(room_id, left.user_id, member)
+            # Those registered again since then are in a later membership, and are detached from it. A client
+            # that joins again has begun that membership itself.
+            later = [
+                attachment
+                for connection, attachment in connections
+                if member is not None
+                and attachment.joined_at > member.joined_at
+                and connection.session.rooms[room_id].state is not MembershipState.REJOINING
+            ]
             self.expel(room_id, left.user_id, left.reason, at=left.at, message=left.message)
             for attachment in later:
                 self.detach_queue.add(attachment)
         else:
-            # Its connection is open, so it was not lost: this node was judged lost, or could not reach Redis.
-            for attachment in attachments:
+            # They are open, so they were not lost: this node was judged lost, or could not reach Redis.
+            for _, attachment in connections:
                 attachment.note_last_seen(member)
                 self.reregister(attachment)
 
     def expel(self, room_id: str, user_id: str, reason: str, *, at: int, message: str = "") -> None:
         """Take a member's connections out of the room, and close those that are in no other. at: ms."""
-        self._stop_notifying_leavers(room_id, user_id)
-        attachments = self.attachments_of(room_id, user_id)
-        for attachment in attachments:
+        connections = self._remaining_connections(room_id, user_id)
+        for _, attachment in connections:
             attachment.advance(AttachmentEvent.EXPELLED)
             self._attachments.discard(attachment)
             self._feed.unfollow(room_id)
         text = message or leave_reason(reason).message or self._policy(room_id).message
-        for connection in self._fanout.force_leave(room_id, user_id, text, reason, at):
+        self._fanout.force_leave(room_id, user_id, text, reason, at)
+        for connection, attachment in connections:
             # What Redis may yet take of it, or is yet to detach, must not affect its next join.
             self.assign_id(connection)
-        for attachment in attachments:
             self._end_beats(attachment)
 
     def should_be_present(self, room_id: str, user_id: str) -> bool:
@@ -148,30 +170,26 @@ class Reconciler:
         """Return a member's connections on this node that are in the room."""
         return [attachment for _, attachment in self._connections_of(room_id, user_id)]
 
-    def _connections_of(self, room_id: str, user_id: str) -> Iterator[tuple[Connection, Attachment]]:
-        for connection in self._roster.connections_of(room_id, user_id):
-            membership = connection.session.rooms.get(room_id)
-            if membership is not None and membership.attachment is not None:
-                yield connection, membership.attachment
+    def _remaining_connections(self, room_id: str, user_id: str) -> list[tuple[Connection, Attachment]]:
+        """Return a member's connections, after those whose leave is on its way were taken out of the roster.
 
-    def _stop_notifying_leavers(self, room_id: str, user_id: str) -> None:
-        """Take connections whose leave is on its way out of the roster: the answer to it is all they need."""
+        The reply to the leave is all that those need.
+        """
+        remaining = []
         for connection, attachment in self._connections_of(room_id, user_id):
             if attachment.state is AttachmentState.LEAVING:
                 self._roster.remove(room_id, connection)
+            else:
+                remaining.append((connection, attachment))
+        return remaining
 
-    def _registered_later(self, room_id: str, user_id: str, member: Member | None) -> list[Attachment]:
-        """Return the connections that were registered again after this departure, in a later membership.
-
-        Those of clients that join again are not among them: their join is the later membership.
-        """
-        return [
-            attachment
-            for connection, attachment in self._connections_of(room_id, user_id)
-            if member is not None
-            and attachment.joined_at > member.joined_at
-            and connection.session.rooms[room_id].state is not MembershipState.REJOINING
-        ]
+    def _connections_of(self, room_id: str, user_id: str) -> list[tuple[Connection, Attachment]]:
+        found = []
+        for connection in self._roster.connections_of(room_id, user_id):
+            membership = connection.session.rooms.get(room_id)
+            if membership is not None:  # None where the socket was closed while a leave is on its way
+                found.append((connection, membership.attachment))
+        return found
 
     # Redis does not know a connection that is in the room.
 

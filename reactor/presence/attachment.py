@@ -264,6 +264,11 @@ class Attachment:
         if joined_at is not None:
             self.joined_at, self.last_seen = joined_at, None
 
+    def joined(self, *, away: bool) -> None:
+        """Note that Redis took a client's join, of a member that is away or not."""
+        self.advance(AttachmentEvent.JOINED)
+        self.away = away
+
     def continue_from(self, former: "Attachment") -> None:
         """Take over the connection of an attachment that ended while a re-join of it was on the way."""
         self.advance(AttachmentEvent.CONTINUED)

@@ -21,6 +21,9 @@ log = structlog.get_logger()
 MAX_RULES = 10_000
 """Rooms that may have a rule in Redis: each node holds all of them in memory."""
 
+MAX_CACHED_POLICIES = 10_000
+"""Rooms whose policy is kept at hand."""
+
 READ_ALL_INTERVAL = 60.0
 """Seconds after which all rules are read again."""
 READ_RETRY = 0.5
@@ -49,11 +52,11 @@ class RoomRules:
 
     def policy(self, room_id: str) -> RoomPolicy:
         """Return the settings that apply in the room."""
-        rule = self._rules.get(room_id)
-        if rule is None:
-            return self._settings.policy(room_id)
         known = self._policies.get(room_id)
         if known is None:
+            if len(self._policies) >= MAX_CACHED_POLICIES:
+                self._policies.clear()
+            rule = self._rules.get(room_id) or RoomRule(match=room_id)
             known = self._policies[room_id] = self._settings.policy_under(rule)
         return known
 

@@ -5,7 +5,7 @@ repeated: a connection that has joined joins as before, and one that was removed
 Times are milliseconds, by Redis's clock.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -134,9 +134,9 @@ class Store:
         To register again: known_epoch, the room's epoch in which the connection was a member (`*` for any);
         replaces, the connection's former name; joined_at, when the member had joined (ms).
         """
-        reply = await self._run_until_settled(
-            "join", entry.room_id, escape(entry.user_id), entry.room_id, entry.user_id, username, data,
-            connection, ttl, max_members, known_epoch, replaces, int(away), joined_at or "",
+        reply = await _until_settled(
+            self._run_for_member, "join", entry, *entry, username, data, connection, ttl, max_members,
+            known_epoch, replaces, int(away), joined_at or "",
         )  # fmt: skip
         match reply:
             case [b"joined" | b"resumed" as status, now, epoch, version, count, joined_at, diff]:
@@ -236,7 +236,7 @@ class Store:
 
     async def count(self, room_id: str) -> Position:
         """Return a room's position and exact count."""
-        now, epoch, version, count = await self._run_until_settled("count", room_id)
+        now, epoch, version, count = await _until_settled(self._run_for_room, "count", room_id)
         return Position(now, epoch.decode(), version, count)
 
     async def members(self, room_id: str) -> RoomListing:
@@ -245,8 +245,8 @@ class Store:
         members: dict[str, Member] = {}
         cursor: int | bytes = 0
         while True:
-            now, epoch, version, count, cursor, *flat = await self._run_until_settled(
-                "list", room_id, cursor, PAGE
+            now, epoch, version, count, cursor, *flat = await _until_settled(
+                self._run_for_room, "list", room_id, cursor, PAGE
             )
             first = first or Position(now, epoch.decode(), version, count)
             members.update((member.user_id, member) for member in members_from_flat(flat))
@@ -353,11 +353,13 @@ class Store:
         return await self._runner.run(script, self._prefix(room_id), escape(room_id), *args)
 
     async def _run_for_member(self, script: str, entry: Entry, *args: str | bytes | int) -> Any:
-        return await self._run_for_room(script, entry.room_id, escape(entry.user_id), *args)
+        room_id, user_id = entry
+        return await self._runner.run(script, self._prefix(room_id), escape(room_id), escape(user_id), *args)
 
-    async def _run_until_settled(self, script: str, room_id: str, *args: str | bytes | int) -> Any:
-        """Repeat a script that settles a limited number of members a call, until it answers."""
-        while True:
-            reply = await self._run_for_room(script, room_id, *args)
-            if reply[0] != b"again":
-                return reply
+
+async def _until_settled(run: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+    """Repeat a script that settles a limited number of members a call, until it answers."""
+    while True:
+        reply = await run(*args)
+        if reply[0] != b"again":
+            return reply

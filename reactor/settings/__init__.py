@@ -29,8 +29,6 @@ from reactor.settings.webhooks import EVENTS, WEBHOOK_EVENTS, WEBHOOK_SECRETS, W
 
 __all__ = ["RoomPolicy", "RoomRule", "Settings", "setting_fields"]
 
-_POLICIES_KEPT = 10_000
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -239,7 +237,6 @@ class Settings:
 
     rooms: tuple[RoomRule, ...] = ()
     _patterns: tuple[tuple[re.Pattern[str], RoomRule], ...] = field(init=False, repr=False, compare=False)
-    _policies: dict[str, RoomPolicy] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         for item in setting_fields():
@@ -264,12 +261,7 @@ class Settings:
 
     def policy(self, room_id: str) -> RoomPolicy:
         """The policy of a room: of the rule with its exact name, else of the first pattern that matches."""
-        known = self._policies.get(room_id)
-        if known is None:
-            if len(self._policies) >= _POLICIES_KEPT:
-                self._policies.clear()
-            known = self._policies[room_id] = self.policy_under(RoomRule(match=room_id))
-        return known
+        return self.policy_under(RoomRule(match=room_id))
 
     def policy_under(self, first: RoomRule) -> RoomPolicy:
         """The policy of the room `first.match`, if `first` takes precedence over all other rules."""

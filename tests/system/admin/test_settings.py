@@ -137,7 +137,7 @@ async def test_a_wrong_value_is_refused_and_changes_nothing(bundled_server: Serv
 async def test_the_number_of_rooms_with_settings_is_limited(
     bundled_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rules, "MOST", 2)
+    monkeypatch.setattr(rules, "MAX_RULES", 2)
     async with admin_served(bundled_server) as (_, admin):
         for room in ("a", "b", "a"):
             await ok(admin, f"/v1/rooms/{room}/settings", "PUT", json={"ttl": 60})

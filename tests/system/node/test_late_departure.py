@@ -5,7 +5,6 @@ from typing import Any
 from msgspec.structs import replace
 
 from reactor.presence.rows import LeftRow
-from reactor.presence.store import Joined, JoinRefused
 from reactor.protocol.reasons import INACTIVITY_TIMEOUT
 from reactor.server.node import Node
 from tests.support import redis_state
@@ -54,15 +53,15 @@ async def test_who_is_put_out_while_it_joins_again_is_in_by_its_next_joining(red
         await bob.join("lobby", "bob")
         await ann.join("lobby", "ann")
         (attachment,) = node.reconciler.attachments_of("lobby", "ann")
-        enter = node.reconciler.register
+        register = node.reconciler.follow_and_register
 
-        async def put_out_first(*args: Any, **face: Any) -> Joined | JoinRefused:
-            node.reconciler.register = enter  # type: ignore[method-assign]
+        async def expelled_first(*args: Any) -> Any:
+            node.reconciler.follow_and_register = register  # type: ignore[method-assign]
             hears_of_an_earlier_end(node, redis_server)
             node.reconciler.detach_queue.add(attachment)
-            return await enter(*args, **face)
+            return await register(*args)
 
-        node.reconciler.register = put_out_first  # type: ignore[method-assign]
+        node.reconciler.follow_and_register = expelled_first  # type: ignore[method-assign, assignment]
         joined = await ann.join("lobby", "ann")
         await node.reconciler.detach_queue.join()
         fields = redis_state.members(redis_server, "lobby")["ann"]

@@ -126,19 +126,19 @@ async def test_a_join_on_its_way_while_the_node_takes_another_name_is_kept(bundl
     """What the former name did is let go of; the joining must not be among it."""
     async with served(bundled_server, lease=1.0, grace=0.5) as node, RawClient.connect(node) as ann:
         await ann.join("lobby", "ann")
-        enter = node.reconciler.register
+        join = node.store.join
         renamed = False
 
-        async def rename_behind_it(*args: Any, **face: Any) -> Joined | JoinRefused:
+        async def rename_before_the_reply(*args: Any, **fields: Any) -> Joined | JoinRefused:
             nonlocal renamed
-            reply = await enter(*args, **face)
+            reply = await join(*args, **fields)
             if not renamed:
                 renamed = True
                 node.recovery.on_data_lost("lobby")
                 await until(lambda: node.recovery.state is RecoveryState.HEALTHY)
             return reply
 
-        node.reconciler.register = rename_behind_it  # type: ignore[method-assign]
+        node.store.join = rename_before_the_reply  # type: ignore[method-assign]
         async with RawClient.connect(node) as again:
             joined = await again.join("lobby", "ann")
             shadow: Any = bundled_server.control.hgetall(redis_state.shadow_key("lobby", "ann"))

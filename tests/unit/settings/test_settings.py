@@ -217,13 +217,6 @@ def test_a_grace_is_limited_by_the_ttl():
     assert Settings(ttl=1).policy("r") == RoomPolicy(1000, 1000, 1000, Settings().inactivity_message)
 
 
-def test_the_cache_of_policies_is_bounded():
-    settings = Settings()
-    for number in range(25_000):
-        settings.policy(f"room-{number}")
-    assert len(settings._policies) <= 10_000
-
-
 def test_settings_can_be_copied_and_pickled():
     settings = Settings(ttl=2, rooms=(RoomRule(match="a*", ttl=1),))
     settings.policy("a1")

@@ -1,0 +1,145 @@
+"""How many files a reader opens to follow a join or an expiry, counted on the calls of a real one."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import reactor
+from reactor.gateway.connection import Connection
+from reactor.settings import RoomRule
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient
+from tests.support.servers import Server
+
+PACKAGE = str(Path(reactor.__file__).parent) + "/"
+
+
+class CallPath:
+    """The functions of the package that are called from `first` on, up to `last`.
+
+    Calls count, and not that a coroutine continues. Of the tasks that run already when it begins only those
+    named in `tasks`, by the coroutine of each, are on the path; the others are about something else.
+    """
+
+    def __init__(self, first: str, last: str, tasks: set[str]) -> None:
+        self._first, self._last, self._tasks = first, last, tasks
+        self._foreign: set[asyncio.Task[Any]] = set()
+        self._frames: set[FrameType] = set()
+        self._begun = self.complete = False
+        self.of: Connection | None = None  # whose call of `last` it is that counts
+        self.calls: list[str] = []
+        self.visits: list[str] = []
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        self._foreign = {
+            task
+            for task in asyncio.all_tasks()
+            if not self._tasks & {coroutine.__qualname__ for coroutine in coroutines_of(task)}
+        }
+        for task in asyncio.all_tasks():
+            self._frames.update(coroutine.cr_frame for coroutine in coroutines_of(task))
+        sys.setprofile(self._on_event)
+        try:
+            yield
+        finally:
+            sys.setprofile(None)
+        assert self.complete, self.calls
+
+    @contextmanager
+    def interrupted(self) -> Iterator[None]:
+        sys.setprofile(None)
+        try:
+            yield
+        finally:
+            sys.setprofile(self._on_event)
+
+    def _on_event(self, frame: FrameType, event: str, _argument: Any) -> None:
+        code = frame.f_code
+        if (
+            event != "call"
+            or self.complete
+            or not code.co_filename.startswith(PACKAGE)
+            or frame in self._frames
+        ):
+            return
+        self._frames.add(frame)
+        self._begun = self._begun or code.co_qualname == self._first
+        if not self._begun or current_task() in self._foreign:
+            return
+        file = code.co_filename.removeprefix(PACKAGE)
+        self.calls.append(f"{file}: {code.co_qualname}")
+        if not self.visits or self.visits[-1] != file:
+            self.visits.append(file)
+        if code.co_qualname == self._last:
+            self.complete = self.of in (None, frame.f_locals.get("self"))
+
+    @property
+    def files(self) -> list[str]:
+        return list(dict.fromkeys(self.visits))
+
+    @property
+    def returns(self) -> int:
+        """How often the path enters a file again that it had left."""
+        return len(self.visits) - len(self.files)
+
+
+def current_task() -> "asyncio.Task[Any] | None":
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
+def coroutines_of(task: "asyncio.Task[Any]") -> Iterator[Any]:
+    """A task's coroutine and those that it awaits."""
+    coroutine: Any = task.get_coro()
+    while coroutine is not None and hasattr(coroutine, "cr_await"):
+        yield coroutine
+        coroutine = coroutine.cr_await
+
+
+async def test_a_join_is_followed_through_few_files(bundled_server: Server) -> None:
+    path = CallPath("Connection.message_received", "Connection._write_outbox", {"ScriptRunner.serve"})
+    async with (
+        served(bundled_server) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await bob.join("lobby", "bob")
+        join = node.store.join
+
+        async def answered_after_its_publication(*args: Any, **fields: Any) -> Any:
+            reply = await join(*args, **fields)
+            with path.interrupted():  # the other members are notified on a path of its own
+                await bob.until(lambda: bool(bob.of("room:diff")))
+            return reply
+
+        node.store.join = answered_after_its_publication  # type: ignore[method-assign]
+        with path.recorded():
+            await ann.join("lobby", "ann")
+    assert len(path.files) <= 22, path.files
+    assert path.returns <= 18, path.visits
+
+
+async def test_an_expiry_is_followed_through_few_files(bundled_server: Server) -> None:
+    """From the event to the departure that another member receives."""
+    tasks = {"ScriptRunner.serve", "Reaper.serve", "Subscription._read"}
+    path = CallPath("Listener._on_event", "Connection._write_outbox", tasks)
+    async with (
+        served(bundled_server, pacemaker=False, rooms=(RoomRule(match="lobby", ttl=0.5),)) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await ann.join("lobby", "ann")
+        await bob.join("lobby", "bob")
+        bob.beat(0.1)
+        (connection,) = node.roster.connections_of("lobby", "bob")
+        path.of = connection
+        with path.recorded():
+            await bob.hear_left("ann")
+    assert len(path.files) <= 26, path.files
