@@ -1,7 +1,7 @@
 -- Examines the rooms whose stored deadline has passed. Members that are alive get their true deadline and the room a
--- new one, so that each call moves something forward. Reading the others' keys makes Redis expire them and publish
--- the events that end in claims; until then their room comes up again after `retry`, when its next member is due, or
--- when expiry is no longer suspended.
+-- new one, so that each call moves something forward. Reading the keys of expired members makes Redis delete them and
+-- publish the events that end in claims; until then their room is due again after `retry`, when its next member is
+-- due, or when expiry is no longer suspended.
 -- ARGV: limit (rows at most), retry (ms)
 -- Returns: {now, next deadline of the shard or -1, rows moved, {suffix of a member found gone, ...}}
 -- Publishes: nothing by itself (Redis publishes `expired`)
