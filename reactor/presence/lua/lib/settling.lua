@@ -35,7 +35,8 @@ local function settle_member(room, user)
   return 'gone'
 end
 
--- A settled room's position: epoch ('' for a room without a member so far), version, and count without suspended members.
+-- A settled room's position: epoch ('' for a room without a member so far), version, and count. Suspended members are
+-- not counted.
 local function read_position(room)
   local state, members = redis.call('HMGET', state_key(room), 'epoch', 'version'), members_key(room)
   local gone = redis.call('ZCOUNT', members, '-inf', '(' .. now())
