@@ -296,7 +296,7 @@ class Connection(asyncio.Protocol):
             request = self.codec.decode(payload)
             intent = self.session.receive(request)
             if intent is not None:
-                context.on_intent(self, intent)
+                context.handler.intent(self, intent)
         except ProtocolError as error:
             self.send(error.reply())
         except Exception:

@@ -7,7 +7,7 @@ protocols below, so that `connection` can import it.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 import structlog
@@ -61,6 +61,13 @@ class TimeoutTarget(WheelItem, Abortable, Protocol):
         """Handle the time-out."""
 
 
+class IntentHandler(Protocol):
+    """Receives the clients' intents; see `handler.Handler`."""
+
+    def intent(self, connection: Any, intent: Intent) -> None:
+        """Act on an intent without blocking."""
+
+
 class Manager(Protocol):
     """What a connection reports its life to; see `manager.ConnectionManager`."""
 
@@ -105,13 +112,12 @@ class GatewayContext:
         wheel: The time-outs of all connections.
         rate_limit: How many messages a connection may send.
         counts: Counters; see `ConnectionCounts`.
-        manager: Set by the connection manager, as are `on_intent` and `session_class`.
-        on_intent: Called with a connection and each intent of its client.
+        manager: Set by the connection manager, as are `handler` and `session_class`.
 
     """
 
     manager: Manager
-    on_intent: Callable[[Any, Intent], None]
+    handler: IntentHandler
     session_class: type[Session]
 
     def __init__(self, settings: Settings, counts: ConnectionCounts) -> None:

@@ -50,7 +50,7 @@ class ConnectionManager:
                 handler, authenticator, context, timeout=settings.auth_timeout, grace=settings.auth_grace
             )
             context.session_class = AuthSession
-        context.on_intent = self.handler.intent
+        context.handler = self.handler
         self.connections = connections
         self.pending: set[Connection] = set()
         self.stopping = False

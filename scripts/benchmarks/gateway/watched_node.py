@@ -27,9 +27,9 @@ class JoinTimer:
         # Private attributes, used for this measurement only.
         inside: Any = node
         context = inside.gateway._manager.context  # noqa: SLF001
-        self._intent, self._flush = context.on_intent, context._flush  # noqa: SLF001
+        self._intent, self._flush = inside.handler.intent, context._flush  # noqa: SLF001
         self._arrived = self._seconds = 0.0
-        context.on_intent, context._flush = self.intent, self.flush  # noqa: SLF001
+        inside.handler.intent, context._flush = self.intent, self.flush  # noqa: SLF001
 
     def intent(self, connection: Any, intent: Any) -> None:
         """Take the time of a join."""
