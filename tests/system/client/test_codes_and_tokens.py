@@ -16,8 +16,8 @@ from reactor.protocol.closing import CloseCode
 from tests.support.nodes import served
 from tests.support.servers import Server
 from tests.support.waiting import until
-from tests.system.client.meddler import Meddler
-from tests.system.client.people import Ears, client_of, ended
+from tests.system.client.clients import RoomRecorder, client_of, ended
+from tests.system.client.interceptor import Interceptor
 
 SECRET = "a secret of the tests, as long as it has to be"
 
@@ -26,26 +26,26 @@ SECRET = "a secret of the tests, as long as it has to be"
 async def test_close_codes_after_which_the_client_reconnects(bundled_server: Server, code):
     async with (
         served(bundled_server) as node,
-        Meddler.before(node) as meddler,
-        client_of(meddler.port) as client,
+        Interceptor.before(node) as interceptor,
+        client_of(interceptor.port) as client,
     ):
-        ears = Ears(await client.join("lobby", user_id="ann"))
-        await meddler.close_all(code)
-        await ears.until_statuses(Status.RECONNECTING, Status.CONNECTED)
-        assert ears.events == []
+        recorder = RoomRecorder(await client.join("lobby", user_id="ann"))
+        await interceptor.close_all(code)
+        await recorder.until_statuses(Status.RECONNECTING, Status.CONNECTED)
+        assert recorder.events == []
 
 
 @pytest.mark.parametrize("code", [1000, 1002, 1003, 1007, 1008, 1009, 4001, 4999])
 async def test_close_codes_after_which_the_client_gives_up(bundled_server: Server, code):
     async with (
         served(bundled_server) as node,
-        Meddler.before(node) as meddler,
-        client_of(meddler.port) as client,
+        Interceptor.before(node) as interceptor,
+        client_of(interceptor.port) as client,
     ):
         statuses: list[Status] = []
         client.on("status", statuses.append)
         room = await client.join("lobby", user_id="ann")
-        await meddler.close_all(code, "so it is")
+        await interceptor.close_all(code, "so it is")
         end = await ended(room)
         assert isinstance(end, ConnectionClosed)
         assert end.code == code
@@ -63,12 +63,12 @@ async def test_a_server_without_authentication_accepts_a_client_with_a_token(bun
     for token in ("secret", lambda: "secret"):
         async with (
             served(bundled_server) as node,
-            Meddler.before(node) as meddler,
-            client_of(meddler.port, token=token) as client,
+            Interceptor.before(node) as interceptor,
+            client_of(interceptor.port, token=token) as client,
         ):
             await client.join("lobby", user_id="ann")
-            assert [message["type"] for message in meddler.heard[0]] == ["auth", "join_room"]
-            assert meddler.heard[0][0]["token"] == "secret"
+            assert [message["type"] for message in interceptor.received[0]] == ["auth", "join_room"]
+            assert interceptor.received[0][0]["token"] == "secret"
 
 
 async def test_an_expired_token_is_replaced_by_a_fresh_one(bundled_server: Server):
@@ -81,30 +81,30 @@ async def test_an_expired_token_is_replaced_by_a_fresh_one(bundled_server: Serve
 
     async with (
         served(bundled_server) as node,
-        Meddler.before(node) as meddler,
-        client_of(meddler.port, token=token) as client,
+        Interceptor.before(node) as interceptor,
+        client_of(interceptor.port, token=token) as client,
     ):
-        ears = Ears(await client.join("lobby", user_id="ann"))
-        meddler.hang_up = lambda message: 4001 if message.get("token") == "token 1" else None
-        await meddler.close_all(CloseCode.UNAUTHORISED)
-        await ears.until_statuses(Status.RECONNECTING, Status.CONNECTED)
+        recorder = RoomRecorder(await client.join("lobby", user_id="ann"))
+        interceptor.close_code = lambda message: 4001 if message.get("token") == "token 1" else None
+        await interceptor.close_all(CloseCode.UNAUTHORISED)
+        await recorder.until_statuses(Status.RECONNECTING, Status.CONNECTED)
         assert given == ["token 0", "token 1", "token 2"]
-        assert [said[0]["token"] for said in meddler.heard] == given
-        meddler.hang_up = lambda message: 4001 if message["type"] == "auth" else None
-        await meddler.close_all(CloseCode.UNAUTHORISED)
-        end = await ended(ears.room)
+        assert [said[0]["token"] for said in interceptor.received] == given
+        interceptor.close_code = lambda message: 4001 if message["type"] == "auth" else None
+        await interceptor.close_all(CloseCode.UNAUTHORISED)
+        end = await ended(recorder.room)
         assert isinstance(end, ConnectionClosed)
         assert end.code == 4001
         assert len(given) == 5, "two in a row that are not taken are enough"
 
 
 async def test_a_refused_first_token_raises_when_the_block_is_entered(bundled_server: Server):
-    async with served(bundled_server) as node, Meddler.before(node) as meddler:
-        meddler.hang_up = lambda message: 4001 if message["type"] == "auth" else None
+    async with served(bundled_server) as node, Interceptor.before(node) as interceptor:
+        interceptor.close_code = lambda message: 4001 if message["type"] == "auth" else None
         with pytest.raises(ConnectionClosed, match="4001: unauthorised"):
-            async with client_of(meddler.port, token="wrong"):
+            async with client_of(interceptor.port, token="wrong"):
                 pytest.fail("not let in")
-        assert len(meddler.heard) == 1
+        assert len(interceptor.received) == 1
 
     def broken() -> str:
         raise LookupError("no such secret")
@@ -125,19 +125,19 @@ async def test_a_token_is_renewed_before_it_expires(bundled_server: Server):
 
     async with (
         served(bundled_server, auth_secret=SECRET.encode(), auth_leeway=0) as node,
-        Meddler.before(node) as meddler,
-        client_of(meddler.port, token=token) as client,
+        Interceptor.before(node) as interceptor,
+        client_of(interceptor.port, token=token) as client,
     ):
-        ears = Ears(await client.join("lobby"))
-        assert ears.room.user_id == "ann"
-        assert ears.room.me is not None
+        recorder = RoomRecorder(await client.join("lobby"))
+        assert recorder.room.user_id == "ann"
+        assert recorder.room.me is not None
         with anyio.fail_after(10):
             while len(given) < 4:
                 await client.is_present("lobby", "ann")
                 await anyio.sleep(0.1)
-        assert ears.statuses == []
-        assert [said["token"] for said in meddler.heard[0] if said["type"] == "auth"] == given
-        assert len(meddler.heard) == 1
+        assert recorder.statuses == []
+        assert [said["token"] for said in interceptor.received[0] if said["type"] == "auth"] == given
+        assert len(interceptor.received) == 1
 
 
 async def test_a_failing_token_function_is_called_again(bundled_server: Server, monkeypatch):
@@ -154,7 +154,7 @@ async def test_a_failing_token_function_is_called_again(bundled_server: Server, 
         served(bundled_server, auth_secret=SECRET.encode(), auth_leeway=0) as node,
         client_of(node, token=token) as client,
     ):
-        ears = Ears(await client.join("lobby", user_id="ann"))
+        recorder = RoomRecorder(await client.join("lobby", user_id="ann"))
         await until(lambda: len(calls) >= 4)
         assert await client.count("lobby") == 1
-        assert ears.statuses == []
+        assert recorder.statuses == []

@@ -19,7 +19,7 @@ from tests.support.nodes import served
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 from tests.support.waiting import PATIENCE, until
-from tests.system.client.people import Ears, client_of, ended
+from tests.system.client.clients import RoomRecorder, client_of, ended
 
 
 async def test_a_member_without_heartbeats_gets_a_force_leave_and_the_room_ends(redis_server: Server):
@@ -28,9 +28,9 @@ async def test_a_member_without_heartbeats_gets_a_force_leave_and_the_room_ends(
         client_of(node) as other,
         client_of(node, heartbeat_interval=60) as silent,
     ):
-        witness = Ears(await other.join("lobby", user_id="bob"))
+        witness = RoomRecorder(await other.join("lobby", user_id="bob"))
         room = await silent.join("lobby", user_id="ann")
-        ears = Ears(room)
+        recorder = RoomRecorder(room)
         joined_at = room.members["ann"].joined_at
         events = [event.kind async for event in room]
         assert events == ["sync"]
@@ -40,8 +40,8 @@ async def test_a_member_without_heartbeats_gets_a_force_leave_and_the_room_ends(
         assert str(end) == end.message == "Still there?"
         assert (end.room_id, end.reason) == ("lobby", "inactivity_timeout")
         assert joined_at + 400 <= end.timestamp < joined_at + 2000
-        assert ears.force_leaves == [end]
-        assert ears.statuses == [Status.CLOSED]
+        assert recorder.force_leaves == [end]
+        assert recorder.statuses == [Status.CLOSED]
         await witness.until_members("bob")
         assert witness.reasons == {"ann": "inactivity_timeout"}
 
@@ -64,7 +64,7 @@ async def test_a_member_kicked_from_one_room_stays_in_the_other(bundled_server: 
     ):
         lobby, hall = await desk.join("lobby", user_id="ann"), await desk.join("hall", user_id="ann")
         on_phone = await phone.join("lobby", user_id="ann")
-        ears = Ears(hall)
+        recorder = RoomRecorder(hall)
         await node.store.kick(Entry("lobby", "ann"), "Out!")
         for room in (lobby, on_phone):
             end = await ended(room)
@@ -72,8 +72,8 @@ async def test_a_member_kicked_from_one_room_stays_in_the_other(bundled_server: 
             assert (end.message, end.reason) == ("Out!", "kicked")
         await until(lambda: phone.status is Status.IDLE)
         await hall.update(username="Ann")
-        await ears.until_member("ann", username="Ann")
-        assert ears.statuses == []
+        await recorder.until_member("ann", username="Ann")
+        assert recorder.statuses == []
         assert desk.status is Status.CONNECTED
         back = await desk.join("lobby", user_id="ann")
         assert back.count == 1
@@ -103,7 +103,7 @@ async def test_a_place_lost_during_a_reconnect_ends_the_room_with_room_full(bund
 
 async def test_after_a_close_without_leaving_a_rejoin_within_the_grace_resumes(bundled_server: Server):
     async with served(bundled_server) as node, client_of(node) as other:
-        witness = Ears(await other.join("lobby", user_id="bob"))
+        witness = RoomRecorder(await other.join("lobby", user_id="bob"))
         async with client_of(node) as client:
             room = await client.join("lobby", user_id="ann")
             await witness.until_members("ann", "bob")
@@ -115,7 +115,7 @@ async def test_after_a_close_without_leaving_a_rejoin_within_the_grace_resumes(b
         assert await other.is_present("lobby", "ann")
         async with client_of(node) as client:
             await client.join("lobby", user_id="ann")
-            assert witness.heard == [("join", "ann")]
+            assert witness.changes == [("join", "ann")]
         await witness.until_members("bob")
         assert witness.reasons == {"ann": "left"}
 
@@ -132,7 +132,7 @@ async def test_an_exception_in_the_block_is_raised_unchanged(bundled_server: Ser
 
 async def test_a_cancelled_block_leaves_its_rooms(bundled_server: Server):
     async with served(bundled_server) as node, client_of(node) as other:
-        witness = Ears(await other.join("lobby", user_id="bob"))
+        witness = RoomRecorder(await other.join("lobby", user_id="bob"))
 
         async def stay() -> None:
             async with client_of(node) as client:
@@ -150,7 +150,7 @@ async def test_a_cancelled_block_leaves_its_rooms(bundled_server: Server):
         with pytest.raises(asyncio.CancelledError):
             await task
         await witness.until_members("bob")
-        assert witness.heard == [("join", "ann"), ("leave", "ann")] * 2
+        assert witness.changes == [("join", "ann"), ("leave", "ann")] * 2
         assert set(witness.reasons.values()) == {"left"}
 
 

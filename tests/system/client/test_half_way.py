@@ -21,8 +21,8 @@ from tests.support.nodes import served
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 from tests.support.waiting import until
-from tests.system.client.meddler import Meddler, Message
-from tests.system.client.people import client_of, ended
+from tests.system.client.clients import client_of, ended
+from tests.system.client.interceptor import Interceptor, Message
 
 
 def tasks_of_clients() -> list[str]:
@@ -75,20 +75,20 @@ async def test_a_join_after_a_cancelled_one_is_independent_of_it(bundled_server:
 async def test_leaving_a_room_that_the_server_has_ended_succeeds(bundled_server: Server):
     async with (
         served(bundled_server) as node,
-        Meddler.before(node) as meddler,
-        client_of(meddler.port) as client,
+        Interceptor.before(node) as interceptor,
+        client_of(interceptor.port) as client,
     ):
         await client.join("hall", user_id="ann")
         room = await client.join("lobby", user_id="ann")
         lost: list[str] = []
 
-        def swallow(message: Message) -> bool:
+        def drop(message: Message) -> bool:
             if message["type"] != "room:force-leave":
                 return False
             lost.append(message["roomId"])
             return True
 
-        meddler.swallow = swallow
+        interceptor.drop = drop
         await node.store.kick(Entry("lobby", "ann"))
         await until(lambda: lost == ["lobby"])
         with pytest.raises(NotJoined):
@@ -100,13 +100,13 @@ async def test_leaving_a_room_that_the_server_has_ended_succeeds(bundled_server:
 async def test_a_join_reply_without_a_membership_is_answered_by_a_leave(bundled_server: Server):
     async with (
         served(bundled_server) as node,
-        Meddler.before(node) as meddler,
-        client_of(meddler.port) as client,
+        Interceptor.before(node) as interceptor,
+        client_of(interceptor.port) as client,
     ):
         await client.count("lobby")
         (connection,) = node.gateway.connections
         connection.send(RoomJoined("ghost", "ann", "s", 1000, 1000, False, "e1", 1, 1, "none"))
-        (said,) = meddler.heard
+        (said,) = interceptor.received
         await until(lambda: said[-1]["type"] == "leave_room")
         assert said[-1]["roomId"] == "ghost"
 

@@ -4,52 +4,52 @@ from reactor.client import Status
 from tests.support.nodes import served
 from tests.support.servers import Server
 from tests.support.waiting import until
-from tests.system.client.meddler import Meddler, Message
-from tests.system.client.people import Ears, client_of
+from tests.system.client.clients import RoomRecorder, client_of
+from tests.system.client.interceptor import Interceptor, Message
 
 
 class TestMissedDiffs:
     async def test_a_missed_diff_is_detected_by_the_next_and_repaired(self, bundled_server: Server):
         async with (
             served(bundled_server) as node,
-            Meddler.before(node) as meddler,
-            client_of(meddler.port) as client,
+            Interceptor.before(node) as interceptor,
+            client_of(interceptor.port) as client,
             client_of(node) as one,
             client_of(node) as two,
         ):
-            ears = Ears(await client.join("lobby", user_id="ann"))
+            recorder = RoomRecorder(await client.join("lobby", user_id="ann"))
             lost: list[Message] = []
 
-            def swallow(message: Message) -> bool:
+            def drop(message: Message) -> bool:
                 if message["type"] != "room:diff":
                     return False
                 lost.append(message)
                 return True
 
-            meddler.swallow = swallow
+            interceptor.drop = drop
             await one.join("lobby", user_id="bob")
             await until(lambda: len(lost) == 1)
-            meddler.swallow = lambda _: False
-            assert ears.heard == []
+            interceptor.drop = lambda _: False
+            assert recorder.changes == []
             await two.join("lobby", user_id="cy")
-            await ears.until_members("ann", "bob", "cy")
-            assert sorted(ears.heard) == [("join", "bob"), ("join", "cy")]
-            assert ears.statuses == []
-            asked = [message for message in meddler.heard[0] if message["type"] == "room:members"]
+            await recorder.until_members("ann", "bob", "cy")
+            assert sorted(recorder.changes) == [("join", "bob"), ("join", "cy")]
+            assert recorder.statuses == []
+            asked = [message for message in interceptor.received[0] if message["type"] == "room:members"]
             assert len(asked) == 1, "one snapshot was enough"
 
     async def test_a_snapshot_that_does_not_arrive_is_requested_again(self, bundled_server: Server):
         async with (
             served(bundled_server) as node,
-            Meddler.before(node) as meddler,
-            client_of(meddler.port, request_timeout=0.2, heartbeat_interval=60) as client,
+            Interceptor.before(node) as interceptor,
+            client_of(interceptor.port, request_timeout=0.2, heartbeat_interval=60) as client,
             client_of(node) as one,
             client_of(node) as two,
         ):
-            ears = Ears(await client.join("lobby", user_id="ann"))
+            recorder = RoomRecorder(await client.join("lobby", user_id="ann"))
             lost: list[str] = []
 
-            def swallow(message: Message) -> bool:
+            def drop(message: Message) -> bool:
                 if message["type"] == "room:diff" and lost:
                     return False
                 if message["type"] in ("room:diff", "room:members") and len(lost) < 3:
@@ -57,15 +57,15 @@ class TestMissedDiffs:
                     return True
                 return False
 
-            meddler.swallow = swallow
+            interceptor.drop = drop
             bob = await one.join("lobby", user_id="bob")
             await until(lambda: lost == ["room:diff"])
             await bob.update(username="Bob")
-            await ears.until(lambda: ears.room.count == 2)
+            await recorder.until(lambda: recorder.room.count == 2)
             assert lost == ["room:diff", "room:members", "room:members"]
             await two.join("lobby", user_id="cy")
-            await ears.until_members("ann", "bob", "cy")
-            assert sorted(ears.heard) == [("join", "bob"), ("join", "cy")]
+            await recorder.until_members("ann", "bob", "cy")
+            assert sorted(recorder.changes) == [("join", "bob"), ("join", "cy")]
 
     async def test_messages_that_only_a_newer_server_knows_are_ignored(self, bundled_server: Server, caplog):
         async with served(bundled_server) as node, client_of(node) as client:

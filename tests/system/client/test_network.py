@@ -14,8 +14,8 @@ from tests.support.nodes import served
 from tests.support.proxy import Proxy
 from tests.support.servers import Server, free_port
 from tests.support.waiting import until
-from tests.system.client.meddler import Meddler
-from tests.system.client.people import Ears, client_of
+from tests.system.client.clients import RoomRecorder, client_of
+from tests.system.client.interceptor import Interceptor
 
 GONE_AND_BACK = [("leave", "ann"), ("join", "ann")]
 THERE_AND_BACK = [Status.RECONNECTING, Status.CONNECTED]
@@ -28,17 +28,17 @@ async def test_a_reconnect_within_the_grace_is_not_noticed(redis_server: Server)
         client_of(node) as other,
         client_of(proxy.port) as client,
     ):
-        witness = Ears(await other.join("lobby", user_id="bob"))
-        ears = Ears(await client.join("lobby", user_id="ann", username="Ann", data={"x": 1}))
+        witness = RoomRecorder(await other.join("lobby", user_id="bob"))
+        recorder = RoomRecorder(await client.join("lobby", user_id="ann", username="Ann", data={"x": 1}))
         await witness.until_members("ann", "bob")
         for times in range(1, 4):
             proxy.cut()
-            await ears.until_statuses(*THERE_AND_BACK * times)
-        assert ears.events == []
-        assert witness.heard == [("join", "ann")]
-        await ears.room.update(data={"x": 2})
+            await recorder.until_statuses(*THERE_AND_BACK * times)
+        assert recorder.events == []
+        assert witness.changes == [("join", "ann")]
+        await recorder.room.update(data={"x": 2})
         await witness.until_member("ann", data={"x": 2})
-        assert witness.heard == [("join", "ann"), ("update", "ann")]
+        assert witness.changes == [("join", "ann"), ("update", "ann")]
 
 
 async def test_changes_during_a_reconnect_are_reported_once_and_together(bundled_server: Server):
@@ -53,20 +53,20 @@ async def test_changes_during_a_reconnect_are_reported_once_and_together(bundled
             others[name] = await stack.enter_async_context(client_of(node))
         rooms = {name: await others[name].join("lobby", user_id=name) for name in ("bob", "cy", "dan")}
         room = await client.join("lobby", user_id="ann")
-        ears = Ears(room)
+        recorder = RoomRecorder(room)
         sizes = []
         room.on("leave", lambda _: sizes.append(len(room.members)))
         room.on("join", lambda _: sizes.append(len(room.members)))
         proxy.refuse = True
         proxy.cut()
-        await ears.until_status(Status.RECONNECTING)
+        await recorder.until_status(Status.RECONNECTING)
         assert room.members.keys() == {"ann", "bob", "cy", "dan"}, "as it was last known"
         await rooms["bob"].leave()
         await rooms["cy"].away()
         await others["eve"].join("lobby", user_id="eve")
         proxy.refuse = False
-        await ears.until_status(Status.CONNECTED)
-        assert ears.heard == [("leave", "bob"), ("join", "eve"), ("update", "cy")]
+        await recorder.until_status(Status.CONNECTED)
+        assert recorder.changes == [("leave", "bob"), ("join", "eve"), ("update", "cy")]
         assert sizes == [4, 4], "all of it had happened when the first was told"
 
 
@@ -77,9 +77,9 @@ async def test_a_reconnect_after_the_grace_is_noticed_by_the_other_members(bundl
         client_of(node) as other,
         client_of(proxy.port) as client,
     ):
-        witness = Ears(await other.join("lobby", user_id="bob"))
+        witness = RoomRecorder(await other.join("lobby", user_id="bob"))
         room = await client.join("lobby", user_id="ann", username="Ann", data=[1])
-        ears = Ears(room)
+        recorder = RoomRecorder(room)
         await room.away()
         await witness.until_member("ann", away=True)
         witness.events.clear()
@@ -88,15 +88,15 @@ async def test_a_reconnect_after_the_grace_is_noticed_by_the_other_members(bundl
         await witness.until_members("bob")
         proxy.refuse = False
         await witness.until_member("ann", away=True)
-        assert [heard for heard in witness.heard if heard[0] != "update"] == [
+        assert [change for change in witness.changes if change[0] != "update"] == [
             ("leave", "ann"),
             ("join", "ann"),
         ]
         assert witness.reasons == {"ann": "disconnected"}
         assert witness.room.members["ann"].username == "Ann"
         assert witness.room.members["ann"].data == [1]
-        await ears.until_member("ann", away=True, data=[1])
-        assert [heard for heard in ears.heard if heard[0] != "update"][-2:] == [
+        await recorder.until_member("ann", away=True, data=[1])
+        assert [change for change in recorder.changes if change[0] != "update"][-2:] == [
             ("leave", "ann"),
             ("join", "ann"),
         ]
@@ -108,12 +108,12 @@ async def test_a_dead_connection_is_detected_by_a_heartbeat(bundled_server: Serv
         Proxy.to(node.gateway.port) as proxy,
         client_of(proxy.port, request_timeout=0.4) as client,
     ):
-        ears = Ears(await client.join("lobby", user_id="ann"))
+        recorder = RoomRecorder(await client.join("lobby", user_id="ann"))
         proxy.withhold()
-        await ears.until_status(Status.RECONNECTING)
+        await recorder.until_status(Status.RECONNECTING)
         proxy.release()
-        await ears.until_status(Status.CONNECTED)
-        assert ears.events == []
+        await recorder.until_status(Status.CONNECTED)
+        assert recorder.events == []
 
 
 async def test_a_dead_connection_is_detected_without_a_room(bundled_server: Server):
@@ -137,13 +137,13 @@ async def test_a_slow_network_is_not_taken_for_a_dead_one(bundled_server: Server
     ):
         proxy.delay = 0.15
         async with client_of(proxy.port, request_timeout=2.0) as client:
-            ears = Ears(await client.join("lobby", user_id="ann"))
+            recorder = RoomRecorder(await client.join("lobby", user_id="ann"))
             for number in range(3):
                 room = await other.join("lobby", user_id=f"user {number}")
-                await ears.until(lambda: ears.room.count == 2)
+                await recorder.until(lambda: recorder.room.count == 2)
                 await room.leave()
-                await ears.until(lambda: ears.room.count == 1)
-            assert ears.statuses == []
+                await recorder.until(lambda: recorder.room.count == 1)
+            assert recorder.statuses == []
             assert proxy.opened == 1
 
 
@@ -158,22 +158,22 @@ async def test_a_restart_of_the_server_is_not_noticed_by_members(
                 await client.join("lobby", user_id=f"user {number}", username=f"User {number}")
                 for number, client in enumerate(clients)
             ]
-            ears = [Ears(room) for room in rooms]
-            for ear in ears:
-                await ear.until_members(*(room.user_id for room in rooms))
-            for ear in ears:
-                ear.events.clear()
-        for ear in ears:
-            await ear.until_status(Status.RECONNECTING)
+            recorders = [RoomRecorder(room) for room in rooms]
+            for recorder in recorders:
+                await recorder.until_members(*(room.user_id for room in rooms))
+            for recorder in recorders:
+                recorder.events.clear()
+        for recorder in recorders:
+            await recorder.until_status(Status.RECONNECTING)
         async with served(redis_server, port=port) as node:
-            for ear in ears:
-                await ear.until_status(Status.CONNECTED)
-                assert ear.heard == []
+            for recorder in recorders:
+                await recorder.until_status(Status.CONNECTED)
+                assert recorder.changes == []
             assert len(node.gateway.connections) == 5
             await rooms[0].update(username="Still here")
-            for ear in ears:
-                await ear.until_member("user 0", username="Still here")
-                assert ear.heard == [("update", "user 0")]
+            for recorder in recorders:
+                await recorder.until_member("user 0", username="Still here")
+                assert recorder.changes == [("update", "user 0")]
             for client in clients:
                 await client.close()
 
@@ -197,11 +197,11 @@ async def test_a_suspended_machine_sends_a_heartbeat_when_it_resumes(bundled_ser
     monkeypatch.setattr(open_connection, "_CLOCK_CHECK", 0.05)
     async with (
         served(bundled_server) as node,
-        Meddler.before(node) as meddler,
-        client_of(meddler.port) as client,
+        Interceptor.before(node) as interceptor,
+        client_of(interceptor.port) as client,
     ):
         await client.join("lobby", user_id="ann")
-        (said,) = meddler.heard
+        (said,) = interceptor.received
         assert [message["type"] for message in said] == ["join_room"]
         monkeypatch.setattr(open_connection, "time", lambda: time() + 3600)
         await until(lambda: len(said) == 2)

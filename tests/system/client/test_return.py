@@ -11,8 +11,8 @@ from tests.support.nodes import served
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 from tests.support.waiting import until
-from tests.system.client.meddler import Meddler, Message
-from tests.system.client.people import Ears, client_of
+from tests.system.client.clients import RoomRecorder, client_of
+from tests.system.client.interceptor import Interceptor, Message
 
 THERE_AND_BACK = [Status.RECONNECTING, Status.CONNECTED]
 
@@ -24,7 +24,7 @@ async def test_a_rejoin_restores_name_data_view_and_away(bundled_server: Server)
         client_of(node) as other,
         client_of(proxy.port) as client,
     ):
-        witness = Ears(await other.join("lobby", user_id="bob"))
+        witness = RoomRecorder(await other.join("lobby", user_id="bob"))
         lobby = await client.join("lobby", user_id="ann", username="Ann")
         await lobby.update(username="Anna", data={"x": 1})
         await lobby.away()
@@ -32,17 +32,17 @@ async def test_a_rejoin_restores_name_data_view_and_away(bundled_server: Server)
         many = [await client.join(f"room {number}", user_id="ann") for number in range(40)]
         for room in many:
             await room.away()
-        ears = [Ears(room) for room in (lobby, hall, *many)]
+        recorders = [RoomRecorder(room) for room in (lobby, hall, *many)]
         proxy.cut()
-        for ear in ears:
-            await ear.until_statuses(*THERE_AND_BACK)
+        for recorder in recorders:
+            await recorder.until_statuses(*THERE_AND_BACK)
         await witness.until_member("ann", away=True)
         ann = witness.room.members["ann"]
         assert (ann.username, ann.data, ann.connections) == ("Anna", {"x": 1}, 1)
         assert (hall.view, hall.count) == ("count", 1)
-        assert ("leave", "ann") not in witness.heard
-        for ear in ears[2:]:
-            await ear.until_member("ann", away=True)
+        assert ("leave", "ann") not in witness.changes
+        for recorder in recorders[2:]:
+            await recorder.until_member("ann", away=True)
         await lobby.back()
         proxy.cut()
         await until(lambda: lobby.status is Status.RECONNECTING)
@@ -61,10 +61,10 @@ async def test_a_rejoin_does_not_revert_a_change_by_another_device(bundled_serve
         at_desk = await desk.join("lobby", user_id="ann", username="Ann", data="desk")
         on_phone = await phone.join("lobby", user_id="ann")
         await on_phone.update(data="phone")
-        ears = Ears(at_desk)
-        await ears.until_member("ann", data="phone")
+        recorder = RoomRecorder(at_desk)
+        await recorder.until_member("ann", data="phone")
         proxy.cut()
-        await ears.until_statuses(*THERE_AND_BACK)
+        await recorder.until_statuses(*THERE_AND_BACK)
         members = {member.user_id: member for member in await phone.members("lobby")}
         assert members["ann"].data == "phone"
 
@@ -77,10 +77,10 @@ async def test_requests_during_a_reconnect_are_sent_after_it(bundled_server: Ser
     ):
         room = await client.join("lobby", user_id="ann")
         old = await client.join("old", user_id="ann")
-        ears = Ears(room)
+        recorder = RoomRecorder(room)
         proxy.refuse = True
         proxy.cut()
-        await ears.until_status(Status.RECONNECTING)
+        await recorder.until_status(Status.RECONNECTING)
         done = []
 
         async def do(name: str, work) -> None:
@@ -98,7 +98,7 @@ async def test_requests_during_a_reconnect_are_sent_after_it(bundled_server: Ser
             assert done == []
             proxy.refuse = False
         assert sorted(done) == ["away", "count", "join", "leave", "update"]
-        await ears.until_member("ann", username="Ann", away=True)
+        await recorder.until_member("ann", username="Ann", away=True)
         assert await client.count("new") == 1
         assert await client.count("old") == 0
 
@@ -120,7 +120,7 @@ async def test_requests_under_way_when_the_connection_was_lost_are_sent_again(bu
             await asyncio.gather(*tasks)
         assert await client.is_present("new", "ann")
         assert await client.count("old") == 0
-        await Ears(room).until_member("ann", username="Ann", away=True)
+        await RoomRecorder(room).until_member("ann", username="Ann", away=True)
 
 
 async def test_a_refused_change_is_not_repeated_by_a_rejoin(bundled_server: Server):
@@ -129,20 +129,20 @@ async def test_a_refused_change_is_not_repeated_by_a_rejoin(bundled_server: Serv
         Proxy.to(node.gateway.port) as proxy,
         client_of(proxy.port) as client,
     ):
-        ears = Ears(await client.join("lobby", user_id="ann", data="small"))
+        recorder = RoomRecorder(await client.join("lobby", user_id="ann", data="small"))
         with pytest.raises(Refused):
-            await ears.room.update(data="x" * 5000)
+            await recorder.room.update(data="x" * 5000)
         proxy.cut()
-        await ears.until_statuses(*THERE_AND_BACK)
-        assert ears.room.me is not None
-        assert ears.room.me.data == "small"
+        await recorder.until_statuses(*THERE_AND_BACK)
+        assert recorder.room.me is not None
+        assert recorder.room.me.data == "small"
 
 
 async def test_many_rooms_are_rejoined_within_the_limit_of_pending_requests(bundled_server: Server):
     async with (
         served(bundled_server) as node,
-        Meddler.before(node) as meddler,
-        client_of(meddler.port) as client,
+        Interceptor.before(node) as interceptor,
+        client_of(interceptor.port) as client,
     ):
         errors: list[Message] = []
 
@@ -154,12 +154,12 @@ async def test_many_rooms_are_rejoined_within_the_limit_of_pending_requests(bund
         rooms = [await client.join(f"room {number}", user_id="ann") for number in range(60)]
         for room in rooms:
             await room.away()
-        meddler.swallow = note
-        ears = [Ears(room) for room in rooms]
-        await meddler.close_all(1012)
-        for ear in ears:
-            await ear.until_statuses(*THERE_AND_BACK)
-            assert ear.events == []
+        interceptor.drop = note
+        recorders = [RoomRecorder(room) for room in rooms]
+        await interceptor.close_all(1012)
+        for recorder in recorders:
+            await recorder.until_statuses(*THERE_AND_BACK)
+            assert recorder.events == []
         assert errors == []
 
 

@@ -21,14 +21,14 @@ from reactor.settings import RoomRule
 from tests.support.nodes import served
 from tests.support.servers import Server, free_port
 from tests.support.waiting import PATIENCE, until
-from tests.system.client.people import Ears, client_of, url_of
+from tests.system.client.clients import RoomRecorder, client_of, url_of
 
 
 @pytest.mark.parametrize("codec", ["json", "msgpack"])
 async def test_two_clients_see_each_other_join_change_and_leave(redis_server: Server, codec):
     async with served(redis_server) as node, client_of(node, codec=codec) as one:
         ann = await one.join("lobby", user_id="ann", username="Ann", data={"team": "red"})
-        ears = Ears(ann)
+        recorder = RoomRecorder(ann)
         assert ann.me is not None
         assert (ann.me.username, ann.me.data, ann.me.connections) == ("Ann", {"team": "red"}, 1)
         assert (ann.count, ann.others, ann.status, ann.view) == (1, [], Status.CONNECTED, "members")
@@ -38,22 +38,22 @@ async def test_two_clients_see_each_other_join_change_and_leave(redis_server: Se
             assert bob.user_id == "7"
             assert bob.members.keys() == {"ann", "7"}
             assert [member.username for member in bob.others] == ["Ann"]
-            await ears.until_members("ann", "7")
+            await recorder.until_members("ann", "7")
 
             await bob.update(username="Bob", data=[1, None, {"deep": True}])
-            await ears.until_member("7", username="Bob")
+            await recorder.until_member("7", username="Bob")
             assert ann.members["7"].data == [1, None, {"deep": True}]
             await bob.update(data=None)
-            await ears.until_member("7", data=None)
+            await recorder.until_member("7", data=None)
             assert ann.members["7"].username == "Bob"
             await bob.away()
-            await ears.until_member("7", away=True)
+            await recorder.until_member("7", away=True)
             await bob.back()
-            await ears.until_member("7", away=False)
+            await recorder.until_member("7", away=False)
 
-        await ears.until_members("ann")
-        assert ears.heard == [("join", "7"), *[("update", "7")] * 4, ("leave", "7")]
-        assert ears.reasons == {"7": "left"}
+        await recorder.until_members("ann")
+        assert recorder.changes == [("join", "7"), *[("update", "7")] * 4, ("leave", "7")]
+        assert recorder.reasons == {"7": "left"}
         assert await bob.ended() is None
         assert bob.status is Status.CLOSED
 
@@ -71,13 +71,13 @@ async def test_the_example_of_the_readme(bundled_server: Server):
 
     async with served(bundled_server) as node, client_of(node) as other:
         bob = await other.join("lobby", user_id="bob")
-        ears = Ears(bob)
+        recorder = RoomRecorder(bob)
         task = asyncio.ensure_future(main(url_of(node)))
-        await ears.until_members("bob", "42")
+        await recorder.until_members("bob", "42")
         async with client_of(node) as third:
             await third.join("lobby", user_id="cy")
-            await ears.until_members("bob", "42", "cy")
-        await ears.until_members("bob", "42")
+            await recorder.until_members("bob", "42", "cy")
+        await recorder.until_members("bob", "42")
         await node.store.kick(Entry("lobby", "42"), "Time to go.")
         with anyio.fail_after(PATIENCE):
             await task
@@ -87,20 +87,23 @@ async def test_the_example_of_the_readme(bundled_server: Server):
 async def test_two_clients_of_one_user_are_one_member(bundled_server: Server):
     async with served(bundled_server) as node, client_of(node) as witness:
         watch = await witness.join("lobby", user_id="witness")
-        ears = Ears(watch)
+        recorder = RoomRecorder(watch)
         async with client_of(node) as desk:
             at_desk = await desk.join("lobby", user_id="ann", username="Ann")
             async with client_of(node) as phone:
                 on_phone = await phone.join("lobby", user_id="ann")
-                await ears.until_member("ann", connections=2)
+                await recorder.until_member("ann", connections=2)
                 assert on_phone.me is not None
                 assert on_phone.me.username == "Ann"
                 await on_phone.update(username="Ann on the phone")
-                await Ears(at_desk).until_member("ann", username="Ann on the phone")
-            await ears.until_member("ann", connections=1)
+                await RoomRecorder(at_desk).until_member("ann", username="Ann on the phone")
+            await recorder.until_member("ann", connections=1)
             assert at_desk.status is Status.CONNECTED
-        await ears.until_members("witness")
-        assert [heard for heard in ears.heard if heard[0] != "update"] == [("join", "ann"), ("leave", "ann")]
+        await recorder.until_members("witness")
+        assert [change for change in recorder.changes if change[0] != "update"] == [
+            ("join", "ann"),
+            ("leave", "ann"),
+        ]
 
 
 async def test_joining_again_changes_what_is_given(bundled_server: Server):
@@ -108,7 +111,7 @@ async def test_joining_again_changes_what_is_given(bundled_server: Server):
         room = await client.join("lobby", user_id="ann", data=1)
         again = await client.join("lobby", user_id="ann", username="Ann")
         assert again == room
-        await Ears(room).until_member("ann", username="Ann")
+        await RoomRecorder(room).until_member("ann", username="Ann")
         assert room.members["ann"].data == 1
         both = []
 
@@ -127,18 +130,18 @@ async def test_joining_again_changes_what_is_given(bundled_server: Server):
 
 async def test_a_room_may_be_left_and_joined_again(bundled_server: Server):
     async with served(bundled_server) as node, client_of(node) as client, client_of(node) as other:
-        ears = Ears(await other.join("lobby", user_id="witness"))
+        recorder = RoomRecorder(await other.join("lobby", user_id="witness"))
         for _ in range(3):
             room = await client.join("lobby", user_id="ann")
             assert room.members.keys() == {"ann", "witness"}
-            await ears.until_members("ann", "witness")
+            await recorder.until_members("ann", "witness")
             await room.leave()
             await room.leave()
-            await ears.until_members("witness")
+            await recorder.until_members("witness")
             assert await room.ended() is None
             with pytest.raises(NotJoined, match="was left"):
                 await room.update(username="Ann")
-        assert ears.heard == [("join", "ann"), ("leave", "ann")] * 3
+        assert recorder.changes == [("join", "ann"), ("leave", "ann")] * 3
         assert client.status is Status.CONNECTED
 
 

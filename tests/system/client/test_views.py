@@ -12,7 +12,7 @@ from reactor.errors import (
 from tests.support.nodes import served
 from tests.support.servers import Server
 from tests.support.waiting import PATIENCE
-from tests.system.client.people import Ears, client_of
+from tests.system.client.clients import RoomRecorder, client_of
 
 
 async def test_each_iterator_gets_all_events_and_ends_with_the_room(bundled_server: Server):
@@ -32,13 +32,13 @@ async def test_each_iterator_gets_all_events_and_ends_with_the_room(bundled_serv
                     tasks.start_soon(follow, place)
                 for event in begun:
                     await event.wait()
-                ears = Ears(ann)
+                recorder = RoomRecorder(ann)
                 bob = await two.join("lobby", user_id="bob")
-                await ears.until_members("ann", "bob")
+                await recorder.until_members("ann", "bob")
                 await bob.update(username="Bob")
-                await ears.until_member("bob", username="Bob")
+                await recorder.until_member("bob", username="Bob")
                 await bob.leave()
-                await ears.until_members("ann")
+                await recorder.until_members("ann")
                 await ann.leave()
         assert seen == [[("sync", 1), ("join", 2), ("update", 2), ("leave", 1)]] * 3
 
@@ -55,7 +55,7 @@ async def test_a_slow_iterator_gets_a_sync_and_delays_no_other(bundled_server: S
         bob = await two.join("lobby", user_id="bob")
         for number in range(20):
             await bob.update(username=f"Bob {number}")
-        await Ears(ann).until_member("bob", username="Bob 19")
+        await RoomRecorder(ann).until_member("bob", username="Bob 19")
         event = await anext(slow)
         assert event.kind == "sync"
         assert {member.username for member in event.members} == {"ann", "Bob 19"}
@@ -76,9 +76,9 @@ async def test_a_hundred_clients_converge_on_the_same_list(bundled_server: Serve
         async with anyio.create_task_group() as tasks:
             for client, user_id in zip(clients, users, strict=True):
                 tasks.start_soon(join, client, user_id)
-        ears = {user_id: Ears(room) for user_id, room in rooms.items()}
-        for ear in ears.values():
-            await ear.until_members(*users)
+        recorders = {user_id: RoomRecorder(room) for user_id, room in rooms.items()}
+        for recorder in recorders.values():
+            await recorder.until_members(*users)
 
         gone, staying = users[::3], [user_id for number, user_id in enumerate(users) if number % 3]
         async with anyio.create_task_group() as tasks:
@@ -89,10 +89,10 @@ async def test_a_hundred_clients_converge_on_the_same_list(bundled_server: Serve
         lists = []
         for user_id in staying:
             room = rooms[user_id]
-            await ears[user_id].until_members(*staying)
+            await recorders[user_id].until_members(*staying)
             for other in staying:
-                await ears[user_id].until_member(other, away=True)
-            left = [heard for heard in ears[user_id].heard if heard[0] == "leave"]
+                await recorders[user_id].until_member(other, away=True)
+            left = [change for change in recorders[user_id].changes if change[0] == "leave"]
             assert sorted(left) == sorted(("leave", other) for other in gone), "each once"
             lists.append(dict(room.members))
         assert all(members == lists[0] for members in lists)
@@ -101,14 +101,14 @@ async def test_a_hundred_clients_converge_on_the_same_list(bundled_server: Serve
 async def test_a_count_view_receives_counts_and_none_receives_nothing(bundled_server: Server):
     async with served(bundled_server) as node, client_of(node) as one, client_of(node) as two:
         counted = await one.join("lobby", user_id="ann", view="count")
-        ears = Ears(counted)
+        recorder = RoomRecorder(counted)
         other = await two.join("hall", user_id="ann", view="none")
         assert (counted.view, counted.members, counted.me, counted.count) == ("count", {}, None, 1)
         async with client_of(node) as third:
             await third.join("lobby", user_id="bob")
-            await ears.until(lambda: counted.count == 2)
-        await ears.until(lambda: counted.count == 1)
-        assert [(event.kind, event.count, event.members) for event in ears.events] == [
+            await recorder.until(lambda: counted.count == 2)
+        await recorder.until(lambda: counted.count == 1)
+        assert [(event.kind, event.count, event.members) for event in recorder.events] == [
             ("sync", 2, ()),
             ("sync", 1, ()),
         ]
@@ -120,19 +120,19 @@ async def test_a_room_that_grows_too_large_is_a_count_until_it_is_small_again(bu
     async with served(bundled_server, max_members_view=3) as node, AsyncExitStack() as stack:
         first = await stack.enter_async_context(client_of(node))
         room = await first.join("lobby", user_id="first")
-        ears = Ears(room)
+        recorder = RoomRecorder(room)
         others = []
         for number in range(3):
             client = await stack.enter_async_context(client_of(node))
             others.append(await client.join("lobby", user_id=f"user {number}"))
-        await ears.until(lambda: room.view == "count" and room.count == 4)
+        await recorder.until(lambda: room.view == "count" and room.count == 4)
         assert room.members == {}
         assert others[-1].view == "count"
         for other in others[:2]:
             await other.leave()
-        await ears.until_members("first", "user 2")
+        await recorder.until_members("first", "user 2")
         assert room.view == "members"
-        assert ears.reasons == {}, "nobody left by becoming a number"
+        assert recorder.reasons == {}, "nobody left by becoming a number"
 
 
 async def test_reads_need_no_join(bundled_server: Server):

@@ -9,7 +9,7 @@ from reactor.protocol.events import RoomEvent
 from tests.support.nodes import served
 from tests.support.servers import Server, free_port
 from tests.support.waiting import until
-from tests.system.client.people import client_of, url_of
+from tests.system.client.clients import client_of, url_of
 
 
 def lines(events: list[RoomEvent]) -> list[tuple[str, str, str | None, int]]:

@@ -20,8 +20,8 @@ from tests.support import redis_state
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
-from tests.system.client.meddler import Meddler
-from tests.system.client.people import Ears, client_of, ended
+from tests.system.client.clients import RoomRecorder, client_of, ended
+from tests.system.client.interceptor import Interceptor
 
 
 class LaterNode:
@@ -213,25 +213,25 @@ class TestPythonClient:
             client_of(node) as client,
             client_of(node) as other,
         ):
-            ears = Ears(await other.join("lobby", user_id="ann"))
+            recorder = RoomRecorder(await other.join("lobby", user_id="ann"))
             room = await client.join("lobby", user_id="bob")
             LaterNode(redis_server).remove("bob", "banned")
             end = await ended(room)
             assert isinstance(end, ForceLeave)
             assert end.reason == "banned"
-            await ears.until_members("ann")
-            assert ears.reasons == {"bob": "banned"}
+            await recorder.until_members("ann")
+            assert recorder.reasons == {"bob": "banned"}
 
     async def test_unknown_messages_and_fields_of_a_server_are_ignored(self, redis_server: Server) -> None:
         async with (
             served(redis_server) as node,
-            Meddler.before(node) as meddler,
-            client_of(meddler.port) as client,
+            Interceptor.before(node) as interceptor,
+            client_of(interceptor.port) as client,
         ):
             room = await client.join("lobby", user_id="ann")
-            await meddler.say({"type": "room:typing", "roomId": "lobby", "userId": "bob"})
-            await meddler.say({"type": "people:diff", "changed": []})
-            await meddler.say(
+            await interceptor.send({"type": "room:typing", "roomId": "lobby", "userId": "bob"})
+            await interceptor.send({"type": "people:diff", "changed": []})
+            await interceptor.send(
                 {"type": "room:message", "roomId": "lobby", "data": 1, "timestamp": 5, "userId": "bob"}
             )
             await room.update({"mood": "blue"})

@@ -1,4 +1,4 @@
-"""Stands between a client and a node as a WebSocket of its own, and meddles with what is said."""
+"""A WebSocket proxy between a client and a node that drops messages or closes the connection."""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -11,39 +11,42 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from reactor.server.node import Node
-from tests.system.client.people import url_of
+from tests.system.client.clients import url_of
 
 Message = dict[str, Any]
 
 
-class Meddler:
+class Interceptor:
     """Passes messages on, JSON only.
 
-    Set `swallow`: which of the server's messages get lost. Set `hang_up`: with which code to close in place
-    of passing on a client's message. `heard` holds what clients have said, connection by connection.
+    Attributes:
+        drop: Which of the server's messages to drop.
+        close_code: The code with which to close instead of passing on a client's message, or None.
+        received: The messages of clients, one list for each connection.
+
     """
 
     def __init__(self, node: Node) -> None:
         self.port = 0
-        self.swallow: Callable[[Message], bool] = lambda _: False
-        self.hang_up: Callable[[Message], int | None] = lambda _: None
-        self.heard: list[list[Message]] = []
+        self.drop: Callable[[Message], bool] = lambda _: False
+        self.close_code: Callable[[Message], int | None] = lambda _: None
+        self.received: list[list[Message]] = []
         self._node = node
         self._clients: set[ServerConnection] = set()
 
     @classmethod
     @asynccontextmanager
     async def before(cls, node: Node) -> AsyncIterator[Self]:
-        meddler = cls(node)
-        async with serve(meddler._serve, "127.0.0.1", 0, ping_interval=None) as server:
-            meddler.port = next(iter(server.sockets)).getsockname()[1]
-            yield meddler
+        interceptor = cls(node)
+        async with serve(interceptor._serve, "127.0.0.1", 0, ping_interval=None) as server:
+            interceptor.port = next(iter(server.sockets)).getsockname()[1]
+            yield interceptor
 
     async def close_all(self, code: int, reason: str = "") -> None:
         for client in list(self._clients):
             await client.close(code, reason)
 
-    async def say(self, message: Message) -> None:
+    async def send(self, message: Message) -> None:
         """Send every client a message that no node sent."""
         for client in list(self._clients):
             await client.send(json.dumps(message))
@@ -62,12 +65,12 @@ class Meddler:
             self._clients.discard(client)
 
     async def _from_client(self, client: ServerConnection, node: ClientConnection) -> None:
-        said: list[Message] = []
-        self.heard.append(said)
+        received: list[Message] = []
+        self.received.append(received)
         try:
             async for text in client:
-                said.append(message := json.loads(text))
-                code = self.hang_up(message)
+                received.append(message := json.loads(text))
+                code = self.close_code(message)
                 if code is not None:
                     await client.close(code)
                     break
@@ -79,7 +82,7 @@ class Meddler:
     async def _from_node(self, client: ServerConnection, node: ClientConnection) -> None:
         try:
             async for text in node:
-                if not self.swallow(json.loads(text)):
+                if not self.drop(json.loads(text)):
                     await client.send(text)
         except ConnectionClosed:
             return

@@ -1,4 +1,4 @@
-"""Clients of a node, and ears that note what a room tells them."""
+"""Clients of a node, and a recorder of the events of a room."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,34 +19,34 @@ def url_of(node: Node) -> str:
 
 
 def client_of(place: Node | int, **options: Any) -> Client:
-    """A client that comes back quickly, to a node or by a port."""
+    """A client that reconnects quickly, to a node or to a port."""
     url = f"ws://127.0.0.1:{place}/ws" if isinstance(place, int) else url_of(place)
     return Client(url, **{"backoff": QUICK, **options})
 
 
-class Ears:
-    """Notes all that a room says. `heard` holds (kind, user id) of joins, leaves and updates, in order."""
+class RoomRecorder:
+    """Records a room's events; `changes` holds (kind, user id) of joins, leaves and updates, in order."""
 
     def __init__(self, room: Room) -> None:
         self.room = room
         self.events: list[RoomEvent] = []
         self.statuses: list[Status] = []
         self.force_leaves: list[ForceLeave] = []
-        self._changes = Changes()
+        self._recorded = Changes()
         for kind in ("join", "leave", "update", "sync"):
-            room.on(kind, self._note(self.events))
-        room.on("status", self._note(self.statuses))
-        room.on("force-leave", self._note(self.force_leaves))
+            room.on(kind, self._record(self.events))
+        room.on("status", self._record(self.statuses))
+        room.on("force-leave", self._record(self.force_leaves))
 
-    def _note(self, notes: list[Any]) -> Callable[[Any], None]:
-        def note(news: Any) -> None:
-            notes.append(news)
-            self._changes.notify()
+    def _record(self, records: list[Any]) -> Callable[[Any], None]:
+        def record(event: Any) -> None:
+            records.append(event)
+            self._recorded.notify()
 
-        return note
+        return record
 
     @property
-    def heard(self) -> list[tuple[str, str]]:
+    def changes(self) -> list[tuple[str, str]]:
         return [(event.kind, event.member.user_id) for event in self.events if event.member is not None]
 
     @property
@@ -58,14 +58,16 @@ class Ears:
         }
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        await self._changes.until(condition)
+        await self._recorded.until(condition)
 
-    async def until_member(self, user_id: str, **face: Any) -> None:
+    async def until_member(self, user_id: str, **fields: Any) -> None:
         """Until this member is there and looks like this."""
 
         def is_so() -> bool:
             member = self.room.members.get(user_id)
-            return member is not None and all(getattr(member, name) == look for name, look in face.items())
+            return member is not None and all(
+                getattr(member, name) == value for name, value in fields.items()
+            )
 
         await self.until(is_so)
 
