@@ -5,7 +5,7 @@ import { ACK_TIMEOUT } from "../../reactor/js/client.js";
 import { BACKOFF } from "../../reactor/js/connection.js";
 import { HEARTBEAT, ReactorClient, Socket, begin, diff, enter, error, joined, member, settle } from "./fake.mjs";
 
-test("joins over one socket, and gives the room", async (t) => {
+test("a join opens one socket and resolves to the room", async (t) => {
   const { room, client } = await enter(t);
   assert.equal(Socket.last.url, "ws://here/ws");
   assert.deepEqual(Socket.last.protocols, ["reactor.json"]);
@@ -24,11 +24,11 @@ test("joins over one socket, and gives the room", async (t) => {
   assert.equal((await den).userId, "1");
 });
 
-test("a platform without WebSocket gets one clear line", () => {
+test("without WebSocket the error says to pass one", () => {
   assert.throws(() => new ReactorClient("ws://here/ws", { WebSocket: null }), /no WebSocket: pass one/);
 });
 
-test("an address that is none ends the join", async (t) => {
+test("an invalid address rejects the join", async (t) => {
   class Picky {
     constructor() {
       throw new SyntaxError("The URL is invalid");
@@ -39,7 +39,7 @@ test("an address that is none ends the join", async (t) => {
   assert.equal(client.status, "closed");
 });
 
-test("a refused join rejects with the code, and lets the socket go", async (t) => {
+test("a refused join rejects with the code and closes the socket", async (t) => {
   const { client } = begin(t);
   const coming = client.join("lobby", { userId: "me" });
   await settle();
@@ -50,7 +50,7 @@ test("a refused join rejects with the code, and lets the socket go", async (t) =
   assert.ok(Socket.last.closed);
 });
 
-test("a join that Redis could not take is asked again", async (t) => {
+test("a join that fails while Redis is away is repeated", async (t) => {
   const { client, tick } = begin(t);
   const coming = client.join("lobby", { userId: "me" });
   await settle();
@@ -69,7 +69,7 @@ test("a join that Redis could not take is asked again", async (t) => {
   assert.equal(client.status, "connected");
 });
 
-test("heartbeats go by the clock", async (t) => {
+test("heartbeats follow the clock", async (t) => {
   const { tick } = await enter(t);
   await tick(HEARTBEAT - 1);
   assert.equal(Socket.last.of("room:heartbeat").length, 0);
@@ -84,7 +84,7 @@ test("heartbeats go by the clock", async (t) => {
   assert.equal(Socket.last.of("room:heartbeat").length, 3, "a refused one is no end of them");
 });
 
-test("after a sleep in which no timer ran, whatever comes sends what is due", async (t) => {
+test("after a sleep without timers, any message triggers what is due", async (t) => {
   const { client } = await enter(t);
   t.mock.timers.setTime(1_000_000 + 3 * HEARTBEAT);
   Socket.last.says(diff(5));
@@ -95,7 +95,7 @@ test("after a sleep in which no timer ran, whatever comes sends what is due", as
   assert.equal(Socket.last.of("room:heartbeat").length, 2);
 });
 
-test("a clock that was set back silences nobody", async (t) => {
+test("heartbeats continue after the clock was set back", async (t) => {
   const { client } = await enter(t);
   t.mock.timers.setTime(1);
   client.tick();
@@ -103,7 +103,7 @@ test("a clock that was set back silences nobody", async (t) => {
 });
 
 for (const name of ["visibilitychange", "online", "pageshow"]) {
-  test(`${name}: a heartbeat at once, and no ear is left behind`, async (t) => {
+  test(`${name}: a heartbeat at once, and no listener remains after close`, async (t) => {
     const page = new EventTarget();
     const ears = new Set();
     globalThis.addEventListener = (...given) => (ears.add(String(given)), page.addEventListener(...given));
@@ -134,7 +134,7 @@ for (const name of ["visibilitychange", "online", "pageshow"]) {
   });
 }
 
-test("silent on purpose: no heartbeat, until told otherwise", async (t) => {
+test("with silent set no heartbeat is sent", async (t) => {
   const { client, tick } = await enter(t);
   client.silent = true;
   await tick(10 * HEARTBEAT);
@@ -145,7 +145,7 @@ test("silent on purpose: no heartbeat, until told otherwise", async (t) => {
   assert.equal(Socket.last.of("room:heartbeat").length, 1);
 });
 
-test("no acknowledgement and no word is a lost network: another socket, by itself", async (t) => {
+test("without an acknowledgement or any message the client reconnects", async (t) => {
   const { client, room, tick } = await enter(t);
   await tick(HEARTBEAT);
   await tick(ACK_TIMEOUT - 1);
@@ -158,7 +158,7 @@ test("no acknowledgement and no word is a lost network: another socket, by itsel
   assert.equal(Socket.all.length, 2);
 });
 
-test("a server that speaks is alive, and one without Redis is waited for", async (t) => {
+test("any message keeps the connection, and a server without Redis is waited for", async (t) => {
   const { client, room, tick } = await enter(t);
   await tick(HEARTBEAT);
   await tick(ACK_TIMEOUT - 1);
@@ -172,7 +172,7 @@ test("a server that speaks is alive, and one without Redis is waited for", async
   assert.deepEqual([client.status, room.status], ["connected", "connected"]);
 });
 
-test("the pauses between attempts grow to a limit, with chance in them", async (t) => {
+test("the reconnect delay grows to a limit, with jitter", async (t) => {
   const { client, tick } = await enter(t);
   const pauses = [];
   for (let attempt = 0; attempt < 8; attempt += 1) {
@@ -189,7 +189,7 @@ test("the pauses between attempts grow to a limit, with chance in them", async (
   assert.equal(other.retryAt - Date.now(), 50);
 });
 
-test("only a connection that held makes the pauses short again", async (t) => {
+test("only a stable connection resets the reconnect delay", async (t) => {
   const { client, tick } = await enter(t);
   for (const expected of [500, 1000, 2000]) {
     Socket.last.ends(1012);
@@ -201,7 +201,7 @@ test("only a connection that held makes the pauses short again", async (t) => {
   assert.equal(client.retryAt - Date.now(), 500);
 });
 
-test("an attempt that opens nothing is given up", async (t) => {
+test("an attempt that does not open times out", async (t) => {
   const { client, tick } = await enter(t);
   Socket.last.ends(1006);
   await tick(500);
@@ -213,7 +213,7 @@ test("an attempt that opens nothing is given up", async (t) => {
   assert.equal(client.status, "reconnecting");
 });
 
-test("a message that is none is passed over, and reported", async (t) => {
+test("an invalid message is ignored and logged", async (t) => {
   const { room } = await enter(t);
   const { mock } = t.mock.method(console, "error", () => {});
   Socket.last.onmessage({ data: "{" });
@@ -222,7 +222,7 @@ test("a message that is none is passed over, and reported", async (t) => {
   assert.equal(room.count, 3);
 });
 
-test("after a close the pauses begin anew", async (t) => {
+test("close resets the reconnect delay", async (t) => {
   const { client, tick } = await enter(t);
   Socket.last.ends(1006);
   await tick(500);
@@ -236,7 +236,7 @@ test("after a close the pauses begin anew", async (t) => {
 
 // Requests, and the end.
 
-test("questions are asked without a room, over however many sockets, and the socket goes with the last answer", async (t) => {
+test("requests without a room are repeated on new sockets, and the last reply closes the socket", async (t) => {
   const { client, tick } = begin(t);
   const asked = client.request({ type: "room:count", roomId: "den" });
   await settle();
@@ -256,7 +256,7 @@ test("questions are asked without a room, over however many sockets, and the soc
   await assert.rejects(refused, { code: "bad_id" });
 });
 
-test("closing leaves, and then nothing is left: no timer, no socket, no wish", async (t) => {
+test("close leaves the rooms, and no timer, socket or request remains", async (t) => {
   const { client, room, seen, tick } = await enter(t);
   const asked = client.request({ type: "room:count", roomId: "den" });
   client.close();
@@ -277,7 +277,7 @@ test("closing leaves, and then nothing is left: no timer, no socket, no wish", a
   assert.equal(Socket.last.of("leave_room").length, 0);
 });
 
-test("another encoding goes by its subprotocol", async (t) => {
+test("another codec is negotiated by its subprotocol", async (t) => {
   const codec = { subprotocol: "reactor.up", encode: (m) => JSON.stringify(m), decode: (data) => JSON.parse(data) };
   const { room } = await enter(t, undefined, {}, { codec });
   assert.deepEqual(Socket.last.protocols, ["reactor.up"]);

@@ -1,5 +1,5 @@
-// A socket and a clock that the test moves, and a client on both.
-// What is tested: the package, or one file that was made of it.
+// A fake socket and clock that the test controls, and a client on both.
+// Under test is the package, or the one file that was made of it.
 const { ReactorClient, ReactorError } = await import(process.env.REACTOR_CLIENT ?? "../../reactor/js/index.js");
 export { ReactorClient, ReactorError };
 
@@ -25,7 +25,7 @@ export class Socket {
     this.closed = true;
   }
 
-  /** A new socket for one that was lost. */
+  /** Advance to the reconnect, and open the new socket. */
   static async again(tick, ms = 500) {
     await tick(ms);
     Socket.last.opens();
@@ -66,7 +66,7 @@ export const diff = (from, more = {}) => ({
 });
 export const error = (code) => ({ type: "error", code, message: `because of ${code}` });
 
-/** Let all that waits for promises go on. */
+/** Let pending promises settle. */
 export async function settle() {
   for (let turn = 0; turn < 20; turn += 1) await null;
 }
@@ -82,7 +82,7 @@ export function begin(t, options = {}) {
   return { client, seen: [], tick };
 }
 
-/** Note all that a room tells, in short. */
+/** Record all events of a room, in short form. */
 export function watch(room, seen) {
   for (const kind of ["join", "update", "leave", "sync"]) {
     room.on(kind, ({ kind: said, member: who, reason, count }) => {

@@ -1,4 +1,4 @@
-// What the tests against a real server share: its address, sockets of Node.js, and waiting for what is to come.
+// Shared by the tests against a real server: its address, WebSocket for Node.js, and waiting for conditions.
 import { WebSocket } from "ws";
 import { ReactorClient } from "reactor-presence";
 
@@ -6,14 +6,14 @@ export const URL = process.env.REACTOR_URL;
 
 /** A client that is closed with the test. */
 export function client(t, options = {}) {
-  // Node.js has one of its own where it is asked for it.
+  // Node.js has its own WebSocket behind a flag.
   const made = new ReactorClient(URL, { WebSocket: globalThis.WebSocket ?? WebSocket, ...options });
   t.after(() => made.close());
   return made;
 }
 
-/** All that a room tells, in short, as it grows. */
-export function heard(room) {
+/** A growing list of all events of a room, in short form. */
+export function eventsOf(room) {
   const seen = [];
   for (const kind of ["join", "leave", "update"]) {
     room.on(kind, ({ member, reason }) => seen.push([kind, member.username, ...(reason ? [reason] : [])].join(" ")));

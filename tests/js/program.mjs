@@ -1,4 +1,4 @@
-// A program that uses the client and is told what to do, one line of JSON after the other: for the transcripts.
+// A program that uses the client and obeys commands, one line of JSON each: for the transcripts.
 import { createInterface } from "node:readline";
 import { WebSocket } from "ws";
 import { ReactorClient } from "reactor-presence";
@@ -16,12 +16,12 @@ const say = (line) => console.log(JSON.stringify(line));
 
 function listen() {
   for (const kind of ["join", "leave", "update"]) {
-    room.on(kind, ({ member, reason }) => say({ told: [kind, member.userId, ...(reason ? [reason] : [])].join(" ") }));
+    room.on(kind, ({ member, reason }) => say({ event: [kind, member.userId, ...(reason ? [reason] : [])].join(" ") }));
   }
-  room.on("sync", ({ count }) => say({ told: `sync ${count}` }));
-  room.on("message", ({ data }) => say({ told: `message ${JSON.stringify(data)}` }));
-  room.on("force-leave", ({ reason, message }) => say({ told: `force-leave ${reason}: ${message}` }));
-  room.on("status", (status) => say({ told: `status ${status}` }));
+  room.on("sync", ({ count }) => say({ event: `sync ${count}` }));
+  room.on("message", ({ data }) => say({ event: `message ${JSON.stringify(data)}` }));
+  room.on("force-leave", ({ reason, message }) => say({ event: `force-leave ${reason}: ${message}` }));
+  room.on("status", (status) => say({ event: `status ${status}` }));
 }
 
 const deeds = {

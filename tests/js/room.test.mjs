@@ -8,7 +8,7 @@ const snapshot = (version, members, more = {}) => ({
   type: "room:members", roomId: "lobby", epoch: "e", version, count: members.length, members, ...more,
 });
 
-test("resuming tells what really changed, once", async (t) => {
+test("a rejoin emits what has really changed, once", async (t) => {
   const here = [member("me"), member("ann"), member("bob"), member("cy"), member("dee")];
   const { room, seen, tick } = await enter(t, here);
   Socket.last.ends(1006);
@@ -34,7 +34,7 @@ test("resuming tells what really changed, once", async (t) => {
   assert.deepEqual([...room.members.keys()], ["me", "ann", "bob", "dee", "eve"]);
 });
 
-test("resuming to the same room tells nothing", async (t) => {
+test("a rejoin to an unchanged room emits nothing", async (t) => {
   const { seen, tick } = await enter(t);
   Socket.last.ends(1006);
   await Socket.again(tick);
@@ -42,7 +42,7 @@ test("resuming to the same room tells nothing", async (t) => {
   assert.deepEqual(seen, ["reconnecting", "connected"]);
 });
 
-test("all events of one message come together, too, when the members are right", async (t) => {
+test("the change event has all events of a message, after the members are updated", async (t) => {
   const { room } = await enter(t);
   const { members } = room;
   const batches = [];
@@ -53,7 +53,7 @@ test("all events of one message come together, too, when the members are right",
   assert.equal(room.members, members);
 });
 
-test("a diff that is told twice, and one about whom nobody saw, are no news", async (t) => {
+test("a repeated diff and the departure of an unknown member emit nothing", async (t) => {
   const { seen } = await enter(t);
   const came = diff(5, { joined: [member("bob")], count: 3 });
   Socket.last.says(came);
@@ -62,7 +62,7 @@ test("a diff that is told twice, and one about whom nobody saw, are no news", as
   assert.deepEqual(seen, ["join bob"]);
 });
 
-test("a listener that fails keeps nobody else from hearing", async (t) => {
+test("a listener that throws does not affect the others", async (t) => {
   const { room, seen } = await enter(t);
   const { mock } = t.mock.method(console, "error", () => {});
   const fail = () => {
@@ -77,7 +77,7 @@ test("a listener that fails keeps nobody else from hearing", async (t) => {
   assert.deepEqual(seen, ["join bob", "heard", "join cy", "heard"]);
 });
 
-test("a gap asks for the members once, and is healed into what differs", async (t) => {
+test("a gap requests the members once, and emits the difference", async (t) => {
   const { room, seen } = await enter(t);
   Socket.last.says(diff(8, { updated: [member("ann", { away: true })] }));
   Socket.last.says(diff(9, { left: [{ userId: "bob", reason: "kicked" }] }));
@@ -89,7 +89,7 @@ test("a gap asks for the members once, and is healed into what differs", async (
   assert.deepEqual(seen, ["leave ann left"]);
 });
 
-test("a snapshot that does not heal is followed by another one; one that is refused is asked for later", async (t) => {
+test("a snapshot that does not close the gap is followed by another; a refused one is requested later", async (t) => {
   const { room, tick } = await enter(t);
   const two = [member("me"), member("ann")];
   Socket.last.says(diff(8));
@@ -105,7 +105,7 @@ test("a snapshot that does not heal is followed by another one; one that is refu
   assert.equal(Socket.last.of("room:members").length, 3);
 });
 
-test("a gap is asked about on the next socket, too", async (t) => {
+test("a gap is also repaired on the next socket", async (t) => {
   const { tick } = await enter(t);
   Socket.last.says(diff(8));
   Socket.last.ends(1006);
@@ -116,7 +116,7 @@ test("a gap is asked about on the next socket, too", async (t) => {
   assert.equal(Socket.last.of("room:members").length, 1);
 });
 
-test("a reason counts once", async (t) => {
+test("a departure reason applies once", async (t) => {
   const { seen, tick } = await enter(t);
   Socket.last.says(diff(5, { left: [{ userId: "ann", reason: "kicked" }], count: 1 }));
   Socket.last.says(diff(6, { joined: [member("ann", { joinedAt: 2000 })] }));
@@ -126,7 +126,7 @@ test("a reason counts once", async (t) => {
   assert.deepEqual(seen, ["leave ann kicked", "join ann", "reconnecting", "leave ann disconnected", "connected"]);
 });
 
-test("who is missing from a new epoch has time to be entered again", async (t) => {
+test("a member missing from a new epoch may be registered again before it counts as departed", async (t) => {
   const { seen, room, tick } = await enter(t, [member("me"), member("ann"), member("bob")]);
   Socket.last.says({ ...diff(0), epoch: "f", joined: [member("me", { joinedAt: 3000 })], count: 1 });
   Socket.last.says({ ...diff(1), epoch: "f", joined: [member("ann", { joinedAt: 3001 }), member("cy")], count: 3 });
@@ -138,7 +138,7 @@ test("who is missing from a new epoch has time to be entered again", async (t) =
   assert.equal(room.members.get("ann").joinedAt, 3001);
 });
 
-test("who leaves meanwhile is told nothing more", async (t) => {
+test("after leaving nothing more is emitted", async (t) => {
   const { seen, room, tick } = await enter(t);
   Socket.last.says({ ...diff(0), epoch: "f", joined: [member("me")], count: 1 });
   room.leave();
@@ -147,7 +147,7 @@ test("who leaves meanwhile is told nothing more", async (t) => {
   assert.deepEqual(seen, ["closed"]);
 });
 
-test("what was held back is not told in a room that is told as its count meanwhile", async (t) => {
+test("withheld changes are dropped when the room is served as a count meanwhile", async (t) => {
   const { seen, tick } = await enter(t);
   Socket.last.says({ ...diff(0), epoch: "f", joined: [member("me")], count: 1 });
   Socket.last.says({ type: "room:count", roomId: "lobby", epoch: "f", version: 2, count: 5000 });
@@ -155,7 +155,7 @@ test("what was held back is not told in a room that is told as its count meanwhi
   assert.deepEqual(seen, ["sync 5000"]);
 });
 
-test("a list without oneself is not believed at once", async (t) => {
+test("a list without the own member is withheld at first", async (t) => {
   const { seen, room, tick } = await enter(t);
   Socket.last.says({ ...diff(0), epoch: "f", joined: [member("bob")], count: 1 });
   assert.deepEqual([seen, room.count], [[], 2]);
@@ -163,7 +163,7 @@ test("a list without oneself is not believed at once", async (t) => {
   assert.deepEqual(seen, ["leave me disconnected", "leave ann disconnected", "join bob"]);
 });
 
-test("a room that grows too big is served as a count, and by name again when it shrinks", async (t) => {
+test("a room that grows too large is served as a count, and as members again when it shrinks", async (t) => {
   const { room, seen } = await enter(t);
   Socket.last.says({ type: "room:count", roomId: "lobby", epoch: "e", version: 6, count: 5000 });
   assert.deepEqual([room.view, room.count, room.members.size, room.me], ["count", 5000, 0, undefined]);
@@ -179,7 +179,7 @@ test("a room that grows too big is served as a count, and by name again when it 
   assert.equal(room.count, 1, "a list that is a little older than the count is better than none");
 });
 
-test("what was only asked changes nothing of how the room is served", async (t) => {
+test("replies to requests do not change how the room is served", async (t) => {
   const { client, room, seen } = await enter(t, [], { members: undefined, view: "count", count: 2 });
   const asked = client.request({ type: "room:members", roomId: "lobby" });
   Socket.last.answers("room:members", snapshot(6, [member("me"), member("ann")]));
@@ -190,7 +190,7 @@ test("what was only asked changes nothing of how the room is served", async (t) 
   assert.deepEqual([room.view, room.count, seen], ["count", 2, []]);
 });
 
-test("after a loss the snapshot counts, even one of a server that went back", async (t) => {
+test("after a lost connection the snapshot applies, even with an older version", async (t) => {
   const { room, tick } = await enter(t);
   Socket.last.ends(1006);
   await Socket.again(tick);

@@ -2,11 +2,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { decode, encode } from "@msgpack/msgpack";
-import { client, heard, until } from "./live.mjs";
+import { client, eventsOf, until } from "./live.mjs";
 
-test("two see each other come, change, step away and go", async (t) => {
+test("two members see each other join, update, step away and leave", async (t) => {
   const ann = await client(t).join("lobby", { userId: 1, username: "Ann", data: { mood: "blue" } });
-  const seen = heard(ann);
+  const seen = eventsOf(ann);
   const bob = await client(t).join("lobby", { userId: "2", username: "Bob" });
   assert.deepEqual([...bob.members.keys()].sort(), ["1", "2"]);
   assert.deepEqual(bob.others[0].data, { mood: "blue" });
@@ -22,9 +22,9 @@ test("two see each other come, change, step away and go", async (t) => {
   assert.deepEqual(seen, ["join Bob", "update Bobby", "update Bobby", "update Bobby", "leave Bobby left"]);
 });
 
-test("a socket that is lost comes back unnoticed, and one of many rooms", async (t) => {
+test("a lost connection resumes within the grace, with one room and with many", async (t) => {
   const ann = await client(t).join("den", { userId: "ann" });
-  const seen = heard(ann);
+  const seen = eventsOf(ann);
   const two = client(t, { backoff: { first: 10 } });
   const rooms = await Promise.all(["den", "attic", "cellar"].map((id) => two.join(id, { userId: "bob", data: id })));
   await until(() => ann.count === 2);
@@ -43,7 +43,7 @@ test("a socket that is lost comes back unnoticed, and one of many rooms", async 
   assert.deepEqual(seen, ["join bob", "update bob", "update bob"]);
 });
 
-test("who loads the page again while away is here again", async (t) => {
+test("a page that is reloaded while away is present again", async (t) => {
   const first = client(t);
   const room = await first.join("hall", { userId: "ann" });
   await room.away();
@@ -53,7 +53,7 @@ test("who loads the page again while away is here again", async (t) => {
   assert.equal(back.resumed, true);
 });
 
-test("MessagePack by a library", async (t) => {
+test("MessagePack with a library", async (t) => {
   const codec = {
     subprotocol: "reactor.msgpack",
     encode: (message) => encode(message, { ignoreUndefined: true }),
@@ -65,11 +65,11 @@ test("MessagePack by a library", async (t) => {
   await until(() => ann.count === 2);
 });
 
-test("counts, questions and refusals", async (t) => {
+test("counts, requests and refusals", async (t) => {
   const asking = client(t);
   const room = await client(t).join("quiet", { userId: "ann", view: "count" });
   assert.deepEqual([room.view, room.count, room.members.size], ["count", 1, 0]);
-  const seen = heard(room);
+  const seen = eventsOf(room);
   const bob = await client(t).join("quiet", { userId: "bob" });
   await until(() => seen.length === 1);
   assert.deepEqual(seen, ["sync 2"]);
@@ -81,13 +81,13 @@ test("counts, questions and refusals", async (t) => {
   await assert.rejects(bob.update("x".repeat(5000)), { code: "data_too_big" });
 });
 
-test("who is silent for the TTL hears why; who beats stays", async (t) => {
+test("a silent member expires and receives the reason; one with heartbeats stays", async (t) => {
   const silent = client(t);
   const out = await silent.join("brief-1", { userId: "silent" });
   silent.silent = true;
   silent.tick();
   const staying = await client(t).join("brief-1", { userId: "staying" });
-  const [seen, others] = [heard(out), heard(staying)];
+  const [seen, others] = [eventsOf(out), eventsOf(staying)];
   await until(() => out.status === "closed");
   assert.deepEqual(seen.filter((line) => line.startsWith("force")), ["force-leave: Too long."]);
   assert.equal(out.error.reason, "inactivity_timeout");
@@ -96,9 +96,9 @@ test("who is silent for the TTL hears why; who beats stays", async (t) => {
   assert.equal(staying.status, "connected");
 });
 
-test("a signal that is aborted leaves the room", async (t) => {
+test("an aborted signal leaves the room", async (t) => {
   const ann = await client(t).join("signals", { userId: "ann" });
-  const seen = heard(ann);
+  const seen = eventsOf(ann);
   const control = new AbortController();
   await client(t).join("signals", { userId: "bob", signal: control.signal });
   await until(() => ann.count === 2);

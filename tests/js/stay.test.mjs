@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Socket, begin, diff, enter, error, joined, member, settle } from "./fake.mjs";
 
-test("joining again as the same user changes what is given; another user needs another client", async (t) => {
+test("joining again as the same user changes the given options; another user is rejected", async (t) => {
   const { room, client, tick } = await enter(t);
   const again = client.join("lobby", { userId: "me", data: 1, username: undefined });
   await settle();
@@ -22,7 +22,7 @@ test("joining again as the same user changes what is given; another user needs a
   assert.equal(Socket.last.of("join_room")[0].data, 1, "what was refused is not said again");
 });
 
-test("who was away is away again after a loss, in the same breath", async (t) => {
+test("an away member is away again after a lost connection, with the join", async (t) => {
   const { room, tick } = await enter(t);
   const away = room.away();
   Socket.last.answers("room:away", { type: "room:away:ok", roomId: "lobby" });
@@ -41,12 +41,12 @@ test("who was away is away again after a loss, in the same breath", async (t) =>
   assert.equal(Socket.last.of("room:away").length, 2, "who is back meanwhile is not away again");
 });
 
-test("who is away without having said so says that one is back", async (t) => {
+test("a member that is away without having requested it sends back", async (t) => {
   await enter(t, [member("me", { away: true })], { resumed: true });
   assert.equal(Socket.last.of("room:back").length, 1);
 });
 
-test("a change on its way outlives what others say, and is said once on a socket", async (t) => {
+test("an unanswered change survives other diffs, and is sent once per socket", async (t) => {
   const { room, client, tick } = await enter(t);
   room.update(7);
   Socket.last.says(diff(5, { joined: [member("bob")], count: 3 }));
@@ -60,7 +60,7 @@ test("a change on its way outlives what others say, and is said once on a socket
   assert.equal(Socket.last.of("join_room")[0].data, 7);
 });
 
-test("a change waits for the return, and the return says it too", async (t) => {
+test("a change waits for the reconnect, and the join contains it", async (t) => {
   const { room, tick } = await enter(t);
   Socket.last.ends(1006);
   const update = room.update({ mood: "blue" }, { username: "New" });
@@ -75,7 +75,7 @@ test("a change waits for the return, and the return says it too", async (t) => {
   await update;
 });
 
-test("a change that comes while the room is joined again waits for the answer", async (t) => {
+test("a change during a rejoin waits for the reply", async (t) => {
   const { room, tick } = await enter(t);
   Socket.last.ends(1006);
   await Socket.again(tick);
@@ -85,7 +85,7 @@ test("a change that comes while the room is joined again waits for the answer", 
   assert.equal(Socket.last.of("room:update").length, 1);
 });
 
-test("what another device changed is kept at the return, what was refused is not said again", async (t) => {
+test("a rejoin keeps the change of another device and does not repeat a refused one", async (t) => {
   const { room, tick } = await enter(t);
   const update = room.update("too much");
   Socket.last.answers("room:update", error("data_too_big"));
@@ -97,7 +97,7 @@ test("what another device changed is kept at the return, what was refused is not
   assert.deepEqual([join.username, join.data], ["Phone", 7]);
 });
 
-test("a change that nobody waits for ends no program; one of a room that is over rejects", async (t) => {
+test("an unhandled rejection of a change does not end the program; a change in a closed room rejects", async (t) => {
   const { room } = await enter(t);
   room.update(1);
   room.leave();
@@ -106,7 +106,7 @@ test("a change that nobody waits for ends no program; one of a room that is over
   await assert.rejects(room.away(), { code: "not_joined" });
 });
 
-test("force-leave hands over the message, and nothing comes back by itself", async (t) => {
+test("force-leave delivers the message, and the client does not rejoin", async (t) => {
   const { client, room, seen, tick } = await enter(t);
   const update = room.update(1);
   Socket.last.says({ type: "room:force-leave", roomId: "lobby", message: "Too long.", reason: "inactivity_timeout", timestamp: 5 });
@@ -120,7 +120,7 @@ test("force-leave hands over the message, and nothing comes back by itself", asy
   assert.equal(client.status, "idle");
 });
 
-test("force-leave from one room leaves the other, and one may join again at once", async (t) => {
+test("force-leave from one room keeps the other, and joining again is possible at once", async (t) => {
   const { client, room } = await enter(t);
   const second = client.join("den", { userId: "me" });
   await settle();
@@ -139,7 +139,7 @@ test("force-leave from one room leaves the other, and one may join again at once
   assert.deepEqual(Socket.last.of("join_room").map(({ roomId }) => roomId), ["den", "lobby"]);
 });
 
-test("an end that would repeat itself is told, not retried", async (t) => {
+test("a permanent close code is reported, not retried", async (t) => {
   const { client, room, seen, tick } = await enter(t);
   Socket.last.ends(1008, "too many");
   assert.deepEqual(seen, ["closed"]);
@@ -148,7 +148,7 @@ test("an end that would repeat itself is told, not retried", async (t) => {
   assert.equal(Socket.all.length, 1);
 });
 
-test("a room that cannot be entered again is over; a refusal that passes is not", async (t) => {
+test("a refused rejoin closes the room; a transient refusal does not", async (t) => {
   const { room, seen, tick } = await enter(t);
   Socket.last.ends(1006);
   await Socket.again(tick);
@@ -159,7 +159,7 @@ test("a room that cannot be entered again is over; a refusal that passes is not"
   assert.equal(room.error.code, "room_full");
 });
 
-test("leaving waits for the answer, and takes the socket along", async (t) => {
+test("leave waits for the reply, and closes the socket", async (t) => {
   const { client, room, tick } = await enter(t);
   const leaving = room.leave();
   assert.equal(room.status, "connected");
@@ -172,7 +172,7 @@ test("leaving waits for the answer, and takes the socket along", async (t) => {
   assert.ok(Socket.last.closed);
 });
 
-test("an answer that comes twice is one", async (t) => {
+test("a repeated reply is ignored", async (t) => {
   const { room, tick } = await enter(t);
   room.leave();
   const refused = { ...error("unavailable"), id: Socket.last.of("leave_room")[0].id };
@@ -182,7 +182,7 @@ test("an answer that comes twice is one", async (t) => {
   assert.equal(Socket.last.of("leave_room").length, 2);
 });
 
-test("what was to be said again on a socket that is lost since is not said on the next one", async (t) => {
+test("a deferred request of a lost socket is not sent on the next one", async (t) => {
   const { tick } = await enter(t);
   Socket.last.ends(1006);
   await Socket.again(tick);
@@ -193,7 +193,7 @@ test("what was to be said again on a socket that is lost since is not said on th
   assert.equal(Socket.last.of("join_room").length, 1);
 });
 
-test("a room that is over leaves alone who is there anew, and one that was let go is not joined later", async (t) => {
+test("a closed room does not affect a new membership, and an abandoned join is not sent later", async (t) => {
   const { client, room, tick } = await enter(t);
   const expelled = { type: "room:force-leave", roomId: "lobby", message: "Out.", reason: "kicked", timestamp: 5 };
   client.request({ type: "room:count", roomId: "den" }); // which keeps the socket
@@ -224,7 +224,7 @@ test("a room that is over leaves alone who is there anew, and one that was let g
   await assert.rejects(third, { code: "not_joined" });
 });
 
-test("leaving while the socket is lost, or is lost meanwhile, is done at once; the grace does the rest", async (t) => {
+test("leave resolves at once without a socket; the grace removes the member", async (t) => {
   for (const before of [true, false]) {
     const { client, room, tick } = await enter(t);
     if (before) Socket.last.ends(1006);
@@ -238,7 +238,7 @@ test("leaving while the socket is lost, or is lost meanwhile, is done at once; t
   }
 });
 
-test("joining again while leaving waits for the end of it", async (t) => {
+test("a join during a leave waits for it", async (t) => {
   const { client, room } = await enter(t);
   room.leave();
   const again = client.join("lobby", { userId: "me" });
@@ -251,7 +251,7 @@ test("joining again while leaving waits for the end of it", async (t) => {
   assert.notEqual(await again, room);
 });
 
-test("a signal gives up a join, or ends the stay, and is let go after it", async (t) => {
+test("a signal cancels a join or leaves the room, and its listener is removed", async (t) => {
   const { client, tick } = begin(t);
   const early = client.join("lobby", { userId: "me", signal: AbortSignal.abort() });
   await assert.rejects(early, { code: "aborted" });
@@ -290,7 +290,7 @@ test("a signal gives up a join, or ends the stay, and is let go after it", async
 });
 
 
-test("reasons, messages and fields that only a later server knows do no harm", async (t) => {
+test("unknown reasons, messages and fields of a later server are accepted", async (t) => {
   const { client, room, seen } = await enter(t);
   const problems = t.mock.method(console, "error", () => {});
   Socket.last.says({ type: "room:typing", roomId: "lobby", userId: "ann" });

@@ -5,7 +5,7 @@ import { Socket, begin, enter, error, joined, member, settle } from "./fake.mjs"
 
 const ok = (expiresAt) => ({ type: "auth:ok", userId: "me", expiresAt });
 
-test("the token goes first; what follows does not wait for the answer", async (t) => {
+test("the token is sent first; requests do not wait for its reply", async (t) => {
   const { client } = begin(t, { token: "abc" });
   const coming = client.join("lobby");
   await settle();
@@ -20,13 +20,13 @@ test("the token goes first; what follows does not wait for the answer", async (t
   assert.equal(client.userId, "me");
 });
 
-test("a server that asks for no token says so, and nothing is wrong", async (t) => {
+test("a server without authentication ignores the token", async (t) => {
   const { client } = await enter(t, undefined, {}, { token: "abc" });
   Socket.last.answers("auth", error("auth_disabled"));
   assert.equal(client.status, "connected");
 });
 
-test("a token that is not taken ends it, where no other can be had", async (t) => {
+test("a rejected token closes the client if it is not a function", async (t) => {
   const { client, tick } = begin(t, { token: "abc" });
   const coming = client.join("lobby");
   await settle();
@@ -39,7 +39,7 @@ test("a token that is not taken ends it, where no other can be had", async (t) =
   assert.equal(Socket.all.length, 1);
 });
 
-test("a getter is asked at each connecting, again on 4001, and gives up when a fresh one is refused, too", async (t) => {
+test("a token function is called at each connect and after 4001, and the client closes when a new token is rejected too", async (t) => {
   let number = 0;
   const { client, tick } = begin(t, { token: async () => `token ${(number += 1)}` });
   const coming = client.join("lobby", { userId: "me" });
@@ -60,7 +60,7 @@ test("a getter is asked at each connecting, again on 4001, and gives up when a f
   assert.equal(client.error.closeCode, 4001);
 });
 
-test("a getter is asked again before the token runs out", async (t) => {
+test("a token function is called again before the token expires", async (t) => {
   let number = 0;
   const { tick } = await enter(t, undefined, { heartbeatInterval: 1e9, ttl: 1e10 }, { token: () => `token ${(number += 1)}` });
   Socket.last.answers("auth", ok(Date.now() + 600_000));
@@ -79,7 +79,7 @@ test("a getter is asked again before the token runs out", async (t) => {
   assert.equal(Socket.last.of("auth").length, 4, "the server says when it is time");
 });
 
-test("a getter that fails is asked again, and the reason is told", async (t) => {
+test("a token function that fails is called again, and the error is reported", async (t) => {
   let fails = 1;
   const token = () => (fails-- > 0 ? Promise.reject(new Error("no session")) : "abc");
   const { client, tick } = begin(t, { token });
@@ -92,7 +92,7 @@ test("a getter that fails is asked again, and the reason is told", async (t) => 
   assert.equal(client.error, null);
 });
 
-test("a token that comes when nobody waits for it any more opens nothing", async (t) => {
+test("a token that arrives after close opens no socket", async (t) => {
   for (const outcome of [(take) => take("abc"), (_, fail) => fail(new Error("no session"))]) {
     let settleToken;
     const token = () => new Promise((take, fail) => (settleToken = () => outcome(take, fail)));

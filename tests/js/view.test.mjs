@@ -1,4 +1,4 @@
-// The cases that every reader of a room passes; the server's own view runs the same file.
+// The cases that every view of a room passes; the server's own view runs the same file.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
@@ -42,7 +42,7 @@ for (const one of cases.differences) {
   });
 }
 
-test("what waits for a snapshot is bounded, and its loss is noticed", () => {
+test("the number of deferred diffs is bounded, and a dropped one is a gap", () => {
   const view = new RoomView();
   const ann = person.get("ann");
   for (let version = 1; version < MAX_DEFERRED + 3; version += 1) {
@@ -54,7 +54,7 @@ test("what waits for a snapshot is bounded, and its loss is noticed", () => {
   assert.equal(view.version, MAX_DEFERRED + 2);
 });
 
-test("data with a key that every object seems to have is told apart", () => {
+test("data with the key __proto__ is compared correctly", () => {
   const ann = person.get("ann");
   const before = new Map([["ann", { ...ann, data: JSON.parse('{"__proto__": {}}') }]]);
   assert.equal(differenceBetween(before, [{ ...ann, data: { x: {} } }], "").updated.length, 1);

@@ -184,8 +184,8 @@ class InJavaScript:
         assert self._process.stdout is not None
         async for line in self._process.stdout:
             said = json.loads(line)
-            if "told" in said:
-                self.told.append(said["told"])
+            if "event" in said:
+                self.told.append(said["event"])
             elif "looked" in said:
                 self._looks.append(said["looked"])
             elif "done" in said:

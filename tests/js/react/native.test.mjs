@@ -10,7 +10,7 @@ import { ReactorClient } from "reactor-presence";
 import * as native from "reactor-presence/react-native";
 import * as react from "reactor-presence/react";
 
-test("the app in the background is away, and beats on; a moment of inactivity is nothing", async (t) => {
+test("in the background the member is away and sends heartbeats; inactive changes nothing", async (t) => {
   const roomId = newRoom();
   const bob = await watcher(t, url, roomId, "bob");
   const client = new ReactorClient(url);
@@ -40,7 +40,7 @@ test("the app in the background is away, and beats on; a moment of inactivity is
   assert.equal(watchers(), 0);
 });
 
-test("one that was started in the background is away from the first", async (t) => {
+test("an app that starts in the background is away at once", async (t) => {
   const roomId = newRoom();
   const bob = await watcher(t, url, roomId, "bob");
   appBecomes("background");
@@ -55,7 +55,7 @@ test("one that was started in the background is away from the first", async (t) 
   await until(() => bob.room.members.get("ann")?.away);
 });
 
-test("it has all that the hooks of React have", () => {
+test("it exports everything that the React hooks export", () => {
   assert.deepEqual(Object.keys(native).filter((name) => !(name in react)), ["watchApp"]);
   assert.deepEqual(Object.keys(react).filter((name) => !(name in native)), []);
 });

@@ -20,7 +20,7 @@ export async function until(read, what = read) {
   }
 }
 
-/** Somebody in a room who writes down what happens there to others: ["join bob", "leave bob left"]. */
+/** A member that records the events of the other members: ["join bob", "leave bob left"]. */
 export async function watcher(t, url, roomId, userId = "watcher") {
   const client = new ReactorClient(url, { WebSocket });
   t.after(() => client.close());
@@ -40,7 +40,7 @@ export async function watcher(t, url, roomId, userId = "watcher") {
     seen,
     /** Wait until so much was seen. */
     sees: (...lines) => until(() => seen.length >= lines.length, () => seen).then(() => seen),
-    /** What was seen until now: all that was told before has arrived when one's own word comes back. */
+    /** All events until now: those sent before have arrived when this client's own update comes back. */
     async all() {
       marks += 1;
       await room.update({ marks });

@@ -1,4 +1,4 @@
-// The hooks on a real server: React renders, and somebody else in the room sees what comes of it.
+// The hooks on a real server: React renders, and another member observes the room.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { page, setHidden, url } from "./dom.mjs";
@@ -52,7 +52,7 @@ function Names({ roomId }) {
   return useRoomMembers(roomId).map(({ userId }) => userId).join(" ");
 }
 
-test("the first screen joins once, and the last one leaves", async (t) => {
+test("the first component joins once, and the last one leaves", async (t) => {
   const roomId = newRoom();
   const bob = await watcher(t, url, roomId, "bob");
   const screen = show(t, h(Stay, { roomId }, h(Names, { roomId })));
@@ -65,7 +65,7 @@ test("the first screen joins once, and the last one leaves", async (t) => {
   await until(() => screen.client.status === "idle");
 });
 
-test("from one screen of a room to the next nobody notices", async (t) => {
+test("moving from one screen of a room to another does not leave it", async (t) => {
   const roomId = newRoom();
   const bob = await watcher(t, url, roomId, "bob");
   const screen = show(t, h(Stay, { key: 1, roomId }, h(Names, { roomId })));
@@ -94,7 +94,7 @@ test("several components share one membership", async (t) => {
   await screen.reads("");
 });
 
-test("a room is left when another one is shown", async (t) => {
+test("a room is left when another room is rendered", async (t) => {
   const [one, two] = [newRoom(), newRoom()];
   const [bob, cleo] = [await watcher(t, url, one, "bob"), await watcher(t, url, two, "cleo")];
   const screen = show(t, h(Stay, { roomId: one }, h(Names, { roomId: one })));
@@ -105,7 +105,7 @@ test("a room is left when another one is shown", async (t) => {
   assert.deepEqual(await cleo.all(), ["join ann"]);
 });
 
-test("nothing happens until it is known who one is; then another user comes in place of the first", async (t) => {
+test("nothing happens until the user is known; another user replaces the first", async (t) => {
   const roomId = newRoom();
   const bob = await watcher(t, url, roomId, "bob");
   const seen = [];
@@ -126,7 +126,7 @@ test("nothing happens until it is known who one is; then another user comes in p
   assert.deepEqual(await bob.all(), ["join 7", "leave 7 left", "join 8"]);
 });
 
-test("who is there, how many, the others and oneself", async (t) => {
+test("members, count, others and the own member", async (t) => {
   const roomId = newRoom();
   const bob = await watcher(t, url, roomId, "bob");
   function Facts() {
@@ -144,7 +144,7 @@ test("who is there, how many, the others and oneself", async (t) => {
   await screen.reads("2,bob,Ann,fine,");
 });
 
-test("what one says of oneself is told when it changes, and not when only the object does", async (t) => {
+test("data is sent when its value changes, not when only the object does", async (t) => {
   const roomId = newRoom();
   const bob = await watcher(t, url, roomId, "bob");
   const chat = (text, options) => h(Stay, { roomId, options }, text);
@@ -160,7 +160,7 @@ test("what one says of oneself is told when it changes, and not when only the ob
   assert.deepEqual({ username, data }, { username: "Anna", data: { typing: true } });
 });
 
-test("of many changes while one is on its way, only the last is told", async (t) => {
+test("of several changes during a request only the last is sent", async (t) => {
   const roomId = newRoom();
   const bob = await watcher(t, url, roomId, "bob");
   const cursor = (x) => h(Stay, { roomId, options: { data: { x } } }, String(x));
@@ -171,7 +171,7 @@ test("of many changes while one is on its way, only the last is told", async (t)
   assert.deepEqual(await bob.all(), ["join ann", "update ann here"]);
 });
 
-test("a refused word is shown as an error, and the stay goes on", async (t) => {
+test("a refused update is shown as an error, and the membership continues", async (t) => {
   const roomId = newRoom();
   function Chat({ data }) {
     const { status, error } = useRoomHeartbeat(roomId, "ann", undefined, { data });
@@ -185,28 +185,28 @@ test("a refused word is shown as an error, and the stay goes on", async (t) => {
   await screen.reads("connected undefined");
 });
 
-test("events are told to the newest function, once in strict mode too, and after a return", async (t) => {
+test("events reach the newest listener, once in strict mode too, and after a reconnect", async (t) => {
   const roomId = newRoom();
-  const told = [];
+  const received = [];
   function Log({ name }) {
-    useRoomEvent(roomId, "join", ({ member }) => told.push(`${name}: ${member.userId} joined`));
-    useRoomEvent(roomId, "leave", ({ member, reason }) => told.push(`${name}: ${member.userId} ${reason}`));
+    useRoomEvent(roomId, "join", ({ member }) => received.push(`${name}: ${member.userId} joined`));
+    useRoomEvent(roomId, "leave", ({ member, reason }) => received.push(`${name}: ${member.userId} ${reason}`));
     return `${name} ${useRoomCount(roomId)}`;
   }
   const screen = show(t, h(Stay, { roomId }, h(Log, { name: "one" })));
   await screen.reads("one 1");
   const bob = await watcher(t, url, roomId, "bob");
-  await until(() => told.length === 1);
+  await until(() => received.length === 1);
   screen.render(h(Stay, { roomId }, h(Log, { name: "two" })));
   await screen.reads("two 2");
   screen.client.drop(300);
   await until(() => screen.client.status === "reconnecting");
   await bob.room.leave();
-  await until(() => told.length === 2);
-  assert.deepEqual(told, ["one: bob joined", "two: bob disconnected"]);
+  await until(() => received.length === 2);
+  assert.deepEqual(received, ["one: bob joined", "two: bob disconnected"]);
 });
 
-test("nothing is rendered when nothing has changed, and only who has changed", async (t) => {
+test("nothing is rendered without a change, and only the changed member with one", async (t) => {
   const roomId = newRoom();
   const bob = await watcher(t, url, roomId, "bob");
   const rendered = { list: 0, stay: 0, ann: 0, bob: 0, cleo: 0 };
@@ -235,7 +235,7 @@ test("nothing is rendered when nothing has changed, and only who has changed", a
 
   screen.client.beat();
   await until(() => screen.heard.includes("room:heartbeat:ack"));
-  screen.client.drop(300); // ms: the server has seen the old socket close by then, so nobody has two
+  screen.client.drop(300); // ms: the server has seen the old socket close by then, so no member has two connections
   await until(() => screen.client.status === "reconnecting");
   await until(() => screen.client.rooms.get(roomId).status === "connected");
   assert.equal(screen.client.rooms.get(roomId).resumed, true);
@@ -247,7 +247,7 @@ test("nothing is rendered when nothing has changed, and only who has changed", a
   assert.deepEqual(await bob.all(), ["join ann", "join cleo", "update cleo here"]);
 });
 
-test("a burst is one render, not one for each", async (t) => {
+test("a burst of events is one render", async (t) => {
   const roomId = newRoom();
   let renders = 0;
   function Count() {
@@ -262,7 +262,7 @@ test("a burst is one render, not one for each", async (t) => {
   assert.ok(renders - before < 20, `${renders - before} renders`);
 });
 
-test("one who wants names gets them, also where the count was asked for", async (t) => {
+test("a component that wants members gets them where another wants the count", async (t) => {
   const roomId = newRoom();
   const bob = await watcher(t, url, roomId, "bob");
   const count = h(Stay, { key: 1, roomId, options: { view: "count" } });
@@ -276,12 +276,12 @@ test("one who wants names gets them, also where the count was asked for", async 
   assert.deepEqual(await bob.all(), ["join ann"]);
 });
 
-test("the server ends a stay: the message first, the whole event second, once; and one may come again", async (t) => {
+test("onForceLeave gets the message and the event, once, and rejoin works", async (t) => {
   const roomId = newRoom("brief");
-  const told = [];
+  const received = [];
   let rejoin;
   function Chat() {
-    const presence = useRoomHeartbeat(roomId, "ann", (...args) => told.push(args));
+    const presence = useRoomHeartbeat(roomId, "ann", (...args) => received.push(args));
     rejoin = presence.rejoin;
     return `${presence.status} ${presence.error?.code} ${useRoomMembers(roomId).length}`;
   }
@@ -289,8 +289,8 @@ test("the server ends a stay: the message first, the whole event second, once; a
   await screen.reads("connected undefined 1");
   screen.client.silent = true;
   await screen.reads("closed force-leave 0");
-  assert.equal(told.length, 1);
-  const [message, event] = told[0];
+  assert.equal(received.length, 1);
+  const [message, event] = received[0];
   assert.equal(message, "You were away too long.");
   assert.equal(event.reason, "inactivity_timeout");
   assert.equal(event.roomId, roomId);
@@ -300,14 +300,14 @@ test("the server ends a stay: the message first, the whole event second, once; a
   await screen.reads("connected undefined 1");
 });
 
-test("the newest callback is called, without a new joining for it", async (t) => {
+test("the newest callback is called without another join", async (t) => {
   const roomId = newRoom("brief");
-  const told = [];
+  const received = [];
   let next;
   function Chat() {
     const [turn, setTurn] = useState(1);
     next = () => setTurn(turn + 1);
-    useRoomHeartbeat(roomId, "ann", (message) => told.push(`${turn}: ${message}`));
+    useRoomHeartbeat(roomId, "ann", (message) => received.push(`${turn}: ${message}`));
     return `turn ${turn}`;
   }
   const screen = show(t, h(Chat));
@@ -316,8 +316,8 @@ test("the newest callback is called, without a new joining for it", async (t) =>
   await screen.reads("turn 2");
   await until(() => screen.client.status === "connected");
   screen.client.silent = true;
-  await until(() => told.length);
-  assert.deepEqual(told, ["2: You were away too long."]);
+  await until(() => received.length);
+  assert.deepEqual(received, ["2: You were away too long."]);
 });
 
 test("a hidden page is away, one hidden for a moment is not", async (t) => {
@@ -338,7 +338,7 @@ test("a hidden page is away, one hidden for a moment is not", async (t) => {
   await until(() => bob.seen.at(-1) === "update ann away");
 });
 
-test("away on purpose stays, whatever the page does", async (t) => {
+test("an away state set by the application is kept", async (t) => {
   const roomId = newRoom();
   const bob = await watcher(t, url, roomId, "bob");
   let room;
@@ -356,7 +356,7 @@ test("away on purpose stays, whatever the page does", async (t) => {
   await bob.sees("join ann", "update ann away", "update ann here");
 });
 
-test("without a provider the page's own server is asked, or the one that is named", async (t) => {
+test("without a provider the page's own server is used, or the given one", async (t) => {
   const roomId = newRoom();
   const bob = await watcher(t, url, roomId, "bob");
   const root = createRoot(document.createElement("div"));
@@ -367,7 +367,7 @@ test("without a provider the page's own server is asked, or the one that is name
   assert.deepEqual([...bob.seen].sort(), ["join ann", "join cleo", "leave ann left", "leave cleo left"]);
 });
 
-test("where no server is known the error says what to do", async (t) => {
+test("without a server the error says how to set one", async (t) => {
   t.mock.method(console, "error", () => {});
   const { location } = globalThis;
   globalThis.location = undefined;
@@ -387,7 +387,7 @@ test("where no server is known the error says what to do", async (t) => {
   assert.match(container.textContent, /wrap the component in <ReactorProvider url="wss:\/\/…\/ws">/);
 });
 
-test("a room that nobody wants or shows any more is forgotten", async (t) => {
+test("an unused room is removed", async (t) => {
   const client = new ReactorClient(url);
   t.after(() => client.close());
   const rooms = new Rooms(() => client);

@@ -15,7 +15,7 @@ function Chat({ roomId }) {
   return h("p", null, [status, ...people, useRoomCount(roomId), typeof useSelf(roomId), typeof useMember(roomId, "bob")].join(" "));
 }
 
-test("on a server every room is empty, and nothing is connected", () => {
+test("server rendering connects to nothing, and every room is empty", () => {
   assert.equal(globalThis.document, undefined);
   const expected = "<p>idle 0 0 0 undefined undefined</p>";
   assert.equal(renderToString(h(ReactorProvider, { url }, h(Chat, { roomId: "lobby" }))), expected);
@@ -24,7 +24,7 @@ test("on a server every room is empty, and nothing is connected", () => {
   assert.deepEqual(process.getActiveResourcesInfo().filter((name) => /TCP|Timeout/.test(name)), []);
 });
 
-test("a browser takes over what a server rendered", async (t) => {
+test("a browser hydrates what a server rendered", async (t) => {
   const roomId = `hydrated-${process.pid}`;
   const element = h(ReactorProvider, { url }, h(Chat, { roomId }));
   const markup = renderToString(element);

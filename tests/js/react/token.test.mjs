@@ -23,7 +23,7 @@ function show(t, roomId) {
   };
 }
 
-test("a token is text, or a function that is asked", async (t) => {
+test("a token is a string or a function", async (t) => {
   let asked = 0;
   for (const token of [good, async () => ((asked += 1), good)]) {
     const screen = show(t, newRoom());
@@ -33,13 +33,13 @@ test("a token is text, or a function that is asked", async (t) => {
   assert.equal(asked, 1);
 });
 
-test("a wrong one is said to be, and no other is tried for ever", async (t) => {
+test("a rejected token is reported, and not retried forever", async (t) => {
   const screen = show(t, newRoom());
   screen.render(bad);
   await screen.reads("closed 0 4001");
 });
 
-test("the newest counts, though it is another function each time", async (t) => {
+test("the newest token function is used", async (t) => {
   const screen = show(t, newRoom());
   screen.render(() => Promise.reject(new Error("not yet")));
   await screen.reads("connecting 0 undefined");

@@ -1,4 +1,4 @@
-"""The log: one line for each event, JSON for machines, and a traceback only for who asks for it."""
+"""The log: one line for each event, JSON for machines, and tracebacks only at level debug."""
 
 import json
 import logging
@@ -36,7 +36,7 @@ def test_json_lines_begin_with_time_level_and_event(logged: Logged):
     assert json.loads(line)["timestamp"].endswith("Z")
 
 
-def test_the_level_holds(logged: Logged):
+def test_the_level_applies(logged: Logged):
     set_up_logs(Settings(log_level="warning"))
     structlog.get_logger().info("quiet")
     structlog.get_logger().warning("loud")
@@ -54,7 +54,7 @@ def test_an_exception_is_one_line(logged: Logged):
     assert "Traceback" not in line
 
 
-def test_debug_shows_where_it_was(logged: Logged):
+def test_debug_includes_the_traceback(logged: Logged):
     set_up_logs(Settings(log_level="debug"))
     try:
         raise ValueError("first")
@@ -63,11 +63,11 @@ def test_debug_shows_where_it_was(logged: Logged):
     structlog.get_logger().debug("calm")
     failed, calm = (json.loads(line) for line in logged())
     assert "Traceback" in failed["exception"]
-    assert "test_debug_shows_where_it_was" in failed["exception"]
+    assert "test_debug_includes_the_traceback" in failed["exception"]
     assert "exception" not in calm
 
 
-def test_what_libraries_log_has_the_same_form(logged: Logged):
+def test_logs_of_libraries_have_the_same_form(logged: Logged):
     set_up_logs(Settings())
     logging.getLogger("asyncio").error("Task was destroyed\nsource: x", exc_info=ValueError("inner"))
     logging.getLogger("websockets").info("not heard at info")
@@ -78,7 +78,7 @@ def test_what_libraries_log_has_the_same_form(logged: Logged):
 
 
 @pytest.mark.parametrize(("error", "lines"), [(BrokenPipeError(32, "Broken pipe"), 0), (ValueError("no"), 1)])
-def test_a_broken_link_without_a_caller_is_no_error(logged: Logged, error: Exception, lines: int):
+def test_an_unretrieved_connection_error_is_not_logged(logged: Logged, error: Exception, lines: int):
     set_up_logs(Settings())
     try:
         raise error
@@ -108,7 +108,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
 @pytest.mark.parametrize("text", HOSTILE)
-def test_no_id_makes_a_line_of_its_own_or_steers_a_terminal(logged: Logged, text: str, log_format: str):
+def test_no_id_adds_a_line_or_controls_the_terminal(logged: Logged, text: str, log_format: str):
     set_up_logs(Settings(log_format=log_format, log_level="debug"))
     structlog.get_logger().warning(
         "a client does not read", room=text, more=[text], deep={"key": text}, raw=text.encode()
@@ -144,5 +144,5 @@ def test_no_id_makes_a_line_of_its_own_or_steers_a_terminal(logged: Logged, text
         (7, "7"),
     ],
 )
-def test_what_does_not_print_is_shown_by_its_code(value, shown):
+def test_unprintable_characters_are_escaped(value, shown):
     assert printable(value) == shown

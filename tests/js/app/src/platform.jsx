@@ -1,4 +1,4 @@
-// What a phone's platform has and a page has not: a router by the address, and alerts that wait for nobody.
+// What React Native has and a page has not: a router by the address, and alerts that do not block.
 import { useSyncExternalStore } from "react";
 
 function listen(changed) {
