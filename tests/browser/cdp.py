@@ -1,7 +1,7 @@
-"""A Chromium whose tabs really hide and freeze.
+"""A Chromium whose tabs are really hidden and frozen.
 
-Playwright holds every page it knows visible and in focus. So this speaks the DevTools protocol itself: a tab
-behind another one is hidden, and a hidden one may be frozen, as a phone does to save its battery.
+Playwright keeps every page visible and in focus. So this uses the DevTools protocol directly: a tab behind
+another one is hidden, and a hidden one can be frozen, as a phone does to save its battery.
 """
 
 import asyncio
@@ -28,20 +28,20 @@ class Chromium:
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
         self._numbers = count(1)
-        self._asked: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._replies: dict[int, asyncio.Future[dict[str, Any]]] = {}
 
     async def listen(self) -> None:
         try:
             async for text in self._socket:
                 message = json.loads(text)
-                if (asked := self._asked.pop(message.get("id", 0), None)) is not None:
-                    asked.set_result(message)
+                if (reply := self._replies.pop(message.get("id", 0), None)) is not None:
+                    reply.set_result(message)
         except ConnectionClosed:
             pass
 
     async def ask(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
         number = next(self._numbers)
-        self._asked[number] = answer = asyncio.get_running_loop().create_future()
+        self._replies[number] = answer = asyncio.get_running_loop().create_future()
         request = {"id": number, "method": method, "params": parameters}
         await self._socket.send(json.dumps(request | ({"sessionId": session} if session else {})))
         with anyio.fail_after(PATIENCE):
@@ -58,7 +58,7 @@ class Chromium:
 
 
 class Tab:
-    """A page, as it is to those who made it: not a word of it is simulated."""
+    """A page in a tab, with nothing simulated."""
 
     def __init__(self, browser: Chromium, target: str, session: str) -> None:
         self._browser = browser
@@ -80,12 +80,12 @@ class Tab:
             await asyncio.sleep(0.02)
 
     async def front(self) -> None:
-        """Bring it before the other tabs, which hides them."""
+        """Bring it to the front, which hides the other tabs."""
         await self._browser.ask("Target.activateTarget", targetId=self._target)
         await self.comes_to_read("document.visibilityState", "visible")
 
     async def freeze(self) -> None:
-        """Stop all that runs in it; it has to be hidden."""
+        """Freeze the page, which must be hidden."""
         await self._browser.ask("Page.setWebLifecycleState", self._session, state="frozen")
 
     async def thaw(self) -> None:
@@ -94,14 +94,14 @@ class Tab:
 
 @asynccontextmanager
 async def chromium(profile: Path) -> AsyncIterator[Chromium]:
-    """Run a browser of its own on an empty profile."""
+    """Run a separate browser on an empty profile."""
     child = subprocess.Popen(
         [program(), "--headless", *FLAGS, f"--user-data-dir={profile}", "--remote-debugging-port=0"],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        told = await until(lambda: _complete(profile / "DevToolsActivePort"))
-        port, path = told.split("\n")[:2]
+        written = await until(lambda: _complete(profile / "DevToolsActivePort"))
+        port, path = written.split("\n")[:2]
         async with connect(f"ws://127.0.0.1:{port}{path}", max_size=None, ping_interval=None) as socket:
             browser = Chromium(socket)
             listening = asyncio.create_task(browser.listen())

@@ -1,4 +1,4 @@
-"""People with the example app in a browser, and somebody in the room who writes down what others see."""
+"""Users of the example app in a browser, and a member of the room that records what others see."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,19 +15,19 @@ from tests.support.proxy import Proxy
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 
-FAREWELL = "You were away too long."
+IDLE_MESSAGE = "You were away too long."
 PHONE: Any = {"viewport": {"width": 390, "height": 700}, "reduced_motion": "reduce"}
 
 
-class Person:
-    """Somebody who looks at the app."""
+class AppUser:
+    """A user of the app."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
-        self.complaints: list[str] = []
+        self.errors: list[str] = []
         page.set_default_timeout(PATIENCE)
         page.on("console", self._on_console)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
 
     async def enter(self, room: str) -> Self:
         await self.page.get_by_role("button", name=room).click()
@@ -38,7 +38,7 @@ class Person:
         return self
 
     async def sees(self, *people: str) -> None:
-        """Exactly these are shown, in this order, each as "name" or "name remark"."""
+        """Wait until exactly these members are shown, in this order, each as "name" or "name remark"."""
         await expect(self.page.locator("#people li")).to_have_text(list(people))
         await expect(self.page.locator("#count")).to_have_text(str(len(people)))
 
@@ -52,11 +52,11 @@ class Person:
 
     def _on_console(self, message: ConsoleMessage) -> None:
         if message.type in {"error", "warning"}:
-            self.complaints.append(message.text)
+            self.errors.append(message.text)
 
 
 class Watcher(RawClient):
-    """In a room as "bob", with all that is told there of others, in short: "joined ann", "left ann left"."""
+    """A member "bob" that records the events of others in short form: "joined ann", "left ann left"."""
 
     _marks = 0
 
@@ -81,7 +81,7 @@ class Watcher(RawClient):
         assert self.seen == list(lines)
 
     async def all(self) -> list[str]:
-        """All that was told until now: what was said before one's own word has come when that comes back."""
+        """All events until now: those sent before have arrived when this client's own update comes back."""
         self._marks += 1
         mark = self._marks
         await self.say("room:update", roomId=self.room, data=mark)
@@ -93,24 +93,24 @@ class Watcher(RawClient):
 
 
 class Place:
-    """A node, the way to it, and the people who use the app with it."""
+    """A node, the proxy in front of it, and the users of the app."""
 
     def __init__(self, browser: Browser | None, app: str, node: Node, proxy: Proxy) -> None:
         self._browser = browser
         self._app = app
         self.node = node
         self.proxy = proxy
-        self.people: list[Person] = []
+        self.people: list[AppUser] = []
 
     def address(self, user: str, room: str = "") -> str:
         server = f"ws://127.0.0.1:{self.proxy.port}/ws"
         return f"{self._app}/?{urlencode({'server': server, 'user': user})}#{room}"
 
-    async def person(self, user: str, context: BrowserContext | None = None, **options: Any) -> Person:
+    async def person(self, user: str, context: BrowserContext | None = None, **options: Any) -> AppUser:
         if context is None:
             assert self._browser is not None
             context = await self._browser.new_context(**(PHONE | options))
-        person = Person(await context.new_page())
+        person = AppUser(await context.new_page())
         self.people.append(person)
         await person.page.goto(self.address(user))
         return person
@@ -120,14 +120,14 @@ class Place:
 async def place(
     browser: Browser | None, app: str, server: Server, *, may_fail: bool = False, **options: Any
 ) -> AsyncIterator[Place]:
-    """Serve the app's rooms. At the end no page may have complained, unless it may have lost its server."""
-    rules = read_rules({"brief-*": {"ttl": "1s", "message": FAREWELL}}, "test")
+    """Serve the app's rooms. At the end no page may have logged errors, unless `may_fail` is set."""
+    rules = read_rules({"brief-*": {"ttl": "1s", "message": IDLE_MESSAGE}}, "test")
     async with served(server, rooms=rules, **options) as node, Proxy.to(node.gateway.port) as proxy:
         here = Place(browser, app, node, proxy)
         try:
             yield here
             for person in here.people:
-                assert may_fail or not person.complaints, person.complaints
+                assert may_fail or not person.errors, person.errors
         finally:
             for context in browser.contexts if browser else ():
                 await context.close()

@@ -1,16 +1,16 @@
-"""An app made with React and Vite, in a real browser on a real server; what others see of each mishap."""
+"""An app made with React and Vite, in a real browser on a real server; what others see of each failure."""
 
 import pytest
 from playwright.async_api import Browser, expect
 
 from reactor.presence.api import Presence
-from tests.browser.people import FAREWELL, place, watching
+from tests.browser.people import IDLE_MESSAGE, place, watching
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")  # as the browser, which starts once
 
 
-async def test_two_people_see_each_other(browser: Browser, app: str, bundled_server: Server):
+async def test_two_users_see_each_other(browser: Browser, app: str, bundled_server: Server):
     async with place(browser, app, bundled_server) as here, watching(here, "lobby") as bob:
         ann = await (await here.person("ann")).enter("lobby")
         await ann.sees("bob", "annyou")
@@ -23,7 +23,7 @@ async def test_two_people_see_each_other(browser: Browser, app: str, bundled_ser
         assert await bob.all() == ["joined ann", "joined cleo", "updated ann 1"]
 
 
-async def test_going_back_leaves_at_once_and_the_next_room_is_entered(
+async def test_going_back_leaves_at_once_and_the_next_room_is_joined(
     browser: Browser, app: str, bundled_server: Server
 ):
     async with place(browser, app, bundled_server) as here, watching(here, "lobby") as bob:
@@ -35,7 +35,7 @@ async def test_going_back_leaves_at_once_and_the_next_room_is_entered(
         assert await bob.all() == ["joined ann", "left ann left"]
 
 
-async def test_a_page_loaded_again_within_the_grace_was_never_away(
+async def test_a_reloaded_page_rejoins_within_the_grace_without_a_diff(
     browser: Browser, app: str, bundled_server: Server
 ):
     async with place(browser, app, bundled_server) as here, watching(here, "lobby") as bob:
@@ -47,16 +47,16 @@ async def test_a_page_loaded_again_within_the_grace_was_never_away(
         assert await bob.all() == ["joined ann"]
 
 
-async def test_a_closed_tab_is_told_when_the_grace_is_over(
-    browser: Browser, app: str, bundled_server: Server
-):
+async def test_a_closed_tab_leaves_after_the_grace(browser: Browser, app: str, bundled_server: Server):
     async with place(browser, app, bundled_server, grace=0.5) as here, watching(here, "lobby") as bob:
         ann = await (await here.person("ann")).enter("lobby")
         await ann.page.close()
         await bob.sees("joined ann", "left ann disconnected")
 
 
-async def test_a_network_that_is_cut_comes_back_unnoticed(browser: Browser, app: str, bundled_server: Server):
+async def test_a_connection_lost_for_less_than_the_grace_is_not_shown_to_others(
+    browser: Browser, app: str, bundled_server: Server
+):
     async with (
         place(browser, app, bundled_server, grace=30, may_fail=True) as here,
         watching(here, "lobby") as bob,
@@ -86,7 +86,9 @@ async def test_many_tabs_of_one_user_are_one_member(browser: Browser, app: str, 
         assert bob.seen[0] == "joined ann"
 
 
-async def test_who_is_removed_reads_why_and_goes_back(browser: Browser, app: str, bundled_server: Server):
+async def test_a_kicked_user_reads_the_message_and_returns_to_the_list(
+    browser: Browser, app: str, bundled_server: Server
+):
     async with place(browser, app, bundled_server) as here, watching(here, "lobby") as bob:
         ann = await (await here.person("ann", color_scheme="dark")).enter("lobby")
         async with Presence.open(bundled_server.socket_url) as presence:
@@ -98,18 +100,18 @@ async def test_who_is_removed_reads_why_and_goes_back(browser: Browser, app: str
         await ann.sees("bob", "annyou")
 
 
-async def test_who_is_silent_for_too_long_reads_why_and_goes_back(
+async def test_a_silent_user_reads_the_message_and_returns_to_the_list(
     browser: Browser, app: str, bundled_server: Server
 ):
     async with place(browser, app, bundled_server) as here, watching(here, "brief-talk") as bob:
         ann = await (await here.person("ann")).enter("brief-talk")
         await ann.page.evaluate("WebSocket.prototype.send = () => {}")
-        await ann.reads_and_closes(FAREWELL)
+        await ann.reads_and_closes(IDLE_MESSAGE)
         await ann.is_at_the_list()
         await bob.sees("joined ann", "left ann inactivity_timeout")
 
 
-async def test_a_server_that_is_not_there_yet_is_waited_for(
+async def test_the_app_waits_for_a_server_that_does_not_run_yet(
     browser: Browser, app: str, bundled_server: Server
 ):
     async with place(browser, app, bundled_server, may_fail=True) as here:

@@ -1,4 +1,4 @@
-"""The app in the background: hidden, and frozen, as the system does it."""
+"""The app in the background: hidden and frozen, as the system does it."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ _STATUS = "document.querySelector('#status')?.textContent"
 
 
 async def _in_the_room(browser: Chromium, here: Place, room: str) -> Tab:
-    """A tab that came from the list of rooms, so that there is a way back."""
+    """A tab in a room, opened from the list of rooms, so that it can go back there."""
     tab = await browser.tab(here.address("ann"))
     await tab.comes_to_read("document.querySelector('.rooms') !== null", value=True)
     await tab.read(f"location.hash = '{room}'")
@@ -31,7 +31,7 @@ async def _hidden_in_the_room(browser: Chromium, here: Place, room: str) -> Tab:
     return tab
 
 
-async def test_a_hidden_page_is_away_and_one_that_is_seen_again_is_here(
+async def test_a_hidden_page_is_away_and_a_visible_one_is_back(
     app: str, bundled_server: Server, tmp_path: Path
 ):
     async with (
@@ -47,7 +47,7 @@ async def test_a_hidden_page_is_away_and_one_that_is_seen_again_is_here(
 
 
 @pytest.mark.slow
-async def test_a_hidden_page_beats_on_and_stays_for_longer_than_the_ttl(
+async def test_a_hidden_page_sends_heartbeats_and_outlives_the_ttl(
     app: str, bundled_server: Server, tmp_path: Path
 ):
     async with (
@@ -67,9 +67,7 @@ async def test_a_hidden_page_beats_on_and_stays_for_longer_than_the_ttl(
         assert await bob.all() == ["joined ann", "updated ann away 1"]
 
 
-async def test_a_page_that_is_frozen_at_once_was_away_before(
-    app: str, bundled_server: Server, tmp_path: Path
-):
+async def test_a_page_is_away_before_it_is_frozen(app: str, bundled_server: Server, tmp_path: Path):
     async with (
         place(None, app, bundled_server) as here,
         watching(here, "lobby") as bob,
@@ -83,10 +81,10 @@ async def test_a_page_that_is_frozen_at_once_was_away_before(
         await bob.sees("joined ann", "updated ann away 1", "updated ann 1")
 
 
-async def test_a_page_frozen_for_longer_than_the_ttl_comes_back_by_itself(
+async def test_a_page_frozen_for_longer_than_the_ttl_rejoins(
     app: str, bundled_server: Server, tmp_path: Path
 ):
-    # Chromium cuts the socket of a frozen page, so what the server says to it is lost.
+    # Chromium closes the socket of a frozen page, so the force-leave does not reach it.
     async with (
         place(None, app, bundled_server) as here,
         watching(here, "brief-talk") as bob,

@@ -1,4 +1,4 @@
-"""The app while it is being written, and as it is shipped."""
+"""The app in development and as a production build."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 @asynccontextmanager
 async def development(root: Path) -> AsyncIterator[str]:
-    """Vite's server for development, which sends each edit to the open pages."""
+    """Vite's development server, which sends each edit to the open pages."""
     vite = installed() / "vite" / "bin" / "vite.js"
     process = await asyncio.create_subprocess_exec(
         node_program(), vite, root, "--config", APP / "vite.config.js", "--host", "127.0.0.1", "--port", "0",
@@ -40,7 +40,7 @@ async def development(root: Path) -> AsyncIterator[str]:
         await process.wait()
 
 
-async def test_an_edit_of_the_screen_is_no_leave_and_no_join(
+async def test_hot_reloading_does_not_leave_the_room(
     browser: Browser, bundled_server: Server, tmp_path: Path
 ):
     shutil.copytree(APP / "src", tmp_path / "src")
@@ -59,12 +59,12 @@ async def test_an_edit_of_the_screen_is_no_leave_and_no_join(
         for before, after in (("{roomId}</h1>", "{roomId}!</h1>"), ("!</h1>", "?</h1>")):
             screen.write_text(screen.read_text().replace(before, after))
             await expect(ann.page.locator("h1")).to_have_text(f"lobby{after[-6]}")
-        # What was typed is still there: the components were kept, only their effects ran anew.
+        # The input is kept: the components were preserved, only their effects ran again.
         await expect(ann.page.get_by_label("Message")).to_have_value("Hello")
         assert await bob.all() == ["joined ann", "updated ann 1"]
 
 
-async def test_what_is_shipped_works_the_same(browser: Browser, bundled_server: Server, tmp_path: Path):
+async def test_the_production_build_works_the_same(browser: Browser, bundled_server: Server, tmp_path: Path):
     with files_of(await build(tmp_path, mode="production")) as address:
         async with place(browser, address, bundled_server) as here, watching(here, "lobby") as bob:
             ann = await (await here.person("ann")).enter("lobby")

@@ -1,4 +1,4 @@
-"""A JavaScript client behind a bad network: its events are consistent at any time, and complete in the end."""
+"""A JavaScript client behind a bad network: its events stay consistent, and are complete in the end."""
 
 import asyncio
 import json

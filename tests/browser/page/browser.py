@@ -1,4 +1,4 @@
-"""People in front of real browsers, each in a profile of their own, on a node of the test's own."""
+"""Visitors of the page in real browsers, each with a profile of its own, on a node of the test's own."""
 
 import json
 import re
@@ -25,7 +25,7 @@ from tests.support.nodes import served
 from tests.support.servers import Server
 
 PATIENCE = 15_000.0
-"""Milliseconds after which something that a test awaits is taken for lost."""
+"""Milliseconds after which an awaited condition fails the test."""
 
 PHONE: dict[str, Any] = {
     "viewport": {"width": 360, "height": 740},
@@ -48,19 +48,19 @@ State = Literal["here", "away", "left"]
 expect.set_options(timeout=PATIENCE)
 
 
-class Person:
-    """Somebody in front of a page: what they can do and see, in their words."""
+class Visitor:
+    """A visitor of the page: actions and expectations in the terms of the page."""
 
     def __init__(self, page: Page, site: "Site") -> None:
         self.page = page
         self.site = site
         self.errors: list[str] = []
-        self.strangers: list[str] = []
-        self.heard: list[dict[str, Any]] = []
+        self.foreign_urls: list[str] = []
+        self.received: list[dict[str, Any]] = []
         page.set_default_timeout(PATIENCE)
         page.on("console", self._on_console)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("request", lambda request: self._on_url(request.url))
+        page.on("request", lambda request: self._check_url(request.url))
         page.on("websocket", self._on_socket)
 
     @property
@@ -76,7 +76,7 @@ class Person:
         await self.page.get_by_role("button", name=name, exact=True).click()
 
     def row(self, name: str) -> Locator:
-        """Somebody's row in the list of who is here."""
+        """A member's row in the list of members."""
         return self.page.locator("#members .member").filter(has=self.page.get_by_text(name, exact=True))
 
     async def sees(self, name: str, state: State, detail: str = "") -> None:
@@ -88,63 +88,63 @@ class Person:
         await expect(self.page.locator("#count")).to_have_text(str(number))
 
     async def reads(self, sentence: str) -> None:
-        """The newest line of the log comes to say this."""
+        """Wait until the newest line of the log has this text."""
         await expect(self.page.locator("#log li").first.locator(".sentence")).to_have_text(sentence)
 
     async def status_is(self, text: str | re.Pattern[str]) -> None:
         await expect(self.page.locator("#status-text")).to_contain_text(text)
 
     async def lines(self) -> list[str]:
-        """All that the log has said, oldest first."""
+        """All lines of the log, oldest first."""
         return (await self.page.locator("#log .sentence").all_inner_texts())[::-1]
 
     def diffs(self) -> list[dict[str, Any]]:
-        """All that this page's socket was told of changes."""
-        return [message for message in self.heard if message["type"] == "room:diff"]
+        """All diffs that this page has received."""
+        return [message for message in self.received if message["type"] == "room:diff"]
 
     def _on_console(self, message: ConsoleMessage) -> None:
         if message.type in {"error", "warning"}:
             self.errors.append(message.text)
 
-    def _on_url(self, url: str) -> None:
+    def _check_url(self, url: str) -> None:
         if urlsplit(url).netloc != self.site.address:
-            self.strangers.append(url)
+            self.foreign_urls.append(url)
 
     def _on_socket(self, socket: WebSocket) -> None:
-        self._on_url(socket.url)
-        socket.on("framereceived", lambda payload: self.heard.append(json.loads(payload)))
+        self._check_url(socket.url)
+        socket.on("framereceived", lambda payload: self.received.append(json.loads(payload)))
 
 
 class Site:
-    """A node's page, and the people who look at it."""
+    """A node's page, and its visitors."""
 
     def __init__(self, browser: Browser, node: Node) -> None:
         self._browser = browser
         self.node = node
-        self.people: list[Person] = []
+        self.visitors: list[Visitor] = []
 
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.node.gateway.port}"
 
-    async def person(self, name: str = "", *, room: str = "lobby", user: str = "", **context: Any) -> Person:
-        """A new browser profile at the door of a room. Without a name, it is the page's own choice."""
-        # A click waits until nothing moves any more.
+    async def visit(self, name: str = "", *, room: str = "lobby", user: str = "", **context: Any) -> Visitor:
+        """Open the page in a new browser profile. Without a name the page chooses one."""
+        # A click waits for the end of animations.
         options: Any = {"viewport": {"width": 1180, "height": 900}, "reduced_motion": "reduce"} | context
-        return await self.look(
+        return await self.open_page(
             await (await self._browser.new_context(**options)).new_page(), name, room, user
         )
 
-    async def look(self, page: Page, name: str = "", room: str = "", user: str = "") -> Person:
-        person = Person(page, self)
-        self.people.append(person)
+    async def open_page(self, page: Page, name: str = "", room: str = "", user: str = "") -> Visitor:
+        visitor = Visitor(page, self)
+        self.visitors.append(visitor)
         query = {"room": room, "name": name, "user": user or name.lower()} if name else {}
         await page.goto(f"http://{self.address}/?{urlencode(query)}")
-        return person
+        return visitor
 
 
 def program() -> str:
-    """The Chromium on PATH; skips the test where there is none."""
+    """The Chromium on PATH; skips the test without one."""
     found = next(filter(None, map(shutil.which, _PROGRAMS)), None)
     if found is None:
         pytest.skip(f"no Chromium on PATH: {', '.join(_PROGRAMS)}")
@@ -153,7 +153,7 @@ def program() -> str:
 
 @asynccontextmanager
 async def launched() -> AsyncIterator[Browser]:
-    """The Chromium on PATH; skips the test where there is none."""
+    """The Chromium on PATH; skips the test without one."""
     executable = program()
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=executable, args=FLAGS)
@@ -167,17 +167,17 @@ async def launched() -> AsyncIterator[Browser]:
 async def site_on(
     browser: Browser, server: Server, *, may_fail: bool = False, **options: Any
 ) -> AsyncIterator[Site]:
-    """A node and its page. At the end, nobody's page may have complained or spoken to anybody else.
+    """A node and its page. At the end no page may have logged errors or contacted other servers.
 
-    may_fail: the browser may complain of connections that cannot be made; options are settings.
+    may_fail: the browser may log failed connections. options: settings.
     """
     async with served(server, **options) as node:
         site = Site(browser, node)
         try:
             yield site
-            for person in site.people:
-                assert not person.strangers, person.strangers
-                assert may_fail or not person.errors, person.errors
+            for visitor in site.visitors:
+                assert not visitor.foreign_urls, visitor.foreign_urls
+                assert may_fail or not visitor.errors, visitor.errors
         finally:
             for context in browser.contexts:
                 await context.close()

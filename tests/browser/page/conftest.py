@@ -1,4 +1,4 @@
-"""One browser for all tests of the page; each person in it has a profile of their own."""
+"""One browser for all tests of the page; each visitor has a profile of its own."""
 
 from collections.abc import AsyncIterator
 

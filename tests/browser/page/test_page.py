@@ -1,4 +1,4 @@
-"""What a person sees and can do on the page, in a real browser on a real server."""
+"""The page in a real browser on a real server: what it shows and what its buttons do."""
 
 import pytest
 from playwright.async_api import Browser, expect
@@ -11,12 +11,12 @@ from tests.support.servers import Server
 pytestmark = pytest.mark.asyncio(loop_scope="session")  # as the browser, which starts once
 
 
-async def test_two_pages_see_each_other_come(browser: Browser, bundled_server: Server):
+async def test_two_pages_see_each_other_join(browser: Browser, bundled_server: Server):
     async with site_on(browser, bundled_server) as site:
-        ada = await (await site.person("Ada")).join()
+        ada = await (await site.visit("Ada")).join()
         await ada.counts(1)
         await expect(ada.page.locator("#members-hint")).to_contain_text("the only member")
-        bob = await (await site.person("Bob")).join()
+        bob = await (await site.visit("Bob")).join()
         await ada.sees("Bob", "here", "here since")
         await ada.reads("Bob joined")
         await ada.counts(2)
@@ -27,9 +27,9 @@ async def test_two_pages_see_each_other_come(browser: Browser, bundled_server: S
         assert await bob.lines() == ["You joined the room"]
 
 
-async def test_one_click_joins_under_a_friendly_name(browser: Browser, bundled_server: Server):
+async def test_one_click_joins_with_a_random_name(browser: Browser, bundled_server: Server):
     async with site_on(browser, bundled_server) as site:
-        one, two = [await site.person(reduced_motion="no-preference") for _ in range(2)]
+        one, two = [await site.visit(reduced_motion="no-preference") for _ in range(2)]
         await one.join()
         await two.join()
         await one.counts(2)
@@ -40,7 +40,7 @@ async def test_one_click_joins_under_a_friendly_name(browser: Browser, bundled_s
 
 async def test_away_and_back(browser: Browser, bundled_server: Server):
     async with site_on(browser, bundled_server) as site:
-        ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
+        ada, bob = await (await site.visit("Ada")).join(), await (await site.visit("Bob")).join()
         await bob.press("Step away")
         await ada.sees("Bob", "away", "away")
         await ada.reads("Bob stepped away")
@@ -51,11 +51,9 @@ async def test_away_and_back(browser: Browser, bundled_server: Server):
         await bob.reads("You are back")
 
 
-async def test_leaving_is_told_with_its_reason_and_one_may_join_again(
-    browser: Browser, bundled_server: Server
-):
+async def test_leaving_shows_its_reason_and_joining_again_works(browser: Browser, bundled_server: Server):
     async with site_on(browser, bundled_server) as site:
-        ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
+        ada, bob = await (await site.visit("Ada")).join(), await (await site.visit("Bob")).join()
         await ada.counts(2)
         await bob.press("Leave")
         await ada.sees("Bob", "left", "left")
@@ -68,26 +66,28 @@ async def test_leaving_is_told_with_its_reason_and_one_may_join_again(
         await ada.sees("Bob", "here")
 
 
-async def test_who_drops_and_returns_within_the_grace_is_not_missed(browser: Browser, bundled_server: Server):
+async def test_a_connection_lost_for_less_than_the_grace_is_not_shown_to_others(
+    browser: Browser, bundled_server: Server
+):
     async with site_on(browser, bundled_server, grace=30) as site:
-        ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
+        ada, bob = await (await site.visit("Ada")).join(), await (await site.visit("Bob")).join()
         await ada.sees("Bob", "here")
-        told = len(ada.diffs())
+        former = len(ada.diffs())
         await bob.press("Drop the socket")
         await bob.status_is("Reconnecting in")
         await expect(bob.page.locator("#ring-word")).to_have_text("disconnected")
         await bob.press("Reconnect")
         await bob.reads("You reconnected within the grace; the other members saw no change")
         await bob.status_is("Connected")
-        await ada.press("Step away")  # what Ada hears next is her own, so nothing came before it
+        await ada.press("Step away")  # the next diff that Ada receives is her own: there was none before it
         await ada.reads("You stepped away")
-        assert len(ada.diffs()) == told + 1
+        assert len(ada.diffs()) == former + 1
         assert await ada.lines() == ["You joined the room", "Bob joined", "You stepped away"]
 
 
-async def test_a_dropped_socket_returns_by_itself(browser: Browser, bundled_server: Server):
+async def test_a_dropped_socket_reconnects_automatically(browser: Browser, bundled_server: Server):
     async with site_on(browser, bundled_server, grace=30) as site:
-        bob = await (await site.person("Bob")).join()
+        bob = await (await site.visit("Bob")).join()
         await bob.page.clock.install()
         await bob.press("Drop the socket")
         await bob.status_is("Reconnecting in 8 s")
@@ -97,9 +97,11 @@ async def test_a_dropped_socket_returns_by_itself(browser: Browser, bundled_serv
         await bob.reads("You reconnected within the grace; the other members saw no change")
 
 
-async def test_who_drops_for_good_is_told_as_disconnected(browser: Browser, bundled_server: Server):
+async def test_a_member_that_stays_disconnected_leaves_after_the_grace(
+    browser: Browser, bundled_server: Server
+):
     async with site_on(browser, bundled_server, grace=0.5) as site:
-        ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
+        ada, bob = await (await site.visit("Ada")).join(), await (await site.visit("Bob")).join()
         await bob.press("Drop the socket")
         await bob.press("Stay disconnected")
         await bob.status_is("Disconnected")
@@ -110,31 +112,31 @@ async def test_who_drops_for_good_is_told_as_disconnected(browser: Browser, bund
         await ada.sees("Bob", "here")
 
 
-async def test_closing_the_tab_is_a_dropped_socket(browser: Browser, bundled_server: Server):
+async def test_a_closed_tab_leaves_after_the_grace(browser: Browser, bundled_server: Server):
     async with site_on(browser, bundled_server, grace=0.5) as site:
-        ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
+        ada, bob = await (await site.visit("Ada")).join(), await (await site.visit("Bob")).join()
         await bob.page.close()
         await ada.reads("Bob lost the connection and did not return within the grace disconnected")
 
 
-async def test_loading_the_page_again_comes_back_unnoticed(browser: Browser, bundled_server: Server):
+async def test_a_reloaded_page_rejoins_without_a_diff(browser: Browser, bundled_server: Server):
     async with site_on(browser, bundled_server, grace=30) as site:
-        ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
+        ada, bob = await (await site.visit("Ada")).join(), await (await site.visit("Bob")).join()
         await ada.sees("Bob", "here")
-        told = len(ada.diffs())
+        former = len(ada.diffs())
         await bob.page.reload()
         await bob.reads("You rejoined within the grace; the other members saw no change")
         await bob.sees("Bob", "here", "you")
-        assert len(ada.diffs()) == told
+        assert len(ada.diffs()) == former
 
 
-async def test_who_goes_silent_gets_the_popup_and_the_others_see_why(
+async def test_a_silent_member_expires_with_a_popup_and_others_see_the_reason(
     browser: Browser, bundled_server: Server
 ):
     async with site_on(
         browser, bundled_server, ttl=2, inactivity_message="You were idle, so you are out."
     ) as site:
-        ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
+        ada, bob = await (await site.visit("Ada")).join(), await (await site.visit("Bob")).join()
         await bob.press("Go silent")
         await expect(bob.page.locator("#ring-word")).to_have_text("until expiry")
         popup = bob.page.get_by_role("dialog", name="Your membership has ended")
@@ -152,19 +154,19 @@ async def test_who_goes_silent_gets_the_popup_and_the_others_see_why(
         await ada.sees("Bob", "here")
 
 
-async def test_heartbeats_keep_a_member_and_are_shown(browser: Browser, bundled_server: Server):
+async def test_heartbeats_keep_a_member_and_are_displayed(browser: Browser, bundled_server: Server):
     async with site_on(browser, bundled_server, ttl=1.5) as site:
-        ada = await (await site.person("Ada")).join()
-        # The first comes at once, each other after a third of the TTL.
+        ada = await (await site.visit("Ada")).join()
+        # The first is sent at once, each other one after a third of the TTL.
         await expect(ada.page.locator("#strip .beat").nth(4)).to_be_attached()
         await expect(ada.page.locator("#beat-last")).to_contain_text("ms")
         assert await ada.page.locator("#ring").get_attribute("data-level") == "full"
         await ada.sees("Ada", "here", "you")
 
 
-async def test_who_is_kicked_gets_the_popup(browser: Browser, bundled_server: Server):
+async def test_a_kicked_member_gets_the_popup(browser: Browser, bundled_server: Server):
     async with site_on(browser, bundled_server) as site, Presence.open(bundled_server.socket_url) as presence:
-        ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
+        ada, bob = await (await site.visit("Ada")).join(), await (await site.visit("Bob")).join()
         await presence.kick("lobby", "bob", "Out you go.")
         await expect(bob.page.get_by_role("dialog", name="You were removed")).to_contain_text("Out you go.")
         await ada.sees("Bob", "left", "removed")
@@ -173,12 +175,12 @@ async def test_who_is_kicked_gets_the_popup(browser: Browser, bundled_server: Se
         await expect(bob.page.locator("#join-screen")).to_be_visible()
 
 
-async def test_one_person_in_two_tabs_is_one_member(browser: Browser, bundled_server: Server):
+async def test_one_user_in_two_tabs_is_one_member(browser: Browser, bundled_server: Server):
     async with site_on(browser, bundled_server, grace=30) as site:
-        ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
+        ada, bob = await (await site.visit("Ada")).join(), await (await site.visit("Bob")).join()
         async with bob.context.expect_page() as opening:
             await bob.page.get_by_role("link", name="Another tab").click()
-        other = await site.look(await opening.value, "Bob", "lobby")
+        other = await site.open_page(await opening.value, "Bob", "lobby")
         await other.join()
         await ada.sees("Bob", "here", "2 connections")
         await ada.reads("Bob opened another connection, 2 now")
@@ -189,9 +191,9 @@ async def test_one_person_in_two_tabs_is_one_member(browser: Browser, bundled_se
         await expect(ada.row("Bob")).not_to_contain_text("connections")
 
 
-async def test_another_tab_is_somebody_else_in_the_same_room(browser: Browser, bundled_server: Server):
+async def test_another_tab_is_another_user_in_the_same_room(browser: Browser, bundled_server: Server):
     async with site_on(browser, bundled_server) as site:
-        ada = await (await site.person("Ada", room="a room/with & signs")).join()
+        ada = await (await site.visit("Ada", room="a room/with & signs")).join()
         async with ada.context.expect_page() as opening:
             await ada.page.get_by_role("link", name="Another tab").click()
         other = await opening.value
@@ -200,12 +202,12 @@ async def test_another_tab_is_somebody_else_in_the_same_room(browser: Browser, b
         await ada.counts(2)
 
 
-async def test_a_big_room_is_shown_as_a_count(browser: Browser, bundled_server: Server):
+async def test_a_large_room_is_shown_as_a_count(browser: Browser, bundled_server: Server):
     async with (
         site_on(browser, bundled_server, max_members_view=2) as site,
         RawClient.connect(site.node) as third,
     ):
-        ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
+        ada, bob = await (await site.visit("Ada")).join(), await (await site.visit("Bob")).join()
         await ada.sees("Bob", "here")
         await third.join("lobby", "cy")
         await ada.reads("The room is served as a count now")
@@ -220,9 +222,9 @@ async def test_a_big_room_is_shown_as_a_count(browser: Browser, bundled_server: 
         await expect(ada.page.locator("#members .member")).to_have_count(1)
 
 
-async def test_a_new_name_and_new_data_are_told(browser: Browser, bundled_server: Server):
+async def test_a_new_name_and_new_data_are_shown(browser: Browser, bundled_server: Server):
     async with site_on(browser, bundled_server) as site, RawClient.connect(site.node) as other:
-        ada = await (await site.person("Ada")).join()
+        ada = await (await site.visit("Ada")).join()
         await other.join("lobby", "cy")
         await ada.sees("cy", "here")
         await other.ask("room:update", "room:updated", roomId="lobby", username="Cyd")

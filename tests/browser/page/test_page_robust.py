@@ -1,4 +1,4 @@
-"""The page in a hostile world: strange names, no network, no Redis, a server that restarts, small screens."""
+"""The page under bad conditions: hostile names, no network, no Redis, a restarted server, small screens."""
 
 import re
 from typing import Any
@@ -17,11 +17,11 @@ MARKUP = "<img src=x onerror=document.title='owned'>"
 LONG = "Wolfeschlegelsteinhausenbergerdorff" * 4
 
 
-async def test_what_others_say_is_shown_as_text(browser: Browser, bundled_server: Server):
-    async with site_on(browser, bundled_server) as site, RawClient.connect(site.node) as stranger:
+async def test_names_and_data_of_others_are_shown_as_text(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server) as site, RawClient.connect(site.node) as other:
         room = "<b>room</b>"
-        ada = await (await site.person(MARKUP, room=room, user="<script>alert(1)</script>")).join()
-        await stranger.join(room, "x", username="<svg onload=alert(1)>", data={"note": MARKUP})
+        ada = await (await site.visit(MARKUP, room=room, user="<script>alert(1)</script>")).join()
+        await other.join(room, "x", username="<svg onload=alert(1)>", data={"note": MARKUP})
         await ada.sees("<svg onload=alert(1)>", "here", MARKUP)
         await ada.sees(MARKUP, "here", "you")
         await ada.reads("<svg onload=alert(1)> joined")
@@ -32,48 +32,48 @@ async def test_what_others_say_is_shown_as_text(browser: Browser, bundled_server
         assert await ada.page.title() == f"(2) {room} · reactor"
 
 
-async def test_offline_and_back(browser: Browser, bundled_server: Server):
+async def test_offline_and_online_again(browser: Browser, bundled_server: Server):
     async with site_on(browser, bundled_server, may_fail=True, grace=30) as site:
-        ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
+        ada, bob = await (await site.visit("Ada")).join(), await (await site.visit("Bob")).join()
         await ada.sees("Bob", "here")
-        told = len(ada.diffs())
+        former = len(ada.diffs())
         await bob.context.set_offline(True)
         await bob.press("Drop the socket")
         await expect(bob.page.locator("#banner")).to_contain_text("This device reports that it is offline.")
         for _ in range(6):
             await bob.press("Reconnect")
             await expect(bob.page.locator("#banner")).to_be_visible()
-        # After so many failures the next attempt is more than 7 s away; news of the network does not wait.
+        # After so many failures the next attempt is over 7 s away; the online event does not wait for it.
         await bob.context.set_offline(False)
         await expect(bob.page.locator("#status-text")).to_have_text("Connected", timeout=6000)
         await bob.reads("You reconnected within the grace; the other members saw no change")
         await bob.status_is("Connected")
-        # The old socket's end may reach the server after the new one has come: two connections, for a moment.
-        assert not [diff for diff in ada.diffs()[told:] if diff["joined"] or diff["left"]]
+        # The server may see the old socket close after the new one opened: two connections, for a moment.
+        assert not [diff for diff in ada.diffs()[former:] if diff["joined"] or diff["left"]]
 
 
-async def test_a_network_that_swallows_everything_is_noticed(browser: Browser, bundled_server: Server):
+async def test_a_network_that_drops_everything_is_detected(browser: Browser, bundled_server: Server):
     async with site_on(browser, bundled_server, may_fail=True, grace=30) as site:
-        ada, bob = await (await site.person("Ada")).join(), await (await site.person("Bob")).join()
+        ada, bob = await (await site.visit("Ada")).join(), await (await site.visit("Bob")).join()
         await ada.sees("Bob", "here")
-        told = len(ada.diffs())
+        former = len(ada.diffs())
         await bob.page.clock.install()
         await bob.context.set_offline(True)
         await bob.status_is(re.compile("Device offline|Reconnecting in"))  # as long as a busy machine takes
-        await bob.page.clock.run_for(10_500)  # no acknowledgement for so long
+        await bob.page.clock.run_for(10_500)  # without an acknowledgement
         await bob.status_is("Reconnecting in")
         await bob.context.set_offline(False)
         await bob.reads("You reconnected within the grace; the other members saw no change")
         await bob.status_is("Connected")
-        assert [diff for diff in ada.diffs()[told:] if diff["joined"] or diff["left"]] == []
+        assert [diff for diff in ada.diffs()[former:] if diff["joined"] or diff["left"]] == []
 
 
-async def test_a_server_that_restarts_is_found_again(browser: Browser, bundled_server: Server):
+async def test_the_page_reconnects_to_a_restarted_server(browser: Browser, bundled_server: Server):
     port = free_port()
     async with site_on(browser, bundled_server, may_fail=True) as site:
         async with served(bundled_server, port=port, grace=30) as node:
             site.node = node
-            ada = await (await site.person("Ada")).join()
+            ada = await (await site.visit("Ada")).join()
         await ada.status_is("Reconnecting in")
         async with served(bundled_server, port=port, grace=30):
             await ada.reads("You reconnected within the grace; the other members saw no change")
@@ -82,7 +82,7 @@ async def test_a_server_that_restarts_is_found_again(browser: Browser, bundled_s
 
 async def test_redis_away_and_back(browser: Browser, bundled_server: Server):
     async with site_on(browser, bundled_server, ttl=60, heartbeat_interval=0.2) as site:
-        ada = await (await site.person("Ada")).join()
+        ada = await (await site.visit("Ada")).join()
         bundled_server.kill()
         await ada.status_is("Degraded: Redis does not answer")
         bundled_server.start()
@@ -91,9 +91,9 @@ async def test_redis_away_and_back(browser: Browser, bundled_server: Server):
         await expect(ada.page.get_by_role("dialog")).to_be_hidden()
 
 
-async def test_a_join_that_is_refused_says_why(browser: Browser, bundled_server: Server):
+async def test_a_refused_join_shows_the_reason(browser: Browser, bundled_server: Server):
     async with site_on(browser, bundled_server) as site:
-        ada = await site.person("Ada")
+        ada = await site.visit("Ada")
         await ada.page.get_by_label("User id").fill("é" * 200)
         await ada.page.get_by_role("button", name="Join the room").click()
         await expect(ada.page.locator("#notice")).to_contain_text("longer than 256 bytes")
@@ -106,7 +106,7 @@ async def test_nothing_is_wider_than_a_phone(
     browser: Browser, bundled_server: Server, options: dict[str, Any]
 ):
     async with site_on(browser, bundled_server, grace=30) as site, RawClient.connect(site.node) as other:
-        ada = await site.person(LONG, room=LONG, user=LONG, **options)
+        ada = await site.visit(LONG, room=LONG, user=LONG, **options)
         await fits(ada.page)
         await ada.join()
         await other.join(LONG, "x", username=f"{LONG[:100]} {LONG[:100]}", data={"a": LONG})
@@ -123,7 +123,7 @@ async def test_nothing_is_wider_than_a_phone(
 
 async def fits(page: Page) -> None:
     assert await page.evaluate("document.documentElement.scrollWidth") <= 360
-    # Nothing sticks out of the card that it is in, either.
+    # Nothing overflows its card, either.
     out = await page.evaluate(
         """() => [...document.querySelectorAll('main *, .banner *')]
             .filter(one => one.checkVisibility() && !one.closest('svg, .unseen'))
@@ -136,7 +136,7 @@ async def fits(page: Page) -> None:
 
 async def test_by_keyboard_alone(browser: Browser, bundled_server: Server):
     async with site_on(browser, bundled_server) as site:
-        ada = await site.person()
+        ada = await site.visit()
         keys = ada.page.keyboard
         await ada.page.get_by_label("Your name").focus()
         await keys.press("ControlOrMeta+a")
@@ -154,9 +154,9 @@ async def test_by_keyboard_alone(browser: Browser, bundled_server: Server):
         await expect(ada.page.locator("#wire-list li").first).to_be_visible()
 
 
-async def test_what_a_screen_reader_gets(browser: Browser, bundled_server: Server):
+async def test_accessible_names_and_descriptions(browser: Browser, bundled_server: Server):
     async with site_on(browser, bundled_server) as site:
-        ada = await site.person("Ada")
+        ada = await site.visit("Ada")
         await expect(ada.page.get_by_label("User id")).to_have_accessible_description(
             "The same id in two tabs is one member with two connections."
         )
@@ -170,14 +170,14 @@ async def test_what_a_screen_reader_gets(browser: Browser, bundled_server: Serve
         await expect(
             ada.page.get_by_role("button", name="Send heartbeats again")
         ).to_have_accessible_description("Expires in 6 h. Start the server with --ttl 30s to see it sooner.")
-        # The seconds to the next attempt are shown, and not read out one by one.
+        # The countdown to the next attempt is shown, and not read out.
         await ada.press("Drop the socket")
         await expect(ada.page.get_by_role("status")).to_have_text("Reconnecting")
 
 
-async def test_the_wire_can_be_read_and_copied(browser: Browser, bundled_server: Server):
+async def test_messages_can_be_read_and_copied(browser: Browser, bundled_server: Server):
     async with site_on(browser, bundled_server) as site:
-        ada = await site.person("Ada", permissions=["clipboard-read", "clipboard-write"])
+        ada = await site.visit("Ada", permissions=["clipboard-read", "clipboard-write"])
         await ada.join()
         await ada.page.locator("#wire summary").click()
         rows = ada.page.locator("#wire-list li")
@@ -198,9 +198,9 @@ async def test_the_wire_can_be_read_and_copied(browser: Browser, bundled_server:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_text_stands_out_from_its_ground(browser: Browser, bundled_server: Server, scheme: str):
+async def test_text_has_enough_contrast(browser: Browser, bundled_server: Server, scheme: str):
     async with site_on(browser, bundled_server) as site:
-        ada = await site.person("Ada", color_scheme=scheme)
+        ada = await site.visit("Ada", color_scheme=scheme)
         poor = await ada.page.evaluate(
             """() => {
                 const light = (name) => {
