@@ -12,7 +12,7 @@ import pytest
 from reactor.backend import clients
 from reactor.errors import Unavailable
 from reactor.presence.attachment import Attachment, AttachmentEvent
-from reactor.presence.heartbeats import BATCH_DELAY, MAX_MEMBERS, MAX_WAITING, Heartbeats
+from reactor.presence.heartbeats import MAX_MEMBERS, MAX_WAITING, Heartbeats
 from reactor.presence.keys import shard_of
 from reactor.settings import RoomPolicy
 from tests.redis.presence.probe import GRACE, TTL, Probe
@@ -51,6 +51,22 @@ class Beating:
         self.redis, self.probe = redis, probe
         self.heartbeats = Heartbeats(redis.store, lambda: "n1")
         self.acks = Acks()
+        self.sent = self.failed = 0  # batches
+        self._refresh = redis.store.refresh
+        redis.store.refresh = self._count  # type: ignore[method-assign,assignment]
+
+    async def one_more_fails(self) -> None:
+        """Return when Redis has not answered a further batch."""
+        before = self.failed
+        await until(lambda: self.failed > before)
+
+    async def _count(self, *args: Any) -> tuple[int, bytes]:
+        self.sent += 1
+        try:
+            return await self._refresh(*args)
+        except Unavailable:
+            self.failed += 1
+            raise
 
     def member(self, user: str, connection: str = "n1.1", room: str = "lobby") -> Attachment:
         self.probe.join(user, connection, room=room)
@@ -163,7 +179,7 @@ async def test_nothing_is_acknowledged_before_redis_took_it(
             it.beat(ann, ann)
             await until(lambda: it.redis.health == [False])
             it.beat(bob, ann)
-            await anyio.sleep(0.3)  # as long as a command may take: no answer comes
+            await it.one_more_fails()
             assert (it.acks.taken_at, it.acks.refusals) == ([], [])
         finally:
             redis_server.resume()
@@ -179,7 +195,7 @@ async def test_what_waited_while_redis_was_away_counts_when_it_is_back_and_in_on
         redis_server.kill()
         for _ in range(3):
             it.beat(*members)
-            await anyio.sleep(BATCH_DELAY + 0.05)  # longer than a batch is collected: each would be a batch
+            await it.one_more_fails()  # each would have been a batch
         redis_server.start()
         await until(lambda: len(it.acks.refusals) == 30)  # it came back empty
         assert it.heartbeats.batches == 1
@@ -215,7 +231,7 @@ async def test_a_heartbeat_queued_before_the_detach_does_not_extend_the_grace(
             await asyncio.sleep(0)
             await until(lambda: it.redis.health == [False])
             it.beat(ann)
-            await anyio.sleep(BATCH_DELAY + 0.05)  # longer than a batch is collected: it is in the queue
+            await until(lambda: it.sent == 1)
             ann.advance(AttachmentEvent.SOCKET_CLOSED)
         finally:
             redis_server.resume()
