@@ -48,7 +48,7 @@ async def test_a_token_allows_its_rooms_and_no_others(bundled_server: Server):
         await bob.join("cellar", "bob")
         joined = await ann.answer("join_room", roomId="lobby")
         assert joined["userId"] == "ann"
-        (seen,) = (await bob.hear("room:diff", roomId="lobby"))["joined"]
+        (seen,) = (await bob.receive("room:diff", roomId="lobby"))["joined"]
         assert (seen["userId"], seen["username"], seen["data"]) == ("ann", "Ann", {"team": 1})
         assert (await ann.answer("room:count", roomId="lobby"))["count"] == 2
         for kind in ("join_room", "room:members", "room:count", "room:is_present"):
@@ -71,9 +71,9 @@ async def test_a_member_with_an_expired_token_leaves_after_the_grace(bundled_ser
     ):
         await bob.join("lobby", "bob")
         await ann.answer("join_room", roomId="lobby")
-        await ann.hear("error", code="token_expired")
+        await ann.receive("error", code="token_expired")
         assert await ann.closed() == 4001
-        assert await bob.hear_left("ann") == "disconnected"
+        assert await bob.receive_departure_of("ann") == "disconnected"
 
 
 async def test_an_invalid_authorization_header_is_a_401(bundled_server: Server):
@@ -96,9 +96,9 @@ async def test_no_token_reaches_the_log(bundled_server: Server):
             for options in (bearer(value), {"subprotocols": ["reactor.json", f"reactor.token.{value}"]}, {}):
                 try:
                     async with RawClient.connect(node, **options) as client:
-                        await client.say("auth", token=value)
-                        await client.say("join_room", roomId="lobby", userId=value[:200])
-                        await client.say("auth", token={"a": value})
+                        await client.send("auth", token=value)
+                        await client.send("join_room", roomId="lobby", userId=value[:200])
+                        await client.send("auth", token={"a": value})
                         await client.socket.send(f"{{{value}")
                         await asyncio.sleep(0.05)  # the server reads it before the connection closes
                 except (InvalidStatus, ConnectionClosed):
@@ -197,7 +197,7 @@ async def test_ids_with_control_characters_are_rejected(bundled_server: Server):
         ):
             for fields in ({"roomId": invalid, "userId": "u"}, {"roomId": "r", "userId": invalid}):
                 await client.socket.send(json.dumps({"type": "join_room", "id": 1, **fields}))
-                error = await client.hear("error")
+                error = await client.receive("error")
                 assert error["code"] in {"bad_id", "bad_json", "bad_message"}, (invalid, error)
         assert (await client.answer("room:heartbeat"))["type"] == "room:heartbeat:ack"
 

@@ -62,7 +62,7 @@ class Watcher(RawClient):
 
     async def watch(self, room: str) -> Self:
         await self.join(room, "bob")
-        self.beat()
+        self.start_heartbeats()
         self.room = room
         return self
 
@@ -84,7 +84,7 @@ class Watcher(RawClient):
         """All events until now: those sent before have arrived when this client's own update comes back."""
         self._marks += 1
         mark = self._marks
-        await self.say("room:update", roomId=self.room, data=mark)
+        await self.send("room:update", roomId=self.room, data=mark)
         await self.until(lambda: any(
             one["userId"] == "bob" and one.get("data") == mark
             for diff in self.of("room:diff") for one in diff["updated"]

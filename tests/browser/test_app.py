@@ -66,7 +66,7 @@ async def test_a_connection_lost_for_less_than_the_grace_is_not_shown_to_others(
         here.proxy.cut()
         await ann.is_in("reconnecting")
         await ann.sees("bob", "annyou")
-        await bob.say("room:update", roomId="lobby", username="Bobby")
+        await bob.send("room:update", roomId="lobby", username="Bobby")
         await ann.page.context.set_offline(False)
         await ann.is_in()
         await ann.sees("Bobby", "annyou")

@@ -92,7 +92,7 @@ async def test_a_page_frozen_for_longer_than_the_ttl_rejoins(
     ):
         ann = await _hidden_in_the_room(browser, here, "brief-talk")
         await ann.freeze()
-        assert await bob.hear_left("ann") == "inactivity_timeout"
+        assert await bob.receive_departure_of("ann") == "inactivity_timeout"
         await ann.thaw()
         await ann.front()
         await bob.until(lambda: bob.seen[-1] == "joined ann")

@@ -67,9 +67,9 @@ async def test_join_heartbeat_expiry_and_force_leave(container_url: str) -> None
         assert node.events.ok  # off in the image: the node switched them on
         await ann.join("lobby", "ann")
         await bob.join("lobby", "bob")
-        ann.beat()
-        assert (await bob.hear("room:force-leave"))["reason"] == "inactivity_timeout"
+        ann.start_heartbeats()
+        assert (await bob.receive("room:force-leave"))["reason"] == "inactivity_timeout"
         assert await bob.closed() == 4003
-        assert await ann.hear_left("bob") == "inactivity_timeout"
+        assert await ann.receive_departure_of("bob") == "inactivity_timeout"
         async with Presence.open(container_url) as presence:
             assert [member.user_id for member in await presence.members("lobby")] == ["ann"]

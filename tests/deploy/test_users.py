@@ -69,7 +69,7 @@ async def test_the_user_reactor_can_do_all_that_is_needed_and_nothing_else(kind:
             await bob.ask("room:heartbeat", "room:heartbeat:ack")
             await bob.ask("room:members", "room:members", roomId="lobby")
             await bob.ask("leave_room", "room:left", roomId="lobby")
-            await ann.hear("room:diff", left=[{"userId": "bob", "reason": "left"}])
+            await ann.receive("room:diff", left=[{"userId": "bob", "reason": "left"}])
             rounds = node.sweep.rounds
             async with Presence.open(Settings(redis_url=url)) as presence:
                 assert await presence.count("lobby") == 1
@@ -115,7 +115,7 @@ async def test_a_node_without_config_get_knows_of_events_once_the_first_arrives(
             for _ in range(2):
                 async with RawClient.connect(node) as ann:
                     await ann.join("lobby", "ann")
-                    await ann.hear("room:force-leave", reason="inactivity_timeout")
+                    await ann.receive("room:force-leave", reason="inactivity_timeout")
                 await until(lambda: node.listener.received)
             assert node.ready() == (True, "ok")
             assert node.reaper.found_by["event"] >= 1

@@ -56,8 +56,8 @@ async def test_each_command_of_its_table_does_what_it_says(bundled_server: Serve
         for command in sorted(COMMANDS, key=lambda one: "members/42" in one and "DELETE" in one):
             answers.append(await to_thread.run_sync(run, command, node.settings.admin_port))
             assert "code" not in answers[-1], (command, answers[-1])
-        assert (await ann.hear("room:message"))["data"] == {"text": "Tea?"}
-        assert (await ann.hear("room:force-leave"))["message"] == "See you."
+        assert (await ann.receive("room:message"))["data"] == {"text": "Tea?"}
+        assert (await ann.receive("room:force-leave"))["message"] == "See you."
         assert await ann.closed() == 4003
 
 

@@ -49,7 +49,7 @@ async def test_the_program_for_node_prints_departures(bundled_server: Server, tm
             try:
                 async with RawClient.connect(node) as bob:
                     await bob.join("lobby", "7", username="Bob")
-                    await bob.hear("room:diff")  # the program has come in
+                    await bob.receive("room:diff")  # the program has come in
                     await bob.ask("leave_room", "room:left", roomId="lobby")
                 assert process.stdout is not None
                 said = ""

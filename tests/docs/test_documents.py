@@ -61,7 +61,7 @@ async def test_the_back_end_example_asks_kicks_and_watches(bundled_server: Serve
         await ann.join("lobby", "42", username="Ann", data={"n": 1})
         block = example("presence").replace("redis://localhost:6379", bundled_server.url)
         tasks.start_soon(run, block, said)
-        force_leave = await ann.hear("room:force-leave")
+        force_leave = await ann.receive("room:force-leave")
         assert (force_leave["message"], force_leave["reason"]) == ("See you tomorrow.", "kicked")
         await until(lambda: len(said) == 3)
         await bob.join("lobby", "7")

@@ -42,7 +42,7 @@ async def test_a_token_of_the_readme_lets_its_user_in(
         served(bundled_server, auth_secret=SECRET) as node,
         RawClient.connect(node, subprotocols=["reactor.json", f"reactor.token.{token}"]) as ann,
     ):
-        assert (await ann.hear("auth:ok"))["userId"] == "ann"
+        assert (await ann.receive("auth:ok"))["userId"] == "ann"
         assert (await ann.answer("join_room", roomId="game-1"))["userId"] == "ann"
         assert (await ann.answer("join_room", roomId="secret"))["code"] == "forbidden"
 

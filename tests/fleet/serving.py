@@ -49,7 +49,7 @@ async def crowd(nodes: list[Node], room_ids: Iterable[str], size: int) -> AsyncI
             client = await stack.enter_async_context(RawClient.connect(nodes[i % len(nodes)]))
             for room_id in room_ids:
                 await client.join(room_id, f"u{i}", data={"n": i})
-            clients.append(client.beat())
+            clients.append(client.start_heartbeats())
         yield clients
 
 
@@ -65,7 +65,7 @@ def one_room_in_each_shard() -> list[str]:
 def replayed(client: RawClient, room_id: str) -> dict[str, Message]:
     """The members of a room by the messages of a client; fails if the diffs have a gap."""
     epoch, version, members = "", 0, dict[str, Message]()
-    for message in client.heard:
+    for message in client.received:
         if message.get("roomId") != room_id:
             continue
         if message["type"] in {"room:joined", "room:members"}:

@@ -26,7 +26,7 @@ async def test_rooms_messages_settings_and_kicks_work_on_every_shard(fleet: Serv
             sent = await ok(admin, f"/v1/rooms/{room}/messages", "POST", json={"data": room})
             assert sent["nodes"] == 2
             for client in (ann, bob):
-                assert (await client.hear("room:message", roomId=room))["data"] == room
+                assert (await client.receive("room:message", roomId=room))["data"] == room
             assert (await ok(admin, f"/v1/rooms/{room}/members/bob"))["userId"] == "bob"
             await ok(admin, f"/v1/rooms/{room}/settings", "PUT", json={"ttl": 77})
             await ok(admin, f"/v1/rooms/{room}/members/bob", "DELETE")

@@ -22,23 +22,23 @@ async def test_changes_on_one_node_reach_clients_of_another(fleet: ServerSet) ->
         await ann.join("lobby", "ann")
         joined = await bob.join("lobby", "bob", username="Bob", data={"n": 1})
         assert [member["userId"] for member in joined["members"]] == ["ann", "bob"]
-        assert (await ann.hear("room:diff"))["joined"][0]["data"] == {"n": 1}
+        assert (await ann.receive("room:diff"))["joined"][0]["data"] == {"n": 1}
         server = fleet.primary_of("lobby")
         fields = redis_state.members(server, "lobby")["bob"]
         assert (fields["userId"], fields["roomId"], fields["username"]) == ("bob", "lobby", "Bob")
         before = redis_state.now(server)
         assert (await bob.ask(BEAT, ACK, roomId="lobby"))["timestamp"] >= before
         await bob.ask("room:update", "room:updated", roomId="lobby", data=2)
-        assert (await ann.hear("room:diff"))["updated"][0]["data"] == 2
+        assert (await ann.receive("room:diff"))["updated"][0]["data"] == 2
         await bob.ask("room:away", "room:away:ok")
-        assert (await ann.hear("room:diff"))["updated"][0]["away"] is True
+        assert (await ann.receive("room:diff"))["updated"][0]["away"] is True
         await bob.ask("room:back", "room:back:ok")
-        assert (await ann.hear("room:diff"))["updated"][0]["away"] is False
+        assert (await ann.receive("room:diff"))["updated"][0]["away"] is False
         assert (await ann.ask("room:count", "room:count", roomId="lobby"))["count"] == 2
         asked: dict[str, Any] = {"roomId": "lobby", "userId": "bob"}
         assert (await ann.ask("room:is_present", "room:is_present", **asked))["present"] is True
         await bob.ask("leave_room", "room:left", roomId="lobby")
-        assert await ann.hear_left("bob") == "left"
+        assert await ann.receive_departure_of("bob") == "left"
         assert (await ann.ask("room:is_present", "room:is_present", **asked))["present"] is False
         await converged([ann], fleet, "lobby", ["ann"])
 
@@ -61,7 +61,7 @@ async def test_silent_and_disconnected_members_leave_in_time_on_every_shard(flee
         for watcher in (ann, bob):
             reported: dict[tuple[str, str], str] = {}
             while len(reported) < 2 * len(rooms):
-                diff = await watcher.hear_next(lambda message: bool(message.get("left")))
+                diff = await watcher.receive_next(lambda message: bool(message.get("left")))
                 for left in diff["left"]:
                     assert (
                         reported.setdefault((diff["roomId"], left["userId"]), left["reason"])
@@ -99,9 +99,9 @@ async def test_a_back_end_reads_watches_kicks_and_follows_departures(fleet: Serv
         for room in rooms:
             assert await presence.kick(room, "u1", "Out.")
             assert not await presence.kick(room, "u1")
-            force_leave = await bob.hear("room:force-leave", roomId=room)
+            force_leave = await bob.receive("room:force-leave", roomId=room)
             assert (force_leave["reason"], force_leave["message"]) == ("kicked", "Out.")
-            await ann.has_heard("room:diff", roomId=room, left=[{"userId": "u1", "reason": "kicked"}])
+            await ann.has_received("room:diff", roomId=room, left=[{"userId": "u1", "reason": "kicked"}])
             event = await anext(watched[room])
             assert event.member is not None
             assert (event.kind, event.member.user_id, event.reason) == ("leave", "u1", "kicked")

@@ -81,7 +81,7 @@ async def test_clients_do_not_notice_a_slot_that_moves_under_load(cluster: Clust
             await in_thread(lambda: cluster.move_slot(slot, to, atomic=atomic))
             before = done["left"]
             await until(lambda: done["left"] >= before + 5)
-        await silent.hear("room:force-leave", reason="inactivity_timeout")
+        await silent.receive("room:force-leave", reason="inactivity_timeout")
         assert 0 <= lateness(joined["members"][0]["joinedAt"] + 2000) < NOTIFIED_WITHIN
         assert [(await anext(events)).kind for _ in range(2)] == ["join", "leave"]
         await events.aclose()  # type: ignore[attr-defined]
@@ -90,7 +90,7 @@ async def test_clients_do_not_notice_a_slot_that_moves_under_load(cluster: Clust
                 await client.ask(BEAT, ACK, roomId=room, id="at the end")
             assert not client.of("service:degraded", "room:force-leave", "error")
             # Several departures of one user within one diff window are sent as one.
-            assert set(departures(client.heard)) == {("restless", "left")}
+            assert set(departures(client.received)) == {("restless", "left")}
         await converged(clients, cluster, "lobby", USERS)
         await converged(clients, cluster, "elsewhere", USERS)
         assert [entry["user"] for entry in redis_state.stream(to, SILENT)] == ["silent"]
@@ -113,19 +113,19 @@ async def test_a_half_moved_slot_is_never_read_as_complete(cluster: ClusterSet) 
         await in_thread(cluster.begin_move, slot, to)
         total = source.control.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot)
         await in_thread(cluster.move_keys, slot, to, total // 2)
-        await asking.say("room:count", roomId="lobby")
+        await asking.send("room:count", roomId="lobby")
         await redis_state.wait_for_expiry(source, joined["members"][0]["joinedAt"], 1.5)
         assert not asking.of("room:count")
         while await in_thread(cluster.move_keys, slot, to):
             pass
         await in_thread(cluster.end_move, slot, to)
-        assert (await asking.hear("room:count"))["count"] == 4
-        await silent.hear("room:force-leave", reason="inactivity_timeout")
+        assert (await asking.receive("room:count"))["count"] == 4
+        await silent.receive("room:force-leave", reason="inactivity_timeout")
         assert 0 <= lateness(joined["members"][0]["joinedAt"] + 1500) < NOTIFIED_WITHIN
         for client in clients:
             await client.ask(BEAT, ACK, roomId="lobby", id="at the end")
             assert not client.of("service:degraded", "room:force-leave", "error")
-            assert departures(client.heard) == []
+            assert departures(client.received) == []
         await converged(clients, cluster, "lobby", USERS)
         assert [entry["user"] for entry in redis_state.stream(to, SILENT)] == ["silent"]
 
@@ -152,7 +152,7 @@ async def test_a_slot_that_moves_for_longer_than_lease_and_ttl_removes_no_member
         for client in clients:
             await client.ask(BEAT, ACK, roomId="lobby", id="at the end")
             assert not client.of("room:force-leave")
-            assert departures(client.heard) == []
+            assert departures(client.received) == []
         await converged(clients, cluster, "lobby", USERS)
 
 
@@ -181,8 +181,8 @@ async def test_no_node_is_declared_lost_when_the_slot_of_the_registry_moves(
             await late.join("lobby", "late")
             await late.ask("leave_room", "room:left", roomId="lobby")
         for client in clients:
-            assert await client.hear_left("late") == "left"
-            assert departures(client.heard) == [("late", "left")]
+            assert await client.receive_departure_of("late") == "left"
+            assert departures(client.received) == [("late", "left")]
         assert (one.name(), two.name()) == names
 
 
@@ -197,25 +197,25 @@ async def test_rooms_on_other_primaries_work_while_one_primary_is_down(cluster: 
         others = [room for room, primary in primaries.items() if primary is not dead]
         assert 0 < len(others) < len(rooms)
         for client in clients:
-            client.hush()
+            client.stop_heartbeats()
         await in_thread(cluster.kill_primary, rooms[0])
         for client in clients:
-            await client.say(BEAT, roomId=rooms[0], id="kept")
-            await client.has_heard("service:degraded")
+            await client.send(BEAT, roomId=rooms[0], id="kept")
+            await client.has_received("service:degraded")
             for room in others:
                 await client.ask(BEAT, ACK, roomId=room)
         assert not dead.alive
         async with RawClient.connect(one) as late:
             await late.join(others[0], "late")
-            await clients[1].has_heard("room:diff", roomId=others[0], count=5)
+            await clients[1].has_received("room:diff", roomId=others[0], count=5)
             await late.ask("leave_room", "room:left", roomId=others[0])
         await in_thread(cluster.promoted, dead, rooms[0])
         for client in clients:
-            await client.has_heard("service:restored")
-            await client.has_heard(ACK, id="kept")
+            await client.has_received("service:restored")
+            await client.has_received(ACK, id="kept")
             for room in rooms:
                 await client.ask(BEAT, ACK, roomId=room)
-            assert departures(client.heard) == [("late", "left")]
+            assert departures(client.received) == [("late", "left")]
         for room in rooms:
             await converged(clients, cluster, room, USERS)
 
@@ -234,12 +234,12 @@ async def test_a_primary_that_never_returns_is_not_needed(cluster: ClusterSet) -
             RawClient.connect(two) as silent,
         ):
             await late.join("lobby", "late")
-            await clients[0].has_heard("room:diff", count=5)
+            await clients[0].has_received("room:diff", count=5)
             joined = await silent.join(SILENT, "silent")
-            await silent.hear("room:force-leave", reason="inactivity_timeout")
+            await silent.receive("room:force-leave", reason="inactivity_timeout")
             assert 0 <= lateness(joined["members"][0]["joinedAt"] + 1000) < NOTIFIED_WITHIN
             await clients[0].ask("leave_room", "room:left", roomId="lobby")
-            assert await late.hear_left("u0") == "left"
+            assert await late.receive_departure_of("u0") == "left"
             await converged([*clients[1:], late], cluster, "lobby", [*USERS[1:], "late"])
             assert set(redis_state.members(new, "lobby")) == {*USERS[1:], "late"}
         assert not dead.alive

@@ -39,7 +39,7 @@ async def assert_all_stayed(clients: list[RawClient], fleet: ServerSet, others: 
     """Assert that all clients are still members, that heartbeats work, and that no departure was sent."""
     for client in clients:
         await client.ask(BEAT, ACK, roomId="lobby", id="at the end")
-        assert departures(client.heard) == []
+        assert departures(client.received) == []
         assert not client.of("room:force-leave")
     await converged(clients, fleet, "lobby", [*USERS, *others])
 
@@ -62,7 +62,7 @@ async def expiring_members(
         RawClient.connect(node) as silent,
     ):
         await watching.join(VANISHING, "watching")
-        watching.beat()
+        watching.start_heartbeats()
         await vanishing.join(VANISHING, "vanishing")
         vanishing.vanish()
         primary, key = (
@@ -75,15 +75,15 @@ async def expiring_members(
 
         async def reported() -> None:
             now = int(time() * 1000)
-            assert await watching.hear_left("vanishing") == "disconnected"
+            assert await watching.receive_departure_of("vanishing") == "disconnected"
             assert 0 <= lateness(max(deadline, now)) < NOTIFIED_WITHIN
             # The silent member is connected and was registered again, with its whole TTL.
-            await silent.hear("room:force-leave", reason="inactivity_timeout")
+            await silent.receive("room:force-leave", reason="inactivity_timeout")
             assert lateness(now) < seconds + NOTIFIED_WITHIN
             new = await in_thread(fleet.primary_of, VANISHING)
             for room, end in (VANISHING, "disconnected"), (SILENT, "inactivity_timeout"):
                 assert [entry["reason"] for entry in redis_state.stream(new, room)] == [end]
-            assert departures(watching.heard) == [("vanishing", "disconnected")]
+            assert departures(watching.received) == [("vanishing", "disconnected")]
             assert len(silent.of("room:force-leave")) == 1
 
         yield reported
@@ -120,11 +120,11 @@ async def test_a_dead_primary_removes_no_member_and_misses_no_expiry(fleet: Serv
         await in_thread(mute_events_of_replicas, fleet)
         dead = await in_thread(fleet.kill_primary, "lobby")
         for client in clients:
-            await client.hear("service:degraded")
+            await client.receive("service:degraded")
         new = await in_thread(fleet.promoted, dead, "lobby")
         await until(lambda: has_listener(new), patience=NOTIFIED_WITHIN)
         for client in clients:
-            await client.hear("service:restored")
+            await client.receive("service:restored")
         await reported()
         await assert_all_stayed(clients, fleet)
         for client in clients:
@@ -144,7 +144,7 @@ async def test_an_expired_event_of_the_new_primary_is_enough_for_a_departure(fle
             await silent.ask("room:count", "room:count", roomId="elsewhere")
             assert not silent.of("room:force-leave")  # no command has touched the key
             assert new.control.exists(redis_state.presence_key(SHORT, "silent")) == 0  # touches it
-            await silent.hear("room:force-leave", reason="inactivity_timeout")
+            await silent.receive("room:force-leave", reason="inactivity_timeout")
 
 
 @pytest.mark.slow
@@ -160,14 +160,14 @@ async def test_an_outage_longer_than_lease_ttl_and_grace_removes_no_connected_us
     ):
         await vanishing.join("lobby", "vanishing")
         dead = await in_thread(fleet.kill_primary, "lobby")
-        await clients[0].hear("service:degraded")
+        await clients[0].receive("service:degraded")
         vanishing.vanish()
         await in_thread(fleet.promoted, dead, "lobby")
         for client in clients:
-            await client.hear("service:restored")
-            assert await client.hear_left("vanishing") == "disconnected"
+            await client.receive("service:restored")
+            assert await client.receive_departure_of("vanishing") == "disconnected"
             await client.ask(BEAT, ACK, roomId="lobby", id="at the end")
-            assert departures(client.heard) == [("vanishing", "disconnected")]
+            assert departures(client.received) == [("vanishing", "disconnected")]
         await converged(clients, fleet, "lobby", USERS)
 
 
@@ -188,26 +188,26 @@ async def test_writes_lost_in_a_failover_are_restored(fleet: ServerSet) -> None:
         await in_thread(primary.control.wait, 1, 2000)
         with fleet.unreplicated(primary):
             await late.join("lobby", "late", username="Late", data={"kept": True})
-            late.beat()
+            late.start_heartbeats()
             await leaving.ask("leave_room", "room:left", roomId="lobby")
             async with Presence.open(fleet.url) as presence:
                 assert await presence.kick("lobby", "kicked")
             for client in clients:
-                await client.hear_left("kicked")
+                await client.receive_departure_of("kicked")
             vanishing.vanish()
             await until(lambda: primary.control.pttl(redis_state.presence_key("lobby", "vanishing")) <= 1000)
             primary.kill()
             new = await in_thread(fleet.promoted, primary, "lobby")
         everyone = [*clients, late]
         for client in everyone:
-            await client.has_heard("service:restored")
+            await client.has_received("service:restored")
         await until(lambda: set(redis_state.members(new, "lobby")) == {*USERS, "late"})
         expected = {("leaving", "left"): 1, ("kicked", "kicked"): 1, ("vanishing", "disconnected"): 1}
-        await until(lambda: all(len(departures(client.heard)) >= len(expected) for client in clients))
+        await until(lambda: all(len(departures(client.received)) >= len(expected) for client in clients))
         for client in everyone:
             await client.ask(BEAT, ACK, roomId="lobby", id="at the end")
         for client in clients:
-            assert Counter(departures(client.heard)) == expected
+            assert Counter(departures(client.received)) == expected
         await converged(everyone, fleet, "lobby", [*USERS, "late"])
         face = redis_state.members(new, "lobby")["late"]
         assert (face["username"], face["data"]) == ("Late", '{"kept":true}')
@@ -249,7 +249,7 @@ async def test_a_member_whose_return_was_lost_in_a_failover_stays(fleet: ServerS
             await presence.count("lobby")  # a read removes expired members unless expiry is suspended
         seen.set()
         for client in (*clients, back):
-            await client.has_heard("service:restored")
+            await client.has_received("service:restored")
         await converged([*clients, back], fleet, "lobby", [*USERS, "ann"])
         await assert_all_stayed(clients, fleet, ["ann"])
         assert redis_state.stream(new, "lobby") == []
@@ -307,16 +307,16 @@ async def test_a_frozen_primary_is_replaced_and_does_no_harm_when_it_resumes(fle
         new = await in_thread(fleet.promoted, old, "lobby")
         await until(lambda: has_listener(new), patience=NOTIFIED_WITHIN)
         for client in clients:
-            await client.say(BEAT, roomId="lobby", id="soon")
+            await client.send(BEAT, roomId="lobby", id="soon")
         with anyio.fail_after(2 * NOTIFIED_WITHIN):
             for client in clients:
-                await client.has_heard(ACK, id="soon")
+                await client.has_received(ACK, id="soon")
         await late.join("lobby", "late")
         old.resume()
         await late.ask("leave_room", "room:left", roomId="lobby")
         for client in clients:
             await client.ask(BEAT, ACK, roomId="lobby", id="at the end")
-            assert set(departures(client.heard)) <= {("late", "left")}
+            assert set(departures(client.received)) <= {("late", "left")}
         await converged(clients, fleet, "lobby", USERS)
 
 
@@ -330,12 +330,12 @@ async def test_all_servers_restart_without_data(fleet: ServerSet) -> None:
         for server in fleet.servers:
             server.kill()
         for client in clients:
-            await client.hear("service:degraded")
+            await client.receive("service:degraded")
         for server in fleet.servers:
             await in_thread(server.start)
         await in_thread(fleet.wait_whole)
         for client in clients:
-            await client.hear("service:restored")
+            await client.receive("service:restored")
         await assert_all_stayed(clients, fleet)
         await converged(clients, fleet, "elsewhere", USERS)
 
@@ -346,8 +346,8 @@ async def join_and_leave(node: Node, name: str, room_id: str, stop: anyio.Event,
 
         async def insist(kind: str, reply: str, **fields: str) -> None:
             while True:
-                await client.say(kind, **fields)
-                answer = await client.hear_next(lambda message: message["type"] in {reply, "error"})
+                await client.send(kind, **fields)
+                answer = await client.receive_next(lambda message: message["type"] in {reply, "error"})
                 seen[answer.get("code", reply)] += 1
                 if answer["type"] == reply or answer["code"] in {"not_joined", "already_joined"}:
                     return
@@ -387,6 +387,6 @@ async def test_joins_and_leaves_during_a_failover_converge_everywhere(
             await client.ask(BEAT, ACK, roomId="lobby", id="at the end")
         await converged(clients, fleet, "lobby", USERS)
         for client in clients:
-            assert {user for user, _ in departures(client.heard)}.isdisjoint(USERS)
-            assert {reason for _, reason in departures(client.heard)} <= {"left", "disconnected"}
+            assert {user for user, _ in departures(client.received)}.isdisjoint(USERS)
+            assert {reason for _, reason in departures(client.received)} <= {"left", "disconnected"}
     assert set(seen) <= {"room:joined", "room:left", "unavailable", "not_joined", "already_joined"}

@@ -36,10 +36,10 @@ async def test_a_former_primary_that_returns_as_a_primary_does_no_harm(sentinels
         await in_thread(old.kill_saved)
         new = await in_thread(sentinels.promoted, old)
         for client in clients:
-            await client.hear("service:restored")
+            await client.receive("service:restored")
         await clients[3].ask("leave_room", "room:left", roomId="lobby")
         await late.join("lobby", "late")
-        late.beat()
+        late.start_heartbeats()
         await in_thread(old.start)
         assert old.is_primary  # with its old data: u3 is a member, and late is not
         for kind in ("pubsub", "normal"):  # so that every node asks for the primary again
@@ -49,12 +49,12 @@ async def test_a_former_primary_that_returns_as_a_primary_does_no_harm(sentinels
             joined = await newest.join("lobby", "newest")
             everyone = ["u0", "u1", "u2", "late", "newest"]
             assert {member["userId"] for member in joined["members"]} == set(everyone)
-            newest.beat()
+            newest.start_heartbeats()
             await in_thread(sentinels.wait_whole)
             assert sentinels.primary is new
             for client in (*clients[:3], late, newest):
                 await client.ask(BEAT, ACK, roomId="lobby", id="at the end")
-                assert set(departures(client.heard)) <= {("u3", "left")}
+                assert set(departures(client.received)) <= {("u3", "left")}
             await converged([*clients[:3], late, newest], sentinels, "lobby", everyone)
 
 

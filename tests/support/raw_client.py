@@ -18,11 +18,11 @@ Message = dict[str, Any]
 
 
 class RawClient:
-    """Sends and receives JSON. `heard` keeps every message that it received, in order."""
+    """Sends and receives JSON. `received` keeps every message that it received, in order."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
-        self.heard: list[Message] = []
+        self.received: list[Message] = []
         self._read = 0
         self._asked = 0
         self._changes = Changes()
@@ -46,7 +46,7 @@ class RawClient:
     async def _listen(self) -> None:
         try:
             async for payload in self.socket:
-                self.heard.append(json.loads(payload))
+                self.received.append(json.loads(payload))
                 self._changes.notify()
         finally:
             self._ended.set()
@@ -54,69 +54,71 @@ class RawClient:
 
     # Sending.
 
-    async def say(self, kind: str, **fields: Any) -> None:
+    async def send(self, kind: str, **fields: Any) -> None:
         await self.socket.send(json.dumps({"type": kind, **fields}))
 
     async def ask(self, kind: str, reply: str, **fields: Any) -> Message:
-        """Send a request and wait for its reply; messages received meanwhile stay available to `hear`."""
-        start = len(self.heard)
-        await self.say(kind, **fields)
-        return await self.has_heard(reply, start)
+        """Send a request and wait for its reply; messages received meanwhile stay available to `receive`."""
+        start = len(self.received)
+        await self.send(kind, **fields)
+        return await self.has_received(reply, start)
 
     async def answer(self, kind: str, **fields: Any) -> Message:
         """Send a request with an id of its own, and wait for the message that carries this id."""
         self._asked += 1
-        start, request_id = len(self.heard), f"request {self._asked}"
-        await self.say(kind, id=request_id, **fields)
-        await self.until(lambda: any(message.get("id") == request_id for message in self.heard[start:]))
-        return next(message for message in self.heard[start:] if message.get("id") == request_id)
+        start, request_id = len(self.received), f"request {self._asked}"
+        await self.send(kind, id=request_id, **fields)
+        await self.until(lambda: any(message.get("id") == request_id for message in self.received[start:]))
+        return next(message for message in self.received[start:] if message.get("id") == request_id)
 
     async def join(self, room_id: str | int, user_id: str | int, **fields: Any) -> Message:
         return await self.ask("join_room", "room:joined", roomId=room_id, userId=user_id, **fields)
 
     async def barrier(self) -> None:
         """Return when the server has processed what was sent before, except for replies that need Redis."""
-        start = len(self.heard)
+        start = len(self.received)
         await self.socket.send("{")
-        await self.has_heard("error", start, code="bad_json")
+        await self.has_received("error", start, code="bad_json")
 
-    def beat(self, every: float = 0.2) -> Self:
+    def start_heartbeats(self, every: float = 0.2) -> Self:
         """Send heartbeats for all rooms in the background, every so many seconds."""
-        self._tasks.append(asyncio.create_task(self._beat(every)))
+        self._tasks.append(asyncio.create_task(self._send_heartbeats(every)))
         return self
 
-    def hush(self) -> None:
+    def stop_heartbeats(self) -> None:
         """Stop sending heartbeats."""
         for task in self._tasks[1:]:
             task.cancel()
         del self._tasks[1:]
 
-    async def _beat(self, every: float) -> None:
+    async def _send_heartbeats(self, every: float) -> None:
         with suppress(ConnectionClosed):
             while True:
-                await self.say("room:heartbeat")
+                await self.send("room:heartbeat")
                 await asyncio.sleep(every)
 
     # Receiving.
 
-    async def hear(self, kind: str, **fields: Any) -> Message:
+    async def receive(self, kind: str, **fields: Any) -> Message:
         """The next message of that type, with those fields; the messages before it are only kept."""
-        return await self.hear_next(lambda message: _is(message, kind, fields), f"{kind} {fields} received")
+        return await self.receive_next(
+            lambda message: _is(message, kind, fields), f"{kind} {fields} received"
+        )
 
-    async def has_heard(self, kind: str, start: int = 0, **fields: Any) -> Message:
+    async def has_received(self, kind: str, start: int = 0, **fields: Any) -> Message:
         """The first message of that type, with those fields, from `start` on; waits for it if need be."""
         found: Message = await self.until(
-            lambda: next((message for message in self.heard[start:] if _is(message, kind, fields)), None),
+            lambda: next((message for message in self.received[start:] if _is(message, kind, fields)), None),
             f"{kind} {fields} received",
         )
         return found
 
-    async def hear_next(self, wanted: Callable[[Message], bool], what: str = "") -> Message:
+    async def receive_next(self, wanted: Callable[[Message], bool], what: str = "") -> Message:
         """The next message that satisfies `wanted`; the messages before it are only kept."""
 
         def found() -> Message | None:
-            while self._read < len(self.heard):
-                message = self.heard[self._read]
+            while self._read < len(self.received):
+                message = self.received[self._read]
                 self._read += 1
                 if wanted(message):
                     return message
@@ -130,22 +132,22 @@ class RawClient:
 
         def checked() -> Any:
             value = condition()
-            assert value or self.open, f"closed with {self.socket.close_code} after {self.heard[-5:]}"
+            assert value or self.open, f"closed with {self.socket.close_code} after {self.received[-5:]}"
             return value
 
         def failed() -> str:
-            return f"{what or describe(condition)}; received last: {self.heard[-5:]}"
+            return f"{what or describe(condition)}; received last: {self.received[-5:]}"
 
         return await self._changes.until(checked, what=failed)
 
-    async def hear_left(self, user_id: str) -> str:
+    async def receive_departure_of(self, user_id: str) -> str:
         """Wait for the diff with the departure of the user; its reason."""
-        diff = await self.hear_next(lambda message: user_id in [left for left, _ in departures([message])])
+        diff = await self.receive_next(lambda message: user_id in [left for left, _ in departures([message])])
         return next(reason for left, reason in departures([diff]) if left == user_id)
 
-    async def hear_departures(self, number: int) -> None:
+    async def receive_departures(self, number: int) -> None:
         """Wait until this many departures have been received in all."""
-        await self.until(lambda: len(departures(self.heard)) >= number)
+        await self.until(lambda: len(departures(self.received)) >= number)
 
     async def closed(self) -> int:
         """Wait until the socket is closed; the close code."""
@@ -161,11 +163,11 @@ class RawClient:
 
     def of(self, *kinds: str) -> list[Message]:
         """The messages of these types received so far."""
-        return [message for message in self.heard if message["type"] in kinds]
+        return [message for message in self.received if message["type"] in kinds]
 
     def vanish(self) -> None:
         """Abort the TCP connection, without a close frame."""
-        self.hush()
+        self.stop_heartbeats()
         self.socket.transport.abort()
 
 
@@ -173,11 +175,11 @@ def _is(message: Message, kind: str, fields: Message) -> bool:
     return message["type"] == kind and all(message.get(key) == value for key, value in fields.items())
 
 
-def departures(heard: Iterable[Message], room_id: str | None = None) -> list[tuple[str, str]]:
+def departures(received: Iterable[Message], room_id: str | None = None) -> list[tuple[str, str]]:
     """The departures in these messages: user and reason, in order."""
     return [
         (left["userId"], left["reason"])
-        for message in heard
+        for message in received
         if message["type"] == "room:diff" and room_id in (None, message["roomId"])
         for left in message["left"]
     ]

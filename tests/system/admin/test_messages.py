@@ -34,12 +34,12 @@ async def test_a_message_reaches_every_connection_in_the_room_on_every_node(redi
         sent = await ok(admin, "/v1/rooms/lobby/messages", "POST", json={"data": data})
         assert (sent["roomId"], sent["nodes"]) == ("lobby", 2)
         for client in (ann, bob, count):
-            heard = await client.hear("room:message")
+            heard = await client.receive("room:message")
             assert heard == {
                 "type": "room:message", "roomId": "lobby", "data": data, "timestamp": sent["timestamp"]
             }  # fmt: skip
         await ok(admin, "/v1/rooms/hall/messages", "POST", json={"data": None})
-        assert (await elsewhere.hear("room:message"))["data"] is None
+        assert (await elsewhere.receive("room:message"))["data"] is None
         assert len(elsewhere.of("room:message")) == 1
         assert node.feed.resyncs.total() == other.feed.resyncs.total() == 0
         assert (await ok(admin, "/v1/rooms/empty/messages", "POST", json={"data": 1}))["nodes"] == 0
@@ -72,7 +72,7 @@ async def test_a_back_end_sends_messages_through_redis_alone(redis_server: Serve
     ):
         await ann.join("a/b", "ann")
         assert await presence.say("a/b", {"n": 1}) == 1
-        assert (await ann.hear("room:message"))["data"] == {"n": 1}
+        assert (await ann.receive("room:message"))["data"] == {"n": 1}
         assert await presence.say("elsewhere", None) == 0
         for wrong in (object(), b"bytes", float("nan"), "x" * 70_000):
             with pytest.raises(ProtocolError):
@@ -93,7 +93,7 @@ async def test_a_forged_message_is_ignored(bundled_server: Server, forged: str) 
         assert msgpack.decode(cast("bytes", await packed.recv()))["type"] == "room:joined"
         bundled_server.control.publish("{reactor:7}:diff:lobby", forged.encode("utf-8", "surrogateescape"))
         await ok(admin, "/v1/rooms/lobby/messages", "POST", json={"data": "real"})
-        assert (await ann.hear("room:message", data="real"))["roomId"] == "lobby"
+        assert (await ann.receive("room:message", data="real"))["roomId"] == "lobby"
         while msgpack.decode(cast("bytes", await packed.recv())).get("data") != "real":
             pass
         assert node.channels.listening

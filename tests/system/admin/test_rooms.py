@@ -108,10 +108,10 @@ async def test_a_kick_on_one_node_removes_the_member_on_another_with_its_message
         await bob.join("lobby", "bob")
         kicked = await ok(admin, "/v1/rooms/lobby/members/ann", "DELETE", params={"message": "See you, Ann."})
         assert kicked == {"roomId": "lobby", "userId": "ann"}
-        force_leave = await ann.hear("room:force-leave")
+        force_leave = await ann.receive("room:force-leave")
         assert (force_leave["message"], force_leave["reason"]) == ("See you, Ann.", "kicked")
         assert await ann.closed() == 4003
-        assert await bob.hear_left("ann") == "kicked"
+        assert await bob.receive_departure_of("ann") == "kicked"
         assert await rejected(admin, "/v1/rooms/lobby/members/ann", "DELETE") == (404, "not_found")
         long = {"message": "x" * 501}
         assert await rejected(admin, "/v1/rooms/lobby/members/bob", "DELETE", params=long) == (

@@ -63,10 +63,10 @@ async def test_grace_and_message_apply_at_once_to_present_members(bundled_server
         await bob.join("lobby", "bob")
         await ok(admin, PATH, "PUT", json={"grace": 0.1, "message": "Time is up."})
         ann.vanish()
-        assert await bob.hear_left("ann") == "disconnected"
+        assert await bob.receive_departure_of("ann") == "disconnected"
         bundled_server.control.pexpire("{reactor:7}:room:lobby:user:bob", 1)
         await until(lambda: bundled_server.control.exists("{reactor:7}:room:lobby:user:bob") == 0)
-        force_leave = await bob.hear("room:force-leave")
+        force_leave = await bob.receive("room:force-leave")
         assert (force_leave["message"], force_leave["reason"]) == ("Time is up.", "inactivity_timeout")
 
 

@@ -80,7 +80,7 @@ async def test_a_terminal_shows_a_live_table(bundled_server: Server) -> None:
                 await sees(r"\d\d:\d\d:\d\d  bob joined")
                 await bob.ask("leave_room", "room:left", roomId="lobby")
             await sees(r"bob left \(left\)")
-            await ann.say("room:away", roomId="lobby")
+            await ann.send("room:away", roomId="lobby")
             await sees(r"ann +\d\d:\d\d:\d\d +away")
             command.send_signal(signal.SIGINT)
             await sees(r"\x1b\[\?25h")  # the cursor is shown again

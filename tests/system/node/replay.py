@@ -26,7 +26,7 @@ class Replay:
     @classmethod
     def of(cls, client: RawClient, room_id: str, *, after_outage: bool = False) -> "Replay":
         replay = cls(room_id, after_outage=after_outage)
-        replay.take_all(client.heard)
+        replay.take_all(client.received)
         return replay
 
     def take_all(self, heard: Iterable[Message]) -> None:

@@ -30,7 +30,7 @@ async def test_b3_who_is_away_is_seen_so_and_stays_as_long_as_its_heartbeats_go_
     ):
         await bob.join("lobby", "bob")
         await ann.join("lobby", "ann")
-        ann.beat(), bob.beat()
+        ann.start_heartbeats(), bob.start_heartbeats()
         assert await ann.ask("room:away", "room:away:ok", roomId="lobby", id="a") == {
             "type": "room:away:ok",
             "roomId": "lobby",
@@ -38,7 +38,7 @@ async def test_b3_who_is_away_is_seen_so_and_stays_as_long_as_its_heartbeats_go_
         }
         assert redis_state.members(redis_server, "lobby")["ann"]["away"] == "1"
         await metronome.join("lobby", "metronome")  # never beats: its end is a whole TTL later
-        assert await bob.hear_left("metronome") == "inactivity_timeout"
+        assert await bob.receive_departure_of("metronome") == "inactivity_timeout"
         here = await bob.ask("room:members", "room:members", roomId="lobby")
         assert {(m["userId"], m["away"]) for m in here["members"]} == {("ann", True), ("bob", False)}
         assert _seen(bob, "ann") == [(True, 1)]
@@ -72,7 +72,7 @@ async def test_b3_who_is_away_and_loses_its_socket_has_the_away_grace(redis_serv
 
         told: list[tuple[str, str]] = []
         while len(told) < 6:
-            diff = await watcher.hear("room:diff")
+            diff = await watcher.receive("room:diff")
             assert all(left["reason"] == "disconnected" for left in diff["left"])
             told += sorted(gone(diff))
         assert set(told[:4]) == {(r, u) for r in ("lobby", "patient") for u in ("here", "returned")}
@@ -103,7 +103,7 @@ async def test_b3_who_comes_back_within_the_away_grace_is_away_until_it_says_tha
         await ann.ask("room:away", "room:away:ok", roomId="lobby")
         ann.vanish()
         metronome.vanish()
-        assert await watcher.hear_left("metronome") == "disconnected"
+        assert await watcher.receive_departure_of("metronome") == "disconnected"
         async with RawClient.connect(node) as again:
             joined = await again.join("lobby", "ann")
             assert joined["resumed"] is True

@@ -78,15 +78,17 @@ async def test_bad_input_gets_one_error_each_and_leaves_no_trace(redis_server: S
     ):
         await ann.join("home", "ann")
         await bob.join("home", "bob")
-        await ann.hear("room:diff")
+        await ann.receive("room:diff")
         before = _content(redis_server)
         for name, (payload, code) in ERRORS.items():
-            heard = len(ann.heard)
+            heard = len(ann.received)
             await ann.socket.send(payload)
-            await ann.say("room:heartbeat", roomId="home", id=name)
-            await ann.has_heard("room:heartbeat:ack", heard, id=name)
+            await ann.send("room:heartbeat", roomId="home", id=name)
+            await ann.has_received("room:heartbeat:ack", heard, id=name)
             (error,) = (
-                ann.heard[heard:-1] if ann.heard[-1]["type"] == "room:heartbeat:ack" else ann.heard[heard:]
+                ann.received[heard:-1]
+                if ann.received[-1]["type"] == "room:heartbeat:ack"
+                else ann.received[heard:]
             )
             assert (error["type"], error["code"]) == ("error", code), (name, error)
             assert 10 < len(error["message"]) < 400, (name, error)
@@ -94,7 +96,7 @@ async def test_bad_input_gets_one_error_each_and_leaves_no_trace(redis_server: S
         assert _content(redis_server) == before
         assert ann.open
         await bob.ask("room:update", "room:updated", roomId="home", username="Bob")
-        await ann.hear_next(lambda message: bool(message.get("updated")))
+        await ann.receive_next(lambda message: bool(message.get("updated")))
 
 
 def _content(server: Server) -> dict[str, Any]:
@@ -157,9 +159,9 @@ async def test_a_thousand_joins_on_one_connection(redis_server: Server) -> None:
         RawClient.connect(node) as bob,
     ):
         for number in range(1000):
-            await greedy.say("join_room", roomId=f"room-{number}", userId="greedy", id=number)
+            await greedy.send("join_room", roomId=f"room-{number}", userId="greedy", id=number)
         await bob.join("lobby", "bob")
-        await greedy.until(lambda: len({message["id"] for message in greedy.heard}) == 1000)
+        await greedy.until(lambda: len({message["id"] for message in greedy.received}) == 1000)
         joined, errors = greedy.of("room:joined"), greedy.of("error")
         assert (len(joined), len(errors)) == (128, 872)
         assert {error["code"] for error in errors} == {"too_many_rooms"}
@@ -174,7 +176,7 @@ async def test_a_join_while_redis_is_away_is_refused_and_leaves_no_trace(redis_s
     async with served(redis_server) as node, RawClient.connect(node) as ann, RawClient.connect(node) as bob:
         await bob.join("lobby", "bob")
         redis_server.kill()
-        await ann.hear("service:degraded")
+        await ann.receive("service:degraded")
         error = await ann.answer("join_room", roomId="lobby", userId="ann")
         assert (error["code"], error["roomId"]) == ("unavailable", "lobby")
         for kind, fields in {
@@ -184,7 +186,7 @@ async def test_a_join_while_redis_is_away_is_refused_and_leaves_no_trace(redis_s
         }.items():
             assert (await ann.answer(kind, roomId="lobby", **fields))["code"] == "unavailable"
         redis_server.start()
-        await ann.hear("service:restored")
+        await ann.receive("service:restored")
         await until(lambda: redis_state.members(redis_server, "lobby").keys() == {"bob"})
         assert (await ann.join("lobby", "ann"))["count"] == 2
 

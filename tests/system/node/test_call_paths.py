@@ -131,7 +131,7 @@ async def test_a_join_is_followed_through_few_files(bundled_server: Server) -> N
             with path.recorded():
                 await ann.join("lobby", "ann")
             await ann.ask("leave_room", "room:left", roomId="lobby")
-            await bob.hear_departures(len(paths))
+            await bob.receive_departures(len(paths))
     path = undisturbed(paths)
     assert len(path.files) <= 22, path.files
     assert path.returns <= 18, path.visits
@@ -146,7 +146,7 @@ async def test_an_expiry_is_followed_through_few_files(bundled_server: Server) -
         RawClient.connect(node) as bob,
     ):
         await bob.join("lobby", "bob")
-        bob.beat(0.1)
+        bob.start_heartbeats(0.1)
         for number in range(3):
             async with RawClient.connect(node) as ann:
                 await ann.join("lobby", f"ann-{number}")
@@ -154,6 +154,6 @@ async def test_an_expiry_is_followed_through_few_files(bundled_server: Server) -
                 (path.of,) = node.roster.connections_of("lobby", "bob")
                 paths.append(path)
                 with path.recorded():
-                    await bob.hear_left(f"ann-{number}")
+                    await bob.receive_departure_of(f"ann-{number}")
     path = undisturbed(paths)
     assert len(path.files) <= 26, path.files

@@ -52,7 +52,7 @@ async def test_b10_it_comes_back_by_itself_and_nobody_notices(redis_server: Serv
     ):
         seen = await watcher.join("lobby", "watcher")
         room = await client.join("lobby", user_id="ann", data={"n": 1})
-        await watcher.hear("room:diff", version=seen["version"] + 1)
+        await watcher.receive("room:diff", version=seen["version"] + 1)
         for cut in range(3):
             socket_id = room.socket_id
             (connection,) = (c for c in node.gateway.connections if c.socket_id == socket_id)
@@ -60,12 +60,12 @@ async def test_b10_it_comes_back_by_itself_and_nobody_notices(redis_server: Serv
             await until(lambda before=socket_id: room.socket_id != before)  # type: ignore[misc]
             assert room.status is Status.CONNECTED
             await watcher.ask("room:update", "room:updated", roomId="lobby", data=cut)
-            diff = await watcher.hear_next(lambda message: bool(message.get("updated")))
+            diff = await watcher.receive_next(lambda message: bool(message.get("updated")))
             assert diff["from"] == seen["version"] + 1 + cut
         await until(lambda: room.members["watcher"].data == 2)
         assert room.me is not None
         assert room.me.data == {"n": 1}
-        assert not departures(watcher.heard)
+        assert not departures(watcher.received)
 
 
 async def test_b10_it_outlives_a_deploy_of_its_node(redis_server: Server) -> None:
@@ -77,16 +77,16 @@ async def test_b10_it_outlives_a_deploy_of_its_node(redis_server: Server) -> Non
             client = client_of(old)
             async with client:
                 room = await client.join("lobby", user_id="ann")
-                await watcher.hear("room:diff")
+                await watcher.receive("room:diff")
                 assert await old.stop() == 0
                 await until(lambda: room.status is Status.RECONNECTING)
                 async with NodeProcess.start(redis_server, port=old.port, **options):
                     await until(lambda: room.status is Status.CONNECTED)
                     await room.update(username="Back")
-                    await watcher.hear_next(lambda message: bool(message.get("updated")))
-                    assert not departures(watcher.heard)
+                    await watcher.receive_next(lambda message: bool(message.get("updated")))
+                    assert not departures(watcher.received)
                     await client.close()
-                    assert await watcher.hear_left("ann") == "left"
+                    assert await watcher.receive_departure_of("ann") == "left"
 
 
 async def test_b10_force_leave_is_handed_over_with_its_message_and_it_stays_away(
@@ -124,8 +124,8 @@ async def test_b10_closing_it_leaves_at_once_and_leaves_nothing_behind(redis_ser
         async with client_of(node) as client:
             for room in ("lobby", "attic"):
                 await client.join(room, user_id="ann")
-        await watcher.hear_departures(2)
-        assert departures(watcher.heard) == [("ann", "left")] * 2
+        await watcher.receive_departures(2)
+        assert departures(watcher.received) == [("ann", "left")] * 2
         await until(lambda: len(node.gateway.connections) == 1)
         assert {user for room in redis_state.everywhere(redis_server).values() for user in room} == {
             "watcher"

@@ -62,7 +62,7 @@ async def test_damage_to_one_member_is_no_damage_to_others(redis_server: Server)
             await ann.join(room, "ann")
             await victim.join(room, "victim", data={"x": 1})
         for client in (ann, victim):
-            client.beat(0.3)
+            client.start_heartbeats(0.3)
         for name, room in ROOMS.items():
             DAMAGE[name](redis_server, room)
         # Who is there is served, who comes may come, and who leaves is told.
@@ -79,7 +79,7 @@ async def test_damage_to_one_member_is_no_damage_to_others(redis_server: Server)
             listed = {member.user_id: member.username for member in await presence.members(room)}
             assert {"ann": "ann", "late": "late"}.items() <= listed.items(), room
             assert listed.keys() <= {"ann", "late", "victim"}, room
-        late.beat(0.3)
+        late.start_heartbeats(0.3)
         for room in ROOMS.values():
             assert (await late.answer("leave_room", roomId=room))["type"] == "room:left", room
             assert (await ann.answer("room:update", roomId=room, username="Ann"))["type"] == "room:updated"

@@ -41,11 +41,11 @@ async def test_b13_every_departure_is_on_record_with_its_reason(redis_server: Se
             await leaver.ask("leave_room", "room:left", roomId=room)
             assert await presence.kick(room, "troll", "Enough.") is True
             assert await presence.kick(room, "troll") is False
-            assert (await troll.hear("room:force-leave", roomId=room))["message"] == "Enough."
+            assert (await troll.receive("room:force-leave", roomId=room))["message"] == "Enough."
         assert await troll.closed() == 4003
         cut.vanish()
         await until(lambda: len(redis_state.stream(redis_server, "attic")) == 3)
-        await silent.hear("room:force-leave")
+        await silent.receive("room:force-leave")
         await until(lambda: len(redis_state.stream(redis_server, "lobby")) == 3)
 
         # As plain commands see it.
@@ -93,7 +93,7 @@ async def test_b13_the_record_outlives_the_nodes_and_is_capped(redis_server: Ser
     kept = 100
     async with served(redis_server, departures_kept=kept) as node, RawClient.connect(node) as ann:
         for _ in range(kept * 4):
-            await ann.say("join_room", roomId="lobby", userId="ann")
+            await ann.send("join_room", roomId="lobby", userId="ann")
             await ann.ask("leave_room", "room:left", roomId="lobby")
     key = f"{{reactor:{redis_state.shard('lobby')}}}"
     length: Any = redis_server.control.xlen(f"{key}:departures")

@@ -26,7 +26,7 @@ async def test_b6_who_is_back_within_the_grace_was_never_gone_for_the_others(red
         for client, name in ((ann, "ann"), (bob, "bob"), (lost, "lost")):
             seen = joined[name] = await client.join("lobby", name, data=name)
         for client in (watcher, far_watcher):
-            await client.hear("room:diff", version=seen["version"])
+            await client.receive("room:diff", version=seen["version"])
         for client in (ann, bob, lost):
             client.vanish()
         key = redis_state.presence_key("lobby", "ann")
@@ -42,7 +42,7 @@ async def test_b6_who_is_back_within_the_grace_was_never_gone_for_the_others(red
                 assert (me["joinedAt"], me["data"]) == (before["joinedAt"], name)
             assert redis_server.control.pttl(key) > 21_000_000
             for client in (watcher, far_watcher):
-                assert await client.hear_left("lost") == "disconnected"
+                assert await client.receive_departure_of("lost") == "disconnected"
                 diff = client.of("room:diff")[-1]
                 assert (diff["from"], diff["version"]) == (seen["version"], seen["version"] + 1)
                 assert (diff["joined"], diff["updated"], diff["count"]) == ([], [], 4)
@@ -64,8 +64,8 @@ async def test_b6_who_stays_away_longer_leaves_as_disconnected_and_not_before(re
         dropped_at = time.time() * 1000
         cut.vanish()
         await closed.socket.close()
-        await watcher.hear_departures(2)
-        assert dict(departures(watcher.heard)) == {"cut": "disconnected", "closed": "disconnected"}
+        await watcher.receive_departures(2)
+        assert dict(departures(watcher.received)) == {"cut": "disconnected", "closed": "disconnected"}
         entries = redis_state.stream(redis_server, "lobby")
         assert len(entries) == 2
         for entry in entries:
@@ -88,12 +88,12 @@ async def test_b6_a_member_with_another_socket_stays(redis_server: Server) -> No
         await metronome.join("lobby", "metronome")
         tab.vanish()
         metronome.vanish()
-        assert await watcher.hear_left("metronome") == "disconnected"
+        assert await watcher.receive_departure_of("metronome") == "disconnected"
         here = await watcher.ask("room:members", "room:members", roomId="lobby")
         assert {m["userId"]: m["connections"] for m in here["members"]} == {"ann": 1, "watcher": 1}
-        assert departures(watcher.heard) == [("metronome", "disconnected")]
+        assert departures(watcher.received) == [("metronome", "disconnected")]
         phone.vanish()
-        assert await watcher.hear_left("ann") == "disconnected"
+        assert await watcher.receive_departure_of("ann") == "disconnected"
 
 
 async def test_b6_without_a_grace_the_drop_is_the_end(redis_server: Server) -> None:
@@ -105,7 +105,7 @@ async def test_b6_without_a_grace_the_drop_is_the_end(redis_server: Server) -> N
         await watcher.join("lobby", "watcher")
         await ann.join("lobby", "ann")
         ann.vanish()
-        assert await watcher.hear_left("ann") == "disconnected"
+        assert await watcher.receive_departure_of("ann") == "disconnected"
         assert redis_state.members(redis_server, "lobby").keys() == {"watcher"}
 
 
@@ -119,12 +119,12 @@ async def test_b6_a_heartbeat_that_was_on_its_way_does_not_undo_the_grace(redis_
         await ann.join("lobby", "ann")
         redis_server.pause()
         for _ in range(50):
-            await ann.say("room:heartbeat")
+            await ann.send("room:heartbeat")
         await ann.barrier()  # they wait in the node now
         ann.vanish()
         await until(lambda: len(node.gateway.connections) == 1)
         redis_server.resume()
-        assert await watcher.hear_left("ann") == "disconnected"
+        assert await watcher.receive_departure_of("ann") == "disconnected"
 
 
 async def test_b6_a_short_grace_is_over_on_time(redis_server: Server) -> None:
@@ -139,7 +139,7 @@ async def test_b6_a_short_grace_is_over_on_time(redis_server: Server) -> None:
                 await client.join(room, "cut")
                 dropped_at = redis_state.now(redis_server)
                 client.vanish()
-                assert await watcher.hear_left("cut") == "disconnected"
+                assert await watcher.receive_departure_of("cut") == "disconnected"
             (entry,) = redis_state.stream(redis_server, room)
             late.append(int(entry["leftAt"]) - dropped_at - 100)
     assert sorted(late)[4] < 200, late

@@ -35,7 +35,7 @@ async def test_b9_a_lapsed_member_is_never_in_an_answer(redis_server: Server) ->
         RawClient.connect(node) as asker,
         Presence.open(redis_server.socket_url) as presence,
     ):
-        watcher.beat(0.1)
+        watcher.start_heartbeats(0.1)
         last: Message = {}
         for room in ROOMS:
             await watcher.join(room, "watcher")
@@ -72,8 +72,8 @@ async def test_b9_a_lapsed_member_is_never_in_an_answer(redis_server: Server) ->
         assert counts == dict.fromkeys(ROOMS, 1) | {"joined": 2}
 
         for room in ROOMS:
-            await watcher.until(lambda room=room: bool(departures(watcher.heard, room)))  # type: ignore[misc]
-            assert departures(watcher.heard, room) == [("silent", "inactivity_timeout")]
+            await watcher.until(lambda room=room: bool(departures(watcher.received, room)))  # type: ignore[misc]
+            assert departures(watcher.received, room) == [("silent", "inactivity_timeout")]
             assert len(redis_state.stream(redis_server, room)) == 1
         assert await silent.closed() == 4003
 
@@ -97,7 +97,7 @@ async def test_b9_a_dropped_member_counts_until_its_grace_is_over_and_not_after(
                 assert asked["count"] == 2
         await until(lambda: redis_state.now(redis_server) > deadline + 1)
         assert (await ann.ask("room:count", "room:count", roomId="lobby"))["count"] == 1
-        assert await ann.hear_left("cut") == "disconnected"
+        assert await ann.receive_departure_of("cut") == "disconnected"
 
 
 async def test_b9_many_lapsed_at_once_are_all_left_out(redis_server: Server) -> None:

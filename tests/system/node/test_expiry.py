@@ -18,17 +18,17 @@ async def test_b4_who_is_silent_for_the_whole_ttl_is_told_and_closed_and_the_oth
         RawClient.connect(node) as bob,
     ):
         await ann.join("lobby", "ann")
-        ann.beat()
+        ann.start_heartbeats()
         joined = await bob.join("lobby", "bob")
-        farewell = await bob.hear("room:force-leave")
+        farewell = await bob.receive("room:force-leave")
         assert farewell.keys() == {"type", "roomId", "message", "reason", "timestamp"}
         assert (farewell["roomId"], farewell["message"]) == ("lobby", "Gone quiet.")
         assert farewell["reason"] == "inactivity_timeout"
         deadline = joined["members"][1]["joinedAt"] + 1000
         assert deadline <= farewell["timestamp"] < deadline + 500
         assert await bob.closed() == 4003
-        assert await ann.hear_left("bob") == "inactivity_timeout"
-        assert not departures(bob.heard)  # it hears of its own end once
+        assert await ann.receive_departure_of("bob") == "inactivity_timeout"
+        assert not departures(bob.received)  # it hears of its own end once
         assert (
             redis_server.control.exists(
                 redis_state.presence_key("lobby", "bob"), redis_state.shadow_key("lobby", "bob")
@@ -51,15 +51,15 @@ async def test_b4_every_socket_of_the_member_is_told_on_every_node(redis_server:
     ):
         await ann.join("lobby", "ann")
         await zoe.join("lobby", "zoe")
-        ann.beat(), zoe.beat()
+        ann.start_heartbeats(), zoe.start_heartbeats()
         for client in (tab, other_tab, phone):
             await client.join("lobby", "bob")
-        farewells = [await client.hear("room:force-leave") for client in (tab, other_tab, phone)]
+        farewells = [await client.receive("room:force-leave") for client in (tab, other_tab, phone)]
         assert farewells[0] == farewells[1] == farewells[2]
         assert [await client.closed() for client in (tab, other_tab, phone)] == [4003, 4003, 4003]
         for client in (ann, zoe):
-            assert await client.hear_left("bob") == "inactivity_timeout"
-            assert departures(client.heard) == [("bob", "inactivity_timeout")]
+            assert await client.receive_departure_of("bob") == "inactivity_timeout"
+            assert departures(client.received) == [("bob", "inactivity_timeout")]
         assert len(redis_state.stream(redis_server, "lobby")) == 1
 
 
@@ -73,17 +73,17 @@ async def test_b4_a_socket_that_is_in_other_rooms_stays_open_for_them(redis_serv
         await bob.join("lasting", "bob")
         await ann.join("brief", "ann")
         await ann.join("lasting", "ann")
-        farewell = await ann.hear("room:force-leave")
+        farewell = await ann.receive("room:force-leave")
         assert (farewell["roomId"], farewell["message"]) == ("brief", "Too long in brief.")
         await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lasting")
         refused = await ann.ask("room:heartbeat", "error", roomId="brief")
         assert refused["code"] == "not_joined"
         await bob.ask("room:update", "room:updated", roomId="lasting", username="Bob")
-        await ann.hear("room:diff", roomId="lasting")
+        await ann.receive("room:diff", roomId="lasting")
         again = await ann.join("brief", "ann")
         assert again["resumed"] is False
         await ann.ask("leave_room", "room:left", roomId="lasting")
-        assert (await ann.hear("room:force-leave"))["roomId"] == "brief"
+        assert (await ann.receive("room:force-leave"))["roomId"] == "brief"
         assert await ann.closed() == 4003  # now it was the last room
 
 
@@ -117,6 +117,6 @@ async def test_b4_members_of_one_room_end_each_at_their_own_time(redis_server: S
             joined = await client.join("lobby", number)
             late.append(-joined["members"][-1]["joinedAt"] - 1000)
         for number, client in enumerate(clients):
-            late[number] += (await client.hear("room:force-leave"))["timestamp"]
+            late[number] += (await client.receive("room:force-leave"))["timestamp"]
         # All within the time that the pacemaker gives an event before it looks at the same member again.
         assert sorted(late)[len(late) // 2] < 100, late

@@ -64,14 +64,14 @@ async def test_foreign_keys_stay_as_they_are(redis_server: Server) -> None:
         await bob.join("brief", "bob")
         alone = await stranger.join("lobby", "ann")
         assert [member["userId"] for member in alone["members"]] == ["ann"]
-        await bob.hear("room:force-leave", roomId="brief")
+        await bob.receive("room:force-leave", roomId="brief")
         bob.vanish()
-        assert await ann.hear_left("bob") == "disconnected"
+        assert await ann.receive_departure_of("bob") == "disconnected"
         await ann.ask("leave_room", "room:left", roomId="lobby")
         rounds = node.sweep.rounds
         await until(lambda: node.sweep.rounds > rounds + 1)
         assert redis_state.members(redis_server, "lobby") == {}
-        assert not departures(stranger.heard)
+        assert not departures(stranger.received)
     assert _dump(redis_server) == before
 
 
@@ -92,7 +92,7 @@ async def test_foreign_ends_are_ignored(redis_server: Server) -> None:
         await until(lambda: control.exists(*names) == 0 and node.listener.received)
         assert node.listener.received == 1
         await bob.ask("room:update", "room:updated", roomId="lobby", username="Bob")
-        diff = await ann.hear_next(lambda message: bool(message.get("updated")))
+        diff = await ann.receive_next(lambda message: bool(message.get("updated")))
         assert (diff["from"], diff["left"]) == (joined["version"], [])
         assert sum(node.reaper.found_by.values()) == 0
 
@@ -116,7 +116,7 @@ async def test_the_events_of_another_database_are_not_ours(redis_server: Server)
         joined = await far.join("lobby", "ann")
         assert joined["count"] == 2
         far.vanish()
-        assert await watcher.hear_left("ann") == "disconnected"
+        assert await watcher.receive_departure_of("ann") == "disconnected"
         assert elsewhere.exists(redis_state.presence_key("lobby", "ann")) == 0
         assert (node.listener.received, there.listener.received) == (0, 1)
         await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")

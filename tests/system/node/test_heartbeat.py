@@ -56,7 +56,7 @@ async def test_b2_a_heartbeat_writes_no_index_and_is_told_to_nobody(redis_server
     ):
         await ann.join("lobby", "ann")
         await bob.join("lobby", "bob")
-        await ann.hear("room:diff")
+        await ann.receive("room:diff")
         noted = redis_state.rows(redis_server, "lobby")
         redis_server.control.config_resetstat()
         for _ in range(10):
@@ -69,7 +69,7 @@ async def test_b2_a_heartbeat_writes_no_index_and_is_told_to_nobody(redis_server
         assert set(calls) - others == {"evalsha", "time", "exists", "pexpireat", "hset"}
         assert calls["evalsha"] == calls["time"] == calls["exists"] <= 20
         assert redis_state.rows(redis_server, "lobby") == noted
-        assert {message["type"] for message in [*ann.heard[2:], *bob.heard[1:]]} == {ACK}
+        assert {message["type"] for message in [*ann.received[2:], *bob.received[1:]]} == {ACK}
 
 
 async def test_b2_the_acknowledgement_waits_until_redis_has_taken_it(redis_server: Server) -> None:
@@ -78,8 +78,8 @@ async def test_b2_the_acknowledgement_waits_until_redis_has_taken_it(redis_serve
         await bob.join("lobby", "bob")
         redis_server.pause()
         try:
-            await ann.say(BEAT, roomId="lobby")
-            await bob.say(BEAT)
+            await ann.send(BEAT, roomId="lobby")
+            await bob.send(BEAT)
             for client in (ann, bob):
                 await client.barrier()
             await anyio.sleep(0.5)  # longer than heartbeats wait for each other
@@ -89,7 +89,7 @@ async def test_b2_the_acknowledgement_waits_until_redis_has_taken_it(redis_serve
         finally:
             redis_server.resume()
         for client in (ann, bob):
-            assert (await client.hear(ACK))["timestamp"] >= int(resumed_at)
+            assert (await client.receive(ACK))["timestamp"] >= int(resumed_at)
         assert {entry["lastActiveAt"] for entry in redis_state.members(redis_server, "lobby").values()} <= {
             str(ack["timestamp"]) for ack in [*ann.of(ACK), *bob.of(ACK)]
         }
@@ -100,10 +100,10 @@ async def test_b2_the_acknowledgement_waits_until_redis_takes_commands_again(red
         await ann.join("lobby", "ann")
         paused_at = redis_state.now(redis_server)
         redis_server.control.execute_command("CLIENT", "PAUSE", 700, "ALL")
-        await ann.say(BEAT, roomId="lobby")
+        await ann.send(BEAT, roomId="lobby")
         await ann.barrier()
         assert not ann.of(ACK)
-        assert (await ann.hear(ACK))["timestamp"] >= paused_at + 700
+        assert (await ann.receive(ACK))["timestamp"] >= paused_at + 700
 
 
 async def test_b2_a_heartbeat_that_comes_too_late_revives_nobody(redis_server: Server) -> None:
@@ -114,8 +114,8 @@ async def test_b2_a_heartbeat_that_comes_too_late_revives_nobody(redis_server: S
         joined = await ann.join("lobby", "ann")
         await redis_state.wait_for_expiry(redis_server, joined["members"][0]["joinedAt"], 0.4)
         assert list(redis_state.rows(redis_server, "lobby")) == ["ann"]  # nobody has looked
-        await ann.say(BEAT, roomId="lobby")
-        farewell = await ann.hear("room:force-leave")
+        await ann.send(BEAT, roomId="lobby")
+        farewell = await ann.receive("room:force-leave")
         assert farewell["reason"] == "inactivity_timeout"
         assert await ann.closed() == 4003
         assert not ann.of(ACK)
@@ -133,9 +133,9 @@ async def test_b2_a_heartbeat_for_all_rooms_is_acknowledged_although_one_room_ha
         joined = await ann.join("short", "ann")
         await ann.join("long", "ann")
         await redis_state.wait_for_expiry(redis_server, joined["members"][0]["joinedAt"], 0.4)
-        await ann.say(BEAT, id=1)
-        await ann.has_heard("room:force-leave", roomId="short")
-        await ann.has_heard(ACK, id=1)
+        await ann.send(BEAT, id=1)
+        await ann.has_received("room:force-leave", roomId="short")
+        await ann.has_received(ACK, id=1)
         await ann.ask(BEAT, ACK, roomId="long")
         await ann.ask(BEAT, "error", roomId="short")
 
@@ -145,8 +145,8 @@ async def test_b2_a_heartbeat_and_a_leave_that_come_together_are_both_answered(r
         await ann.join("a", "ann")
         await ann.join("b", "ann")
         for number in range(20):
-            await ann.say(BEAT, id=number)
-            await ann.say("leave_room", roomId="a")
-            await ann.hear("room:left")
-            await ann.has_heard(ACK, id=number)
+            await ann.send(BEAT, id=number)
+            await ann.send("leave_room", roomId="a")
+            await ann.receive("room:left")
+            await ann.has_received(ACK, id=number)
             await ann.join("a", "ann")

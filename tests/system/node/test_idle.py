@@ -31,7 +31,7 @@ async def test_an_idle_room_is_silent_for_two_heartbeat_periods(redis_server: Se
             clients.append(client)
         for client in clients:
             await client.until(lambda client=client: _knows_all(client))  # type: ignore[misc]
-        before = [len(client.heard) for client in clients]
+        before = [len(client.received) for client in clients]
         noted = redis_state.rows(redis_server, "lobby")
         looks = one.pacemaker.scans + two.pacemaker.scans
 
@@ -40,7 +40,7 @@ async def test_an_idle_room_is_silent_for_two_heartbeat_periods(redis_server: Se
         await until(lambda: redis_server.control.pubsub_numpat() == 1)
         for _ in range(2):
             for client in clients:
-                await client.say("room:heartbeat")
+                await client.send("room:heartbeat")
                 await anyio.sleep(PERIOD / MEMBERS)
         for client in clients:
             await client.until(lambda client=client: len(client.of("room:heartbeat:ack")) == 2)  # type: ignore[misc]
@@ -50,7 +50,7 @@ async def test_an_idle_room_is_silent_for_two_heartbeat_periods(redis_server: Se
         # A node's turn at the sweep may run out, which is no room's business.
         assert [each for each in published if not each[1].startswith(b"{reactor:fleet}")] == []
         for client, start in zip(clients, before, strict=True):
-            assert [message["type"] for message in client.heard[start:]] == ["room:heartbeat:ack"] * 2
+            assert [message["type"] for message in client.received[start:]] == ["room:heartbeat:ack"] * 2
         assert redis_state.rows(redis_server, "lobby") == noted
         # Each shard is looked at once a second, and one of the nodes does it.
         assert one.pacemaker.scans + two.pacemaker.scans - looks <= 16 * 8

@@ -79,7 +79,7 @@ async def test_b1_the_client_gets_the_room_and_the_others_get_a_join(redis_serve
             "ann": MEMBER,
             "bob": MEMBER | {"data"},
         }
-        diff = await ann.hear("room:diff")
+        diff = await ann.receive("room:diff")
         assert (diff["from"], diff["version"]) == (first["version"], joined["version"])
         assert (diff["epoch"], diff["count"]) == (joined["epoch"], 2)
         assert first["epoch"] == joined["epoch"]
@@ -103,7 +103,7 @@ async def test_b1_a_second_socket_of_a_member_is_the_same_member(redis_server: S
         assert second["resumed"] is True
         assert second["count"] == 2
         assert second["socketId"] != first["socketId"]
-        diff = await watcher.hear("room:diff", joined=[], left=[])
+        diff = await watcher.receive("room:diff", joined=[], left=[])
         (updated,) = diff["updated"]
         assert (updated["userId"], updated["username"], updated["connections"]) == ("ann", "Ann", 2)
         assert updated["joinedAt"] == first["members"][1]["joinedAt"]
@@ -119,7 +119,7 @@ async def test_b1_a_join_on_one_node_is_told_on_the_other(redis_server: Server) 
         first = await ann.join("lobby", "ann")
         joined = await bob.join("lobby", "bob")
         assert [member["userId"] for member in joined["members"]] == ["ann", "bob"]
-        diff = await ann.hear("room:diff")
+        diff = await ann.receive("room:diff")
         assert (diff["from"], diff["version"]) == (first["version"], joined["version"])
         assert [member["userId"] for member in diff["joined"]] == ["bob"]
 

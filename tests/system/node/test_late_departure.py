@@ -38,7 +38,7 @@ async def test_a_socket_put_out_for_an_earlier_joining_leaves_no_connection_in_t
         await first.join("lobby", "ann")
         await second.join("lobby", "ann")
         hears_of_an_earlier_end(late, redis_server)
-        await second.hear("room:force-leave")
+        await second.receive("room:force-leave")
         await first.until(lambda: 1 in [one["connections"] for one in updates(first)])
         assert redis_state.members(redis_server, "lobby")["ann"].get("connections", "1") == "1"
 

@@ -35,8 +35,8 @@ async def test_a_join_that_comes_late_leaves_no_connection_behind(redis_server: 
         await other.join("lobby", "other")  # the room is followed then, and the join all that is asked
         await first.join("lobby", "ann")
         link.stall()
-        await second.say("join_room", roomId="lobby", userId="ann")
-        refusal = await second.hear("error")
+        await second.send("join_room", roomId="lobby", userId="ann")
+        refusal = await second.receive("error")
         assert refusal["code"] == "unavailable"
         await until(lambda: bool(redis_state.fences(redis_server)))  # that it went is noted
         link.release()

@@ -19,13 +19,13 @@ async def test_b5_who_leaves_is_gone_at_once_and_the_others_are_told(redis_serve
     ):
         for client, name in ((ann, "ann"), (zoe, "zoe"), (bob, "bob")):
             await client.join("lobby", name)
-        await bob.say("leave_room", roomId="lobby", id=3)
-        assert await bob.hear("room:left") == {"type": "room:left", "roomId": "lobby", "id": 3}
+        await bob.send("leave_room", roomId="lobby", id=3)
+        assert await bob.receive("room:left") == {"type": "room:left", "roomId": "lobby", "id": 3}
         keys = redis_state.presence_key("lobby", "bob"), redis_state.shadow_key("lobby", "bob")
         assert redis_server.control.exists(*keys) == 0
         assert set(redis_state.rows(redis_server, "lobby")) == {"ann", "zoe"}
         for client in (ann, zoe):
-            assert await client.hear_left("bob") == "left"
+            assert await client.receive_departure_of("bob") == "left"
             diff = client.of("room:diff")[-1]
             assert (diff["count"], diff["joined"], diff["updated"]) == (2, [], [])
         # Its socket stays, is in no room, and hears nothing of this one any more.
@@ -33,8 +33,8 @@ async def test_b5_who_leaves_is_gone_at_once_and_the_others_are_told(redis_serve
         assert refused["code"] == "not_joined"
         assert (await bob.ask("leave_room", "error", roomId="lobby"))["code"] == "not_joined"
         await ann.ask("leave_room", "room:left", roomId="lobby")
-        assert await zoe.hear_left("ann") == "left"
-        assert not departures(bob.heard)
+        assert await zoe.receive_departure_of("ann") == "left"
+        assert not departures(bob.received)
         assert not bob.of("room:force-leave")
         joined = await bob.join("lobby", "bob")
         assert (joined["resumed"], [m["userId"] for m in joined["members"]]) == (False, ["zoe", "bob"])
@@ -50,14 +50,14 @@ async def test_b5_who_leaves_with_one_of_two_sockets_is_still_there(redis_server
         await watcher.join("lobby", "watcher")
         await tab.join("lobby", "ann")
         await phone.join("lobby", "ann")
-        await watcher.hear("room:diff", left=[], joined=[])
+        await watcher.receive("room:diff", left=[], joined=[])
         await tab.ask("leave_room", "room:left", roomId="lobby")
-        diff = await watcher.hear("room:diff")
+        diff = await watcher.receive("room:diff")
         assert [(m["userId"], m["connections"]) for m in diff["updated"]] == [("ann", 1)]
         assert diff["left"] == []
         await phone.ask("leave_room", "room:left", roomId="lobby")
-        assert await watcher.hear_left("ann") == "left"
-        assert departures(watcher.heard) == [("ann", "left")]
+        assert await watcher.receive_departure_of("ann") == "left"
+        assert departures(watcher.received) == [("ann", "left")]
         assert [entry["reason"] for entry in redis_state.stream(redis_server, "lobby")] == ["left"]
 
 
@@ -69,14 +69,14 @@ async def test_b5_joins_and_leaves_said_in_one_breath_are_done_in_their_order(re
     ):
         first = await watcher.join("lobby", "watcher")
         for number in range(10):
-            await ann.say("join_room", roomId="lobby", userId="ann", id=number)
-            await ann.say("room:update", roomId="lobby", data=number, id=number)
-            await ann.say("leave_room", roomId="lobby", id=number)
+            await ann.send("join_room", roomId="lobby", userId="ann", id=number)
+            await ann.send("room:update", roomId="lobby", data=number, id=number)
+            await ann.send("leave_room", roomId="lobby", id=number)
         for number in range(10):
-            assert (await ann.hear("room:joined", id=number))["resumed"] is False
-            await ann.hear("room:updated", id=number)
-            await ann.hear("room:left", id=number)
-        await watcher.hear("room:diff", version=first["version"] + 30)
+            assert (await ann.receive("room:joined", id=number))["resumed"] is False
+            await ann.receive("room:updated", id=number)
+            await ann.receive("room:left", id=number)
+        await watcher.receive("room:diff", version=first["version"] + 30)
         assert redis_state.members(redis_server, "lobby").keys() == {"watcher"}
         assert len(redis_state.stream(redis_server, "lobby")) == 10
         assert not ann.of("error")
@@ -98,10 +98,10 @@ async def test_b5_one_whose_leave_redis_did_not_take_has_missed_nothing(redis_se
 
         node.store.leave = refused  # type: ignore[method-assign]
         assert (await ann.answer("leave_room", roomId="lobby"))["code"] == "unavailable"
-        assert (await ann.hear("room:diff"))["from"] == ann.of("room:joined")[0]["version"]
+        assert (await ann.receive("room:diff"))["from"] == ann.of("room:joined")[0]["version"]
         await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
         await ann.ask("leave_room", "room:left", roomId="lobby")
-        assert await bob.hear_left("ann") == "left"
+        assert await bob.receive_departure_of("ann") == "left"
 
 
 async def test_b5_who_is_gone_when_the_answer_to_its_leave_got_lost_has_left(redis_server: Server) -> None:
@@ -116,11 +116,11 @@ async def test_b5_who_is_gone_when_the_answer_to_its_leave_got_lost_has_left(red
 
         async def lost(*args: Any, **known: Any) -> Any:
             await taken(*args, **known)
-            await bob.hear_left("ann")
+            await bob.receive_departure_of("ann")
             raise Unavailable("the link broke")
 
         node.store.leave = lost  # type: ignore[method-assign]
         await ann.ask("leave_room", "room:left", roomId="lobby")
         await ann.ask("room:is_present", "room:is_present", roomId="lobby", userId="ann")
-        assert departures(ann.heard) == []
+        assert departures(ann.received) == []
         assert not ann.of("room:force-leave")

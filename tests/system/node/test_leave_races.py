@@ -55,12 +55,12 @@ async def test_a_leave_that_crosses_the_end_of_its_membership_leaves_the_room_fo
         submit_leave(node, connection)
         if crossing == "kick":
             kick_ann(node, bundled_server)
-            await ann.hear("room:left")
+            await ann.receive("room:left")
             assert not ann.of("room:force-leave")
         else:
             connection.abort()
             node.handler.closed(connection)
-        await bob.until(lambda: departures(bob.heard) == [("ann", "left")])
+        await bob.until(lambda: departures(bob.received) == [("ann", "left")])
         await is_still_notified(bob, other)
         assert not redis_state.members(bundled_server, "lobby").keys() & {"ann"}
 
@@ -80,9 +80,9 @@ async def test_a_connection_that_is_leaving_is_not_expelled_with_the_others_of_i
         await staying.join("lobby", "ann")
         submit_leave(node, node.roster.connections_of("lobby", "ann")[0])
         kick_ann(node, bundled_server)
-        await leaving.hear("room:left")
+        await leaving.receive("room:left")
         assert not leaving.of("room:force-leave")
-        assert (await staying.hear("room:force-leave"))["reason"] == "kicked"
+        assert (await staying.receive("room:force-leave"))["reason"] == "kicked"
         await is_still_notified(bob, other)
 
 
@@ -100,16 +100,16 @@ async def test_a_late_answer_to_an_update_does_not_bring_a_closed_connection_bac
 
         async def answer_late(*args: Any, **fields: Any) -> Any:
             ann.vanish()
-            await bob.until(lambda: departures(bob.heard) == [("ann", "disconnected")])
+            await bob.until(lambda: departures(bob.received) == [("ann", "disconnected")])
             return await update(*args, **fields)
 
         node.store.update = answer_late  # type: ignore[method-assign]
-        await ann.say("room:update", roomId="lobby", username="A")
-        await bob.hear_departures(1)
+        await ann.send("room:update", roomId="lobby", username="A")
+        await bob.receive_departures(1)
         node.store.update = update  # type: ignore[method-assign]
         for _ in range(5):  # as many turns as a join would need
             await bob.ask("room:update", "room:updated", roomId="lobby", username="B")
-        assert departures(bob.heard) == [("ann", "disconnected")]
+        assert departures(bob.received) == [("ann", "disconnected")]
         assert redis_state.members(bundled_server, "lobby").keys() == {"bob"}
 
 
@@ -128,5 +128,5 @@ async def test_a_member_registered_again_after_it_was_found_to_have_departed_is_
         attachment.advance(AttachmentEvent.FOUND_DEPARTED)
         await node.reconciler.reregister_all()
         kick_ann(node, bundled_server)
-        await bob.until(lambda: departures(bob.heard) == [("ann", "disconnected")])
+        await bob.until(lambda: departures(bob.received) == [("ann", "disconnected")])
         assert redis_state.members(bundled_server, "lobby").keys() == {"bob"}

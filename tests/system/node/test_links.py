@@ -25,7 +25,7 @@ async def crowd(nodes: list[Node], size: int, room_id: str = "lobby") -> AsyncIt
         for number in range(size):
             client = await stack.enter_async_context(RawClient.connect(nodes[number % len(nodes)]))
             await client.join(room_id, f"u{number}", data=number)
-            clients.append(client.beat(0.15))
+            clients.append(client.start_heartbeats(0.15))
         yield clients
 
 
@@ -102,7 +102,7 @@ async def test_nothing_is_missed_while_it_happens_again_and_again(
         assert redis_state.members(redis_server, "lobby").keys() == {f"u{number}" for number in range(8)}
         assert sorted(e["user"] for e in redis_state.stream(redis_server, "lobby")) == sorted(names)
         for client in clients:
-            told = departures(client.heard)
+            told = departures(client.received)
             assert len(told) == len(set(told))  # nobody's leave is told twice
             assert client.open
             assert not client.of("room:force-leave")
@@ -119,20 +119,20 @@ async def test_a_server_that_was_gone_for_a_while_and_lost_all_has_everybody_aga
     ):
         redis_server.kill()
         for client in clients:
-            await client.hear("service:degraded")
+            await client.receive("service:degraded")
         refused = await clients[0].ask("room:count", "error", roomId="lobby")
         assert refused["code"] == "unavailable"
         await anyio.sleep(6)  # longer than the lease, the grace and the time-outs
         redis_server.start()
         for client in clients:
-            await client.hear("service:restored")
+            await client.receive("service:restored")
         await _agree(redis_server, clients)
         found = redis_state.members(redis_server, "lobby")
         assert {user: fields["data"] for user, fields in found.items()} == {
             f"u{n}": str(n) for n in range(10)
         }
         for client in clients:
-            assert not departures(client.heard)
+            assert not departures(client.received)
             assert client.open
 
 
@@ -153,12 +153,12 @@ async def test_after_a_flush_who_is_connected_is_present_again(redis_server: Ser
         await until(lambda: len(redis_state.members(redis_server, "lobby")) == 6)
         await until(lambda: len(redis_state.rows(redis_server, "lobby")) == 6)
         for client in clients:
-            await client.say("room:heartbeat", roomId="lobby", id="after")
+            await client.send("room:heartbeat", roomId="lobby", id="after")
         for client in clients:
-            await client.has_heard("room:heartbeat:ack", id="after")
+            await client.has_received("room:heartbeat:ack", id="after")
         await anyio.sleep(1.0)  # whatever the nodes still have to settle between them
         await _agree(redis_server, clients)
-        users = {user for client in clients for user, _ in departures(client.heard)}
+        users = {user for client in clients for user, _ in departures(client.received)}
         assert users <= {"cut"}
         assert all(client.open for client in clients)
 
@@ -183,6 +183,6 @@ async def test_a_departure_while_nobody_listened_is_told_when_they_listen_again(
             _cut_pubsub(redis_server)
             await anyio.sleep(0.01)
         for client in (ann, bob):
-            assert await client.hear_left("cut") == "disconnected"
-            assert departures(client.heard) == [("cut", "disconnected")]
+            assert await client.receive_departure_of("cut") == "disconnected"
+            assert departures(client.received) == [("cut", "disconnected")]
         assert len(redis_state.stream(redis_server, "lobby")) == 1

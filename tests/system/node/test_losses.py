@@ -16,7 +16,7 @@ from tests.support.waiting import until
 
 def present(client: RawClient) -> set[str]:
     """Who was in the lobby at some time after its last fresh beginning, as told."""
-    fresh = [m for m in client.heard if m["type"] == "room:diff" and m["from"] == 0]
+    fresh = [m for m in client.received if m["type"] == "room:diff" and m["from"] == 0]
     return {member["userId"] for member in fresh[-1]["joined"]} if fresh else set()
 
 
@@ -31,14 +31,14 @@ async def test_everything_is_deleted_and_nobody_hears_of_an_empty_room(redis_ser
             clients.append(client)
         everybody = {f"u{i}" for i in range(8)}
         redis_server.control.flushall()
-        await clients[0].say("room:heartbeat", roomId="lobby")
+        await clients[0].send("room:heartbeat", roomId="lobby")
         await until(lambda: set(redis_state.members(redis_server, "lobby")) == everybody)
         for client in clients:
-            await client.has_heard("room:diff", **{"from": 0})
-            counts = [m["count"] for m in client.heard if m["type"] == "room:diff" and m["from"] == 0]
+            await client.has_received("room:diff", **{"from": 0})
+            counts = [m["count"] for m in client.received if m["type"] == "room:diff" and m["from"] == 0]
             assert counts == [8]
             assert present(client) == everybody
-            assert departures(client.heard) == []
+            assert departures(client.received) == []
 
 
 async def test_nobody_is_told_anything_before_the_slowest_server_has_entered_its_members(
@@ -52,7 +52,7 @@ async def test_nobody_is_told_anything_before_the_slowest_server_has_entered_its
     ):
         await ann.join("lobby", "ann")
         await bob.join("lobby", "bob")
-        await ann.hear("room:diff")
+        await ann.receive("room:diff")
         enter, may_enter = slow.reconciler.reregister_all, anyio.Event()
 
         async def later() -> None:
@@ -61,16 +61,16 @@ async def test_nobody_is_told_anything_before_the_slowest_server_has_entered_its
 
         slow.reconciler.reregister_all = later  # type: ignore[method-assign]
         redis_server.kill()
-        await ann.hear("service:degraded")
+        await ann.receive("service:degraded")
         redis_server.start()
         await until(lambda: set(redis_state.members(redis_server, "lobby")) == {"ann"})
         await anyio.sleep(2.5)  # longer than one waits without knowing for whom
         assert len(ann.of("service:restored", "room:diff")) == 1, "but that bob had come"
         may_enter.set()
-        await ann.hear("service:restored")
-        await ann.hear("room:diff", **{"from": 0})
+        await ann.receive("service:restored")
+        await ann.receive("room:diff", **{"from": 0})
         assert present(ann) == {"ann", "bob"}
-        assert departures(ann.heard) == []
+        assert departures(ann.received) == []
 
 
 async def test_a_server_that_does_not_come_back_is_waited_for_no_longer_than_a_lease(
@@ -90,10 +90,10 @@ async def test_a_server_that_does_not_come_back_is_waited_for_no_longer_than_a_l
 
         gone.reconciler.reregister_all = never  # type: ignore[method-assign]
         bundled_server.kill()
-        await ann.hear("service:degraded")
+        await ann.receive("service:degraded")
         bundled_server.start()
-        await ann.hear("service:restored")
-        assert await ann.hear_left("bob") == "disconnected"
+        await ann.receive("service:restored")
+        assert await ann.receive_departure_of("bob") == "disconnected"
 
 
 async def test_a_node_that_was_judged_lost_in_some_shards_only_goes_on_under_another_name(
@@ -114,12 +114,12 @@ async def test_a_newcomer_in_an_outage_is_told_of_it_and_of_its_end(bundled_serv
     async with served(bundled_server, lease=1.0) as node, RawClient.connect(node) as ann:
         await ann.join("lobby", "ann")
         bundled_server.kill()
-        await ann.hear("service:degraded")
+        await ann.receive("service:degraded")
         async with RawClient.connect(node) as bob:
-            await bob.hear("service:degraded")
+            await bob.receive("service:degraded")
             bundled_server.start()
-            await bob.hear("service:restored")
-        await ann.hear("service:restored")
+            await bob.receive("service:restored")
+        await ann.receive("service:restored")
 
 
 async def test_a_join_on_its_way_while_the_node_takes_another_name_is_kept(bundled_server: Server) -> None:

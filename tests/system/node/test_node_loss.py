@@ -43,7 +43,7 @@ async def test_b8_the_members_of_a_killed_node_leave_once_on_every_other(redis_s
         killed_at = time.time() * 1000
         await doomed.kill()
         for client in (ann, bob):
-            await client.hear_departures(2)
+            await client.receive_departures(2)
         entries = redis_state.stream(redis_server, "lobby")
         assert sorted((e["user"], e["reason"]) for e in entries) == [
             ("carl", "disconnected"),
@@ -54,8 +54,8 @@ async def test_b8_the_members_of_a_killed_node_leave_once_on_every_other(redis_s
         # Who has a socket on a living node stays, and nothing is told twice: all news join on.
         await tab.ask("room:update", "room:updated", roomId="lobby", username="Tab")
         for client in (ann, bob):
-            await client.hear_next(lambda message: _tells(message, "tab", "Tab", connections=1))
-            assert sorted(departures(client.heard)) == [("carl", "disconnected"), ("dora", "disconnected")]
+            await client.receive_next(lambda message: _tells(message, "tab", "Tab", connections=1))
+            assert sorted(departures(client.received)) == [("carl", "disconnected"), ("dora", "disconnected")]
         assert redis_state.members(redis_server, "lobby").keys() == {"ann", "bob", "tab"}
 
 
@@ -80,14 +80,14 @@ async def test_b8_who_returns_from_a_killed_node_within_the_grace_was_never_gone
         await watcher.join("lobby", "watcher")
         await ann.join("lobby", "ann", data="mine")
         joined = await lost.join("lobby", "lost")
-        await watcher.hear("room:diff", version=joined["version"])
+        await watcher.receive("room:diff", version=joined["version"])
         await doomed.kill()
         async with RawClient.connect(one) as again:
             back = await again.join("lobby", "ann")
             assert back["resumed"] is True
             assert back["version"] >= joined["version"]
-            assert await watcher.hear_left("lost") == "disconnected"
-            assert departures(watcher.heard) == [("lost", "disconnected")]
+            assert await watcher.receive_departure_of("lost") == "disconnected"
+            assert departures(watcher.received) == [("lost", "disconnected")]
             me = next(m for m in redis_state.members(redis7_server, "lobby").values() if m["userId"] == "ann")
             assert "connections" not in me
             assert me["data"] == '"mine"'
@@ -110,13 +110,13 @@ async def test_b8_a_node_that_stops_in_order_sends_its_clients_away_and_tells_no
         await watcher.join("lobby", "watcher")
         await ann.join("lobby", "ann")
         joined = await lost.join("lobby", "lost")
-        await watcher.hear("room:diff", version=joined["version"])
+        await watcher.receive("room:diff", version=joined["version"])
         assert await old.stop() == 0
         assert await ann.closed() == await lost.closed() == 1012
         async with RawClient.connect(new) as again:
             back = await again.join("lobby", "ann")
             assert (back["resumed"], back["version"]) == (True, joined["version"])
-            assert await watcher.hear_left("lost") == "disconnected"
+            assert await watcher.receive_departure_of("lost") == "disconnected"
             diff = watcher.of("room:diff")[-1]
             assert (diff["from"], diff["joined"], diff["updated"]) == (joined["version"], [], [])
 
@@ -136,8 +136,8 @@ async def test_b8_when_all_nodes_are_dead_the_first_to_come_up_ends_their_member
     assert redis_state.members(bundled_server, "lobby").keys() == {"u0", "u1"}
     async with served(bundled_server, **QUICK) as node, RawClient.connect(node) as ann:
         await ann.join("lobby", "ann")
-        await ann.hear_departures(2)
-        assert set(departures(ann.heard)) == {("u0", "disconnected"), ("u1", "disconnected")}
+        await ann.receive_departures(2)
+        assert set(departures(ann.received)) == {("u0", "disconnected"), ("u1", "disconnected")}
         assert redis_state.members(bundled_server, "lobby").keys() == {"ann"}
         assert len(redis_state.stream(bundled_server, "lobby")) == 2
 
@@ -160,10 +160,10 @@ async def test_b8_a_node_frozen_for_less_than_its_members_grace_loses_nobody(red
         await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
         await anyio.sleep(1.0)  # whatever the node still does about it
         await watcher.ask("room:update", "room:updated", roomId="lobby", username="W")
-        diff = await watcher.hear_next(lambda message: bool(message.get("updated")))
+        diff = await watcher.receive_next(lambda message: bool(message.get("updated")))
         assert (diff["epoch"], diff["from"]) == (joined["epoch"], joined["version"])
-        assert not departures(watcher.heard)
-        assert not departures(ann.heard)
+        assert not departures(watcher.received)
+        assert not departures(ann.received)
         assert ann.open
         assert not ann.of("room:force-leave")
 
@@ -181,7 +181,7 @@ async def test_b8_a_node_frozen_for_longer_brings_its_living_clients_back(bundle
         await ann.join("lobby", "ann", username="Ann", data=[1])
         await gone.join("lobby", "gone")
         frozen.send(signal.SIGSTOP)
-        await watcher.hear_departures(2)
+        await watcher.receive_departures(2)
         gone.vanish()
         frozen.send(signal.SIGCONT)
         await watcher.until(lambda: [m["userId"] for m in _joined(watcher)].count("ann") == 2)
@@ -192,8 +192,8 @@ async def test_b8_a_node_frozen_for_longer_brings_its_living_clients_back(bundle
         assert not ann.of("room:force-leave")
         # `gone` may be back for the moment until its node has read that it is not there.
         await until(lambda: redis_state.members(bundled_server, "lobby").keys() == {"ann", "watcher"})
-        assert departures(watcher.heard).count(("ann", "disconnected")) == 1
-        assert {reason for _, reason in departures(watcher.heard)} == {"disconnected"}
+        assert departures(watcher.received).count(("ann", "disconnected")) == 1
+        assert {reason for _, reason in departures(watcher.received)} == {"disconnected"}
 
 
 def _joined(client: RawClient) -> list[dict[str, Any]]:
@@ -230,9 +230,9 @@ async def test_b8_what_a_node_says_after_it_was_judged_lost_counts_under_its_new
         assert joined["socketId"].startswith(node.name())
         assert [name.partition(".")[0] for name in _connections(redis_server, "carl")] == [node.name()]
         await until(lambda: _connections(redis_server, "ann") and _connections(redis_server, "bob"))
-        await watcher.has_heard("room:diff", version=joined["version"])
+        await watcher.has_received("room:diff", version=joined["version"])
         assert joined["version"] == last["version"] + 1
-        assert not departures(watcher.heard)
+        assert not departures(watcher.received)
 
 
 def _connections(server: Server, user_id: str) -> list[str]:
@@ -253,7 +253,7 @@ async def test_b8_the_pacemakers_turn_passes_on_within_two_seconds(bundled_serve
         async with RawClient.connect(node) as ann:
             await doomed.kill()
             joined = await ann.join("lobby", "ann")
-            farewell = await ann.hear("room:force-leave")
+            farewell = await ann.receive("room:force-leave")
             assert (before, node.pacemaker.leading) == (False, True)
             assert farewell["timestamp"] - joined["members"][0]["joinedAt"] - 2000 < 1000
 
@@ -276,6 +276,6 @@ async def test_b8_an_end_that_the_pacemakers_node_died_over_is_made_by_the_next_
             await until(lambda: node.listener.received == 1)
             assert not node.reaper.found_by
             touched = time.monotonic()
-            await ann.hear("room:force-leave", reason="inactivity_timeout")
+            await ann.receive("room:force-leave", reason="inactivity_timeout")
             assert time.monotonic() - touched < 2.5
             await doomed.kill()

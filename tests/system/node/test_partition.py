@@ -33,17 +33,17 @@ async def test_members_of_a_node_that_lost_redis_leave_once_and_are_back_with_it
                 link.cut()
             else:
                 link.withhold()
-            await ann.hear("service:degraded")
-            assert await watcher.hear_left("ann") == "disconnected"
+            await ann.receive("service:degraded")
+            assert await watcher.receive_departure_of("ann") == "disconnected"
             assert ann.open
             assert not watcher.of("service:degraded")
             link.refuse = False
             link.release()
-            await ann.hear("service:restored")
+            await ann.receive("service:restored")
             await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
             await until(lambda: redis_state.members(redis_server, "lobby").keys() == {"ann", "watcher"})
             await watcher.until(lambda: len([m for d in watcher.of("room:diff") for m in d["joined"]]) == 2)
             back = watcher.of("room:diff")[-1]["joined"][0]
             assert (back["userId"], back["data"]) == ("ann", [1])
-            assert departures(watcher.heard) == [("ann", "disconnected")]
-            assert not departures(ann.heard)
+            assert departures(watcher.received) == [("ann", "disconnected")]
+            assert not departures(ann.received)

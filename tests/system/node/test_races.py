@@ -24,7 +24,7 @@ async def test_a_join_over_ones_own_lapsed_membership_is_a_fresh_one(redis_serve
         RawClient.connect(node) as ann,
     ):
         await watcher.join("lobby", "watcher")
-        watcher.beat(0.1)
+        watcher.start_heartbeats(0.1)
         first = await ann.join("lobby", "ann")
         await redis_state.wait_for_expiry(redis_server, first["members"][1]["joinedAt"], 0.5)
         again = await ann.join("lobby", "ann", id="again")
@@ -33,12 +33,12 @@ async def test_a_join_over_ones_own_lapsed_membership_is_a_fresh_one(redis_serve
         await watcher.until(
             lambda: [m["userId"] for d in watcher.of("room:diff") for m in d["joined"]] == ["ann"] * 2
         )
-        assert departures(watcher.heard) == [("ann", "inactivity_timeout")]
+        assert departures(watcher.received) == [("ann", "inactivity_timeout")]
         # From here on it is a member like any other: it is heard, it hears, and it leaves.
         await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
-        ann.beat(0.1)
+        ann.start_heartbeats(0.1)
         await watcher.ask("room:update", "room:updated", roomId="lobby", username="W")
-        await ann.hear_next(lambda message: bool(message.get("updated")))
+        await ann.receive_next(lambda message: bool(message.get("updated")))
         assert ann.open
         await ann.ask("leave_room", "room:left", roomId="lobby")
         assert redis_state.members(redis_server, "lobby").keys() == {"watcher"}
@@ -61,12 +61,12 @@ async def test_a_lapsed_socket_goes_and_another_of_the_same_user_that_joins_then
         joined = await tab.join("lobby", "ann")
         assert joined["resumed"] is False
         assert (await phone.join("lobby", "ann"))["resumed"] is True
-        tab.beat(0.1), phone.beat(0.1)
+        tab.start_heartbeats(0.1), phone.start_heartbeats(0.1)
         assert await old.closed() == 4003
         await redis_state.wait_for_expiry(redis_server, joined["members"][0]["joinedAt"], 0.5)
         for client in (tab, phone):
-            await client.say("room:heartbeat", roomId="lobby")
-            await client.has_heard("room:heartbeat:ack", roomId="lobby")
+            await client.send("room:heartbeat", roomId="lobby")
+            await client.has_received("room:heartbeat:ack", roomId="lobby")
             assert client.open
             assert not client.of("room:force-leave")
         assert redis_state.members(redis_server, "lobby")["ann"]["connections"] == "2"
@@ -84,13 +84,13 @@ async def test_a_join_whose_answer_was_lost_leaves_no_ghost(redis_server: Server
         await watcher.join("lobby", "watcher")
         redis_server.pause()
         try:
-            await ann.say("join_room", roomId="lobby", userId="ann")
-            await bob.say("join_room", roomId="lobby", userId="bob")
+            await ann.send("join_room", roomId="lobby", userId="ann")
+            await bob.send("join_room", roomId="lobby", userId="bob")
             for client in (ann, bob):
-                assert (await client.hear("error"))["code"] == "unavailable"
+                assert (await client.receive("error"))["code"] == "unavailable"
         finally:
             redis_server.resume()
-        await watcher.hear("service:restored")
+        await watcher.receive("service:restored")
         assert (await bob.join("lobby", "bob"))["count"] >= 2  # who tries again is in
         await until(lambda: redis_state.members(redis_server, "lobby").keys() == {"watcher", "bob"})
         await anyio.sleep(0.5)  # the joins that were refused come no more
@@ -110,17 +110,17 @@ async def test_a_socket_that_is_gone_before_its_join_is_taken_leaves_no_ghost(re
         await bob.join("lobby", "bob")
         redis_server.pause()
         try:
-            await ann.say("join_room", roomId="lobby", userId="ann")
+            await ann.send("join_room", roomId="lobby", userId="ann")
             await ann.barrier()
-            await bob.say("join_room", roomId="lobby", userId="bob")
+            await bob.send("join_room", roomId="lobby", userId="bob")
             await bob.barrier()
             ann.vanish()
             bob.vanish()
             await until(lambda: len(node.gateway.connections) == 1)
         finally:
             redis_server.resume()
-        await watcher.hear_departures(2)
-        assert set(departures(watcher.heard)) == {("ann", "disconnected"), ("bob", "disconnected")}
+        await watcher.receive_departures(2)
+        assert set(departures(watcher.received)) == {("ann", "disconnected"), ("bob", "disconnected")}
         assert redis_state.members(redis_server, "lobby").keys() == {"watcher"}
 
 
@@ -145,10 +145,11 @@ async def test_a_kick_that_crosses_a_join_again_ends_the_membership_or_not_at_al
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(presence.kick, "lobby", "ann")
                 await anyio.sleep(0.0002 * (number % 8))
-                await ann.say("join_room", roomId="lobby", userId="ann", id=number)
-                answer = await ann.hear_next(lambda message, number=number: message.get("id") == number)  # type: ignore[misc]
-            await ann.say("room:heartbeat", roomId="lobby", id=f"beat {number}")
-            beat = await ann.hear_next(lambda message, number=number: message.get("id") == f"beat {number}")  # type: ignore[misc]
+                await ann.send("join_room", roomId="lobby", userId="ann", id=number)
+                answer = await ann.receive_next(lambda message, number=number: message.get("id") == number)  # type: ignore[misc]
+            await ann.send("room:heartbeat", roomId="lobby", id=f"beat {number}")
+            beat_id = f"beat {number}"
+            beat = await ann.receive_next(lambda message, id_=beat_id: message.get("id") == id_)  # type: ignore[misc]
             here = await keeper.ask("room:is_present", "room:is_present", roomId="lobby", userId="ann")
             assert here["present"] is (beat["type"] == "room:heartbeat:ack"), (number, answer, beat)
             ended += beat["type"] == "error"
@@ -177,6 +178,6 @@ async def test_who_is_refused_since_it_is_not_seen_in_the_room_leaves_no_connect
         node.feed.wait_for_version = not_seen  # type: ignore[method-assign, assignment]
         refusal = await ann.ask("join_room", "error", roomId="lobby", userId="ann")
         assert refusal["code"] == "not_joined"
-        await bob.until(lambda: departures(bob.heard) == [("ann", "disconnected")])
+        await bob.until(lambda: departures(bob.received) == [("ann", "disconnected")])
         joined = await ann.join("lobby", "ann")
         assert [member["userId"] for member in joined["members"]] == ["bob", "ann"]

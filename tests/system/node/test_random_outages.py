@@ -43,7 +43,7 @@ class Stubborn(Person):
     async def _socket(self) -> AsyncIterator[RawClient]:
         async with RawClient.connect(self._chance.choice(self._nodes), open_timeout=20) as client:
             self.past.append(client)
-            yield client.beat(0.3)
+            yield client.start_heartbeats(0.3)
 
     async def _use(self, client: RawClient, stop_at: float) -> bool:
         """Whether the socket is there when the time is up."""

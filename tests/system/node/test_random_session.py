@@ -50,7 +50,7 @@ class Person:
         while anyio.current_time() < stop_at:
             async with RawClient.connect(self._chance.choice(self._nodes)) as client:
                 self.past.append(client)
-                client.beat(0.3)
+                client.start_heartbeats(0.3)
                 try:
                     while anyio.current_time() < stop_at:
                         await self._act(client)
@@ -84,9 +84,9 @@ class Person:
                 client.vanish()
                 await client.closed()
             case "silence":
-                client.hush()
+                client.stop_heartbeats()
                 await anyio.sleep(TTL * self._chance.choice((0.3, 1.3)))
-                client.beat(0.3)
+                client.start_heartbeats(0.3)
             case "close":
                 await client.socket.close()
         await anyio.sleep(self._chance.uniform(0.0, 0.4))
@@ -98,7 +98,7 @@ async def observer(node: Node) -> AsyncIterator[RawClient]:
     async with RawClient.connect(node) as client:
         for room in ROOMS:
             await client.join(room, f"observer {node.name()}")
-        yield client.beat(0.3)
+        yield client.start_heartbeats(0.3)
 
 
 @pytest.mark.slow
@@ -190,7 +190,7 @@ def _agrees_with_the_record(server: Server, observers: list[RawClient], *, exact
         recorded = Counter((entry["user"], entry["reason"]) for entry in redis_state.stream(server, room))
         assert sum(recorded.values()) > 10
         for client in observers:
-            told = Counter(departures(client.heard, room))
+            told = Counter(departures(client.received, room))
             assert told == recorded if exactly else told <= recorded
 
 

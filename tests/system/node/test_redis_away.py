@@ -16,7 +16,7 @@ from tests.support.servers import Server
 
 
 def leaves(client: RawClient) -> list[Any]:
-    return [left for message in client.heard if message["type"] == "room:diff" for left in message["left"]]
+    return [left for message in client.received if message["type"] == "room:diff" for left in message["left"]]
 
 
 async def hear_all(client: RawClient) -> None:
@@ -36,11 +36,11 @@ async def test_b12_after_a_restart_without_data_everybody_is_present_again_and_n
             clients.append(client)
         redis_server.kill()
         for client in clients:
-            await client.hear("service:degraded")
-        await clients[0].say("room:heartbeat", roomId="lobby")
+            await client.receive("service:degraded")
+        await clients[0].send("room:heartbeat", roomId="lobby")
         redis_server.start()
         for client in clients:
-            await client.hear("service:restored")
+            await client.receive("service:restored")
         members = (await clients[0].ask("room:members", "room:members", roomId="lobby"))["members"]
         assert sorted((m["userId"], m["username"], m["data"]["n"]) for m in members) == sorted(
             (f"u{i}", f"User {i}", i) for i in range(10)
@@ -48,8 +48,8 @@ async def test_b12_after_a_restart_without_data_everybody_is_present_again_and_n
         for client in clients:
             await hear_all(client)
             assert leaves(client) == []
-        if not any(message["type"] == "room:heartbeat:ack" for message in clients[0].heard):
-            await clients[0].hear("room:heartbeat:ack")
+        if not any(message["type"] == "room:heartbeat:ack" for message in clients[0].received):
+            await clients[0].receive("room:heartbeat:ack")
 
 
 async def test_b12_a_stall_longer_than_lease_grace_and_ttl_kills_nobody(redis_server: Server) -> None:
@@ -62,13 +62,13 @@ async def test_b12_a_stall_longer_than_lease_grace_and_ttl_kills_nobody(redis_se
         await bob.join("lobby", "bob")
         bob.vanish()
         redis_server.pause()
-        await ann.say("room:heartbeat", roomId="lobby")
+        await ann.send("room:heartbeat", roomId="lobby")
         await anyio.sleep(4.0)  # longer than the lease, the grace and the time to live
         redis_server.resume()
         async with RawClient.connect(node) as again:
             joined = await again.join("lobby", "bob")
             assert joined["resumed"]
-            await ann.hear("room:heartbeat:ack")
+            await ann.receive("room:heartbeat:ack")
             await again.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
             members = (await ann.ask("room:members", "room:members", roomId="lobby"))["members"]
             assert {m["userId"]: m.get("data") for m in members} == {"ann": 1, "bob": None}
@@ -95,11 +95,11 @@ async def test_b12_after_a_return_to_an_older_state_who_left_is_gone_and_who_cam
             server.control.save()
             await cid.join("lobby", "cid")
             await bob.ask("leave_room", "room:left", roomId="lobby")
-            await ann.hear("room:diff", left=[{"userId": "bob", "reason": "left"}])
+            await ann.receive("room:diff", left=[{"userId": "bob", "reason": "left"}])
             server.kill()
-            await ann.hear("service:degraded")
+            await ann.receive("service:degraded")
             server.start()
-            await ann.hear("service:restored")
+            await ann.receive("service:restored")
             members = (await ann.ask("room:members", "room:members", roomId="lobby"))["members"]
             assert {m["userId"] for m in members} == {"ann", "cid"}
             assert [left["userId"] for left in leaves(ann)] == ["bob"]
@@ -116,16 +116,18 @@ async def test_b12_of_many_heartbeats_in_an_outage_the_first_count_and_each_is_a
         for room_id in "lobby", "attic":
             await client.join(room_id, "ann")
         redis_server.kill()
-        await client.hear("service:degraded")
+        await client.receive("service:degraded")
         for number in range(MAX_WAITING + 8):
-            await client.say("room:heartbeat", id=f"all {number}")
+            await client.send("room:heartbeat", id=f"all {number}")
         redis_server.start()
-        await client.hear("service:restored")
+        await client.receive("service:restored")
 
         def answers(kind: str) -> int:
-            return sum(one["type"] == kind and str(one.get("id")).startswith("all") for one in client.heard)
+            return sum(
+                one["type"] == kind and str(one.get("id")).startswith("all") for one in client.received
+            )
 
         while answers("room:heartbeat:ack") < MAX_WAITING:
-            await client.hear("room:heartbeat:ack")
+            await client.receive("room:heartbeat:ack")
         await hear_all(client)
         assert (answers("room:heartbeat:ack"), answers("error")) == (MAX_WAITING, 8)

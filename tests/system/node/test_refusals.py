@@ -28,7 +28,7 @@ async def test_a_full_redis_refuses_who_comes_and_serves_who_is_there(redis_serv
         for client, name in ((ann, "ann"), (bob, "bob"), (cut, "cut")):
             await client.join("lobby", name)
         await ann.join("brief", "ann")
-        ann.beat()
+        ann.start_heartbeats()
         await silent.join("brief", "silent")
         redis_server.control.config_set("maxmemory", "1")
         refused = await late.answer("join_room", roomId="lobby", userId="late")
@@ -37,8 +37,8 @@ async def test_a_full_redis_refuses_who_comes_and_serves_who_is_there(redis_serv
         await bob.ask("room:away", "room:away:ok", roomId="lobby")
         await bob.ask("leave_room", "room:left", roomId="lobby")
         cut.vanish()
-        await ann.hear_departures(3)
-        assert set(departures(ann.heard)) == {
+        await ann.receive_departures(3)
+        assert set(departures(ann.received)) == {
             ("bob", "left"),
             ("cut", "disconnected"),
             ("silent", "inactivity_timeout"),
@@ -60,19 +60,19 @@ async def test_while_writes_are_refused_nobody_is_judged(
     ):
         await ann.join("lobby", "ann")
         await bob.join("lobby", "bob")
-        ann.beat(), bob.beat()
+        ann.start_heartbeats(), bob.start_heartbeats()
         redis_server.control.config_set("min-replicas-to-write", "1")
         for client in (ann, bob):
-            await client.hear("service:degraded")
+            await client.receive("service:degraded")
         await anyio.sleep(2.5)  # longer than they may be silent
         redis_server.control.config_set("min-replicas-to-write", "0")
         for client in (ann, bob):
-            await client.hear("service:restored")
-            await client.say("room:heartbeat", roomId="lobby", id="after")
+            await client.receive("service:restored")
+            await client.send("room:heartbeat", roomId="lobby", id="after")
         for client in (ann, bob):
-            await client.has_heard("room:heartbeat:ack", id="after")
+            await client.has_received("room:heartbeat:ack", id="after")
             assert client.open
-            assert not departures(client.heard)
+            assert not departures(client.received)
         await anyio.sleep(1.0)  # the time in which ends do not count is over
         here = await ann.ask("room:members", "room:members", roomId="lobby")
         assert {member["userId"] for member in here["members"]} == {"ann", "bob"}
@@ -115,13 +115,13 @@ async def test_a_script_that_holds_redis_up_is_outlived(redis_server: Server) ->
         began = time.monotonic()
         holding = asyncio.create_task(asyncio.to_thread(hold_up))
         while not holding.done():
-            await ann.say("room:heartbeat", roomId="lobby")
+            await ann.send("room:heartbeat", roomId="lobby")
             await anyio.sleep(0.1)
         await holding
-        await ann.say("room:heartbeat", roomId="lobby", id="after")
-        await ann.has_heard("room:heartbeat:ack", id="after")
+        await ann.send("room:heartbeat", roomId="lobby", id="after")
+        await ann.has_received("room:heartbeat:ack", id="after")
         assert time.monotonic() - began > 0.5
         assert bob.open
-        assert not departures(ann.heard)
+        assert not departures(ann.received)
         await bob.ask("leave_room", "room:left", roomId="lobby")
-        assert await ann.hear_left("bob") == "left"
+        assert await ann.receive_departure_of("bob") == "left"

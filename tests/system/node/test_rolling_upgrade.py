@@ -82,11 +82,11 @@ async def test_an_unknown_reason_reaches_the_other_members_and_the_member_itself
         await ann.join("lobby", "ann")
         await bob.join("lobby", "bob")
         LaterNode(redis_server).remove("bob", "banned")
-        force_leave = await bob.hear("room:force-leave")
+        force_leave = await bob.receive("room:force-leave")
         assert (force_leave["reason"], force_leave["roomId"]) == ("banned", "lobby")
         assert "banned" in force_leave["message"]
         assert await bob.closed() == 4003
-        assert await ann.hear_left("bob") == "banned"
+        assert await ann.receive_departure_of("bob") == "banned"
         listed = await ann.ask("room:members", "room:members", roomId="lobby")
         assert [member["userId"] for member in listed["members"]] == ["ann"]
         view = node.feed.view("lobby")
@@ -100,7 +100,7 @@ async def test_the_message_of_a_later_node_is_passed_on(redis_server: Server) ->
     async with served(redis_server) as node, RawClient.connect(node) as bob:
         await bob.join("lobby", "bob")
         LaterNode(redis_server).remove("bob", "banned", message="Come back in an hour.")
-        force_leave = await bob.hear("room:force-leave", reason="banned")
+        force_leave = await bob.receive("room:force-leave", reason="banned")
         assert force_leave["message"] == "Come back in an hour."
 
 
@@ -116,8 +116,8 @@ async def test_an_unknown_reason_is_found_on_record_after_its_diff_was_lost(redi
         later = LaterNode(redis_server)
         later.publish_diff = lambda joined, updated, left: None  # type: ignore[method-assign]
         later.remove("bob", "banned")
-        await bob.say("room:heartbeat")
-        assert (await bob.hear("room:force-leave"))["reason"] == "banned"
+        await bob.send("room:heartbeat")
+        assert (await bob.receive("room:force-leave"))["reason"] == "banned"
         assert await bob.closed() == 4003
 
 
@@ -151,7 +151,7 @@ async def test_unknown_fields_of_diffs_and_keys_are_ignored(redis_server: Server
         redis_server.control.hset(redis_state.presence_key("lobby", "bob"), "username", "Bob")
         later = LaterNode(redis_server)
         later.publish_diff([], [later.member_row("bob", "Bob")], [])
-        diff = await ann.hear_next(lambda message: bool(message.get("updated")))
+        diff = await ann.receive_next(lambda message: bool(message.get("updated")))
         assert [member["username"] for member in diff["updated"]] == ["Bob"]
         assert not node.feed.resyncs
         await bob.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
@@ -159,7 +159,7 @@ async def test_unknown_fields_of_diffs_and_keys_are_ignored(redis_server: Server
         listed = await ann.ask("room:members", "room:members", roomId="lobby")
         assert {member["username"] for member in listed["members"]} == {"ann", "Robert"}
         await bob.ask("leave_room", "room:left", roomId="lobby")
-        assert await ann.hear_left("bob") == "left"
+        assert await ann.receive_departure_of("bob") == "left"
         assert redis_state.everywhere(redis_server)["lobby"].keys() == {"ann"}
 
 
@@ -173,7 +173,7 @@ async def test_an_unknown_kind_of_publication_is_ignored(redis_server: Server, p
         await ann.join("lobby", "ann")
         LaterNode(redis_server).publish(payload)
         await bob.join("lobby", "bob")
-        await ann.hear_next(lambda message: bool(message.get("joined")))
+        await ann.receive_next(lambda message: bool(message.get("joined")))
         assert not node.feed.resyncs
 
 

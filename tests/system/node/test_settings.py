@@ -50,16 +50,16 @@ async def test_b11_rooms_have_the_terms_of_the_file(redis_server: Server, tmp_pa
             for room in ("lobby", "quick-but-not-this", "quick-1", "drop-1")
         }
         assert terms == {"lobby": 50_000, "quick-but-not-this": 7_200_000, "quick-1": 600, "drop-1": 50_000}
-        farewell = await ann.hear("room:force-leave")
+        farewell = await ann.receive("room:force-leave")
         assert (farewell["roomId"], farewell["message"]) == ("quick-1", "Quick means quick.")
 
         for room in ("lobby", "drop-1"):
             await watcher.join(room, "watcher")
             await bob.join(room, "bob")
         bob.vanish()
-        assert await watcher.hear_left("bob") == "disconnected"
-        assert departures(watcher.heard, "drop-1")
-        assert not departures(watcher.heard, "lobby")
+        assert await watcher.receive_departure_of("bob") == "disconnected"
+        assert departures(watcher.received, "drop-1")
+        assert not departures(watcher.received, "lobby")
         assert 300 < redis_server.control.pttl(redis_state.presence_key("lobby", "bob")) <= 20_000
 
 
@@ -78,7 +78,7 @@ async def test_b11_a_full_room_takes_nobody_until_somebody_has_left(
         RawClient.connect(two) as carl,
     ):
         await ann.join("small", "ann")
-        ann.beat()
+        ann.start_heartbeats()
         await bob.join("small", "bob")
         await tab.join("small", "bob")  # one more socket is not one more member
         refused = await carl.ask("join_room", "error", roomId="small", userId="carl", id=9)
@@ -88,7 +88,7 @@ async def test_b11_a_full_room_takes_nobody_until_somebody_has_left(
         await bob.ask("leave_room", "room:left", roomId="small")
         assert (await carl.ask("join_room", "error", roomId="small", userId="carl"))["code"] == "room_full"
         # The other socket never beats: when its time is up there is room.
-        assert await ann.hear_left("bob") == "inactivity_timeout"
+        assert await ann.receive_departure_of("bob") == "inactivity_timeout"
         joined = await carl.join("small", "carl")
         assert {member["userId"] for member in joined["members"]} == {"ann", "carl"}
 
@@ -104,5 +104,5 @@ async def test_b11_a_shorter_ttl_holds_for_who_joins_under_it(redis_server: Serv
     ):
         await before.join("lobby", "ann")
         assert (await after.join("lobby", "ann"))["ttl"] == 800
-        assert (await after.hear("room:force-leave"))["reason"] == "inactivity_timeout"
+        assert (await after.receive("room:force-leave"))["reason"] == "inactivity_timeout"
         assert await before.closed() == 4003

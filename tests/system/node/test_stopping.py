@@ -78,7 +78,7 @@ async def test_what_was_said_before_a_node_stops_is_taken_and_its_lease_and_turn
         assert control.hlen("{reactor:fleet}:registry") == 1
         before = redis_state.members(bundled_server, "lobby")["ann"]["lastActiveAt"]
         control.execute_command("CLIENT", "PAUSE", 700, "ALL")
-        await ann.say("room:heartbeat", roomId="lobby")
+        await ann.send("room:heartbeat", roomId="lobby")
         await ann.barrier()
         assert await node.stop() == 0
         assert await ann.closed() == 1012

@@ -23,11 +23,11 @@ async def test_b7_a_presence_key_deleted_by_hand_ends_the_member(redis_server: S
         await ann.join("lobby", "ann")
         await bob.join("lobby", "bob")
         redis_server.control.delete(redis_state.presence_key("lobby", "bob"))
-        assert await ann.hear_left("bob") == "inactivity_timeout"
-        assert (await bob.hear("room:force-leave"))["roomId"] == "lobby"
+        assert await ann.receive_departure_of("bob") == "inactivity_timeout"
+        assert (await bob.receive("room:force-leave"))["roomId"] == "lobby"
         assert await bob.closed() == 4003
         assert not redis_server.control.exists(redis_state.shadow_key("lobby", "bob"))
-        assert departures(ann.heard) == [("bob", "inactivity_timeout")]
+        assert departures(ann.received) == [("bob", "inactivity_timeout")]
 
 
 async def test_b7_ends_whose_event_was_lost_are_found(redis_server: Server) -> None:
@@ -42,12 +42,15 @@ async def test_b7_ends_whose_event_was_lost_are_found(redis_server: Server) -> N
         redis_server.control.config_set("notify-keyspace-events", "")
         await watcher.join("brief", "watcher")
         await watcher.join("lobby", "watcher")
-        watcher.beat()
+        watcher.start_heartbeats()
         await silent.join("brief", "silent")
         await cut.join("lobby", "cut")
         cut.vanish()
-        await watcher.hear_departures(2)
-        assert set(departures(watcher.heard)) == {("silent", "inactivity_timeout"), ("cut", "disconnected")}
+        await watcher.receive_departures(2)
+        assert set(departures(watcher.received)) == {
+            ("silent", "inactivity_timeout"),
+            ("cut", "disconnected"),
+        }
         assert await silent.closed() == 4003
         assert node.listener.received == 0
         assert node.reaper.found_by.keys() == {"sweep"}
@@ -115,7 +118,7 @@ async def test_b7_a_room_larger_than_one_page_is_gone_through_too(redis_server: 
         with anyio.fail_after(15):
             await node.sweep.sweep()
         assert len(redis_state.rows(redis_server, "lobby")) == 1001
-        await watcher.has_heard("room:count", count=1001)
+        await watcher.has_received("room:count", count=1001)
 
 
 def _entry(room_id: str, user_id: str) -> Any:
@@ -143,7 +146,7 @@ async def test_b7_nothing_is_left_when_all_are_gone(redis_server: Server) -> Non
         cut.vanish()
         for room in ("lobby", "a:b", "{c}"):
             await leaver.ask("leave_room", "room:left", roomId=room)
-        await silent.hear("room:force-leave", roomId="brief")
+        await silent.receive("room:force-leave", roomId="brief")
         for client in (silent, away):
             client.vanish()
         await until(lambda: set(redis_state.leftovers(redis_server)) == {"{reactor:fleet}:registry"})

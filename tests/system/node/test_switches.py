@@ -36,20 +36,20 @@ async def test_ends_come_once_whatever_is_turned_off(redis_server: Server, switc
         for client, name in ((near, "near"), (far, "far")):
             for room in ("brief", "lobby"):
                 await client.join(room, name)
-            client.beat(0.1)
+            client.start_heartbeats(0.1)
         await silent.join("brief", "silent")
         await cut.join("lobby", "cut")
         await leaver.join("lobby", "leaver")
         cut.vanish()
         await leaver.ask("leave_room", "room:left", roomId="lobby")
         for client in (near, far):
-            await client.hear_departures(3)
+            await client.receive_departures(3)
         assert await silent.closed() == 4003
         # One more whole round of everything: whatever came twice would show by now.
         await leaver.join("brief", "leaver")
         for client in (near, far):
-            await client.hear_departures(4)
-            assert sorted(departures(client.heard)) == sorted(
+            await client.receive_departures(4)
+            assert sorted(departures(client.received)) == sorted(
                 [
                     ("cut", "disconnected"),
                     ("leaver", "left"),
@@ -74,12 +74,12 @@ async def test_without_events_nothing_is_late(redis_server: Server) -> None:
     ):
         redis_server.control.config_set("notify-keyspace-events", "")
         await ann.join("lobby", "ann")
-        ann.beat()
+        ann.start_heartbeats()
         joined = await bob.join("lobby", "bob")
-        farewell = await bob.hear("room:force-leave")
+        farewell = await bob.receive("room:force-leave")
         assert farewell["timestamp"] - joined["members"][1]["joinedAt"] - 1000 < 1000
-        assert await ann.hear_left("bob") == "inactivity_timeout"
-        assert departures(ann.heard) == [("bob", "inactivity_timeout")]
+        assert await ann.receive_departure_of("bob") == "inactivity_timeout"
+        assert departures(ann.received) == [("bob", "inactivity_timeout")]
         await until(lambda: node.reaper.found_by)
         assert set(node.reaper.found_by) == {"pacemaker"}
 
@@ -125,8 +125,8 @@ async def test_a_forged_late_or_doubled_event_does_nothing(redis_server: Server)
         await until(lambda: node.listener.received > heard)
         await bob.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
         assert again["version"] == joined["version"] + 2
-        await ann.has_heard("room:diff", version=again["version"])
-        assert departures(ann.heard) == [("bob", "left")]
+        await ann.has_received("room:diff", version=again["version"])
+        assert departures(ann.received) == [("bob", "left")]
         assert len(redis_state.stream(redis_server, "lobby")) == 1
         assert bob.open
 

@@ -47,7 +47,7 @@ async def test_workers_share_a_port_and_a_killed_one_is_replaced(bundled_server:
         watcher = next(clients for other, clients in by_node.items() if other != node)[0]
         left: dict[str, str] = {}
         while len(left) < len(lost):
-            diff = await watcher.hear_next(lambda message: bool(message.get("left")))
+            diff = await watcher.receive_next(lambda message: bool(message.get("left")))
             for one in diff["left"]:
                 assert one["userId"] not in left
                 left[one["userId"]] = one["reason"]
