@@ -1,4 +1,4 @@
-"""Whatever a server may say of a room, both clients make the same events of it, in the same order."""
+"""For anything that a server may send of a room, both clients report the same events in the same order."""
 
 import json
 import random
@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from reactor.client.reported_room import ReportedRoom
-from reactor.protocol import messages as said
+from reactor.protocol import messages
 from tests.js.tools import run_node
 
 Step = tuple[str, dict[str, Any]]
@@ -19,7 +19,7 @@ _USERS = ["me", "ann", "bob", "cy", "dee"]
 
 
 class Room:
-    """A room that changes by chance, and what a server would say of it."""
+    """A room that changes at random, and what a server would send of it."""
 
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
@@ -29,7 +29,7 @@ class Room:
         self.renew()
 
     def renew(self) -> None:
-        """Begin another epoch, with nobody in the room: Redis lost its data."""
+        """Begin another epoch, with an empty room: Redis lost its data."""
         self._epochs += 1
         self.epoch, self.version = f"epoch {self._epochs}", 0
         self.members = {}
@@ -69,7 +69,7 @@ class Room:
 
 
 def history(seed: int) -> Iterator[Step]:
-    """What one client hears: mostly in order, with losses, repetitions, old news and outages."""
+    """What one client receives: mostly in order, with losses, repetitions, stale messages and outages."""
     chance = random.Random(seed)
     room = Room(chance)
     room.change()
@@ -105,29 +105,29 @@ def history(seed: int) -> Iterator[Step]:
 
 def in_python(steps: list[Step]) -> list[dict[str, Any]]:
     listing = ReportedRoom("lobby", "me")
-    told = []
+    reported = []
     for move, message in steps:
         match move:
             case "joined":
                 more = {"userId": "me", "socketId": "", "ttl": 1, "heartbeatInterval": 1, "resumed": False}
                 events = listing.joined(
-                    msgspec.convert({"type": "room:joined", **more, **message}, said.RoomJoined)
+                    msgspec.convert({"type": "room:joined", **more, **message}, messages.RoomJoined)
                 )
             case "listed":
-                reply = msgspec.convert({"type": "room:members", **message}, said.MembersReply)
+                reply = msgspec.convert({"type": "room:members", **message}, messages.MembersReply)
                 events = listing.listed(reply)
             case "count":
                 events = listing.count_changed(
-                    msgspec.convert({"type": "room:count", **message}, said.CountReply)
+                    msgspec.convert({"type": "room:count", **message}, messages.CountReply)
                 )
             case "diff":
-                events = listing.diff(msgspec.convert({"type": "room:diff", **message}, said.RoomDiff))
+                events = listing.diff(msgspec.convert({"type": "room:diff", **message}, messages.RoomDiff))
             case "settle":
                 events = listing.settle()
             case _:
                 listing.connection_lost()
                 events = []
-        told.append(
+        reported.append(
             {
                 "events": msgspec.to_builtins(events),
                 "members": sorted(listing.members),
@@ -137,7 +137,7 @@ def in_python(steps: list[Step]) -> list[dict[str, Any]]:
                 "unsettled": listing.unsettled,
             }
         )
-    return told
+    return reported
 
 
 def _sorted(step: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Any history of a room, heard in any way: who follows the events holds the true list."""
+"""Any history of a room, delivered in any way: applying the events leads to the true list."""
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -7,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from reactor.client.reported_room import ReportedRoom
 from reactor.protocol.events import RoomEvent
 from reactor.protocol.messages import Member, RoomDiff
-from tests.unit.client.test_reported_room import ME, change, person
+from tests.unit.client.test_reported_room import ME, change, make_member
 
 names = st.sampled_from([ME, "ann", "bob", "cy"])
 
@@ -19,9 +19,9 @@ class AnyHistory(RuleBasedStateMachine):
     def join(self) -> None:
         self.clock = 10
         self.epoch, self.version = "e1", 1
-        self.room = {ME: person(ME)}
+        self.room = {ME: make_member(ME)}
         self.news: list[RoomDiff] = []
-        self.listing = ReportedRoom("r", ME)
+        self.reported = ReportedRoom("r", ME)
         self.replayed: dict[str, Member] = {}
         self.snapshot()
 
@@ -42,33 +42,33 @@ class AnyHistory(RuleBasedStateMachine):
                     del self.replayed[user_id]
                     assert event.reason
 
-    def tell(self, diff: RoomDiff) -> None:
+    def deliver(self, diff: RoomDiff) -> None:
         self.news.append(diff)
         self.version = diff.version
 
     @rule()
     def snapshot(self) -> None:
-        self.follow(self.listing.snapshot(self.epoch, self.version, list(self.room.values())))
+        self.follow(self.reported.snapshot(self.epoch, self.version, list(self.room.values())))
 
     @rule(name=names)
     def comes(self, name: str) -> None:
         self.clock += 1
         if name not in self.room:
-            self.room[name] = person(name, self.clock)
-            self.tell(change(self.version, self.version + 1, epoch=self.epoch, joined=[self.room[name]]))
+            self.room[name] = make_member(name, self.clock)
+            self.deliver(change(self.version, self.version + 1, epoch=self.epoch, joined=[self.room[name]]))
 
     @rule(name=names)
     def changes(self, name: str) -> None:
         if name in self.room:
             old = self.room[name]
-            self.room[name] = person(name, old.joined_at, away=not old.away)
-            self.tell(change(self.version, self.version + 1, epoch=self.epoch, updated=[self.room[name]]))
+            self.room[name] = make_member(name, old.joined_at, away=not old.away)
+            self.deliver(change(self.version, self.version + 1, epoch=self.epoch, updated=[self.room[name]]))
 
     @rule(name=names)
     def goes(self, name: str) -> None:
         if name in self.room:
             del self.room[name]
-            self.tell(change(self.version, self.version + 1, epoch=self.epoch, left=[(name, "left")]))
+            self.deliver(change(self.version, self.version + 1, epoch=self.epoch, left=[(name, "left")]))
 
     @rule()
     def is_lost_by_redis(self) -> None:
@@ -77,9 +77,9 @@ class AnyHistory(RuleBasedStateMachine):
         self.news.clear()
 
     @rule()
-    def hears(self) -> None:
+    def receives(self) -> None:
         for diff in self.news:
-            self.follow(self.listing.diff(diff))
+            self.follow(self.reported.diff(diff))
 
     @rule(data=st.data())
     def misses(self, data: st.DataObject) -> None:
@@ -88,22 +88,22 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule()
     def loses_the_connection(self) -> None:
-        self.listing.connection_lost()
+        self.reported.connection_lost()
 
     @rule()
     def settles(self) -> None:
-        self.follow(self.listing.settle())
+        self.follow(self.reported.settle())
 
     @invariant()
     def the_events_and_the_list_agree(self) -> None:
-        assert self.replayed.keys() == self.listing.members.keys()
-        for user_id, member in self.listing.members.items():
+        assert self.replayed.keys() == self.reported.members.keys()
+        for user_id, member in self.reported.members.items():
             assert self.replayed[user_id].away == member.away
 
     def teardown(self) -> None:
-        self.listing.connection_lost()
+        self.reported.connection_lost()
         self.snapshot()
-        self.follow(self.listing.settle())
+        self.follow(self.reported.settle())
         assert self.replayed.keys() == self.room.keys()
         assert {name: member.away for name, member in self.replayed.items()} == {
             name: member.away for name, member in self.room.items()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reactor.protocol import requests as ask
+from reactor.protocol import requests
 from reactor.protocol.limits import Limits
 from reactor.protocol.membership import MembershipState
 from reactor.protocol.messages import ProtocolError
@@ -12,8 +12,8 @@ OUT, JOINING, IN, REJOINING, LEAVING = MembershipState
 PENDING = (JOINING, REJOINING, LEAVING)
 
 
-def join(room: str | int = "lobby", user: str | int = "ann", **fields) -> ask.JoinRoom:
-    return ask.JoinRoom(room, user, **fields)
+def join(room: str | int = "lobby", user: str | int = "ann", **fields) -> requests.JoinRoom:
+    return requests.JoinRoom(room, user, **fields)
 
 
 def session_in(state: MembershipState, limits: Limits | None = None) -> Session:
@@ -26,7 +26,7 @@ def session_in(state: MembershipState, limits: Limits | None = None) -> Session:
     if state is REJOINING:
         session.receive(join())
     if state is LEAVING:
-        session.receive(ask.LeaveRoom("lobby"))
+        session.receive(requests.LeaveRoom("lobby"))
     return session
 
 
@@ -41,7 +41,7 @@ def contents(session: Session) -> object:
     )
 
 
-def refused(session: Session, request: ask.Request) -> ProtocolError:
+def refused(session: Session, request: requests.Request) -> ProtocolError:
     before = contents(session)
     with pytest.raises(ProtocolError) as caught:
         session.receive(request)

@@ -57,5 +57,5 @@ def of(kind: type[Message]) -> st.SearchStrategy[Any]:
     return st.builds(kind, **{field.name: _field(kind, field) for field in msgspec.structs.fields(kind)})
 
 
-requests: st.SearchStrategy[Request] = st.one_of([of(kind) for kind in REQUESTS])
+any_request: st.SearchStrategy[Request] = st.one_of([of(kind) for kind in REQUESTS])
 replies: st.SearchStrategy[ServerMessage] = st.one_of([of(kind) for kind in REPLIES])

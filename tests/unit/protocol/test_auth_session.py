@@ -1,11 +1,10 @@
-"""The door before a session: nothing passes it unproved, and nothing comes in as somebody else."""
+"""A session that requires authentication: no request passes without it, or as another user."""
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from reactor.protocol import intents as want
-from reactor.protocol import requests as ask
+from reactor.protocol import intents, requests
 from reactor.protocol.auth_session import AUTH_TRANSITIONS, AuthEvent, AuthSession, AuthState
 from reactor.protocol.identity import Identity, Unauthorised, checked
 from reactor.protocol.limits import Limits
@@ -14,41 +13,41 @@ from reactor.protocol.messages import ProtocolError
 from tests.unit.protocol.sessions import refused
 
 ANN = Identity("ann", ("lobby", "game-*"), "Ann", {"n": 1}, 2e9)
-AUTH = ask.Auth("token", id=1)
+AUTH = requests.Auth("token", id=1)
 
-OF_ALL_KINDS: list[ask.Request] = [
-    ask.JoinRoom("lobby", "ann", id=2),
-    ask.Heartbeat(id=2),
-    ask.Heartbeat("lobby", id=2),
-    ask.Update("lobby", id=2),
-    ask.Away(id=2),
-    ask.Back("lobby", id=2),
-    ask.Members("lobby", id=2),
-    ask.Count("lobby", id=2),
-    ask.IsPresent("lobby", "bob", id=2),
-    ask.LeaveRoom("lobby", id=2),
+OF_ALL_KINDS: list[requests.Request] = [
+    requests.JoinRoom("lobby", "ann", id=2),
+    requests.Heartbeat(id=2),
+    requests.Heartbeat("lobby", id=2),
+    requests.Update("lobby", id=2),
+    requests.Away(id=2),
+    requests.Back("lobby", id=2),
+    requests.Members("lobby", id=2),
+    requests.Count("lobby", id=2),
+    requests.IsPresent("lobby", "bob", id=2),
+    requests.LeaveRoom("lobby", id=2),
 ]
 
 
-def known(identity: Identity = ANN) -> AuthSession:
+def authenticated(identity: Identity = ANN) -> AuthSession:
     session = AuthSession(Limits(max_pending=4))
     session.receive(AUTH)
     session.token_accepted(identity)
     return session
 
 
-def inside(room_id: str = "lobby") -> AuthSession:
-    session = known()
-    session.receive(ask.JoinRoom(room_id))
+def joined(room_id: str = "lobby") -> AuthSession:
+    session = authenticated()
+    session.receive(requests.JoinRoom(room_id))
     session.joined(room_id)
     return session
 
 
-def code_of(session: AuthSession, request: ask.Request) -> str:
+def code_of(session: AuthSession, request: requests.Request) -> str:
     return refused(session, request).code
 
 
-# Before it is known.
+# Before the first token is accepted.
 
 
 @pytest.mark.parametrize("request_", OF_ALL_KINDS, ids=lambda one: type(one).__name__)
@@ -59,7 +58,7 @@ def test_without_a_token_every_request_is_refused(request_):
 
 def test_requests_are_deferred_until_the_first_token_is_checked():
     session = AuthSession(Limits(max_pending=2))
-    assert session.receive(AUTH) == want.Authenticate("token", 1)
+    assert session.receive(AUTH) == intents.Authenticate("token", 1)
     assert session.receive(OF_ALL_KINDS[0]) is None
     assert session.receive(OF_ALL_KINDS[1]) is None
     assert code_of(session, OF_ALL_KINDS[2]) == "too_many_pending"
@@ -91,75 +90,77 @@ def test_an_outcome_without_a_check_is_illegal():
     with pytest.raises(IllegalEvent):
         AuthSession(Limits()).token_accepted(ANN)
     with pytest.raises(IllegalEvent):
-        known().token_refused()
+        authenticated().token_refused()
 
 
-# Who it is.
+# Binding requests to the identity.
 
 
 def test_missing_fields_are_filled_in_from_the_identity():
-    join = known().receive(ask.JoinRoom("lobby"))
-    assert join == want.Join("lobby", "ann", "Ann", b'{"n":1}', "members", None)
-    update = inside().receive(ask.Update("lobby"))
-    assert isinstance(update, want.UpdateMember)
+    join = authenticated().receive(requests.JoinRoom("lobby"))
+    assert join == intents.Join("lobby", "ann", "Ann", b'{"n":1}', "members", None)
+    update = joined().receive(requests.Update("lobby"))
+    assert isinstance(update, intents.UpdateMember)
     assert (update.username, update.data_json) == ("Ann", b'{"n":1}')
 
 
 def test_fields_that_match_the_identity_are_accepted():
-    assert known().receive(ask.JoinRoom("lobby", "ann", "Ann", {"n": 1})) is not None
-    assert known(Identity("42", ("*",))).receive(ask.JoinRoom("lobby", 42, "Any", [1])) == want.Join(
-        "lobby", "42", "Any", b"[1]", "members", None
-    )
+    assert authenticated().receive(requests.JoinRoom("lobby", "ann", "Ann", {"n": 1})) is not None
+    assert authenticated(Identity("42", ("*",))).receive(
+        requests.JoinRoom("lobby", 42, "Any", [1])
+    ) == intents.Join("lobby", "42", "Any", b"[1]", "members", None)
 
 
 @pytest.mark.parametrize(
     "request_",
     [
-        ask.JoinRoom("lobby", "bob", id=2),
-        ask.JoinRoom("lobby", 42, id=2),
-        ask.JoinRoom("lobby", username="Bob", id=2),
-        ask.JoinRoom("lobby", data=None, id=2),
-        ask.JoinRoom("lobby", data={"n": 2}, id=2),
-        ask.JoinRoom("Lobby", "ann", id=2),
-        ask.JoinRoom("game", id=2),
-        ask.JoinRoom("a game-1", id=2),
-        ask.Members("other", id=2),
-        ask.Count("other", id=2),
-        ask.IsPresent("other", "ann", id=2),
-        ask.Update("lobby", "Bob", id=2),
-        ask.Update("lobby", data={}, id=2),
+        requests.JoinRoom("lobby", "bob", id=2),
+        requests.JoinRoom("lobby", 42, id=2),
+        requests.JoinRoom("lobby", username="Bob", id=2),
+        requests.JoinRoom("lobby", data=None, id=2),
+        requests.JoinRoom("lobby", data={"n": 2}, id=2),
+        requests.JoinRoom("Lobby", "ann", id=2),
+        requests.JoinRoom("game", id=2),
+        requests.JoinRoom("a game-1", id=2),
+        requests.Members("other", id=2),
+        requests.Count("other", id=2),
+        requests.IsPresent("other", "ann", id=2),
+        requests.Update("lobby", "Bob", id=2),
+        requests.Update("lobby", data={}, id=2),
     ],
 )
 def test_fields_that_differ_from_the_identity_are_forbidden(request_):
-    error = refused(inside(), request_)
+    error = refused(joined(), request_)
     assert (error.code, error.id, error.room_id) == ("forbidden", 2, request_.room_id)
 
 
 def test_an_invalid_id_is_reported_as_such():
-    assert code_of(known(), ask.JoinRoom("", id=2)) == "bad_id"
-    assert code_of(known(), ask.JoinRoom("lobby", "a\nb", id=2)) == "bad_id"
+    assert code_of(authenticated(), requests.JoinRoom("", id=2)) == "bad_id"
+    assert code_of(authenticated(), requests.JoinRoom("lobby", "a\nb", id=2)) == "bad_id"
 
 
 def test_other_users_may_be_asked_about_in_allowed_rooms():
-    assert known().receive(ask.IsPresent("game-7", "bob")) == want.AskPresent("game-7", "bob", None)
+    assert authenticated().receive(requests.IsPresent("game-7", "bob")) == intents.AskPresent(
+        "game-7", "bob", None
+    )
 
 
 # A fresh token.
 
 
 def test_a_fresh_token_replaces_the_previous_identity():
-    session = inside()
+    session = joined()
     fresh = Identity("ann", ("lobby",), None, None, 3e9)
     session.receive(AUTH)
-    assert session.receive(ask.Heartbeat("lobby")) is not None, "all goes on while it is checked"
+    assert session.receive(requests.Heartbeat("lobby")) is not None, "all goes on while it is checked"
     assert session.token_accepted(fresh) == []
     assert session.identity is fresh
     assert session.forbidden_room() is None
-    assert code_of(session, ask.Count("game-1")) == "forbidden"
+    assert code_of(session, requests.Count("game-1")) == "forbidden"
 
 
 def test_a_fresh_token_of_another_user_changes_nothing():
-    session = inside()
+    session = joined()
     session.receive(AUTH)
     with pytest.raises(ProtocolError, match="another user") as caught:
         session.token_accepted(Identity("bob", ("*",)))
@@ -169,18 +170,18 @@ def test_a_fresh_token_of_another_user_changes_nothing():
 
 
 def test_a_fresh_token_that_is_refused_changes_nothing():
-    session = inside()
+    session = joined()
     session.receive(AUTH)
     assert not session.token_refused()
     assert session.identity is ANN
-    assert session.receive(ask.Heartbeat("lobby")) is not None
+    assert session.receive(requests.Heartbeat("lobby")) is not None
 
 
 @pytest.mark.parametrize("answered", [True, False])
 def test_a_joined_room_that_a_fresh_token_does_not_allow_is_reported(answered):
-    session = inside() if answered else known()
+    session = joined() if answered else authenticated()
     if not answered:
-        session.receive(ask.JoinRoom("lobby"))
+        session.receive(requests.JoinRoom("lobby"))
     session.receive(AUTH)
     session.token_accepted(Identity("ann", ("game-*",)))
     assert session.forbidden_room() == "lobby"
@@ -261,11 +262,14 @@ identities = st.builds(
     st.sampled_from([None, "Ann"]),
 )
 asked = st.one_of(
-    st.builds(ask.JoinRoom, rooms, users, st.sampled_from([None, "Ann", "Bob"])),
-    st.builds(ask.JoinRoom, rooms),
-    st.builds(ask.Update, rooms, st.sampled_from([None, "Ann", "Bob"])),
-    st.builds(ask.IsPresent, rooms, users),
-    *(st.builds(kind, rooms) for kind in (ask.Heartbeat, ask.Away, ask.Members, ask.Count, ask.LeaveRoom)),
+    st.builds(requests.JoinRoom, rooms, users, st.sampled_from([None, "Ann", "Bob"])),
+    st.builds(requests.JoinRoom, rooms),
+    st.builds(requests.Update, rooms, st.sampled_from([None, "Ann", "Bob"])),
+    st.builds(requests.IsPresent, rooms, users),
+    *(
+        st.builds(kind, rooms)
+        for kind in (requests.Heartbeat, requests.Away, requests.Members, requests.Count, requests.LeaveRoom)
+    ),
 )
 
 
@@ -278,25 +282,25 @@ class AtTheDoor(RuleBasedStateMachine):
         self.user: str | None = None
         self.refusal: str | None = None
 
-    def _take(self, request: ask.Request) -> None:
+    def _take(self, request: requests.Request) -> None:
         try:
             intent = self.session.receive(request)
         except ProtocolError as error:
             self.refusal = error.code
             return
-        if intent is None or isinstance(intent, want.Authenticate):
+        if intent is None or isinstance(intent, intents.Authenticate):
             return
         identity = self.session.identity
         assert identity is not None
         assert identity.user_id == self.user
-        if isinstance(intent, want.Join):
+        if isinstance(intent, intents.Join):
             assert intent.user_id == self.user
             assert identity.name in (None, intent.username)
-        if isinstance(intent, want.Join | want.ListMembers | want.CountMembers | want.AskPresent):
+        if isinstance(intent, intents.Join | intents.ListMembers | intents.CountMembers | intents.AskPresent):
             assert identity.allows(intent.room_id)
-        if isinstance(intent, want.Join):
+        if isinstance(intent, intents.Join):
             self.session.joined(intent.room_id)
-        if isinstance(intent, want.Leave):
+        if isinstance(intent, intents.Leave):
             self.session.left(intent.membership.room_id)
 
     @rule(request=asked)

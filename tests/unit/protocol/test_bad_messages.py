@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactor.protocol import requests as ask
+from reactor.protocol import requests
 from reactor.protocol.codec import JSON, MSGPACK, Codec
 from reactor.protocol.limits import Limits
 from reactor.protocol.messages import (
@@ -17,7 +17,7 @@ from reactor.protocol.messages import (
     ProtocolError,
 )
 from reactor.protocol.session import Session
-from tests.unit.protocol.strategies import anything, requests, texts
+from tests.unit.protocol.strategies import any_request, anything, texts
 
 codecs = pytest.mark.parametrize("codec", [JSON, MSGPACK], ids=["json", "msgpack"])
 HEARTBEAT = b'{"type":"room:heartbeat","roomId":"lobby"}'
@@ -38,7 +38,7 @@ def pack(codec: Codec, value: Any) -> bytes:
 
 
 BAD: list[tuple[Any, str, str, Any, str | None]] = [
-    # payload, code, what the sentence says, id and room that the reply carries
+    # payload, code, part of the message, id and room that the reply carries
     ([], "bad_message", "must be an object", None, None),
     (3, "bad_message", "must be an object", None, None),
     (None, "bad_message", "must be an object", None, None),
@@ -218,8 +218,8 @@ def test_any_fields_keep_a_session_consistent(codec: Codec, frames, answer: bool
 
 
 @codecs
-@given(message=requests, data=st.data())
-def test_damaged_messages_decode_or_raise_a_protocol_error(codec: Codec, message: ask.Request, data):
+@given(message=any_request, data=st.data())
+def test_damaged_messages_decode_or_raise_a_protocol_error(codec: Codec, message: requests.Request, data):
     payload = bytearray(codec.encode(message))
     for _ in range(data.draw(st.integers(1, 4))):
         payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))

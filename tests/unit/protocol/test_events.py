@@ -10,7 +10,7 @@ ANN_AGAIN = Member("ann", "Ann", 7, 7)
 BOB = Member("bob", "Bob", 2, 2)
 
 
-def told(
+def summary(
     before: list[Member], *, joined=(), updated=(), left=()
 ) -> list[tuple[str, Member | None, str | None]]:
     diff = RoomDiff("lobby", "e", 1, 2, 5, [*joined], [*updated], [*left])
@@ -20,32 +20,35 @@ def told(
 
 
 def test_each_change_becomes_an_event_in_the_order_of_application():
-    assert told([ANN], joined=[BOB], updated=[ANN_AWAY]) == [("join", BOB, None), ("update", ANN_AWAY, None)]
-    assert told([ANN], joined=[BOB], left=[Departed("ann", "kicked")]) == [
+    assert summary([ANN], joined=[BOB], updated=[ANN_AWAY]) == [
+        ("join", BOB, None),
+        ("update", ANN_AWAY, None),
+    ]
+    assert summary([ANN], joined=[BOB], left=[Departed("ann", "kicked")]) == [
         ("leave", ANN, "kicked"),
         ("join", BOB, None),
     ]
 
 
 def test_known_changes_make_no_event():
-    assert told([ANN], joined=[ANN]) == []
-    assert told([ANN], joined=[ANN_LATER]) == []
-    assert told([ANN_AWAY], updated=[ANN_AWAY]) == []
-    assert told([], left=[Departed("ann", "left")]) == []
+    assert summary([ANN], joined=[ANN]) == []
+    assert summary([ANN], joined=[ANN_LATER]) == []
+    assert summary([ANN_AWAY], updated=[ANN_AWAY]) == []
+    assert summary([], left=[Departed("ann", "left")]) == []
 
 
 def test_the_kind_of_event_follows_from_what_was_known():
-    assert told([ANN], joined=[ANN_AWAY]) == [("update", ANN_AWAY, None)]
-    assert told([], updated=[BOB]) == [("join", BOB, None)]
+    assert summary([ANN], joined=[ANN_AWAY]) == [("update", ANN_AWAY, None)]
+    assert summary([], updated=[BOB]) == [("join", BOB, None)]
 
 
 def test_a_member_that_left_and_joined_again_makes_both_events():
     left = [Departed("ann", "inactivity_timeout")]
-    assert told([ANN], joined=[ANN_AGAIN], left=left) == [
+    assert summary([ANN], joined=[ANN_AGAIN], left=left) == [
         ("leave", ANN, "inactivity_timeout"),
         ("join", ANN_AGAIN, None),
     ]
-    assert told([], joined=[ANN_AGAIN], left=left) == [("join", ANN_AGAIN, None)]
+    assert summary([], joined=[ANN_AGAIN], left=left) == [("join", ANN_AGAIN, None)]
 
 
 def test_an_event_is_a_value():

@@ -11,11 +11,11 @@ from reactor.protocol.messages import Departed, Member, RoomDiff
 from reactor.protocol.room import RoomView, diff_between, merge
 
 CASES = json.loads((Path(__file__).parents[2] / "cases" / "room.json").read_text(encoding="utf-8"))
-PEOPLE = {name: msgspec.convert(fields, Member) for name, fields in CASES["people"].items()}
+MEMBERS = {name: msgspec.convert(fields, Member) for name, fields in CASES["people"].items()}
 
 
-def people(names: list[str]) -> list[Member]:
-    return [PEOPLE[name] for name in names]
+def members(names: list[str]) -> list[Member]:
+    return [MEMBERS[name] for name in names]
 
 
 def diff_of(case: dict[str, Any]) -> RoomDiff:
@@ -25,15 +25,15 @@ def diff_of(case: dict[str, Any]) -> RoomDiff:
         from_=case["from"],
         version=case["version"],
         count=case["count"],
-        joined=people(case["joined"]),
-        updated=people(case["updated"]),
+        joined=members(case["joined"]),
+        updated=members(case["updated"]),
         left=[Departed(one["userId"], one["reason"]) for one in case["left"]],
     )
 
 
 def step(view: RoomView, case: dict[str, Any]) -> str | None:
     if snapshot := case.get("reset"):
-        return view.reset(snapshot["epoch"], snapshot["version"], people(snapshot["members"])).value
+        return view.reset(snapshot["epoch"], snapshot["version"], members(snapshot["members"])).value
     if diff := case.get("apply"):
         return view.apply(diff_of(diff)).value
     if case.get("lose"):
@@ -53,7 +53,7 @@ def test_a_view_follows_its_room(case: dict[str, Any]):
                 then["count"],
                 then["waiting"],
             ), f"step {number}"
-            assert view.members == {member.user_id: member for member in people(then["members"])}
+            assert view.members == {member.user_id: member for member in members(then["members"])}
             assert len(view.members) == len(then["members"])
 
 
@@ -64,7 +64,7 @@ def test_merged_diffs(case: dict[str, Any]):
 
 @pytest.mark.parametrize("case", CASES["differences"], ids=lambda case: case["name"])
 def test_the_difference_between_two_lists(case: dict[str, Any]):
-    old = {member.user_id: member for member in people(case["old"])}
-    joined, updated, left = diff_between(old, people(case["new"]), "kicked")
-    assert (joined, updated) == (people(case["joined"]), people(case["updated"]))
+    old = {member.user_id: member for member in members(case["old"])}
+    joined, updated, left = diff_between(old, members(case["new"]), "kicked")
+    assert (joined, updated) == (members(case["joined"]), members(case["updated"]))
     assert left == [Departed(user_id, "kicked") for user_id in case["left"]]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from reactor.protocol import requests as ask
+from reactor.protocol import requests
 from reactor.protocol.intents import (
     AskPresent,
     Authenticate,
@@ -36,19 +36,19 @@ from tests.unit.protocol.sessions import (
 
 # Each request in each state.
 
-INTENTS: dict[str, tuple[ask.Request, Callable[[Session], object]]] = {
+INTENTS: dict[str, tuple[requests.Request, Callable[[Session], object]]] = {
     "join": (join(id=1), lambda session: Join("lobby", "ann", "", None, "members", 1)),
-    "heartbeat": (ask.Heartbeat("lobby", 1), lambda session: Refresh((lobby(session),), "lobby", 1)),
+    "heartbeat": (requests.Heartbeat("lobby", 1), lambda session: Refresh((lobby(session),), "lobby", 1)),
     "update": (
-        ask.Update("lobby", "Ann", [1], 1),
+        requests.Update("lobby", "Ann", [1], 1),
         lambda session: UpdateMember(lobby(session), "Ann", b"[1]", 1),
     ),
-    "away": (ask.Away("lobby", 1), lambda session: SetAway((lobby(session),), True, "lobby", 1)),
-    "back": (ask.Back("lobby", 1), lambda session: SetAway((lobby(session),), False, "lobby", 1)),
-    "members": (ask.Members("lobby", 1), lambda session: ListMembers("lobby", 1)),
-    "count": (ask.Count("lobby", 1), lambda session: CountMembers("lobby", 1)),
-    "is_present": (ask.IsPresent("lobby", 7, 1), lambda session: AskPresent("lobby", "7", 1)),
-    "leave": (ask.LeaveRoom("lobby", 1), lambda session: Leave(lobby(session), 1)),
+    "away": (requests.Away("lobby", 1), lambda session: SetAway((lobby(session),), True, "lobby", 1)),
+    "back": (requests.Back("lobby", 1), lambda session: SetAway((lobby(session),), False, "lobby", 1)),
+    "members": (requests.Members("lobby", 1), lambda session: ListMembers("lobby", 1)),
+    "count": (requests.Count("lobby", 1), lambda session: CountMembers("lobby", 1)),
+    "is_present": (requests.IsPresent("lobby", 7, 1), lambda session: AskPresent("lobby", "7", 1)),
+    "leave": (requests.LeaveRoom("lobby", 1), lambda session: Leave(lobby(session), 1)),
 }
 OPEN_TO_ALL = ("join", "members", "count", "is_present")
 
@@ -84,15 +84,15 @@ def test_every_outcome_in_every_state(name: str, state: MembershipState):
     answer, after = ANSWERS[name]
     session = session_in(state)
     if state in PENDING:
-        session.receive(ask.Heartbeat("lobby"))
-        session.receive(ask.LeaveRoom("lobby"))
+        session.receive(requests.Heartbeat("lobby"))
+        session.receive(requests.LeaveRoom("lobby"))
     if state not in after:
         before = contents(session)
         with pytest.raises(IllegalEvent):
             answer(session)
         assert contents(session) == before
         return
-    assert answer(session) == [ask.Heartbeat("lobby"), ask.LeaveRoom("lobby")]
+    assert answer(session) == [requests.Heartbeat("lobby"), requests.LeaveRoom("lobby")]
     assert (session._deferred, session._deferred_count) == ({}, 0)
     place = session.rooms.get("lobby")
     assert (place.state if place else OUT) is after[state]
@@ -108,7 +108,7 @@ def test_ids_are_converted_to_text():
     session.joined("5")
     (place,) = session.rooms.values()
     for room in (5, "5"):
-        assert session.receive(ask.Heartbeat(room)) == Refresh((place,), "5", None)
+        assert session.receive(requests.Heartbeat(room)) == Refresh((place,), "5", None)
 
 
 def test_a_join_carries_name_data_and_view():
@@ -158,13 +158,13 @@ def test_a_deferred_join_of_another_user_is_decided_by_the_outcome():
 def test_what_an_update_may_change():
     session = session_in(IN)
     place = lobby(session)
-    assert session.receive(ask.Update("lobby")) == UpdateMember(place, None, None, None)
-    assert session.receive(ask.Update("lobby", data=None)) == UpdateMember(place, None, b"null", None)
-    assert session.receive(ask.Update("lobby", "")) == UpdateMember(place, "ann", None, None)
+    assert session.receive(requests.Update("lobby")) == UpdateMember(place, None, None, None)
+    assert session.receive(requests.Update("lobby", data=None)) == UpdateMember(place, None, b"null", None)
+    assert session.receive(requests.Update("lobby", "")) == UpdateMember(place, "ann", None, None)
 
 
 def test_a_token_is_passed_on():
-    assert Session(Limits()).receive(ask.Auth("secret", 1)) == Authenticate("secret", 1)
+    assert Session(Limits()).receive(requests.Auth("secret", 1)) == Authenticate("secret", 1)
 
 
 BAD = [
@@ -178,16 +178,16 @@ BAD = [
     (join(data="x" * 4095), "data_too_big", "data takes 4097 bytes as JSON, the limit is 4096", "lobby"),
     (join(data={1: 2}), "bad_message", "data must be JSON", "lobby"),
     (join(data=[2**64]), "bad_message", "64 bits", "lobby"),
-    (ask.Heartbeat(""), "bad_id", "roomId is empty", None),
-    (ask.Heartbeat(2**70), "bad_id", "64 bits", None),
-    (ask.Heartbeat(5), "not_joined", "send join_room first", "5"),
-    (ask.Update("lobby", data="x" * 5000), "data_too_big", "send less", "lobby"),
-    (ask.Update("lobby", "\x00"), "bad_message", "username", "lobby"),
-    (ask.Away(""), "bad_id", "roomId is empty", None),
-    (ask.Members(""), "bad_id", "roomId is empty", None),
-    (ask.Count("x" * 257), "bad_id", "roomId is longer", None),
-    (ask.IsPresent("lobby", ""), "bad_id", "userId is empty", None),
-    (ask.LeaveRoom("\x80"), "bad_id", "control", None),
+    (requests.Heartbeat(""), "bad_id", "roomId is empty", None),
+    (requests.Heartbeat(2**70), "bad_id", "64 bits", None),
+    (requests.Heartbeat(5), "not_joined", "send join_room first", "5"),
+    (requests.Update("lobby", data="x" * 5000), "data_too_big", "send less", "lobby"),
+    (requests.Update("lobby", "\x00"), "bad_message", "username", "lobby"),
+    (requests.Away(""), "bad_id", "roomId is empty", None),
+    (requests.Members(""), "bad_id", "roomId is empty", None),
+    (requests.Count("x" * 257), "bad_id", "roomId is longer", None),
+    (requests.IsPresent("lobby", ""), "bad_id", "userId is empty", None),
+    (requests.LeaveRoom("\x80"), "bad_id", "control", None),
 ]
 
 
@@ -204,6 +204,6 @@ def test_invalid_values_are_refused_in_every_state(
 
 
 def test_a_join_needs_a_user_where_no_token_names_one():
-    error = refused(Session(Limits()), ask.JoinRoom("lobby", id=1))
+    error = refused(Session(Limits()), requests.JoinRoom("lobby", id=1))
     assert (error.code, error.id, error.room_id) == ("bad_message", 1, "lobby")
     assert 'join_room needs "userId"' in error.message

@@ -1,10 +1,10 @@
-"""A session under any order of requests, answers and ends, played against what Redis would then hold."""
+"""A session under any order of requests, replies and expulsions, compared with what Redis would hold."""
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from reactor.protocol import requests as ask
+from reactor.protocol import requests
 from reactor.protocol.intents import Intent, Join, Leave, Refresh, SetAway, UpdateMember
 from reactor.protocol.limits import Limits
 from reactor.protocol.membership import MembershipState
@@ -15,10 +15,18 @@ LIMITS = Limits(max_rooms=3, max_pending=4)
 ROOMS = ["a", "b", "__proto__", "d"]
 rooms = st.sampled_from(ROOMS)
 users = st.sampled_from(["ann", "bob"])
-SAME_ROOM = [ask.Heartbeat, ask.Update, ask.Away, ask.Back, ask.Members, ask.Count, ask.LeaveRoom]
+SAME_ROOM = [
+    requests.Heartbeat,
+    requests.Update,
+    requests.Away,
+    requests.Back,
+    requests.Members,
+    requests.Count,
+    requests.LeaveRoom,
+]
 
 
-def number_of(request: ask.Request) -> int:
+def number_of(request: requests.Request) -> int:
     assert isinstance(request.id, int)
     return request.id
 
@@ -34,11 +42,11 @@ class Connection(RuleBasedStateMachine):
         self.session = Session(LIMITS)
         self.redis: dict[str, str] = {}
         self.under_way: dict[str, Intent] = {}
-        self.sent: dict[int, ask.Request] = {}
+        self.sent: dict[int, requests.Request] = {}
         self.done: list[int] = []
         self.turned_away: list[int] = []
 
-    def receive(self, request: ask.Request, *, anew: bool = False) -> None:
+    def receive(self, request: requests.Request, *, again: bool = False) -> None:
         number = number_of(request)
         try:
             intent = self.session.receive(request)
@@ -51,7 +59,7 @@ class Connection(RuleBasedStateMachine):
             return
         assert error.id == number
         if error.code == "too_many_pending":
-            assert not anew
+            assert not again
             self.turned_away.append(number)
         else:
             self.done.append(number)
@@ -73,7 +81,7 @@ class Connection(RuleBasedStateMachine):
             case UpdateMember(membership=place):
                 assert self.redis[place.room_id] == place.user_id
 
-    def send(self, request: ask.Request) -> None:
+    def send(self, request: requests.Request) -> None:
         self.sent[number_of(request)] = request
         self.receive(request)
 
@@ -82,13 +90,13 @@ class Connection(RuleBasedStateMachine):
 
     @rule(room=rooms, user=users)
     def join(self, room: str, user: str) -> None:
-        self.send(ask.JoinRoom(room, user, id=self.number()))
+        self.send(requests.JoinRoom(room, user, id=self.number()))
 
     @rule(room=rooms, kind=st.sampled_from(SAME_ROOM))
     def ask_in_one(self, room: str, kind: type) -> None:
         self.send(kind(room, id=self.number()))
 
-    @rule(kind=st.sampled_from([ask.Heartbeat, ask.Away, ask.Back]))
+    @rule(kind=st.sampled_from([requests.Heartbeat, requests.Away, requests.Back]))
     def ask_for_all(self, kind: type) -> None:
         self.send(kind(id=self.number()))
 
@@ -106,7 +114,7 @@ class Connection(RuleBasedStateMachine):
             self.redis.pop(room, None)
             waited = self.session.left(room)
         for request in waited:
-            self.receive(request, anew=True)
+            self.receive(request, again=True)
 
     @precondition(lambda self: self.redis)
     @rule(data=st.data())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reactor.protocol import requests as ask
+from reactor.protocol import requests
 from reactor.protocol.intents import (
     CountMembers,
     Join,
@@ -32,16 +32,18 @@ from tests.unit.protocol.sessions import (
 
 def test_a_heartbeat_for_all_rooms():
     session = Session(Limits())
-    assert session.receive(ask.Heartbeat(id=1)) == Refresh((), None, 1)
+    assert session.receive(requests.Heartbeat(id=1)) == Refresh((), None, 1)
     for room in "abc":
         session.receive(join(room))
-    assert session.receive(ask.Heartbeat()) == Refresh((), None, None)
+    assert session.receive(requests.Heartbeat()) == Refresh((), None, None)
     session.joined("a")
     session.joined("c")
-    assert session.receive(ask.Heartbeat()) == Refresh((session.rooms["a"], session.rooms["c"]), None, None)
+    assert session.receive(requests.Heartbeat()) == Refresh(
+        (session.rooms["a"], session.rooms["c"]), None, None
+    )
 
 
-@pytest.mark.parametrize(("kind", "away"), [(ask.Away, True), (ask.Back, False)])
+@pytest.mark.parametrize(("kind", "away"), [(requests.Away, True), (requests.Back, False)])
 def test_away_for_all_rooms_is_deferred_by_pending_joins(kind, away: bool):
     session = Session(Limits())
     assert session.receive(kind()) == SetAway((), away, None, None)
@@ -61,18 +63,18 @@ def test_away_for_all_rooms_is_deferred_by_pending_joins(kind, away: bool):
 
 def test_deferred_requests_are_returned_in_order():
     session = session_in(JOINING)
-    later: list[ask.Request] = [
-        ask.Update("lobby", "A"),
-        ask.LeaveRoom("lobby"),
+    later: list[requests.Request] = [
+        requests.Update("lobby", "A"),
+        requests.LeaveRoom("lobby"),
         join(user="bob"),
-        ask.Members("lobby"),
+        requests.Members("lobby"),
     ]
     for request in later:
         assert session.receive(request) is None
     waited = session.joined("lobby")
     assert waited == later
-    intents = [session.receive(request) for request in waited]
-    assert [type(intent) for intent in intents] == [UpdateMember, Leave, type(None), type(None)]
+    received = [session.receive(request) for request in waited]
+    assert [type(intent) for intent in received] == [UpdateMember, Leave, type(None), type(None)]
     waited = session.left("lobby")
     assert waited == later[2:]
     assert session.receive(waited[0]) == Join("lobby", "bob", "", None, "members", None)
@@ -84,14 +86,19 @@ def test_deferred_requests_are_limited_over_all_rooms():
     session.receive(join("a"))
     session.receive(join("b"))
     for room in "aab":
-        session.receive(ask.Heartbeat(room))
-    more: list[ask.Request] = [ask.Heartbeat("b", 1), ask.Away(None, 1), join("a", id=1), ask.Count("a", 1)]
+        session.receive(requests.Heartbeat(room))
+    more: list[requests.Request] = [
+        requests.Heartbeat("b", 1),
+        requests.Away(None, 1),
+        join("a", id=1),
+        requests.Count("a", 1),
+    ]
     for request in more:
         error = refused(session, request)
         assert (error.code, error.id) == ("too_many_pending", 1)
-    assert session.receive(ask.Count("c")) == CountMembers("c", None)
+    assert session.receive(requests.Count("c")) == CountMembers("c", None)
     session.joined("a")
-    assert session.receive(ask.Heartbeat("b")) is None
+    assert session.receive(requests.Heartbeat("b")) is None
 
 
 def test_the_number_of_rooms_is_limited():
@@ -117,7 +124,7 @@ def test_an_expulsion_from_the_last_room_is_reported():
     assert session.expelled("other") is True
     assert session.rooms == {}
     assert session.expelled("other") is False
-    assert refused(session, ask.Heartbeat("lobby")).code == "not_joined"
+    assert refused(session, requests.Heartbeat("lobby")).code == "not_joined"
 
 
 def test_an_expulsion_that_crosses_a_join_or_a_leave():
@@ -142,7 +149,7 @@ def test_close_returns_the_memberships_to_detach(state: MembershipState):
     session = session_in(state)
     places = list(session.rooms.values())
     if state in PENDING:
-        session.receive(ask.Heartbeat("lobby"))
+        session.receive(requests.Heartbeat("lobby"))
     assert session.close() == places
     assert all(place.state is OUT for place in places)
     assert session.closed
@@ -150,5 +157,5 @@ def test_close_returns_the_memberships_to_detach(state: MembershipState):
     assert (session.joined("lobby"), session.refused("lobby"), session.left("lobby")) == ([], [], [])
     assert session.expelled("lobby") is False
     assert session.receive(join()) is None
-    assert session.receive(ask.Heartbeat()) == Refresh((), None, None)
+    assert session.receive(requests.Heartbeat()) == Refresh((), None, None)
     assert (session.rooms, session._deferred, session._deferred_count) == ({}, {}, 0)
