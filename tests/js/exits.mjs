@@ -1,4 +1,4 @@
-// A program that closes its client ends by itself: no timer and no socket is left.
+// A program that closes its client exits: no timer and no socket remains.
 import { client, until } from "./live.mjs";
 
 const made = client({ after() {} });

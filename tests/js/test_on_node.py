@@ -1,4 +1,4 @@
-"""The JavaScript client on Node.js: its parts with a clock and a socket of the tests', then on a server."""
+"""The JavaScript client on Node.js: its modules with a fake clock and socket, then on a real server."""
 
 import json
 import re
@@ -18,17 +18,17 @@ CORE = (
     "client", "connection", "deferred", "emitter", "error", "index", "network",
     "reported-room", "room", "view",
 )  # fmt: skip
-SMALL = 5 * 1024
+MAX_SIZE = 5 * 1024
 """Bytes that the core may add to a page: bundled and minified (without comments), and gzipped."""
 
 
 @pytest.mark.parametrize("name", ["view", "client", "room", "stay", "token"])
-async def test_its_parts(name: str):
+async def test_the_modules(name: str):
     await run_node("--test", "--test-reporter=spec", f"{name}.test.mjs")
 
 
 @pytest.mark.parametrize("name", ["client", "room", "stay", "token"])
-async def test_as_the_one_file_that_the_server_serves(name: str, tmp_path: Path):
+async def test_the_bundle_that_the_server_serves(name: str, tmp_path: Path):
     served_file = tmp_path / "client.mjs"
     served_file.write_text(bundle(PACKAGE), encoding="utf-8")
     await run_node("--test", f"{name}.test.mjs", REACTOR_CLIENT=str(served_file))
@@ -44,23 +44,23 @@ async def test_on_a_server(bundled_server: Server, own: bool):
         await run_node(*flags, "--test", "--test-reporter=spec", "server.test.mjs", REACTOR_URL=url)
 
 
-async def test_a_program_that_closes_its_client_ends(bundled_server: Server):
+async def test_a_program_exits_after_closing_its_client(bundled_server: Server):
     installed()
     async with served(bundled_server) as node:
         url = f"ws://127.0.0.1:{node.gateway.port}/ws"
         assert await run_node("exits.mjs", seconds=20, REACTOR_URL=url) == "closed idle\n"
 
 
-async def test_its_types_are_those_that_it_promises():
+async def test_the_code_matches_its_type_declarations():
     await run_node(installed() / "typescript" / "bin" / "tsc", "-p", "types")
 
 
-async def test_it_is_small():
+async def test_the_minified_size_is_limited():
     installed()
-    assert int(await run_node("size.mjs", PACKAGE / "index.js")) < SMALL
+    assert int(await run_node("size.mjs", PACKAGE / "index.js")) < MAX_SIZE
 
 
-def test_it_needs_nothing_and_nothing_of_the_platform_that_is_not_everywhere():
+def test_it_has_no_dependencies_and_uses_only_universal_platform_features():
     for name in CORE:
         whole = (PACKAGE / f"{name}.js").read_text(encoding="utf-8")
         code = re.sub(r"^\s*(\*|//|/\*).*", "", whole, flags=re.MULTILINE)
@@ -77,7 +77,7 @@ def test_it_needs_nothing_and_nothing_of_the_platform_that_is_not_everywhere():
             assert word not in code, (name, word)
 
 
-def test_what_is_published_is_the_package_and_nothing_else(tmp_path: Path):
+def test_the_published_files_are_those_of_the_package(tmp_path: Path):
     done = subprocess.run(
         npm_command("pack", "--dry-run", "--json", f"--cache={tmp_path}"),
         cwd=PACKAGE, capture_output=True, text=True, check=True, timeout=60,
@@ -98,14 +98,14 @@ def test_what_is_published_is_the_package_and_nothing_else(tmp_path: Path):
             assert list(entry) == ["types", "default"]
 
 
-async def test_it_is_published_in_good_form(tmp_path: Path):
+async def test_publint_finds_no_fault(tmp_path: Path):
     tarball = tmp_path / "client.tgz"
     tarball.write_bytes(pack(PACKAGE))
     said = await run_node(installed() / "publint" / "src" / "cli.js", tarball, "--strict")
     assert "All good!" in said
 
 
-def test_the_lock_file_names_no_address_of_a_registry():
+def test_the_lock_file_contains_no_registry_url():
     text = (HERE / "package-lock.json").read_text()
     assert '"resolved": "http' not in text
     assert text.count('"integrity": "sha512-') > 20

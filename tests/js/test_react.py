@@ -32,5 +32,5 @@ async def test_with_tokens(bundled_server: Server):
         await run_node(*RUN, "react/token.test.mjs", REACTOR_URL=url, GOOD_TOKEN=good, BAD_TOKEN=bad)
 
 
-async def test_their_types_are_those_that_they_promise():
+async def test_the_code_matches_its_type_declarations():
     await run_node(installed() / "typescript" / "bin" / "tsc", "-p", "react/types")

@@ -1,4 +1,4 @@
-"""The package as the server gives it to npm."""
+"""The package as the server serves it to npm."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from tests.support.nodes import served
 from tests.support.servers import Server
 
 
-def test_the_same_files_give_the_same_package():
+def test_the_tarball_is_reproducible():
     assert pack(PACKAGE) == pack(PACKAGE)
 
 

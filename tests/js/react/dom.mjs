@@ -15,7 +15,7 @@ const globals = {
   WebSocket,
 };
 for (const [name, value] of Object.entries(globals)) {
-  // Some of them Node.js has itself, to be read only.
+  // Some of them are read-only properties of Node.js.
   Object.defineProperty(globalThis, name, { value, writable: true, configurable: true });
 }
 

@@ -1,4 +1,4 @@
-// Others in the room, over sockets of their own, and how to wait for what they see.
+// Other members of the room, with their own sockets, and waiting for their events.
 import { setTimeout as pause } from "node:timers/promises";
 import { ReactorClient } from "reactor-presence";
 import { WebSocket } from "ws";
@@ -9,7 +9,7 @@ let rooms = 0;
 /** A room that no other test uses. */
 export const newRoom = (kind = "room") => `${kind}-${process.pid}-${(rooms += 1)}`;
 
-/** Wait until `read` gives something. */
+/** Wait until `read` returns a value. */
 export async function until(read, what = read) {
   const end = Date.now() + PATIENCE;
   for (;;) {
@@ -38,7 +38,7 @@ export async function watcher(t, url, roomId, userId = "watcher") {
     client,
     room,
     seen,
-    /** Wait until so much was seen. */
+    /** Wait until so many events were recorded. */
     sees: (...lines) => until(() => seen.length >= lines.length, () => seen).then(() => seen),
     /** All events until now: those sent before have arrived when this client's own update comes back. */
     async all() {

@@ -1,5 +1,5 @@
-// Shows a screen of React Native, has the server end its stay, and looks at what the user gets to see.
-// It is copied beside the screen, so that both find the same React.
+// Renders a screen of React Native, lets the member expire, and checks what the user sees.
+// It is copied beside the screen, so that both import the same React.
 import assert from "node:assert/strict";
 import { url } from "./dom.mjs";
 import { until } from "./people.mjs";

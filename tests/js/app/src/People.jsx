@@ -30,7 +30,7 @@ const Person = memo(({ member, isMe }) => (
   </li>
 ));
 
-/** A second component that wants the same room, and says something of oneself. */
+/** A second component in the same room, which sets the data of its member. */
 export function Typing({ roomId, userId }) {
   const [text, setText] = useState("");
   const { status } = useRoomHeartbeat(roomId, userId, undefined, { data: { typing: text !== "" } });
