@@ -1,4 +1,4 @@
-"""Programs that use a client, in Python and in JavaScript: they do as told, and tell what they hear."""
+"""Programs that use a client, in Python and in JavaScript: they execute commands and record events."""
 
 import asyncio
 import json
@@ -26,21 +26,21 @@ _CODES: dict[type[ReactorError], str] = {
 
 
 class Program(Protocol):
-    """`told`: all that its room has told, in short; `outcomes`: what became of each deed, by its name."""
+    """`events`: the events of its room, in short; `outcomes`: the outcome of each command, by name."""
 
-    told: list[str]
+    events: list[str]
     outcomes: dict[str, tuple[str, Any]]
-    news: Changes
+    changes: Changes
 
-    async def do(self, deed: str, *given: Any) -> None: ...
+    async def do(self, command: str, *given: Any) -> None: ...
     async def look(self) -> dict[str, Any]: ...
 
 
 class InPython:
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.events: list[str] = []
         self.outcomes: dict[str, tuple[str, Any]] = {}
-        self.news = Changes()
+        self.changes = Changes()
         self._client: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
         self._ending = asyncio.Event()
@@ -73,40 +73,42 @@ class InPython:
         except ReactorError as error:
             self._client.set_exception(error)
 
-    async def do(self, deed: str, *given: Any) -> None:
-        self._tasks.append(asyncio.create_task(self._do(deed, given)))
+    async def do(self, command: str, *given: Any) -> None:
+        self._tasks.append(asyncio.create_task(self._do(command, given)))
 
-    async def _do(self, deed: str, given: tuple[Any, ...]) -> None:
+    async def _do(self, command: str, given: tuple[Any, ...]) -> None:
         try:
-            result = await getattr(self, f"_{deed}")(*given)
+            result = await getattr(self, f"_{command}")(*given)
         except ReactorError as error:
-            self.outcomes[deed] = "refused", getattr(error, "code", None)
+            self.outcomes[command] = "refused", getattr(error, "code", None)
             if type(error) in _CODES:
-                self.outcomes[deed] = "refused", _CODES[type(error)]
+                self.outcomes[command] = "refused", _CODES[type(error)]
         else:
-            self.outcomes[deed] = "done", result
-        self.news.notify()
+            self.outcomes[command] = "done", result
+        self.changes.notify()
 
-    async def _join(self, who: dict[str, Any]) -> None:
+    async def _join(self, user: dict[str, Any]) -> None:
         client = await self._client
         names = {"userId": "user_id"}
-        room = await client.join("lobby", **{names.get(name, name): value for name, value in who.items()})
+        room = await client.join("lobby", **{names.get(name, name): value for name, value in user.items()})
         if room == self._room:
             return
         self._room = room
         for kind in ("join", "leave", "update", "sync"):
-            room.on(kind, self._hear)
-        room.on("message", lambda said: self._tell(f"message {msgspec.json.encode(said.data).decode()}"))
-        room.on("force-leave", lambda error: self._tell(f"force-leave {error.reason}: {error.message}"))
-        room.on("status", lambda status: self._tell(f"status {status}"))
+            room.on(kind, self._on_event)
+        room.on(
+            "message", lambda message: self._record(f"message {msgspec.json.encode(message.data).decode()}")
+        )
+        room.on("force-leave", lambda error: self._record(f"force-leave {error.reason}: {error.message}"))
+        room.on("status", lambda status: self._record(f"status {status}"))
 
-    def _hear(self, event: RoomEvent) -> None:
-        who = [event.member.user_id] if event.member else [str(event.count)]
-        self._tell(" ".join([event.kind, *who, *([event.reason] if event.reason else [])]))
+    def _on_event(self, event: RoomEvent) -> None:
+        user = [event.member.user_id] if event.member else [str(event.count)]
+        self._record(" ".join([event.kind, *user, *([event.reason] if event.reason else [])]))
 
-    def _tell(self, line: str) -> None:
-        self.told.append(line)
-        self.news.notify()
+    def _record(self, line: str) -> None:
+        self.events.append(line)
+        self.changes.notify()
 
     def _update(self, change: dict[str, Any]) -> Awaitable[None]:
         assert self._room is not None
@@ -130,7 +132,7 @@ class InPython:
     async def _members(self, room_id: str) -> list[str]:
         return sorted(member.user_id for member in await (await self._client).members(room_id))
 
-    async def _isPresent(self, room_id: str, user_id: str) -> bool:  # noqa: N802 - the deed's name
+    async def _isPresent(self, room_id: str, user_id: str) -> bool:  # noqa: N802 - the command's name
         return await (await self._client).is_present(room_id, user_id)
 
     async def look(self) -> dict[str, Any]:
@@ -151,9 +153,9 @@ class InPython:
 
 class InJavaScript:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.told: list[str] = []
+        self.events: list[str] = []
         self.outcomes: dict[str, tuple[str, Any]] = {}
-        self.news = Changes()
+        self.changes = Changes()
         self._process = process
         self._looks: list[dict[str, Any]] = []
 
@@ -183,27 +185,27 @@ class InJavaScript:
     async def _read(self) -> None:
         assert self._process.stdout is not None
         async for line in self._process.stdout:
-            said = json.loads(line)
-            if "event" in said:
-                self.told.append(said["event"])
-            elif "looked" in said:
-                self._looks.append(said["looked"])
-            elif "done" in said:
-                self.outcomes[said["done"]] = "done", said.get("with")
+            output = json.loads(line)
+            if "event" in output:
+                self.events.append(output["event"])
+            elif "looked" in output:
+                self._looks.append(output["looked"])
+            elif "done" in output:
+                self.outcomes[output["done"]] = "done", output.get("with")
             else:
-                self.outcomes[said["refused"]] = "refused", said.get("code", said)
-            self.news.notify()
+                self.outcomes[output["refused"]] = "refused", output.get("code", output)
+            self.changes.notify()
 
-    async def _say(self, *line: Any) -> None:
+    async def _send(self, *line: Any) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(line).encode() + b"\n")
         await self._process.stdin.drain()
 
-    async def do(self, deed: str, *given: Any) -> None:
-        await self._say(deed, *given)
+    async def do(self, command: str, *given: Any) -> None:
+        await self._send(command, *given)
 
     async def look(self) -> dict[str, Any]:
         seen = len(self._looks)
-        await self._say("look")
-        await self.news.until(lambda: len(self._looks) > seen)
+        await self._send("look")
+        await self.changes.until(lambda: len(self._looks) > seen)
         return self._looks[-1]

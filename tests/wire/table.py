@@ -47,35 +47,35 @@ class Values:
     def __init__(self, known: dict[str, Any] | None = None) -> None:
         self._known = dict(known or {})
 
-    def check(self, expected: Any, said: Any) -> None:
-        """Fail unless this was said; what stands at a new name is from now on what it stands for."""
-        self._check(expected, said, f"{json.dumps(said)} for {json.dumps(expected)}")
+    def check(self, expected: Any, actual: Any) -> None:
+        """Fail unless the message is as expected; a new name is bound to the value in its place."""
+        self._check(expected, actual, f"{json.dumps(actual)} for {json.dumps(expected)}")
 
-    def _check(self, expected: Any, said: Any, where: str) -> None:
+    def _check(self, expected: Any, actual: Any, where: str) -> None:
         if isinstance(expected, str) and expected.startswith("$"):
             if expected == "$any":
                 return
             if expected == "$time":
-                assert isinstance(said, int), where
+                assert isinstance(actual, int), where
             elif expected == "$text":
-                assert isinstance(said, str), where
-                assert said, where
+                assert isinstance(actual, str), where
+                assert actual, where
             else:
-                assert self._known.setdefault(expected, said) == said, where
-        elif isinstance(expected, dict) and isinstance(said, dict):
-            assert expected.keys() == said.keys(), where
+                assert self._known.setdefault(expected, actual) == actual, where
+        elif isinstance(expected, dict) and isinstance(actual, dict):
+            assert expected.keys() == actual.keys(), where
             for key, value in expected.items():
-                self._check(value, said[key], where)
-        elif isinstance(expected, list) and isinstance(said, list):
-            assert len(expected) == len(said), where
-            for one, other in zip(expected, said, strict=True):
+                self._check(value, actual[key], where)
+        elif isinstance(expected, list) and isinstance(actual, list):
+            assert len(expected) == len(actual), where
+            for one, other in zip(expected, actual, strict=True):
                 self._check(one, other, where)
         else:
-            assert expected == said, where
-            assert type(expected) is type(said), where
+            assert expected == actual, where
+            assert type(expected) is type(actual), where
 
     def fill(self, expected: Any) -> Any:
-        """Give something that may be said: each name by what it stands for, which may be made up here."""
+        """Return a message with each name replaced by its value, or by one made up here."""
         if isinstance(expected, dict):
             return {key: self.fill(value) for key, value in expected.items()}
         if isinstance(expected, list):

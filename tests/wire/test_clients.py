@@ -1,4 +1,4 @@
-"""Both clients are held to their half of the transcripts, by a server that says just what is written."""
+"""Both clients are tested against the transcripts, by a server that sends exactly what is written there."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from tests.wire.table import Message, Step, Values, transcripts
 
 
 class Counterpart:
-    """The server's half: lines come in, and on the latest one it hears and says what the transcript has."""
+    """The server: accepts connections, and on the latest receives and sends what the transcript has."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -46,34 +46,34 @@ class Counterpart:
                 self._line = await self._lines.get()
         return self._line
 
-    async def hear(self) -> Message:
+    async def receive(self) -> Message:
         with anyio.fail_after(PATIENCE):
             while True:
                 try:
                     message: Message = json.loads(await (await self.line()).recv())
                 except ConnectionClosed:
-                    # Where nothing was wanted any more the client has closed, and comes by another line.
+                    # A client without rooms has closed the connection, and opens another one.
                     await self.line(new=True)
                 else:
                     return message
 
-    async def say(self, message: Message) -> None:
+    async def send(self, message: Message) -> None:
         await (await self.line()).send(json.dumps(message))
 
     async def taken(self) -> None:
-        """All that was said has reached the client, if the line still stands."""
+        """Return when the client has received everything sent, if the connection is open."""
         if self._line is None or self._line.close_code is not None:
             return
         with anyio.fail_after(PATIENCE), suppress(ConnectionClosed):
             await (await self._line.ping())
 
     async def silent(self) -> None:
-        """The client has said nothing more."""
+        """Fail if the client has sent anything more."""
         if self._line is None or self._line.close_code is not None:
             return
         with anyio.move_on_after(0.05), suppress(ConnectionClosed):
-            said = json.loads(await self._line.recv())
-            raise AssertionError(f"it also said {said}")
+            message = json.loads(await self._line.recv())
+            raise AssertionError(f"it also sent {message}")
 
 
 class Play:
@@ -85,12 +85,12 @@ class Play:
         self._program = program
         self._moves: dict[str, Callable[[Any], Awaitable[None]]] = {
             "do": self._do,
-            ">": self._hear,
-            "<": self._say,
+            ">": self._receive,
+            "<": self._send,
             "close": self._close,
             "drop": self._drop,
             "connects": self._connects,
-            "told": self._told,
+            "events": self._events,
             "room": self._room,
             "refused": self._refused,
         }
@@ -107,14 +107,14 @@ class Play:
         self._program.outcomes.pop(deed, None)
         await self._program.do(deed, *arguments)
 
-    async def _hear(self, expected: Message) -> None:
-        said = await self._counterpart.hear()
-        number = said.pop("id", None)
+    async def _receive(self, expected: Message) -> None:
+        message = await self._counterpart.receive()
+        number = message.pop("id", None)
         self._values.check(expected.get("id", "$any"), number)
-        self._values.check({key: value for key, value in expected.items() if key != "id"}, said)
+        self._values.check({key: value for key, value in expected.items() if key != "id"}, message)
 
-    async def _say(self, message: Message) -> None:
-        await self._counterpart.say(self._values.fill(message))
+    async def _send(self, message: Message) -> None:
+        await self._counterpart.send(self._values.fill(message))
 
     async def _close(self, code: int) -> None:
         await (await self._counterpart.line()).close(code)
@@ -125,13 +125,13 @@ class Play:
     async def _connects(self, _: bool) -> None:
         await self._counterpart.line(new=True)
 
-    async def _told(self, expected: list[str]) -> None:
+    async def _events(self, expected: list[str]) -> None:
         program = self._program
-        await program.news.until(lambda: len(program.told) >= len(expected))
+        await program.changes.until(lambda: len(program.events) >= len(expected))
         await self._counterpart.taken()
         await program.look()
-        told, program.told[:] = list(program.told), []
-        assert told == expected
+        events, program.events[:] = list(program.events), []
+        assert events == expected
 
     async def _room(self, expected: dict[str, Any]) -> None:
         await self._counterpart.taken()
@@ -143,7 +143,7 @@ class Play:
         await self._becomes(deed, ("refused", code))
 
     async def _becomes(self, deed: str, outcome: tuple[str, Any]) -> None:
-        await self._program.news.until(lambda: deed in self._program.outcomes)
+        await self._program.changes.until(lambda: deed in self._program.outcomes)
         assert self._program.outcomes[deed] == outcome
 
 
@@ -160,6 +160,6 @@ async def test_a_client_sends_and_reports_what_the_transcript_has(
             try:
                 await play.step(step)
             except BaseException as error:
-                error.add_note(f"in step {number}: {step}; told {program.told}, {program.outcomes}")
+                error.add_note(f"in step {number}: {step}; events {program.events}, {program.outcomes}")
                 raise
         await counterpart.silent()

@@ -25,7 +25,7 @@ _GRACE = 15.0
 
 
 class Stage:
-    """A server, the line that the transcript is about, and others who have one."""
+    """A server, the transcript's connection, and those of other clients."""
 
     def __init__(self, server: Server, options: dict[str, Any]) -> None:
         self.server = server
@@ -51,7 +51,7 @@ class Stage:
         self.node = await self._node_stack.enter_async_context(served(self.server, **self.options))
 
     async def line(self, name: str) -> ClientConnection:
-        """Somebody's line; a new one where there is none."""
+        """A client's connection; a new one where there is none."""
         if name not in self.lines:
             url = f"ws://127.0.0.1:{self.node.gateway.port}/ws"
             self.lines[name] = await self._stack.enter_async_context(connect(url, close_timeout=1))
@@ -89,7 +89,7 @@ class Reading:
     def __init__(self, stage: Stage, values: Values) -> None:
         self._stage = stage
         self._values = values
-        self._heard: list[Message] = []
+        self._received: list[Message] = []
         self._open = True
         self._said = 0
 
@@ -108,7 +108,7 @@ class Reading:
         elif "close" in step:
             line = await self._stage.line("the client")
             with anyio.fail_after(PATIENCE), pytest.raises(ConnectionClosed):
-                self._heard.append(json.loads(await line.recv()))
+                self._received.append(json.loads(await line.recv()))
             assert line.close_code == step["close"]
             self._open = False
         elif "drop" in step:
@@ -119,7 +119,7 @@ class Reading:
             self._open = True
 
     async def end(self) -> None:
-        """Nothing more was said."""
+        """Fail if the server has sent anything more."""
         if self._open and self._said:
             await self._all_heard()
 
@@ -127,33 +127,33 @@ class Reading:
         """Take the message of this kind that comes next, or has come already in place of another."""
         line = await self._stage.line("the client")
         with anyio.fail_after(PATIENCE):
-            while not (fitting := [said for said in self._heard if _alike(expected, said)]):
-                self._heard.append(json.loads(await line.recv()))
-                assert len(self._heard) < 4, (expected, self._heard)
-        self._heard.remove(fitting[0])
+            while not (fitting := [message for message in self._received if _alike(expected, message)]):
+                self._received.append(json.loads(await line.recv()))
+                assert len(self._received) < 4, (expected, self._received)
+        self._received.remove(fitting[0])
         self._values.check(expected, fitting[0])
 
     async def _all_heard(self) -> None:
-        assert not self._heard, self._heard
+        assert not self._received, self._received
         if "the client" not in self._stage.lines:
             return
         line = await self._stage.line("the client")
         await line.send("{")
         with anyio.fail_after(PATIENCE):
-            said = json.loads(await line.recv())
-        assert said.get("code") in {"bad_json", "unauthorized"}, said
+            message = json.loads(await line.recv())
+        assert message.get("code") in {"bad_json", "unauthorized"}, message
 
     async def _elsewhere(self, name: str, message: Message) -> None:
         line = await self._stage.line(name)
         await line.send(json.dumps({**message, "id": "elsewhere"}))
         with anyio.fail_after(PATIENCE):
-            while (said := json.loads(await line.recv())).get("id") != "elsewhere":
+            while (message := json.loads(await line.recv())).get("id") != "elsewhere":
                 pass
-        assert said["type"] != "error", said
+        assert message["type"] != "error", message
 
 
-def _alike(expected: Message, said: Message) -> bool:
-    return expected["type"] == said["type"] and ("id" in expected) == ("id" in said)
+def _alike(expected: Message, message: Message) -> bool:
+    return expected["type"] == message["type"] and ("id" in expected) == ("id" in message)
 
 
 @pytest.mark.parametrize("transcript", transcripts("server"))
