@@ -299,8 +299,8 @@ class Reconciler:
 
     async def _reason_on_record(self, attachment: Attachment) -> str | None:
         room_id, user_id = attachment.entry
-        joining = user_id, attachment.joined_at
-        return (await self._departures.reasons(room_id, [joining])).get(joining)
+        membership = user_id, attachment.joined_at
+        return (await self._departures.reasons(room_id, [membership])).get(membership)
 
     async def _register_as_known(self, attachment: Attachment, known_epoch: str) -> Joined | JoinRefused:
         member = self._feed.last_known(*attachment.entry) or attachment.last_seen

@@ -20,7 +20,7 @@ SECTION = section("reactor/gateway/README.md", "## Every limit, status and code"
 ROWS = [
     [cell.strip() for cell in row[1:-1].split("|")] for row in re.findall(r"^\|.*\|$", SECTION, re.MULTILINE)
 ]
-LIMITING = {"Limits", "Tokens", "Sockets"}
+LIMITING = {"Limits", "Tokens", "Connections"}
 
 
 def names(cell: str) -> list[str]:
