@@ -19,7 +19,7 @@ SUFFIXES = {
 SKIPPED = {"node_modules", "__pycache__", "dist", "build", "results", "test_vocabulary.py"}
 
 INSTEAD = {
-    r"told": "notified, sent, published, reported, logged",
+    r"told(?! from)": "notified, sent, published, reported, logged",
     r"tells?(?! \w+( \w+)? (apart|from))": "notify, send, publish, report, log",
     r"(?<![\"'`/:])nobody|somebody|anybody|whoever|whomever": "a member, user, client, operator, application",
     r"mend(s|ed|ing)?": "fix, repair",
@@ -40,7 +40,6 @@ INSTEAD = {
     r"(keep|keeps|keeping) time for": "lead",
     r"take turn|whose turn|has its turn|pacemaker's turn": "leader, leadership",
     r"doors?|knocks?|entrances?|strangers?": "authentication, admission, pending handshakes",
-    r"patients?": "deployment",
     r"pulses|pulsed|pulsing|(?<![:\"'`])pulse(?!\$)": "mark as alive (the stored key alone is called pulse)",
 }
 """Patterns of words that are not used, and the terms to use instead."""
@@ -50,8 +49,7 @@ FORMER_CLASSES = {
 }  # fmt: skip
 
 PENDING = (
-    "scripts/deploy/", "tests/system/client/", "tests/system/node/",
-    "tests/unit/client/", "tests/unit/protocol/", "tests/wire/",
+    "scripts/deploy/", "tests/system/client/", "tests/system/node/", "tests/unit/protocol/", "tests/wire/",
 )  # fmt: skip
 """Folders that have not been rewritten yet. The table only shrinks."""
 
