@@ -1,4 +1,4 @@
-"""Who is in which room, now.
+"""Room presence over Redis and WebSockets: who is in which room right now.
 
 The public names load on first use, so that importing a pure part of the package pulls in no I/O library.
 """

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from reactor.protocol.events import Kind, RoomEvent
+from reactor.protocol.events import EventKind, RoomEvent
 from reactor.protocol.messages import CountReply, Departed, Member, MembersReply, RoomDiff, RoomJoined, View
 from reactor.protocol.room import DiffResult, RoomView, diff_between
 
@@ -197,7 +197,7 @@ class ReportedRoom:
             for member, one in departed
         ]
         self._reasons.clear()
-        kinds: tuple[tuple[Kind, list[Member]], ...] = (("join", joined), ("update", updated))
+        kinds: tuple[tuple[EventKind, list[Member]], ...] = (("join", joined), ("update", updated))
         for kind, members in kinds:
             events += [
                 RoomEvent(kind=kind, room_id=room_id, count=count, member=member) for member in members

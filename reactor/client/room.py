@@ -10,7 +10,7 @@ from reactor.client.delivery import Events
 from reactor.client.memberships import RoomMembership
 from reactor.client.status import Status
 from reactor.errors import ForceLeave, ReactorError
-from reactor.protocol.events import Kind, RoomEvent
+from reactor.protocol.events import EventKind, RoomEvent
 from reactor.protocol.messages import Member, RoomMessage, View
 
 
@@ -132,7 +132,7 @@ class Room:
         return self._membership.events.iterator()
 
     @overload
-    def on(self, kind: Kind, function: Callable[[RoomEvent], object]) -> Callable[[], None]: ...
+    def on(self, kind: EventKind, function: Callable[[RoomEvent], object]) -> Callable[[], None]: ...
     @overload
     def on(
         self, kind: Literal["force-leave"], function: Callable[[ForceLeave], object]

@@ -8,7 +8,7 @@ from msgspec import Struct
 from reactor.protocol.messages import Member, RoomDiff
 from reactor.protocol.room import visible_fields
 
-Kind = Literal["sync", "join", "update", "leave"]
+EventKind = Literal["sync", "join", "update", "leave"]
 
 
 class RoomEvent(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -25,7 +25,7 @@ class RoomEvent(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults
 
     """
 
-    kind: Kind
+    kind: EventKind
     room_id: str
     count: int
     member: Member | None = None
