@@ -24,7 +24,7 @@ BATCH_DELAY = 0.1
 saves a third of the node's cost and two thirds of Redis's; half the delay costs the node an eighth more."""
 
 FULL_BATCH = 32
-"""Members with which a batch is sent at once."""
+"""Members, in all shards together, with which the batches are sent at once."""
 
 MAX_WAITING = 32
 """Heartbeats of one member that wait at most: one renews the TTL as well as all, but each is answered."""
