@@ -67,7 +67,7 @@ async def test_changes_during_a_reconnect_are_reported_once_and_together(bundled
         proxy.refuse = False
         await recorder.until_status(Status.CONNECTED)
         assert recorder.changes == [("leave", "bob"), ("join", "eve"), ("update", "cy")]
-        assert sizes == [4, 4], "all of it had happened when the first was told"
+        assert sizes == [4, 4], "the list was complete when the first event was reported"
 
 
 async def test_a_reconnect_after_the_grace_is_noticed_by_the_other_members(bundled_server: Server):

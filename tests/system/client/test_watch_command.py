@@ -31,8 +31,8 @@ async def test_each_event_is_one_json_line(bundled_server: Server, options: list
         async def line() -> dict[str, Any]:
             assert command.stdout is not None
             with anyio.fail_after(15):
-                told: dict[str, Any] = json.loads(await command.stdout.readline())
-                return told
+                printed: dict[str, Any] = json.loads(await command.stdout.readline())
+                return printed
 
         try:
             first = await line()

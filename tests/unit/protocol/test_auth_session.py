@@ -273,7 +273,7 @@ asked = st.one_of(
 )
 
 
-class AtTheDoor(RuleBasedStateMachine):
+class AuthenticationMachine(RuleBasedStateMachine):
     """Whatever comes in whatever order: no intent but what the identity of that moment allows."""
 
     def __init__(self) -> None:
@@ -308,7 +308,7 @@ class AtTheDoor(RuleBasedStateMachine):
         self._take(request)
 
     @rule()
-    def knock(self):
+    def first_message(self):
         self._take(AUTH)
 
     @precondition(lambda self: AuthEvent.ACCEPTED in AUTH_TRANSITIONS[self.session.auth_state])
@@ -334,11 +334,11 @@ class AtTheDoor(RuleBasedStateMachine):
         self.session.close()
 
     @invariant()
-    def a_stranger_is_told_so(self):
+    def an_unauthenticated_client_gets_an_error(self):
         assert self.user is not None or self.refusal in (None, "unauthorized", "too_many_pending")
 
     @invariant()
-    def nobody_is_inside_unproved(self):
+    def no_room_is_joined_unauthenticated(self):
         if self.user is None:
             assert self.session.rooms == {}
         assert all(place.user_id == self.user for place in self.session.rooms.values())
@@ -349,4 +349,4 @@ class AtTheDoor(RuleBasedStateMachine):
         assert identity is None or identity.user_id == self.user
 
 
-TestAtTheDoor = AtTheDoor.TestCase
+TestAuthenticationMachine = AuthenticationMachine.TestCase
