@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from reactor.presence.api import Presence
+from tests.browser.app_users import Place, place, watching
 from tests.browser.cdp import Chromium, Tab, chromium
-from tests.browser.people import Place, place, watching
 from tests.support.servers import Server
 
 _STATUS = "document.querySelector('#status')?.textContent"

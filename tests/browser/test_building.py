@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, expect
 
-from tests.browser.people import place, watching
+from tests.browser.app_users import place, watching
 from tests.browser.serving import APP, build, files_of
 from tests.js.tools import HERE, installed, node_program
 from tests.support.servers import Server
@@ -52,7 +52,7 @@ async def test_hot_reloading_does_not_leave_the_room(
         place(browser, address, bundled_server) as here,
         watching(here, "lobby") as bob,
     ):
-        ann = await (await here.person("ann")).enter("lobby")
+        ann = await (await here.open_app("ann")).enter("lobby")
         await ann.sees("bob", "annyou")
         await ann.page.get_by_label("Message").fill("Hello")
         await ann.sees("bob", "annyou · typing")
@@ -67,7 +67,7 @@ async def test_hot_reloading_does_not_leave_the_room(
 async def test_the_production_build_works_the_same(browser: Browser, bundled_server: Server, tmp_path: Path):
     with files_of(await build(tmp_path, mode="production")) as address:
         async with place(browser, address, bundled_server) as here, watching(here, "lobby") as bob:
-            ann = await (await here.person("ann")).enter("lobby")
+            ann = await (await here.open_app("ann")).enter("lobby")
             await ann.sees("bob", "annyou")
             await ann.page.reload()
             await ann.is_in()

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { url } from "./dom.mjs";
-import { newRoom, until, watcher } from "./people.mjs";
+import { newRoom, until, watcher } from "./members.mjs";
 import { StrictMode, createElement as h } from "react";
 import { createRoot } from "react-dom/client";
 import { appBecomes, watchers } from "react-native";

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { page, setHidden, url } from "./dom.mjs";
-import { newRoom, until, watcher } from "./people.mjs";
+import { newRoom, until, watcher } from "./members.mjs";
 import { Component, StrictMode, createElement as h, memo, useState } from "react";
 import { flushSync } from "react-dom";
 import { createRoot } from "react-dom/client";

@@ -2,7 +2,7 @@
 // It is copied beside the screen, so that both import the same React.
 import assert from "node:assert/strict";
 import { url } from "./dom.mjs";
-import { until } from "./people.mjs";
+import { until } from "./members.mjs";
 import { StrictMode, createElement as h } from "react";
 import { createRoot } from "react-dom/client";
 import { went } from "expo-router";

@@ -29,7 +29,7 @@ test("a browser hydrates what a server rendered", async (t) => {
   const element = h(ReactorProvider, { url }, h(Chat, { roomId }));
   const markup = renderToString(element);
   await import("./dom.mjs");
-  const { until } = await import("./people.mjs");
+  const { until } = await import("./members.mjs");
   const { hydrateRoot } = await import("react-dom/client");
   const container = document.createElement("div");
   container.innerHTML = markup;

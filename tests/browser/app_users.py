@@ -100,20 +100,20 @@ class Place:
         self._app = app
         self.node = node
         self.proxy = proxy
-        self.people: list[AppUser] = []
+        self.users: list[AppUser] = []
 
     def address(self, user: str, room: str = "") -> str:
         server = f"ws://127.0.0.1:{self.proxy.port}/ws"
         return f"{self._app}/?{urlencode({'server': server, 'user': user})}#{room}"
 
-    async def person(self, user: str, context: BrowserContext | None = None, **options: Any) -> AppUser:
+    async def open_app(self, user: str, context: BrowserContext | None = None, **options: Any) -> AppUser:
         if context is None:
             assert self._browser is not None
             context = await self._browser.new_context(**(PHONE | options))
-        person = AppUser(await context.new_page())
-        self.people.append(person)
-        await person.page.goto(self.address(user))
-        return person
+        app_user = AppUser(await context.new_page())
+        self.users.append(app_user)
+        await app_user.page.goto(self.address(user))
+        return app_user
 
 
 @asynccontextmanager
@@ -126,8 +126,8 @@ async def place(
         here = Place(browser, app, node, proxy)
         try:
             yield here
-            for person in here.people:
-                assert may_fail or not person.errors, person.errors
+            for user in here.users:
+                assert may_fail or not user.errors, user.errors
         finally:
             for context in browser.contexts if browser else ():
                 await context.close()
