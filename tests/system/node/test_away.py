@@ -19,7 +19,7 @@ def _seen(client: RawClient, user_id: str) -> list[tuple[bool, int]]:
     ]
 
 
-async def test_b3_who_is_away_is_seen_so_and_stays_as_long_as_its_heartbeats_go_on(
+async def test_an_away_member_is_shown_as_away_and_stays_while_its_heartbeats_continue(
     redis_server: Server,
 ) -> None:
     async with (
@@ -47,7 +47,7 @@ async def test_b3_who_is_away_is_seen_so_and_stays_as_long_as_its_heartbeats_go_
         assert "away" not in redis_state.members(redis_server, "lobby")["ann"]
 
 
-async def test_b3_who_is_away_and_loses_its_socket_has_the_away_grace(redis_server: Server) -> None:
+async def test_a_disconnected_away_member_has_the_away_grace(redis_server: Server) -> None:
     rooms = (RoomRule(match="patient", away_grace=2.0),)
     async with (
         served(redis_server, ttl=60, grace=0.3, away_grace=1.2, rooms=rooms) as node,
@@ -88,7 +88,7 @@ async def test_b3_who_is_away_and_loses_its_socket_has_the_away_grace(redis_serv
             assert grace <= after < grace + 800, (room, user, after)
 
 
-async def test_b3_who_comes_back_within_the_away_grace_is_away_until_it_says_that_it_is_back(
+async def test_a_member_that_reconnects_within_the_away_grace_stays_away_until_room_back(
     redis_server: Server,
 ) -> None:
     async with (
@@ -116,7 +116,7 @@ async def test_b3_who_comes_back_within_the_away_grace_is_away_until_it_says_tha
             assert redis_server.control.pttl(redis_state.presence_key("lobby", "ann")) > 50_000
 
 
-async def test_b3_a_member_is_away_while_all_its_sockets_are(redis_server: Server) -> None:
+async def test_a_member_is_away_while_all_its_connections_are(redis_server: Server) -> None:
     async with (
         served(redis_server, ttl=60, diff_window=0) as node,
         RawClient.connect(node) as watcher,

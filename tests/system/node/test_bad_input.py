@@ -129,7 +129,7 @@ async def test_an_error_repeats_the_id_and_the_room_of_its_request(redis_server:
     ],
     ids=["a message over 64 KiB", "binary where text was agreed on"],
 )
-async def test_what_breaks_the_bounds_of_the_protocol_is_closed(
+async def test_a_connection_that_exceeds_a_protocol_limit_is_closed(
     redis_server: Server, payload: str | bytes, code: int
 ) -> None:
     async with (
@@ -144,7 +144,7 @@ async def test_what_breaks_the_bounds_of_the_protocol_is_closed(
         await bob.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
 
 
-async def test_text_that_is_no_utf8_is_closed_with_1007(redis_server: Server) -> None:
+async def test_text_that_is_not_utf8_is_closed_with_1007(redis_server: Server) -> None:
     async with served(redis_server) as node, RawClient.connect(node) as ann:
         await ann.socket.send(b'{"type":"room:count","roomId":"\xff\xfe"}', text=True)
         assert await ann.closed() == 1007

@@ -22,7 +22,7 @@ def client_of(node: Node | NodeProcess, **options: Any) -> Client:
     return Client(f"ws://127.0.0.1:{port}/ws", backoff=backoff, **options)
 
 
-async def test_b10_heartbeats_go_out_by_themselves(redis_server: Server) -> None:
+async def test_the_client_sends_heartbeats_by_itself(redis_server: Server) -> None:
     """As often as the server says; a member without a library tells when a whole TTL is over."""
     async with (
         served(redis_server, ttl=1.2, heartbeat_interval=0.3) as node,
@@ -44,7 +44,7 @@ async def test_b10_heartbeats_go_out_by_themselves(redis_server: Server) -> None
         assert int(here["lastActiveAt"]) >= int(here["joinedAt"]) + 600
 
 
-async def test_b10_it_comes_back_by_itself_and_nobody_notices(redis_server: Server) -> None:
+async def test_the_client_reconnects_within_the_grace_and_no_leave_is_sent(redis_server: Server) -> None:
     async with (
         served(redis_server, grace=5) as node,
         RawClient.connect(node) as watcher,
@@ -68,7 +68,7 @@ async def test_b10_it_comes_back_by_itself_and_nobody_notices(redis_server: Serv
         assert not departures(watcher.received)
 
 
-async def test_b10_it_outlives_a_deploy_of_its_node(redis_server: Server) -> None:
+async def test_the_client_reconnects_after_a_deploy_of_its_node(redis_server: Server) -> None:
     """The node is stopped and another takes its port."""
     options: dict[str, Any] = {"lease": 1.0, "grace": 10}
     async with served(redis_server, **options) as other, RawClient.connect(other) as watcher:
@@ -89,7 +89,7 @@ async def test_b10_it_outlives_a_deploy_of_its_node(redis_server: Server) -> Non
                     assert await watcher.receive_departure_of("ann") == "left"
 
 
-async def test_b10_force_leave_is_handed_over_with_its_message_and_it_stays_away(
+async def test_a_force_leave_is_raised_with_its_message_and_the_client_does_not_rejoin(
     redis_server: Server,
 ) -> None:
     async with (
@@ -117,7 +117,7 @@ async def test_b10_force_leave_is_handed_over_with_its_message_and_it_stays_away
         assert redis_state.everywhere(redis_server) == {}
 
 
-async def test_b10_closing_it_leaves_at_once_and_leaves_nothing_behind(redis_server: Server) -> None:
+async def test_closing_the_client_leaves_at_once_and_leaves_nothing_behind(redis_server: Server) -> None:
     async with served(redis_server) as node, RawClient.connect(node) as watcher:
         for room in ("lobby", "attic"):
             await watcher.join(room, "watcher")
@@ -132,7 +132,7 @@ async def test_b10_closing_it_leaves_at_once_and_leaves_nothing_behind(redis_ser
         }
 
 
-async def test_b10_a_frozen_server_is_noticed_and_left_for_another_connection(redis_server: Server) -> None:
+async def test_a_frozen_server_is_detected_and_the_client_reconnects(redis_server: Server) -> None:
     """Nothing is closed and nothing answers: the heartbeat that stays without an answer says so."""
     options: dict[str, Any] = {"grace": 10, "heartbeat_interval": 0.3}
     async with (

@@ -50,7 +50,7 @@ DAMAGE: dict[str, Damage] = {
 ROOMS = {name: name.replace(" ", "-") for name in DAMAGE}
 
 
-async def test_damage_to_one_member_is_no_damage_to_others(redis_server: Server) -> None:
+async def test_damage_to_one_member_does_not_affect_the_others(redis_server: Server) -> None:
     async with (
         served(redis_server, ttl=3, sweep_interval=0.3) as node,
         RawClient.connect(node) as ann,

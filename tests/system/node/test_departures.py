@@ -18,7 +18,7 @@ from tests.support.waiting import until
 REASONS = {"left": "leaver", "kicked": "troll", "disconnected": "cut", "inactivity_timeout": "silent"}
 
 
-async def test_b13_every_departure_is_on_record_with_its_reason(redis_server: Server) -> None:
+async def test_every_departure_is_recorded_with_its_reason(redis_server: Server) -> None:
     rooms = (RoomRule(match="brief*", ttl=0.8),)
     async with (
         served(redis_server, ttl=60, grace=0.3, rooms=rooms) as node,
@@ -89,7 +89,7 @@ async def _take(number: int, departures: AsyncIterator[Departure]) -> list[Depar
     return taken
 
 
-async def test_b13_the_record_outlives_the_nodes_and_is_capped(redis_server: Server) -> None:
+async def test_the_record_of_departures_outlives_the_nodes_and_is_capped(redis_server: Server) -> None:
     kept = 100
     async with served(redis_server, departures_kept=kept) as node, RawClient.connect(node) as ann:
         for _ in range(kept * 4):

@@ -9,7 +9,7 @@ from tests.support.servers import Server
 from tests.support.waiting import until
 
 
-async def test_b6_who_is_back_within_the_grace_was_never_gone_for_the_others(redis_server: Server) -> None:
+async def test_a_member_that_reconnects_within_the_grace_is_not_shown_as_gone(redis_server: Server) -> None:
     """Back on the same node and on another one; a third who does not return tells when the grace is over."""
     async with (
         served(redis_server, grace=1.0) as one,
@@ -51,7 +51,7 @@ async def test_b6_who_is_back_within_the_grace_was_never_gone_for_the_others(red
             assert redis_state.members(redis_server, "lobby").keys() == {"far", "watcher", "ann", "bob"}
 
 
-async def test_b6_who_stays_away_longer_leaves_as_disconnected_and_not_before(redis_server: Server) -> None:
+async def test_a_disconnected_member_leaves_after_the_grace_and_not_before(redis_server: Server) -> None:
     async with (
         served(redis_server, grace=0.7) as node,
         RawClient.connect(node) as watcher,
@@ -73,7 +73,7 @@ async def test_b6_who_stays_away_longer_leaves_as_disconnected_and_not_before(re
         assert set(redis_state.rows(redis_server, "lobby")) == {"watcher"}
 
 
-async def test_b6_a_member_with_another_socket_stays(redis_server: Server) -> None:
+async def test_a_member_with_another_connection_stays(redis_server: Server) -> None:
     async with (
         served(redis_server, grace=0.3) as one,
         served(redis_server, grace=0.3) as two,
@@ -96,7 +96,7 @@ async def test_b6_a_member_with_another_socket_stays(redis_server: Server) -> No
         assert await watcher.receive_departure_of("ann") == "disconnected"
 
 
-async def test_b6_without_a_grace_the_drop_is_the_end(redis_server: Server) -> None:
+async def test_without_a_grace_a_disconnected_member_leaves_at_once(redis_server: Server) -> None:
     async with (
         served(redis_server, grace=0) as node,
         RawClient.connect(node) as watcher,
@@ -109,7 +109,7 @@ async def test_b6_without_a_grace_the_drop_is_the_end(redis_server: Server) -> N
         assert redis_state.members(redis_server, "lobby").keys() == {"watcher"}
 
 
-async def test_b6_a_heartbeat_that_was_on_its_way_does_not_undo_the_grace(redis_server: Server) -> None:
+async def test_a_heartbeat_of_a_closed_connection_does_not_extend_the_grace(redis_server: Server) -> None:
     async with (
         served(redis_server, grace=0.3) as node,
         RawClient.connect(node) as watcher,
@@ -127,7 +127,7 @@ async def test_b6_a_heartbeat_that_was_on_its_way_does_not_undo_the_grace(redis_
         assert await watcher.receive_departure_of("ann") == "disconnected"
 
 
-async def test_b6_a_short_grace_is_over_on_time(redis_server: Server) -> None:
+async def test_a_short_grace_ends_on_time(redis_server: Server) -> None:
     """Whoever keeps the time is told of each new end that is nearer than all it knew."""
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     late = []

@@ -25,7 +25,7 @@ ROOMS = (
 )
 
 
-async def test_b9_a_lapsed_member_is_never_in_an_answer(redis_server: Server) -> None:
+async def test_an_expired_member_is_in_no_reply(redis_server: Server) -> None:
     """Each question is the very first thing to look at its room; the watcher there hears of the end by it."""
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     async with (
@@ -78,7 +78,7 @@ async def test_b9_a_lapsed_member_is_never_in_an_answer(redis_server: Server) ->
         assert await silent.closed() == 4003
 
 
-async def test_b9_a_dropped_member_counts_until_its_grace_is_over_and_not_after(redis_server: Server) -> None:
+async def test_a_disconnected_member_counts_until_its_grace_ends_and_not_after(redis_server: Server) -> None:
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     async with (
         served(redis_server, ttl=60, grace=0.5, **NOTHING_REACTS) as node,
@@ -100,7 +100,7 @@ async def test_b9_a_dropped_member_counts_until_its_grace_is_over_and_not_after(
         assert await ann.receive_departure_of("cut") == "disconnected"
 
 
-async def test_b9_many_lapsed_at_once_are_all_left_out(redis_server: Server) -> None:
+async def test_many_members_that_expire_at_once_are_all_left_out(redis_server: Server) -> None:
     """More than one call settles; and more than one page."""
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     async with (
@@ -117,7 +117,7 @@ async def test_b9_many_lapsed_at_once_are_all_left_out(redis_server: Server) -> 
         assert len(redis_state.stream(redis_server, "lobby")) == 2000
 
 
-async def test_b9_a_member_that_is_looked_at_while_it_lapses_is_not_forgotten(redis_server: Server) -> None:
+async def test_a_member_that_is_read_while_it_expires_departs(redis_server: Server) -> None:
     """At the very millisecond of its end a script may find it alive by one clock and due by the other."""
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     async with (

@@ -9,7 +9,7 @@ from tests.support.raw_client import RawClient, departures
 from tests.support.servers import Server
 
 
-async def test_b4_who_is_silent_for_the_whole_ttl_is_told_and_closed_and_the_others_hear_it(
+async def test_a_member_without_heartbeats_for_its_ttl_is_force_left_closed_and_shown_as_gone(
     redis_server: Server,
 ) -> None:
     async with (
@@ -39,7 +39,9 @@ async def test_b4_who_is_silent_for_the_whole_ttl_is_told_and_closed_and_the_oth
         assert set(redis_state.members(redis_server, "lobby")) == {"ann"}
 
 
-async def test_b4_every_socket_of_the_member_is_told_on_every_node(redis_server: Server) -> None:
+async def test_every_connection_of_an_expired_member_is_force_left_on_every_node(
+    redis_server: Server,
+) -> None:
     async with (
         served(redis_server, ttl=1.0) as one,
         served(redis_server, ttl=1.0) as two,
@@ -63,7 +65,7 @@ async def test_b4_every_socket_of_the_member_is_told_on_every_node(redis_server:
         assert len(redis_state.stream(redis_server, "lobby")) == 1
 
 
-async def test_b4_a_socket_that_is_in_other_rooms_stays_open_for_them(redis_server: Server) -> None:
+async def test_a_connection_that_is_in_other_rooms_stays_open_for_them(redis_server: Server) -> None:
     rooms = (RoomRule(match="brief", ttl=0.5, message="Too long in brief."),)
     async with (
         served(redis_server, ttl=60, rooms=rooms) as node,
@@ -87,7 +89,7 @@ async def test_b4_a_socket_that_is_in_other_rooms_stays_open_for_them(redis_serv
         assert await ann.closed() == 4003  # now it was the last room
 
 
-async def test_b4_of_many_members_none_is_forgotten_and_none_is_late(redis_server: Server) -> None:
+async def test_of_many_members_every_one_expires_on_time(redis_server: Server) -> None:
     """Each in a room of its own, one deadline close behind the other."""
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")  # only a touch can end them
     async with served(redis_server, ttl=1.0) as node, AsyncExitStack() as stack:
@@ -107,7 +109,7 @@ async def test_b4_of_many_members_none_is_forgotten_and_none_is_late(redis_serve
         assert late[-1] < 1000
 
 
-async def test_b4_members_of_one_room_end_each_at_their_own_time(redis_server: Server) -> None:
+async def test_members_of_one_room_expire_each_at_their_own_deadline(redis_server: Server) -> None:
     """One that is due just behind another does not wait until that one's end has been made sure of."""
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     async with served(redis_server, ttl=1.0, diff_window=0) as node, AsyncExitStack() as stack:

@@ -75,7 +75,7 @@ async def test_foreign_keys_stay_as_they_are(redis_server: Server) -> None:
     assert _dump(redis_server) == before
 
 
-async def test_foreign_ends_are_ignored(redis_server: Server) -> None:
+async def test_expired_events_of_foreign_keys_are_ignored(redis_server: Server) -> None:
     """Keys of others end by the hundred, also such as look like ours, and nobody is touched."""
     control = redis_server.control
     async with (
@@ -97,7 +97,7 @@ async def test_foreign_ends_are_ignored(redis_server: Server) -> None:
         assert sum(node.reaper.found_by.values()) == 0
 
 
-async def test_the_events_of_another_database_are_not_ours(redis_server: Server) -> None:
+async def test_events_of_another_database_are_ignored(redis_server: Server) -> None:
     """The same keys in another database end there, and here nobody does."""
     import redis
 

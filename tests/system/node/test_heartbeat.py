@@ -16,7 +16,7 @@ BEAT = "room:heartbeat"
 ACK = "room:heartbeat:ack"
 
 
-async def test_b2_a_heartbeat_notes_the_time_and_gives_the_whole_ttl_back(redis_server: Server) -> None:
+async def test_a_heartbeat_updates_last_active_and_renews_the_whole_ttl(redis_server: Server) -> None:
     key = redis_state.presence_key("lobby", "ann")
     async with served(redis_server, ttl=600) as node, RawClient.connect(node) as ann:
         joined = await ann.join("lobby", "ann")
@@ -32,7 +32,7 @@ async def test_b2_a_heartbeat_notes_the_time_and_gives_the_whole_ttl_back(redis_
         assert fields["joinedAt"] == str(joined["members"][0]["joinedAt"])
 
 
-async def test_b2_one_heartbeat_without_a_room_is_for_all_rooms_of_the_socket(redis_server: Server) -> None:
+async def test_a_heartbeat_without_a_room_is_for_all_rooms_of_the_connection(redis_server: Server) -> None:
     rooms = ["a", "b", "c", "d", "e"]  # they live in several shards
     async with served(redis_server, ttl=600) as node, RawClient.connect(node) as ann:
         for room in rooms:
@@ -47,7 +47,7 @@ async def test_b2_one_heartbeat_without_a_room_is_for_all_rooms_of_the_socket(re
         assert len(ann.of(ACK)) == 1
 
 
-async def test_b2_a_heartbeat_writes_no_index_and_is_told_to_nobody(redis_server: Server) -> None:
+async def test_a_heartbeat_writes_no_index_and_is_not_published(redis_server: Server) -> None:
     quiet: dict[str, Any] = {"lease": 600, "pacemaker": False, "listener": False, "sweep_interval": 0}
     async with (
         served(redis_server, ttl=600, **quiet) as node,
@@ -72,7 +72,7 @@ async def test_b2_a_heartbeat_writes_no_index_and_is_told_to_nobody(redis_server
         assert {message["type"] for message in [*ann.received[2:], *bob.received[1:]]} == {ACK}
 
 
-async def test_b2_the_acknowledgement_waits_until_redis_has_taken_it(redis_server: Server) -> None:
+async def test_a_heartbeat_is_acknowledged_after_redis_has_taken_it(redis_server: Server) -> None:
     async with served(redis_server) as node, RawClient.connect(node) as ann, RawClient.connect(node) as bob:
         await ann.join("lobby", "ann")
         await bob.join("lobby", "bob")
@@ -95,7 +95,7 @@ async def test_b2_the_acknowledgement_waits_until_redis_has_taken_it(redis_serve
         }
 
 
-async def test_b2_the_acknowledgement_waits_until_redis_takes_commands_again(redis_server: Server) -> None:
+async def test_a_heartbeat_during_an_outage_is_acknowledged_after_it(redis_server: Server) -> None:
     async with served(redis_server) as node, RawClient.connect(node) as ann:
         await ann.join("lobby", "ann")
         paused_at = redis_state.now(redis_server)
@@ -106,7 +106,7 @@ async def test_b2_the_acknowledgement_waits_until_redis_takes_commands_again(red
         assert (await ann.receive(ACK))["timestamp"] >= paused_at + 700
 
 
-async def test_b2_a_heartbeat_that_comes_too_late_revives_nobody(redis_server: Server) -> None:
+async def test_a_heartbeat_after_the_ttl_does_not_bring_the_member_back(redis_server: Server) -> None:
     """Nothing has noticed yet that the time is up when it comes."""
     off: dict[str, Any] = {"pacemaker": False, "listener": False, "sweep_interval": 0}
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
@@ -123,7 +123,7 @@ async def test_b2_a_heartbeat_that_comes_too_late_revives_nobody(redis_server: S
         assert redis_state.rows(redis_server, "lobby") == {}
 
 
-async def test_b2_a_heartbeat_for_all_rooms_is_acknowledged_although_one_room_has_ended(
+async def test_a_heartbeat_for_all_rooms_is_acknowledged_although_one_membership_ended(
     redis_server: Server,
 ) -> None:
     off: dict[str, Any] = {"pacemaker": False, "listener": False, "sweep_interval": 0}
@@ -140,7 +140,7 @@ async def test_b2_a_heartbeat_for_all_rooms_is_acknowledged_although_one_room_ha
         await ann.ask(BEAT, "error", roomId="short")
 
 
-async def test_b2_a_heartbeat_and_a_leave_that_come_together_are_both_answered(redis_server: Server) -> None:
+async def test_a_heartbeat_and_a_leave_that_arrive_together_are_both_answered(redis_server: Server) -> None:
     async with served(redis_server) as node, RawClient.connect(node) as ann:
         await ann.join("a", "ann")
         await ann.join("b", "ann")

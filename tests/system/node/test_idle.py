@@ -17,7 +17,7 @@ MEMBERS = 100
 PERIOD = 1.0
 
 
-async def test_an_idle_room_is_silent_for_two_heartbeat_periods(redis_server: Server) -> None:
+async def test_an_idle_room_publishes_nothing_for_two_heartbeat_periods(redis_server: Server) -> None:
     """Nothing but acknowledgements to the clients, nothing on the channels, no write to an index."""
     async with (
         served(redis_server, ttl=30, sweep_interval=0) as one,

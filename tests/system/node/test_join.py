@@ -37,7 +37,7 @@ HOSTILE: list[Any] = [
 ]
 
 
-async def test_b1_a_join_writes_the_presence_key_with_the_rooms_ttl_and_its_shadow(
+async def test_a_join_writes_the_presence_key_with_the_rooms_ttl_and_its_shadow_key(
     redis_server: Server,
 ) -> None:
     async with served(redis_server) as node, RawClient.connect(node) as ann:
@@ -64,7 +64,9 @@ async def test_b1_a_join_writes_the_presence_key_with_the_rooms_ttl_and_its_shad
         assert redis_server.control.exists(redis_state.shadow_key("lobby", "u1")) == 1
 
 
-async def test_b1_the_client_gets_the_room_and_the_others_get_a_join(redis_server: Server) -> None:
+async def test_a_client_that_joins_receives_the_room_and_the_other_members_a_diff(
+    redis_server: Server,
+) -> None:
     async with (
         served(redis_server) as node,
         RawClient.connect(node) as ann,
@@ -90,7 +92,7 @@ async def test_b1_the_client_gets_the_room_and_the_others_get_a_join(redis_serve
         assert not other_room.of("room:diff")
 
 
-async def test_b1_a_second_socket_of_a_member_is_the_same_member(redis_server: Server) -> None:
+async def test_a_second_connection_of_a_user_is_the_same_member(redis_server: Server) -> None:
     async with (
         served(redis_server) as node,
         RawClient.connect(node) as watcher,
@@ -109,7 +111,7 @@ async def test_b1_a_second_socket_of_a_member_is_the_same_member(redis_server: S
         assert updated["joinedAt"] == first["members"][1]["joinedAt"]
 
 
-async def test_b1_a_join_on_one_node_is_told_on_the_other(redis_server: Server) -> None:
+async def test_a_join_on_one_node_is_sent_to_clients_of_the_other(redis_server: Server) -> None:
     async with (
         served(redis_server) as one,
         served(redis_server) as two,
@@ -124,7 +126,7 @@ async def test_b1_a_join_on_one_node_is_told_on_the_other(redis_server: Server) 
         assert [member["userId"] for member in diff["joined"]] == ["bob"]
 
 
-async def test_b1_hostile_ids_round_trip(redis_server: Server) -> None:
+async def test_hostile_ids_round_trip(redis_server: Server) -> None:
     async with (
         served(redis_server, max_rooms=100) as node,
         RawClient.connect(node) as ann,
@@ -153,7 +155,7 @@ async def test_b1_hostile_ids_round_trip(redis_server: Server) -> None:
         assert all(list(found) == ["ann"] for found in redis_state.everywhere(redis_server).values())
 
 
-async def test_b1_a_member_that_joins_again_over_the_same_socket_is_told_the_room_anew(
+async def test_a_member_that_joins_again_over_the_same_connection_receives_the_room_again(
     redis_server: Server,
 ) -> None:
     async with served(redis_server) as node, RawClient.connect(node) as ann, RawClient.connect(node) as bob:

@@ -25,7 +25,7 @@ def hears_of_an_earlier_end(node: Node, server: Server) -> None:
     node.reconciler.on_left("lobby", left, replace(member, joined_at=member.joined_at - 1))
 
 
-async def test_a_socket_put_out_for_an_earlier_joining_leaves_no_connection_in_the_present_one(
+async def test_a_connection_expelled_for_an_earlier_membership_is_detached_from_the_present_one(
     redis_server: Server,
 ) -> None:
     """As after Redis was another: the node enters its sockets again before it sees what it has missed."""
@@ -43,7 +43,9 @@ async def test_a_socket_put_out_for_an_earlier_joining_leaves_no_connection_in_t
         assert redis_state.members(redis_server, "lobby")["ann"].get("connections", "1") == "1"
 
 
-async def test_who_is_put_out_while_it_joins_again_is_in_by_its_next_joining(redis_server: Server) -> None:
+async def test_a_client_expelled_during_a_rejoin_joins_under_another_connection_id(
+    redis_server: Server,
+) -> None:
     """What the node lets go of for the former joining must not be what the socket is in by."""
     async with (
         served(redis_server) as node,

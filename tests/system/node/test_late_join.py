@@ -24,7 +24,7 @@ async def two_nodes(server: Server) -> AsyncIterator[tuple[Proxy, Node, Node]]:
         yield link, whole, stalled
 
 
-async def test_a_join_that_comes_late_leaves_no_connection_behind(redis_server: Server) -> None:
+async def test_a_join_that_arrives_late_leaves_no_connection_behind(redis_server: Server) -> None:
     """Its client was told `unavailable` and went; the user is there over another socket."""
     async with (
         two_nodes(redis_server) as (link, whole, stalled),
@@ -44,7 +44,7 @@ async def test_a_join_that_comes_late_leaves_no_connection_behind(redis_server: 
         assert redis_state.members(redis_server, "lobby")["ann"].get("connections", "1") == "1"
 
 
-async def test_who_was_put_out_is_not_entered_again_by_a_join_that_comes_late(redis_server: Server) -> None:
+async def test_an_expelled_member_is_not_registered_again_by_a_late_join(redis_server: Server) -> None:
     """Its node had lost it from Redis and was entering it again when it was put out."""
     async with (
         two_nodes(redis_server) as (link, whole, stalled),

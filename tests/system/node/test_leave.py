@@ -9,7 +9,9 @@ from tests.support.raw_client import RawClient, departures
 from tests.support.servers import Server
 
 
-async def test_b5_who_leaves_is_gone_at_once_and_the_others_are_told(redis_server: Server) -> None:
+async def test_a_member_that_leaves_is_removed_at_once_and_the_others_are_notified(
+    redis_server: Server,
+) -> None:
     async with (
         served(redis_server) as one,
         served(redis_server) as two,
@@ -40,7 +42,7 @@ async def test_b5_who_leaves_is_gone_at_once_and_the_others_are_told(redis_serve
         assert (joined["resumed"], [m["userId"] for m in joined["members"]]) == (False, ["zoe", "bob"])
 
 
-async def test_b5_who_leaves_with_one_of_two_sockets_is_still_there(redis_server: Server) -> None:
+async def test_a_member_that_leaves_with_one_of_two_connections_stays(redis_server: Server) -> None:
     async with (
         served(redis_server) as node,
         RawClient.connect(node) as watcher,
@@ -61,7 +63,7 @@ async def test_b5_who_leaves_with_one_of_two_sockets_is_still_there(redis_server
         assert [entry["reason"] for entry in redis_state.stream(redis_server, "lobby")] == ["left"]
 
 
-async def test_b5_joins_and_leaves_said_in_one_breath_are_done_in_their_order(redis_server: Server) -> None:
+async def test_joins_and_leaves_sent_at_once_are_processed_in_order(redis_server: Server) -> None:
     async with (
         served(redis_server) as node,
         RawClient.connect(node) as watcher,
@@ -82,7 +84,7 @@ async def test_b5_joins_and_leaves_said_in_one_breath_are_done_in_their_order(re
         assert not ann.of("error")
 
 
-async def test_b5_one_whose_leave_redis_did_not_take_has_missed_nothing(redis_server: Server) -> None:
+async def test_a_member_whose_leave_failed_has_missed_no_diff(redis_server: Server) -> None:
     async with (
         served(redis_server, diff_window=0) as node,
         RawClient.connect(node) as ann,
@@ -104,7 +106,7 @@ async def test_b5_one_whose_leave_redis_did_not_take_has_missed_nothing(redis_se
         assert await bob.receive_departure_of("ann") == "left"
 
 
-async def test_b5_who_is_gone_when_the_answer_to_its_leave_got_lost_has_left(redis_server: Server) -> None:
+async def test_a_leave_without_a_reply_succeeds_where_the_departure_was_seen(redis_server: Server) -> None:
     async with (
         served(redis_server, diff_window=0) as node,
         RawClient.connect(node) as ann,

@@ -85,7 +85,7 @@ def _lose_scripts(server: Server) -> None:
 
 
 @pytest.mark.parametrize("harm", [_cut_pubsub, _cut_commands, _lose_scripts])
-async def test_nothing_is_missed_while_it_happens_again_and_again(
+async def test_no_change_is_missed_while_connections_to_redis_are_cut_repeatedly(
     redis_server: Server, harm: Callable[[Server], None]
 ) -> None:
     async with (
@@ -109,7 +109,7 @@ async def test_nothing_is_missed_while_it_happens_again_and_again(
 
 
 @pytest.mark.slow
-async def test_a_server_that_was_gone_for_a_while_and_lost_all_has_everybody_again(
+async def test_members_are_registered_again_in_a_server_that_came_back_empty(
     redis_server: Server,
 ) -> None:
     async with (
@@ -136,7 +136,7 @@ async def test_a_server_that_was_gone_for_a_while_and_lost_all_has_everybody_aga
             assert client.open
 
 
-async def test_after_a_flush_who_is_connected_is_present_again(redis_server: Server) -> None:
+async def test_connected_members_are_present_again_after_a_flush(redis_server: Server) -> None:
     """With scripts gone too, and a member whose socket had dropped just before."""
     async with (
         served(redis_server, lease=1.0, grace=1.0) as one,
@@ -163,7 +163,9 @@ async def test_after_a_flush_who_is_connected_is_present_again(redis_server: Ser
         assert all(client.open for client in clients)
 
 
-async def test_a_departure_while_nobody_listened_is_told_when_they_listen_again(redis_server: Server) -> None:
+async def test_a_departure_during_a_lost_subscription_is_sent_after_it_is_renewed(
+    redis_server: Server,
+) -> None:
     """The nodes' subscriptions are gone for a moment in which a member ends."""
     options: dict[str, Any] = {"ttl": 60, "grace": 0.3}
     async with (

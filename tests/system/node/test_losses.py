@@ -20,7 +20,7 @@ def present(client: RawClient) -> set[str]:
     return {member["userId"] for member in fresh[-1]["joined"]} if fresh else set()
 
 
-async def test_everything_is_deleted_and_nobody_hears_of_an_empty_room(redis_server: Server) -> None:
+async def test_after_flushall_no_client_receives_an_empty_room(redis_server: Server) -> None:
     """Nothing is cut by FLUSHALL: the first to enter again stands alone in Redis, and nowhere else."""
     async with AsyncExitStack() as stack:
         nodes = [await stack.enter_async_context(served(redis_server, lease=1.5)) for _ in range(2)]
@@ -41,7 +41,7 @@ async def test_everything_is_deleted_and_nobody_hears_of_an_empty_room(redis_ser
             assert departures(client.received) == []
 
 
-async def test_nobody_is_told_anything_before_the_slowest_server_has_entered_its_members(
+async def test_no_diff_is_sent_before_the_slowest_node_has_registered_its_members(
     redis_server: Server,
 ) -> None:
     async with (
@@ -73,7 +73,7 @@ async def test_nobody_is_told_anything_before_the_slowest_server_has_entered_its
         assert departures(ann.received) == []
 
 
-async def test_a_server_that_does_not_come_back_is_waited_for_no_longer_than_a_lease(
+async def test_the_recovery_barrier_waits_for_a_missing_node_no_longer_than_a_lease(
     bundled_server: Server,
 ) -> None:
     async with (
@@ -96,7 +96,7 @@ async def test_a_server_that_does_not_come_back_is_waited_for_no_longer_than_a_l
         assert await ann.receive_departure_of("bob") == "disconnected"
 
 
-async def test_a_node_that_was_judged_lost_in_some_shards_only_goes_on_under_another_name(
+async def test_a_node_fenced_in_some_shards_only_continues_under_another_name(
     bundled_server: Server,
 ) -> None:
     """Redis went away while another node was about it: the registry still knows the name."""
@@ -110,7 +110,9 @@ async def test_a_node_that_was_judged_lost_in_some_shards_only_goes_on_under_ano
             assert (await bob.join("lobby", "bob"))["count"] == 2
 
 
-async def test_a_newcomer_in_an_outage_is_told_of_it_and_of_its_end(bundled_server: Server) -> None:
+async def test_a_client_that_connects_during_an_outage_receives_degraded_and_restored(
+    bundled_server: Server,
+) -> None:
     async with served(bundled_server, lease=1.0) as node, RawClient.connect(node) as ann:
         await ann.join("lobby", "ann")
         bundled_server.kill()
@@ -122,7 +124,7 @@ async def test_a_newcomer_in_an_outage_is_told_of_it_and_of_its_end(bundled_serv
         await ann.receive("service:restored")
 
 
-async def test_a_join_on_its_way_while_the_node_takes_another_name_is_kept(bundled_server: Server) -> None:
+async def test_a_join_in_flight_while_the_node_is_renamed_is_kept(bundled_server: Server) -> None:
     """What the former name did is let go of; the joining must not be among it."""
     async with served(bundled_server, lease=1.0, grace=0.5) as node, RawClient.connect(node) as ann:
         await ann.join("lobby", "ann")

@@ -19,7 +19,7 @@ from tests.support.waiting import until
 QUICK: dict[str, Any] = {"lease": 0.6, "grace": 0.6}
 
 
-async def test_b8_the_members_of_a_killed_node_leave_once_on_every_other(redis_server: Server) -> None:
+async def test_the_members_of_a_killed_node_leave_once_on_every_other_node(redis_server: Server) -> None:
     async with (
         served(redis_server, **QUICK) as one,
         served(redis_server, **QUICK) as two,
@@ -66,7 +66,7 @@ def _tells(message: Message, user_id: str, username: str, connections: int) -> b
     )
 
 
-async def test_b8_who_returns_from_a_killed_node_within_the_grace_was_never_gone(
+async def test_a_member_that_returns_from_a_killed_node_within_the_grace_does_not_leave(
     redis7_server: Server,
 ) -> None:
     options: dict[str, Any] = {"lease": 0.6, "grace": 1.5}
@@ -94,7 +94,7 @@ async def test_b8_who_returns_from_a_killed_node_within_the_grace_was_never_gone
             assert not [diff for diff in watcher.of("room:diff") if diff["joined"][1:]]
 
 
-async def test_b8_a_node_that_stops_in_order_sends_its_clients_away_and_tells_nobody(
+async def test_a_node_that_stops_closes_its_clients_and_publishes_no_departure(
     redis7_server: Server,
 ) -> None:
     """A deploy: closed with 1012, back on the next node within the grace."""
@@ -121,7 +121,7 @@ async def test_b8_a_node_that_stops_in_order_sends_its_clients_away_and_tells_no
             assert (diff["from"], diff["joined"], diff["updated"]) == (joined["version"], [], [])
 
 
-async def test_b8_when_all_nodes_are_dead_the_first_to_come_up_ends_their_members(
+async def test_after_all_nodes_died_the_first_to_start_removes_their_members(
     bundled_server: Server,
 ) -> None:
     async with AsyncExitStack() as stack:
@@ -142,7 +142,7 @@ async def test_b8_when_all_nodes_are_dead_the_first_to_come_up_ends_their_member
         assert len(redis_state.stream(bundled_server, "lobby")) == 2
 
 
-async def test_b8_a_node_frozen_for_less_than_its_members_grace_loses_nobody(redis7_server: Server) -> None:
+async def test_a_node_frozen_for_less_than_the_grace_loses_no_member(redis7_server: Server) -> None:
     options: dict[str, Any] = {"lease": 0.6, "grace": 6.0}
     async with (
         served(redis7_server, **options) as one,
@@ -168,7 +168,7 @@ async def test_b8_a_node_frozen_for_less_than_its_members_grace_loses_nobody(red
         assert not ann.of("room:force-leave")
 
 
-async def test_b8_a_node_frozen_for_longer_brings_its_living_clients_back(bundled_server: Server) -> None:
+async def test_a_node_frozen_for_longer_registers_its_connected_clients_again(bundled_server: Server) -> None:
     """They left, and that was told once; they are here, and that is told once."""
     async with (
         served(bundled_server, **QUICK) as one,
@@ -200,7 +200,7 @@ def _joined(client: RawClient) -> list[dict[str, Any]]:
     return [member for diff in client.of("room:diff") for member in diff["joined"]]
 
 
-async def test_b8_what_a_node_says_after_it_was_judged_lost_counts_under_its_new_name_only(
+async def test_a_node_judged_lost_is_only_accepted_under_its_new_name(
     redis_server: Server,
 ) -> None:
     """Else its members would stand there without a connection, and outlive its real end by the whole TTL."""
@@ -240,7 +240,7 @@ def _connections(server: Server, user_id: str) -> list[str]:
     return [field for field in fields if "." in field]
 
 
-async def test_b8_the_pacemakers_turn_passes_on_within_two_seconds(bundled_server: Server) -> None:
+async def test_the_pacemakers_leadership_passes_on_within_two_seconds(bundled_server: Server) -> None:
     """The node that touches the keys of all is killed; a member of another one still ends on time."""
     bundled_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     options: dict[str, Any] = {"ttl": 2.0, "sweep_interval": 0}
@@ -258,7 +258,7 @@ async def test_b8_the_pacemakers_turn_passes_on_within_two_seconds(bundled_serve
             assert farewell["timestamp"] - joined["members"][0]["joinedAt"] - 2000 < 1000
 
 
-async def test_b8_an_end_that_the_pacemakers_node_died_over_is_made_by_the_next_one(
+async def test_an_expiry_left_by_a_dead_leader_is_claimed_by_the_next(
     bundled_server: Server,
 ) -> None:
     """Who hears an event leaves the claim to the pacemaker's node, and makes it when that one is gone."""

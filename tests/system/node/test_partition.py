@@ -15,7 +15,7 @@ SHORT: dict[str, Any] = {"lease": 0.8, "grace": 0.8}
 
 
 @pytest.mark.parametrize("how", ["cut", "silent"])
-async def test_members_of_a_node_that_lost_redis_leave_once_and_are_back_with_it(
+async def test_members_of_a_node_cut_off_from_redis_leave_once_and_return_with_it(
     redis_server: Server, how: str
 ) -> None:
     async with Proxy.to(redis_server.port) as link:

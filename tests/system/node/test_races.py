@@ -15,7 +15,7 @@ from tests.support.waiting import until
 NOTHING_REACTS: dict[str, Any] = {"pacemaker": False, "listener": False, "sweep_interval": 0}
 
 
-async def test_a_join_over_ones_own_lapsed_membership_is_a_fresh_one(redis_server: Server) -> None:
+async def test_a_rejoin_over_an_expired_membership_begins_another_one(redis_server: Server) -> None:
     """The old end is told, and the socket is in the room anew, for good."""
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     async with (
@@ -45,7 +45,7 @@ async def test_a_join_over_ones_own_lapsed_membership_is_a_fresh_one(redis_serve
         assert redis_state.rows(redis_server, "lobby").keys() == {"watcher"}
 
 
-async def test_a_lapsed_socket_goes_and_another_of_the_same_user_that_joins_then_stays(
+async def test_an_expired_connection_is_expelled_and_one_that_joins_then_stays(
     redis_server: Server,
 ) -> None:
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
@@ -73,7 +73,7 @@ async def test_a_lapsed_socket_goes_and_another_of_the_same_user_that_joins_then
 
 
 @pytest.mark.slow
-async def test_a_join_whose_answer_was_lost_leaves_no_ghost(redis_server: Server) -> None:
+async def test_a_join_whose_reply_was_lost_leaves_no_ghost(redis_server: Server) -> None:
     """Redis stood still, took the join afterwards, and the client had been told that it was not taken."""
     async with (
         served(redis_server, grace=0.3) as node,
@@ -99,7 +99,7 @@ async def test_a_join_whose_answer_was_lost_leaves_no_ghost(redis_server: Server
         assert "connections" not in redis_state.members(redis_server, "lobby")["bob"]
 
 
-async def test_a_socket_that_is_gone_before_its_join_is_taken_leaves_no_ghost(redis_server: Server) -> None:
+async def test_a_connection_closed_before_its_join_is_taken_leaves_no_ghost(redis_server: Server) -> None:
     async with (
         served(redis_server, grace=0.3) as node,
         RawClient.connect(node) as watcher,
@@ -124,7 +124,7 @@ async def test_a_socket_that_is_gone_before_its_join_is_taken_leaves_no_ghost(re
         assert redis_state.members(redis_server, "lobby").keys() == {"watcher"}
 
 
-async def test_a_kick_that_crosses_a_join_again_ends_the_membership_or_not_at_all(
+async def test_a_kick_that_crosses_a_rejoin_ends_the_membership_or_has_no_effect(
     redis_server: Server,
 ) -> None:
     """Whichever came first, the client, the others and Redis agree in the end."""
@@ -159,7 +159,7 @@ async def test_a_kick_that_crosses_a_join_again_ends_the_membership_or_not_at_al
         )
 
 
-async def test_who_is_refused_since_it_is_not_seen_in_the_room_leaves_no_connection_there(
+async def test_a_refused_join_whose_member_is_not_in_the_view_leaves_no_connection(
     redis_server: Server,
 ) -> None:
     """As where its time was up before its node heard the room again, and did not count yet."""

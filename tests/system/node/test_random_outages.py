@@ -58,9 +58,7 @@ class Stubborn(Person):
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_a_random_session_with_outages_ends_with_all_of_one_mind(
-    bundled_server: Server, seed: int
-) -> None:
+async def test_after_random_outages_all_clients_agree_with_redis(bundled_server: Server, seed: int) -> None:
     chance = random.Random(seed)
     options: dict[str, Any] = {
         "ttl": TTL,

@@ -105,7 +105,7 @@ async def observer(node: Node) -> AsyncIterator[RawClient]:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("harmed", [False, True], ids=["unharmed", "harmed"])
-async def test_a_random_session_ends_with_all_of_one_mind(
+async def test_after_a_random_session_all_clients_agree_with_redis(
     redis_server: Server, seed: int, harmed: bool
 ) -> None:
     chance = random.Random(seed)

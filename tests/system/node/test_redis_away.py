@@ -24,7 +24,7 @@ async def hear_all(client: RawClient) -> None:
     await client.ask("room:is_present", "room:is_present", roomId="elsewhere", userId="nobody")
 
 
-async def test_b12_after_a_restart_without_data_everybody_is_present_again_and_nobody_saw_a_leave(
+async def test_after_a_restart_without_data_every_member_is_present_and_no_leave_is_sent(
     redis_server: Server,
 ) -> None:
     async with AsyncExitStack() as stack:
@@ -52,7 +52,7 @@ async def test_b12_after_a_restart_without_data_everybody_is_present_again_and_n
             await clients[0].receive("room:heartbeat:ack")
 
 
-async def test_b12_a_stall_longer_than_lease_grace_and_ttl_kills_nobody(redis_server: Server) -> None:
+async def test_a_stall_longer_than_lease_grace_and_ttl_removes_no_member(redis_server: Server) -> None:
     async with (
         served(redis_server, lease=1.5, grace=1.0, ttl=2.5) as node,
         RawClient.connect(node) as ann,
@@ -76,7 +76,7 @@ async def test_b12_a_stall_longer_than_lease_grace_and_ttl_kills_nobody(redis_se
 
 
 @pytest.mark.parametrize("kind", servers.KINDS)
-async def test_b12_after_a_return_to_an_older_state_who_left_is_gone_and_who_came_is_there(
+async def test_after_a_return_to_an_older_state_departures_and_joins_still_hold(
     kind: str, tmp_path: Path
 ) -> None:
     binary, missing = servers.find(kind)
@@ -109,7 +109,7 @@ async def test_b12_after_a_return_to_an_older_state_who_left_is_gone_and_who_cam
         server.stop()
 
 
-async def test_b12_of_many_heartbeats_in_an_outage_the_first_count_and_each_is_answered(
+async def test_of_many_heartbeats_in_an_outage_the_first_count_and_each_is_answered(
     redis_server: Server,
 ) -> None:
     async with served(redis_server, messages_per_second=0) as node, RawClient.connect(node) as client:

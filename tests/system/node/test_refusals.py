@@ -15,7 +15,7 @@ from tests.support.servers import Server
 from tests.support.waiting import until
 
 
-async def test_a_full_redis_refuses_who_comes_and_serves_who_is_there(redis_server: Server) -> None:
+async def test_a_full_redis_refuses_joins_and_serves_present_members(redis_server: Server) -> None:
     rooms = (RoomRule(match="brief", ttl=1.0),)
     async with (
         served(redis_server, ttl=60, grace=0.3, rooms=rooms) as node,
@@ -48,7 +48,7 @@ async def test_a_full_redis_refuses_who_comes_and_serves_who_is_there(redis_serv
         assert (await late.join("lobby", "late"))["count"] == 2
 
 
-async def test_while_writes_are_refused_nobody_is_judged(
+async def test_while_writes_are_refused_no_member_expires(
     redis_server: Server,
 ) -> None:
     """For longer than the lease, the grace and the TTL: time goes on, and nobody can say that they live."""
@@ -79,7 +79,7 @@ async def test_while_writes_are_refused_nobody_is_judged(
         assert not redis_state.stream(redis_server, "lobby")
 
 
-async def test_flags_for_events_are_added_and_none_taken_away(redis_server: Server) -> None:
+async def test_event_flags_are_added_and_none_is_removed(redis_server: Server) -> None:
     redis_server.control.config_set("notify-keyspace-events", "K$")
     async with (
         served(redis_server, ttl=0.6, pacemaker=False, sweep_interval=0) as node,
@@ -93,7 +93,7 @@ async def test_flags_for_events_are_added_and_none_taken_away(redis_server: Serv
         assert node.reaper.found_by == {"event": 1}
 
 
-async def test_a_script_that_holds_redis_up_is_outlived(redis_server: Server) -> None:
+async def test_a_script_that_blocks_redis_removes_no_member(redis_server: Server) -> None:
     """Another application's script runs for longer than clients wait; Redis answers BUSY after a while."""
     control = redis_server.control
     control.config_set("busy-reply-threshold", "200")

@@ -29,14 +29,14 @@ ttl = 1
 """
 
 
-async def test_b11_the_ttl_comes_from_the_environment(redis_server: Server) -> None:
+async def test_the_ttl_comes_from_the_environment(redis_server: Server) -> None:
     settings = load({}, {"REACTOR_TTL": "90m"})
     async with served(redis_server, ttl=settings.ttl) as node, RawClient.connect(node) as ann:
         assert (await ann.join("lobby", "ann"))["ttl"] == 5_400_000
         assert 5_390_000 < redis_server.control.pttl(redis_state.presence_key("lobby", "ann")) <= 5_400_000
 
 
-async def test_b11_rooms_have_the_terms_of_the_file(redis_server: Server, tmp_path: Path) -> None:
+async def test_rooms_have_the_settings_of_the_file(redis_server: Server, tmp_path: Path) -> None:
     config = tmp_path / "reactor.toml"
     config.write_text(RULES)
     async with (
@@ -63,9 +63,7 @@ async def test_b11_rooms_have_the_terms_of_the_file(redis_server: Server, tmp_pa
         assert 300 < redis_server.control.pttl(redis_state.presence_key("lobby", "bob")) <= 20_000
 
 
-async def test_b11_a_full_room_takes_nobody_until_somebody_has_left(
-    redis_server: Server, tmp_path: Path
-) -> None:
+async def test_a_full_room_refuses_joins_until_a_member_leaves(redis_server: Server, tmp_path: Path) -> None:
     config = tmp_path / "reactor.toml"
     config.write_text(RULES)
     rooms = load({"config": str(config)}, {}).rooms
@@ -93,7 +91,7 @@ async def test_b11_a_full_room_takes_nobody_until_somebody_has_left(
         assert {member["userId"] for member in joined["members"]} == {"ann", "carl"}
 
 
-async def test_b11_a_shorter_ttl_holds_for_who_joins_under_it(redis_server: Server) -> None:
+async def test_a_shorter_ttl_applies_to_members_that_join_under_it(redis_server: Server) -> None:
     """The member was there under a longer one, on a node that is no more; its end is exact all the same."""
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     async with (

@@ -35,7 +35,7 @@ async def test_a_node_ends_with_0_within_10_seconds_though_redis_and_a_client_ar
         assert await ann.closed() == 1012
 
 
-async def test_who_connects_while_a_node_stops_is_refused(bundled_server: Server) -> None:
+async def test_a_connection_to_a_stopping_node_is_refused(bundled_server: Server) -> None:
     async with (
         NodeProcess.start(bundled_server, drain_seconds=2) as node,
         RawClient.connect(node) as ann,
@@ -51,7 +51,7 @@ async def test_who_connects_while_a_node_stops_is_refused(bundled_server: Server
         assert await node.stop() == 0
 
 
-async def test_a_rolling_restart_of_every_node_shows_no_leave_and_no_join_to_anyone(
+async def test_a_rolling_restart_of_every_node_sends_no_leave_and_no_join(
     bundled_server: Server,
 ) -> None:
     bench = Bench(bundled_server.socket_url, Redis.from_url(bundled_server.url), "reactor", owned=False)
@@ -65,7 +65,7 @@ async def test_a_rolling_restart_of_every_node_shows_no_leave_and_no_join_to_any
     assert seen["closings"] == {1012: sum(one["connections"] for one in seen["restarts"])}
 
 
-async def test_what_was_said_before_a_node_stops_is_taken_and_its_lease_and_turns_are_given_up(
+async def test_a_stopping_node_applies_pending_heartbeats_and_gives_up_lease_and_leadership(
     bundled_server: Server,
 ) -> None:
     control: Any = bundled_server.control

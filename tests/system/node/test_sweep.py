@@ -14,7 +14,7 @@ from tests.support.waiting import until
 ONLY_THE_SWEEP: dict[str, Any] = {"pacemaker": False, "listener": False, "sweep_interval": 0.3}
 
 
-async def test_b7_a_presence_key_deleted_by_hand_ends_the_member(redis_server: Server) -> None:
+async def test_a_presence_key_deleted_externally_removes_the_member(redis_server: Server) -> None:
     async with (
         served(redis_server, **ONLY_THE_SWEEP) as node,
         RawClient.connect(node) as ann,
@@ -30,7 +30,7 @@ async def test_b7_a_presence_key_deleted_by_hand_ends_the_member(redis_server: S
         assert departures(ann.received) == [("bob", "inactivity_timeout")]
 
 
-async def test_b7_ends_whose_event_was_lost_are_found(redis_server: Server) -> None:
+async def test_expiries_whose_event_was_lost_are_found(redis_server: Server) -> None:
     """Redis is told to say nothing, and the pacemaker is off."""
     rooms = (RoomRule(match="brief", ttl=0.5),)
     async with (
@@ -56,7 +56,7 @@ async def test_b7_ends_whose_event_was_lost_are_found(redis_server: Server) -> N
         assert node.reaper.found_by.keys() == {"sweep"}
 
 
-async def test_b7_what_a_killed_node_left_behind_is_gone_through(redis_server: Server) -> None:
+async def test_the_sweep_removes_what_a_killed_node_left_behind(redis_server: Server) -> None:
     """The node dies with everything; another one, started later, finds its members and ends them."""
     async with (
         NodeProcess.start(redis_server, lease=0.5, grace=0.5, sweep_interval=0.3) as doomed,
@@ -87,7 +87,7 @@ async def test_b7_what_a_killed_node_left_behind_is_gone_through(redis_server: S
     await until(lambda: redis_state.leftovers(redis_server) == [])
 
 
-async def test_b7_a_shard_that_knows_a_node_which_nobody_else_knows_is_cleared_of_it(
+async def test_a_node_known_to_a_shard_but_not_to_the_registry_is_detached(
     redis_server: Server,
 ) -> None:
     """As a failover may leave it: the registry has lost the node, and its members stand there for hours."""
@@ -104,7 +104,7 @@ async def test_b7_a_shard_that_knows_a_node_which_nobody_else_knows_is_cleared_o
         assert redis_state.everywhere(redis_server) == {}
 
 
-async def test_b7_a_room_larger_than_one_page_is_gone_through_too(redis_server: Server) -> None:
+async def test_a_room_larger_than_one_page_is_audited_too(redis_server: Server) -> None:
     """Its members' keys are deleted by hand, among many that stay."""
     async with (
         served(redis_server, **(ONLY_THE_SWEEP | {"sweep_interval": 0})) as node,
@@ -127,7 +127,7 @@ def _entry(room_id: str, user_id: str) -> Any:
     return Entry(room_id, user_id)
 
 
-async def test_b7_nothing_is_left_when_all_are_gone(redis_server: Server) -> None:
+async def test_no_key_is_left_when_all_members_are_gone(redis_server: Server) -> None:
     """Ends of every kind; what stays is the record of departures, and what has an end of its own."""
     rooms = (RoomRule(match="brief", ttl=0.4),)
     options: dict[str, Any] = {"ttl": 60, "grace": 0.3, "rooms": rooms}

@@ -21,7 +21,9 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("switches", WAYS.values(), ids=WAYS.keys())
-async def test_ends_come_once_whatever_is_turned_off(redis_server: Server, switches: dict[str, Any]) -> None:
+async def test_each_departure_happens_once_whichever_path_is_switched_off(
+    redis_server: Server, switches: dict[str, Any]
+) -> None:
     rooms = (RoomRule(match="brief", ttl=0.6),)
     options: dict[str, Any] = {"ttl": 60, "grace": 0.6, "rooms": rooms} | switches
     async with (
@@ -64,7 +66,7 @@ async def test_ends_come_once_whatever_is_turned_off(redis_server: Server, switc
         )
 
 
-async def test_without_events_nothing_is_late(redis_server: Server) -> None:
+async def test_expiry_is_punctual_without_events(redis_server: Server) -> None:
     """The events are switched off behind the node's back; the pacemaker makes up for them."""
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     async with (
@@ -84,7 +86,7 @@ async def test_without_events_nothing_is_late(redis_server: Server) -> None:
         assert set(node.reaper.found_by) == {"pacemaker"}
 
 
-async def test_a_forged_late_or_doubled_event_does_nothing(redis_server: Server) -> None:
+async def test_a_forged_late_or_duplicate_event_has_no_effect(redis_server: Server) -> None:
     async with (
         served(redis_server, ttl=60, sweep_interval=0) as node,
         RawClient.connect(node) as ann,
@@ -131,7 +133,7 @@ async def test_a_forged_late_or_doubled_event_does_nothing(redis_server: Server)
         assert bob.open
 
 
-async def test_a_forged_message_on_the_nodes_own_channels_is_survived(redis_server: Server) -> None:
+async def test_a_forged_message_on_the_nodes_channels_does_no_lasting_harm(redis_server: Server) -> None:
     """Whoever may publish there can confuse a node for a moment, and no more."""
     async with (
         served(redis_server, ttl=60) as node,

@@ -57,7 +57,7 @@ async def test_workers_share_a_port_and_a_killed_one_is_replaced(bundled_server:
             assert (await late.join("lobby", "late"))["count"] == 12 - len(lost) + 1
 
 
-async def test_the_end_of_the_parent_is_the_end_of_its_workers(bundled_server: Server) -> None:
+async def test_workers_end_with_their_parent(bundled_server: Server) -> None:
     async with NodeProcess.start(bundled_server, workers=2) as command:
         workers = list(pids_by_node(bundled_server).values())
         assert all(map(alive, workers))
@@ -75,7 +75,7 @@ async def test_workers_stop_in_good_order(bundled_server: Server) -> None:
         assert pids_by_node(bundled_server) == {}
 
 
-def test_a_port_that_another_program_listens_on_is_said_in_one_line() -> None:
+def test_a_port_in_use_is_reported_in_one_line() -> None:
     with bind_socket("127.0.0.1", 0, option=SHARED) as sock:
         taken = socket.socket()
         taken.bind(("127.0.0.1", 0))
