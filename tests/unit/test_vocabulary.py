@@ -49,7 +49,7 @@ FORMER_CLASSES = {
 }  # fmt: skip
 
 PENDING = (
-    "scripts/deploy/", "tests/browser/", "tests/js/", "tests/system/client/", 
+    "scripts/deploy/", "tests/browser/", "tests/js/", "tests/system/client/",
     "tests/unit/client/", "tests/unit/protocol/", "tests/wire/",
 )  # fmt: skip
 """Folders that have not been rewritten yet. The table only shrinks."""

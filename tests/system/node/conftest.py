@@ -1,4 +1,4 @@
-"""Every test of this folder also fails when a node of this process logs a mistake of its own."""
+"""Every test of this folder also fails when a node of this process logs an error."""
 
 from collections.abc import Iterator
 

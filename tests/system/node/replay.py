@@ -1,4 +1,4 @@
-"""A room as one client is told of it: the snapshot and then every diff, taken by the letter."""
+"""A room as one client receives it: the snapshot and then every diff, applied strictly."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,10 +7,10 @@ from tests.support.raw_client import Message, RawClient
 
 
 class Replay:
-    """Applies what a client heard of one room, and fails on whatever does not join on.
+    """Applies what a client received of one room, and fails on a diff that does not continue the last one.
 
-    After an outage of Redis an update may also be of somebody who was out of the list for the while.
-    `members` is by user id, `departures` and `arrivals` what was told of each user, in order.
+    After an outage of Redis an update may also be of a member that was not in the list meanwhile.
+    `members` is by user id, `departures` and `arrivals` what was sent about each user, in order.
     """
 
     def __init__(self, room_id: str, *, after_outage: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""B3: the app goes to the background."""
+"""The app goes to the background: the member is away."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tests.support.servers import Server
 
 
 def _seen(client: RawClient, user_id: str) -> list[tuple[bool, int]]:
-    """How the others saw a member change: (away, connections) of each update."""
+    """The updates of a member that a client received: (away, connections) of each."""
     return [
         (member["away"], member["connections"])
         for diff in client.of("room:diff")
@@ -37,8 +37,8 @@ async def test_an_away_member_is_shown_as_away_and_stays_while_its_heartbeats_co
             "id": "a",
         }
         assert redis_state.members(redis_server, "lobby")["ann"]["away"] == "1"
-        await metronome.join("lobby", "metronome")  # never beats: its end is a whole TTL later
-        assert await bob.receive_departure_of("metronome") == "inactivity_timeout"
+        await metronome.join("lobby", "metronome")  # sends no heartbeats: it expires a whole TTL later
+        assert await bob.hear_left("metronome") == "inactivity_timeout"
         here = await bob.ask("room:members", "room:members", roomId="lobby")
         assert {(m["userId"], m["away"]) for m in here["members"]} == {("ann", True), ("bob", False)}
         assert _seen(bob, "ann") == [(True, 1)]
@@ -48,7 +48,7 @@ async def test_an_away_member_is_shown_as_away_and_stays_while_its_heartbeats_co
 
 
 async def test_a_disconnected_away_member_has_the_away_grace(redis_server: Server) -> None:
-    rooms = (RoomRule(match="patient", away_grace=2.0),)
+    rooms = (RoomRule(match="long-grace", away_grace=2.0),)
     async with (
         served(redis_server, ttl=60, grace=0.3, away_grace=1.2, rooms=rooms) as node,
         RawClient.connect(node) as watcher,
@@ -56,7 +56,7 @@ async def test_a_disconnected_away_member_has_the_away_grace(redis_server: Serve
         RawClient.connect(node) as away,
         RawClient.connect(node) as returned,
     ):
-        for room in ("lobby", "patient"):
+        for room in ("lobby", "long-grace"):
             await watcher.join(room, "watcher")
             for client, name in ((here, "here"), (away, "away"), (returned, "returned")):
                 await client.join(room, name)
@@ -70,21 +70,21 @@ async def test_a_disconnected_away_member_has_the_away_grace(redis_server: Serve
         def gone(message: Message) -> set[tuple[str, str]]:
             return {(message["roomId"], left["userId"]) for left in message.get("left", ())}
 
-        told: list[tuple[str, str]] = []
-        while len(told) < 6:
-            diff = await watcher.receive("room:diff")
+        received: list[tuple[str, str]] = []
+        while len(received) < 6:
+            diff = await watcher.hear("room:diff")
             assert all(left["reason"] == "disconnected" for left in diff["left"])
-            told += sorted(gone(diff))
-        assert set(told[:4]) == {(r, u) for r in ("lobby", "patient") for u in ("here", "returned")}
-        assert told[4:] == [("lobby", "away"), ("patient", "away")]
+            received += sorted(gone(diff))
+        assert set(received[:4]) == {(r, u) for r in ("lobby", "long-grace") for u in ("here", "returned")}
+        assert received[4:] == [("lobby", "away"), ("long-grace", "away")]
 
         left: dict[tuple[str, str], Any] = {
             (room, entry["user"]): int(entry["leftAt"]) - cut_at
-            for room in ("lobby", "patient")
+            for room in ("lobby", "long-grace")
             for entry in redis_state.stream(redis_server, room)
         }
         for (room, user), after in left.items():
-            grace = {"lobby": 1200, "patient": 2000}[room] if user == "away" else 300
+            grace = {"lobby": 1200, "long-grace": 2000}[room] if user == "away" else 300
             assert grace <= after < grace + 800, (room, user, after)
 
 

@@ -100,7 +100,7 @@ async def test_bad_input_gets_one_error_each_and_leaves_no_trace(redis_server: S
 
 
 def _content(server: Server) -> dict[str, Any]:
-    """All that is in Redis, but for what nodes write by themselves and what a heartbeat renews."""
+    """Everything in Redis except what nodes write by themselves and what a heartbeat renews."""
     return {
         key: server.control.execute_command("DUMP", key, NEVER_DECODE=True)
         for key in server.control.scan_iter(count=1000)
@@ -152,7 +152,7 @@ async def test_text_that_is_not_utf8_is_closed_with_1007(redis_server: Server) -
 
 
 async def test_a_thousand_joins_on_one_connection(redis_server: Server) -> None:
-    """As many as a connection may have are taken; each of the others gets its error."""
+    """As many joins as a connection may have succeed; each of the others gets its error."""
     async with (
         served(redis_server) as node,
         RawClient.connect(node) as greedy,

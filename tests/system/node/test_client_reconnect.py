@@ -1,4 +1,4 @@
-"""B10: a client library keeps its member present through what the network does, and knows when to stop."""
+"""The client library keeps its member present through network failures, and stops where it has to."""
 
 import signal
 from typing import Any
@@ -23,7 +23,7 @@ def client_of(node: Node | NodeProcess, **options: Any) -> Client:
 
 
 async def test_the_client_sends_heartbeats_by_itself(redis_server: Server) -> None:
-    """As often as the server says; a member without a library tells when a whole TTL is over."""
+    """As often as the server asks for; a member without heartbeats marks the end of a whole TTL."""
     async with (
         served(redis_server, ttl=1.2, heartbeat_interval=0.3) as node,
         client_of(node) as client,
@@ -69,7 +69,7 @@ async def test_the_client_reconnects_within_the_grace_and_no_leave_is_sent(redis
 
 
 async def test_the_client_reconnects_after_a_deploy_of_its_node(redis_server: Server) -> None:
-    """The node is stopped and another takes its port."""
+    """The node is stopped and another one listens on its port."""
     options: dict[str, Any] = {"lease": 1.0, "grace": 10}
     async with served(redis_server, **options) as other, RawClient.connect(other) as watcher:
         await watcher.join("lobby", "watcher")
@@ -99,12 +99,12 @@ async def test_a_force_leave_is_raised_with_its_message_and_the_client_does_not_
         Presence.open(redis_server.socket_url) as presence,
     ):
         room = await sleepy.join("lobby", user_id="ann")
-        told: list[ForceLeave] = []
-        room.on("force-leave", told.append)
+        received: list[ForceLeave] = []
+        room.on("force-leave", received.append)
         with anyio.fail_after(PATIENCE):
             end = await room.ended()
         assert isinstance(end, ForceLeave)
-        assert told == [end]
+        assert received == [end]
         assert (end.message, end.reason, end.room_id) == ("Are you there?", "inactivity_timeout", "lobby")
 
         kicked = await troll_client.join("attic", user_id="troll")
@@ -113,7 +113,7 @@ async def test_a_force_leave_is_raised_with_its_message_and_the_client_does_not_
             end = await kicked.ended()
         assert isinstance(end, ForceLeave)
         assert (end.message, end.reason) == ("Enough.", "kicked")
-        await anyio.sleep(0.6)  # longer than it waits before it comes back from a lost connection
+        await anyio.sleep(0.6)  # longer than its delay before a reconnection
         assert redis_state.everywhere(redis_server) == {}
 
 
@@ -133,7 +133,7 @@ async def test_closing_the_client_leaves_at_once_and_leaves_nothing_behind(redis
 
 
 async def test_a_frozen_server_is_detected_and_the_client_reconnects(redis_server: Server) -> None:
-    """Nothing is closed and nothing answers: the heartbeat that stays without an answer says so."""
+    """No socket is closed and nothing answers: the heartbeat without an acknowledgement shows it."""
     options: dict[str, Any] = {"grace": 10, "heartbeat_interval": 0.3}
     async with (
         NodeProcess.start(redis_server, **options) as node,

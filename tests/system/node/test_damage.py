@@ -1,4 +1,4 @@
-"""What a hand did to our keys concerns whom it was done to, and nobody else."""
+"""External changes to a member's keys affect that member alone."""
 
 from collections.abc import Callable
 from typing import Any
@@ -65,7 +65,7 @@ async def test_damage_to_one_member_does_not_affect_the_others(redis_server: Ser
             client.start_heartbeats(0.3)
         for name, room in ROOMS.items():
             DAMAGE[name](redis_server, room)
-        # Who is there is served, who comes may come, and who leaves is told.
+        # Present members are served, others can join, and leaves are sent.
         for room in ROOMS.values():
             assert (await ann.answer("room:heartbeat", roomId=room))["type"] == "room:heartbeat:ack", room
             joined = await late.answer("join_room", roomId=room, userId="late")
@@ -89,7 +89,7 @@ async def test_damage_to_one_member_does_not_affect_the_others(redis_server: Ser
         await until(lambda: node.sweep.rounds > rounds + 1)
         assert ann.open
         assert not ann.of("service:degraded", "room:force-leave")
-        # Made good, so that the node can put its members under the grace when it stops.
+        # Repaired, so that the node can detach its members when it stops.
         redis_server.control.delete(redis_state.shadow_key(ROOMS["a shadow of another type"], "victim"))
 
 

@@ -1,4 +1,4 @@
-"""B13: how many left, and why; a durable record that another program can read."""
+"""How many members left, and why: a durable record that other programs can read."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -48,7 +48,7 @@ async def test_every_departure_is_recorded_with_its_reason(redis_server: Server)
         await silent.receive("room:force-leave")
         await until(lambda: len(redis_state.stream(redis_server, "lobby")) == 3)
 
-        # As plain commands see it.
+        # Read with plain commands.
         (entry,) = (e for e in redis_state.stream(redis_server, "attic") if e["user"] == "cut")
         assert {key: entry[key] for key in ("room", "username", "reason", "node")} == {
             "room": "attic",
@@ -59,7 +59,7 @@ async def test_every_departure_is_recorded_with_its_reason(redis_server: Server)
         assert (int(entry["joinedAt"]), int(entry["lastActiveAt"])) == (joined_at["cut"], active)
         assert active + 300 <= int(entry["leftAt"]) <= redis_state.now(redis_server)
 
-        # As the API tells it: by room, in all, since when, and as they come.
+        # Read with the API: by room, in all, since a time, and as they happen.
         found = [departure async for departure in presence.departures()]
         assert sorted((d.room_id, d.user_id, d.reason) for d in found) == sorted(
             [
@@ -80,7 +80,7 @@ async def test_every_departure_is_recorded_with_its_reason(redis_server: Server)
 
 
 async def _take(number: int, departures: AsyncIterator[Departure]) -> list[Departure]:
-    """The first ones that come."""
+    """The first departures that arrive."""
     taken = []
     async for departure in departures:
         taken.append(departure)
@@ -97,5 +97,5 @@ async def test_the_record_of_departures_outlives_the_nodes_and_is_capped(redis_s
             await ann.ask("leave_room", "room:left", roomId="lobby")
     key = f"{{reactor:{redis_state.shard('lobby')}}}"
     length: Any = redis_server.control.xlen(f"{key}:departures")
-    assert kept <= length < kept * 3  # it is cut by whole blocks
+    assert kept <= length < kept * 3  # it is trimmed by whole blocks
     assert redis_server.control.hgetall(f"{key}:totals") == {"left": str(kept * 4)}

@@ -1,4 +1,4 @@
-"""B6: the last socket of a member drops."""
+"""The last connection of a member is lost: its disconnect grace begins."""
 
 import time
 
@@ -10,7 +10,7 @@ from tests.support.waiting import until
 
 
 async def test_a_member_that_reconnects_within_the_grace_is_not_shown_as_gone(redis_server: Server) -> None:
-    """Back on the same node and on another one; a third who does not return tells when the grace is over."""
+    """Back on the same node and on another; a third member, which does not return, marks its end."""
     async with (
         served(redis_server, grace=1.0) as one,
         served(redis_server, grace=1.0) as two,
@@ -119,8 +119,8 @@ async def test_a_heartbeat_of_a_closed_connection_does_not_extend_the_grace(redi
         await ann.join("lobby", "ann")
         redis_server.pause()
         for _ in range(50):
-            await ann.send("room:heartbeat")
-        await ann.barrier()  # they wait in the node now
+            await ann.say("room:heartbeat")
+        await ann.barrier()  # they are queued in the node now
         ann.vanish()
         await until(lambda: len(node.gateway.connections) == 1)
         redis_server.resume()
@@ -128,7 +128,7 @@ async def test_a_heartbeat_of_a_closed_connection_does_not_extend_the_grace(redi
 
 
 async def test_a_short_grace_ends_on_time(redis_server: Server) -> None:
-    """Whoever keeps the time is told of each new end that is nearer than all it knew."""
+    """The pacemaker is notified of each deadline that is nearer than all it knows."""
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     late = []
     async with served(redis_server, grace=0.1, sweep_interval=0) as node, RawClient.connect(node) as watcher:

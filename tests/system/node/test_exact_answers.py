@@ -1,4 +1,4 @@
-"""B9: answers are exact by Redis's own clock, whether anything has reacted yet or not."""
+"""Replies are exact by Redis's clock, whether or not anything has reacted to an expiry yet."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ ROOMS = (
 
 
 async def test_an_expired_member_is_in_no_reply(redis_server: Server) -> None:
-    """Each question is the very first thing to look at its room; the watcher there hears of the end by it."""
+    """Each request is the first to read its room after the expiry, and notifies the watcher by it."""
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     async with (
         served(redis_server, ttl=TTL, **NOTHING_REACTS) as node,
@@ -42,32 +42,35 @@ async def test_an_expired_member_is_in_no_reply(redis_server: Server) -> None:
             last = await silent.join(room, "silent")
         await redis_state.wait_for_expiry(redis_server, last["members"][1]["joinedAt"], TTL)
         for room in ROOMS:
-            assert set(redis_state.rows(redis_server, room)) == {"silent", "watcher"}  # nobody has looked
+            assert set(redis_state.rows(redis_server, room)) == {
+                "silent",
+                "watcher",
+            }  # nothing has read the room yet
 
-        def told(room: str) -> bool:
-            """Whether the answer was also the departure."""
+        def departure_sent(room: str) -> bool:
+            """Whether the request also made the departure."""
             return len(redis_state.stream(redis_server, room)) == 1
 
         listed = await asker.ask("room:members", "room:members", roomId="listed")
         assert ([m["userId"] for m in listed["members"]], listed["count"]) == (["watcher"], 1)
-        assert told("listed")
+        assert departure_sent("listed")
         assert (await asker.ask("room:count", "room:count", roomId="counted"))["count"] == 1
-        assert told("counted")
+        assert departure_sent("counted")
         question = {"roomId": "asked", "userId": "silent"}
         assert (await asker.ask("room:is_present", "room:is_present", **question))["present"] is False
-        assert told("asked")
+        assert departure_sent("asked")
         joined = await asker.join("joined", "asker")
         assert ({m["userId"] for m in joined["members"]}, joined["count"]) == ({"watcher", "asker"}, 2)
-        assert told("joined")
+        assert departure_sent("joined")
         refused = await silent.ask("room:update", "error", roomId="updated", username="x")
         assert refused["code"] == "not_joined"
-        assert told("updated")
+        assert departure_sent("updated")
         assert [member.user_id for member in await presence.members("api-listed")] == ["watcher"]
-        assert told("api-listed")
+        assert departure_sent("api-listed")
         assert await presence.count("api-counted") == 1
-        assert told("api-counted")
+        assert departure_sent("api-counted")
         assert await presence.is_present("api-asked", "silent") is False
-        assert told("api-asked")
+        assert departure_sent("api-asked")
         counts = {room.room_id: room.count for room in await presence.rooms()}
         assert counts == dict.fromkeys(ROOMS, 1) | {"joined": 2}
 
@@ -101,7 +104,7 @@ async def test_a_disconnected_member_counts_until_its_grace_ends_and_not_after(r
 
 
 async def test_many_members_that_expire_at_once_are_all_left_out(redis_server: Server) -> None:
-    """More than one call settles; and more than one page."""
+    """More than one call settles and more than one page lists."""
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     async with (
         served(redis_server, ttl=60, **NOTHING_REACTS) as node,
@@ -118,7 +121,7 @@ async def test_many_members_that_expire_at_once_are_all_left_out(redis_server: S
 
 
 async def test_a_member_that_is_read_while_it_expires_departs(redis_server: Server) -> None:
-    """At the very millisecond of its end a script may find it alive by one clock and due by the other."""
+    """In the millisecond of its expiry a script may find it alive by one clock and due by the other."""
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     async with (
         served(redis_server, ttl=60, **NOTHING_REACTS) as node,

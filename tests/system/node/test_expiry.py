@@ -1,4 +1,4 @@
-"""B4: no heartbeat for the whole TTL."""
+"""A member without heartbeats for its whole TTL expires."""
 
 from contextlib import AsyncExitStack
 
@@ -20,15 +20,15 @@ async def test_a_member_without_heartbeats_for_its_ttl_is_force_left_closed_and_
         await ann.join("lobby", "ann")
         ann.start_heartbeats()
         joined = await bob.join("lobby", "bob")
-        farewell = await bob.receive("room:force-leave")
-        assert farewell.keys() == {"type", "roomId", "message", "reason", "timestamp"}
-        assert (farewell["roomId"], farewell["message"]) == ("lobby", "Gone quiet.")
-        assert farewell["reason"] == "inactivity_timeout"
+        force_leave = await bob.hear("room:force-leave")
+        assert force_leave.keys() == {"type", "roomId", "message", "reason", "timestamp"}
+        assert (force_leave["roomId"], force_leave["message"]) == ("lobby", "Gone quiet.")
+        assert force_leave["reason"] == "inactivity_timeout"
         deadline = joined["members"][1]["joinedAt"] + 1000
-        assert deadline <= farewell["timestamp"] < deadline + 500
+        assert deadline <= force_leave["timestamp"] < deadline + 500
         assert await bob.closed() == 4003
-        assert await ann.receive_departure_of("bob") == "inactivity_timeout"
-        assert not departures(bob.received)  # it hears of its own end once
+        assert await ann.hear_left("bob") == "inactivity_timeout"
+        assert not departures(bob.heard)  # its own departure is sent as the force-leave alone
         assert (
             redis_server.control.exists(
                 redis_state.presence_key("lobby", "bob"), redis_state.shadow_key("lobby", "bob")
@@ -56,8 +56,8 @@ async def test_every_connection_of_an_expired_member_is_force_left_on_every_node
         ann.start_heartbeats(), zoe.start_heartbeats()
         for client in (tab, other_tab, phone):
             await client.join("lobby", "bob")
-        farewells = [await client.receive("room:force-leave") for client in (tab, other_tab, phone)]
-        assert farewells[0] == farewells[1] == farewells[2]
+        force_leaves = [await client.hear("room:force-leave") for client in (tab, other_tab, phone)]
+        assert force_leaves[0] == force_leaves[1] == force_leaves[2]
         assert [await client.closed() for client in (tab, other_tab, phone)] == [4003, 4003, 4003]
         for client in (ann, zoe):
             assert await client.receive_departure_of("bob") == "inactivity_timeout"
@@ -75,8 +75,8 @@ async def test_a_connection_that_is_in_other_rooms_stays_open_for_them(redis_ser
         await bob.join("lasting", "bob")
         await ann.join("brief", "ann")
         await ann.join("lasting", "ann")
-        farewell = await ann.receive("room:force-leave")
-        assert (farewell["roomId"], farewell["message"]) == ("brief", "Too long in brief.")
+        force_leave = await ann.hear("room:force-leave")
+        assert (force_leave["roomId"], force_leave["message"]) == ("brief", "Too long in brief.")
         await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lasting")
         refused = await ann.ask("room:heartbeat", "error", roomId="brief")
         assert refused["code"] == "not_joined"
@@ -90,8 +90,10 @@ async def test_a_connection_that_is_in_other_rooms_stays_open_for_them(redis_ser
 
 
 async def test_of_many_members_every_one_expires_on_time(redis_server: Server) -> None:
-    """Each in a room of its own, one deadline close behind the other."""
-    redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")  # only a touch can end them
+    """Each in a room of its own, one deadline shortly after the other."""
+    redis_server.control.execute_command(
+        "DEBUG", "SET-ACTIVE-EXPIRE", "0"
+    )  # only the pacemaker's touch expires them
     async with served(redis_server, ttl=1.0) as node, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(RawClient.connect(node)) for _ in range(4)]
         deadlines: dict[str, int] = {}
@@ -102,15 +104,15 @@ async def test_of_many_members_every_one_expires_on_time(redis_server: Server) -
                 deadlines[room] = joined["members"][0]["joinedAt"] + 1000
         for client in clients:
             assert await client.closed() == 4003
-        told = {m["roomId"]: m["timestamp"] for client in clients for m in client.of("room:force-leave")}
-        assert told.keys() == deadlines.keys()
-        late = sorted(told[room] - deadlines[room] for room in deadlines)
+        received = {m["roomId"]: m["timestamp"] for client in clients for m in client.of("room:force-leave")}
+        assert received.keys() == deadlines.keys()
+        late = sorted(received[room] - deadlines[room] for room in deadlines)
         assert late[0] > 0
         assert late[-1] < 1000
 
 
 async def test_members_of_one_room_expire_each_at_their_own_deadline(redis_server: Server) -> None:
-    """One that is due just behind another does not wait until that one's end has been made sure of."""
+    """A deadline shortly after another one does not wait until that one is verified."""
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     async with served(redis_server, ttl=1.0, diff_window=0) as node, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(RawClient.connect(node)) for _ in range(12)]

@@ -1,4 +1,4 @@
-"""Another application in the same Redis is never disturbed, and its keys and events are none of ours."""
+"""Another application in the same Redis is not disturbed, and its keys and events are ignored."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ NEARLY = [
 
 
 def _dump(server: Server) -> dict[str, tuple[Any, int]]:
-    """Every key of the others, byte by byte, with its end."""
+    """Every foreign key, byte by byte, with its expiry."""
     raw = server.control
     return {
         key: (raw.execute_command("DUMP", key, NEVER_DECODE=True), raw.pexpiretime(key))
@@ -56,13 +56,13 @@ async def test_foreign_keys_stay_as_they_are(redis_server: Server) -> None:
         served(redis_server, namespace="other", ttl=60) as other,
         RawClient.connect(node) as ann,
         RawClient.connect(node) as bob,
-        RawClient.connect(other) as stranger,
+        RawClient.connect(other) as foreign_client,
     ):
         joined = await ann.join("lobby", "ann")
         assert [member["userId"] for member in joined["members"]] == ["ann"]
         await bob.join("lobby", "bob")
         await bob.join("brief", "bob")
-        alone = await stranger.join("lobby", "ann")
+        alone = await foreign_client.join("lobby", "ann")
         assert [member["userId"] for member in alone["members"]] == ["ann"]
         await bob.receive("room:force-leave", roomId="brief")
         bob.vanish()
@@ -71,12 +71,12 @@ async def test_foreign_keys_stay_as_they_are(redis_server: Server) -> None:
         rounds = node.sweep.rounds
         await until(lambda: node.sweep.rounds > rounds + 1)
         assert redis_state.members(redis_server, "lobby") == {}
-        assert not departures(stranger.received)
+        assert not departures(foreign_client.heard)
     assert _dump(redis_server) == before
 
 
 async def test_expired_events_of_foreign_keys_are_ignored(redis_server: Server) -> None:
-    """Keys of others end by the hundred, also such as look like ours, and nobody is touched."""
+    """Hundreds of foreign keys expire, some with names like the reactor's, and no member is affected."""
     control = redis_server.control
     async with (
         served(redis_server, ttl=60) as node,
@@ -98,7 +98,7 @@ async def test_expired_events_of_foreign_keys_are_ignored(redis_server: Server) 
 
 
 async def test_events_of_another_database_are_ignored(redis_server: Server) -> None:
-    """The same keys in another database end there, and here nobody does."""
+    """The same keys expire in another database, and no member here does."""
     import redis
 
     elsewhere = redis.Redis(unix_socket_path=str(redis_server.socket), db=3, protocol=2)

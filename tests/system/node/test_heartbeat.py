@@ -1,4 +1,4 @@
-"""B2: a heartbeat."""
+"""A heartbeat renews the TTL and is acknowledged after Redis has taken it."""
 
 import time
 from asyncio import gather
@@ -64,7 +64,7 @@ async def test_a_heartbeat_writes_no_index_and_is_not_published(redis_server: Se
         stats: Any = redis_server.control.info("commandstats")
         calls = {name.removeprefix("cmdstat_"): found["calls"] for name, found in stats.items()}
         assert calls["pexpireat"] == calls["hset"] == 20
-        # Beside these only the call of the script, its look at the clock and at the node; and pings.
+        # Besides these only the call of the script, its reads of the clock and of the node, and pings.
         others = {"config|resetstat", "info", "ping"}
         assert set(calls) - others == {"evalsha", "time", "exists", "pexpireat", "hset"}
         assert calls["evalsha"] == calls["time"] == calls["exists"] <= 20
@@ -107,16 +107,16 @@ async def test_a_heartbeat_during_an_outage_is_acknowledged_after_it(redis_serve
 
 
 async def test_a_heartbeat_after_the_ttl_does_not_bring_the_member_back(redis_server: Server) -> None:
-    """Nothing has noticed yet that the time is up when it comes."""
+    """Nothing has reacted to the expiry yet when the heartbeat arrives."""
     off: dict[str, Any] = {"pacemaker": False, "listener": False, "sweep_interval": 0}
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     async with served(redis_server, ttl=0.4, **off) as node, RawClient.connect(node) as ann:
         joined = await ann.join("lobby", "ann")
         await redis_state.wait_for_expiry(redis_server, joined["members"][0]["joinedAt"], 0.4)
-        assert list(redis_state.rows(redis_server, "lobby")) == ["ann"]  # nobody has looked
-        await ann.send(BEAT, roomId="lobby")
-        farewell = await ann.receive("room:force-leave")
-        assert farewell["reason"] == "inactivity_timeout"
+        assert list(redis_state.rows(redis_server, "lobby")) == ["ann"]  # nothing has read the room yet
+        await ann.say(BEAT, roomId="lobby")
+        force_leave = await ann.hear("room:force-leave")
+        assert force_leave["reason"] == "inactivity_timeout"
         assert await ann.closed() == 4003
         assert not ann.of(ACK)
         assert redis_state.everywhere(redis_server) == {}

@@ -1,4 +1,4 @@
-"""A room in which nothing happens is silent."""
+"""A room in which nothing changes causes no messages and no writes."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -18,7 +18,7 @@ PERIOD = 1.0
 
 
 async def test_an_idle_room_publishes_nothing_for_two_heartbeat_periods(redis_server: Server) -> None:
-    """Nothing but acknowledgements to the clients, nothing on the channels, no write to an index."""
+    """Clients receive acknowledgements alone, nothing is published, and no index is written."""
     async with (
         served(redis_server, ttl=30, sweep_interval=0) as one,
         served(redis_server, ttl=30, sweep_interval=0) as two,
@@ -47,12 +47,12 @@ async def test_an_idle_room_publishes_nothing_for_two_heartbeat_periods(redis_se
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
 
-        # A node's turn at the sweep may run out, which is no room's business.
+        # The leadership of the sweep may expire, which concerns no room.
         assert [each for each in published if not each[1].startswith(b"{reactor:fleet}")] == []
         for client, start in zip(clients, before, strict=True):
             assert [message["type"] for message in client.received[start:]] == ["room:heartbeat:ack"] * 2
         assert redis_state.rows(redis_server, "lobby") == noted
-        # Each shard is looked at once a second, and one of the nodes does it.
+        # Each shard is scanned once a second, by one of the nodes.
         assert one.pacemaker.scans + two.pacemaker.scans - looks <= 16 * 8
 
 
@@ -61,7 +61,7 @@ def _knows_all(client: RawClient) -> bool:
 
 
 async def _witness(server: Server, published: list[Any]) -> None:
-    """Everything that anybody publishes, on any channel."""
+    """Everything that is published, on any channel."""
     client = redis.asyncio.Redis(unix_socket_path=str(server.socket), protocol=2)
     async with client, client.pubsub() as pubsub:
         await pubsub.psubscribe("*")

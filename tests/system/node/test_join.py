@@ -1,4 +1,4 @@
-"""B1: a client joins."""
+"""A client joins a room."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A departure that a node hears of when the user is in again, and the node's own socket with it."""
+"""A departure that reaches a node after the user, with a connection of this node, has joined again."""
 
 from typing import Any
 
@@ -17,8 +17,8 @@ def updates(socket: RawClient) -> list[Message]:
     return [member for diff in socket.of("room:diff") for member in diff["updated"]]
 
 
-def hears_of_an_earlier_end(node: Node, server: Server) -> None:
-    """The node hears that ann's joining before her present one ended, as by a diff."""
+def notify_of_earlier_departure(node: Node, server: Server) -> None:
+    """Notify the node, as a diff does, that ann's membership before the present one ended."""
     member = node.feed.last_known("lobby", "ann")
     assert member is not None
     left = LeftRow("ann", INACTIVITY_TIMEOUT, redis_state.now(server), "")
@@ -28,7 +28,7 @@ def hears_of_an_earlier_end(node: Node, server: Server) -> None:
 async def test_a_connection_expelled_for_an_earlier_membership_is_detached_from_the_present_one(
     redis_server: Server,
 ) -> None:
-    """As after Redis was another: the node enters its sockets again before it sees what it has missed."""
+    """As after a failover: the node registers its connections again before it receives what it missed."""
     async with (
         served(redis_server) as here,
         served(redis_server) as late,
@@ -37,8 +37,8 @@ async def test_a_connection_expelled_for_an_earlier_membership_is_detached_from_
     ):
         await first.join("lobby", "ann")
         await second.join("lobby", "ann")
-        hears_of_an_earlier_end(late, redis_server)
-        await second.receive("room:force-leave")
+        notify_of_earlier_departure(late, redis_server)
+        await second.hear("room:force-leave")
         await first.until(lambda: 1 in [one["connections"] for one in updates(first)])
         assert redis_state.members(redis_server, "lobby")["ann"].get("connections", "1") == "1"
 
@@ -46,7 +46,7 @@ async def test_a_connection_expelled_for_an_earlier_membership_is_detached_from_
 async def test_a_client_expelled_during_a_rejoin_joins_under_another_connection_id(
     redis_server: Server,
 ) -> None:
-    """What the node lets go of for the former joining must not be what the socket is in by."""
+    """The detach for the former membership must not affect the present one."""
     async with (
         served(redis_server) as node,
         RawClient.connect(node) as bob,
@@ -59,7 +59,7 @@ async def test_a_client_expelled_during_a_rejoin_joins_under_another_connection_
 
         async def expelled_first(*args: Any) -> Any:
             node.reconciler.follow_and_register = register  # type: ignore[method-assign]
-            hears_of_an_earlier_end(node, redis_server)
+            notify_of_earlier_departure(node, redis_server)
             node.reconciler.detach_queue.add(attachment)
             return await register(*args)
 
@@ -70,5 +70,5 @@ async def test_a_client_expelled_during_a_rejoin_joins_under_another_connection_
         assert fields["socketId"] == joined["socketId"]
         assert fields.get("connections", "1") == "1"
         life = redis_server.control.pttl(redis_state.presence_key("lobby", "ann"))
-        assert life > node.settings.grace * 1000, "it is under no grace"
+        assert life > node.settings.grace * 1000, "it is not in its grace"
         assert [left["userId"] for diff in bob.of("room:diff") for left in diff["left"]] == []

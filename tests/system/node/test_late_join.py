@@ -1,4 +1,4 @@
-"""A join that a stalled network delivers when nobody waits for it any more."""
+"""A join that a stalled network delivers after its sender has given up."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,27 +25,29 @@ async def two_nodes(server: Server) -> AsyncIterator[tuple[Proxy, Node, Node]]:
 
 
 async def test_a_join_that_arrives_late_leaves_no_connection_behind(redis_server: Server) -> None:
-    """Its client was told `unavailable` and went; the user is there over another socket."""
+    """Its client received `unavailable` and left; the user is present over another connection."""
     async with (
         two_nodes(redis_server) as (link, whole, stalled),
         RawClient.connect(whole) as first,
         RawClient.connect(stalled) as other,
         RawClient.connect(stalled) as second,
     ):
-        await other.join("lobby", "other")  # the room is followed then, and the join all that is asked
+        await other.join(
+            "lobby", "other"
+        )  # the room is followed from here on, so the join is the only request
         await first.join("lobby", "ann")
         link.stall()
         await second.send("join_room", roomId="lobby", userId="ann")
         refusal = await second.receive("error")
         assert refusal["code"] == "unavailable"
-        await until(lambda: bool(redis_state.fences(redis_server)))  # that it went is noted
+        await until(lambda: bool(redis_state.fences(redis_server)))  # its connection is fenced
         link.release()
         await first.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
         assert redis_state.members(redis_server, "lobby")["ann"].get("connections", "1") == "1"
 
 
 async def test_an_expelled_member_is_not_registered_again_by_a_late_join(redis_server: Server) -> None:
-    """Its node had lost it from Redis and was entering it again when it was put out."""
+    """Redis had lost the member, and its node was registering it again when it was expelled."""
     async with (
         two_nodes(redis_server) as (link, whole, stalled),
         RawClient.connect(whole) as other,

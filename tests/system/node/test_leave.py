@@ -1,4 +1,4 @@
-"""B5: the user leaves."""
+"""A user leaves a room."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Redis loses its data, or comes back older, in ways that nothing announces: what must not be told then."""
+"""Redis loses its data, or comes back older, without any sign of it: what must not be sent then."""
 
 from contextlib import AsyncExitStack
 from typing import Any
@@ -15,13 +15,13 @@ from tests.support.waiting import until
 
 
 def present(client: RawClient) -> set[str]:
-    """Who was in the lobby at some time after its last fresh beginning, as told."""
-    fresh = [m for m in client.received if m["type"] == "room:diff" and m["from"] == 0]
+    """The members of the lobby at the start of its latest epoch, as the client received them."""
+    fresh = [m for m in client.heard if m["type"] == "room:diff" and m["from"] == 0]
     return {member["userId"] for member in fresh[-1]["joined"]} if fresh else set()
 
 
 async def test_after_flushall_no_client_receives_an_empty_room(redis_server: Server) -> None:
-    """Nothing is cut by FLUSHALL: the first to enter again stands alone in Redis, and nowhere else."""
+    """FLUSHALL cuts no connection. The first member to be registered again is alone in Redis for a while."""
     async with AsyncExitStack() as stack:
         nodes = [await stack.enter_async_context(served(redis_server, lease=1.5)) for _ in range(2)]
         clients = []
@@ -64,8 +64,8 @@ async def test_no_diff_is_sent_before_the_slowest_node_has_registered_its_member
         await ann.receive("service:degraded")
         redis_server.start()
         await until(lambda: set(redis_state.members(redis_server, "lobby")) == {"ann"})
-        await anyio.sleep(2.5)  # longer than one waits without knowing for whom
-        assert len(ann.of("service:restored", "room:diff")) == 1, "but that bob had come"
+        await anyio.sleep(2.5)  # longer than the floor of the recovery barrier
+        assert len(ann.of("service:restored", "room:diff")) == 1, "other than the join of bob"
         may_enter.set()
         await ann.receive("service:restored")
         await ann.receive("room:diff", **{"from": 0})
@@ -125,7 +125,7 @@ async def test_a_client_that_connects_during_an_outage_receives_degraded_and_res
 
 
 async def test_a_join_in_flight_while_the_node_is_renamed_is_kept(bundled_server: Server) -> None:
-    """What the former name did is let go of; the joining must not be among it."""
+    """What has the former name is detached; the join must not be among it."""
     async with served(bundled_server, lease=1.0, grace=0.5) as node, RawClient.connect(node) as ann:
         await ann.join("lobby", "ann")
         join = node.store.join

@@ -1,4 +1,4 @@
-"""B8: a node stops, dies, freezes or is deployed anew.
+"""A node stops, is killed, freezes or is redeployed.
 
 Nodes in processes of their own take their time to start: most of these run on one of the two servers.
 """
@@ -49,17 +49,17 @@ async def test_the_members_of_a_killed_node_leave_once_on_every_other_node(redis
             ("carl", "disconnected"),
             ("dora", "disconnected"),
         ]
-        for entry in entries:  # a lease unchanged for its length and a grace, at least
+        for entry in entries:  # at least a lease without a renewal, and a grace
             assert 1000 < int(entry["leftAt"]) - killed_at < 4000
-        # Who has a socket on a living node stays, and nothing is told twice: all news join on.
+        # A member with a connection to a live node stays, and no diff is missing or sent twice.
         await tab.ask("room:update", "room:updated", roomId="lobby", username="Tab")
         for client in (ann, bob):
-            await client.receive_next(lambda message: _tells(message, "tab", "Tab", connections=1))
-            assert sorted(departures(client.received)) == [("carl", "disconnected"), ("dora", "disconnected")]
+            await client.hear_next(lambda message: _updates(message, "tab", "Tab", connections=1))
+            assert sorted(departures(client.heard)) == [("carl", "disconnected"), ("dora", "disconnected")]
         assert redis_state.members(redis_server, "lobby").keys() == {"ann", "bob", "tab"}
 
 
-def _tells(message: Message, user_id: str, username: str, connections: int) -> bool:
+def _updates(message: Message, user_id: str, username: str, connections: int) -> bool:
     return any(
         (member["userId"], member["username"], member["connections"]) == (user_id, username, connections)
         for member in message.get("updated", ())
@@ -97,7 +97,7 @@ async def test_a_member_that_returns_from_a_killed_node_within_the_grace_does_no
 async def test_a_node_that_stops_closes_its_clients_and_publishes_no_departure(
     redis7_server: Server,
 ) -> None:
-    """A deploy: closed with 1012, back on the next node within the grace."""
+    """A deploy: clients are closed with 1012 and return to the next node within the grace."""
     options: dict[str, Any] = {"lease": 0.6, "grace": 2.0}
     async with (
         served(redis7_server, **options) as one,
@@ -158,7 +158,7 @@ async def test_a_node_frozen_for_less_than_the_grace_loses_no_member(redis7_serv
         frozen.send(signal.SIGCONT)
         await until(lambda: redis7_server.control.pttl(key) > 6000)
         await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
-        await anyio.sleep(1.0)  # whatever the node still does about it
+        await anyio.sleep(1.0)  # time for anything that the node might still do
         await watcher.ask("room:update", "room:updated", roomId="lobby", username="W")
         diff = await watcher.receive_next(lambda message: bool(message.get("updated")))
         assert (diff["epoch"], diff["from"]) == (joined["epoch"], joined["version"])
@@ -169,7 +169,7 @@ async def test_a_node_frozen_for_less_than_the_grace_loses_no_member(redis7_serv
 
 
 async def test_a_node_frozen_for_longer_registers_its_connected_clients_again(bundled_server: Server) -> None:
-    """They left, and that was told once; they are here, and that is told once."""
+    """Their departure is sent once, and their return is sent once."""
     async with (
         served(bundled_server, **QUICK) as one,
         NodeProcess.start(bundled_server, **QUICK) as frozen,
@@ -190,7 +190,7 @@ async def test_a_node_frozen_for_longer_registers_its_connected_clients_again(bu
         await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
         assert ann.open
         assert not ann.of("room:force-leave")
-        # `gone` may be back for the moment until its node has read that it is not there.
+        # `gone` may be registered again until its node has read that its connection is closed.
         await until(lambda: redis_state.members(bundled_server, "lobby").keys() == {"ann", "watcher"})
         assert departures(watcher.received).count(("ann", "disconnected")) == 1
         assert {reason for _, reason in departures(watcher.received)} == {"disconnected"}
@@ -203,7 +203,7 @@ def _joined(client: RawClient) -> list[dict[str, Any]]:
 async def test_a_node_judged_lost_is_only_accepted_under_its_new_name(
     redis_server: Server,
 ) -> None:
-    """Else its members would stand there without a connection, and outlive its real end by the whole TTL."""
+    """Otherwise its members would have no connection, and stay for a whole TTL after it is really lost."""
     async with (
         served(redis_server, grace=30, lease=60) as judge,
         served(redis_server, grace=30, lease=60) as node,
@@ -223,7 +223,7 @@ async def test_a_node_judged_lost_is_only_accepted_under_its_new_name(
         assert new != old
         assert [name.partition(".")[0] for name in _connections(redis_server, "ann")] == [new]
         assert redis_server.control.pttl(redis_state.presence_key("lobby", "ann")) > 30_000
-        await until(lambda: _connections(redis_server, "bob"))  # also who says nothing
+        await until(lambda: _connections(redis_server, "bob"))  # also a client that sends nothing
         await judge.detector.detach_node(new)
         joined = await carl.join("lobby", "carl")
         assert node.name() not in {old, new}
@@ -241,7 +241,7 @@ def _connections(server: Server, user_id: str) -> list[str]:
 
 
 async def test_the_pacemakers_leadership_passes_on_within_two_seconds(bundled_server: Server) -> None:
-    """The node that touches the keys of all is killed; a member of another one still ends on time."""
+    """The pacemaker's node is killed; a member of another node still expires on time."""
     bundled_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     options: dict[str, Any] = {"ttl": 2.0, "sweep_interval": 0}
     async with (
@@ -253,15 +253,15 @@ async def test_the_pacemakers_leadership_passes_on_within_two_seconds(bundled_se
         async with RawClient.connect(node) as ann:
             await doomed.kill()
             joined = await ann.join("lobby", "ann")
-            farewell = await ann.receive("room:force-leave")
+            force_leave = await ann.hear("room:force-leave")
             assert (before, node.pacemaker.leading) == (False, True)
-            assert farewell["timestamp"] - joined["members"][0]["joinedAt"] - 2000 < 1000
+            assert force_leave["timestamp"] - joined["members"][0]["joinedAt"] - 2000 < 1000
 
 
 async def test_an_expiry_left_by_a_dead_leader_is_claimed_by_the_next(
     bundled_server: Server,
 ) -> None:
-    """Who hears an event leaves the claim to the pacemaker's node, and makes it when that one is gone."""
+    """A node that receives an event leaves the claim to the leader, and makes it when the leader is gone."""
     bundled_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     options: dict[str, Any] = {"sweep_interval": 0}
     async with NodeProcess.start(bundled_server, **options) as doomed:
@@ -271,7 +271,7 @@ async def test_an_expiry_left_by_a_dead_leader_is_claimed_by_the_next(
             await until(lambda: node.pacemaker.led_elsewhere and node.sweep.rounds)
             doomed.send(signal.SIGSTOP)
             key = redis_state.presence_key("lobby", "ann")
-            bundled_server.control.pexpire(key, 1)  # by hand: no deadline that anybody noted
+            bundled_server.control.pexpire(key, 1)  # externally: no index has this deadline
             await until(lambda: not bundled_server.control.exists(key))
             await until(lambda: node.listener.received == 1)
             assert not node.reaper.found_by

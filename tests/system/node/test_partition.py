@@ -1,4 +1,4 @@
-"""One node loses Redis and the others do not: a network that is cut in two."""
+"""A partition: one node loses Redis and the others do not."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What happens when two things cross: a join and an end, a lost answer and a second try."""
+"""Joins that cross an expiry, a kick, a lost reply, or the end of their connection."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ NOTHING_REACTS: dict[str, Any] = {"pacemaker": False, "listener": False, "sweep_
 
 
 async def test_a_rejoin_over_an_expired_membership_begins_another_one(redis_server: Server) -> None:
-    """The old end is told, and the socket is in the room anew, for good."""
+    """The former departure is sent, and the connection is in the room by a membership that lasts."""
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     async with (
         served(redis_server, ttl=0.5, diff_window=0, **NOTHING_REACTS) as node,
@@ -33,8 +33,8 @@ async def test_a_rejoin_over_an_expired_membership_begins_another_one(redis_serv
         await watcher.until(
             lambda: [m["userId"] for d in watcher.of("room:diff") for m in d["joined"]] == ["ann"] * 2
         )
-        assert departures(watcher.received) == [("ann", "inactivity_timeout")]
-        # From here on it is a member like any other: it is heard, it hears, and it leaves.
+        assert departures(watcher.heard) == [("ann", "inactivity_timeout")]
+        # From here on it is a member like any other: it sends, it receives, and it leaves.
         await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
         ann.start_heartbeats(0.1)
         await watcher.ask("room:update", "room:updated", roomId="lobby", username="W")
@@ -74,7 +74,7 @@ async def test_an_expired_connection_is_expelled_and_one_that_joins_then_stays(
 
 @pytest.mark.slow
 async def test_a_join_whose_reply_was_lost_leaves_no_ghost(redis_server: Server) -> None:
-    """Redis stood still, took the join afterwards, and the client had been told that it was not taken."""
+    """Redis stalled and took the join later, after the client had received `unavailable`."""
     async with (
         served(redis_server, grace=0.3) as node,
         RawClient.connect(node) as ann,
@@ -90,10 +90,10 @@ async def test_a_join_whose_reply_was_lost_leaves_no_ghost(redis_server: Server)
                 assert (await client.receive("error"))["code"] == "unavailable"
         finally:
             redis_server.resume()
-        await watcher.receive("service:restored")
-        assert (await bob.join("lobby", "bob"))["count"] >= 2  # who tries again is in
+        await watcher.hear("service:restored")
+        assert (await bob.join("lobby", "bob"))["count"] >= 2  # a second attempt succeeds
         await until(lambda: redis_state.members(redis_server, "lobby").keys() == {"watcher", "bob"})
-        await anyio.sleep(0.5)  # the joins that were refused come no more
+        await anyio.sleep(0.5)  # the refused joins do not arrive any more
         await bob.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
         assert redis_state.members(redis_server, "lobby").keys() == {"watcher", "bob"}
         assert "connections" not in redis_state.members(redis_server, "lobby")["bob"]
@@ -127,7 +127,7 @@ async def test_a_connection_closed_before_its_join_is_taken_leaves_no_ghost(redi
 async def test_a_kick_that_crosses_a_rejoin_ends_the_membership_or_has_no_effect(
     redis_server: Server,
 ) -> None:
-    """Whichever came first, the client, the others and Redis agree in the end."""
+    """Whichever came first, the client, the other members and Redis agree in the end."""
     from reactor import Presence
 
     async with (
@@ -162,7 +162,7 @@ async def test_a_kick_that_crosses_a_rejoin_ends_the_membership_or_has_no_effect
 async def test_a_refused_join_whose_member_is_not_in_the_view_leaves_no_connection(
     redis_server: Server,
 ) -> None:
-    """As where its time was up before its node heard the room again, and did not count yet."""
+    """As where it expired, with expiry suspended, before its node had listed the room again."""
     async with (
         served(redis_server, grace=0.3) as node,
         RawClient.connect(node) as bob,

@@ -1,4 +1,4 @@
-"""By chance again: Redis restarts empty, is flushed, stands still, a node freezes. In the end all agree."""
+"""Random outages: Redis restarts empty, is flushed, stalls, a node freezes. In the end all agree."""
 
 import asyncio
 import random
@@ -17,15 +17,15 @@ from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 from tests.support.waiting import until
 from tests.system.node.replay import Replay
-from tests.system.node.test_random_session import GRACE, ROOMS, SEEDS, TTL, Person, observer, of_one_mind
+from tests.system.node.test_random_session import GRACE, ROOMS, SEEDS, TTL, Person, all_agree, observer
 
 SECONDS = 26.0
 SETTLED = 6.0
-"""Seconds after which the last outage is over for all: a lease in which ends do not count, and then some."""
+"""Seconds after which the last outage is over for all: the lease for which expiry is suspended, and more."""
 
 
 class Stubborn(Person):
-    """One who tries again whatever becomes of the connection."""
+    """A client that reconnects whatever happens to its connection."""
 
     async def live(self, stop_at: float, over: anyio.Event) -> None:
         while anyio.current_time() < stop_at:
@@ -36,7 +36,7 @@ class Stubborn(Person):
                         await over.wait()
                         return
             except (OSError, TimeoutError):
-                pass  # nobody listens, or a frozen node does
+                pass  # no node listens, or a frozen one does
             await anyio.sleep(self._chance.choice((0.01, 0.1, 0.3, GRACE * 2)))
 
     @asynccontextmanager
@@ -46,12 +46,12 @@ class Stubborn(Person):
             yield client.start_heartbeats(0.3)
 
     async def _use(self, client: RawClient, stop_at: float) -> bool:
-        """Whether the socket is there when the time is up."""
+        """Whether the connection is open when the time has passed."""
         try:
             while anyio.current_time() < stop_at:
                 await self._act(client)
         except (ConnectionClosed, AssertionError, TimeoutError):
-            return False  # closed, or its node is frozen for longer than anybody waits
+            return False  # closed, or its node is frozen for too long
         return client.open
 
 
@@ -83,8 +83,8 @@ async def test_after_random_outages_all_clients_agree_with_redis(bundled_server:
 
         here = {person: person.here for person in people if person.here is not None and person.here.open}
         assert len(here) > 8
-        await until(lambda: of_one_mind(bundled_server, [near, far, *here.values()], after_outage=True))
-        for person, client in here.items():  # who believes to be in, is in
+        await until(lambda: all_agree(bundled_server, [near, far, *here.values()], after_outage=True))
+        for person, client in here.items():  # a client that believes it is in the room is in it
             for room in ROOMS:
                 if Replay.of(client, room, after_outage=True).inside:
                     assert person.name in redis_state.members(bundled_server, room)

@@ -1,6 +1,6 @@
-"""Half a minute of everything, by chance: in the end all are of one mind, nothing told twice or left out.
+"""Half a minute of random actions: in the end all agree, and no diff was sent twice or left out.
 
-The oracle shares no code with the reactor: what every client was told, replayed by the letter, against plain
+The oracle shares no code with the reactor: what every client received, replayed strictly, against plain
 reads of Redis, and against what was done to each client.
 """
 
@@ -33,7 +33,7 @@ SEEDS = [int(seed) for seed in os.environ.get("REACTOR_TEST_SEEDS", "1").split("
 
 
 class Person:
-    """A client that does something by chance every now and then.
+    """A client that does something at random every now and then.
 
     `past` holds its sockets, `here` the one that it still has when the time is over.
     """
@@ -46,7 +46,7 @@ class Person:
         self._nodes, self._chance = nodes, chance
 
     async def live(self, stop_at: float, over: anyio.Event) -> None:
-        """One socket after the other until the time is up, and keep the last until all is over."""
+        """Open one connection after the other until the time has passed, and keep the last until the end."""
         while anyio.current_time() < stop_at:
             async with RawClient.connect(self._chance.choice(self._nodes)) as client:
                 self.past.append(client)
@@ -64,7 +64,7 @@ class Person:
             await anyio.sleep(self._chance.choice((0.01, 0.1, 0.3, GRACE * 2)))
 
     async def _act(self, client: RawClient) -> None:
-        """Do one thing; it may be the socket's last."""
+        """Do one thing; it may end the connection."""
         room = self._chance.choice(ROOMS)
         action = self._chance.choices(
             ("join", "leave", "update", "away", "back", "drop", "silence", "close", "wait"),
@@ -94,7 +94,7 @@ class Person:
 
 @asynccontextmanager
 async def observer(node: Node) -> AsyncIterator[RawClient]:
-    """Somebody who is in all rooms all the time."""
+    """A member that is in all rooms all the time."""
     async with RawClient.connect(node) as client:
         for room in ROOMS:
             await client.join(room, f"observer {node.name()}")
@@ -124,7 +124,7 @@ async def test_after_a_random_session_all_clients_agree_with_redis(
         observer(one) as near,
         observer(two) as far,
     ):
-        # Some are there twice: two sockets of one user, on any node.
+        # Some users have two connections, on any node.
         names = [f"u{number % 30}" for number in range(CLIENTS)]
         people = [Person(name, [one, two], random.Random(chance.random())) for name in names]
         stop_at, over = anyio.current_time() + SECONDS, anyio.Event()
@@ -136,18 +136,18 @@ async def test_after_a_random_session_all_clients_agree_with_redis(
 
         here = [person.here for person in people if person.here is not None]
         assert len(here) > CLIENTS / 4
-        await until(lambda: of_one_mind(redis_server, [near, far, *here]))
+        await until(lambda: all_agree(redis_server, [near, far, *here]))
         _agrees_with_the_record(redis_server, [near, far], exactly=not harmed)
         over.set()
         await asyncio.gather(*lives)
 
-        # All sockets are gone; what they left ends by itself, and then nothing is left.
+        # All connections are closed; what they left expires, and then nothing is left.
         await until(lambda: all(len(_known(near, room)) == len(_known(far, room)) == 2 for room in ROOMS))
-        assert of_one_mind(redis_server, [near, far])
+        assert all_agree(redis_server, [near, far])
         _agrees_with_the_record(redis_server, [near, far], exactly=not harmed)
         for person in people:
             for client in person.past:
-                assert all(Replay.of(client, room) for room in ROOMS)  # all joined on
+                assert all(Replay.of(client, room) for room in ROOMS)  # no gap in any room
                 assert {m["code"] for m in client.of("error")} <= {"not_joined", "unavailable"}
         for client in (near, far):
             for room in ROOMS:
@@ -161,8 +161,8 @@ def _known(client: RawClient, room: str) -> dict[str, Any]:
     return Replay.of(client, room).members
 
 
-def of_one_mind(server: Server, clients: list[RawClient], *, after_outage: bool = False) -> bool:
-    """Whether everyone in a room holds what Redis holds, at its very position."""
+def all_agree(server: Server, clients: list[RawClient], *, after_outage: bool = False) -> bool:
+    """Whether every client in a room has what Redis has, at the same position."""
     for room in ROOMS:
         position: Any = server.control.hgetall(
             f"{{reactor:{redis_state.shard(room)}}}:state:{redis_state.encoded(room)}"
@@ -182,20 +182,20 @@ def of_one_mind(server: Server, clients: list[RawClient], *, after_outage: bool 
 
 
 def _agrees_with_the_record(server: Server, observers: list[RawClient], *, exactly: bool) -> None:
-    """Each departure was told to each observer as often as it is on record: once, for the same reason.
+    """Each departure was sent to each observer as often as it is on record: once, for the same reason.
 
-    Who comes and goes while an observer's link is down is told as what it comes down to: then not more often.
+    What happens while an observer's node has no link is sent as its net effect, so it may be sent less often.
     """
     for room in ROOMS:
         recorded = Counter((entry["user"], entry["reason"]) for entry in redis_state.stream(server, room))
         assert sum(recorded.values()) > 10
         for client in observers:
-            told = Counter(departures(client.received, room))
-            assert told == recorded if exactly else told <= recorded
+            received = Counter(departures(client.heard, room))
+            assert received == recorded if exactly else received <= recorded
 
 
 async def _harm(server: Server, stop_at: float, chance: random.Random) -> None:
-    """Links are cut, scripts are lost, and the server stands still, now and then."""
+    """Now and then links are cut, scripts are flushed, and the server stalls."""
     while anyio.current_time() < stop_at - 2:
         await anyio.sleep(chance.uniform(0.5, 2.0))
         match chance.choice(("pubsub", "normal", "scripts", "stall")):

@@ -1,4 +1,4 @@
-"""B12: Redis is away, and comes back whole, empty or older."""
+"""Redis is away, and comes back whole, empty or older."""
 
 import json
 from contextlib import AsyncExitStack
@@ -20,7 +20,7 @@ def leaves(client: RawClient) -> list[Any]:
 
 
 async def hear_all(client: RawClient) -> None:
-    """Take in what was sent to a client up to now."""
+    """Read what was sent to a client up to now."""
     await client.ask("room:is_present", "room:is_present", roomId="elsewhere", userId="nobody")
 
 
@@ -62,8 +62,8 @@ async def test_a_stall_longer_than_lease_grace_and_ttl_removes_no_member(redis_s
         await bob.join("lobby", "bob")
         bob.vanish()
         redis_server.pause()
-        await ann.send("room:heartbeat", roomId="lobby")
-        await anyio.sleep(4.0)  # longer than the lease, the grace and the time to live
+        await ann.say("room:heartbeat", roomId="lobby")
+        await anyio.sleep(4.0)  # longer than the lease, the grace and the TTL
         redis_server.resume()
         async with RawClient.connect(node) as again:
             joined = await again.join("lobby", "bob")

@@ -1,4 +1,4 @@
-"""Redis answers, and refuses: it is full, it lacks replicas, it tells of no expiry, it stands in a script."""
+"""Redis answers but refuses: it is full, lacks replicas, sends no expired events, or is busy in a script."""
 
 import asyncio
 import time
@@ -51,7 +51,7 @@ async def test_a_full_redis_refuses_joins_and_serves_present_members(redis_serve
 async def test_while_writes_are_refused_no_member_expires(
     redis_server: Server,
 ) -> None:
-    """For longer than the lease, the grace and the TTL: time goes on, and nobody can say that they live."""
+    """For longer than the lease, the grace and the TTL, in which no heartbeat can be written."""
     async with (
         served(redis_server, lease=0.6, grace=0.6, ttl=1.5) as one,
         served(redis_server, lease=0.6, grace=0.6, ttl=1.5) as two,
@@ -63,8 +63,8 @@ async def test_while_writes_are_refused_no_member_expires(
         ann.start_heartbeats(), bob.start_heartbeats()
         redis_server.control.config_set("min-replicas-to-write", "1")
         for client in (ann, bob):
-            await client.receive("service:degraded")
-        await anyio.sleep(2.5)  # longer than they may be silent
+            await client.hear("service:degraded")
+        await anyio.sleep(2.5)  # longer than their TTL
         redis_server.control.config_set("min-replicas-to-write", "0")
         for client in (ann, bob):
             await client.receive("service:restored")
@@ -72,8 +72,8 @@ async def test_while_writes_are_refused_no_member_expires(
         for client in (ann, bob):
             await client.has_received("room:heartbeat:ack", id="after")
             assert client.open
-            assert not departures(client.received)
-        await anyio.sleep(1.0)  # the time in which ends do not count is over
+            assert not departures(client.heard)
+        await anyio.sleep(1.0)  # expiry is no longer suspended
         here = await ann.ask("room:members", "room:members", roomId="lobby")
         assert {member["userId"] for member in here["members"]} == {"ann", "bob"}
         assert not redis_state.stream(redis_server, "lobby")

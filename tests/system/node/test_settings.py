@@ -1,4 +1,4 @@
-"""B11: the TTL by environment; TTL, grace, message and size by room."""
+"""The TTL from the environment; TTL, grace, message and size by room."""
 
 from pathlib import Path
 
@@ -50,8 +50,8 @@ async def test_rooms_have_the_settings_of_the_file(redis_server: Server, tmp_pat
             for room in ("lobby", "quick-but-not-this", "quick-1", "drop-1")
         }
         assert terms == {"lobby": 50_000, "quick-but-not-this": 7_200_000, "quick-1": 600, "drop-1": 50_000}
-        farewell = await ann.receive("room:force-leave")
-        assert (farewell["roomId"], farewell["message"]) == ("quick-1", "Quick means quick.")
+        force_leave = await ann.hear("room:force-leave")
+        assert (force_leave["roomId"], force_leave["message"]) == ("quick-1", "Quick means quick.")
 
         for room in ("lobby", "drop-1"):
             await watcher.join(room, "watcher")
@@ -78,21 +78,21 @@ async def test_a_full_room_refuses_joins_until_a_member_leaves(redis_server: Ser
         await ann.join("small", "ann")
         ann.start_heartbeats()
         await bob.join("small", "bob")
-        await tab.join("small", "bob")  # one more socket is not one more member
+        await tab.join("small", "bob")  # one more connection is not one more member
         refused = await carl.ask("join_room", "error", roomId="small", userId="carl", id=9)
         assert (refused["code"], refused["id"], refused["roomId"]) == ("room_full", 9, "small")
         assert (await carl.ask("room:heartbeat", "error", roomId="small"))["code"] == "not_joined"
         assert redis_state.members(redis_server, "small").keys() == {"ann", "bob"}
         await bob.ask("leave_room", "room:left", roomId="small")
         assert (await carl.ask("join_room", "error", roomId="small", userId="carl"))["code"] == "room_full"
-        # The other socket never beats: when its time is up there is room.
-        assert await ann.receive_departure_of("bob") == "inactivity_timeout"
+        # The other connection sends no heartbeats: when it has expired there is room.
+        assert await ann.hear_left("bob") == "inactivity_timeout"
         joined = await carl.join("small", "carl")
         assert {member["userId"] for member in joined["members"]} == {"ann", "carl"}
 
 
 async def test_a_shorter_ttl_applies_to_members_that_join_under_it(redis_server: Server) -> None:
-    """The member was there under a longer one, on a node that is no more; its end is exact all the same."""
+    """The member was present with a longer TTL, on a node that has stopped; its expiry is still punctual."""
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     async with (
         served(redis_server, ttl=3600) as old,

@@ -1,4 +1,4 @@
-"""A node that is told to stop, whatever holds it up; and a deploy of all nodes."""
+"""A node is stopped while something delays it, and a deploy of all nodes."""
 
 import signal
 import time
@@ -29,9 +29,9 @@ async def test_a_node_ends_with_0_within_10_seconds_though_redis_and_a_client_ar
         await deaf.join("lobby", "deaf")
         deaf.socket.transport.pause_reading()
         bundled_server.pause()
-        told = time.monotonic()
+        began = time.monotonic()
         assert await node.stop() == 0
-        assert time.monotonic() - told < 10
+        assert time.monotonic() - began < 10
         assert await ann.closed() == 1012
 
 

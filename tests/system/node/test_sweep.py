@@ -1,4 +1,4 @@
-"""B7: the sweep repairs what a lost event, a crash or a hand left behind."""
+"""The sweep repairs what a lost event, a crash or an external change left behind."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ async def test_a_presence_key_deleted_externally_removes_the_member(redis_server
 
 
 async def test_expiries_whose_event_was_lost_are_found(redis_server: Server) -> None:
-    """Redis is told to say nothing, and the pacemaker is off."""
+    """Redis sends no events, and the pacemaker is off."""
     rooms = (RoomRule(match="brief", ttl=0.5),)
     async with (
         served(redis_server, ttl=60, grace=0.5, rooms=rooms, pacemaker=False, sweep_interval=0.4) as node,
@@ -57,7 +57,7 @@ async def test_expiries_whose_event_was_lost_are_found(redis_server: Server) -> 
 
 
 async def test_the_sweep_removes_what_a_killed_node_left_behind(redis_server: Server) -> None:
-    """The node dies with everything; another one, started later, finds its members and ends them."""
+    """The node is killed; another one, started later, finds its members and removes them."""
     async with (
         NodeProcess.start(redis_server, lease=0.5, grace=0.5, sweep_interval=0.3) as doomed,
         RawClient.connect(doomed) as ann,
@@ -90,7 +90,7 @@ async def test_the_sweep_removes_what_a_killed_node_left_behind(redis_server: Se
 async def test_a_node_known_to_a_shard_but_not_to_the_registry_is_detached(
     redis_server: Server,
 ) -> None:
-    """As a failover may leave it: the registry has lost the node, and its members stand there for hours."""
+    """As a failover may leave it: the registry has lost the node, and its members would stay for hours."""
     async with (
         NodeProcess.start(redis_server, grace=0.3, sweep_interval=0.3) as doomed,
         RawClient.connect(doomed) as ann,
@@ -105,7 +105,7 @@ async def test_a_node_known_to_a_shard_but_not_to_the_registry_is_detached(
 
 
 async def test_a_room_larger_than_one_page_is_audited_too(redis_server: Server) -> None:
-    """Its members' keys are deleted by hand, among many that stay."""
+    """Some of its members' keys are deleted externally, among many that stay."""
     async with (
         served(redis_server, **(ONLY_THE_SWEEP | {"sweep_interval": 0})) as node,
         RawClient.connect(node) as watcher,
@@ -128,7 +128,7 @@ def _entry(room_id: str, user_id: str) -> Any:
 
 
 async def test_no_key_is_left_when_all_members_are_gone(redis_server: Server) -> None:
-    """Ends of every kind; what stays is the record of departures, and what has an end of its own."""
+    """Departures of every kind; only the record of departures stays, and keys with a TTL."""
     rooms = (RoomRule(match="brief", ttl=0.4),)
     options: dict[str, Any] = {"ttl": 60, "grace": 0.3, "rooms": rooms}
     async with (

@@ -1,4 +1,4 @@
-"""Each of the three ways to an end can be turned off; the ends come all the same, once."""
+"""Each of the three paths of expiry can be switched off; every departure still happens once."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ async def test_each_departure_happens_once_whichever_path_is_switched_off(
         for client in (near, far):
             await client.receive_departures(3)
         assert await silent.closed() == 4003
-        # One more whole round of everything: whatever came twice would show by now.
+        # Long enough for every path to run once more: a duplicate would show by now.
         await leaver.join("brief", "leaver")
         for client in (near, far):
             await client.receive_departures(4)
@@ -67,7 +67,7 @@ async def test_each_departure_happens_once_whichever_path_is_switched_off(
 
 
 async def test_expiry_is_punctual_without_events(redis_server: Server) -> None:
-    """The events are switched off behind the node's back; the pacemaker makes up for them."""
+    """The events are switched off externally; the pacemaker replaces them."""
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     async with (
         served(redis_server, ttl=1.0, sweep_interval=0) as node,
@@ -78,10 +78,10 @@ async def test_expiry_is_punctual_without_events(redis_server: Server) -> None:
         await ann.join("lobby", "ann")
         ann.start_heartbeats()
         joined = await bob.join("lobby", "bob")
-        farewell = await bob.receive("room:force-leave")
-        assert farewell["timestamp"] - joined["members"][1]["joinedAt"] - 1000 < 1000
-        assert await ann.receive_departure_of("bob") == "inactivity_timeout"
-        assert departures(ann.received) == [("bob", "inactivity_timeout")]
+        force_leave = await bob.hear("room:force-leave")
+        assert force_leave["timestamp"] - joined["members"][1]["joinedAt"] - 1000 < 1000
+        assert await ann.hear_left("bob") == "inactivity_timeout"
+        assert departures(ann.heard) == [("bob", "inactivity_timeout")]
         await until(lambda: node.reaper.found_by)
         assert set(node.reaper.found_by) == {"pacemaker"}
 
@@ -115,7 +115,7 @@ async def test_a_forged_late_or_duplicate_event_has_no_effect(redis_server: Serv
         await until(
             lambda: redis_server.control.publish("__keyevent@0__:expired", keys[0]) and node.listener.received
         )
-        # It left, and then its end is told again and again, before it is back and after.
+        # It left; then its expired event is repeated, before and after it joins again.
         await bob.ask("leave_room", "room:left", roomId="lobby")
         for _ in range(5):
             redis_server.control.publish("__keyevent@0__:expired", keys[0])
@@ -134,7 +134,7 @@ async def test_a_forged_late_or_duplicate_event_has_no_effect(redis_server: Serv
 
 
 async def test_a_forged_message_on_the_nodes_channels_does_no_lasting_harm(redis_server: Server) -> None:
-    """Whoever may publish there can confuse a node for a moment, and no more."""
+    """A client that may publish there can confuse a node for a moment, and no more."""
     async with (
         served(redis_server, ttl=60) as node,
         RawClient.connect(node) as ann,
