@@ -38,7 +38,7 @@ async def test_an_away_member_is_shown_as_away_and_stays_while_its_heartbeats_co
         }
         assert redis_state.members(redis_server, "lobby")["ann"]["away"] == "1"
         await metronome.join("lobby", "metronome")  # sends no heartbeats: it expires a whole TTL later
-        assert await bob.hear_left("metronome") == "inactivity_timeout"
+        assert await bob.receive_departure_of("metronome") == "inactivity_timeout"
         here = await bob.ask("room:members", "room:members", roomId="lobby")
         assert {(m["userId"], m["away"]) for m in here["members"]} == {("ann", True), ("bob", False)}
         assert _seen(bob, "ann") == [(True, 1)]
@@ -72,7 +72,7 @@ async def test_a_disconnected_away_member_has_the_away_grace(redis_server: Serve
 
         received: list[tuple[str, str]] = []
         while len(received) < 6:
-            diff = await watcher.hear("room:diff")
+            diff = await watcher.receive("room:diff")
             assert all(left["reason"] == "disconnected" for left in diff["left"])
             received += sorted(gone(diff))
         assert set(received[:4]) == {(r, u) for r in ("lobby", "long-grace") for u in ("here", "returned")}

@@ -119,7 +119,7 @@ async def test_a_heartbeat_of_a_closed_connection_does_not_extend_the_grace(redi
         await ann.join("lobby", "ann")
         redis_server.pause()
         for _ in range(50):
-            await ann.say("room:heartbeat")
+            await ann.send("room:heartbeat")
         await ann.barrier()  # they are queued in the node now
         ann.vanish()
         await until(lambda: len(node.gateway.connections) == 1)

@@ -20,15 +20,15 @@ async def test_a_member_without_heartbeats_for_its_ttl_is_force_left_closed_and_
         await ann.join("lobby", "ann")
         ann.start_heartbeats()
         joined = await bob.join("lobby", "bob")
-        force_leave = await bob.hear("room:force-leave")
+        force_leave = await bob.receive("room:force-leave")
         assert force_leave.keys() == {"type", "roomId", "message", "reason", "timestamp"}
         assert (force_leave["roomId"], force_leave["message"]) == ("lobby", "Gone quiet.")
         assert force_leave["reason"] == "inactivity_timeout"
         deadline = joined["members"][1]["joinedAt"] + 1000
         assert deadline <= force_leave["timestamp"] < deadline + 500
         assert await bob.closed() == 4003
-        assert await ann.hear_left("bob") == "inactivity_timeout"
-        assert not departures(bob.heard)  # its own departure is sent as the force-leave alone
+        assert await ann.receive_departure_of("bob") == "inactivity_timeout"
+        assert not departures(bob.received)  # its own departure is sent as the force-leave alone
         assert (
             redis_server.control.exists(
                 redis_state.presence_key("lobby", "bob"), redis_state.shadow_key("lobby", "bob")
@@ -56,7 +56,7 @@ async def test_every_connection_of_an_expired_member_is_force_left_on_every_node
         ann.start_heartbeats(), zoe.start_heartbeats()
         for client in (tab, other_tab, phone):
             await client.join("lobby", "bob")
-        force_leaves = [await client.hear("room:force-leave") for client in (tab, other_tab, phone)]
+        force_leaves = [await client.receive("room:force-leave") for client in (tab, other_tab, phone)]
         assert force_leaves[0] == force_leaves[1] == force_leaves[2]
         assert [await client.closed() for client in (tab, other_tab, phone)] == [4003, 4003, 4003]
         for client in (ann, zoe):
@@ -75,7 +75,7 @@ async def test_a_connection_that_is_in_other_rooms_stays_open_for_them(redis_ser
         await bob.join("lasting", "bob")
         await ann.join("brief", "ann")
         await ann.join("lasting", "ann")
-        force_leave = await ann.hear("room:force-leave")
+        force_leave = await ann.receive("room:force-leave")
         assert (force_leave["roomId"], force_leave["message"]) == ("brief", "Too long in brief.")
         await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lasting")
         refused = await ann.ask("room:heartbeat", "error", roomId="brief")

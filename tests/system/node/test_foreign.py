@@ -71,7 +71,7 @@ async def test_foreign_keys_stay_as_they_are(redis_server: Server) -> None:
         rounds = node.sweep.rounds
         await until(lambda: node.sweep.rounds > rounds + 1)
         assert redis_state.members(redis_server, "lobby") == {}
-        assert not departures(foreign_client.heard)
+        assert not departures(foreign_client.received)
     assert _dump(redis_server) == before
 
 

@@ -114,8 +114,8 @@ async def test_a_heartbeat_after_the_ttl_does_not_bring_the_member_back(redis_se
         joined = await ann.join("lobby", "ann")
         await redis_state.wait_for_expiry(redis_server, joined["members"][0]["joinedAt"], 0.4)
         assert list(redis_state.rows(redis_server, "lobby")) == ["ann"]  # nothing has read the room yet
-        await ann.say(BEAT, roomId="lobby")
-        force_leave = await ann.hear("room:force-leave")
+        await ann.send(BEAT, roomId="lobby")
+        force_leave = await ann.receive("room:force-leave")
         assert force_leave["reason"] == "inactivity_timeout"
         assert await ann.closed() == 4003
         assert not ann.of(ACK)

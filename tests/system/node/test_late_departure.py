@@ -38,7 +38,7 @@ async def test_a_connection_expelled_for_an_earlier_membership_is_detached_from_
         await first.join("lobby", "ann")
         await second.join("lobby", "ann")
         notify_of_earlier_departure(late, redis_server)
-        await second.hear("room:force-leave")
+        await second.receive("room:force-leave")
         await first.until(lambda: 1 in [one["connections"] for one in updates(first)])
         assert redis_state.members(redis_server, "lobby")["ann"].get("connections", "1") == "1"
 

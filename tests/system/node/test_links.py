@@ -102,7 +102,7 @@ async def test_no_change_is_missed_while_connections_to_redis_are_cut_repeatedly
         assert redis_state.members(redis_server, "lobby").keys() == {f"u{number}" for number in range(8)}
         assert sorted(e["user"] for e in redis_state.stream(redis_server, "lobby")) == sorted(names)
         for client in clients:
-            received = departures(client.heard)
+            received = departures(client.received)
             assert len(received) == len(set(received))  # no leave is sent twice
             assert client.open
             assert not client.of("room:force-leave")

@@ -16,7 +16,7 @@ from tests.support.waiting import until
 
 def present(client: RawClient) -> set[str]:
     """The members of the lobby at the start of its latest epoch, as the client received them."""
-    fresh = [m for m in client.heard if m["type"] == "room:diff" and m["from"] == 0]
+    fresh = [m for m in client.received if m["type"] == "room:diff" and m["from"] == 0]
     return {member["userId"] for member in fresh[-1]["joined"]} if fresh else set()
 
 

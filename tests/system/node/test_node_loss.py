@@ -54,8 +54,8 @@ async def test_the_members_of_a_killed_node_leave_once_on_every_other_node(redis
         # A member with a connection to a live node stays, and no diff is missing or sent twice.
         await tab.ask("room:update", "room:updated", roomId="lobby", username="Tab")
         for client in (ann, bob):
-            await client.hear_next(lambda message: _updates(message, "tab", "Tab", connections=1))
-            assert sorted(departures(client.heard)) == [("carl", "disconnected"), ("dora", "disconnected")]
+            await client.receive_next(lambda message: _updates(message, "tab", "Tab", connections=1))
+            assert sorted(departures(client.received)) == [("carl", "disconnected"), ("dora", "disconnected")]
         assert redis_state.members(redis_server, "lobby").keys() == {"ann", "bob", "tab"}
 
 
@@ -253,7 +253,7 @@ async def test_the_pacemakers_leadership_passes_on_within_two_seconds(bundled_se
         async with RawClient.connect(node) as ann:
             await doomed.kill()
             joined = await ann.join("lobby", "ann")
-            force_leave = await ann.hear("room:force-leave")
+            force_leave = await ann.receive("room:force-leave")
             assert (before, node.pacemaker.leading) == (False, True)
             assert force_leave["timestamp"] - joined["members"][0]["joinedAt"] - 2000 < 1000
 

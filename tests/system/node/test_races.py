@@ -33,7 +33,7 @@ async def test_a_rejoin_over_an_expired_membership_begins_another_one(redis_serv
         await watcher.until(
             lambda: [m["userId"] for d in watcher.of("room:diff") for m in d["joined"]] == ["ann"] * 2
         )
-        assert departures(watcher.heard) == [("ann", "inactivity_timeout")]
+        assert departures(watcher.received) == [("ann", "inactivity_timeout")]
         # From here on it is a member like any other: it sends, it receives, and it leaves.
         await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
         ann.start_heartbeats(0.1)
@@ -90,7 +90,7 @@ async def test_a_join_whose_reply_was_lost_leaves_no_ghost(redis_server: Server)
                 assert (await client.receive("error"))["code"] == "unavailable"
         finally:
             redis_server.resume()
-        await watcher.hear("service:restored")
+        await watcher.receive("service:restored")
         assert (await bob.join("lobby", "bob"))["count"] >= 2  # a second attempt succeeds
         await until(lambda: redis_state.members(redis_server, "lobby").keys() == {"watcher", "bob"})
         await anyio.sleep(0.5)  # the refused joins do not arrive any more

@@ -190,7 +190,7 @@ def _agrees_with_the_record(server: Server, observers: list[RawClient], *, exact
         recorded = Counter((entry["user"], entry["reason"]) for entry in redis_state.stream(server, room))
         assert sum(recorded.values()) > 10
         for client in observers:
-            received = Counter(departures(client.heard, room))
+            received = Counter(departures(client.received, room))
             assert received == recorded if exactly else received <= recorded
 
 

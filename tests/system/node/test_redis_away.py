@@ -62,7 +62,7 @@ async def test_a_stall_longer_than_lease_grace_and_ttl_removes_no_member(redis_s
         await bob.join("lobby", "bob")
         bob.vanish()
         redis_server.pause()
-        await ann.say("room:heartbeat", roomId="lobby")
+        await ann.send("room:heartbeat", roomId="lobby")
         await anyio.sleep(4.0)  # longer than the lease, the grace and the TTL
         redis_server.resume()
         async with RawClient.connect(node) as again:

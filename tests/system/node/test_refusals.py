@@ -63,7 +63,7 @@ async def test_while_writes_are_refused_no_member_expires(
         ann.start_heartbeats(), bob.start_heartbeats()
         redis_server.control.config_set("min-replicas-to-write", "1")
         for client in (ann, bob):
-            await client.hear("service:degraded")
+            await client.receive("service:degraded")
         await anyio.sleep(2.5)  # longer than their TTL
         redis_server.control.config_set("min-replicas-to-write", "0")
         for client in (ann, bob):
@@ -72,7 +72,7 @@ async def test_while_writes_are_refused_no_member_expires(
         for client in (ann, bob):
             await client.has_received("room:heartbeat:ack", id="after")
             assert client.open
-            assert not departures(client.heard)
+            assert not departures(client.received)
         await anyio.sleep(1.0)  # expiry is no longer suspended
         here = await ann.ask("room:members", "room:members", roomId="lobby")
         assert {member["userId"] for member in here["members"]} == {"ann", "bob"}

@@ -50,7 +50,7 @@ async def test_rooms_have_the_settings_of_the_file(redis_server: Server, tmp_pat
             for room in ("lobby", "quick-but-not-this", "quick-1", "drop-1")
         }
         assert terms == {"lobby": 50_000, "quick-but-not-this": 7_200_000, "quick-1": 600, "drop-1": 50_000}
-        force_leave = await ann.hear("room:force-leave")
+        force_leave = await ann.receive("room:force-leave")
         assert (force_leave["roomId"], force_leave["message"]) == ("quick-1", "Quick means quick.")
 
         for room in ("lobby", "drop-1"):
@@ -86,7 +86,7 @@ async def test_a_full_room_refuses_joins_until_a_member_leaves(redis_server: Ser
         await bob.ask("leave_room", "room:left", roomId="small")
         assert (await carl.ask("join_room", "error", roomId="small", userId="carl"))["code"] == "room_full"
         # The other connection sends no heartbeats: when it has expired there is room.
-        assert await ann.hear_left("bob") == "inactivity_timeout"
+        assert await ann.receive_departure_of("bob") == "inactivity_timeout"
         joined = await carl.join("small", "carl")
         assert {member["userId"] for member in joined["members"]} == {"ann", "carl"}
 
