@@ -42,7 +42,7 @@ _REFUSED = {
 _TOO_MANY_HEARTBEATS = (
     "heartbeats of this member wait for Redis, which does not answer: they count, this one adds nothing"
 )
-_ANSWERED = 1 << 30
+_ANSWERED = 1 << 30  # more rooms than a heartbeat can have: `PendingAck` never counts down to 0 from here
 
 
 class RequestHandler:

@@ -1,9 +1,9 @@
 """A node's recovery after Redis was away or lost data: the state machine, as a table. PURE.
 
-Theory of operation. Redis may come back whole, empty, or older than it was. A node cannot trust what it hears
-from such a server until it has compared it with its own connections, and until every other node has done the
-same: before that, a member that is missing may only be one whose node has not registered it again yet. So
-the room feed is paused by whatever hints at a loss, and resumed in HEALTHY alone.
+Redis may come back whole, empty, or older than it was. A node cannot rely on what such a server holds until
+it has compared that with its own connections, and until every other node has done the same: before that, a
+member that is missing may only be one whose node has not registered it again yet. So the room feed is paused
+by every sign of a loss, and resumed in HEALTHY alone.
 
     HEALTHY        Redis takes commands and its diffs arrive.
     DEGRADED       Redis takes no commands. Clients were sent `service:degraded`.
@@ -25,8 +25,8 @@ Two come from the recovery itself, when a step is done:
     REREGISTERED       All checks that were required are done.
     BARRIER_PASSED     No other node has to be waited for.
 
-In DEGRADED and UNSUBSCRIBED steps may go on, and their results hold, but they lead nowhere: the end of the
-outage requires another check, which leads on from there.
+In DEGRADED and UNSUBSCRIBED a step that has begun may still end. Its result holds, and does not change the
+state: the end of the outage requires another check, which does.
 
 Everything that changes the state is in `TRANSITIONS`, and `RecoveryMachine.advance` is the only one to read
 it. An event that the table does not have raises `IllegalEvent` and changes nothing.

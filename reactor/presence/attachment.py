@@ -1,7 +1,7 @@
 """One connection's membership in a room as Redis knows it: the state machine, as a table. PURE.
 
-Theory of operation. `protocol/membership.py` follows what the client was answered; this follows what Redis
-was asked for on behalf of the same connection. An attachment is in one of eight states:
+`protocol/membership.py` follows what the client was answered; this follows what Redis was asked for on
+behalf of the same connection. An attachment is in one of eight states:
 
     NEW            Nothing was sent to Redis yet.
     JOINING        Its first join is on the way.
@@ -35,8 +35,9 @@ What can happen, in the order in which it usually does:
 Everything that changes a state is in `TRANSITIONS`, and `Attachment.advance` is the only one to read it. An
 event that the table does not have raises `IllegalEvent` and changes nothing. Worth knowing:
 
-- A heartbeat may lengthen the member's life only while the attachment is `live`. `live` rises once and
-  falls for good unless a leave fails, so one that waits in a batch for a connection that ended does nothing.
+- A heartbeat may lengthen the member's life only while the attachment is `live`. That becomes true once,
+  and false for good unless a leave fails. So a heartbeat that still waits in a batch when its connection
+  ends has no effect.
 - A join or a re-registration that was on the way when the connection left the room may still reach Redis.
   Its answer then leads to DETACH_QUEUED, also in LEAVING and DEPARTED, where the state stays: what ends the
   membership is still to come.

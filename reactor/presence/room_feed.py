@@ -305,7 +305,10 @@ class RoomFeed:
                 return  # unfollowed meanwhile, and perhaps followed again
             reasons = {**_reasons_in_deferred(room.view, found, before), **found.reasons}
             # A list from before the last gap does not show what was missed in it.
-            if gaps != self._gaps or room.view.reset(*found[1:4]) is DiffResult.GAP:
+            if (
+                gaps != self._gaps
+                or room.view.reset(found.epoch, found.version, found.members) is DiffResult.GAP
+            ):
                 continue
             room.resyncing, room.newest_list = False, number
             room.wake(float("inf"))

@@ -5,6 +5,7 @@
 --       registered its members on these, else '0')
 -- Returns: the time (ms) until which expiry is suspended, or 0
 -- Publishes: nothing
+-- In the mark, `hold` is the time until which expiry is suspended, and `moved` is '1' where that began on a new server.
 local lease, servers, all_there = tonumber(ARGV[1]), ARGV[2], ARGV[3] == '1'
 local mark = SHARD .. ':pulse'
 local before = redis.call('HMGET', mark, 'at', 'hold', 'servers', 'moved')

@@ -10,6 +10,7 @@
 -- Publishes: a diff (joined or updated) where the member's visible fields changed
 local room, user, room_id, user_id, username, data, connection = unpack(ARGV, 1, 7)
 local ttl, max_members, known_epoch, replaces, away = tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10], ARGV[11], ARGV[12]
+local known_joined_at = ARGV[13]
 local presence, shadow, members = presence_key(room, user), shadow_key(room, user), members_key(room)
 
 if redis.call('EXISTS', fence_key(node_of(connection)), fence_key(connection)) > 0 then
@@ -17,13 +18,14 @@ if redis.call('EXISTS', fence_key(node_of(connection)), fence_key(connection)) >
 end
 if settle_room(room) then return { 'again' } end
 local time = now()
-local since = tonumber(ARGV[13]) or time
+local since = tonumber(known_joined_at) or time
 
 local status = settle_member(room, user)
 if status == 'gone' then
   if known_epoch ~= '' and redis.call('HGET', state_key(room), 'epoch') == known_epoch then return { 'departed' } end
   -- In another epoch Redis lost the member, or it has departed since: a recorded departure is not undone.
-  if known_epoch ~= '' and known_epoch ~= '*' and ARGV[13] ~= '' and recorded_reason(room_id, user_id, ARGV[13]) then
+  if known_epoch ~= '' and known_epoch ~= '*' and known_joined_at ~= ''
+    and recorded_reason(room_id, user_id, known_joined_at) then
     return { 'departed' }
   end
   local count = redis.call('ZCARD', members)
@@ -54,9 +56,9 @@ end
 -- The membership that is registered again may be another than Redis holds: Redis went back to before its end, or lost
 -- it, and the user joined over another connection before this one could register.
 local other = false
-if known_epoch ~= '' and ARGV[13] ~= '' then
+if known_epoch ~= '' and known_joined_at ~= '' then
   local known = tonumber(redis.call('HGET', shadow, 'j')) or since
-  other = since > known or (since < known and not recorded_reason(room_id, user_id, ARGV[13]))
+  other = since > known or (since < known and not recorded_reason(room_id, user_id, known_joined_at))
 end
 if other then
   redis.call('HSET', presence, 'joinedAt', since)
