@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from reactor.protocol.reasons import KICKED
 from reactor.server.node import Node
@@ -12,6 +13,9 @@ from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 from tests.support.waiting import until
 
+QUIET: dict[str, Any] = {"pacemaker": False, "sweep_interval": 0, "lease": 60}
+"""Settings of a node that runs few scripts by itself."""
+
 
 @asynccontextmanager
 async def two_nodes(server: Server) -> AsyncIterator[tuple[Proxy, Node, Node]]:
@@ -19,9 +23,24 @@ async def two_nodes(server: Server) -> AsyncIterator[tuple[Proxy, Node, Node]]:
     async with (
         Proxy.to(server.port) as link,
         served(server) as whole,
-        served(server, redis_url=f"redis://127.0.0.1:{link.port}/0") as stalled,
+        served(server, redis_url=f"redis://127.0.0.1:{link.port}/0", **QUIET) as stalled,
     ):
         yield link, whole, stalled
+
+
+def stall_with_next_join(link: Proxy, node: Node) -> None:
+    """Stall the link as the node sends its next join.
+
+    A script that the stall holds up before the join would delay it, and the join would then take a new link.
+    """
+    join = node.store.join
+
+    async def stall_and_join(*args: Any, **fields: Any) -> Any:
+        node.store.join = join  # type: ignore[method-assign]
+        link.stall()
+        return await join(*args, **fields)
+
+    node.store.join = stall_and_join  # type: ignore[method-assign]
 
 
 async def test_a_join_that_arrives_late_leaves_no_connection_behind(redis_server: Server) -> None:
@@ -32,11 +51,9 @@ async def test_a_join_that_arrives_late_leaves_no_connection_behind(redis_server
         RawClient.connect(stalled) as other,
         RawClient.connect(stalled) as second,
     ):
-        await other.join(
-            "lobby", "other"
-        )  # the room is followed from here on, so the join is the only request
+        await other.join("lobby", "other")  # the room is followed from here on: the join is all that is sent
         await first.join("lobby", "ann")
-        link.stall()
+        stall_with_next_join(link, stalled)
         await second.send("join_room", roomId="lobby", userId="ann")
         refusal = await second.receive("error")
         assert refusal["code"] == "unavailable"
@@ -56,7 +73,7 @@ async def test_an_expelled_member_is_not_registered_again_by_a_late_join(redis_s
         await other.join("lobby", "other")
         await ann.join("lobby", "ann")
         (attachment,) = stalled.reconciler.attachments_of("lobby", "ann")
-        link.stall()
+        stall_with_next_join(link, stalled)
         stalled.feed.view = lambda _room_id: None  # type: ignore[method-assign, assignment] # any epoch will do
         stalled.reconciler.reregister(attachment)
         await until(lambda: attachment.unanswered == 1)
