@@ -13,7 +13,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from reactor.admin.app import make_app
 from reactor.gateway.tls import load_certificate
 from reactor.server.node import Node
-from reactor.server.sockets import EXCLUSIVE, bind_socket
+from reactor.server.sockets import bind_socket
 
 log = structlog.get_logger()
 
@@ -56,7 +56,7 @@ async def serving(node: Node) -> AsyncIterator[int]:
     settings = node.settings
     assert settings.admin_port is not None
     assert settings.admin_key is not None
-    sock = bind_socket(settings.admin_host, settings.admin_port, option=EXCLUSIVE, settings="--admin-")
+    sock = bind_socket(settings.admin_host, settings.admin_port, settings="--admin-")
     sock.listen()  # so that connections are accepted from now on, not from the first run of the task
     port: int = sock.getsockname()[1]
     config = uvicorn.Config(

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -25,7 +25,7 @@ from reactor.errors import ReactorError
 from reactor.gateway.server import check_files
 from reactor.log import set_up_logs
 from reactor.server.process import AdminPort, LoadSettings, run_node
-from reactor.server.sockets import EXCLUSIVE, SHARED, bind_socket
+from reactor.server.sockets import SHARED, bind_socket
 from reactor.settings import Settings
 
 log = structlog.get_logger()
@@ -56,7 +56,10 @@ async def run_workers(
                 pass  # a fault of Redis is reported once, here, instead of by every worker
         _check_admin_ports(settings)
         check_files(settings)
-        reserved = stack.enter_context(bind_socket(settings.host, settings.port, option=SHARED))
+        if settings.port:
+            # Another server's workers share their port, and would share it with these as well.
+            bind_socket(settings.host, settings.port).close()
+        reserved = stack.enter_context(bind_socket(settings.host, settings.port, options=SHARED))
         settings = replace(settings, port=reserved.getsockname()[1])
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             async with anyio.create_task_group() as tasks:
@@ -80,9 +83,7 @@ def _check_admin_ports(settings: Settings) -> None:
     """Raise ReactorError where an admin port is in use, once instead of by every worker."""
     if settings.admin_port is not None:
         for number in range(settings.workers if settings.admin_port else 1):
-            bind_socket(
-                settings.admin_host, settings.admin_port + number, option=EXCLUSIVE, settings="--admin-"
-            ).close()
+            bind_socket(settings.admin_host, settings.admin_port + number, settings="--admin-").close()
 
 
 class Worker:
@@ -175,14 +176,14 @@ def _work(settings: Settings, parent: Connection, admin: AdminPort | None, load:
     async def serve() -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_end_with, parent)
-            with bind_socket(settings.host, settings.port, option=SHARED) as sock:
+            with bind_socket(settings.host, settings.port, options=SHARED) as sock:
                 await run_node(
                     settings,
                     sock=sock,
                     admin=admin,
                     load=load,
                     stop_signals=(signal.SIGTERM,),
-                    on_ready=lambda _node: parent.send_bytes(b"ready"),
+                    on_ready=lambda _node: _report_ready(parent),
                 )
             tasks.cancel_scope.cancel()
 
@@ -191,6 +192,11 @@ def _work(settings: Settings, parent: Connection, admin: AdminPort | None, load:
     except* ReactorError as group:
         log.error("worker_failed", reason=str(group.exceptions[0]))  # noqa: TRY400 - no traceback for an expected error
         raise SystemExit(1) from None
+
+
+def _report_ready(parent: Connection) -> None:
+    with suppress(BrokenPipeError):  # the parent has ended meanwhile, and `_end_with` ends this process
+        parent.send_bytes(b"ready")
 
 
 async def _end_with(parent: Connection) -> None:

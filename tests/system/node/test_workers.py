@@ -7,12 +7,14 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from anyio import to_thread
 
 from reactor.errors import AddressInUse
 from reactor.server.sockets import SHARED, bind_socket
+from tests.support.command import reactor
 from tests.support.nodes import NodeProcess
 from tests.support.raw_client import RawClient
-from tests.support.servers import Server
+from tests.support.servers import Server, free_port
 from tests.support.waiting import until
 
 
@@ -76,11 +78,43 @@ async def test_workers_stop_in_good_order(bundled_server: Server) -> None:
 
 
 def test_a_port_in_use_is_reported_in_one_line() -> None:
-    with bind_socket("127.0.0.1", 0, option=SHARED) as sock:
+    with bind_socket("127.0.0.1", 0, options=SHARED) as sock:
         taken = socket.socket()
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(AddressInUse, match="choose another --port"):
-            bind_socket("127.0.0.1", taken.getsockname()[1], option=SHARED)
+            bind_socket("127.0.0.1", taken.getsockname()[1], options=SHARED)
         taken.close()
-        bind_socket("127.0.0.1", sock.getsockname()[1], option=SHARED).close()
+        bind_socket("127.0.0.1", sock.getsockname()[1], options=SHARED).close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_second_server_on_the_port_of_workers_is_refused(
+    bundled_server: Server, workers: int
+) -> None:
+    async with NodeProcess.start(bundled_server, workers=2) as first:
+        command = ("serve", "--redis-url", bundled_server.socket_url, "--port", str(first.port))
+        second = await to_thread.run_sync(lambda: reactor(*command, "--workers", str(workers)))
+        assert second.code == 1
+        assert f"port {first.port} " in second.err.splitlines()[-1]
+        assert "choose another --port" in second.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 2)])
+async def test_a_restart_with_another_number_of_workers_takes_the_port_at_once(
+    bundled_server: Server, before: int, after: int
+) -> None:
+    port = free_port()
+    async with (
+        NodeProcess.start(bundled_server, workers=before, port=port) as command,
+        AsyncExitStack() as stack,
+    ):
+        clients = [await stack.enter_async_context(RawClient.connect(command)) for _ in range(4)]
+        assert await command.stop() == 0  # its side closes first, so its connections stay in TIME_WAIT
+        for client in clients:
+            assert await client.closed() == 1012
+    async with (
+        NodeProcess.start(bundled_server, workers=after, port=port) as command,
+        RawClient.connect(command) as ann,
+    ):
+        await ann.join("lobby", "ann")
