@@ -74,7 +74,7 @@ async def test_the_screen_of_react_native_has_the_right_types_alerts_and_goes_ba
     (folder / "src" / "ChatScreen.tsx").write_text(example("react-native", "tsx"))
     (folder / "tsconfig.json").write_text(json.dumps({"compilerOptions": TYPES, "include": ["src"]}))
     await run_node(installed() / "typescript" / "bin" / "tsc", "-p", folder)
-    for name in ("dom", "people", "screen"):
+    for name in ("dom", "members", "screen"):
         shutil.copy(HERE / "react" / f"{name}.mjs", folder / "made")
     rules = read_rules({"brief-*": {"ttl": "1s", "message": "You were away too long."}}, "test")
     async with served(bundled_server, rooms=rules) as node:
