@@ -17,6 +17,7 @@ from typing import Any
 import redis
 
 from reactor.backend.embedded import find_binaries, spawn
+from tests.support.waiting import PATIENCE
 
 KINDS = ("valkey", "redis7")
 _RANDOM = random.SystemRandom()  # Hypothesis seeds the default generator alike in all runs
@@ -47,7 +48,9 @@ class Server:
         self.socket = self.folder / "redis.sock"
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.socket_url = f"unix://{self.socket}?db=0"
-        self.control = redis.Redis(unix_socket_path=str(self.socket), decode_responses=True, protocol=2)
+        self.control = redis.Redis(
+            unix_socket_path=str(self.socket), decode_responses=True, protocol=2, socket_timeout=PATIENCE
+        )
         self._binary = binary
         self._config = {**_CONFIG, "port": str(self.port), "unixsocket": str(self.socket), **(config or {})}
         self._watch: subprocess.Popen[bytes] | None = None
