@@ -184,6 +184,7 @@ def open_sentinels(target: Target) -> Sentinels:
         "retry": Retry(NoBackoff(), 0),
         "username": target.sentinel_username,
         "password": target.sentinel_password,
+        **({"ssl": True, **_tls(target)} if target.sentinel_tls else {}),
     }
     return Sentinels(list(target.hosts), sentinel_kwargs=options)  # type: ignore[no-untyped-call]
 

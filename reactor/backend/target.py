@@ -12,10 +12,12 @@ Kind = Literal["single", "sentinel", "cluster"]
 TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
 """Options after `?` that redis-py takes for TLS (https://redis.readthedocs.io/en/stable/examples/ssl_connection_examples.html)."""
 
-SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password")
-"""Options after `?` for Sentinels with users of their own; the user of the address is for the servers."""
+SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password", "sentinel_tls")
+"""Options after `?` for Sentinels: users of their own, as the user of the address is for the servers, and
+whether they use TLS, where that differs from the servers."""
 
 _OPTIONS = ("db", "username", "password", *TLS_OPTIONS)
+_ON, _OFF = ("yes", "on", "true", "1"), ("no", "off", "false", "0")
 _PORTS: dict[Kind, int] = {"single": 6379, "sentinel": 26379, "cluster": 6379}
 
 
@@ -35,6 +37,7 @@ class Target:
     master_name: str | None = None
     sentinel_username: str | None = None
     sentinel_password: str | None = field(default=None, repr=False)
+    sentinel_tls: bool = False
 
     def __str__(self) -> str:
         """The address without its password."""
@@ -47,7 +50,8 @@ def parse_url(url: str) -> Target:
     The forms are `redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]`, `rediss://...` (TLS),
     `unix://[[USER]:PASSWORD@]/PATH[?db=DB]`, `redis+sentinel://HOST:PORT,HOST:PORT/NAME[/DB]` (where the
     Sentinels have a password of their own, `?sentinel_password=PASSWORD`) and
-    `redis+cluster://HOST:PORT,HOST:PORT`; `rediss+sentinel` and `rediss+cluster` are these with TLS.
+    `redis+cluster://HOST:PORT,HOST:PORT`; `rediss+sentinel` and `rediss+cluster` are these with TLS, to the
+    Sentinels as well unless `?sentinel_tls=no` is given.
     Raises SettingError; its line does not show the password.
     """
     parts = _split(url)
@@ -75,6 +79,12 @@ def parse_url(url: str) -> Target:
         tls=scheme == "rediss",
         sentinel_username=options.get("sentinel_username"),
         sentinel_password=options.get("sentinel_password"),
+        sentinel_tls=_switch(
+            url,
+            "sentinel_tls",
+            options.get("sentinel_tls"),
+            default=scheme == "rediss" and kind == "sentinel",
+        ),
         tls_options=tuple((name, value) for name, value in options.items() if name in TLS_OPTIONS),
     )
 
@@ -102,6 +112,14 @@ def _options(url: str, query: str, known: tuple[str, ...]) -> dict[str, str]:
         if name not in known:
             raise _wrong(url, f"has an unknown option, {name}; the options are {', '.join(known)}", name)
     return options
+
+
+def _switch(url: str, name: str, value: str | None, *, default: bool) -> bool:
+    if value is None:
+        return default
+    if value.lower() not in _ON + _OFF:
+        raise _wrong(url, f'has "{value}" for {name}, which takes yes or no')
+    return value.lower() in _ON
 
 
 def _database(url: str, kind: Kind, option: str | None, segments: list[str]) -> int:

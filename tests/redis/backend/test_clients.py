@@ -4,9 +4,10 @@ import asyncio
 import shutil
 import ssl
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -23,6 +24,7 @@ from reactor.backend.clients import (
 from reactor.backend.target import parse_url
 from reactor.errors import ReactorError, RedisMisconfigured, RedisTooOld, RedisUnreachable
 from tests.support.servers import Server, find, free_port
+from tests.support.waiting import until_blocking
 
 
 @asynccontextmanager
@@ -31,7 +33,7 @@ async def opened(url: str) -> AsyncIterator[Redis]:
     try:
         yield client
     finally:
-        await client.aclose()
+        await clients.close_client(client)
 
 
 async def refused(url: str, kind: type[ReactorError]) -> str:
@@ -243,6 +245,36 @@ async def test_tls(tls_server: int, certificate: Path):
     assert "ssl_ca_certs=ca.pem" in line
     line = await refused(f"{url}?ssl_ca_certs=/no/such/file", RedisMisconfigured)
     assert "a file named in the ssl_ options does not exist" in line
+
+
+@pytest.fixture
+def tls_sentinel(tls_server: int, certificate: Path, tmp_path: Path) -> Iterator[int]:
+    """A Sentinel that speaks TLS alone, for the server that does."""
+    binary, _ = find("redis7")
+    assert binary is not None
+    port = free_port()
+    file = tmp_path / "sentinel.conf"
+    file.write_text(
+        f"port 0\ntls-port {port}\ntls-replication yes\ntls-auth-clients no\ndir {tmp_path}\n"
+        f"tls-cert-file {certificate}/cert.pem\ntls-key-file {certificate}/key.pem\n"
+        f"tls-ca-cert-file {certificate}/cert.pem\nsentinel monitor main 127.0.0.1 {tls_server} 1\n"
+    )
+    tls: Any = {"ssl": True, "ssl_ca_certs": f"{certificate}/cert.pem"}
+    with subprocess.Popen([binary, file, "--sentinel"], stdout=subprocess.DEVNULL) as process:
+        try:
+            with redis.Redis(host="127.0.0.1", port=port, protocol=2, **tls) as control:
+                until_blocking(control.ping, what="the Sentinel answers", patience=10)
+            yield port
+        finally:
+            process.terminate()
+
+
+async def test_sentinels_are_asked_over_tls(tls_sentinel: int, certificate: Path):
+    url = f"rediss+sentinel://127.0.0.1:{tls_sentinel}/main?ssl_ca_certs={certificate}/cert.pem"
+    async with opened(url) as client:
+        assert await client.ping()
+    with pytest.raises(RedisUnreachable):  # plain text, to a Sentinel that has no plain port
+        await open_command_client(parse_url(f"{url}&sentinel_tls=no"))
 
 
 async def test_plain_text_to_a_server_with_tls(tls_server: int):

@@ -26,6 +26,20 @@ from reactor.errors import SettingError
                 "sentinel_password": "q",
             },
         ),
+        (
+            "rediss+sentinel://h/main",
+            {
+                "kind": "sentinel",
+                "hosts": (("h", 26379),),
+                "master_name": "main",
+                "tls": True,
+                "sentinel_tls": True,
+            },
+        ),
+        (
+            "rediss+sentinel://h/main?sentinel_tls=no",
+            {"kind": "sentinel", "hosts": (("h", 26379),), "master_name": "main", "tls": True},
+        ),
         ("redis://h?username=u&password=p", {"hosts": (("h", 6379),), "username": "u", "password": "p"}),
         (
             "rediss://h:6380?ssl_ca_certs=/ca.pem",
