@@ -1,9 +1,10 @@
 """A join that a stalled network delivers after its sender has given up."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from reactor.backend.single import SingleBackend
 from reactor.protocol.reasons import KICKED
 from reactor.server.node import Node
 from tests.support import redis_state
@@ -31,16 +32,22 @@ async def two_nodes(server: Server) -> AsyncIterator[tuple[Proxy, Node, Node]]:
 def stall_with_next_join(link: Proxy, node: Node) -> None:
     """Stall the link as the node sends its next join.
 
-    A script that the stall holds up before the join would delay it, and the join would then take a new link.
+    Batches are sent one after another, so no other one is under way then. A batch that the stall holds up
+    before the join would delay it, and the join would then be sent over a new connection.
     """
-    join = node.store.join
+    backend = node.backend
+    assert isinstance(backend, SingleBackend)
+    scripts = backend._scripts
+    pipeline, digest = scripts._pipeline, scripts._scripts["join"].digest.encode()
+    exchange = pipeline.exchange
 
-    async def stall_and_join(*args: Any, **fields: Any) -> Any:
-        node.store.join = join  # type: ignore[method-assign]
-        link.stall()
-        return await join(*args, **fields)
+    async def stall_at_join(commands: Sequence[bytes]) -> list[Any]:
+        if any(digest in command for command in commands):
+            pipeline.exchange = exchange  # type: ignore[method-assign]
+            link.stall()
+        return await exchange(commands)
 
-    node.store.join = stall_and_join  # type: ignore[method-assign]
+    pipeline.exchange = stall_at_join  # type: ignore[method-assign]
 
 
 async def test_a_join_that_arrives_late_leaves_no_connection_behind(redis_server: Server) -> None:
