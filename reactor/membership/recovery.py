@@ -224,7 +224,7 @@ class Recovery:
         await self._persist(lambda: self._barrier.arrive(self._run_id, same_server=same_server))
 
     async def _is_another_server(self) -> bool:
-        """Return whether the server is not the one before and may hold less; only the first call says so."""
+        """Return whether this is another server, which may hold less; only the first call returns True."""
         run_id, former = await self._persist(self._backend.run_id), self._run_id
         if run_id != former:
             log.warning("redis_is_another", was=former, now=run_id)

@@ -7,7 +7,7 @@ behalf of the same connection. An attachment is in one of eight states:
     JOINING        Its first join is on the way.
     LIVE           Redis has the connection, or should have.
     REREGISTERING  Redis lost it, and the node registers it again.
-    DEPARTED       Redis has removed the member. The diff that says so is still to come, and expels the
+    DEPARTED       Redis has removed the member. Its diff is still to come, and expels the
                    connection; where it is lost, the node does so after a second.
     LEAVING        The client's leave is on the way.
     DETACHING      The connection is gone. Redis is asked to forget it, and a member without connections

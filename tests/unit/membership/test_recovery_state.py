@@ -11,6 +11,7 @@ from reactor.membership.recovery_state import TRANSITIONS, RecoveryMachine
 from reactor.membership.recovery_state import RecoveryEvent as Event
 from reactor.membership.recovery_state import RecoveryState as State
 from reactor.protocol.membership import IllegalEvent
+from tests.support.state_tables import read_table, shortest_paths
 
 # Written out once more, so that a slip in the table shows: what each event leads to, "." where it is illegal.
 EXPECTED = """
@@ -26,33 +27,17 @@ BARRIER_PASSED     .              DEGRADED      UNSUBSCRIBED   .              HE
 EXTERNAL = {Event.REDIS_LOST, Event.REDIS_RESTORED, Event.SUBSCRIPTION_LOST, Event.CHECK_REQUIRED}
 
 
-def rows() -> dict[tuple[State, Event], State | None]:
-    head, *lines = [line.split() for line in EXPECTED.strip().splitlines()]
-    return {
-        (State[state], Event[event]): None if after == "." else State[after]
-        for event, *afters in lines
-        for state, after in zip(head, afters, strict=True)
-    }
-
-
 def machine_in(state: State) -> RecoveryMachine:
     """A machine in that state, brought there by the shortest sequence of legal events."""
-    paths: dict[State, list[Event]] = {State.HEALTHY: []}
-    queue = [State.HEALTHY]
-    for at in queue:
-        for event, after in TRANSITIONS[at].items():
-            if after not in paths:
-                paths[after] = [*paths[at], event]
-                queue.append(after)
     machine = RecoveryMachine()
-    for event in paths[state]:
+    for event in shortest_paths(TRANSITIONS, State.HEALTHY)[state]:
         machine.advance(event)
     assert machine.state is state
     return machine
 
 
 def test_the_table_is_whole():
-    assert rows().keys() == set(itertools.product(State, Event))
+    assert read_table(EXPECTED, State, Event).keys() == set(itertools.product(State, Event))
     assert set(TRANSITIONS) == set(State)
 
 
@@ -60,7 +45,7 @@ def test_the_table_is_whole():
     ("state", "event"), list(itertools.product(State, Event)), ids=lambda value: value.name
 )
 def test_every_event_in_every_state(state: State, event: Event):
-    machine, after = machine_in(state), rows()[state, event]
+    machine, after = machine_in(state), read_table(EXPECTED, State, Event)[state, event]
     if after is None:
         with pytest.raises(IllegalEvent, match=f"{event.name} while {state.name}"):
             machine.advance(event)

@@ -11,6 +11,7 @@ from reactor.presence.keys import Entry
 from reactor.protocol.membership import IllegalEvent
 from reactor.protocol.messages import Member
 from reactor.settings import RoomPolicy
+from tests.support.state_tables import read_table, shortest_paths
 
 # Written out once more, so that a slip in the table shows: what each event leads to, "." where it is illegal.
 EXPECTED = """
@@ -35,26 +36,10 @@ DETACHED               .        .          .              .              .      
 POLICY = RoomPolicy(ttl=1000, grace=100, away_grace=200, message="", max_members=0)
 
 
-def rows() -> dict[tuple[State, Event], State | None]:
-    head, *lines = [line.split() for line in EXPECTED.strip().splitlines()]
-    return {
-        (State[state], Event[event]): None if after == "." else State[after]
-        for event, *afters in lines
-        for state, after in zip(head, afters, strict=True)
-    }
-
-
 def attachment_in(state: State) -> Attachment:
     """An attachment in that state, brought there by the shortest sequence of legal events."""
-    paths: dict[State, list[Event]] = {State.NEW: []}
-    queue = [State.NEW]
-    for at in queue:
-        for event, after in TRANSITIONS[at].items():
-            if after not in paths:
-                paths[after] = [*paths[at], event]
-                queue.append(after)
     attachment = Attachment(Entry("lobby", "ann"), "n1.1", POLICY)
-    for event in paths[state]:
+    for event in shortest_paths(TRANSITIONS, State.NEW)[state]:
         attachment.advance(event)
     assert attachment.state is state
     return attachment
@@ -69,7 +54,7 @@ def fields(attachment: Attachment) -> dict[str, object]:
 
 
 def test_the_table_is_whole():
-    assert rows().keys() == set(itertools.product(State, Event))
+    assert read_table(EXPECTED, State, Event).keys() == set(itertools.product(State, Event))
     assert set(TRANSITIONS) == set(State)
 
 
@@ -78,7 +63,7 @@ def test_the_table_is_whole():
 )
 def test_every_event_in_every_state(state: State, event: Event):
     attachment = attachment_in(state)
-    before, after = fields(attachment), rows()[state, event]
+    before, after = fields(attachment), read_table(EXPECTED, State, Event)[state, event]
     if after is None:
         with pytest.raises(IllegalEvent, match=f"{event.name} while {state.name}: .*lobby"):
             attachment.advance(event)
