@@ -29,6 +29,26 @@ DRAIN_TIMEOUT = 1.0
 """Seconds that the end of the process waits for lines to be written."""
 
 
+class RateLimitedLog:
+    """Logs each event at most once in 10 s, for what a client can repeat."""
+
+    def __init__(self, interval: float = 10.0) -> None:
+        self._interval = interval
+        self._logged_at: dict[str, float] = {}
+
+    def warning(self, event: str, now: float, **fields: object) -> None:
+        """Log a warning, unless the same event was logged within the interval; `now` is in seconds."""
+        if self.is_due(event, now):
+            log.warning(event, **fields)
+
+    def is_due(self, event: str, now: float) -> bool:
+        """Return whether the event is to be logged now; if so, it is not due again within the interval."""
+        due = now - self._logged_at.get(event, -self._interval) >= self._interval
+        if due:
+            self._logged_at[event] = now
+        return due
+
+
 class LogWriter:
     """Writes lines to a file descriptor from a thread, so that `write` neither blocks nor raises.
 
@@ -155,6 +175,11 @@ def set_up_logs(settings: Settings) -> None:
     )
     logging.getLogger().handlers = [_ToStructlog()]
     logging.getLogger("asyncio").addFilter(_is_not_noise)
+
+
+def log_level() -> str:
+    """Return the lowest level that is logged."""
+    return next(name for name, number in _LEVELS.items() if number == _level)
 
 
 def set_log_level(level: str) -> None:

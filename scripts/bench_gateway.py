@@ -6,6 +6,7 @@
 
 The server has one core, the load generator and Redis the other. Peers: Socket.IO 4 with ioredis (it needs
 Node.js 20 and npm), and two bare echo servers. The result file keeps the rows that were not measured again.
+On a server of `--redis-url` the peers leave keys behind.
 """
 
 import argparse
@@ -39,7 +40,7 @@ from scripts.benchmarks.gateway.servers import (
 from scripts.benchmarks.gateway.slow_readers import measure_slow
 from scripts.benchmarks.gateway.tables import print_tables
 from scripts.benchmarks.machine import machine_facts
-from scripts.benchmarks.running import console, run_benchmark
+from scripts.benchmarks.running import TRIAL, benchmark_parser, chosen, console, run_benchmark
 from scripts.benchmarks.server import server_facts, server_name
 
 PARTS = (*ROWS, "slow", "growth")
@@ -55,20 +56,12 @@ TIMES = {"storm": 3, "one_room": 3}
 
 def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    usage, _, about = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        description=usage, epilog=about, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__, "gateway.json and gateway.svg", server=False, quick=TRIAL)
     add = parser.add_argument
     add("--only", default=",".join(PARTS), help=f"parts to measure ({','.join(PARTS)})")
-    add("--quick", action="store_true", help="small sizes, to check that it runs")
     add("--no-peers", dest="peers", action="store_false", help="measure the reactor alone")
-    add("--redis-url", help="a running Redis instead of the bundled one; the peers leave keys there")
-    add("--output", type=Path, default=Path("build/bench"), help="folder for gateway.json and gateway.svg")
     arguments = parser.parse_args(given)
-    arguments.only = arguments.only.split(",")
-    if unknown := set(arguments.only) - set(PARTS):
-        parser.error(f"--only takes {', '.join(PARTS)}; there is no {', '.join(unknown)}")
+    arguments.only = chosen(parser, "--only", arguments.only, PARTS)
     return arguments
 
 

@@ -4,6 +4,7 @@ python scripts/bench_gateway_tables.py scripts/results/gateway.json             
 python scripts/bench_gateway_tables.py scripts/results/gateway.json scripts/README.md  puts it there
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -15,12 +16,19 @@ from scripts.benchmarks.gateway.tables import markdown, put_into
 
 def main() -> None:
     """Print the tables, or insert them into a file."""
-    result = json.loads(Path(sys.argv[1]).read_text())
-    if len(sys.argv) > 2:
-        path = Path(sys.argv[2])
-        path.write_text(put_into(path.read_text(encoding="utf-8"), markdown(result)), encoding="utf-8")
+    usage, _, examples = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(
+        description=usage, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("result", type=Path, help="the gateway.json of bench_gateway.py")
+    parser.add_argument("document", type=Path, nargs="?", help="the document whose tables are replaced")
+    arguments = parser.parse_args()
+    tables = markdown(json.loads(arguments.result.read_text()))
+    if arguments.document is None:
+        print(tables, end="")
     else:
-        print(markdown(result), end="")
+        text = arguments.document.read_text(encoding="utf-8")
+        arguments.document.write_text(put_into(text, tables), encoding="utf-8")
 
 
 if __name__ == "__main__":

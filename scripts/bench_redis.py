@@ -25,7 +25,7 @@ from scripts.benchmarks.redis_cost.commands import measure_departures, measure_h
 from scripts.benchmarks.redis_cost.idleness import Moving, measure_pacemaker, measure_silence
 from scripts.benchmarks.redis_cost.memory import measure_memory
 from scripts.benchmarks.redis_cost.tables import tables_of, verdicts
-from scripts.benchmarks.running import console, run_benchmark
+from scripts.benchmarks.running import benchmark_parser, chosen, console, run_benchmark
 from scripts.benchmarks.server import Bench, bench_server, server_facts, server_name
 
 PARTS = ("memory", "heartbeats", "departures", "silence", "pacemaker")
@@ -33,10 +33,7 @@ PARTS = ("memory", "heartbeats", "departures", "silence", "pacemaker")
 
 def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    usage, _, about = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        description=usage, epilog=about, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__, "redis.json")
     add = parser.add_argument
     add("--members", type=int, default=100_000, help="members for memory (100000)")
     add("--only", default=",".join(PARTS), help=f"which parts ({','.join(PARTS)})")
@@ -48,15 +45,9 @@ def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     add("--heartbeat", type=float, default=25.0, help="seconds between a member's heartbeats (25)")
     add("--moving", default="100000:60:60", help="the pacemaker's MEMBERS:TTL:SECONDS,... (100000:60:60)")
     add("--baseline", type=float, default=60.0, help="seconds measured without the pacemaker (60)")
-    server = parser.add_mutually_exclusive_group()
-    server.add_argument("--redis-url", help="a running server; the benchmark deletes its own keys at the end")
-    server.add_argument("--server", type=Path, help="a redis-server or valkey-server to start")
-    add("--output", type=Path, default=Path("build/bench"), help="folder for redis.json")
     arguments = parser.parse_args(given)
-    arguments.only = arguments.only.split(",")
+    arguments.only = chosen(parser, "--only", arguments.only, PARTS)
     arguments.moving = [Moving.read(text) for text in arguments.moving.split(",")]
-    if unknown := set(arguments.only) - set(PARTS):
-        parser.error(f"--only takes {', '.join(PARTS)}; there is no {', '.join(unknown)}")
     return arguments
 
 

@@ -1,14 +1,11 @@
 """Takes the screenshot of the overview for the README: three servers with some traffic, light and dark.
 
-usage: .venv/bin/python scripts/screenshot_admin.py [scripts/results/overview.png]
 It needs the packages of the tests and a Chromium, and takes a minute.
 """
 
 import json
 import random
-import shutil
 import sys
-from base64 import b64encode
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -16,18 +13,19 @@ import anyio
 from playwright.async_api import Browser, async_playwright
 from websockets.asyncio.client import connect
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from reactor.admin import serving_admin
 from reactor.backend.embedded import EmbeddedServer
 from reactor.server.node import Node
 from reactor.server.process import serve_node
 from reactor.settings import Settings
+from scripts.pictures import launch_chromium, take, target_of, write_beside
 
 KEY = "only-for-this-picture-and-nothing-else"
 PORT = 18765
 ROOMS = ["lobby", "support", "quiz-7", "général", "ops", "standup", "café", "quiz-9"]
 SECONDS = 60
-FRAME = """<style>body {{ margin: 0; padding: 24px; display: flex; gap: 24px; background: #888 }}
-img {{ height: 1080px; border-radius: 12px }}</style><img src="{light}"><img src="{dark}">"""
 
 
 async def live(node: Node, number: int) -> None:
@@ -55,14 +53,11 @@ async def shoot(browser: Browser, scheme: str) -> str:
     await page.get_by_role("button", name="Sign in").click()
     await page.get_by_text("Live").wait_for()
     await anyio.sleep(SECONDS)
-    return "data:image/png;base64," + b64encode(await page.screenshot()).decode()
+    return await take(page)
 
 
 async def main(target: Path) -> None:
     """Run the servers and the traffic, and combine both screenshots into one image."""
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        sys.exit("error: no Chromium was found on PATH; on Debian: apt install chromium")
     async with AsyncExitStack() as stack, async_playwright() as playwright:
         url = (await stack.enter_async_context(EmbeddedServer())).url
         nodes = [
@@ -77,7 +72,7 @@ async def main(target: Path) -> None:
             )
             for first in (True, False, False)
         ]  # fmt: skip
-        browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        browser = await launch_chromium(playwright)
         shots: dict[str, str] = {}
 
         async def keep(scheme: str) -> None:
@@ -90,12 +85,8 @@ async def main(target: Path) -> None:
                 looking.start_soon(keep, "light")
                 looking.start_soon(keep, "dark")
             traffic.cancel_scope.cancel()
-        frame = await browser.new_page(viewport={"width": 2312, "height": 1128})
-        await frame.set_content(FRAME.format(**shots))
-        await frame.screenshot(path=target)
-        await browser.close()
-    print(f"written: {target}")
+        await write_beside(browser, target, (shots["light"], shots["dark"]), width=2312, height=1080)
 
 
 if __name__ == "__main__":
-    anyio.run(main, Path(sys.argv[1] if len(sys.argv) > 1 else "scripts/results/overview.png"))
+    anyio.run(main, target_of(__doc__, Path("scripts/results/overview.png")))

@@ -27,12 +27,27 @@ def pytest_asyncio_loop_factories(
     return {"uvloop": uvloop.new_event_loop}
 
 
+def pytest_configure() -> None:
+    """End the run at once, with one line, where the server that was chosen for it is missing."""
+    for kind in servers.KINDS:
+        binary, missing = servers.find(kind)
+        if binary is None and os.environ.get(servers.CHOICE):
+            raise pytest.UsageError(missing)
+
+
+def pytest_report_header() -> list[str]:
+    """Name the servers of the run."""
+    found = [servers.find(kind) for kind in servers.KINDS]
+    return [f"server: {servers.version_of(path) if path else missing}" for path, missing in found]
+
+
 @pytest.fixture(scope="session")
 def running_servers() -> Iterator[Servers]:
     """The servers of this test run by kind, each started at its first use and reset at each."""
     started: dict[str, Server] = {}
 
     def get(kind: str) -> Server:
+        kind = servers.standing_for(kind)
         if kind not in started:
             binary, missing = servers.find(kind)
             if binary is None:
@@ -47,19 +62,19 @@ def running_servers() -> Iterator[Servers]:
 
 @pytest.fixture(params=servers.KINDS)
 def redis_server(request: pytest.FixtureRequest, running_servers: Servers) -> Server:
-    """A reset server; the test runs once on the bundled Valkey and once on the Redis on PATH."""
+    """A reset server; the test runs on the bundled Valkey and on the Redis on PATH, or on the one chosen."""
     return running_servers(request.param)
 
 
 @pytest.fixture
 def bundled_server(running_servers: Servers) -> Server:
-    """The bundled Valkey, reset."""
+    """The bundled Valkey, or the server chosen for the run, reset."""
     return running_servers("valkey")
 
 
 @pytest.fixture
 def redis7_server(running_servers: Servers) -> Server:
-    """The Redis on PATH, reset."""
+    """The Redis on PATH, or the server chosen for the run, reset."""
     return running_servers("redis7")
 
 

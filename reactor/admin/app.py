@@ -65,7 +65,7 @@ def make_app(node: Node, key: bytes) -> ASGIApp:
         return PlainTextResponse("ok")
 
     async def readyz(_request: Request) -> Response:
-        ready, reason = node.ready()
+        ready, reason = node.readiness.status()
         return PlainTextResponse(reason, 200 if ready else 503)
 
     routes = [
@@ -78,7 +78,9 @@ def make_app(node: Node, key: bytes) -> ASGIApp:
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _routing_error})
     app.router.redirect_slashes = False
-    return _RequireKey(app, KeyVerifier(key))
+    verifier = KeyVerifier(key)
+    node.on_secrets.append(lambda settings: verifier.use_key(settings.admin_key or key))
+    return _RequireKey(app, verifier)
 
 
 class _RequireKey:
@@ -102,6 +104,7 @@ class _RequireKey:
             if rejection is not None:
                 await rejection(scope, receive, send)
                 return
+            scope["state"]["connection"].key_shown = True
         await self._app(scope, receive, send)
 
     async def _reject(self, request: Request) -> Response | None:

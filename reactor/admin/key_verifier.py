@@ -27,6 +27,10 @@ class KeyVerifier:
         self._wrong: dict[str, tuple[float, int]] = {}
         self._delayed = 0
 
+    def use_key(self, key: bytes) -> None:
+        """Accept this key, and no other, from now on."""
+        self._digest = sha256(key).digest()
+
     def matches(self, authorization: str, api_key: str) -> bool:
         """Whether the key is in `Authorization: Bearer KEY`, or else in `X-API-Key: KEY`."""
         scheme, _, credentials = authorization.partition(" ")

@@ -3,11 +3,13 @@
 Times are milliseconds since 1970 by Redis's clock; a room's settings are written as in the settings file.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
 from reactor.fleet.reports import NodeReport
+from reactor.presence.bans import Ban
+from reactor.presence.people import PersonInfo
 from reactor.presence.rows import Departure
 from reactor.protocol.messages import Member
 
@@ -31,7 +33,11 @@ class RoomSize(_Response, frozen=True, kw_only=True):
 
 
 class RoomsPage(_Response, frozen=True, kw_only=True):
-    """Rooms in the order of their ids; `cursor` requests the next page, and is null on the last."""
+    """Rooms; `cursor` requests the next page, and is null on the last.
+
+    Up to 1,000 rooms, and those that were searched, come in the order of their ids; more come in no order,
+    and a room may come twice.
+    """
 
     rooms: list[RoomSize]
     cursor: str | None
@@ -64,6 +70,56 @@ class Kicked(_Response, frozen=True, kw_only=True):
     user_id: str
 
 
+class UserDisconnected(_Response, frozen=True, kw_only=True):
+    """A user whose connections are being removed from all rooms, and how many servers were asked."""
+
+    user_id: str
+    nodes: int
+
+
+class TokensRevoked(_Response, frozen=True, kw_only=True):
+    """A user whose tokens are revoked that were issued up to a time, in milliseconds since 1970."""
+
+    user_id: str
+    issued_before: int
+
+
+class UsersBody(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """Users to ask for."""
+
+    user_ids: list[str | int]
+
+
+class UsersAnswer(_Response, frozen=True, kw_only=True):
+    """Users, in the order in which they were asked for."""
+
+    users: list[PersonInfo]
+
+
+class UserErased(_Response, frozen=True, kw_only=True):
+    """A user whose last activity was forgotten, and whether it was on record."""
+
+    user_id: str
+    erased: bool
+
+
+class NodeState(_Response, frozen=True, kw_only=True):
+    """The server that answers: its name, what /readyz says, and what was set for it alone."""
+
+    node: str
+    ready: bool
+    status: str
+    connections: int
+    draining: bool
+    log_level: str
+
+
+class LogLevel(Struct, frozen=True, forbid_unknown_fields=True):
+    """The lowest level that a server logs."""
+
+    level: Literal["debug", "info", "warning", "error"]
+
+
 class MessageBody(Struct, frozen=True, forbid_unknown_fields=True):
     """A message to everyone in a room: any JSON."""
 
@@ -78,6 +134,39 @@ class MessageSent(_Response, frozen=True, kw_only=True):
     nodes: int
 
 
+_BODY_NAMES = {"user_id": "userId", "room_id": "roomId", "for_": "for"}
+
+
+class BanBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=_BODY_NAMES):
+    """A ban from a room, or without `roomId` from every room. `for`: seconds, or text such as `10m` or `30d`.
+
+    `message` is for the user; `by`, who decided it, is kept for the list of bans.
+    """
+
+    user_id: str
+    for_: float | str
+    room_id: str | None = None
+    message: str = ""
+    by: str = ""
+
+
+class BansPage(_Response, frozen=True, kw_only=True):
+    """Bans that have not ended; `cursor` requests the next page, and is null on the last.
+
+    First those from every room, then those of single rooms. `until` and `at` are milliseconds since 1970.
+    """
+
+    bans: list[Ban]
+    cursor: str | None
+
+
+class Unbanned(_Response, frozen=True, kw_only=True):
+    """A ban that was lifted. `roomId` is null where it was one from every room."""
+
+    user_id: str
+    room_id: str | None
+
+
 class RoomSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of one room, as in the settings file: durations are seconds or text such as `10m`.
 
@@ -87,6 +176,7 @@ class RoomSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ttl: float | str | UnsetType = UNSET
     grace: float | str | UnsetType = UNSET
     away_grace: float | str | UnsetType = UNSET
+    close_grace: float | str | UnsetType = UNSET
     message: str | UnsetType = UNSET
     max_members: int | UnsetType = UNSET
 
@@ -97,6 +187,7 @@ class RoomTerms(Struct, frozen=True, kw_only=True):
     ttl: float
     grace: float
     away_grace: float
+    close_grace: float
     message: str
     max_members: int
 
@@ -117,17 +208,25 @@ class DeparturesPage(_Response, frozen=True, kw_only=True):
 
 
 class NodeAnswer(_Response, frozen=True, kw_only=True):
-    """A server of the fleet. `report` is null when the server has sent none for 10 s."""
+    """A server of the fleet. `report` is null when the server has sent none for 10 s; it sends one every 2 s.
+
+    `report_age` is in milliseconds, by Redis's clock.
+    """
 
     node: str
     about: str
     report: NodeReport | None
+    report_age: int | None
 
 
 class Overview(_Response, frozen=True, kw_only=True):
-    """The largest rooms, the number of departures by reason since the beginning, the servers."""
+    """The largest rooms, the number of departures by reason since the beginning, the servers.
+
+    `now` and `as_of` are milliseconds since 1970: `rooms`, `members` and `largest` are as of the latter.
+    """
 
     now: int
+    as_of: int
     rooms: int
     members: int
     largest: list[RoomSize]

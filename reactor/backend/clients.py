@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import anyio
@@ -15,12 +16,18 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
-from redis.exceptions import NoPermissionError, RedisError, ResponseError
+from redis.exceptions import (
+    ConnectionError,  # noqa: A004 - as redis-py names it
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+)
 from redis.utils import str_if_bytes
 
 from reactor.backend.diagnose import explain
 from reactor.backend.target import Target
 from reactor.errors import RedisMisconfigured, RedisTooOld, Unavailable
+from reactor.settings.kinds import parse_switch
 
 # Seconds.
 CONNECT_TIMEOUT = 3.0
@@ -61,12 +68,22 @@ def errors_as_unavailable() -> Iterator[None]:
         raise Unavailable(f"Redis did not answer: {error}") from error
 
 
-async def open_command_client(target: Target) -> Redis:
-    """A client for commands, after `check_server`. Raises RedisUnreachable, RedisMisconfigured, RedisTooOld.
+def command_client(target: Target) -> Redis:
+    """A client for commands. Nothing is connected yet.
 
     The client never retries a command by itself: a script whose reply was lost has run, and would run twice.
     """
-    client = _client(target, COMMAND_TIMEOUT)
+    return _client(target, COMMAND_TIMEOUT)
+
+
+def pubsub_client(target: Target) -> Redis:
+    """A client for subscriptions, whose reads have no timeout. Nothing is connected yet."""
+    return _client(target, None)
+
+
+async def open_command_client(target: Target) -> Redis:
+    """A client for commands, after `check_server`, whose errors it raises."""
+    client = command_client(target)
     try:
         await check_server(target, client)
     except BaseException:
@@ -74,6 +91,43 @@ async def open_command_client(target: Target) -> Redis:
             await close_client(client)
         raise
     return client
+
+
+UNKNOWN_RUN = "unknown"
+"""The run id of a server that does not show it to this user: it is then taken for the same server always."""
+
+
+async def run_id_of(client: Redis) -> str:
+    """The server's run id (https://redis.io/docs/latest/commands/info/). Raises Unavailable."""
+    with errors_as_unavailable():
+        try:
+            return str((await client.info("server"))["run_id"])
+        except (NoPermissionError, KeyError):
+            return UNKNOWN_RUN
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryState:
+    """What Redis does when its memory is full.
+
+    policy: maxmemory-policy, and empty where the server does not show it. evicts: whether keys can be
+    evicted: the policy is another than noeviction, and maxmemory is set. evicted: keys, since its start.
+    """
+
+    policy: str = ""
+    evicts: bool = False
+    evicted: int = 0
+
+
+async def memory_state_of(client: Redis) -> MemoryState:
+    """The state of a server's memory (https://redis.io/docs/latest/commands/info/). Raises Unavailable."""
+    with errors_as_unavailable():
+        try:
+            memory, stats = await client.info("memory"), await client.info("stats")
+        except NoPermissionError:
+            return MemoryState()
+    policy, limit = str(memory.get("maxmemory_policy", "")), int(memory.get("maxmemory", 0))
+    return MemoryState(policy, limit > 0 and policy != "noeviction", int(stats.get("evicted_keys", 0)))
 
 
 async def close_client(client: Redis) -> None:
@@ -97,14 +151,10 @@ async def check_server(target: Target, client: Redis) -> None:
         raise await explain(error, target) from error
 
 
-async def open_pubsub_client(target: Target) -> Redis:
-    """A client for subscriptions, whose reads have no timeout. Nothing is connected yet."""
-    return _client(target, None)
-
-
-async def ensure_events(redis: Redis, target: Target) -> EventsState:
+async def ensure_events(redis: Redis, target: Target, *, manage: bool = True) -> EventsState:
     """Switch on `expired` events where they are off and the user may do so; the resulting state.
 
+    manage: whether to change the server's configuration at all.
     They need the flags E and x (or A) of notify-keyspace-events
     (https://redis.io/docs/latest/develop/pubsub/keyspace-notifications/); flags already set are kept.
     Raises RedisUnreachable when the connection breaks; a refusal is a state, not an error.
@@ -114,19 +164,24 @@ async def ensure_events(redis: Redis, target: Target) -> EventsState:
         if flags is None:
             return EventsState(
                 "unknown",
-                f"{target} does not show {_EVENTS} to this user; expired events need its flags E and x.",
+                f"{target} does not show {_EVENTS} to this user; whether it publishes expired events is "
+                "known from the first one on.",
             )
         wanted = with_expired(flags)
         if wanted == flags:
             return EventsState("ok")
-        reason = await _set_flags(redis, wanted)
+        reason = await _set_flags(redis, wanted) if manage else "manage_redis is off"
     except CONNECTION_ERRORS as error:
         raise await explain(error, target) from error
     if reason is None:
-        return EventsState("set", f'{target} published no expired events; {_EVENTS} is now "{wanted}".')
+        return EventsState(
+            "set",
+            f'{target} published no expired events: {_EVENTS} was "{flags}", and was set to "{wanted}" from '
+            "here. CONFIG REWRITE keeps it after a restart of Redis; manage_redis=off leaves Redis alone.",
+        )
     return EventsState(
         "missing",
-        f"{target} publishes no expired events, and this user may not switch them on ({reason}): write "
+        f"{target} publishes no expired events, and this server does not switch them on ({reason}): write "
         f'"{_EVENTS} {wanted}" into its configuration, or run redis-cli CONFIG SET {_EVENTS} {wanted}.',
     )
 
@@ -150,7 +205,7 @@ def client_at(target: Target, address: tuple[str, int], *, blocking: bool = Fals
     if target.path is None:
         host, port = address
         options = {"host": host, "port": port, "ssl": target.tls, "socket_keepalive": True, **_tls(target)}
-    return Redis(**options, **_common(target, None if blocking else COMMAND_TIMEOUT))
+    return _guarded(Redis(**options, **_common(target, None if blocking else COMMAND_TIMEOUT)))
 
 
 class Sentinels(Sentinel):
@@ -160,6 +215,8 @@ class Sentinels(Sentinel):
     replica follows the new one, some seconds longer; and a Sentinel that was cut off knows only the former.
     https://redis.io/docs/latest/develop/reference/sentinel-clients/
     """
+
+    target: Target
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
         """The primary's host and port. Raises MasterNotFoundError when no Sentinel knows one."""
@@ -172,7 +229,7 @@ class Sentinels(Sentinel):
             failure = next((answer for answer in answers if isinstance(answer, BaseException)), None)
             raise MasterNotFoundError(f"No master found for {service_name!r}") from failure
         ((host, port), _), *_ = votes.most_common(1)
-        return str_if_bytes(host), int(port)
+        return self.target.reachable((str_if_bytes(host), int(port)))
 
 
 def open_sentinels(target: Target) -> Sentinels:
@@ -186,7 +243,9 @@ def open_sentinels(target: Target) -> Sentinels:
         "password": target.sentinel_password,
         **({"ssl": True, **_tls(target)} if target.sentinel_tls else {}),
     }
-    return Sentinels(list(target.hosts), sentinel_kwargs=options)  # type: ignore[no-untyped-call]
+    sentinels = Sentinels(list(target.hosts), sentinel_kwargs=options)  # type: ignore[no-untyped-call]
+    sentinels.target = target
+    return sentinels
 
 
 def _client(target: Target, timeout: float | None) -> Redis:
@@ -195,15 +254,36 @@ def _client(target: Target, timeout: float | None) -> Redis:
         primary: Redis = open_sentinels(target).master_for(
             target.master_name or "", **_common(target, timeout), **tls
         )
-        return primary
+        return _guarded(primary)
     return client_at(target, target.hosts[0] if target.hosts else ("", 0), blocking=timeout is None)
+
+
+def _guarded(client: Redis) -> Redis:
+    pool: Any = client.connection_pool
+    pool.connection_class = _guarded_class(pool.connection_class)
+    return client
+
+
+@cache
+def _guarded_class(kind: type[Any]) -> type[Any]:
+    """Return a class of connections that report it as a broken connection when they are closed meanwhile.
+
+    redis-py writes in a task of its own. A pool that is disconnected before that runs, as after a failover,
+    has set the writer to None, and redis-py does not translate the AttributeError.
+    """
+
+    async def send(self: Any, command: Any) -> None:
+        if self._writer is None:
+            raise ConnectionError("The connection was closed")
+        await kind._send_packed_command(self, command)  # noqa: SLF001 - see above
+
+    return type(kind.__name__, (kind,), {"_send_packed_command": send})
 
 
 def _common(target: Target, timeout: float | None) -> dict[str, Any]:
     return {
         "db": target.db,
-        "username": target.username,
-        "password": target.password,
+        **_login(target),
         "protocol": 2,  # hashes parse faster from RESP2 than from RESP3
         "decode_responses": False,
         "retry": Retry(NoBackoff(), 0),
@@ -213,11 +293,17 @@ def _common(target: Target, timeout: float | None) -> dict[str, Any]:
     }
 
 
+def _login(target: Target) -> dict[str, Any]:
+    if target.credentials is not None:
+        return {"credential_provider": target.credentials}
+    return {"username": target.username, "password": target.password}
+
+
 def _tls(target: Target) -> dict[str, Any]:
-    options: dict[str, Any] = dict(target.tls_options)
+    # Without a password OpenSSL would ask for that of an encrypted key at the terminal.
+    options: dict[str, Any] = {"ssl_password": "", **dict(target.tls_options)}
     if "ssl_check_hostname" in options:
-        chosen = options["ssl_check_hostname"].lower()
-        options["ssl_check_hostname"] = chosen not in {"0", "false", "no", "off"}
+        options["ssl_check_hostname"] = parse_switch(options["ssl_check_hostname"])
     return options
 
 

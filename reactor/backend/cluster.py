@@ -7,8 +7,10 @@ runs on half a shard, and the runner retries until the slot has arrived.
 """
 
 from asyncio import gather
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
@@ -17,13 +19,23 @@ from redis.asyncio import Redis
 
 from reactor.backend.clients import (
     EventsState,
+    MemoryState,
     check_server,
     client_at,
     ensure_events,
-    errors_as_unavailable,
+    memory_state_of,
+    run_id_of,
 )
-from reactor.backend.interface import ChannelCallbacks, Loop, OnHealth, ignore_health
-from reactor.backend.scripts import Redirected, Script, ScriptRunner, ScriptSources, load_scripts, new_times
+from reactor.backend.interface import ChannelCallbacks, LaneCounts, Loop, OnHealth, ignore_health
+from reactor.backend.scripts import (
+    LANES,
+    Redirected,
+    Script,
+    ScriptRunner,
+    ScriptSources,
+    load_scripts,
+    new_times,
+)
 from reactor.backend.subscription import Subscription
 from reactor.backend.target import Target
 from reactor.backend.topology import Address, Topology
@@ -34,6 +46,8 @@ REDIRECT_TIMEOUT = 5.0
 """Seconds for which a script is retried after redirections before the caller gets the error."""
 REDIRECT_PAUSE = 0.05
 NO_OWNER_PAUSE = 0.05
+MOVE_TIMEOUT = 5.0
+"""Seconds that a channel has to be confirmed by the primary to which its slot moved."""
 
 T = TypeVar("T")
 Task = Callable[[T], Coroutine[Any, Any, None]]
@@ -81,13 +95,28 @@ class ClusterRunner:
         self._topology, self._scripts, self._on_health = topology, scripts, on_health
         self._runners: dict[Address, ScriptRunner] = {}
         self.times = new_times()
+        self.refusals = Counter[str]()
         self._tasks = TaskPerItem[ScriptRunner]()
         self._healthy = True
+        self._last_reason = "Redis does not answer"
+        self._refused: Counter[str] = Counter()  # by runners that were given up
 
     @property
     def healthy(self) -> bool:
         """Whether all primaries take commands."""
         return self._healthy
+
+    @property
+    def lanes(self) -> Mapping[str, LaneCounts]:
+        """How many calls wait for the primaries, and how many were refused, by lane."""
+        runners = [runner.lanes for runner in self._runners.values()]
+        return {
+            name: LaneCounts(
+                sum(lanes[name].waiting for lanes in runners),
+                self._refused[name] + sum(lanes[name].refused for lanes in runners),
+            )
+            for name in LANES
+        }
 
     async def run(self, name: str, prefix: str, *args: str | bytes | int | float) -> Any:
         """Run the script `name` on the shard with the key prefix `prefix`; its raw reply.
@@ -119,6 +148,7 @@ class ClusterRunner:
                 self._scripts,
                 on_health=lambda _healthy, reason: self._update_health(reason),
                 times=self.times,
+                refusals=self.refusals,
             )
             self._tasks.reconcile()
         return runner
@@ -127,14 +157,18 @@ class ClusterRunner:
         healthy = all(
             runner.healthy for address, runner in self._runners.items() if address in self._topology.primaries
         )
+        self._last_reason = reason or self._last_reason
         if healthy is not self._healthy:
             self._healthy = healthy
-            self._on_health(healthy, reason)
+            # A change of the topology can make a server count that was away before: it has a reason, too.
+            self._on_health(healthy, "" if healthy else self._last_reason)
 
     def reconcile(self) -> None:
         """The topology has changed: give up the runners of servers that are no primaries any more."""
         for address in self._runners.keys() - self._topology.primaries:
-            self._runners.pop(address).abandon()
+            runner = self._runners.pop(address)
+            runner.abandon()
+            self._refused.update({name: lane.refused for name, lane in runner.lanes.items()})
         self._tasks.reconcile()
         self._update_health("")
 
@@ -153,12 +187,14 @@ class ClusterChannels:
         self, target: Target, topology: Topology, callbacks: ChannelCallbacks, *, on_every_primary: bool
     ) -> None:
         self._target, self._topology, self._on_every_primary = target, topology, on_every_primary
-        self._on_gap = callbacks.on_gap
-        self._callbacks_of_one = replace(callbacks, on_gap=self._on_gap_of_one)
+        self._on_gap, self._on_moved = callbacks.on_gap, callbacks.on_moved
+        self._callbacks = callbacks
         self._subscriptions: dict[Address, Subscription] = {}
         self._clients: dict[Address, Redis] = {}
         self._channels: set[str] = set()
         self._subscribed_at: dict[str, Address] = {}
+        self._moved: set[str] = set()
+        self._moved_event = anyio.Event()
         self._tasks = TaskPerItem[Subscription]()
         self._started = anyio.Event()
         self._reported_first = False
@@ -200,28 +236,50 @@ class ClusterChannels:
             self._subscriptions[address].unsubscribe(channel)
 
     def reconcile(self) -> None:
-        """The topology has changed: subscribe where the slots are served now."""
-        for address in self._subscriptions.keys() - self._topology.primaries:
+        """The topology has changed: subscribe where the slots are served now.
+
+        A channel whose slot moved to another primary is reported by itself: nothing else missed a message.
+        Where a primary is no longer one, this is a failover, and a gap for all.
+        """
+        gone = self._subscriptions.keys() - self._topology.primaries
+        new = self._topology.primaries - self._subscriptions.keys()
+        for address in gone:
             del self._subscriptions[address]
         for address in self._topology.primaries:
             self._subscription(address)
         if not self._on_every_primary:
             for channel, address in list(self._subscribed_at.items()):
-                self._move(channel, address)
+                if self._move(channel, address) and not gone:
+                    self._moved.add(channel)
+                    self._moved_event.set()
         self._tasks.reconcile()
-        if self._reported_first:
+        if self._reported_first and (gone or (new and self._on_every_primary)):
             self._on_gap(False)
 
-    def _move(self, channel: str, address: Address) -> None:
+    def _move(self, channel: str, address: Address) -> bool:
+        """Subscribe to a channel where it is now; whether that is elsewhere."""
         try:
             owner = self._topology.owner_of(channel)
         except LookupError:
-            return
-        if owner != address or address not in self._subscriptions:
-            if address in self._subscriptions:
-                self._subscriptions[address].unsubscribe(channel)
-            self._subscribed_at[channel] = owner
-            self._subscription(owner).request(channel)
+            return False
+        if owner == address and address in self._subscriptions:
+            return False
+        if address in self._subscriptions:
+            self._subscriptions[address].unsubscribe(channel)
+        self._subscribed_at[channel] = owner
+        self._subscription(owner).request(channel)
+        return True
+
+    async def _report_moved(self) -> None:
+        """Report channels that moved, once they are subscribed to at their new primary."""
+        while True:
+            await self._moved_event.wait()
+            self._moved_event = anyio.Event()
+            moved, self._moved = self._moved & self._channels, set()
+            with anyio.move_on_after(MOVE_TIMEOUT):  # one that has moved on meanwhile is reported again
+                await gather(*map(self.subscribe, moved))
+            if moved:
+                self._on_moved(frozenset(moved))
 
     def _subscription(self, address: Address) -> Subscription:
         subscription = self._subscriptions.get(address)
@@ -230,16 +288,21 @@ class ClusterChannels:
             if client is None:
                 client = self._clients[address] = client_at(self._target, address, blocking=True)
             subscription = self._subscriptions[address] = Subscription(
-                client, self._callbacks_of_one, sharded=not self._on_every_primary, lags=self.lags
+                client,
+                replace(self._callbacks, on_gap=partial(self._on_gap_of_one, address)),
+                sharded=not self._on_every_primary,
+                lags=self.lags,
             )
             for channel in self._channels if self._on_every_primary else ():
                 subscription.request(channel)
             self._tasks.reconcile()
         return subscription
 
-    def _on_gap_of_one(self, _first: bool) -> None:
+    def _on_gap_of_one(self, address: Address, _first: bool) -> None:
         if self._reported_first:
-            self._on_gap(False)
+            # A primary without any of the channels, such as one that has just got its first slot, is no gap.
+            if self._on_every_primary or address in self._subscribed_at.values():
+                self._on_gap(False)
         elif self.listening:
             self._reported_first = True
             self._on_gap(True)
@@ -252,9 +315,13 @@ class ClusterChannels:
                 owner = self._subscribed_at[channel] = self._topology.owner_of(channel)
                 self._subscription(owner).request(channel)
         for address in self._topology.primaries:
-            self._subscription(address)
+            subscription = self._subscription(address)  # which a change of the topology may have made before
+            for channel in self._channels if self._on_every_primary else ():
+                subscription.request(channel)
         self._started.set()
-        await self._tasks.serve(lambda: set(self._subscriptions.values()), Subscription.serve)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._report_moved)
+            await self._tasks.serve(lambda: set(self._subscriptions.values()), Subscription.serve)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -265,8 +332,9 @@ class ClusterChannels:
 class ClusterBackend:
     """A cluster in use; see `Backend`."""
 
-    def __init__(self, target: Target, topology: Topology, sources: ScriptSources) -> None:
-        self._target, self._topology = target, topology
+    def __init__(self, target: Target, sources: ScriptSources) -> None:
+        self._target = target
+        self._topology = topology = Topology(target)
         scripts = load_scripts(sources, publish="SPUBLISH")
         self.runner: ClusterRunner = ClusterRunner(topology, scripts, self._report_health)
         self.on_health: OnHealth = ignore_health
@@ -287,9 +355,33 @@ class ClusterBackend:
         return self.runner.times
 
     @property
+    def lanes(self) -> Mapping[str, LaneCounts]:
+        """How many calls wait for the primaries, and how many were refused, by lane."""
+        return self.runner.lanes
+
+    @property
+    def refusals(self) -> Counter[str]:
+        """How many calls Redis refused, by script name."""
+        return self.runner.refusals
+
+    @property
     def loops(self) -> list[Loop]:
         """Background tasks; the caller runs each of them."""
         return [self.runner.serve, self._topology.serve]
+
+    async def connect(self) -> None:
+        """Check the first server that answers, and read the topology; see `Backend`."""
+        unreachable: RedisUnreachable | None = None
+        for address in self._target.hosts:
+            try:
+                await check_server(self._target, self._topology.client(address))
+            except RedisUnreachable as error:
+                unreachable = unreachable or error
+            else:
+                await self._topology.start()
+                return
+        if unreachable is not None:
+            raise unreachable
 
     def channels(self, callbacks: ChannelCallbacks) -> ClusterChannels:
         """Channels of shards, each read from the primary that serves its slot."""
@@ -311,23 +403,27 @@ class ClusterBackend:
         except LookupError as error:
             raise Unavailable(f"the cluster is incomplete: {error}") from error
 
-    async def ensure_events(self) -> EventsState:
+    async def ensure_events(self, *, manage: bool) -> EventsState:
         """Make every primary publish `expired` events; the worst state found. Raises ReactorError."""
         states = await gather(
             *(
-                ensure_events(self._topology.client(address), self._target)
+                ensure_events(self._topology.client(address), self._target, manage=manage)
                 for address in self._topology.primaries
             )
         )
         return max(states, key=lambda state: ("ok", "set", "unknown", "missing").index(state.kind))
 
+    async def memory_state(self) -> MemoryState:
+        """What the primaries do when their memory is full: one that evicts, and all evicted keys."""
+        clients = map(self._topology.client, self._topology.primaries)
+        states = await gather(*map(memory_state_of, clients))
+        worst = max(states, key=lambda state: state.evicts)
+        return replace(worst, evicted=sum(state.evicted for state in states))
+
     async def run_id(self) -> str:
         """The run ids of all primaries. Raises Unavailable."""
-        with errors_as_unavailable():
-            infos: list[Any] = await gather(
-                *(self._topology.client(address).info("server") for address in self._topology.primaries)
-            )
-        return " ".join(sorted(str(info["run_id"]) for info in infos))
+        clients = map(self._topology.client, self._topology.primaries)
+        return " ".join(sorted(await gather(*map(run_id_of, clients))))
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -339,29 +435,3 @@ class ClusterBackend:
         self.runner.reconcile()
         for channels in self._channels:
             channels.reconcile()
-
-
-async def open_cluster(target: Target, sources: ScriptSources) -> ClusterBackend:
-    """Connect to a cluster. Raises RedisUnreachable, RedisMisconfigured or RedisTooOld, each with its fix."""
-    topology = Topology(target)
-    try:
-        await _check_first_that_answers(target, topology)
-        await topology.start()
-    except BaseException:
-        with anyio.CancelScope(shield=True):
-            await topology.aclose()
-        raise
-    return ClusterBackend(target, topology, sources)
-
-
-async def _check_first_that_answers(target: Target, topology: Topology) -> None:
-    unreachable: RedisUnreachable | None = None
-    for address in target.hosts:
-        try:
-            await check_server(target, topology.client(address))
-        except RedisUnreachable as error:
-            unreachable = unreachable or error
-        else:
-            return
-    if unreachable is not None:
-        raise unreachable

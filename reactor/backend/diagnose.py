@@ -23,7 +23,19 @@ from reactor.errors import ReactorError, RedisMisconfigured, RedisUnreachable
 _PROBE_TIMEOUT = 1.0
 # uvloop raises RuntimeError for closing a transport that the peer has closed.
 _BROKEN = (OSError, anyio.BrokenResourceError, anyio.EndOfStream, RuntimeError)
+# OpenSSL's X509_V_ERR_ codes (https://docs.openssl.org/3.0/man3/X509_STORE_CTX_get_error/).
+_HOSTNAME = "use a name that it has in the address, or issue one for this name"
+_UNKNOWN_AUTHORITY = "add its CA file to the address, as in rediss://host:6379?ssl_ca_certs=ca.pem"
+_CERTIFICATE_FIXES = {
+    9: "it is not valid yet: check the clocks of both machines",
+    10: "it has expired: renew it on the server",
+    23: "it was revoked: replace it on the server",
+    62: _HOSTNAME,
+    64: _HOSTNAME,
+}
 _REFUSED = "nothing listens there; start Redis, or correct the address."
+_BUSY_WORDS = ("BUSY", "UNKILLABLE", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
+"""Error replies of a server that will take commands again by itself."""
 _UNROUTABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.EHOSTDOWN}
 
 
@@ -42,20 +54,14 @@ def _error_reply(error: BaseException, target: Target) -> ReactorError | None:
     """Explain an error that the server sent."""
     reply = str(error).strip().rstrip(".")
     match error:
-        case AuthenticationError() if "without any password configured" in reply:
-            return RedisMisconfigured(f"{target} needs no password; remove it from the address.")
-        case AuthenticationError() if "uthentication required" in reply:
-            return RedisMisconfigured(
-                f"{target} requires a password; add it to the address, as in redis://:PASSWORD@host:6379."
-            )
         case AuthenticationError():
-            return RedisMisconfigured(
-                f"{target} rejects the user name or password; correct them in the address."
-            )
+            return _login_error(reply, target)
         case NoPermissionError():
             return RedisMisconfigured(f"{target}: {reply}; grant it with ACL SETUSER, or use another user.")
         case BusyLoadingError():
             return RedisUnreachable(f"{target} is still loading its data; try again later.")
+        case ResponseError() if reply.startswith(_BUSY_WORDS):
+            return RedisUnreachable(f"{target} takes no commands at present ({reply}); try again later.")
         case ResponseError() if target.kind == "sentinel" and "unknown command" in reply:
             return RedisMisconfigured(f"{target} is not a Sentinel; use redis://HOST:PORT.")
         case ResponseError():
@@ -67,21 +73,24 @@ def _error_reply(error: BaseException, target: Target) -> ReactorError | None:
     return None
 
 
+def _login_error(reply: str, target: Target) -> ReactorError:
+    if "without any password configured" in reply:
+        return RedisMisconfigured(f"{target} needs no password; remove it from the address.")
+    if "uthentication required" in reply:
+        return RedisMisconfigured(
+            f"{target} requires a password; add it to the address, as in redis://:PASSWORD@host:6379."
+        )
+    return RedisMisconfigured(f"{target} rejects the user name or password; correct them in the address.")
+
+
 def _system_error(error: BaseException, target: Target) -> ReactorError | None:
     """Explain an error of the operating system or of TLS, which redis-py wraps."""
     for cause in _chain(error):
         match cause:
             case socket.gaierror():
                 return RedisUnreachable(f"{target}: the host name cannot be resolved; check it for typos.")
-            case ssl.SSLCertVerificationError():
-                return RedisMisconfigured(
-                    f"{target}: its certificate cannot be verified ({cause.verify_message}); "
-                    "add its CA file to the address, as in rediss://host:6379?ssl_ca_certs=ca.pem."
-                )
             case ssl.SSLError():
-                return RedisMisconfigured(
-                    f"{target}: the TLS handshake failed ({cause.args[-1]}); check the ssl_ options."
-                )
+                return RedisMisconfigured(f"{target}: {_tls_problem(cause, target)}.")
             case FileNotFoundError() if target.tls_options:
                 return RedisMisconfigured(f"{target}: a file named in the ssl_ options does not exist.")
             case FileNotFoundError() | ConnectionRefusedError():
@@ -97,6 +106,57 @@ def _system_error(error: BaseException, target: Target) -> ReactorError | None:
             case OSError() if f"[Errno {errno.ECONNREFUSED}]" in str(cause):
                 return RedisUnreachable(f"{target}: {_REFUSED}")
     return None
+
+
+def _tls_problem(error: ssl.SSLError, target: Target) -> str:
+    """What is wrong with TLS, and the fix."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        fix = _CERTIFICATE_FIXES.get(error.verify_code, _UNKNOWN_AUTHORITY)
+        return f"its certificate cannot be verified ({error.verify_message.rstrip('.')}); {fix}"
+    options = dict(target.tls_options)
+    if "ssl_certfile" in options and (problem := _key_problem(options)):
+        return problem
+    reason = getattr(error, "reason", None) or ""
+    if reason == "NO_CERTIFICATE_OR_CRL_FOUND":
+        return "the file in ssl_ca_certs holds no certificate in PEM format"
+    if "CERTIFICATE_REQUIRED" in reason or "HANDSHAKE_FAILURE" in reason:
+        return (
+            f"the server refused the TLS handshake ({reason}); where it wants a certificate of its clients, "
+            "add ssl_certfile and ssl_keyfile"
+        )
+    if "UNKNOWN_CA" in reason or "BAD_CERTIFICATE" in reason:
+        return (
+            f"the server does not accept the certificate in ssl_certfile ({error.args[-1]}); "
+            "use one of the authority that it trusts (its tls-ca-cert-file)"
+        )
+    if "PROTOCOL" in reason or "VERSION" in reason:
+        return f"no common version of TLS ({error.args[-1]}); enable TLS 1.2 or later on the server"
+    return f"the TLS handshake failed ({error.args[-1]}); check the ssl_ options"
+
+
+def _key_problem(options: dict[str, str]) -> str:
+    """What is wrong with the client's certificate and key; empty where nothing is."""
+    asked = False
+
+    def password() -> str:
+        nonlocal asked
+        asked = True
+        return options.get("ssl_password", "")
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"), password)
+    except FileNotFoundError:
+        return "a file named in the ssl_ options does not exist"
+    except ssl.SSLError as error:
+        if asked and "ssl_password" not in options:
+            return "the key in ssl_keyfile is encrypted; add its password to the address as ssl_password"
+        if asked:
+            return "ssl_password does not decrypt the key in ssl_keyfile"
+        if error.reason == "KEY_VALUES_MISMATCH":
+            return "ssl_keyfile is not the key of the certificate in ssl_certfile"
+        return "ssl_certfile and ssl_keyfile are not a certificate and its key in PEM format"
+    return ""
 
 
 async def _no_answer(error: BaseException, target: Target) -> ReactorError:

@@ -15,15 +15,23 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
 from typing import Self
 
 import anyio
+import structlog
 
 from reactor.errors import EmbeddedServerError
 
+log = structlog.get_logger()
+
 _WATCHER = Path(__file__).with_name("owner_watch.py")
+# Seconds.
 _START_TIMEOUT = 10.0
+_WATCH_INTERVAL = 0.1
+_MIN_RESTART_DELAY, _MAX_RESTART_DELAY = 0.1, 5.0  # doubled each time, until it has run for _STABLE_AFTER
+_STABLE_AFTER = 60.0
 _STOP_TIMEOUT = 6.0
 _MAX_SOCKET_PATH = 100  # sun_path holds 104 bytes on macOS and 108 on Linux
 _SOCKET, _LOCK, _ADDRESS, _LOG = "redis.sock", "lock", "address", "server.log"
@@ -60,6 +68,7 @@ class EmbeddedServer:
         self.binary = binary
         self._advertise = advertise
         self._folder: Path | None = None
+        self._running: Path | None = None  # the binary that started
         self._lock: int | None = None
         self._watcher: subprocess.Popen[bytes] | None = None
 
@@ -91,6 +100,38 @@ class EmbeddedServer:
             "Set redis_url (--redis-url or REACTOR_REDIS_URL), or install valkey-server or redis-server."
         )
 
+    async def keep_running(self) -> None:
+        """Start the server again, empty and at the same address, whenever it ends by itself.
+
+        Runs until cancelled.
+        """
+        delay, not_started = _MIN_RESTART_DELAY, ""
+        while True:
+            started = monotonic()
+            while self._watcher is not None and self._watcher.poll() is None:  # noqa: ASYNC110 - see `stop`
+                await anyio.sleep(_WATCH_INTERVAL)
+            if self._folder is None or self._running is None:
+                return
+            if monotonic() - started > _STABLE_AFTER:
+                delay = _MIN_RESTART_DELAY
+            log.error(
+                "embedded_server_ended",
+                exit_code=self._watcher.returncode if self._watcher is not None else None,
+                last_line=not_started or _last_line(self._folder / _LOG),
+                restart_in=delay,
+                fix="its data was lost; --redis-url names a Redis that keeps it",
+            )
+            if self._watcher is not None and self._watcher.stdin is not None:
+                self._watcher.stdin.close()
+            await anyio.sleep(delay)
+            delay = min(delay * 2, _MAX_RESTART_DELAY)
+            try:
+                self._folder.mkdir(mode=0o700, exist_ok=True)
+                not_started = await self._run(self._running, self._folder) or ""
+            except OSError as error:
+                # No memory, no space, or the program is gone, as during an upgrade of its package.
+                not_started = str(error)
+
     async def stop(self) -> None:
         """Stop the server and remove its folder. Does nothing when it is not running."""
         watcher, self._watcher = self._watcher, None
@@ -121,21 +162,28 @@ class EmbeddedServer:
     async def _try(self, binary: Path) -> str | None:
         """Start this binary; the reason why it does not run, or None."""
         self._folder, self._lock = _make_folder()
-        config = {**self.config, "unixsocket": str(self._folder / _SOCKET)}
-        self._watcher = spawn(binary, config, self._folder)
         try:
-            with anyio.move_on_after(_START_TIMEOUT):
-                while self._watcher.poll() is None:
-                    if (self._folder / "pid").exists() and await _answers(self._folder / _SOCKET):
-                        if self._advertise:
-                            (self._folder / _ADDRESS).write_text(self.url)
-                        return None
-                    await anyio.sleep(0.005)
-            reason = _last_line(self._folder / _LOG) if self._watcher.poll() is not None else ""
+            reason = await self._run(binary, self._folder)
         except BaseException:
             await self.stop()
             raise
-        await self.stop()
+        if reason is not None:
+            await self.stop()
+        return reason
+
+    async def _run(self, binary: Path, folder: Path) -> str | None:
+        """Start this binary in a folder, and wait until it answers; the reason why it does not, or None."""
+        config = {**self.config, "unixsocket": str(folder / _SOCKET)}
+        self._watcher = watcher = spawn(binary, config, folder)
+        with anyio.move_on_after(_START_TIMEOUT):
+            while watcher.poll() is None:
+                if (folder / "pid").exists() and await _answers(folder / _SOCKET):
+                    self._running = binary
+                    if self._advertise:
+                        (folder / _ADDRESS).write_text(self.url)
+                    return None
+                await anyio.sleep(0.005)
+        reason = _last_line(folder / _LOG) if watcher.poll() is not None else ""
         return reason or "did not start"
 
 

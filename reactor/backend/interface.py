@@ -4,17 +4,27 @@ A backend runs scripts on the server that has their shard, carries Pub/Sub messa
 reports a gap whenever messages may have been lost or a shard may have moved to another server.
 """
 
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from redis.asyncio import Redis
 
-from reactor.backend.clients import EventsState
+from reactor.backend.clients import EventsState, MemoryState
+from reactor.errors import Unavailable
 from reactor.histogram import Histogram
 
 Loop = Callable[[], Coroutine[Any, Any, None]]
 OnHealth = Callable[[bool, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LaneCounts:
+    """The calls of a lane that wait now, and those that were refused since the start; see `ScriptRunner`."""
+
+    waiting: int = 0
+    refused: int = 0
 
 
 def ignore_health(_healthy: bool, _reason: str) -> None:
@@ -31,17 +41,26 @@ class Runner(Protocol):
         """
 
 
+class Stopping(Unavailable):
+    """The server is shutting down, so it sends no further command; nothing has failed."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down")
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelCallbacks:
     """What channels call. None of the functions may block.
 
     on_message(channel, payload): for each message, in order. on_gap(first): each time all channels have been
     (re)subscribed to; messages published before may be lost. on_disconnect(reason): a connection broke.
+    on_moved(channels): these are served by another primary of a cluster now; theirs alone may be lost.
     """
 
     on_message: Callable[[bytes, bytes], None]
     on_gap: Callable[[bool], None]
     on_disconnect: Callable[[str], None]
+    on_moved: Callable[[frozenset[str]], None] = lambda _channels: None
 
 
 class Channels(Protocol):
@@ -94,9 +113,25 @@ class Backend(Protocol):
         ...
 
     @property
+    def lanes(self) -> Mapping[str, LaneCounts]:
+        """How many calls wait for Redis, and how many were refused since too many waited, by lane."""
+        ...
+
+    @property
+    def refusals(self) -> Counter[str]:
+        """How many calls Redis refused, by script name."""
+        ...
+
+    @property
     def loops(self) -> list[Loop]:
         """Background tasks; the caller runs each of them."""
         ...
+
+    async def connect(self) -> None:
+        """Check that Redis answers and can be used. May be called again until it does.
+
+        Raises RedisUnreachable where waiting helps; RedisMisconfigured or RedisTooOld where it does not.
+        """
 
     def channels(self, callbacks: ChannelCallbacks, /) -> Channels:
         """A new set of channels of shards, each read from the server that has the shard."""
@@ -110,8 +145,15 @@ class Backend(Protocol):
         """The client of the server that has the key. Raises Unavailable while no server has it."""
         ...
 
-    async def ensure_events(self) -> EventsState:
-        """Make every server publish `expired` events; the worst state found. Raises ReactorError."""
+    async def ensure_events(self, *, manage: bool) -> EventsState:
+        """Make every server publish `expired` events; the worst state found. Raises ReactorError.
+
+        manage: whether to change a server's configuration for that.
+        """
+        ...
+
+    async def memory_state(self) -> MemoryState:
+        """What the servers do when their memory is full; of several, one that evicts. Raises Unavailable."""
         ...
 
     async def run_id(self) -> str:

@@ -1,7 +1,7 @@
 """Links Lua scripts with a library: each script gets the declarations that it uses, and no others. PURE.
 
 A library file holds only `local` declarations at its top level. Each is a unit, found by the names that it
-declares, and may use units of any file. Comments are left out of what is linked.
+declares, and may use units of any file. Comments and indentation are left out of what is linked.
 """
 
 import re
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 _COMMENT_OR_STRING = re.compile(r"""('(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*")|--[^\n]*""")
 _IDENTIFIER = re.compile(r"(?:(?<=\.\.)|(?<![\w.:]))[A-Za-z_]\w*")
 _DECLARED = re.compile(
-    r"\blocal (?!function\b)([\w, ]+)|\bfunction ?\w*\(([\w, ]*)\)|\bfor ([\w, ]+?) (?:in|=)"
+    r"\blocal (?!function\b)([\w, ]+)|\bfunction ?\w*\(([\w,.\s]*)\)|\bfor ([\w, ]+?) (?:in|=)"
 )
 _TABLE, _FIELD = re.compile(r"\{[^{}]*\}"), re.compile(r"\b\w+ =(?!=)")
 _LOCAL_FUNCTION = re.compile(r"\blocal function (\w+)")
@@ -72,9 +72,10 @@ class Library:
             self._collect(self._units[unit.names[0]], [], [])
 
     def link(self, file: str, text: str) -> str:
-        """The code of a script behind that of all units that it reaches."""
+        """The code of a script behind that of all units that it reaches, without indentation."""
         code = strip_comments(text)
-        return "\n".join([*(unit.code for unit in self.reached(file, code)), code]) + "\n"
+        lines = "\n".join([*(unit.code for unit in self.reached(file, code)), code]).splitlines()
+        return "\n".join(line.lstrip() for line in lines) + "\n"
 
     def reached(self, file: str, code: str) -> list[Unit]:
         """The units that some code needs, each behind those that it uses."""
@@ -94,7 +95,7 @@ class Library:
 
     def _uses(self, file: str, code: str, own: frozenset[str] = frozenset()) -> frozenset[str]:
         """The names of units in some code. Raises LuaLinkError for a name that nothing declares."""
-        bare = _TABLE.sub(lambda table: _FIELD.sub("", table[0]), _COMMENT_OR_STRING.sub("''", code))
+        bare = _without_fields(_COMMENT_OR_STRING.sub("''", code))
         inside = _locals(bare) - own
         if shadowed := sorted(inside & self._units.keys()):
             raise LuaLinkError(f"{file}: {shadowed[0]} hides that of {self._units[shadowed[0]].file}")
@@ -116,6 +117,13 @@ class Library:
 
 def _literal(value: Constant) -> str:
     return f"{{ {', '.join(map(repr, value))} }}" if isinstance(value, tuple) else repr(value)
+
+
+def _without_fields(code: str) -> str:
+    """Lua whose tables, also those in tables, are lists of their values in parentheses."""
+    while (inner := _TABLE.sub(lambda table: f"({_FIELD.sub('', table[0][1:-1])})", code)) != code:
+        code = inner
+    return code
 
 
 def strip_comments(text: str) -> str:

@@ -1,5 +1,6 @@
 """One server, or the primary that Sentinels name."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,13 +11,18 @@ from redis.asyncio import Redis
 from reactor.backend.clients import (
     CONNECTION_ERRORS,
     EventsState,
+    MemoryState,
     Sentinels,
+    check_server,
     close_client,
+    command_client,
     ensure_events,
-    errors_as_unavailable,
+    memory_state_of,
     open_sentinels,
+    pubsub_client,
+    run_id_of,
 )
-from reactor.backend.interface import ChannelCallbacks, Loop, OnHealth, Runner, ignore_health
+from reactor.backend.interface import ChannelCallbacks, LaneCounts, Loop, OnHealth, Runner, ignore_health
 from reactor.backend.scripts import ScriptRunner, ScriptSources, load_scripts
 from reactor.backend.subscription import Subscription
 from reactor.backend.target import Target
@@ -32,10 +38,11 @@ Sentinels report that it was replaced."""
 class SingleBackend:
     """One server."""
 
-    def __init__(self, target: Target, commands: Redis, pubsub: Redis, sources: ScriptSources) -> None:
-        self._target, self._commands, self._pubsub = target, commands, pubsub
+    def __init__(self, target: Target, sources: ScriptSources) -> None:
+        self._target = target
+        self._commands, self._pubsub = command_client(target), pubsub_client(target)
         self._subscriptions: list[Subscription] = []
-        self._scripts = ScriptRunner(commands, load_scripts(sources), on_health=self._report_health)
+        self._scripts = ScriptRunner(self._commands, load_scripts(sources), on_health=self._report_health)
         self.runner: Runner = self._scripts
         self.on_health: OnHealth = ignore_health
 
@@ -53,9 +60,23 @@ class SingleBackend:
         return self._scripts.times
 
     @property
+    def lanes(self) -> Mapping[str, LaneCounts]:
+        """How many calls wait for the server, and how many were refused, by lane."""
+        return self._scripts.lanes
+
+    @property
+    def refusals(self) -> Counter[str]:
+        """How many calls Redis refused, by script name."""
+        return self._scripts.refusals
+
+    @property
     def loops(self) -> list[Loop]:
         """Background tasks; the caller runs each of them."""
         return [self._scripts.serve]
+
+    async def connect(self) -> None:
+        """Check that the server answers and can be used; see `Backend`."""
+        await check_server(self._target, self._commands)
 
     def channels(self, callbacks: ChannelCallbacks) -> Subscription:
         """A new set of channels, over its own connection."""
@@ -69,14 +90,17 @@ class SingleBackend:
         """The client of the one server."""
         return self._commands
 
-    async def ensure_events(self) -> EventsState:
+    async def ensure_events(self, *, manage: bool) -> EventsState:
         """Make the server publish `expired` events. Raises ReactorError."""
-        return await ensure_events(self._commands, self._target)
+        return await ensure_events(self._commands, self._target, manage=manage)
+
+    async def memory_state(self) -> MemoryState:
+        """What the server does when its memory is full. Raises Unavailable."""
+        return await memory_state_of(self._commands)
 
     async def run_id(self) -> str:
         """The server's run id (https://redis.io/docs/latest/commands/info/). Raises Unavailable."""
-        with errors_as_unavailable():
-            return str((await self._commands.info("server"))["run_id"])
+        return await run_id_of(self._commands)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -87,8 +111,8 @@ class SingleBackend:
 class SentinelBackend(SingleBackend):
     """The primary that Sentinels name; every connection is replaced when they name another one."""
 
-    def __init__(self, target: Target, commands: Redis, pubsub: Redis, sources: ScriptSources) -> None:
-        super().__init__(target, commands, pubsub, sources)
+    def __init__(self, target: Target, sources: ScriptSources) -> None:
+        super().__init__(target, sources)
         self._sentinels: Sentinels = open_sentinels(target)
 
     @property

@@ -1,15 +1,17 @@
 """Parses the address of a Redis; no name is resolved and nothing connected. PURE."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from reactor.errors import SettingError
-from reactor.settings.kinds import REDIS_SCHEMES, did_you_mean, redacted
+from reactor.settings.kinds import REDIS_SCHEMES, AddressPair, did_you_mean, parse_switch, redacted
 
 Kind = Literal["single", "sentinel", "cluster"]
 
-TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
+TLS_OPTIONS = (
+    "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_password", "ssl_cert_reqs", "ssl_check_hostname",
+)  # fmt: skip
 """Options after `?` that redis-py takes for TLS (https://redis.readthedocs.io/en/stable/examples/ssl_connection_examples.html)."""
 
 SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password", "sentinel_tls")
@@ -17,7 +19,7 @@ SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password", "sentinel_tls")
 whether they use TLS, where that differs from the servers."""
 
 _OPTIONS = ("db", "username", "password", *TLS_OPTIONS)
-_ON, _OFF = ("yes", "on", "true", "1"), ("no", "off", "false", "0")
+_CERT_REQS = ("none", "optional", "required")
 _PORTS: dict[Kind, int] = {"single": 6379, "sentinel": 26379, "cluster": 6379}
 
 
@@ -38,6 +40,15 @@ class Target:
     sentinel_username: str | None = None
     sentinel_password: str | None = field(default=None, repr=False)
     sentinel_tls: bool = False
+    address_map: tuple[AddressPair, ...] = ()
+    credentials: Any = field(default=None, repr=False, compare=False)
+    """A `CredentialProvider` of redis-py in place of user name and password; None for those."""
+
+    def reachable(self, named: tuple[str, int]) -> tuple[str, int]:
+        """The address under which a server is reached that a cluster or a Sentinel names so."""
+        places = dict(self.address_map)
+        place = places.get(named) or places.get((named[0], None)) or named
+        return place[0], place[1] or named[1]
 
     def __str__(self) -> str:
         """The address without its password."""
@@ -111,15 +122,19 @@ def _options(url: str, query: str, known: tuple[str, ...]) -> dict[str, str]:
     for name in options:
         if name not in known:
             raise _wrong(url, f"has an unknown option, {name}; the options are {', '.join(known)}", name)
+    if (chosen := options.get("ssl_cert_reqs", "required")) not in _CERT_REQS:
+        raise _wrong(url, f'has "{chosen}" for ssl_cert_reqs, which takes {", ".join(_CERT_REQS)}')
+    _switch(url, "ssl_check_hostname", options.get("ssl_check_hostname"), default=True)
     return options
 
 
 def _switch(url: str, name: str, value: str | None, *, default: bool) -> bool:
     if value is None:
         return default
-    if value.lower() not in _ON + _OFF:
-        raise _wrong(url, f'has "{value}" for {name}, which takes yes or no')
-    return value.lower() in _ON
+    try:
+        return parse_switch(value)
+    except ValueError:
+        raise _wrong(url, f'has "{value}" for {name}, which takes yes or no') from None
 
 
 def _database(url: str, kind: Kind, option: str | None, segments: list[str]) -> int:

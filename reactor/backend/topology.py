@@ -5,6 +5,7 @@ second. A server that was cut off may answer with an older state: of the answers
 `cluster_state:ok`, the one with the highest epoch is used.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,7 @@ MAX_STALE_ROUNDS = 6
 """Rounds in a row for which answers older than the known state are ignored. Then they are used: an epoch can
 go back for good, for example after a restore."""
 SLOTS = 16384
+UNNAMED = b"?"
 
 Address = tuple[str, int]
 
@@ -60,9 +62,10 @@ class Topology:
     def owner_of(self, key: str) -> Address:
         """The primary that serves the key's slot. Raises LookupError while none does."""
         slot = key_slot(key.encode())
-        for first, last, address in self._owners:
-            if first <= slot <= last:
-                return address
+        # A cluster that is being resharded can have thousands of ranges.
+        place = bisect_right(self._owners, slot, key=lambda owner: owner[0]) - 1
+        if place >= 0 and slot <= self._owners[place][1]:
+            return self._owners[place][2]
         raise LookupError(f"no primary serves slot {slot}")
 
     async def start(self) -> None:
@@ -90,15 +93,18 @@ class Topology:
         answers = await self._answers()
         if not answers:
             return False
-        newest = max(answers, key=lambda answer: answer.epoch)
+        newest = max(answers, key=lambda answer: (answer.epoch, -answer.unnamed))
         if newest.epoch < self._epoch and self._stale_rounds < MAX_STALE_ROUNDS:
             self._stale_rounds += 1  # the servers with the newer state may only be slow
             return True
         self._epoch, self._stale_rounds = newest.epoch, 0
         self._nodes = {*self._target.hosts, *newest.nodes}
         if newest.owners != self._owners:
-            self._owners = newest.owners
-            log.info("cluster_topology", primaries=sorted(f"{host}:{port}" for host, port in self.primaries))
+            former, self._owners = self.primaries, newest.owners
+            if self.primaries != former:
+                log.info(
+                    "cluster_topology", primaries=sorted(f"{host}:{port}" for host, port in self.primaries)
+                )
             self.on_change()
         return True
 
@@ -125,9 +131,9 @@ class Topology:
             slots: Any = await client.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
         except CONNECTION_ERRORS:
             return None
-        if info["cluster_state"] != "ok":
+        if info.get("cluster_state") != "ok":
             return None
-        return _Answer(int(info["cluster_current_epoch"]), slots, address[0])
+        return _Answer(int(info["cluster_current_epoch"]), slots, address[0], self._target)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -138,13 +144,28 @@ class Topology:
 class _Answer:
     """The cluster as one server sees it."""
 
-    def __init__(self, epoch: int, slots: Any, asked_host: str) -> None:
+    def __init__(self, epoch: int, slots: Any, asked_host: str, target: Target) -> None:
         self.epoch = epoch
         self.owners: list[tuple[int, int, Address]] = []
         self.nodes: set[Address] = set()
+        self.unnamed = 0  # servers whose name has not reached this one yet; another may know it
         for first, last, *servers in slots:
-            # A server that does not know its own address leaves it empty: it is the server that was asked.
-            addresses = [(server[0].decode() if server[0] else asked_host, server[1]) for server in servers]
+            self.unnamed += sum(server[0] == UNNAMED for server in servers)
+            addresses = [target.reachable((_host_of(server, asked_host), server[1])) for server in servers]
             self.owners.append((first, last, addresses[0]))
             self.nodes.update(addresses)
         self.owners.sort()
+
+
+def _host_of(server: list[Any], asked_host: str) -> str:
+    """The host of a server that CLUSTER SLOTS lists as [host, port, identity, [b"ip", host, ...]].
+
+    With `cluster-preferred-endpoint-type hostname` a server whose name is not set, or not known yet to the
+    one that was asked, is `?`, and its IP is behind it. Where the host is empty or null, it is the one that
+    was asked (https://redis.io/docs/latest/commands/cluster-slots/).
+    """
+    host = server[0]
+    if host == UNNAMED:
+        further = (server[3] if len(server) > 3 else None) or []
+        host = dict(zip(further[::2], further[1::2], strict=False)).get(b"ip")
+    return host.decode() if host else asked_host

@@ -1,5 +1,6 @@
 """The command `reactor`: runs a command; every error becomes one line and an exit code."""
 
+import io
 import os
 import signal
 import sys
@@ -43,13 +44,18 @@ def _open_closed_streams() -> None:
     sys.stdin = sys.stdin or os.fdopen(0, "r", closefd=False)
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks is escaped
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run(given: list[str]) -> int:
-    from cyclopts import CycloptsError
+    try:
+        from cyclopts import CycloptsError
 
-    from reactor.cli.commands import app
-
+        from reactor.cli.commands import app
+    except ModuleNotFoundError as error:
+        return _report(error, given)
     try:
         command, bound, _ = app.parse_args(given, exit_on_error=False, print_error=False)
     except CycloptsError as error:
@@ -124,6 +130,8 @@ def _report(error: BaseException, given: list[str]) -> int:
     if _debug(given):
         traceback.print_exception(error)
     main = _main_error(error)
+    if isinstance(main, ModuleNotFoundError) and not (main.name or "").startswith("reactor"):
+        return _fail(f"{main.name} is not installed: pip install 'reactor-presence[server]'.", 1)
     if isinstance(main, ReactorError):
         return _fail(str(main), main.exit_code)
     if isinstance(main, BrokenPipeError):

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Group, Parameter
 
 from reactor import __version__
+from reactor.cli.ban_commands import ban, bans, revoke, unban
 from reactor.cli.doctor import doctor
-from reactor.cli.flags import ABOUT_SETTINGS, settings_with_redis, with_settings
-from reactor.errors import ReactorError
+from reactor.cli.flags import ABOUT_SETTINGS, redis_flags, settings_with_redis, with_settings
+from reactor.cli.size import size
+from reactor.errors import ReactorError, SettingError
 from reactor.settings import kinds
 from reactor.settings.load import advice, load
 from reactor.settings.security import AUTH_SECRET
@@ -32,9 +34,6 @@ app = App(
 
 Switch = Annotated[bool, Parameter(show_default=False)]
 Json = Annotated[bool, Parameter(show_default=False, help="Print JSON lines, as into a pipe.")]
-_redis_flags = with_settings(
-    ("redis_url", "namespace", "config", "log_level"), "Which Redis", "that of a reactor serve here"
-)
 
 
 @app.command(sort_key=1, help_epilogue=ABOUT_SETTINGS)
@@ -77,26 +76,70 @@ async def serve(**flags: str | None) -> None:
 
 
 @app.command(sort_key=2, help_epilogue="")
-@_redis_flags
-async def rooms(*, json: Json = False, **flags: str | None) -> None:
-    """List the rooms that have members."""
+@redis_flags
+async def rooms(
+    *,
+    prefix: Annotated[str, Parameter(metavar="TEXT", show_default=False)] = "",
+    sort: Literal["members", "name", "none"] = "members",
+    limit: Annotated[int | None, Parameter(metavar="N")] = None,
+    json: Json = False,
+    **flags: str | None,
+) -> None:
+    """List the rooms that have members.
+
+    Parameters
+    ----------
+    prefix
+        Only rooms whose id begins with this.
+    sort
+        By the number of members, the largest first, by name, or none: printed as they are read, so that any
+        number of rooms is listed in little memory.
+    limit
+        At most so many rooms.
+    """
     from reactor.cli import output
     from reactor.presence.api import Presence
 
+    if limit is not None and limit < 1:
+        raise SettingError("--limit takes a whole number from 1 on.")
     async with Presence.open(settings_with_redis(flags)) as presence:
-        found = await presence.rooms()
+        if sort == "none":
+            await _print_rooms(presence, prefix, limit, json=output.use_json(json))
+            return
+        found = [room for room in await presence.rooms() if room.room_id.startswith(prefix)]
+    if sort == "name":
+        found.sort(key=lambda room: room.room_id)
+    shown = found[:limit]
     if output.use_json(json):
-        for room in found:
+        for room in shown:
             output.print_json(room)
         return
-    if found:
-        rows = [(room.room_id, room.count) for room in found]
+    if shown:
+        rows = [(room.room_id, room.count) for room in shown]
         output.print_table(["ROOM", "MEMBERS"], rows, numbers=["MEMBERS"])
-    output.print_line(f"{len(found)} rooms, {sum(room.count for room in found)} members")
+    first = f"the first {len(shown)} of " if len(shown) < len(found) else ""
+    output.print_line(f"{first}{len(found)} rooms, {sum(room.count for room in found)} members")
+
+
+async def _print_rooms(presence: "Presence", prefix: str, limit: int | None, *, json: bool) -> None:
+    from reactor.cli import output
+    from reactor.log import printable
+
+    printed = 0
+    async for room in presence.scan_rooms():
+        if printed == limit:
+            return
+        if not room.room_id.startswith(prefix):
+            continue
+        printed += 1
+        if json:
+            output.print_json(room)
+        else:
+            output.print_line(f"{printable(room.room_id)}  {room.count}")
 
 
 @app.command(sort_key=3, help_epilogue="")
-@_redis_flags
+@redis_flags
 async def members(room: str, /, *, json: Json = False, **flags: str | None) -> None:
     """List the members of a room, in the order in which they joined.
 
@@ -106,10 +149,13 @@ async def members(room: str, /, *, json: Json = False, **flags: str | None) -> N
         The room's id.
     """
     from reactor.cli import output
+    from reactor.log import printable
     from reactor.presence.api import Presence
 
     async with Presence.open(settings_with_redis(flags)) as presence:
         found = await presence.members(room)
+    if not found:
+        output.note(f"{printable(room)} has no members; `reactor rooms` lists the rooms that have.")
     if output.use_json(json):
         for member in found:
             output.print_json(member)
@@ -135,7 +181,7 @@ async def members(room: str, /, *, json: Json = False, **flags: str | None) -> N
 
 
 @app.command(sort_key=4, help_epilogue="")
-@_redis_flags
+@redis_flags
 async def kick(
     room: str,
     user: str,
@@ -173,7 +219,37 @@ async def kick(
 
 
 @app.command(sort_key=5, help_epilogue="")
-@_redis_flags
+@redis_flags
+async def user(user: str, /, *, json: Json = False, **flags: str | None) -> None:
+    """Show whether a user is online, since when or when last seen, and in which rooms.
+
+    Parameters
+    ----------
+    user
+        The user's id.
+    """
+    from reactor.cli import output
+    from reactor.log import printable
+    from reactor.presence.api import Presence
+
+    async with Presence.open(settings_with_redis(flags)) as presence:
+        person = await presence.user(user)
+    if output.use_json(json):
+        output.print_json(person)
+        return
+    line = f"{printable(person.user_id)} is {person.status}"
+    if person.status == "offline":
+        seen = "not on record" if person.last_seen is None else output.local_time(person.last_seen)
+        output.print_line(f"{line}; last seen: {seen}")
+        return
+    since = "" if person.since is None else f" since {output.local_time(person.since)}"
+    output.print_line(f"{line}{since}, on {person.connections} connections")
+    for room in person.rooms:
+        output.print_line(f"  {printable(room)}")
+
+
+@app.command(sort_key=5, help_epilogue="")
+@redis_flags
 async def departures(
     *,
     room: Annotated[str | None, Parameter(metavar="ROOM")] = None,
@@ -290,19 +366,25 @@ async def watch(
     from reactor.client.watch import watch as follow
 
     if output.use_json(json):
-        await follow(url, room, output.print_json, user=user, token=token)
+        await follow(
+            url, room, output.print_json, user=user, token=token, on_status=output.StatusNotes().write
+        )
         return
     with LiveScreen(room) as screen:
-        await follow(url, room, screen.show, user=user, token=token)
+        await follow(url, room, screen.show, user=user, token=token, on_status=screen.show_status)
 
 
 @app.command(sort_key=7, help_epilogue="")
-@with_settings(("auth_audience", "auth_issuer", "config"), "How the server checks it")
+@with_settings(("auth_secret_file", "auth_audience", "auth_issuer", "config"), "How the server checks it")
 def token(
     user: str,
     /,
     *,
     room: Annotated[list[str] | None, Parameter(metavar="ROOM")] = None,
+    watch: Annotated[list[str] | None, Parameter(metavar="ROOM")] = None,
+    people: Annotated[list[str] | None, Parameter(metavar="USER")] = None,
+    where: Switch = False,
+    no_send: Switch = False,
     name: Annotated[str | None, Parameter(metavar="TEXT")] = None,
     data: Annotated[str | None, Parameter(metavar="JSON")] = None,
     ttl: Annotated[str, Parameter(metavar="DURATION")] = "1h",
@@ -318,6 +400,15 @@ def token(
     room
         A room that the token allows, or a pattern such as 'game-*'; can be given several times. Without it
         the server's auth_rooms apply.
+    watch
+        A room that the user may watch without joining it, or a pattern; several times. Without it those of
+        --room.
+    people
+        A user whose presence the user may watch, or a pattern; several times. Without it no one.
+    where
+        The user also learns in which rooms these are.
+    no_send
+        The user may send no messages to other members.
     name
         The user's name, which the user then cannot change.
     data
@@ -333,14 +424,24 @@ def token(
         AUTH_SECRET.read("--secret", secret)
     settings = load({**flags, "auth_secret": secret})
     seconds = kinds.duration(1.0).read("--ttl", ttl)
-    rooms = None if room is None else tuple(room)
-    print(new_token(settings, user, rooms, name, parse_data(data), seconds))
+    rooms, watched, users = (None if given is None else tuple(given) for given in (room, watch, people))
+    made = new_token(
+        settings, user, seconds,
+        rooms=rooms, watch=watched, people=users, where=where, send=not no_send,
+        name=name, data=parse_data(data),
+    )  # fmt: skip
+    print(made)
 
 
+app.command(ban, sort_key=7, help_epilogue="")
+app.command(unban, sort_key=7, help_epilogue="")
+app.command(bans, sort_key=7, help_epilogue="")
+app.command(revoke, sort_key=7, help_epilogue="")
 app.command(doctor, sort_key=8, help_epilogue=ABOUT_SETTINGS)
+app.command(size, sort_key=9, help_epilogue="")
 
 
-@app.command(sort_key=9, help_epilogue="")
+@app.command(sort_key=10, help_epilogue="")
 def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
     """Print the completion script of a shell.
 

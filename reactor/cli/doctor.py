@@ -24,6 +24,7 @@ async def doctor(
     fix: _Flag = False,
     yes: _Flag = False,
     json: Annotated[bool, Parameter(show_default=False, help="Write JSON lines, as into a pipe.")] = False,
+    plain: _Flag = False,
     **flags: str | None,
 ) -> int:
     """Examine Redis and the settings as the server would use them; show what is wrong and how to fix it.
@@ -38,6 +39,8 @@ async def doctor(
         Apply on every server the fixes that are commands; show them and ask first.
     yes
         Do not ask; apply all of them.
+    plain
+        Write one line of text for each finding, without tables and colors, for a log or a ticket.
     """
     from reactor.doctor.report import examined
 
@@ -58,7 +61,10 @@ async def doctor(
             if deployment is not None:
                 fixed = await _apply_fixes(report.findings, deployment, ask=not yes)
     async with examined(settings) as (report, _):
-        _show(report.findings, settings.redis_url or "", fixed, json=json, complete=report.complete)
+        if plain:
+            _show_plain(report.findings)
+        else:
+            _show(report.findings, settings.redis_url or "", fixed, json=json, complete=report.complete)
         return report.exit_code
 
 
@@ -114,6 +120,13 @@ async def _confirm(question: str) -> bool:
     sys.stderr.flush()
     await anyio.wait_readable(sys.stdin)  # unlike a read, this can be cancelled by Ctrl-C
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+def _show_plain(findings: Any) -> None:
+    from reactor.cli.findings import as_line
+
+    for finding in findings:
+        sys.stdout.write(f"{as_line(finding)}\n")
 
 
 def _show(findings: Any, url: str, fixed: set[tuple[str, str, str]], *, json: bool, complete: bool) -> None:

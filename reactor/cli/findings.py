@@ -30,6 +30,14 @@ def as_dict(finding: Finding, *, fixed: bool) -> dict[str, Any]:
     }
 
 
+def as_line(finding: Finding) -> str:
+    """A finding as one line of text."""
+    where = f" ({finding.where})" if finding.where else ""
+    wanted = f"; wanted: {finding.wanted}" if finding.wanted and finding.severity != "ok" else ""
+    fix = f"; fix: {finding.fix}" if finding.fix else ""
+    return printable(f"{finding.severity}: {finding.what}{where}: {finding.found}{wanted}{fix}")
+
+
 def print_report(findings: Sequence[Finding], url: str, *, complete: bool) -> None:
     """Print the findings about Redis, those about the settings, the fixes, and a summary."""
     of_redis = [finding for finding in findings if finding.check != "settings"]

@@ -100,3 +100,10 @@ def _default(item: Any, no_redis: str) -> str:
 
 def _heading(item: Any, group: str | None) -> str:
     return group or str(item.metadata["group"])
+
+
+redis_flags = with_settings(
+    ("redis_url", "redis_url_file", "redis_password_file", "namespace", "config", "log_level"),
+    "Which Redis",
+    "that of a reactor serve here",
+)

@@ -10,7 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from reactor.client.status import Status
 from reactor.log import printable
+
+STATUS_TEXTS = {
+    Status.RECONNECTING: "the connection to the server is lost; trying again",
+    Status.DEGRADED: "the server has no Redis; what it shows does not change",
+}
 
 _encoder = msgspec.json.Encoder()
 
@@ -41,6 +47,28 @@ def print_table(
 def print_line(text: str) -> None:
     """Print a line of text."""
     Console().print(Text(text))
+
+
+def note(text: str) -> None:
+    """Write a note for people to standard error; standard output is for results."""
+    sys.stderr.write(f"note: {text}\n")
+    sys.stderr.flush()
+
+
+class StatusNotes:
+    """Notes about the connection to a server: when it is lost or without Redis, and when it is back."""
+
+    def __init__(self) -> None:
+        self._was_connected = True
+
+    def write(self, status: Status) -> None:
+        """Write a note if the status is news."""
+        if text := STATUS_TEXTS.get(status):
+            note(f"{text}.")
+            self._was_connected = False
+        elif status is Status.CONNECTED and not self._was_connected:
+            note("the server is back.")
+            self._was_connected = True
 
 
 def summary(counts: Mapping[str, int]) -> str:

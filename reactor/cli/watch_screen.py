@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reactor.cli import output
+from reactor.client.status import Status
 from reactor.log import printable
 from reactor.protocol.events import RoomEvent
 from reactor.protocol.messages import Member
@@ -15,7 +16,7 @@ from reactor.protocol.messages import Member
 _VERBS = {"join": "joined", "leave": "left", "update": "changed"}
 _CHANGES = 8
 """Changes on the screen."""
-_OTHER_LINES = 4
+_OTHER_LINES = 5
 """Lines of the screen that show neither a member nor a change."""
 
 
@@ -26,6 +27,7 @@ class RoomDisplay:
         self._room = printable(room)
         self._members: dict[str, Member] = {}
         self._count: int | None = None
+        self._status = ""
         self._changes: deque[str] = deque(maxlen=_CHANGES)
 
     def apply(self, event: RoomEvent) -> None:
@@ -35,8 +37,6 @@ class RoomDisplay:
             self._members = {member.user_id: member for member in event.members}
             return
         member = event.member
-        if member is None:
-            return
         if event.kind == "leave":
             self._members.pop(member.user_id, None)
         else:
@@ -46,10 +46,16 @@ class RoomDisplay:
             f"{output.time_of_day()}  {printable(member.username)} {_VERBS[event.kind]}{reason}"
         )
 
+    def set_status(self, status: Status) -> None:
+        """Note the status of the connection to the server."""
+        self._status = output.STATUS_TEXTS.get(status, "")
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Render it, no higher than the screen."""
         count = "waiting for the server" if self._count is None else f"{self._count:,} here"
         yield Text(f"{self._room}: {count}", style="bold")
+        if self._status:
+            yield Text(self._status, style="bold red")
         rows = max((options.max_height or console.height) - len(self._changes) - _OTHER_LINES, 1)
         if self._members:
             yield self._table(rows)
@@ -92,4 +98,9 @@ class LiveScreen:
     def show(self, event: RoomEvent) -> None:
         """Change the display by an event, and render it."""
         self._display.apply(event)
+        self._live.refresh()
+
+    def show_status(self, status: Status) -> None:
+        """Show when the server goes, and when it is back."""
+        self._display.set_status(status)
         self._live.refresh()

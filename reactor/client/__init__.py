@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reactor.client.backoff import Backoff as Backoff
     from reactor.client.client import Client as Client
+    from reactor.client.client import MemberPage as MemberPage
     from reactor.client.delivery import Events as Events
     from reactor.client.room import Room as Room
     from reactor.client.status import Status as Status
+    from reactor.client.watched_people import WatchedPeople as WatchedPeople
+    from reactor.client.watched_room import WatchedRoom as WatchedRoom
 
-_HOMES = {"Backoff": "backoff", "Client": "client", "Events": "delivery", "Room": "room", "Status": "status"}
+_HOMES = {
+    "Backoff": "backoff", "Client": "client", "Events": "delivery", "MemberPage": "client", "Room": "room",
+    "Status": "status",
+    "WatchedPeople": "watched_people", "WatchedRoom": "watched_room",
+}  # fmt: skip
 
-__all__ = ["Backoff", "Client", "Events", "Room", "Status"]
+__all__ = ["Backoff", "Client", "Events", "MemberPage", "Room", "Status", "WatchedPeople", "WatchedRoom"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,28 +2,39 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args, overload
 
 import anyio
 from anyio.abc import TaskGroup
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from reactor.client.backoff import Backoff
 from reactor.client.delivery import Callbacks
-from reactor.client.dial import Dialer
-from reactor.client.memberships import DesiredState, RoomMemberships
+from reactor.client.dial import Dialer, Token
+from reactor.client.memberships import RoomMemberships
 from reactor.client.open_connection import OpenConnection
 from reactor.client.reconnector import Reconnector
 from reactor.client.room import Room
+from reactor.client.room_membership import JoinOptions, checked_data, checked_id, checked_name
 from reactor.client.status import Status
-from reactor.errors import ConnectionClosed, Refused, SettingError
+from reactor.client.watched_people import WatchedPeople
+from reactor.client.watched_room import WatchedRoom
+from reactor.errors import ConnectionClosed, ReactorError, Refused, SettingError
 from reactor.protocol import messages
 from reactor.protocol.codec import JSON, MSGPACK
 from reactor.protocol.requests import Count, IsPresent, Members, Request
 
 log = logging.getLogger(__name__)
+
+
+class MemberPage(Struct, frozen=True):
+    """A part of a room's members, the `count` of all, and the `cursor` of the next page, if there is one."""
+
+    members: list[messages.Member]
+    count: int
+    cursor: str | None
 
 
 class Client:
@@ -57,7 +68,7 @@ class Client:
 
     def __init__(
         self, url: str, *, codec: Literal["json", "msgpack"] = "json",
-        token: str | Callable[[], Awaitable[str] | str] | None = None,
+        token: Token = None,
         backoff: Backoff | None = None, heartbeat_interval: float | None = None,
         request_timeout: float = 10.0, close_timeout: float = 3.0, queue: int = 1024, **options: Any,
     ) -> None:  # fmt: skip
@@ -73,9 +84,9 @@ class Client:
             request_timeout=request_timeout,
         )
         self._memberships = RoomMemberships(self._reconnector, self._task_group, queue)
-        self._reconnector.set_listener(self._memberships, self._status_changed)
+        self._reconnector.set_listener(self._memberships, self._status_changed, self._connection_failed)
         self._close_timeout = close_timeout
-        self._callbacks = Callbacks("status")
+        self._callbacks = Callbacks("status", "connection-error")
         self._task: asyncio.Task[None] | None = None
         self._tasks: TaskGroup | None = None
         self._started = asyncio.Event()
@@ -85,8 +96,34 @@ class Client:
         """The status of the connection."""
         return self._reconnector.status
 
-    def on(self, kind: Literal["status"], function: Callable[[Status], object]) -> Callable[[], None]:
-        """Register a plain function to call with each new status; return the function that removes it."""
+    @property
+    def error(self) -> ReactorError | None:
+        """Why the latest attempt to connect failed; None once one has succeeded.
+
+        A `ServerUnreachable` with the HTTP status where the server refused the handshake, a `TokenFailed`, or
+        the `ConnectionClosed` after which there will be no other attempt.
+        """
+        return self._reconnector.error
+
+    @overload
+    def on(self, kind: Literal["status"], function: Callable[[Status], object]) -> Callable[[], None]: ...
+    @overload
+    def on(
+        self, kind: Literal["connection-error"], function: Callable[[ReactorError], object]
+    ) -> Callable[[], None]: ...
+    def on(self, kind: str, function: Callable[[Any], object]) -> Callable[[], None]:
+        """Register a plain function, and return the function that removes it.
+
+        Args:
+            kind: `status`: called with each new `Status`. `connection-error`: called with each `error`, also
+                when the function for the token fails while a connection is open.
+            function: Called in the event loop: it must not block. Exceptions are logged.
+
+        Raises:
+            ValueError: There is no such kind.
+            TypeError: The function is a coroutine function.
+
+        """
         return self._callbacks.add(kind, function)
 
     # Life cycle.
@@ -122,9 +159,9 @@ class Client:
                 self._tasks = tasks
                 self._started.set()
                 await self._reconnector.serve(connection)
-        except Exception:
+        except Exception as error:
             log.exception("the client failed")
-            raise
+            raise _innermost(error) from None
         finally:
             self._reconnector.give_up(ConnectionClosed("the client has stopped; its log says why"))
 
@@ -168,16 +205,87 @@ class Client:
         Raises:
             RoomFull: The room is at its limit of members.
             Unavailable: The server has no Redis at the moment.
-            Refused: The server refused for another reason, named by the error's `code`.
+            Refused: The request was refused for another reason, which the error's `code` names.
             RequestTimedOut: No reply, or no connection, within `request_timeout`.
             ConnectionClosed: The client was closed, or the server closed the connection for good.
 
         """
         self._task_group()
-        desired = DesiredState(username=username, data=data, view=view)
+        room, user = self._text(room_id, "room_id"), "" if user_id is None else self._text(user_id, "user_id")
+        if view not in get_args(messages.View):
+            raise Refused(f'view takes "members", "count" or "none", not {view!r}', "bad_request")
+        limits = self._reconnector.limits
+        options = JoinOptions(
+            username=checked_name(username, limits), data=checked_data(data, limits), view=view
+        )
         with self._reconnector.deadline("join_room"):
-            user = "" if user_id is None else _text(user_id, "user_id")
-            return Room(await self._memberships.join(_text(room_id, "room_id"), user, desired))
+            return Room(await self._memberships.join(room, user, options))
+
+    async def online(self, user_id: str | int) -> Room:
+        """Be online for those who watch this user, without being in any other room.
+
+        Joins the room `@USER`, which no other user may join. `away()` and `back()` of the `Room` set the
+        user's status, and `leave()` ends being online.
+
+        Args:
+            user_id: Text or a whole number, which is converted to text.
+
+        Raises:
+            ReactorError: As `join`.
+
+        """
+        self._task_group()
+        user = self._text(user_id, "user_id")
+        return await self.join(f"@{user}", user_id=user, view="none")
+
+    async def watch(self, room_id: str | int, *, view: messages.WatchView = "members") -> WatchedRoom:
+        """Watch a room without being in it, until it is closed or the client is.
+
+            async with await client.watch("lobby") as room:
+                async for event in room:
+                    print(room.count)
+
+        The client is neither listed nor counted. A room can be joined and watched at the same time.
+
+        Args:
+            room_id: Text or a whole number, which is converted to text.
+            view: What to receive of the room: its `members`, or only their `count`.
+
+        Raises:
+            Unavailable: The server has no Redis at the moment.
+            Refused: It was refused, as `forbidden`; or this client watches the room already.
+            RequestTimedOut: No reply, or no connection, within `request_timeout`.
+            ConnectionClosed: The client was closed, or the server closed the connection for good.
+
+        """
+        self._task_group()
+        room = self._text(room_id, "room_id")
+        if view not in get_args(messages.WatchView):
+            raise Refused(f'view takes "members" or "count", not {view!r}', "bad_request")
+        with self._reconnector.deadline("room:watch"):
+            return await self._memberships.watched.watch(room, view)
+
+    async def people(self, user_ids: Iterable[str | int]) -> WatchedPeople:
+        """Watch users, whatever the rooms, until it is closed or the client is.
+
+            async with await client.people(["7", "8"]) as people:
+                async for person in people:
+                    print(person.user_id, person.status)
+
+        A user whom this client may not watch is `offline`, as one who is unknown.
+
+        Args:
+            user_ids: Text or whole numbers, which are converted to text; a connection may watch 1,000 users.
+
+        Raises:
+            Unavailable: The server has no Redis at the moment.
+            Refused: It was refused, as `too_many_people`: none of them is watched.
+            RequestTimedOut: No reply, or no connection, within `request_timeout`.
+            ConnectionClosed: The client was closed, or the server closed the connection for good.
+
+        """
+        self._task_group()
+        return await self._memberships.people.open(user_ids)
 
     async def members(self, room_id: str | int) -> list[messages.Member]:
         """Return the members of a room, which need not be joined.
@@ -187,7 +295,7 @@ class Client:
             ReactorError: As `join`.
 
         """
-        name = _text(room_id, "room_id")
+        name = self._text(room_id, "room_id")
         reply = await self._ask(Members(name), "room:members")
         assert isinstance(reply, messages.MembersReply)
         if reply.members is UNSET:
@@ -195,15 +303,38 @@ class Client:
             raise Refused(message, "too_large")
         return reply.members
 
+    async def members_page(
+        self, room_id: str | int, *, limit: int = 100, cursor: str | None = None
+    ) -> MemberPage:
+        """Return a part of the members of a room of any size, which need not be joined.
+
+        Members that stay throughout are on one of the pages, now and then on two.
+
+        Args:
+            room_id: The room.
+            limit: About how many members to return, at most 100; a small room may come whole.
+            cursor: The `cursor` of the page before; None for the first page.
+
+        Raises:
+            ReactorError: As `join`.
+
+        """
+        reply = await self._ask(
+            Members(self._text(room_id, "room_id"), limit=limit, cursor=cursor), "room:members"
+        )
+        assert isinstance(reply, messages.MembersReply)
+        members = [] if reply.members is UNSET else reply.members
+        return MemberPage(members, reply.count, reply.cursor)
+
     async def count(self, room_id: str | int) -> int:
         """Return the number of a room's members; it need not be joined. Raises as `join`."""
-        reply = await self._ask(Count(_text(room_id, "room_id")), "room:count")
+        reply = await self._ask(Count(self._text(room_id, "room_id")), "room:count")
         assert isinstance(reply, messages.CountReply)
         return reply.count
 
     async def is_present(self, room_id: str | int, user_id: str | int) -> bool:
         """Return whether a user is in a room, which need not be joined. Raises as `join`."""
-        request = IsPresent(_text(room_id, "room_id"), _text(user_id, "user_id"))
+        request = IsPresent(self._text(room_id, "room_id"), self._text(user_id, "user_id"))
         reply = await self._ask(request, "room:is_present")
         assert isinstance(reply, messages.IsPresentReply)
         return reply.present
@@ -217,6 +348,12 @@ class Client:
             raise RuntimeError("a client works only inside its block: `async with Client(url) as client:`")
         return self._tasks
 
+    def _text(self, value: str | int, what: str) -> str:
+        return checked_id(value, what, self._reconnector.limits)
+
+    def _connection_failed(self, error: ReactorError) -> None:
+        self._callbacks.call("connection-error", error)
+
     def _status_changed(self) -> None:
         self._memberships.refresh_status()
         if self._reconnector.end is not None:
@@ -224,7 +361,8 @@ class Client:
         self._callbacks.call("status", self.status)
 
 
-def _text(value: str | int, what: str) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise Refused(f"{what} takes text or a whole number, not {type(value).__name__}", "bad_id")
-    return str(value)
+def _innermost(error: BaseException) -> BaseException:
+    """Return the first exception in a task group's exception group."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

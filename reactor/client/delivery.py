@@ -1,7 +1,8 @@
-"""Delivers a room's events to the application: iterators with bounded queues, and callbacks."""
+"""Delivers a room's events to the application: iterators with bounded queues, callbacks, and the status."""
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Self
@@ -9,9 +10,13 @@ from weakref import WeakSet
 
 import anyio
 
+from reactor.client.status import Status
 from reactor.protocol.events import RoomEvent
 
 log = logging.getLogger(__name__)
+
+Remove = Callable[[], None]
+"""Removes a callback."""
 
 
 class ChangeNotifier:
@@ -119,16 +124,18 @@ class Callbacks:
     def __init__(self, *kinds: str) -> None:
         self._functions: dict[str, dict[object, Callable[[Any], object]]] = {kind: {} for kind in kinds}
 
-    def add(self, kind: str, function: Callable[[Any], object]) -> Callable[[], None]:
+    def add(self, kind: str, function: Callable[[Any], object]) -> Remove:
         """Register a callback; return the function that removes it.
 
         Raises:
             ValueError: There is no such kind.
-            TypeError: The callback is a coroutine function, whose coroutine would never be awaited.
+            TypeError: It is no function, or a coroutine function, whose coroutine would never be awaited.
 
         """
         if kind not in self._functions:
             raise ValueError(f"unknown event {kind!r}: use one of {', '.join(self._functions)}")
+        if not callable(function):
+            raise TypeError(f"a callback must be a function, not {type(function).__name__}")
         if asyncio.iscoroutinefunction(function):
             raise TypeError(
                 "a callback must be a plain function; async code can use `async for event in room`"
@@ -148,3 +155,32 @@ class Callbacks:
                 function(argument)
             except Exception:
                 log.exception("a callback for %r failed", kind)
+
+
+class StatusReporter(ABC):
+    """Something that lasts across reconnects, with a status of whose changes the application is notified.
+
+    kinds: of the callbacks; `status` is one of them.
+    """
+
+    def __init__(self, *kinds: str) -> None:
+        self._status = Status.CONNECTING
+        self._callbacks = Callbacks(*kinds)
+        self._changed = ChangeNotifier()
+
+    @property
+    def status(self) -> Status:
+        """Whether what is shown is up to date."""
+        return self._status
+
+    def refresh_status(self) -> None:
+        """Update the status, and notify the application of a change."""
+        status = self._present_status()
+        if status is not self._status:
+            self._status = status
+            self._callbacks.call("status", status)
+        self._changed.notify()
+
+    @abstractmethod
+    def _present_status(self) -> Status:
+        """Return the status as it is now."""

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -9,19 +10,33 @@ import anyio
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed as SocketClosed
 from websockets.exceptions import InvalidStatus, WebSocketException
+from websockets.http11 import Response
 from websockets.typing import Subprotocol
 
 from reactor.client.open_connection import refusal
-from reactor.errors import ConnectionClosed, ServerUnreachable, SettingError
+from reactor.errors import ConnectionClosed, ServerUnreachable, SettingError, TokenFailed
 from reactor.protocol.closing import CloseCode
 from reactor.protocol.codec import Codec, codec_for
-from reactor.protocol.messages import AuthOk, ErrorMessage, ServerMessage
+from reactor.protocol.messages import AuthOk, ErrorMessage, ProtocolError, ServerMessage
 from reactor.protocol.requests import Auth
 
-Token = str | Callable[[], Awaitable[str] | str] | None
-"""A token, or a function, async or not, that returns a fresh one each time a WebSocket is opened."""
+Token = str | Callable[[], Awaitable[str | None] | str | None] | None
+"""A token, or a function, async or not, that returns a fresh one each time a WebSocket is opened.
+
+The function stops the client by returning None, or by an exception whose attribute `permanent` is true.
+"""
 
 _TOKEN_ERRORS = frozenset({"unauthorized", "token_expired"})
+
+_RESPONSES_OF_A_REACTOR = frozenset(
+    {
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    }
+)
+_LONGEST_SENTENCE = 200
 
 _MAX_SIZE = 64 * 1024 * 1024
 """Most bytes of one message: a room of thousands with data takes a few megabytes, from a trusted server."""
@@ -37,12 +52,14 @@ class Dialer:
         options: Arguments of websockets' `connect`; they override those set here.
 
     Raises:
-        SettingError: The url is invalid.
+        SettingError: The url or the token is invalid.
 
     """
 
     def __init__(self, url: str, codec: Codec, token: Token, options: Mapping[str, Any]) -> None:
         self.url = _valid_url(url)
+        if not (token is None or callable(token) or isinstance(token, str)):
+            raise SettingError(f"token takes text or a function that returns it, not {type(token).__name__}")
         self._token = token
         self._options: dict[str, Any] = {
             "subprotocols": [Subprotocol(codec.subprotocol)],
@@ -64,6 +81,7 @@ class Dialer:
 
         Raises:
             ServerUnreachable: No WebSocket could be opened.
+            TokenFailed: The function for the token failed.
             ConnectionClosed: The server closed it at once; with 4001 when it refused two tokens in a row.
             ReactorError: The server refused the token for another reason.
 
@@ -80,7 +98,7 @@ class Dialer:
         try:
             socket = await connect(self.url, **self._options)
         except (OSError, TimeoutError, WebSocketException) as error:
-            raise ServerUnreachable(self._sentence(error)) from error
+            raise self._unreachable(error) from error
         try:
             return socket, await self._authorise(socket, token)
         except BaseException:
@@ -90,14 +108,21 @@ class Dialer:
             raise
 
     async def fresh_token(self) -> str | None:
-        """Return the token, or None without one. Raises ServerUnreachable when the function for it fails."""
+        """Return the token, or None without one. Raises TokenFailed when the function for it fails."""
         if not callable(self._token):
             return self._token
         try:
-            token = self._token()
-            return await token if inspect.isawaitable(token) else token
+            given: Any = self._token()
+            token = await given if inspect.isawaitable(given) else given
         except Exception as error:
-            raise ServerUnreachable(f"the token function failed ({error!r})") from error
+            permanent = bool(getattr(error, "permanent", False))
+            raise TokenFailed(f"the token function failed ({error!r})", permanent=permanent) from error
+        if token is None:
+            raise TokenFailed("the token function returned None, so the client stops", permanent=True)
+        if not isinstance(token, str) or not token.isascii():
+            kind = "text that is not ASCII" if isinstance(token, str) else type(token).__name__
+            raise TokenFailed(f"the token function returned {kind}, not a token", permanent=False)
+        return token
 
     async def _authorise(self, socket: ClientConnection, token: str | None) -> list[ServerMessage]:
         early: list[ServerMessage] = []
@@ -112,33 +137,54 @@ class Dialer:
                     message = codec.decode_reply(await socket.recv(decode=False))
                     if message is not None:
                         early.append(message)
-                    if isinstance(message, AuthOk):
+                    if _is_accepted(message):
                         return early
                     if isinstance(message, ErrorMessage) and message.id == 0:
-                        if message.code == "auth_disabled":
-                            return early
                         if message.code not in _TOKEN_ERRORS:
                             raise refusal(message)
                         refused = message.message  # The server closes next.
         except TimeoutError as error:
             raise ServerUnreachable(f"{self.url} did not reply to the token in time") from error
+        except ProtocolError as error:
+            raise self._unreachable(error) from error
         except SocketClosed as error:
-            raise closed_for_good(socket.close_code or 1006, refused or socket.close_reason or "") from error
+            raise closed_by_server(socket.close_code or 1006, refused or socket.close_reason or "") from error
 
-    def _sentence(self, error: Exception) -> str:
+    def _unreachable(self, error: Exception) -> ServerUnreachable:
         if isinstance(error, InvalidStatus):
             status = error.response.status_code
-            return f"{self.url} responded with HTTP status {status} instead of a WebSocket: check the address"
-        if isinstance(error, WebSocketException):
-            return f"the server at {self.url} is not a reactor server ({error}): check the address"
-        if isinstance(error, TimeoutError):
-            return f"{self.url} did not respond in time: check the network and the server"
-        return f"cannot connect to {self.url} ({error}): start the server there, or check the address"
+            return ServerUnreachable(f"{self.url} {_refused_handshake(error.response)}", status)
+        if isinstance(error, WebSocketException | ProtocolError):
+            sentence = f"the server at {self.url} is not a reactor server ({error}): check the address"
+        elif isinstance(error, TimeoutError):
+            sentence = f"{self.url} did not respond in time: check the network and the server"
+        else:
+            sentence = f"cannot connect to {self.url} ({error}): start the server there, or check the address"
+        return ServerUnreachable(sentence)
 
 
-def closed_for_good(code: int, reason: str) -> ConnectionClosed:
-    """Return the exception for a connection that the server closed for good, with code and reason."""
-    return ConnectionClosed(f"the server closed the connection ({code}: {_explanation(code, reason)})", code)
+def _is_accepted(message: ServerMessage | None) -> bool:
+    """Return whether this is the reply that accepts a token, or needs none."""
+    if isinstance(message, ErrorMessage):
+        return message.id == 0 and message.code == "auth_disabled"
+    return isinstance(message, AuthOk)
+
+
+def _refused_handshake(response: Response) -> str:
+    status = response.status_code
+    said = bytes(response.body or b"").decode(errors="replace").strip()
+    # The sentence of a reactor server; that of a proxy may be a whole page.
+    said = said if said.isprintable() and len(said) <= _LONGEST_SENTENCE else ""
+    if status == HTTPStatus.FORBIDDEN:
+        said = said or "origin not allowed"
+    if status in _RESPONSES_OF_A_REACTOR and said:
+        return f"refused the connection (HTTP status {status}: {said})"
+    return f"responded with HTTP status {status} instead of a WebSocket: check the address"
+
+
+def closed_by_server(code: int, reason: str) -> ConnectionClosed:
+    """Return the exception for a connection that the server closed, with code and reason."""
+    return ConnectionClosed(f"the connection was closed ({code}: {_explanation(code, reason)})", code)
 
 
 def _explanation(code: int, reason: str) -> str:

@@ -7,20 +7,30 @@ is kept.
 
 import asyncio
 import logging
+import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
-from random import uniform
+from random import random
 from time import monotonic, time
+from typing import NamedTuple
 
 import anyio
 from msgspec.structs import replace
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from reactor.errors import NotJoined, ReactorError, Refused, RoomFull, Unavailable
+from reactor.client.status import Status
+from reactor.errors import ForceLeave, NotJoined, ReactorError, Refused, RoomFull, Unavailable
+from reactor.protocol.closing import CloseCode
 from reactor.protocol.codec import codec_for
-from reactor.protocol.messages import ErrorMessage, ProtocolError, ServerMessage
+from reactor.protocol.messages import (
+    ErrorMessage,
+    MessageLimits,
+    ProtocolError,
+    RoomForceLeave,
+    ServerMessage,
+)
 from reactor.protocol.requests import Heartbeat, Request
 
 log = logging.getLogger(__name__)
@@ -28,17 +38,23 @@ log = logging.getLogger(__name__)
 HEARTBEAT_INTERVAL = 25.0
 """Seconds between heartbeats until the server has sent its own interval."""
 
-_RATE_LIMIT_DELAY = (1.0, 2.0)
-"""Seconds, drawn at random, until a request that was refused as one too many is sent again."""
+_RETRY_DELAY = 1.0
+"""Seconds, and up to as much again at random, until a request that was one too many is sent again."""
 
 _CLOCK_CHECK = 5.0
 """Longest sleep (s) between checks of the clocks: after a suspend of the machine a heartbeat is due."""
+
+_UNREQUESTED = frozenset({"token_expired", "banned"})
+"""Codes of errors that the server sends by itself, and that answer no request."""
 
 _ERROR_CLASSES: dict[str, type[ReactorError]] = {
     "not_joined": NotJoined,
     "room_full": RoomFull,
     "unavailable": Unavailable,
 }
+
+_NAMES = {"userId": "user_id", "roomId": "room_id", "join_room": "join", "room:update": "update"}
+_NAMES_ON_THE_WIRE = re.compile(rf'"?\b({"|".join(_NAMES)})\b"?')
 
 _TRANSIENT = frozenset({"too_many_pending", "too_many_requests", "internal"})
 
@@ -47,10 +63,37 @@ class ConnectionLost(Exception):
     """The connection was lost, and with it the reply."""
 
 
+class OpenRequest(NamedTuple):
+    """A request that was sent and is not answered yet; `size` is that of its message in bytes."""
+
+    room_id: str | None
+    size: int
+    reply: "asyncio.Future[ServerMessage | None]"
+
+
 def refusal(message: ErrorMessage) -> ReactorError:
-    """Return the exception for an `error` message, with the server's sentence."""
+    """Return the exception for an `error` message, with the server's sentence in the words of this API."""
+    sentence = _NAMES_ON_THE_WIRE.sub(lambda found: _NAMES[found[1]], message.message)
+    if sentence.startswith("this server requires a token"):
+        sentence = "the server requires a token: pass token to Client"
     known = _ERROR_CLASSES.get(message.code)
-    return known(message.message) if known is not None else Refused(message.message, message.code)
+    if known is not None:
+        return known(sentence)
+    retry_after = None if message.retry_after is None else message.retry_after / 1000
+    return Refused(sentence, message.code, retry_after, message.until)
+
+
+def retry_delay(message: ErrorMessage, chance: float) -> float:
+    """Return the seconds until a refused request is sent again: what the server says, or longer.
+
+    chance: from 0 to 1, so that clients that were refused together do not come back together.
+    """
+    return max(_RETRY_DELAY, (message.retry_after or 0) / 1000) * (1.0 + chance)
+
+
+def force_leave(message: RoomForceLeave) -> ForceLeave:
+    """Return the exception for a `room:force-leave`."""
+    return ForceLeave(message.message, message.room_id, message.reason, message.timestamp, message.until)
 
 
 def is_transient(error: ReactorError) -> bool:
@@ -60,12 +103,18 @@ def is_transient(error: ReactorError) -> bool:
     )
 
 
+def too_big(what: str, limit: int) -> Refused:
+    """Return the exception for what exceeds a limit of the server."""
+    return Refused(f"{what}, and the server takes at most {limit}: send less", "too_big")
+
+
 class OpenConnection:
     """An open WebSocket. Nothing is sent or received until `run` runs.
 
     Attributes:
         interval: Seconds between heartbeats; set by `set_interval`.
         degraded: Whether the server has sent that it has no Redis.
+        limits: What the server takes, in bytes; None until it has said so.
         lost: Whether the WebSocket is closed.
         opened_at: When it was opened, by the monotonic clock.
 
@@ -81,6 +130,7 @@ class OpenConnection:
         """heartbeat_timeout: seconds without a reply to a heartbeat until the connection is given up."""
         self.interval = HEARTBEAT_INTERVAL
         self.degraded = False
+        self.limits: MessageLimits | None = None
         self.lost = False
         self.opened_at = monotonic()
         self._socket = socket
@@ -88,56 +138,84 @@ class OpenConnection:
         self._on_message = on_message
         self._heartbeat_timeout = heartbeat_timeout
         self._ids = count(1)
-        self._pending: dict[int, asyncio.Future[ServerMessage | None]] = {}
+        self._open_requests: dict[int, OpenRequest] = {}
         self._outbox: deque[bytes] = deque()
         self._outbox_filled = asyncio.Event()
         self._schedule_changed = asyncio.Event()
         self._last_heartbeat = (monotonic(), time())
+
+    @property
+    def status(self) -> Status:
+        """The status of what is up to date on this connection."""
+        return Status.DEGRADED if self.degraded else Status.CONNECTED
 
     # Sending.
 
     def post(self, request: Request) -> None:
         """Send a request without waiting for its reply."""
         if not self.lost:
-            self._outbox.append(self._codec.encode(request))
-            self._outbox_filled.set()
+            # With an id, so that an error in reply to it is not taken for the reply to another request.
+            self._put(self._encode(replace(request, id=next(self._ids))))
 
     async def ask(self, *requests: Request) -> list[ServerMessage]:
         """Send requests directly one after the other, and return their replies.
 
         Raises:
             ConnectionLost: The connection was lost before all were answered.
+            Refused: `too_big`: a request exceeds the server's limit, and none was sent; or the server closed
+                the connection because of its size.
             ReactorError: The first refusal.
 
         """
         ids: list[int] = []
         try:
-            futures = [self._send(request, ids) for request in requests]
+            opened = self._send(requests, ids)
             replies: list[ServerMessage] = []
-            for request, future in zip(requests, futures, strict=True):
+            for request, future in zip(requests, opened, strict=True):
                 reply = await future
                 while isinstance(reply, ErrorMessage) and reply.code == "too_many_requests":
                     # The server did not process it, so it can be sent again.
-                    await anyio.sleep(uniform(*_RATE_LIMIT_DELAY))  # noqa: S311 - jitter, not a secret
-                    reply = await self._send(request, ids)
+                    await anyio.sleep(retry_delay(reply, random()))  # noqa: S311 - jitter, no secret
+                    reply = await self._send((request,), ids)[0]
                 if reply is None:
                     raise ConnectionLost
                 if isinstance(reply, ErrorMessage):
                     raise refusal(reply)
+                if isinstance(reply, RoomForceLeave):
+                    raise force_leave(reply)
                 replies.append(reply)
             return replies
         finally:
             for request_id in ids:
-                self._pending.pop(request_id, None)
+                self._open_requests.pop(request_id, None)
 
-    def _send(self, request: Request, ids: list[int]) -> asyncio.Future[ServerMessage | None]:
+    def _send(
+        self, requests: Iterable[Request], ids: list[int]
+    ) -> list[asyncio.Future[ServerMessage | None]]:
         if self.lost:
             raise ConnectionLost
-        request_id = next(self._ids)
-        ids.append(request_id)
-        self._pending[request_id] = asyncio.get_running_loop().create_future()
-        self.post(replace(request, id=request_id))
-        return self._pending[request_id]
+        numbered = [(next(self._ids), request) for request in requests]
+        # All are encoded before the first is sent, so that one which cannot be sent leaves none half-done.
+        payloads = [self._encode(replace(request, id=number)) for number, request in numbered]
+        futures = []
+        for (number, request), payload in zip(numbered, payloads, strict=True):
+            future = asyncio.get_running_loop().create_future()
+            room_id = getattr(request, "room_id", None)
+            self._open_requests[number] = OpenRequest(room_id, len(payload), future)
+            ids.append(number)
+            futures.append(future)
+            self._put(payload)
+        return futures
+
+    def _encode(self, request: Request) -> bytes:
+        payload = self._codec.encode(request)
+        if self.limits is not None and len(payload) > self.limits.message:
+            raise too_big(f"the message takes {len(payload)} bytes", self.limits.message)
+        return payload
+
+    def _put(self, payload: bytes) -> None:
+        self._outbox.append(payload)
+        self._outbox_filled.set()
 
     def set_interval(self, interval: float) -> None:
         """Set the time between heartbeats (s)."""
@@ -168,9 +246,11 @@ class OpenConnection:
         finally:
             self.lost = True
             self._outbox.clear()
-            for future in self._pending.values():
-                if not future.done():
-                    future.set_result(None)
+            if self._socket.close_code == CloseCode.TOO_BIG:
+                self._refuse_largest()
+            for request in self._open_requests.values():
+                if not request.reply.done():
+                    request.reply.set_result(None)
         return self._socket.close_code or 1006
 
     async def close(self, within: float) -> None:
@@ -179,9 +259,13 @@ class OpenConnection:
             await self._socket.close()
         await self.abort()
 
-    async def abort(self) -> None:
-        """Close the transport at once."""
+    def drop(self) -> None:
+        """Close the transport at once, without waiting until it is closed."""
         self._socket.transport.abort()
+
+    async def abort(self) -> None:
+        """Close the transport at once, and return when it is closed."""
+        self.drop()
         with anyio.CancelScope(shield=True):
             await self._socket.wait_closed()
 
@@ -204,14 +288,30 @@ class OpenConnection:
         if message is None:
             return
         self._on_message(self, message)
+        request = self._request_answered(message)
+        if request is not None and not request.reply.done():
+            request.reply.set_result(message)
+
+    def _request_answered(self, message: ServerMessage) -> OpenRequest | None:
         request_id = getattr(message, "id", None)
-        if request_id is None:
-            if isinstance(message, ErrorMessage):
-                log.warning("the server sent an error: %s (%s)", message.message, message.code)
-            return
-        future = self._pending.get(request_id)
-        if future is not None and not future.done():
-            future.set_result(message)
+        if request_id is not None:
+            return self._open_requests.get(request_id)
+        if not isinstance(message, ErrorMessage) or message.code in _UNREQUESTED:
+            return None
+        log.warning("the server sent an error without an id: %s (%s)", message.message, message.code)
+        # The server could not read the id. It answers in order, so this answers the oldest open request.
+        for request in self._open_requests.values():
+            if message.room_id in (None, request.room_id) and not request.reply.done():
+                return request
+        return None
+
+    def _refuse_largest(self) -> None:
+        """Let the largest open request fail, which the server closed the connection for, and it alone."""
+        waiting = [request for request in self._open_requests.values() if not request.reply.done()]
+        if waiting:
+            largest = max(waiting, key=lambda request: request.size)
+            sentence = f"a message of {largest.size} bytes is more than the server takes: send less"
+            largest.reply.set_result(ErrorMessage("too_big", sentence))
 
     async def _write(self) -> None:
         while True:
@@ -238,10 +338,12 @@ class OpenConnection:
                     log.warning(
                         "no reply to a heartbeat in %g s: closing the connection", self._heartbeat_timeout
                     )
-                    self._socket.transport.abort()
+                    self.drop()
                     return
             except ConnectionLost:
                 return
+            except ReactorError as error:
+                log.info("a heartbeat was refused: %s", error)
 
     async def _wait_until_due(self) -> None:
         while True:

@@ -12,15 +12,25 @@ from time import monotonic, time
 from typing import Protocol
 
 import anyio
+from msgspec import UNSET
 
 from reactor.client.backoff import Backoff, ReconnectDelays
 from reactor.client.delivery import ChangeNotifier
-from reactor.client.dial import Dialer, closed_for_good
-from reactor.client.open_connection import ConnectionLost, OpenConnection
+from reactor.client.dial import Dialer, closed_by_server
+from reactor.client.open_connection import ConnectionLost, OpenConnection, refusal
 from reactor.client.status import Status
-from reactor.errors import ConnectionClosed, ReactorError, RequestTimedOut
+from reactor.errors import ConnectionClosed, ReactorError, Refused, RequestTimedOut, TokenFailed
 from reactor.protocol.closing import CloseCode, may_return
-from reactor.protocol.messages import AuthOk, ErrorMessage, ServerMessage, ServiceDegraded, ServiceRestored
+from reactor.protocol.messages import (
+    AuthOk,
+    ErrorMessage,
+    HeartbeatDue,
+    MessageLimits,
+    RoomJoined,
+    ServerMessage,
+    ServiceDegraded,
+    ServiceRestored,
+)
 from reactor.protocol.requests import Auth, Request
 
 log = logging.getLogger(__name__)
@@ -30,6 +40,9 @@ RENEW_BEFORE = 60.0
 
 RENEW_RETRY = 10.0
 """Seconds until the next attempt when a token could not be renewed."""
+
+RENEW_FLOOR = 5.0
+"""Least seconds between two renewals, whatever the lives of tokens look like by this machine's clock."""
 
 
 class ConnectionListener(Protocol):
@@ -52,16 +65,18 @@ class ConnectionListener(Protocol):
 class TokenRenewal:
     """Sends a fresh token before the present one expires."""
 
-    def __init__(self, dialer: Dialer, timeout: float) -> None:
-        """timeout: seconds that the reply to a token may take."""
+    def __init__(self, dialer: Dialer, timeout: float, on_failure: Callable[[TokenFailed], None]) -> None:
+        """Call `on_failure` when the token function fails. timeout: seconds that a reply may take."""
         self._dialer = dialer
         self._timeout = timeout
+        self._on_failure = on_failure
         self._due = float("inf")
+        self._last = float("-inf")  # when the last renewal began
         self._changed = ChangeNotifier()
 
     def accepted(self, message: AuthOk) -> None:
         """Schedule the next renewal: the server has accepted a token."""
-        left = -1.0 if message.expires_at is None else message.expires_at / 1000 - time()
+        left = _seconds_left(message)
         # By a wall clock that is ahead the token has expired already; then the server asks for a fresh one.
         self._schedule(monotonic() + max(left / 2, left - RENEW_BEFORE) if left > 0 else float("inf"))
 
@@ -72,11 +87,11 @@ class TokenRenewal:
     async def run(self, connection: OpenConnection) -> None:
         """Renew tokens on a connection; runs beside it."""
         while self._dialer.can_renew:
-            if (wait := self._due - monotonic()) > 0:
+            if (wait := max(self._due, self._last + RENEW_FLOOR) - monotonic()) > 0:
                 with anyio.move_on_after(wait):
                     await self._changed.wait()
                 continue
-            self._due = float("inf")
+            self._due, self._last = float("inf"), monotonic()
             try:
                 with anyio.fail_after(self._timeout):
                     # The reply schedules the next renewal.
@@ -84,6 +99,10 @@ class TokenRenewal:
             except ConnectionLost:
                 return
             except (ReactorError, TimeoutError) as error:
+                if isinstance(error, TokenFailed):
+                    self._on_failure(error)
+                if _is_permanent(error):
+                    return
                 log.info("the token was not renewed: %s", error)
                 self._due = monotonic() + RENEW_RETRY
 
@@ -92,11 +111,24 @@ class TokenRenewal:
         self._changed.notify()
 
 
+def _seconds_left(message: AuthOk) -> float:
+    """Return the seconds until the token expires; negative where that is unknown or never."""
+    if message.expires_in is not None:
+        return message.expires_in / 1000
+    return -1.0 if message.expires_at is None else message.expires_at / 1000 - time()
+
+
+def _is_permanent(error: Exception) -> bool:
+    return isinstance(error, TokenFailed) and error.permanent
+
+
 class Reconnector:
     """The client's connection to its server, across reconnects.
 
     Attributes:
         status: The status of the connection.
+        error: Why the latest attempt to connect failed; None once one has succeeded.
+        limits: What the server takes, in bytes; None until it has said so.
         end: Why there will be no connection any more; None until then.
         request_timeout: Seconds that a reply may take; also that to a heartbeat, before the connection is
             given up.
@@ -108,6 +140,8 @@ class Reconnector:
     ) -> None:
         """interval: seconds between heartbeats, or None for the server's interval."""
         self.status = Status.CONNECTING
+        self.error: ReactorError | None = None
+        self.limits: MessageLimits | None = None
         self.end: ConnectionClosed | None = None
         self.request_timeout = request_timeout
         self._dialer = dialer
@@ -115,14 +149,28 @@ class Reconnector:
         self._interval = interval
         self._listener: ConnectionListener
         self._on_status: Callable[[], None] = lambda: None
-        self._renewal = TokenRenewal(dialer, request_timeout)
+        self._on_error: Callable[[ReactorError], None] = lambda _: None
+        self._renewal = TokenRenewal(dialer, request_timeout, self._token_failed)
         self._connection: OpenConnection | None = None
         self._needed = False
+        self._banned: ReactorError | None = None  # from every room, as the server said on this connection
         self._changed = ChangeNotifier()
 
-    def set_listener(self, listener: ConnectionListener, on_status: Callable[[], None]) -> None:
-        """Set what is notified of the connections, and what to call when the status has changed."""
-        self._listener, self._on_status = listener, on_status
+    def set_listener(
+        self,
+        listener: ConnectionListener,
+        on_status: Callable[[], None],
+        on_error: Callable[[ReactorError], None],
+    ) -> None:
+        """Set what is notified of the connections.
+
+        Args:
+            listener: Receives messages, and is notified of new and lost connections.
+            on_status: Called when the status has changed.
+            on_error: Called with the error of an attempt to connect that failed.
+
+        """
+        self._listener, self._on_status, self._on_error = listener, on_status, on_error
 
     # Requests.
 
@@ -135,7 +183,7 @@ class Reconnector:
         """
         while True:
             if self.end is not None:
-                raise ConnectionClosed(str(self.end), self.end.code)
+                raise ConnectionClosed(str(self.end), self.end.code, self.end.until)
             if self._connection is not None and not self._connection.lost:
                 return self._connection
             self._needed = True
@@ -196,7 +244,9 @@ class Reconnector:
     async def open(self) -> OpenConnection:
         """Open a connection, to be passed to `serve`. Raises as `Dialer.open`."""
         socket, early = await self._dialer.open()
+        self._banned = None
         connection = OpenConnection(socket, self._receive, heartbeat_timeout=self.request_timeout)
+        connection.limits = self.limits
         if self._interval is not None:
             connection.set_interval(self._interval)
         for message in early:
@@ -229,7 +279,8 @@ class Reconnector:
     async def _serve_one(self, connection: OpenConnection) -> int:
         self._connection = connection
         self._needed = False
-        self._set_status(Status.DEGRADED if connection.degraded else Status.CONNECTED)
+        self.error = None
+        self._set_status(connection.status)
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._listener.rejoin_all, connection)
@@ -238,7 +289,9 @@ class Reconnector:
                 tasks.cancel_scope.cancel()
             if self.end is None and self._is_final(code):
                 # Before the rooms are notified of the loss, so that they end and do not wait for a reconnect.
-                self.give_up(closed_for_good(code, connection.close_reason))
+                self._failed(closed_by_server(code, connection.close_reason))
+            elif self.end is None and code == CloseCode.FORCE_LEAVE and self._banned is not None:
+                self._failed(self._banned)
         finally:
             self._connection = None
             self._listener.connection_lost()
@@ -247,6 +300,9 @@ class Reconnector:
 
     async def _next(self, code: int, connection: OpenConnection) -> OpenConnection | None:
         log.info("connection lost (close code %d)", code)
+        if code != CloseCode.FORCE_LEAVE:
+            self.error = closed_by_server(code, connection.close_reason)
+            self._on_error(self.error)
         if code == CloseCode.FORCE_LEAVE and not self._listener:
             self._set_status(Status.IDLE)
             while not self._needed:
@@ -265,26 +321,47 @@ class Reconnector:
             await anyio.sleep(delay)
             try:
                 return await self.open()
-            except ConnectionClosed as error:
-                if not may_return(error.code):
-                    self.give_up(error)
-                    return None
-                log.info("%s", error)
             except ReactorError as error:
                 log.info("%s", error)
+                self._failed(error)
+                if self.end is not None:
+                    return None
             delay = self._delays.after_failure()
+
+    def _failed(self, error: ReactorError) -> None:
+        """Note why an attempt to connect failed, and give up where the error says so."""
+        self.error = error
+        if isinstance(error, ConnectionClosed) and not may_return(error.code):
+            self.give_up(error)
+        elif _is_permanent(error):
+            self.give_up(ConnectionClosed(str(error), CloseCode.UNAUTHORISED))
+        elif isinstance(error, Refused) and error.code == "banned":
+            self.give_up(ConnectionClosed(str(error), CloseCode.FORCE_LEAVE, error.until))
+        self._on_error(error)
+
+    def _token_failed(self, error: TokenFailed) -> None:
+        self._failed(error)
+        if self.end is not None and self._connection is not None:
+            self._connection.drop()
 
     def _receive(self, connection: OpenConnection, message: ServerMessage) -> None:
         if isinstance(message, ServiceDegraded | ServiceRestored):
             connection.degraded = isinstance(message, ServiceDegraded)
             if self.end is None:
-                self._set_status(Status.DEGRADED if connection.degraded else Status.CONNECTED)
+                self._set_status(connection.status)
             if not connection.degraded:
                 connection.heartbeat_now()
+        elif isinstance(message, RoomJoined) and message.limits is not UNSET:
+            self.limits = connection.limits = message.limits
+        elif isinstance(message, HeartbeatDue):
+            connection.heartbeat_now()
         elif isinstance(message, AuthOk):
+            self.error = None
             self._renewal.accepted(message)
         elif isinstance(message, ErrorMessage) and message.code == "token_expired" and message.id is None:
             self._renewal.renew_now()
+        elif isinstance(message, ErrorMessage) and message.code == "banned" and message.room_id is None:
+            self._banned = refusal(message)
         self._listener.receive(connection, message)
 
     def _set_status(self, status: Status) -> None:

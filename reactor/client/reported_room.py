@@ -15,8 +15,19 @@ from collections.abc import Iterable
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from reactor.protocol.events import EventKind, RoomEvent
-from reactor.protocol.messages import CountReply, Departed, Member, MembersReply, RoomDiff, RoomJoined, View
+from reactor.protocol.events import JoinEvent, LeaveEvent, RoomEvent, SyncEvent, UpdateEvent
+from reactor.protocol.messages import (
+    CountReply,
+    Departed,
+    Member,
+    MembersReply,
+    RoomChanges,
+    RoomCounted,
+    RoomDiff,
+    RoomJoined,
+    RoomWatching,
+    View,
+)
 from reactor.protocol.room import DiffResult, RoomView, diff_between
 
 
@@ -25,7 +36,7 @@ class ReportedRoom:
 
     Attributes:
         room_id: The room.
-        user_id: This client's own user.
+        user_id: This client's own user; None where it only watches the room.
         served: What the server sends of the room: its members, only their count, or nothing.
         members: By user id, as reported; empty unless they are served.
         view: The room as known.
@@ -45,7 +56,7 @@ class ReportedRoom:
         "view",
     )
 
-    def __init__(self, room_id: str, user_id: str) -> None:
+    def __init__(self, room_id: str, user_id: str | None) -> None:
         self.room_id = room_id
         self.user_id = user_id
         self.served: View = "none"
@@ -72,14 +83,22 @@ class ReportedRoom:
         """Whether changes are withheld: call `settle` once nodes had time to register all members again."""
         return self._report_all or bool(self._missing)
 
-    def sync(self) -> RoomEvent:
+    def sync(self) -> SyncEvent:
         """Return everything reported so far as one event."""
-        return RoomEvent(
+        return SyncEvent(
             kind="sync", room_id=self.room_id, count=self.count, members=tuple(self.members.values())
         )
 
     def joined(self, message: RoomJoined) -> list[RoomEvent]:
         """Apply the reply to a join."""
+        if message.diffs is not UNSET and self.served == "members":
+            return self._continued(message.epoch, message.version, message.diffs)
+        if message.members is not UNSET:
+            return self.snapshot(message.epoch, message.version, message.members)
+        return self._counted(message.view, message.epoch, message.version, message.count)
+
+    def watching(self, message: RoomWatching) -> list[RoomEvent]:
+        """Apply the reply to a request to watch."""
         if message.members is not UNSET:
             return self.snapshot(message.epoch, message.version, message.members)
         return self._counted(message.view, message.epoch, message.version, message.count)
@@ -95,6 +114,18 @@ class ReportedRoom:
         self.members = dict(self.view.members)
         self._epoch = self.view.epoch
         return [self.sync()]
+
+    def _continued(self, epoch: str, version: int, changes: Iterable[RoomChanges]) -> list[RoomEvent]:
+        """Apply what has changed since the list that was known, in place of a list."""
+        diffs = [
+            RoomDiff(
+                self.room_id, epoch, one.from_, one.version, one.count, one.joined, one.updated, one.left
+            )
+            for one in changes
+        ]
+        self._reasons.update((left.user_id, left.reason) for diff in diffs for left in diff.left)
+        self.view.resume(epoch, version, diffs)
+        return self._report(None)
 
     def listed(self, message: MembersReply) -> list[RoomEvent]:
         """Apply a snapshot that was requested, or that was sent because the room is served by name again."""
@@ -115,7 +146,7 @@ class ReportedRoom:
         changed = [member.user_id for member in (*diff.joined, *diff.updated)]
         return self._report([*(left.user_id for left in diff.left), *changed])
 
-    def count_changed(self, message: CountReply) -> list[RoomEvent]:
+    def count_changed(self, message: CountReply | RoomCounted) -> list[RoomEvent]:
         """Apply a count that was not requested: the room is served as a count from here on."""
         return self._counted("count", message.epoch, message.version, message.count)
 
@@ -158,7 +189,7 @@ class ReportedRoom:
             self._epoch = self.view.epoch
             self._missing = set(before)
             self._report_all = True
-        if self.user_id not in now and not without_own:
+        if self.user_id is not None and self.user_id not in now and not without_own:
             self._missing.add(self.user_id)
             self._report_all = True
             return []
@@ -186,8 +217,8 @@ class ReportedRoom:
         for member in current:
             self.members[member.user_id] = member
         room_id, count = self.room_id, len(self.members)
-        events = [
-            RoomEvent(
+        events: list[RoomEvent] = [
+            LeaveEvent(
                 kind="leave",
                 room_id=room_id,
                 count=count,
@@ -197,9 +228,8 @@ class ReportedRoom:
             for member, one in departed
         ]
         self._reasons.clear()
-        kinds: tuple[tuple[EventKind, list[Member]], ...] = (("join", joined), ("update", updated))
-        for kind, members in kinds:
-            events += [
-                RoomEvent(kind=kind, room_id=room_id, count=count, member=member) for member in members
-            ]
+        events += [JoinEvent(kind="join", room_id=room_id, count=count, member=member) for member in joined]
+        events += [
+            UpdateEvent(kind="update", room_id=room_id, count=count, member=member) for member in updated
+        ]
         return events

@@ -1,16 +1,16 @@
 """A joined room: its members, its events, and what the application does in it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, overload
 
 from msgspec import UNSET
 
-from reactor.client.delivery import Events
-from reactor.client.memberships import RoomMembership
+from reactor.client.delivery import Events, Remove
+from reactor.client.room_membership import RoomMembership, checked_id, listed
 from reactor.client.status import Status
 from reactor.errors import ForceLeave, ReactorError
-from reactor.protocol.events import EventKind, RoomEvent
+from reactor.protocol.events import EventKind, JoinEvent, LeaveEvent, RoomEvent, SyncEvent, UpdateEvent
 from reactor.protocol.messages import Member, RoomMessage, View
 
 
@@ -102,6 +102,37 @@ class Room:
         """
         await self._membership.update(username, data)
 
+    async def patch(self, patch: dict[str, Any]) -> None:
+        """Change some fields of the member's data; the others stay, also those that another device changes.
+
+        Args:
+            patch: A JSON Merge Patch (RFC 7396): fields to set, None for those to remove.
+
+        Raises:
+            ReactorError: See above.
+
+        """
+        await self._membership.patch(patch)
+
+    async def send(self, data: Any, *, to: Iterable[str | int] | None = None) -> None:
+        """Send the other members something that is stored nowhere: someone is typing, a reaction.
+
+        They receive a `RoomMessage` with this member's `user_id`. A member that is not there now never does.
+
+        Args:
+            data: Any JSON, up to the server's limit of bytes.
+            to: Only to the connections of these users, at most 100; None for all others.
+
+        Raises:
+            Unavailable: There is no connection at the moment; nothing is kept for later.
+            Refused: `forbidden`: the server, or the token, does not allow messages.
+            ReactorError: See above.
+
+        """
+        limits = self._membership.reconnector.limits
+        users = None if to is None else [checked_id(user, "to", limits) for user in listed(to, "to")]
+        await self._membership.send(data, users)
+
     async def away(self) -> None:
         """Mark the member as away: the app is in the background. Raises as `update`."""
         await self._membership.set_away(away=True)
@@ -111,7 +142,11 @@ class Room:
         await self._membership.set_away(away=False)
 
     async def leave(self) -> None:
-        """Leave the room; does nothing where the membership has ended. Raises as `update`."""
+        """Leave the room; does nothing where the membership has ended. Raises as `update`.
+
+        Without a connection the room ends here at once. The other members are notified when there is one, or
+        when the server's grace is over.
+        """
         await self._membership.leave()
 
     async def ended(self) -> ReactorError | None:
@@ -132,25 +167,28 @@ class Room:
         return self._membership.events.iterator()
 
     @overload
-    def on(self, kind: EventKind, function: Callable[[RoomEvent], object]) -> Callable[[], None]: ...
+    def on(self, kind: Literal["join"], function: Callable[[JoinEvent], object]) -> Remove: ...
     @overload
-    def on(
-        self, kind: Literal["force-leave"], function: Callable[[ForceLeave], object]
-    ) -> Callable[[], None]: ...
+    def on(self, kind: Literal["update"], function: Callable[[UpdateEvent], object]) -> Remove: ...
     @overload
-    def on(
-        self, kind: Literal["message"], function: Callable[[RoomMessage], object]
-    ) -> Callable[[], None]: ...
+    def on(self, kind: Literal["leave"], function: Callable[[LeaveEvent], object]) -> Remove: ...
     @overload
-    def on(self, kind: Literal["status"], function: Callable[[Status], object]) -> Callable[[], None]: ...
-    def on(self, kind: str, function: Callable[[Any], object]) -> Callable[[], None]:
+    def on(self, kind: Literal["sync"], function: Callable[[SyncEvent], object]) -> Remove: ...
+    @overload
+    def on(self, kind: EventKind, function: Callable[[RoomEvent], object]) -> Remove: ...
+    @overload
+    def on(self, kind: Literal["message"], function: Callable[[RoomMessage], object]) -> Remove: ...
+    @overload
+    def on(self, kind: Literal["force-leave"], function: Callable[[ForceLeave], object]) -> Remove: ...
+    @overload
+    def on(self, kind: Literal["status"], function: Callable[[Status], object]) -> Remove: ...
+    def on(self, kind: str, function: Callable[[Any], object]) -> Remove:
         """Register a callback, and return the function that removes it.
 
         Args:
-            kind: `join`, `leave`, `update` or `sync`: called with the `RoomEvent`. `message`: called with
-                what the application sends to the whole room, `data` and `timestamp` (milliseconds since
-                1970). `force-leave`: called with the `ForceLeave` that ended the membership. `status`: called
-                with the new `Status`.
+            kind: `join`, `leave`, `update` or `sync`: called with that event. `message`: called with
+                a `RoomMessage` of the application or, with `user_id`, of a member. `force-leave`: called with
+                the `ForceLeave` that ended the membership. `status`: called with the new `Status`.
             function: A plain function, called in the event loop: it must not block. Exceptions are logged.
 
         Raises:
@@ -158,4 +196,4 @@ class Room:
             TypeError: The function is a coroutine function.
 
         """
-        return self._membership.callbacks.add(kind, function)
+        return self._membership.on(kind, function)

@@ -7,8 +7,9 @@ import anyio
 from msgspec.structs import replace
 
 from reactor.client.client import Client
+from reactor.client.status import Status
 from reactor.errors import Refused, RequestTimedOut, Unavailable
-from reactor.protocol.events import RoomEvent, events_of
+from reactor.protocol.events import RoomEvent, SyncEvent, events_of
 from reactor.protocol.messages import Member, RoomDiff
 from reactor.protocol.room import diff_between
 
@@ -20,6 +21,7 @@ async def watch(
     *,
     user: str | None = None,
     every: float = 1.0,
+    on_status: Callable[[Status], object] | None = None,
     **options: Any,
 ) -> None:
     """Report the events of a room, until cancelled or until the membership in it ends.
@@ -32,6 +34,7 @@ async def watch(
             Without a user the room is listed periodically, invisibly for its members: what joins and leaves
             between two listings is not reported, nor are reasons.
         every: Seconds between listings.
+        on_status: Called with each new status of the connection, such as that it is lost.
         options: Further arguments of `Client`.
 
     Raises:
@@ -39,6 +42,8 @@ async def watch(
 
     """
     async with Client(url, **options) as client:
+        if on_status is not None:
+            client.on("status", on_status)
         if user is not None:
             joined = await client.join(room, user_id=user)
             async for event in joined:
@@ -64,14 +69,14 @@ async def _list_periodically(
                 raise
             former, before, count = count, None, await client.count(room)
             if count != former:
-                on_event(RoomEvent(kind="sync", room_id=room, count=count))
+                on_event(SyncEvent(kind="sync", room_id=room, count=count))
         else:
             if before is None:
                 everyone = tuple(members.values())
-                on_event(RoomEvent(kind="sync", room_id=room, count=len(members), members=everyone))
+                on_event(SyncEvent(kind="sync", room_id=room, count=len(members), members=everyone))
             else:
                 changes = diff_between(before, members.values())
                 for event in events_of(RoomDiff(room, "", 0, 0, len(members), *changes), before):
-                    on_event(replace(event, reason=None))
+                    on_event(replace(event, reason=None) if event.kind == "leave" else event)
             before, count = members, -1
         await anyio.sleep(every)

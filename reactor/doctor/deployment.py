@@ -9,6 +9,7 @@ from typing import Any, Literal
 from redis.asyncio import Redis
 
 from reactor.backend.target import Target
+from reactor.presence.format import Format
 from reactor.settings import Settings
 
 Address = tuple[str, int]
@@ -65,7 +66,7 @@ class InspectedServer:
 
     unreachable: why nothing could be collected. open: whether it accepts commands without a password.
     info, config: empty where the server does not show them. refused: the error, by command.
-    answered_in: seconds.
+    answered_in: seconds. notices: what nodes report about what is in front of them, by node.
     """
 
     name: str
@@ -74,11 +75,14 @@ class InspectedServer:
     role: Role = "primary"
     info: dict[str, Any] = field(default_factory=dict)
     config: dict[str, str] = field(default_factory=dict)
+    undeclared_keys: str = ""
+    """Why the server refused a script that uses a key which it does not declare; empty where it does not."""
     refused: dict[str, str] = field(default_factory=dict)
     clock: ClockOffset | None = None
     missing_permissions: list[MissingPermission] = field(default_factory=list)
     expiry: ExpiryDelays | None = None
     keys: KeySample | None = None
+    notices: dict[str, list[str]] = field(default_factory=dict)
     open: bool = False
     unreachable: str = ""
     answered_in: float = 0.0
@@ -132,6 +136,12 @@ class Deployment:
     sentinels: list[InspectedSentinel] = field(default_factory=list)
     unreachable_hosts: dict[str, str] = field(default_factory=dict)
     slots: SlotMap | None = None
+    format: Format | None = None
+    """The format of the namespace, or None where it has none yet, or no readable one."""
+    format_unreadable: str = ""
+    """Why it could not be read; empty where it could."""
+    releases: tuple[str, ...] = ()
+    """The releases whose nodes used the namespace lately."""
 
     @property
     def reachable(self) -> list[InspectedServer]:

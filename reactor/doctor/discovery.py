@@ -17,8 +17,9 @@ from reactor.backend.clients import (
     close_client,
     open_sentinels,
 )
+from reactor.backend.connect import target_of
 from reactor.backend.diagnose import explain
-from reactor.backend.target import Target, parse_url
+from reactor.backend.target import Target
 from reactor.backend.topology import SLOTS
 from reactor.doctor.deployment import (
     Address,
@@ -38,7 +39,7 @@ async def discovered(settings: Settings) -> AsyncIterator[Deployment]:
 
     Raises ReactorError with its fix where none of them can be used.
     """
-    deployment = Deployment(parse_url(settings.redis_url or ""), settings)
+    deployment = Deployment(target_of(settings), settings)
     try:
         match deployment.target.kind:
             case "single":
@@ -157,7 +158,7 @@ async def _read_slots(deployment: Deployment, seed: InspectedServer) -> "dict[Ad
         next_slot = last + 1
         for position, server in enumerate(servers):
             host = str_if_bytes(server[0]) or seed.address[0]
-            nodes[host, int(server[1])] = "replica" if position else "primary"
+            nodes[deployment.target.reachable((host, int(server[1])))] = "replica" if position else "primary"
             if not position:
                 owners.append((int(first), int(last), _name((host, int(server[1])))))
     nodes |= {address: "replica" for address in await _nodes_known_to(seed) if address not in nodes}

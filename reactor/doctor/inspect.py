@@ -6,8 +6,9 @@ from time import perf_counter, time
 from typing import Any
 
 import anyio
+import msgspec
 from redis.crc import key_slot
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 from redis.utils import str_if_bytes
 
 from reactor.backend.clients import CONNECTION_ERRORS, client_at, close_client
@@ -16,7 +17,10 @@ from reactor.doctor.deployment import ClockOffset, Deployment, InspectedServer, 
 from reactor.doctor.expiry_probe import measure_expiry
 from reactor.doctor.key_scan import scan_keys
 from reactor.doctor.permissions import try_permissions
-from reactor.presence.keys import SHARDS, shard_prefix
+from reactor.errors import UNREADABLE
+from reactor.presence.format import Format, default_shards
+from reactor.presence.keys import Keyspace
+from reactor.presence.tags import MAX_SHARDS
 
 DIRECTIVES = (
     "notify-keyspace-events",
@@ -34,6 +38,7 @@ DIRECTIVES = (
     "cluster-node-timeout",
     "bind",
     "protected-mode",
+    "active-expire-effort",
 )
 """What is read of the configuration (https://redis.io/docs/latest/operate/oss_and_stack/management/config/)."""
 
@@ -42,6 +47,11 @@ _CLOCK_SAMPLES = 5
 
 async def inspect(deployment: Deployment) -> None:
     """Collect everything about every server that was reached."""
+    for server in deployment.primaries:
+        try:
+            await _read_format(deployment, server)
+        except CONNECTION_ERRORS as error:
+            server.unreachable = f"disconnected: {error_text(error)}"
     async with anyio.create_task_group() as tasks:
         for server in deployment.reachable:
             tasks.start_soon(_inspect_reachable, deployment, server)
@@ -55,7 +65,7 @@ async def _inspect_reachable(deployment: Deployment, server: InspectedServer) ->
 
 
 async def _inspect_server(deployment: Deployment, server: InspectedServer) -> None:
-    namespace, target = deployment.settings.namespace, deployment.target
+    keys, target = _keyspace(deployment), deployment.target
     started = perf_counter()
     await server.client.ping()
     server.answered_in = perf_counter() - started
@@ -63,13 +73,16 @@ async def _inspect_server(deployment: Deployment, server: InspectedServer) -> No
     await _read_config(server)
     await _read_clock(server)
     await _try_without_password(server, target)
-    await try_permissions(server, namespace, target.db, cluster=target.kind == "cluster")
+    await try_permissions(server, keys, cluster=target.kind == "cluster")
     if server.role == "replica":
         return
-    prefix = next(_prefixes_on(deployment, server), None)
+    prefix = next(_prefixes_on(deployment, server, keys), None)
     if prefix is not None:
+        if "dragonfly_version" in server.info:  # Redis and Valkey accept them
+            await _try_undeclared_key(server, prefix)
         await measure_expiry(server, prefix, target.db)
-    await scan_keys(server, namespace)
+    await scan_keys(server, keys)
+    await _read_notices(server, keys.namespace)
 
 
 async def _read_info(server: InspectedServer) -> None:
@@ -77,6 +90,17 @@ async def _read_info(server: InspectedServer) -> None:
         server.info = dict(await server.client.info())
     except ResponseError as error:
         server.refused["INFO"] = error_text(error)
+
+
+async def _try_undeclared_key(server: InspectedServer, prefix: str) -> None:
+    """Whether a script may use keys with a declared prefix, as all scripts of presence do."""
+    try:
+        digest = await server.client.script_load("return redis.call('EXISTS', KEYS[1] .. ':doctor')")
+        await server.client.evalsha(str_if_bytes(digest), 1, prefix)
+    except NoPermissionError:
+        return  # reported as a missing permission
+    except ResponseError as error:
+        server.undeclared_keys = error_text(error)
 
 
 async def _read_config(server: InspectedServer) -> None:
@@ -105,7 +129,9 @@ async def _read_clock(server: InspectedServer) -> None:
 
 
 async def _try_without_password(server: InspectedServer, target: Target) -> None:
-    anonymous = client_at(replace(target, username=None, password=None, db=0), server.address)
+    anonymous = client_at(
+        replace(target, username=None, password=None, credentials=None, db=0), server.address
+    )
     try:
         await anonymous.ping()
     except RedisError:
@@ -119,9 +145,54 @@ async def _try_without_password(server: InspectedServer, target: Target) -> None
             await close_client(anonymous)
 
 
-def _prefixes_on(deployment: Deployment, server: InspectedServer) -> Iterator[str]:
+class _Report(msgspec.Struct):
+    notices: list[str] = []
+
+
+async def _read_notices(server: InspectedServer, namespace: str) -> None:
+    """Read what the nodes report; a server that has other slots, or refuses, shows nothing."""
+    try:
+        nodes: Any = await server.client.hkeys(f"{{{namespace}:fleet}}:registry")
+        for node in map(str_if_bytes, nodes):
+            text = await server.client.get(f"{{{namespace}:fleet}}:report:{node}")
+            report = msgspec.json.decode(text, type=_Report) if text else _Report()
+            if report.notices:
+                server.notices[node] = report.notices
+    except (ResponseError, *UNREADABLE):
+        return
+
+
+async def _read_format(deployment: Deployment, server: InspectedServer) -> None:
+    """Read the format of the namespace; a server that has other slots shows none."""
+    key = f"{Keyspace(deployment.settings.namespace).fleet}:format"
+    if deployment.slots is not None and deployment.slots.owner_of(key_slot(key.encode())) != server.name:
+        return
+    try:
+        found: Any = await server.client.hgetall(key)
+    except ResponseError as error:
+        server.refused["HGETALL"] = error_text(error)
+        deployment.format_unreadable = error_text(error)
+        return
+    fields = {str_if_bytes(name): str_if_bytes(value) for name, value in found.items()}
+    number, shards = fields.get("number", ""), fields.get("shards", "")
+    if number.isdecimal() and shards.isdecimal() and 1 <= int(shards) <= MAX_SHARDS:
+        deployment.format = Format(int(number), int(shards))
+        names = (name.removeprefix("release:") for name in fields if name.startswith("release:"))
+        deployment.releases = tuple(sorted(names))
+    elif fields:
+        deployment.format_unreadable = f"number {number!r}, shards {shards!r}"
+
+
+def _keyspace(deployment: Deployment) -> Keyspace:
+    """The keys of the namespace: as it is divided, or would be by its first node."""
+    settings, target = deployment.settings, deployment.target
+    expected = settings.shards or default_shards(target.kind)
+    shards = deployment.format.shards if deployment.format else expected
+    return Keyspace(settings.namespace, target.db, shards=shards)
+
+
+def _prefixes_on(deployment: Deployment, server: InspectedServer, keys: Keyspace) -> Iterator[str]:
     """The key prefixes of the shards that a server has."""
-    for shard in range(SHARDS):
-        prefix = shard_prefix(deployment.settings.namespace, shard)
+    for prefix in keys.prefixes:
         if deployment.slots is None or deployment.slots.owner_of(key_slot(prefix.encode())) == server.name:
             yield prefix

@@ -15,86 +15,26 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from reactor.backend.clients import CONNECTION_ERRORS
 from reactor.doctor.deployment import InspectedServer, MissingPermission, error_text
-from reactor.presence.keys import SHARDS, fleet_prefix, shard_prefix
+from reactor.presence.keys import Keyspace
+from reactor.presence.rights import (
+    CLUSTER_COMMANDS,
+    IN_CONNECTION_CATEGORY,
+    KEY,
+    KEY_COMMANDS,
+    OTHER_COMMANDS,
+    READS,
+    Words,
+)
 
-Words = tuple[str, ...]
-
-KEY = "<key>"
-"""Stands for a temporary key or channel."""
-
-KEY_COMMANDS: dict[str, Words] = {
-    "exists": (KEY,),
-    "del": (KEY,),
-    "persist": (KEY,),
-    "pexpire": (KEY, "1"),
-    "pexpireat": (KEY, "1"),
-    "pexpiretime": (KEY,),
-    "set": (KEY, "", "PX", "0"),
-    "get": (KEY,),
-    "hset": (KEY, "field", "value", "odd"),
-    "hget": (KEY, "field"),
-    "hmget": (KEY, "field"),
-    "hgetall": (KEY,),
-    "hdel": (KEY, "field"),
-    "hexists": (KEY, "field"),
-    "hlen": (KEY,),
-    "hincrby": (KEY, "field", "none"),
-    "sadd": (KEY, "member"),
-    "srem": (KEY, "member"),
-    "smembers": (KEY,),
-    "srandmember": (KEY,),
-    "sunionstore": (KEY, KEY),
-    "zadd": (KEY, "none", "member"),
-    "zrem": (KEY, "member"),
-    "zrange": (KEY, "0", "0"),
-    "zcard": (KEY,),
-    "zcount": (KEY, "0", "0"),
-    "zscore": (KEY, "member"),
-    "zscan": (KEY, "0"),
-    "xadd": (KEY, "NOMKSTREAM", "*", "field", "value"),
-    "xinfo": ("STREAM", KEY),
-    "xread": ("STREAMS", KEY, "0"),
-    "xrange": (KEY, "-", "+"),
-    "xrevrange": (KEY, "+", "-"),
-}
-"""Commands on keys, used by scripts or directly, with arguments that change nothing.
-
-Only `sadd` would change something: it is sent only if the user may also use `srem`."""
-
-OTHER_COMMANDS: dict[str, Words] = {
-    "ping": (),
-    "evalsha": ("0" * 40, "1", KEY),
-    "script|load": ("(",),
-    "publish": (KEY, ""),
-    "time": (),
-    "info": ("server",),
-}
-CLUSTER_COMMANDS: dict[str, Words] = {"spublish": (KEY, ""), "cluster|info": (), "cluster|slots": ()}
-SUBSCRIBE_COMMANDS = ("subscribe", "unsubscribe")
-CLUSTER_SUBSCRIBE_COMMANDS = ("ssubscribe", "sunsubscribe")
-
-_IN_CONNECTION_CATEGORY = {"ping"}
 _UNKNOWN_COMMAND = "unknown command"
 
 
-def acl_rule(namespace: str, database: int, *, cluster: bool) -> str:
-    """The ACL rule of a user that has the needed permissions and no others."""
-    commands = [*OTHER_COMMANDS, *SUBSCRIBE_COMMANDS, *KEY_COMMANDS]
-    if cluster:
-        commands += [*CLUSTER_COMMANDS, *CLUSTER_SUBSCRIBE_COMMANDS]
-    granted = " ".join(f"+{name}" for name in commands if name not in _IN_CONNECTION_CATEGORY)
-    return (
-        f"resetkeys ~{{{namespace}:* resetchannels &{{{namespace}:* &__keyevent@{database}__:expired "
-        f"-@all +@connection -client -client|kill {granted}"
-    )
-
-
-async def try_permissions(server: InspectedServer, namespace: str, database: int, *, cluster: bool) -> None:
+async def try_permissions(server: InspectedServer, keys: Keyspace, *, cluster: bool) -> None:
     """Note each permission that the user lacks on this server."""
     try:
         missing = [
-            *await _missing_commands(server, namespace, cluster=cluster),
-            *await _missing_channels(server, namespace, database, cluster=cluster),
+            *await _missing_commands(server, keys, cluster=cluster),
+            *await _missing_channels(server, keys, cluster=cluster),
         ]
     except CONNECTION_ERRORS as error:
         server.refused["permissions"] = error_text(error)
@@ -103,9 +43,9 @@ async def try_permissions(server: InspectedServer, namespace: str, database: int
 
 
 async def _missing_commands(
-    server: InspectedServer, namespace: str, *, cluster: bool
+    server: InspectedServer, keys: Keyspace, *, cluster: bool
 ) -> list[MissingPermission]:
-    prefixes, suffix = _prefixes(namespace), _temporary_suffix()
+    prefixes, suffix = [*keys.prefixes, keys.fleet], _temporary_suffix()
     arguments = KEY_COMMANDS | OTHER_COMMANDS | (CLUSTER_COMMANDS if cluster else {})
 
     async def replies_to(names: Sequence[str], prefixes: Sequence[str]) -> list[Any]:
@@ -124,20 +64,20 @@ async def _missing_commands(
         if _is_command_refused(reply)
     ]
     # The keys of all shards are tried with any one command that is permitted.
-    permitted = [name for name in ("exists", "get", "hgetall") if not _is_command_refused(replies[name])]
+    permitted = [name for name in READS if not _is_command_refused(replies[name])]
     if permitted:
         for prefix, reply in zip(prefixes, await replies_to(permitted[:1], prefixes), strict=True):
             if _is_refused(reply):
-                rule = f"~{{{namespace}:*"
+                rule = f"~{{{keys.namespace}:*"
                 missing.append(MissingPermission(rule, f"keys {prefix}:…", error_text(reply)))
     return missing
 
 
 async def _missing_channels(
-    server: InspectedServer, namespace: str, database: int, *, cluster: bool
+    server: InspectedServer, keys: Keyspace, *, cluster: bool
 ) -> list[MissingPermission]:
-    event = f"__keyevent@{database}__:expired"
-    channels = [prefix + _temporary_suffix() for prefix in _prefixes(namespace)]
+    event = f"__keyevent@{keys.database}__:expired"
+    channels = [prefix + _temporary_suffix() for prefix in (*keys.prefixes, keys.fleet)]
     calls: list[Words] = [("SUBSCRIBE", event), *(("SUBSCRIBE", channel) for channel in channels)]
     calls += [("UNSUBSCRIBE", event)]
     if cluster:
@@ -147,7 +87,7 @@ async def _missing_channels(
         if not _is_refused(reply):
             continue
         if _is_about(reply, "channel"):
-            rule = f"&{event}" if channel == event else f"&{{{namespace}:*"
+            rule = f"&{event}" if channel == event else f"&{{{keys.namespace}:*"
             what = f"channel {channel.partition(':doctor:')[0]}"
         else:
             rule, what = _rule_of(command.lower()), command
@@ -175,7 +115,7 @@ async def _send(server: InspectedServer, calls: Sequence[Words]) -> list[Any]:
 
 def _rule_of(command: str) -> str:
     """The ACL rule that permits a command."""
-    return "+@connection" if command in _IN_CONNECTION_CATEGORY else f"+{command}"
+    return "+@connection" if command in IN_CONNECTION_CATEGORY else f"+{command}"
 
 
 def _call(command: str, arguments: Words, key: str) -> Words:
@@ -196,10 +136,6 @@ def _is_about(reply: Any, *things: str) -> bool:
     """Whether a refusal is about a key or a channel, and not about the command."""
     text = str(reply).lower()
     return any(f"access {before}{thing}" in text for thing in things for before in ("one of the ", "a "))
-
-
-def _prefixes(namespace: str) -> list[str]:
-    return [*(shard_prefix(namespace, shard) for shard in range(SHARDS)), fleet_prefix(namespace)]
 
 
 def _temporary_suffix() -> str:

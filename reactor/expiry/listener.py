@@ -14,6 +14,7 @@ listener never waits for Redis, since Redis disconnects a subscriber that reads 
 claim checks the facts in Redis, and the pacemaker and the sweep find what was missed.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from time import monotonic
 
@@ -23,7 +24,7 @@ from reactor.backend.interface import Backend, ChannelCallbacks
 from reactor.expiry.deadlines import RecentNames
 from reactor.expiry.reaper import Reaper
 from reactor.histogram import Histogram
-from reactor.presence.keys import SHARDS, ExpiredKeys
+from reactor.presence.keys import ExpiredKeys, Keyspace
 
 log = structlog.get_logger()
 
@@ -39,19 +40,18 @@ class Listener:
         self,
         backend: Backend,
         *,
-        namespace: str,
-        database: int,
+        keys: Keyspace,
         reaper: Reaper,
         on_gap: Callable[[bool], None],
         led_elsewhere: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.channel = f"__keyevent@{database}__:expired"
+        self.channel = f"__keyevent@{keys.database}__:expired"
         self.received = 0
-        self._keys = ExpiredKeys(namespace)
+        self._keys = ExpiredKeys(keys)
         self._reaper = reaper
         self._on_gap = on_gap
         self._led_elsewhere = led_elsewhere
-        self._deferred = [RecentNames() for _ in range(SHARDS)]
+        self._deferred: dict[int, RecentNames] = defaultdict(RecentNames)
         self._subscription = backend.events(
             ChannelCallbacks(self._on_event, self._on_subscribed, self._on_lost)
         )
@@ -72,7 +72,7 @@ class Listener:
 
     def claim_deferred(self) -> None:
         """Claim what was left to the leader, which may have died before it did."""
-        for shard, deferred in enumerate(self._deferred):
+        for shard, deferred in self._deferred.items():
             self._reaper.enqueue(shard, deferred.drain(monotonic()), "event")
 
     async def serve(self) -> None:

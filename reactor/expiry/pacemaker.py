@@ -17,7 +17,9 @@ the pacemaker has them claimed itself. With the pacemaker off everything stays c
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable
+from functools import cached_property
 from time import monotonic
 
 import anyio
@@ -28,16 +30,22 @@ from reactor.expiry.deadlines import Deadlines, FirstTouches, RedisClock
 from reactor.expiry.reaper import Reaper
 from reactor.fleet.election import LeaderElection
 from reactor.fleet.registry import Registry
-from reactor.presence.keys import SHARDS
 from reactor.presence.store import Store
 
 log = structlog.get_logger()
 
 MAX_SCAN_INTERVAL = 1.0
 """Seconds between two scans of a shard at most, which bounds the cost of a lost wake-up."""
-ROWS_PER_SCAN = 5000
+ROWS_PER_SCAN = 1000
+"""Members read in one call: about 7 ms of Redis's time."""
+MAX_SCANS = 4
+"""Scans under way at the same time: when very many members expire at once, heartbeats and liveness marks wait
+behind no more than these."""
 CLAIM_RETRY_MS = 250
 """Milliseconds until a room comes up again in which members were found gone that are not claimed yet."""
+CLAIM_MS = 0.1
+"""Milliseconds that a claim takes at most, about: a room comes up again later, the more claims are pending.
+Where very many members expire at once, their keys would otherwise be read again and again meanwhile."""
 EVENT_TIMEOUT = 0.2
 """Seconds after a touch until the pacemaker claims a member whose event has not led to a claim."""
 
@@ -63,9 +71,9 @@ class Pacemaker:
         self._on_leading = on_leading
         self._election = LeaderElection(registry, "pacemaker", node=node, on_change=self._on_leadership)
         self._clock = RedisClock()
-        self._deadlines = Deadlines(SHARDS)
-        self._touches = [FirstTouches() for _ in range(SHARDS)]
+        self._touches: dict[int, FirstTouches] = defaultdict(FirstTouches)
         self._wakeup = asyncio.Event()
+        self._places = asyncio.Semaphore(MAX_SCANS)
         self.scans = 0
         self.moved = 0
 
@@ -88,6 +96,11 @@ class Pacemaker:
         """Scan every shard at once, since wake-ups may have been missed."""
         self._deadlines.reset()
         self._wakeup.set()
+
+    @cached_property
+    def _deadlines(self) -> Deadlines:
+        # Made with the first use: the number of shards is known once Redis has answered.
+        return Deadlines(len(self._store.keys.shards))
 
     async def serve(self) -> None:
         """Take part in the election, and scan while leading, until cancelled."""
@@ -115,10 +128,15 @@ class Pacemaker:
 
     async def _scan(self, shard: int) -> None:
         """Scan one shard, and schedule its next scan."""
+        async with self._places:
+            await self._scan_at_once(shard)
+
+    async def _scan_at_once(self, shard: int) -> None:
         # Scheduled before the call, so that a wake-up that arrives during the call can bring it forward.
         self._deadlines.set(shard, monotonic() + MAX_SCAN_INTERVAL)
         try:
-            found = await self._store.due(shard, limit=ROWS_PER_SCAN, retry=CLAIM_RETRY_MS)
+            retry = CLAIM_RETRY_MS + round(self._reaper.pending * CLAIM_MS)
+            found = await self._store.due(shard, limit=ROWS_PER_SCAN, retry=retry)
         except Unavailable:
             return
         self._clock.observe(found.now, monotonic())

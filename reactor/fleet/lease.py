@@ -29,10 +29,11 @@ from time import monotonic
 import anyio
 import structlog
 
-from reactor.errors import Unavailable
+from reactor.backend.interface import Stopping
+from reactor.errors import FormatMismatch, Unavailable
+from reactor.fleet.format_advance import FormatAdvance
 from reactor.fleet.peers import FailureDetector, LivePeers
 from reactor.fleet.registry import NOT_REGISTERED, NodeRecord, Registry
-from reactor.presence.keys import SHARDS
 from reactor.presence.store import Store
 
 log = structlog.get_logger()
@@ -48,7 +49,9 @@ class Lease:
 
     lease: seconds. on_renamed(old) is called when the node had to take another name: all its connections
     have to be registered again under the new one. on_expiry_suspended(seconds) is called when expiry is
-    suspended, for at most that long, and with 0 when it is no longer.
+    suspended, for at most that long, and with 0 when it is no longer. on_clock_step(shard, ms) is called when
+    Redis's clock went back so far: the deadlines of the shard have to follow. on_format_mismatch(error) is
+    called when the namespace has another format by now, which this node cannot use: the node has to stop.
 
     `RecoveryBarrier` sets `registered_in`, `run_id` and `barrier_passed`; each renewal publishes them.
     """
@@ -62,10 +65,14 @@ class Lease:
         lease: float,
         on_renamed: Callable[[str], None],
         on_expiry_suspended: Callable[[float], None],
+        on_clock_step: Callable[[int, int], None] = lambda _shard, _step: None,
+        on_format_mismatch: Callable[[FormatMismatch], None] = lambda _error: None,
     ) -> None:
         self._store, self._registry, self._detector = store, registry, detector
         self._lease = lease
         self._on_renamed, self._on_expiry_suspended = on_renamed, on_expiry_suspended
+        self._on_clock_step, self._on_format_mismatch = on_clock_step, on_format_mismatch
+        self._advance = FormatAdvance(registry.formats, monotonic())
         self._about = f"{socket.gethostname()}:{getpid()}"
         self._peers = LivePeers(lease)
         self._counter = 0
@@ -82,6 +89,11 @@ class Lease:
     def live_peers(self) -> set[str]:
         """The instances of all live nodes, this one included; a loss of Redis's data removes none."""
         return self._peers.instances | {self._instance}
+
+    @property
+    def registered(self) -> bool:
+        """Whether Redis has had this node's name at some time."""
+        return self._counter > 0 and (self._registered or self._former_name is not None)
 
     def now(self) -> int:
         """Return Redis's time (ms): no time that is sent to a client comes from this machine's clock."""
@@ -143,24 +155,36 @@ class Lease:
             log.warning("node_renamed", old=former, new=self.name)
             self._on_renamed(former)
         self._peers.observe(records, monotonic())
-        await self._mark_shards_alive()
+        failed = await self._mark_shards_alive()
         await self._detector.check(records, own_name=self.name, now=monotonic())
+        if failed is not None:  # not before: a shard that is away, or refuses, does not hide a lost node
+            raise failed
 
     async def _register_name(self) -> dict[str, NodeRecord]:
         """Renew under the present name, or under a new one where that is lost; return the registry."""
         if self._deregistered:  # a renewal would register a new name, which this node never removes
-            raise Unavailable("the server is shutting down")
+            raise Stopping
         while True:
             self._counter += 1
-            records = await self._registry.renew(
-                self.name,
-                NodeRecord(self._counter, self._instance, self.registered_in, self._about),
-                lease_ms=int(self._lease * 1000),
-                first=not self._registered,
-            )
+            former_format = self._registry.format_number
+            try:
+                records = await self._registry.renew(
+                    self.name,
+                    NodeRecord(self._counter, self._instance, self.registered_in, self._about),
+                    lease_ms=int(self._lease * 1000),
+                    first=not self._registered,
+                    advance=self._advance.permitted(monotonic()),
+                )
+            except FormatMismatch as error:
+                self._on_format_mismatch(error)
+                raise Unavailable(str(error)) from error
             if records is not None:
                 self._registered = True
+                self._advance.observe(records, monotonic())
+                if self._registry.format_number != former_format:
+                    log.info("format_advanced", old=former_format, new=self._registry.format_number)
                 return records
+            self._advance.registry_lost(monotonic())
             self._drop_name()
 
     def _drop_name(self) -> None:
@@ -169,17 +193,24 @@ class Lease:
             self._former_name, self.name, self._registered = self.name, new_node_name(), False
             self.registered_in = NOT_REGISTERED
 
-    async def _mark_shards_alive(self) -> None:
+    async def _mark_shards_alive(self) -> BaseException | None:
+        """Mark every shard; return the error of one that could not be marked."""
         mark = partial(
             self._store.mark_shard_alive,
             lease=int(self._lease * 1000),
             servers=self.run_id,
             all_there=self.barrier_passed,
         )
-        suspended = any(await gather(*map(mark, range(SHARDS))))
+        marks = await gather(*map(mark, self._store.keys.shards), return_exceptions=True)
+        failed = [mark for mark in marks if isinstance(mark, BaseException)]
+        suspended = any(mark[0] for mark in marks if not isinstance(mark, BaseException))
+        for shard, one in enumerate(marks):
+            if not isinstance(one, BaseException) and one[1]:
+                self._on_clock_step(shard, one[1])
         if suspended and not self._expiry_suspended:
             log.warning("expiry_suspended", seconds=self._lease)
             self._on_expiry_suspended(self._lease)
         if self._expiry_suspended and not suspended:
             self._on_expiry_suspended(0.0)
         self._expiry_suspended = suspended
+        return failed[0] if failed else None

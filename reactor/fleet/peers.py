@@ -15,8 +15,8 @@ import structlog
 
 from reactor.fleet.registry import NodeRecord, Registry
 from reactor.presence.attachment import Terms
-from reactor.presence.keys import SHARDS
-from reactor.presence.store import Store
+from reactor.presence.rows import room_from
+from reactor.presence.store import Store, each
 
 log = structlog.get_logger()
 
@@ -70,6 +70,9 @@ class FailureDetector:
         self._lease, self._policy = lease, policy
         self._observed_at = 0.0
         self._counters: dict[str, tuple[int, float]] = {}
+        self._judged_lost: set[str] = set()
+        self.on_detached: Callable[[], None] = lambda: None
+        """Called after all connections of a lost node were detached."""
 
     async def check(self, registry: Mapping[str, NodeRecord], *, own_name: str, now: float) -> None:
         """Compare the registry with earlier ones, and detach the members of nodes that are lost.
@@ -79,25 +82,31 @@ class FailureDetector:
         if now - self._observed_at > self._lease * MAX_RENEWAL_GAP:
             self._counters.clear()
         self._observed_at = now
+        lost: list[str] = []
         for node, record in registry.items():
             counter, since = self._counters.get(node, (None, now))
             if counter != record.counter:
                 self._counters[node] = (record.counter, now)
             elif node != own_name and now - since > self._lease:
-                log.warning("node_lost", node=node, about=record.about)
-                await self.detach_node(node)
+                lost.append(node)
         for node in self._counters.keys() - registry.keys():
             del self._counters[node]
+        self._judged_lost &= registry.keys()
+        for node in lost:
+            if node not in self._judged_lost:
+                log.warning("node_lost", node=node, about=registry[node].about)
+        self._judged_lost.update(lost)
+        await each(lost, self.detach_node)
 
     async def detach_node(self, node: str) -> None:
         """Detach all connections of a node from their members, and remove it from the registry.
 
         For a member without any other connection the disconnect grace begins. Idempotent. Raises Unavailable.
         """
-        for shard in range(SHARDS):
-            await self._detach_in_shard(shard, node)
+        await each(self._store.keys.shards, lambda shard: self._detach_in_shard(shard, node))
         await self._registry.deregister(node)
         self._counters.pop(node, None)
+        self.on_detached()
 
     async def detach_unregistered(self, shard: int) -> None:
         """Detach the nodes that the shard knows and the registry does not: a failover can bring them back.
@@ -114,6 +123,8 @@ class FailureDetector:
 
     async def _detach_in_shard(self, shard: int, node: str) -> None:
         while rooms := await self._store.fence_node(shard, node):
-            for room_id in rooms:
-                terms = self._policy(room_id)
-                await self._store.detach_node(node, room_id, grace=terms.grace, away_grace=terms.away_grace)
+            for room in rooms:
+                terms = self._policy(room_from(room))
+                await self._store.detach_node(
+                    shard, node, room, grace=terms.grace, away_grace=terms.away_grace
+                )

@@ -3,8 +3,13 @@
 from time import monotonic
 from typing import NamedTuple
 
+import msgspec
+
+from reactor import __version__
 from reactor.backend.interface import Runner
-from reactor.presence.keys import fleet_prefix, shard_prefix
+from reactor.errors import FormatMismatch
+from reactor.presence.format import FORMATS, Format, format_objection
+from reactor.presence.keys import Keyspace, raw_of, text_of
 
 NOT_REGISTERED = "-"
 """`NodeRecord.registered_in` of a node that has not yet registered its members on the present server."""
@@ -18,21 +23,39 @@ class NodeRecord(NamedTuple):
     registered_in: the Redis run (see `RecoveryBarrier`) in which the node has registered all its members,
     or NOT_REGISTERED.
     about: host and process id, for operators.
+    formats: the formats that it speaks and the number of shards, as in `1-2/16`; release: of this package.
+    Both are filled in by `Registry.renew`.
     """
 
     counter: int
     instance: str
     registered_in: str
     about: str
+    formats: str = ""
+    release: str = ""
+
+    @property
+    def newest_format(self) -> int:
+        """The newest format that the node speaks; 0 where the entry does not say."""
+        newest = self.formats.partition("/")[0].partition("-")[2]
+        return int(newest) if newest.isdecimal() else 0
 
 
 class Registry:
-    """Typed calls for the scripts that act on nodes. Each raises Unavailable when Redis did not answer."""
+    """Typed calls for the scripts that act on nodes. Each raises Unavailable when Redis did not answer.
 
-    def __init__(self, runner: Runner, namespace: str) -> None:
+    Attributes:
+        formats: The formats that this node speaks.
+        format_number: The one in which it is to write.
+
+    """
+
+    def __init__(self, runner: Runner, keys: Keyspace) -> None:
         self._runner = runner
-        self._namespace = namespace
-        self._prefix = fleet_prefix(namespace)
+        self.formats = FORMATS
+        self.format_number = FORMATS.newest
+        self._keys = keys
+        self._prefix = keys.fleet
         self._offset = 0.0  # of Redis's clock from this process's steady clock (s)
 
     def now(self) -> int:
@@ -40,20 +63,36 @@ class Registry:
         return int((monotonic() + self._offset) * 1000)
 
     async def renew(
-        self, node: str, record: NodeRecord, *, lease_ms: int, first: bool
+        self, node: str, record: NodeRecord, *, lease_ms: int, first: bool, advance: bool = False
     ) -> dict[str, NodeRecord] | None:
         """Renew a node's lease and return the registry, or None where the node is no longer registered.
 
-        first: add the node where it is missing.
+        first: add the node where it is missing. advance: whether the namespace may advance to the newest
+        format of this release, if every registered node speaks it; `format_number` is then that.
+
+        Raises FormatMismatch where the namespace has a format by now that this node cannot use.
         """
-        counter, *about = record
-        reply = await self._runner.run(
-            "renew_lease", self._prefix, node, counter, lease_ms, " ".join(about), int(first)
+        shards, newest = len(self._keys.shards), self.formats.newest
+        about = (
+            f"{record.instance} {record.registered_in} {self.formats.oldest}-{newest}/{shards} "
+            f"{__version__} {record.about}"
         )
+        reply = await self._runner.run(
+            "renew_lease", self._prefix, node, record.counter, lease_ms, about, int(first),
+            self.format_number, shards, newest if advance else 0, __version__,
+        )  # fmt: skip
         if reply[0] == b"lost":
             return None
+        if reply[0] == b"format":
+            raise FormatMismatch(self._objection(Format(reply[1], reply[2])))
         self._offset = reply[1] / 1000 - monotonic()
+        self.format_number = reply[3]
         return _records(reply[2])
+
+    def _objection(self, found: Format) -> str:
+        shards = len(self._keys.shards)
+        why = format_objection(found, self._keys.namespace, shards=shards, formats=self.formats)
+        return f"{why or 'the format of the namespace has changed'}; this node stops."
 
     async def nodes(self) -> dict[str, NodeRecord]:
         """Return all registered nodes by name: those alive and those not yet judged lost."""
@@ -61,7 +100,7 @@ class Registry:
 
     async def deregister(self, node: str) -> None:
         """Remove a node from the registry."""
-        await self._runner.run("resign", self._prefix, node)
+        await self._runner.run("resign", self._prefix, raw_of(node))
 
     async def acquire_leadership(self, job: str, node: str, *, ttl_ms: int) -> bool:
         """Acquire or renew the leadership of a job for ttl_ms; return whether the node is the leader."""
@@ -72,23 +111,31 @@ class Registry:
         """Store a node's report, which expires after ttl_ms."""
         await self._runner.run("report", self._prefix, node, report, ttl_ms)
 
-    async def reports(self) -> dict[str, bytes]:
-        """Return the report of each registered node by name; empty where it has expired."""
+    async def reports(self) -> dict[str, tuple[bytes, int]]:
+        """Return each registered node's report, empty where it has expired, and the ms until it expires."""
         flat = await self._runner.run("list_reports", self._prefix)
-        return {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
+        return {text_of(flat[i]): (flat[i + 1], flat[i + 2]) for i in range(0, len(flat), 3)}
+
+    async def disconnect_user(self, user_id: str, message: str) -> int:
+        """Ask every node to remove a user from the rooms that it has connections in; how many were asked."""
+        request = msgspec.json.encode((user_id, message))
+        asked: int = await self._runner.run("disconnect_user", self._prefix, request)
+        return asked
 
     async def nodes_of_shard(self, shard: int) -> list[str]:
         """Return the names of the nodes whose connections the shard holds."""
-        nodes = await self._runner.run("shard_nodes", shard_prefix(self._namespace, shard))
-        return [node.decode() for node in nodes]
+        nodes = await self._runner.run("shard_nodes", self._keys.prefixes[shard])
+        return list(map(text_of, nodes))
 
 
 def _records(flat: list[bytes]) -> dict[str, NodeRecord]:
-    return {flat[i].decode(): _record(flat[i + 1]) for i in range(0, len(flat), 2)}
+    return {text_of(flat[i]): _record(flat[i + 1]) for i in range(0, len(flat), 2)}
 
 
 def _record(value: bytes) -> NodeRecord:
-    counter, *rest = value.decode().split(" ", 3)
-    if len(rest) != 3:  # written by a version that stored only `about`
-        rest = ["", NOT_REGISTERED, " ".join(rest)]
-    return NodeRecord(int(counter), *rest)
+    counter, *rest = value.decode(errors="replace").split(" ", 5)
+    if len(rest) != 5:  # written by another program
+        rest = ["", NOT_REGISTERED, "", "", " ".join(rest)]
+    instance, registered_in, formats, release, about = rest
+    number = int(counter) if counter.isdecimal() else 0
+    return NodeRecord(number, instance, registered_in, about, formats, release)

@@ -6,7 +6,7 @@ from contextlib import suppress
 import anyio
 import msgspec
 
-from reactor.errors import Unavailable
+from reactor.errors import UNREADABLE, Unavailable
 from reactor.fleet.registry import Registry
 
 REPORT_INTERVAL = 2.0
@@ -19,7 +19,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The status of one node. `joins` and `lateness` count since it started.
 
     `lateness` is cumulative: for each upper bound (ms; None for no bound) the number of expired members whose
-    departure came at most that long after their deadline.
+    departure came at most that long after their deadline. `notices` are sentences for the operator.
     """
 
     version: str
@@ -31,6 +31,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     ready: bool
     status: str
     lateness: list[tuple[float | None, int]]
+    notices: list[str] = []
 
 
 class Reporter:
@@ -57,5 +58,5 @@ def read_report(text: bytes) -> NodeReport | None:
     """Return the report that a node wrote, or None where another version wrote it with other fields."""
     try:
         return msgspec.json.decode(text, type=NodeReport)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None

@@ -2,7 +2,8 @@
 
 An address is one IPv4 address, or one /64 network of IPv6, which is what one subscriber gets (RFC 6177).
 Behind a trusted proxy it is the right-most address of X-Forwarded-For that is not a trusted proxy: what
-stands left of it was written by the client.
+stands left of it was written by the client. Clients that the proxy does not name are counted under its own
+address, with larger limits.
 """
 
 from collections.abc import Iterable
@@ -11,13 +12,17 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
+from reactor.gateway.cost import PER_ADDRESS, Account
+from reactor.gateway.usage import UsageByKey
 from reactor.settings.security import Network
 
 DROP_FACTOR: Final = 2
 """Connections over a limit are rejected with a response up to this multiple of it, and dropped beyond."""
 
+UNNAMED_FACTOR: Final = 20
+"""By how much the limits are larger for all the clients that a trusted proxy does not name."""
+
 _BURST = 2.0  # seconds' worth of new connections that may come at once
-_MIN_PRUNE_SIZE = 1024
 
 
 class Decision(Enum):
@@ -34,21 +39,29 @@ class AddressUsage:
     Attributes:
         name: The address.
         accepted: Open connections that count towards `max_per_address`.
+        unsettled: Those of them that count towards `max_unjoined_per_address`.
+        factor: By how much its limits are larger.
         rejected: Connections about to receive a rejection.
+        account: What its connections have spent together (see cost.py).
         next_accept: GCRA arrival time of accepted connections (see rate_limit.py); `next_any` of all.
 
     """
 
-    __slots__ = ("accepted", "name", "next_accept", "next_any", "rejected")
+    __slots__ = (
+        "accepted", "account", "factor", "name", "next_accept", "next_any", "rejected", "unsettled",
+    )  # fmt: skip
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, factor: int = 1) -> None:
         self.name = name
-        self.accepted = self.rejected = 0
+        self.factor = factor
+        self.accepted = self.rejected = self.unsettled = 0
+        self.account = Account(PER_ADDRESS * factor)
         self.next_accept = self.next_any = 0.0
 
     def in_use(self, now: float) -> bool:
-        """Return whether the address has connections or recent attempts."""
-        return bool(self.accepted or self.rejected) or max(self.next_accept, self.next_any) > now
+        """Return whether the address has connections, recent attempts, or something to pay off."""
+        latest = max(self.next_accept, self.next_any, self.account.paid_at)
+        return bool(self.accepted or self.rejected) or latest > now
 
 
 class AddressLimiter:
@@ -56,17 +69,19 @@ class AddressLimiter:
 
     Args:
         limit: Connections of one address; 0 is no limit.
+        unsettled_limit: Those that have joined no room and shown no token; 0 is no limit.
         rate: New connections a second of one address, and twice that at once; 0 is no limit.
-        trusted: Networks of proxies; no limit applies to the proxies themselves.
+        trusted: Networks of proxies.
 
     """
 
-    def __init__(self, *, limit: int, rate: int, trusted: Iterable[Network]) -> None:
-        self._limit = limit
+    def __init__(
+        self, *, limit: int, rate: int, trusted: Iterable[Network], unsettled_limit: int = 0
+    ) -> None:
+        self._limit, self._unsettled_limit = limit, unsettled_limit
         self._interval = 1 / rate if rate else 0.0
         self._trusted = tuple(trusted)
-        self._usage: dict[str, AddressUsage] = {}
-        self._prune_size = _MIN_PRUNE_SIZE
+        self._usage = UsageByKey[AddressUsage](AddressUsage.in_use)
         self._cached_key = lru_cache(4096)(self._key)
 
     def client_address(self, peer: str, forwarded: Iterable[str]) -> str:
@@ -87,17 +102,24 @@ class AddressLimiter:
         return address
 
     def add(self, peer: str, now: float) -> tuple[AddressUsage | None, Decision]:
-        """Count a connection and decide on it; no usage if no limit applies or the connection is dropped."""
+        """Count a connection and decide on it; no usage for a trusted proxy, or where it is dropped."""
         key = self._cached_key(peer)
-        if not key:
-            return None, Decision.ACCEPT
-        usage = self._usage.get(key)
-        if usage is None:
-            self._prune(now)
-            usage = self._usage[key] = AddressUsage(key)
+        return self._count(key, 1, now) if key else (None, Decision.ACCEPT)
+
+    def add_unnamed(self, proxy: str, now: float) -> tuple[AddressUsage | None, Decision]:
+        """Count a connection of a client that a trusted proxy did not name, as `add` does."""
+        return self._count(f"{counted_address(proxy)} (a trusted proxy)", UNNAMED_FACTOR, now)
+
+    def settle(self, usage: AddressUsage) -> None:
+        """Note that an accepted connection has joined a room, shown a token, or is to be removed."""
+        usage.unsettled -= 1
+
+    def _count(self, key: str, factor: int, now: float) -> tuple[AddressUsage | None, Decision]:
+        usage = self._usage.get(key, now, lambda: AddressUsage(key, factor))
         decision = self._decide(usage, now)
         if decision is Decision.ACCEPT:
             usage.accepted += 1
+            usage.unsettled += 1
         elif decision is Decision.REJECT:
             usage.rejected += 1
         return (None if decision is Decision.DROP else usage), decision
@@ -110,32 +132,40 @@ class AddressLimiter:
             usage.accepted -= 1
 
     def _decide(self, usage: AddressUsage, now: float) -> Decision:
-        next_any = max(usage.next_any, now) + self._interval / DROP_FACTOR
-        too_many = self._limit and usage.rejected >= (DROP_FACTOR - 1) * self._limit
+        interval, limit = self._interval / usage.factor, self._limit * usage.factor
+        next_any = max(usage.next_any, now) + interval / DROP_FACTOR
+        too_many = limit and usage.rejected >= (DROP_FACTOR - 1) * limit
         if too_many or next_any - now > _BURST:
             return Decision.DROP
         usage.next_any = next_any
-        next_accept = max(usage.next_accept, now) + self._interval
-        full = self._limit and usage.accepted >= self._limit
-        if full or next_accept - now > _BURST + self._interval / 2:
+        next_accept = max(usage.next_accept, now) + interval
+        full = limit and usage.accepted >= limit
+        if self._unsettled_limit and usage.unsettled >= self._unsettled_limit * usage.factor:
+            full = True
+        if full or next_accept - now > _BURST + interval / 2:
             return Decision.REJECT
         usage.next_accept = next_accept
         return Decision.ACCEPT
-
-    def _prune(self, now: float) -> None:
-        if len(self._usage) < self._prune_size:
-            return
-        self._usage = {key: usage for key, usage in self._usage.items() if usage.in_use(now)}
-        self._prune_size = max(_MIN_PRUNE_SIZE, 2 * len(self._usage))
 
     def _key(self, peer: str) -> str:
         """Return the address to count a peer under; empty if it is not counted."""
         address = _parse(peer)
         if address is None or any(address in network for network in self._trusted):
             return ""
-        if isinstance(address, IPv6Address):
-            return str(IPv6Address(int(address) >> 64 << 64)) + "/64"
-        return str(address)
+        return _counted(address)
+
+
+@lru_cache(1024)
+def counted_address(peer: str) -> str:
+    """Return the address that a peer is counted under, with IPv6 its /64 network; empty if it has none."""
+    address = _parse(peer)
+    return "" if address is None else _counted(address)
+
+
+def _counted(address: IPv4Address | IPv6Address) -> str:
+    if isinstance(address, IPv6Address):
+        return str(IPv6Address(int(address) >> 64 << 64)) + "/64"
+    return str(address)
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address | None:

@@ -8,6 +8,7 @@ at its end.
 """
 
 import asyncio
+import math
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, cast
@@ -22,12 +23,14 @@ from websockets.speedups import apply_mask
 from reactor.gateway.addresses import AddressUsage
 from reactor.gateway.admission import HandshakeContext
 from reactor.gateway.context import GatewayContext
+from reactor.gateway.cost import Spending
 from reactor.gateway.framing import (
     BINARY,
     MAX_FRAGMENTS,
     TEXT,
     CloseConnection,
     Fragments,
+    at_frame_start,
     at_rest,
     check_text,
     close_frame,
@@ -38,18 +41,20 @@ from reactor.gateway.framing import (
     short_reason,
 )
 from reactor.gateway.handshake import headers_too_large, run_handshake
-from reactor.gateway.outbox import FLUSH_NOW, FLUSH_SOON, TOO_SLOW, Outbox
+from reactor.gateway.outbox import FLUSH_NOW, FLUSH_SOON, TOO_SLOW, Outbox, Part
 from reactor.gateway.rate_limit import ExcessDecision, ExcessMessages
 from reactor.gateway.timing_wheel import NOT_SCHEDULED
 from reactor.protocol.closing import CloseCode
 from reactor.protocol.codec import JSON, Codec, codec_for
-from reactor.protocol.messages import ErrorMessage, ProtocolError
+from reactor.protocol.intents import Refresh
+from reactor.protocol.messages import ErrorMessage, HeartbeatDue, ProtocolError
 from reactor.protocol.session import Session
 
 log = structlog.get_logger(__name__)
 
 _PARSE_BYTES = 4096  # parsed at a time, so that a flood of tiny frames never becomes many objects at once
 _MAX_PONGS = 16  # sent for one such part
+_OVERDUE = 1.5  # heartbeat intervals without one, until the client is asked for it
 _NO_BYTE = -1
 _PING = Frame(Opcode.PING, b"").serialize(mask=False)
 
@@ -79,13 +84,15 @@ class Connection(asyncio.Protocol):
         slot: Position in the timing wheel.
         address: The client address that the connection is counted under.
         handshake: What the handshake brought; None once the connection is open.
+        spending: What its requests have cost; None before the first.
+        lags: So much waits for the client that changes of rooms are not added: it will receive lists anew.
 
     """
 
     __slots__ = (
-        "_context", "_excess", "_fast_byte", "_fragments", "_last_received", "_outbox", "_parser",
-        "_ping_sent", "_tat", "_transport", "address", "codec", "compressed", "handshake", "session", "slot",
-        "socket_id", "state",
+        "_context", "_excess", "_fast_byte", "_fragments", "_heartbeat_at", "_last_received",
+        "_message_began", "_outbox", "_parser", "_ping_sent", "_tat", "_transport", "_was_blocked", "address",
+        "codec", "compressed", "handshake", "lags", "session", "slot", "socket_id", "spending", "state",
     )  # fmt: skip
 
     max_fragments = MAX_FRAGMENTS
@@ -95,7 +102,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
-        self._outbox = Outbox(context.send_buffer)
+        self._outbox = Outbox(context.send_buffer, context.send_budget)
         self.state = CONNECTING
         self.socket_id = ""
         self.slot = NOT_SCHEDULED
@@ -103,10 +110,15 @@ class Connection(asyncio.Protocol):
         self.compressed = False
         self.address: AddressUsage | None = None
         self.handshake: HandshakeContext | None = None
+        self.spending: Spending | None = None
+        self.lags = False
+        self._was_blocked = False
         self._parser: ServerProtocol | None = None
         self._fragments: Fragments | None = None
         self._last_received = 0.0  # on the context's clock
+        self._message_began = 0.0  # of the message of which a part has arrived; 0 if there is none
         self._ping_sent = 0.0
+        self._heartbeat_at = 0.0  # when the last one arrived; infinite once the client was asked for the next
         self._tat = 0.0  # theoretical arrival time of the next message, see rate_limit.py
         self._excess: ExcessMessages | None = None
         # The first byte of frames that `data_received` reads without a parser, or _NO_BYTE.
@@ -124,6 +136,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Process received bytes."""
         self._last_received = self._context.now
+        self._context.counts.received += len(data)
         # Fast path for nearly all client messages: one complete frame of at most 125 bytes, final, masked,
         # with this codec's opcode, outside a fragmented message. It costs 0.3 us, the parser 3.3 us, and an
         # idle connection then needs no parser (1.4 KiB).
@@ -148,12 +161,25 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Keep further frames in the outbox: the transport's buffer is full."""
-        self._outbox.blocked = True
+        self._outbox.block(self._transport.get_write_buffer_size())
+        self._context.note_blocked(self)
+        self._was_blocked = True
 
     def resume_writing(self) -> None:
         """Write what was kept while the transport's buffer was full."""
-        self._outbox.blocked = False
+        self._outbox.unblock()
+        self._context.note_unblocked(self)
         self._write_outbox()
+
+    @property
+    def blocked(self) -> bool:
+        """Whether what is sent has to wait, since the client does not read as fast."""
+        return self._outbox.blocked
+
+    @property
+    def held(self) -> int:
+        """The bytes that wait for a client that does not read as fast."""
+        return self._outbox.held
 
     # What comes in
 
@@ -179,10 +205,20 @@ class Connection(asyncio.Protocol):
                 self._send_parser_output(parser)
             if self._parser is None:
                 return
-        if self.state is OPEN and at_rest(parser):
-            self._release_parser()
-            self._context.return_parser(parser)
-            self._enable_fast_path()
+        if self.state is OPEN:
+            self._watch_message(parser)
+            if at_rest(parser):
+                self._release_parser()
+                self._context.return_parser(parser)
+                self._enable_fast_path()
+
+    def _watch_message(self, parser: ServerProtocol) -> None:
+        """Note when the message began of which a part has arrived, so that it has a deadline."""
+        if self._fragments is None and at_frame_start(parser):
+            self._message_began = 0.0
+        elif not self._message_began:
+            self._message_began = now = self._context.update_clock()
+            self._context.wheel.schedule_no_later(self, now + self._context.message_timeout)
 
     def _fast_handshake(self, data: bytes) -> bool:
         """Complete the handshake without a parser; False if this request needs one."""
@@ -208,9 +244,10 @@ class Connection(asyncio.Protocol):
         if handshake is None:
             return  # the connection is being aborted
         handshake.bytes_read += size
-        response = run_handshake(parser, lambda request: context.manager.respond(self, request))
-        if response is None and handshake.bytes_read > context.max_headers:
-            response = headers_too_large(context.max_headers)
+        if handshake.bytes_read > context.max_headers:
+            response: bytes | None = headers_too_large(context.max_headers)
+        else:
+            response = run_handshake(parser, lambda request: context.manager.respond(self, request))
         if response is not None:
             self._send_last(response)
         elif parser.state is PARSER_OPEN:
@@ -288,15 +325,26 @@ class Connection(asyncio.Protocol):
             kind = "binary" if self.codec.binary else "text"
             raise CloseConnection(CloseCode.UNSUPPORTED, f"{self.codec.subprotocol} uses {kind} frames")
         context, now, tat = self._context, self._last_received, self._tat
-        self._tat = tat = (max(now, tat)) + context.rate_limit.interval
-        if tat - now > context.rate_limit.tolerance and self._is_over_rate(payload):
+        limit, size = context.rate_limit, len(payload)
+        weight = 1 if size <= limit.large else limit.weight(size)
+        self._tat = tat = (max(now, tat)) + limit.interval * weight
+        if tat - now > limit.tolerance and self._is_over_rate(payload, weight):
             return
+        self.carry_out(payload)
+
+    def carry_out(self, payload: bytes) -> None:
+        """Pass the intent of a message that was charged to the handler, or send an `error` to the client."""
+        context = self._context
         request: Any = None
         try:
-            request = self.codec.decode(payload)
+            request = self.codec.decode(payload, context.limits.max_data)
             intent = self.session.receive(request)
+            if type(intent) is Refresh:
+                self._heartbeat_at = self._last_received
             if intent is not None:
                 context.handler.intent(self, intent)
+            elif self.session.checks_first_token:
+                context.keep_early(self, request, payload)
         except ProtocolError as error:
             self.send(error.reply())
         except Exception:
@@ -304,8 +352,10 @@ class Connection(asyncio.Protocol):
             sentence = "the server failed to process this request; the connection stays open"
             self.send(ErrorMessage("internal", sentence, getattr(request, "id", None)))
 
-    def _is_over_rate(self, payload: bytes) -> bool:
+    def _is_over_rate(self, payload: bytes, weight: int) -> bool:
         """Return whether a message is rejected for its rate; the client then receives an error.
+
+        weight: how many messages it counts as.
 
         Raises:
             CloseConnection: 4029, after too many such messages.
@@ -315,31 +365,30 @@ class Connection(asyncio.Protocol):
         now, limit = context.update_clock(), context.rate_limit
         if self._tat - now <= limit.tolerance:
             return False  # only the cached clock was late
-        self._tat -= limit.interval
+        self._tat -= limit.interval * weight
         if self._excess is None:
             self._excess = ExcessMessages(2 * context.limits.max_rooms)
-        decision = self._excess.decide(now, limit.forget_after)
+        decision = self._excess.decide(now, limit.forget_after, may_use_credit=weight == 1)
         if decision is ExcessDecision.ACCEPT:
             return False
         if decision is ExcessDecision.CLOSE:
             raise CloseConnection(CloseCode.TOO_MANY, "too many requests")
-        source: Any
-        try:
-            source = self.codec.decode(payload)
-        except ProtocolError as error:
-            source = error
+        request_id, room_id = self.codec.identify(payload)
         sentence = "too many requests: wait a second, then send this one again"
-        self.send(ErrorMessage("too_many_requests", sentence, source.id, getattr(source, "room_id", None)))
+        self.send(ErrorMessage("too_many_requests", sentence, request_id, room_id))
         return True
 
     # What goes out
 
-    def send(self, message: Any) -> None:
-        """Send a message; does nothing unless the connection is open."""
-        if self.state is OPEN:
-            if type(message) is ErrorMessage:
-                self._context.counts.errors[message.code] += 1
-            self.send_payload(self.codec.encode(message))
+    def send(self, message: Any) -> int:
+        """Send a message, and return its size in bytes; does nothing unless the connection is open."""
+        if self.state is not OPEN:
+            return 0
+        if type(message) is ErrorMessage:
+            self._context.counts.errors[message.code] += 1
+        payload = self.codec.encode(message)
+        self.send_payload(payload)
+        return len(payload)
 
     def send_now(self, message: Any) -> None:
         """Send a message that is probably the only one in this turn of the event loop: a heartbeat's reply.
@@ -350,7 +399,9 @@ class Connection(asyncio.Protocol):
         if self.state is not OPEN or self.compressed or self._outbox.blocked or self._outbox.size:
             self.send(message)
         elif not self._transport.is_closing():
-            self._transport.write(frame(self.codec.encode(message), binary=self.codec.binary))
+            data = frame(self.codec.encode(message), binary=self.codec.binary)
+            self._context.counts.sent += len(data)
+            self._transport.write(data)
 
     def send_payload(self, payload: bytes) -> None:
         """Send a message that is already encoded with this connection's codec."""
@@ -363,13 +414,14 @@ class Connection(asyncio.Protocol):
         else:
             self._put(frame(payload, binary=binary))
 
-    def send_pieces(self, *pieces: bytes) -> None:
-        """Send a message encoded with this connection's codec, in pieces shared between connections."""
+    def send_parts(self, size: int, head: bytes, *parts: bytes | Part) -> None:
+        """Send a message of `size` bytes, encoded with this connection's codec, in parts."""
         if self.compressed:
-            self.send_payload(b"".join(pieces))
+            self.send_payload(
+                head + b"".join(one if isinstance(one, bytes) else one.encode() for one in parts)
+            )
         elif self.state is OPEN:
-            header = frame_header(sum(map(len, pieces)), binary=self.codec.binary)
-            self._put(header + pieces[0], *pieces[1:])
+            self._put(frame_header(size, binary=self.codec.binary) + head, *parts)
 
     def send_frame(self, data: bytes) -> None:
         """Send a message that is already framed; not allowed on a `compressed` connection."""
@@ -377,30 +429,56 @@ class Connection(asyncio.Protocol):
             self._put(data)
 
     def flush(self) -> None:
-        """Write the outbox in one call, unless the transport's buffer is full."""
-        if not self._outbox.blocked:
-            self._write_outbox()
+        """Write the outbox, unless the transport's buffer is full."""
+        self._write_outbox()
 
-    def _put(self, data: bytes, *rest: bytes) -> None:
+    def close_as_too_slow(self) -> None:
+        """Close with 4008, and discard what waits; abort where a large message was written in part."""
+        if self.state is not OPEN:
+            self.abort()
+            return
+        self._context.counts.too_slow += 1
+        log.info("client_too_slow", socket_id=self.socket_id, buffered=self.held)
+        rest = self._outbox.clear()
+        if rest is None:
+            self.abort()
+        else:
+            self._send_last(b"".join((*rest, close_frame(CloseCode.TOO_SLOW, "too slow to read"))))
+
+    def _put(self, data: bytes, *rest: bytes | Part) -> None:
         result = self._outbox.put(data, *rest)
         if result is FLUSH_SOON:
             self._context.schedule_flush(self)
         elif result is FLUSH_NOW:
             self._write_outbox()
         elif result is TOO_SLOW:
-            self._context.counts.too_slow += 1
-            log.info("client_too_slow", socket_id=self.socket_id, buffered=self._outbox.size)
-            self._outbox.pop_all()
-            self._send_last(close_frame(CloseCode.TOO_SLOW, "too slow to read"))
+            self.close_as_too_slow()
+        elif self._outbox.blocked:
+            self.lags = self._outbox.size > self._context.lag_bytes
+            self._context.check_budget()
 
     def _write_outbox(self) -> None:
-        frames = self._outbox.pop_all()
-        if self._transport.is_closing():
+        """Write what waits; of more than a slice the rest later, so that others are served in between."""
+        outbox = self._outbox
+        if outbox.size and not outbox.blocked:
+            self._write_slice()
+            if outbox.size and not outbox.blocked:
+                self._context.schedule_flush(self)
+        if self._was_blocked and not outbox.size and not outbox.blocked and self.state is OPEN:
+            self._was_blocked = self.lags = False
+            self._context.handler.drained(self)
+
+    def _write_slice(self) -> None:
+        frames, transport = self._outbox.take(), self._transport
+        if transport.is_closing():
             return
+        counts = self._context.counts
         if len(frames) == 1:
-            self._transport.write(frames[0])
-        elif frames:
-            self._transport.writelines(frames)
+            counts.sent += len(frames[0])
+            transport.write(frames[0])
+        else:
+            counts.sent += sum(map(len, frames))
+            transport.writelines(frames)
 
     def _send_parser_output(self, parser: ServerProtocol) -> None:
         """Send what the parser wrote, except pongs: those were sent in the order of the frames."""
@@ -438,24 +516,65 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def on_timeout(self) -> None:
-        """Send the ping that is due; abort if the handshake, the close or a pong is late."""
-        context = self._context
+        """Send the ping that is due, and ask for an overdue heartbeat; end the connection if a part is late.
+
+        That is the rest of a message, or the answer to the opening or closing handshake, or to a ping.
+        """
         if self.state is not OPEN:
             self.abort()
             return
+        due = self._check_message()
+        if self.state is OPEN:
+            due = min(due, self._check_ping(), self._check_heartbeat())
+        if self.state is OPEN and due < math.inf:
+            self._context.wheel.schedule(self, due)
+
+    def _check_message(self) -> float:
+        """Close the connection if a message takes too long to arrive; return when to check again."""
+        if not self._message_began:
+            return math.inf
+        due = self._message_began + self._context.message_timeout
+        if due <= self._context.now:
+            self._fail(CloseConnection(CloseCode.POLICY, "a message took too long to arrive"))
+        return due
+
+    def _check_ping(self) -> float:
+        """Send the ping that is due, or abort if a pong is late; return when to check again."""
+        context = self._context
+        if not context.ping_interval:
+            return math.inf
         if self._last_received < self._ping_sent:
             due = self._ping_sent + context.ping_timeout
             if due <= context.now:
                 self.abort()
-                return
-        else:
-            due = self._last_received + context.ping_interval
-            if due <= context.now:
-                self._ping_sent = context.now
-                due = context.now + min(context.ping_timeout, context.ping_interval)
-                self._put(_PING)
-        if self.state is OPEN:
-            context.wheel.schedule(self, due)
+            return due
+        due = self._last_received + context.ping_interval
+        if due <= context.now:
+            self._ping_sent = context.now
+            due = context.now + min(context.ping_timeout, context.ping_interval)
+            self._put(_PING)
+        return due
+
+    def settle(self) -> None:
+        """Note that the connection is in use: it has joined a room, or watches one."""
+        self._context.manager.settled(self)
+
+    def expect_heartbeats(self, interval: float) -> None:
+        """Note that the connection has joined a room with this heartbeat interval (seconds)."""
+        self.settle()
+        now = self._heartbeat_at = self._context.now
+        self._context.wheel.schedule_no_later(self, now + interval * _OVERDUE)
+
+    def _check_heartbeat(self) -> float:
+        """Ask for a heartbeat that is overdue, once; return when to check again."""
+        interval = self.session.heartbeat_interval()
+        if interval is None:
+            return math.inf
+        now, patience = self._context.now, interval * _OVERDUE
+        if self._heartbeat_at + patience <= now:
+            self._heartbeat_at = math.inf
+            self.send(HeartbeatDue())
+        return min(self._heartbeat_at, now) + patience
 
     def _fail(self, error: CloseConnection) -> None:
         """Close without waiting for the peer, and ignore what it sends (RFC 6455 section 7.1.7)."""
@@ -465,11 +584,16 @@ class Connection(asyncio.Protocol):
     def _send_last(self, data: bytes) -> None:
         """Write the outbox and `data`, close the sending side, and ignore what the peer sends afterwards."""
         self._start_closing()
-        self._write_outbox()
+        while self._outbox.size and not self._outbox.blocked:
+            self._write_slice()
+        rest = self._outbox.clear()
         self._release()
+        if rest is None:  # a large message was written in part: nothing can follow it
+            self.abort()
         if self._transport.is_closing():
             return
-        if data:
+        if data := b"".join((*rest, data)) if rest else data:
+            self._context.counts.sent += len(data)
             self._transport.write(data)
         if not self._transport.is_closing():
             self._transport.write_eof()
@@ -483,7 +607,9 @@ class Connection(asyncio.Protocol):
 
     def _release(self) -> None:
         """Release buffers and parser: nothing the peer sends matters any more."""
-        self._outbox.pop_all()
+        self._outbox.clear()
+        self._outbox.unblock()
+        self._context.note_unblocked(self)
         self._release_parser()
 
     def _release_parser(self) -> None:

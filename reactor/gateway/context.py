@@ -7,22 +7,25 @@ protocols below, so that `connection` can import it.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 import structlog
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
-from websockets.http11 import Request, Response
+from websockets.http11 import Request as HttpRequest
+from websockets.http11 import Response
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from reactor.gateway.handshake import FastHandshake, read_fast
+from reactor.gateway.outbox import SLICE, SendBudget
 from reactor.gateway.rate_limit import RateLimit
 from reactor.gateway.timing_wheel import TimingWheel, WheelItem
 from reactor.protocol.codec import JSON, MSGPACK
 from reactor.protocol.intents import Intent
 from reactor.protocol.limits import Limits
+from reactor.protocol.requests import Request
 from reactor.protocol.session import Session
 from reactor.settings import Settings
 
@@ -54,6 +57,18 @@ class Flushable(Abortable, Protocol):
         """Write the outbox."""
 
 
+class Blockable(Abortable, Protocol):
+    """A connection whose transport can be full."""
+
+    @property
+    def held(self) -> int:
+        """The bytes that wait for it."""
+        ...
+
+    def close_as_too_slow(self) -> None:
+        """Close it, and discard what waits."""
+
+
 class TimeoutTarget(WheelItem, Abortable, Protocol):
     """An item of the timing wheel."""
 
@@ -67,6 +82,9 @@ class IntentHandler(Protocol):
     def intent(self, connection: Any, intent: Intent) -> None:
         """Act on an intent without blocking."""
 
+    def drained(self, connection: Any) -> None:
+        """Continue with a connection that reads again."""
+
 
 class Manager(Protocol):
     """What a connection reports its life to; see `manager.ConnectionManager`."""
@@ -74,12 +92,15 @@ class Manager(Protocol):
     def accept(self, connection: Any, peer: str) -> None:
         """Admit a new connection to the handshake, or abort it."""
 
-    def respond(self, connection: Any, request: Request) -> Response | None:
+    def respond(self, connection: Any, request: HttpRequest) -> Response | None:
         """Return the HTTP response to a request; None if the WebSocket may open."""
         ...
 
     def opened(self, connection: Any) -> None:
         """Register a connection whose handshake is complete."""
+
+    def settled(self, connection: Any) -> None:
+        """Note that a connection has joined a room or shown a token."""
 
     def closed(self, connection: Any) -> None:
         """Remove a connection."""
@@ -93,13 +114,14 @@ class ConnectionCounts:
         rejected: Connections that did not open, by HTTP status; `cut` for those aborted without a response.
         errors: `error` messages sent, by code.
         too_slow: Connections closed because the client did not read.
+        received, sent: Bytes of open WebSockets, their handshakes included, without TLS.
 
     """
 
-    __slots__ = ("errors", "opened", "rejected", "too_slow")
+    __slots__ = ("errors", "opened", "received", "rejected", "sent", "too_slow")
 
     def __init__(self) -> None:
-        self.opened = self.too_slow = 0
+        self.opened = self.too_slow = self.received = self.sent = 0
         self.errors: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
 
@@ -119,23 +141,37 @@ class GatewayContext:
     manager: Manager
     handler: IntentHandler
     session_class: type[Session]
+    keep_early: Callable[[Any, Request, bytes], None]
+    """Keeps a message that arrives while the first token is being checked; set where tokens are required."""
 
     def __init__(self, settings: Settings, counts: ConnectionCounts) -> None:
         self.counts = counts
         self._loop = asyncio.get_running_loop()
         self._max_message = settings.max_message
-        self.limits = Limits(max_id=settings.max_id, max_data=settings.max_data, max_rooms=settings.max_rooms)
+        self.limits = Limits(
+            max_id=settings.max_id,
+            max_data=settings.max_data,
+            max_rooms=settings.max_rooms,
+            max_watched=settings.max_watched,
+        )
         self.now = self._loop.time()
         shortest = min(settings.open_timeout, settings.close_timeout, settings.ping_timeout)
         tick = min(max(shortest / 20, 0.01), 0.25)
         self.wheel: TimingWheel[TimeoutTarget] = TimingWheel(tick, self.now)
-        self.rate_limit = RateLimit(settings.messages_per_second, settings.message_burst, tick)
+        self.rate_limit = RateLimit(
+            settings.messages_per_second, settings.message_burst, tick, max_message=settings.max_message
+        )
         # `now` may be one tick old. With the second tick a heartbeat sent at the ping interval comes first.
         self.open_timeout = settings.open_timeout + tick
         self.close_timeout = settings.close_timeout + tick
         self.ping_interval = settings.ping_interval and settings.ping_interval + 2 * tick
+        self.message_timeout = settings.message_timeout + tick
         self.ping_timeout = settings.ping_timeout + tick
-        self.send_buffer = settings.send_buffer
+        self.send_buffer = max(settings.send_buffer, 2 * SLICE)  # the transport alone may hold SLICE bytes
+        self.send_budget = SendBudget(settings.send_buffers)
+        self.lag_bytes = self.send_buffer // 4
+        self._send_timeout = settings.send_timeout
+        self._blocked: dict[Blockable, float] = {}  # and since when
         self.max_headers = settings.max_headers
 
         self._ticker = self._loop.call_later(tick, self._tick)
@@ -182,6 +218,30 @@ class GatewayContext:
         if len(self._idle_parsers) < _MAX_IDLE_PARSERS:
             self._idle_parsers.append(parser)
 
+    # Clients that do not read
+
+    def note_blocked(self, connection: Blockable) -> None:
+        """Note that a connection's transport is full: from now on it has the send time-out."""
+        self._blocked[connection] = self.update_clock()
+
+    def note_unblocked(self, connection: Blockable) -> None:
+        """Note that the transport accepts data again, or that the connection is gone."""
+        self._blocked.pop(connection, None)
+
+    def check_budget(self) -> None:
+        """Close the connections for which most waits, until all together are within the budget."""
+        while self.send_budget.used > self.send_budget.limit and self._blocked:
+            largest = max(self._blocked, key=lambda connection: connection.held)
+            self.note_unblocked(largest)
+            largest.close_as_too_slow()
+
+    def _close_blocked(self) -> None:
+        if self._blocked:
+            since = self.now - self._send_timeout
+            for connection in [one for one, at in self._blocked.items() if at <= since]:
+                self.note_unblocked(connection)
+                connection.close_as_too_slow()
+
     # Flushes and time-outs
 
     def schedule_flush(self, target: Flushable) -> None:
@@ -205,6 +265,7 @@ class GatewayContext:
 
     def _tick(self) -> None:
         self.now = self._loop.time()
+        self._close_blocked()
         due = self.wheel.pop_due(self.now, _BATCH)
         self._ticker = self._loop.call_later(0 if len(due) == _BATCH else self.wheel.tick, self._tick)
         for target in due:

@@ -1,40 +1,76 @@
 """Sends a room's changes to the room's connections: encoded and framed once, at most once a window.
 
 The first change after a quiet time is sent at once; changes within the window after it are merged and sent at
-its end. So a burst of N joins in a room of N connections costs each a few messages, not N.
+its end. So a burst of N joins in a room of N connections costs each a few messages, not N. A window is longer
+where more bytes were sent, so that a room sends each connection a bounded number of them a second.
+
+For a connection that reads too slowly, changes are not added to what waits already. As soon as it has read
+that, it receives each of these rooms anew, as it is then. A change larger than a list is sent as a list, too.
 
 A room larger than `max_members_view` is served as a count, also to connections that asked for its members:
 they receive `room:count` until the room has shrunk to nine tenths of that size; then they receive the
 members again, and diffs from there on.
+
+A connection that watches a room is sent what the members of its view are; counts of watched rooms are sent
+together, see watched_counts.py. Messages to a room are for its members alone.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
-from msgspec import json
+from msgspec.structs import replace
 
 from reactor.gateway.connection import Connection
 from reactor.gateway.framing import frame
 from reactor.gateway.roster import Roster
+from reactor.gateway.snapshots import Snapshots
+from reactor.gateway.watched_counts import WatchedCounts
+from reactor.log import RateLimitedLog
 from reactor.protocol.closing import CloseCode
-from reactor.protocol.codec import Codec
-from reactor.protocol.messages import CountChanged, MembersReply, RoomDiff, RoomForceLeave, RoomMessage, View
-from reactor.protocol.room import merge
+from reactor.protocol.codec import JSON, Codec
+from reactor.protocol.messages import (
+    CountChanged,
+    MembersReply,
+    RoomCounted,
+    RoomCounts,
+    RoomDiff,
+    RoomForceLeave,
+    RoomMessage,
+    View,
+)  # fmt: skip
+from reactor.protocol.room import RoomView, merge
 from reactor.settings import Settings
 
 _SECONDS_PER_CONNECTION = 50e-6
 """Minimum length of a window for each connection in the room: a write takes about 7 us, so the messages of
 one room use at most a seventh of the node's time. Up to 1,000 connections the window stays at 50 ms."""
 
-_MAX_BUSY_FACTOR = 2
-"""Longest window, as a multiple of `diff_window`, while all rooms together exceed that share. In a storm into
-100 rooms at once this saves 40 % of the messages and a quarter of the node's time."""
+_MAX_BUSY_FACTOR = 4
+"""Longest window, as a multiple of `diff_window`, while all rooms together exceed that share. In a storm
+of joins most of the node's time goes into writes of diffs: with windows of 200 ms it takes 1.6 times as many
+joins as with windows of 100 ms."""
+
+MAX_WINDOW_MESSAGES = 64
+"""Messages to one room that wait for the end of its window; further ones are lost, and counted."""
+
+_BYTES_PER_SECOND = 2_000_000
+"""Bytes a second that one room sends to one connection at most."""
+_NODE_BYTES_PER_SECOND = 100_000_000
+"""The same for all connections of a room: the share of the node's time and network that one room may take."""
+
+_LARGE_DIFF = 262_144
+"""Bytes of a change from which on the members are sent as a list, which is encoded as it is written."""
+
+_MANY = 32  # members in a change from which on its size is looked at
 
 _MEMBERS_AGAIN = 0.9  # of the limit, so that a room at the limit does not switch back and forth
 
 
-def broadcast(message: object, connections: Iterable[Connection]) -> None:
-    """Send one message to many connections: encoded and framed once for each codec in use."""
+def broadcast(message: object, connections: Iterable[Connection]) -> int:
+    """Send one message to many connections: encoded and framed once for each codec in use.
+
+    Returns the size of the largest frame.
+    """
     encoded: dict[Codec, tuple[bytes, bytes]] = {}
     for connection in connections:
         codec = connection.codec
@@ -45,14 +81,21 @@ def broadcast(message: object, connections: Iterable[Connection]) -> None:
             connection.send_payload(both[0])
         else:
             connection.send_frame(both[1])
+    return max((len(framed) for _, framed in encoded.values()), default=0)
+
+
+def _list_of(view: RoomView) -> MembersReply:
+    """Return a list of a room without its members, which are added as it is sent."""
+    return MembersReply(view.room_id, view.epoch, view.version, len(view.members))
 
 
 class _Window:
-    __slots__ = ("pending", "timer")
+    __slots__ = ("messages", "pending", "timer")
 
     def __init__(self, timer: asyncio.TimerHandle) -> None:
         self.timer = timer
         self.pending: list[RoomDiff] = []
+        self.messages: list[tuple[RoomMessage, list[str] | None]] = []
 
 
 class Fanout:
@@ -61,7 +104,7 @@ class Fanout:
     Args:
         settings: Of these, `diff_window` (seconds) and `max_members_view` (members).
         roster: The connections by room.
-        snapshot: Returns a room's current members, or None while the node does not know them.
+        view: Returns a room's view, or None while the node does not know it.
         loop: The event loop for timers; the running one by default.
 
     """
@@ -70,15 +113,23 @@ class Fanout:
         self,
         settings: Settings,
         roster: Roster[Connection],
-        snapshot: Callable[[str], MembersReply | None],
+        view: Callable[[str], RoomView | None],
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._loop = loop or asyncio.get_running_loop()
         self._window = settings.diff_window
         self._limit = settings.max_members_view
         self._roster = roster
-        self._snapshot = snapshot
+        self._view = view
+        self.snapshots = Snapshots()
+        self.watched_counts = WatchedCounts(
+            view, self._send_counts, self._loop, seconds_per_connection=_SECONDS_PER_CONNECTION
+        )
+        self._missed: dict[Connection, set[str]] = {}  # rooms of which a connection was not sent all changes
+        self.lists_anew = 0
         self._windows: dict[str, _Window] = {}
+        self.messages_lost = 0
+        self._log = RateLimitedLog()
         self._busy_until = 0.0  # end of all messages sent so far, at _SECONDS_PER_CONNECTION each
 
     def stop(self) -> None:
@@ -86,14 +137,17 @@ class Fanout:
         for window in self._windows.values():
             window.timer.cancel()
         self._windows.clear()
+        self.watched_counts.stop()
 
     def send_diff(self, diff: RoomDiff) -> None:
         """Send a room's change; the diffs of a room have to come in the order of their versions."""
+        if diff.joined or diff.left:
+            self.watched_counts.changed(diff.room_id)
         window = self._windows.get(diff.room_id)
         if window is not None:
             window.pending.append(diff)
         elif diff.room_id in self._roster:
-            self._send(diff.room_id, [diff])
+            self._open_window(diff.room_id, self._send(diff.room_id, [diff]))
 
     def discard_pending(self, room_id: str) -> None:
         """Discard a room's pending changes: they are older than its first connection here."""
@@ -101,17 +155,38 @@ class Fanout:
         if window is not None:
             window.timer.cancel()
 
-    def send_message(self, room_id: str, timestamp: int, data: bytes) -> None:
-        """Send an application's message (JSON) to all connections in a room, whatever their view.
+    def send_message(self, message: RoomMessage, to: list[str] | None) -> None:
+        """Send a message to the connections in a room that it is for, whatever their view.
 
-        Raises:
-            ValueError: `data` is not JSON; or another msgspec or Python error for data that cannot be
-            encoded.
-
+        to: user ids, or None for everyone but the member that sent it.
         """
-        message = RoomMessage(room_id, json.decode(data), timestamp)
-        views = self._roster.views(room_id)
-        broadcast(message, [connection for connections in views.values() for connection in connections])
+        room_id = message.room_id
+        window = self._windows.get(room_id)
+        if window is None:
+            if room_id in self._roster:
+                self._open_window(room_id, self._deliver(message, to))
+        elif len(window.messages) < MAX_WINDOW_MESSAGES:
+            window.messages.append((message, to))
+        else:
+            self.messages_lost += 1
+            self._log.warning(
+                "room_messages_lost", self._loop.time(), room=room_id, limit=MAX_WINDOW_MESSAGES
+            )
+
+    def _deliver(self, message: RoomMessage, to: list[str] | None) -> int:
+        room_id, sender = message.room_id, message.user_id
+        if to is not None:
+            receivers = [
+                one for user in dict.fromkeys(to) for one in self._roster.connections_of(room_id, user)
+            ]
+            receivers = [one for one in receivers if one.socket_id != message.socket_id]
+        else:
+            own = self._roster.connections_of(room_id, sender) if isinstance(sender, str) else ()
+            views = self._roster.views(room_id).values()
+            receivers = [one for connections in views for one in connections if one not in own]
+        current = [one for one in receivers if not one.lags]
+        self.messages_lost += len(receivers) - len(current)
+        return broadcast(message, current)
 
     def view_for(self, room_id: str, requested: View, count: int) -> View:
         """Return the view that a connection, just added to the roster, is served with."""
@@ -122,7 +197,7 @@ class Fanout:
         return "count" if self._roster.is_count_only(room_id) else requested
 
     def force_leave(
-        self, room_id: str, user_id: str, message: str, reason: str, timestamp: int
+        self, room_id: str, user_id: str, message: str, reason: str, timestamp: int, until: int | None = None
     ) -> tuple[Connection, ...]:
         """Send `room:force-leave` to a member's connections, and remove them from the room's roster.
 
@@ -133,38 +208,122 @@ class Fanout:
 
         """
         connections = self._roster.connections_of(room_id, user_id)
-        broadcast(RoomForceLeave(room_id, message, reason, timestamp), connections)
+        broadcast(RoomForceLeave(room_id, message, reason, timestamp, None, until), connections)
         for connection in connections:
             self._roster.remove(room_id, connection)
             if connection.session.expelled(room_id):
                 connection.close(CloseCode.FORCE_LEAVE, reason)
         return connections
 
-    def _send(self, room_id: str, diffs: list[RoomDiff]) -> None:
-        views = self._roster.views(room_id)
-        cost, now = sum(map(len, views.values())) * _SECONDS_PER_CONNECTION, self._loop.time()
+    def catch_up(self, connection: Connection) -> None:
+        """Send a connection that reads again rooms of which it missed changes, as far as it reads them."""
+        for room_id in tuple(self._missed.get(connection, ())):
+            if connection.blocked:
+                return  # it is called again when the connection has read these
+            self._send_anew(connection, room_id)
+
+    def forget(self, connection: Connection) -> None:
+        """Note that a connection is closed."""
+        self._missed.pop(connection, None)
+
+    def _open_window(self, room_id: str, size: int) -> None:
+        """Collect changes from here on; longer, the more bytes were just sent to each connection."""
+        views, observers = self._roster.views(room_id), self._roster.observers(room_id)
+        connections = sum(map(len, views.values())) + len(observers.get("members", ()))
+        now = self._loop.time()
+        cost = connections * max(_SECONDS_PER_CONNECTION, size / _NODE_BYTES_PER_SECOND)
         self._busy_until = min(max(self._busy_until, now) + cost, now + self._window * _MAX_BUSY_FACTOR)
-        seconds = max(self._window, cost, self._busy_until - now)
+        seconds = max(self._window, cost, self._busy_until - now, size / _BYTES_PER_SECOND)
         self._windows[room_id] = _Window(self._loop.call_later(seconds, self._on_window_end, room_id))
 
-        members, counts = views.get("members", ()), views.get("count", ())
-        last = diffs[-1]
+    def _send(self, room_id: str, diffs: list[RoomDiff]) -> int:
+        """Send the changes to the connections of each view; return the bytes that one receives."""
+        members = self._roster.audience(room_id).get("members", ())
+        counts = self._roster.views(room_id).get("count", ())
+        last, size = diffs[-1], 0
         count = CountChanged(room_id, last.epoch, last.version, last.count)
         if self._roster.is_count_only(room_id):
-            snapshot = self._snapshot(room_id) if last.count <= self._limit * _MEMBERS_AGAIN else None
-            if snapshot is not None:
+            view = self._view(room_id) if last.count <= self._limit * _MEMBERS_AGAIN else None
+            if view is None:
+                self._send_change(room_id, count, members)
+            else:
                 self._roster.set_count_only(room_id, count_only=False)
-            broadcast(snapshot or count, members)
+                size = self._send_list(view, members)
         elif last.count > self._limit:
             self._roster.set_count_only(room_id, count_only=True)
-            broadcast(count, members)
+            self._send_change(room_id, count, members)
         elif members:
-            broadcast(merge(diffs) if len(diffs) > 1 else last, members)
+            size = self._send_diff(merge(diffs) if len(diffs) > 1 else last, members)
         # An update does not change the count.
         if counts and any(diff.joined or diff.left for diff in diffs):
-            broadcast(count, counts)
+            self._send_change(room_id, count, counts)
+        return size
+
+    def _send_diff(self, diff: RoomDiff, members: Collection[Connection]) -> int:
+        view = self._view(diff.room_id) if len(diff.joined) + len(diff.updated) > _MANY else None
+        if view is None or len(JSON.encode(diff)) < _LARGE_DIFF:
+            return self._send_change(diff.room_id, diff, members)
+        if diff.left:  # a list has no reasons
+            self._send_change(diff.room_id, replace(diff, joined=[], updated=[]), members)
+        return self._send_list(view, members)
+
+    def _send_list(self, view: RoomView, members: Collection[Connection]) -> int:
+        message = _list_of(view)
+        current = self._those_that_read(view.room_id, members)
+        return max((self.snapshots.send(one, message, view) for one in current), default=0)
+
+    def _send_change(self, room_id: str, message: object, connections: Collection[Connection]) -> int:
+        return broadcast(message, self._those_that_read(room_id, connections))
+
+    def _send_counts(
+        self, room_ids: Collection[str], message: object, connections: Collection[Connection]
+    ) -> None:
+        current = []
+        for connection in connections:
+            if connection.lags:
+                self._missed.setdefault(connection, set()).update(room_ids)
+            else:
+                current.append(connection)  # a count replaces all before it
+        broadcast(message, current)
+
+    def _those_that_read(self, room_id: str, connections: Collection[Connection]) -> Collection[Connection]:
+        """Return the connections that are sent a change; note it as missed for those that lag."""
+        if not self._missed and not any(connection.lags for connection in connections):
+            return connections
+        current = []
+        for connection in connections:
+            if connection.lags:
+                self._missed.setdefault(connection, set()).add(room_id)
+            elif room_id in self._missed.get(connection, ()):
+                self._send_anew(connection, room_id)
+            else:
+                current.append(connection)
+        return current
+
+    def _send_anew(self, connection: Connection, room_id: str) -> None:
+        """Send a connection a room of which it missed changes; later, if the node does not know it now."""
+        view = self._view(room_id)
+        if view is None:
+            return
+        rooms = self._missed[connection]
+        rooms.discard(room_id)
+        if not rooms:
+            del self._missed[connection]
+        views = self._roster.audience(room_id)
+        if connection in views.get("members", ()) and not self._roster.is_count_only(room_id):
+            self.lists_anew += 1
+            self.snapshots.send(connection, _list_of(view), view)
+            return
+        count = len(view.members)
+        if connection in self._roster.observers(room_id).get("count", ()):
+            connection.send(RoomCounts([RoomCounted(room_id, view.epoch, view.version, count)]))
+        if connection in (*views.get("members", ()), *self._roster.views(room_id).get("count", ())):
+            connection.send(CountChanged(room_id, view.epoch, view.version, count))
 
     def _on_window_end(self, room_id: str) -> None:
         window = self._windows.pop(room_id)
-        if window.pending and room_id in self._roster:
-            self._send(room_id, window.pending)
+        if not (window.pending or window.messages) or room_id not in self._roster:
+            return
+        size = self._send(room_id, window.pending) if window.pending else 0
+        size += sum(self._deliver(*message) for message in window.messages)
+        self._open_window(room_id, size)

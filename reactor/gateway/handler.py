@@ -15,6 +15,9 @@ class Handler(Protocol):
     def intent(self, connection: Connection, intent: Intent) -> None:
         """Act on a client's intent; the reply is sent later with `connection.send`."""
 
+    def drained(self, connection: Connection) -> None:
+        """Continue with a connection that reads again, after what waited for it was written."""
+
     def closed(self, connection: Connection) -> None:
         """Remove a connection: it receives and sends nothing more."""
 

@@ -17,7 +17,7 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 from reactor.gateway.framing import at_frame_start
-from reactor.gateway.http import SOCKET_PATH, text
+from reactor.gateway.http import CROSS_ORIGIN, SOCKET_PATH, text
 
 _FAST_SIZE = 4096  # bytes; a browser's request with its cookies is smaller
 _TOKEN = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
@@ -105,8 +105,12 @@ def run_handshake(parser: ServerProtocol, respond: Callable[[Request], Response 
     if len(events) > 1 or writes or not at_frame_start(parser):
         # A client waits for the response before it sends frames (RFC 6455 section 4.1).
         return _bad_request("a request may not be followed by data before its response")
-    response = respond(request) or parser.accept(request)
+    rejection = respond(request)
+    if rejection is not None:
+        return rejection.serialize()
+    response = parser.accept(request)
     if response.status_code != 101:
+        response.headers.update(CROSS_ORIGIN)
         return response.serialize()
     parser.send_response(response)
     return None

@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from reactor.gateway.bundle import bundle, pack
+from reactor.gateway.bundle import bundle, bundle_addition, pack
 
 SOCKET_PATH = "/ws"
 
@@ -38,14 +38,19 @@ _TYPES = {
 }
 _FILE_HEADERS = {
     "Cache-Control": "no-cache",  # revalidate each time; the ETag makes the response a 304
-    "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:",
+    "Content-Security-Policy": (
+        "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'; "
+        "form-action 'none'"
+    ),
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-_CROSS_ORIGIN = {
+CROSS_ORIGIN = {
     "Access-Control-Allow-Origin": "*",  # required for a module from another host
     "Cross-Origin-Resource-Policy": "cross-origin",
 }
+"""Headers of what a page of any origin may read: the client, and why the WebSocket does not open."""
 _MIN_COMPRESSED = 1024  # bytes of a file from which on it is sent compressed
 _INCOMPRESSIBLE = (".png", ".tgz", ".woff2")
 _TEXT = "text/plain; charset=utf-8"
@@ -57,8 +62,8 @@ class Site:
     Args:
         ready: Returns whether this node can serve clients now, and the reason.
         package: Where the files are, read once: those of its folder `web`, and the client in `js`, which is
-            served as `/client.js`, with its types as `/client.d.ts`, and as `/client.tgz` for npm. Either
-            folder may be missing.
+            served as `/client.js` and, for people, `/people.js`, with their types as `.d.ts`, and as
+            `/client.tgz` for npm. Either folder may be missing.
 
     """
 
@@ -71,9 +76,15 @@ class Site:
         if client.is_dir():
             # Deno finds the types with this header.
             types = {"X-TypeScript-Types": "./client.d.ts"}
-            self._add("/client.js", bundle(client).encode(), _CROSS_ORIGIN | types)
-            self._add("/client.d.ts", (client / "index.d.ts").read_bytes(), _CROSS_ORIGIN)
-            self._add("/client.tgz", pack(client), _CROSS_ORIGIN)
+            self._add("/client.js", bundle(client, additions=["people.js"]).encode(), CROSS_ORIGIN | types)
+            self._add("/client.d.ts", (client / "index.d.ts").read_bytes(), CROSS_ORIGIN)
+            types = {"X-TypeScript-Types": "./people.d.ts"}
+            self._add("/people.js", bundle_addition(client, "people.js").encode(), CROSS_ORIGIN | types)
+            declared = (
+                (client / "people.d.ts").read_text(encoding="utf-8").replace("./index.js", "./client.js")
+            )
+            self._add("/people.d.ts", declared.encode(), CROSS_ORIGIN)
+            self._add("/client.tgz", pack(client), CROSS_ORIGIN)
         if (index := self._files.get("/index.html")) is not None:
             self._files["/"] = index
 
@@ -107,6 +118,7 @@ class Site:
             response = _file_response(request, *file)
         else:
             response = text(HTTPStatus.NOT_FOUND, "not found")
+            response.headers.update(CROSS_ORIGIN)  # for a page whose WebSocket has the wrong path
         if request.method == "HEAD":
             response.body = b""
         return response

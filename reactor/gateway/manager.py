@@ -6,7 +6,7 @@ import structlog
 from websockets.http11 import Request, Response
 
 from reactor.gateway.admission import Admission
-from reactor.gateway.auth import Authenticator, AuthMiddleware
+from reactor.gateway.auth import Authenticator, AuthMiddleware, Objection, RefusedLogin
 from reactor.gateway.connection import Connection
 from reactor.gateway.context import ConnectionCounts, GatewayContext
 from reactor.gateway.fds import max_sockets
@@ -40,6 +40,8 @@ class ConnectionManager:
         connections: set[Connection],
         counts: ConnectionCounts,
         authenticator: Authenticator | None = None,
+        objection: Objection = lambda _user_id, _issued_at: None,
+        refused_login: RefusedLogin = lambda _user_id, _request_id: None,
     ) -> None:
         self.context = context = GatewayContext(settings, counts)
         self.handler = handler
@@ -47,12 +49,15 @@ class ConnectionManager:
         context.manager, context.session_class = self, Session
         if authenticator is not None:
             self.handler = self.auth = AuthMiddleware(
-                handler, authenticator, context, timeout=settings.auth_timeout, grace=settings.auth_grace
-            )
-            context.session_class = AuthSession
+                handler, authenticator, context, timeout=settings.auth_timeout, grace=settings.auth_grace,
+                max_per_user=settings.max_per_user, max_message=settings.max_message,
+                objection=objection, refused_login=refused_login,
+            )  # fmt: skip
+            context.session_class, context.keep_early = AuthSession, self.auth.keep_early
         context.handler = self.handler
         self.connections = connections
         self.pending: set[Connection] = set()
+        self._unsettled: set[Connection] = set()
         self.stopping = False
         self.empty = asyncio.Event()
         self.empty.set()
@@ -94,6 +99,13 @@ class ConnectionManager:
         connection.address = handshake.address
         return response
 
+    def settled(self, connection: Connection) -> None:
+        """Note that a connection has joined a room or shown a token: it has no smaller limit any more."""
+        if connection in self._unsettled:
+            self._unsettled.discard(connection)
+            if connection.address is not None:
+                self.admission.settle(connection.address)
+
     def opened(self, connection: Connection) -> None:
         """Register a connection whose handshake is complete, and notify the handler."""
         context = self.context
@@ -103,6 +115,8 @@ class ConnectionManager:
         context.wheel.cancel(connection)
         if context.ping_interval:
             context.wheel.schedule(connection, context.now + context.ping_interval)
+        if connection.address is not None:
+            self._unsettled.add(connection)
         try:
             self.handler.opened(connection)
         except Exception:
@@ -114,6 +128,7 @@ class ConnectionManager:
         """Remove a connection, and notify the handler if the connection was open."""
         self.context.wheel.cancel(connection)
         self.pending.discard(connection)
+        self.settled(connection)
         self.admission.release(connection.address, connection.handshake)
         connection.address = connection.handshake = None
         if connection in self.connections:

@@ -1,4 +1,4 @@
-"""The connections of this node by room, user and view. PURE.
+"""The connections of this node by room, user and view: those of members, and those that watch. PURE.
 
 Small on purpose: most members have one connection, so a user's connections are a tuple (48 bytes for one),
 where a set would take 216.
@@ -13,16 +13,20 @@ C = TypeVar("C")
 
 
 class _Room(Generic[C]):
-    __slots__ = ("count_only", "users", "views")
+    __slots__ = ("count_only", "observers", "users", "views")
 
     def __init__(self) -> None:
         self.count_only = False
+        self.observers: dict[str, dict[C, None]] = {}
         self.views: dict[str, dict[C, str]] = {}
         self.users: dict[str, tuple[C, ...]] = {}
 
 
 class Roster(Generic[C]):
-    """The connections in each room, by view and by user. A connection is in a room once, under one user."""
+    """The connections in each room, by view and by user. A connection is in a room once, under one user.
+
+    A connection may watch a room beside, which is no part of its membership.
+    """
 
     __slots__ = ("_rooms",)
 
@@ -36,7 +40,8 @@ class Roster(Generic[C]):
         return iter(self._rooms)
 
     def __len__(self) -> int:
-        return len(self._rooms)
+        """Return the number of rooms that have a member with a connection here."""
+        return sum(bool(room.users) for room in self._rooms.values())
 
     @property
     def members(self) -> int:
@@ -54,12 +59,43 @@ class Roster(Generic[C]):
         return first
 
     def remove(self, room_id: str, connection: C) -> bool:
-        """Remove a connection, if present; return whether it was the room's last, which removes the room."""
+        """Remove a member's connection, if present; return whether it was the room's last here."""
         room = self._rooms.get(room_id)
-        if room is None or not self._discard(room, connection) or room.users:
+        if room is None or not self._discard(room, connection):
             return False
-        del self._rooms[room_id]
-        return True
+        return self._forget_empty(room_id, room)
+
+    def observe(self, room_id: str, connection: C, view: str) -> bool:
+        """Add a connection that watches a room, or change its view; return whether it is the first here."""
+        first = room_id not in self._rooms
+        room = self._rooms.setdefault(room_id, _Room())
+        self._discard_observer(room, connection)
+        room.observers.setdefault(view, {})[connection] = None
+        return first
+
+    def unobserve(self, room_id: str, connection: C) -> bool:
+        """Remove a connection that watches a room; return whether it was the room's last here."""
+        room = self._rooms.get(room_id)
+        if room is None or not self._discard_observer(room, connection):
+            return False
+        return self._forget_empty(room_id, room)
+
+    def observers(self, room_id: str) -> Mapping[str, Collection[C]]:
+        """Return the connections that watch a room by view, without views that no connection has."""
+        room = self._rooms.get(room_id)
+        return room.observers if room is not None else MappingProxyType({})
+
+    def audience(self, room_id: str) -> Mapping[str, Collection[C]]:
+        """Return a room's connections by view, each of members and observers together."""
+        room = self._rooms.get(room_id)
+        if room is None:
+            return MappingProxyType({})
+        if not room.observers:
+            return room.views
+        return {
+            view: dict.fromkeys((*room.views.get(view, ()), *room.observers.get(view, ())))
+            for view in (*room.views, *room.observers)
+        }
 
     def connections_of(self, room_id: str, user_id: str) -> tuple[C, ...]:
         """Return a member's connections to this node, in the order they were added."""
@@ -72,7 +108,7 @@ class Roster(Generic[C]):
         return room.users.keys() if room is not None else frozenset()
 
     def views(self, room_id: str) -> Mapping[str, Collection[C]]:
-        """Return a room's connections by view, without views that no connection has."""
+        """Return the connections of a room's members by view, without views that no connection has."""
         room = self._rooms.get(room_id)
         return room.views if room is not None else MappingProxyType({})
 
@@ -86,6 +122,22 @@ class Roster(Generic[C]):
         room = self._rooms.get(room_id)
         if room is not None:
             room.count_only = count_only
+
+    def _forget_empty(self, room_id: str, room: _Room[C]) -> bool:
+        if room.users or room.observers:
+            return False
+        del self._rooms[room_id]
+        return True
+
+    @staticmethod
+    def _discard_observer(room: _Room[C], connection: C) -> bool:
+        for view, connections in room.observers.items():
+            if connection in connections:
+                del connections[connection]
+                if not connections:
+                    del room.observers[view]
+                return True
+        return False
 
     @staticmethod
     def _discard(room: _Room[C], connection: C) -> bool:

@@ -9,7 +9,7 @@ from functools import partial
 import anyio
 
 from reactor.errors import AddressInUse, ReactorError, SettingError
-from reactor.gateway.auth import Authenticator
+from reactor.gateway.auth import Authenticator, Objection, RefusedLogin
 from reactor.gateway.connection import Connection
 from reactor.gateway.context import ConnectionCounts
 from reactor.gateway.handler import Handler
@@ -26,6 +26,9 @@ _BATCH = 1000  # connections closed before other callbacks of the event loop get
 class Gateway:
     """WebSockets, and a page and two probes over HTTP, on one port.
 
+    objection: whether a token was revoked, see `Objection`. refused_login: whether a user is banned, see
+    `RefusedLogin`.
+
     Attributes:
         connections: The open connections.
         port: The port that it listens on, once started.
@@ -39,19 +42,26 @@ class Gateway:
 
     connection_class: type[Connection] = Connection
 
-    def __init__(self, settings: Settings, handler: Handler) -> None:
+    def __init__(
+        self, settings: Settings, handler: Handler,
+        objection: Objection = lambda _user_id, _issued_at: None,
+        refused_login: RefusedLogin = lambda _user_id, _request_id: None,
+    ) -> None:  # fmt: skip
         self._settings = settings
-        self._handler = handler
+        self._handler, self._objection, self._refused_login = handler, objection, refused_login
         self._manager: ConnectionManager | None = None
         self._server: asyncio.Server | None = None
         self.connections: set[Connection] = set()
         self.port = settings.port
         self.counts = ConnectionCounts()
+        self._hurry = asyncio.Event()
         self.certificate = Certificate.from_settings(settings)
         self._authenticator = Authenticator(settings) if settings.requires_tokens else None
 
-    async def start(self, sock: socket.socket | None = None) -> None:
+    async def start(self, sock: socket.socket | None = None, *, admitting: bool = True) -> None:
         """Listen on `sock`, or on the host and port of the settings (0: any free port).
+
+        admitting: whether WebSockets may open; otherwise they may after `admit`.
 
         Raises:
             AddressInUse: Another program uses the port.
@@ -60,8 +70,15 @@ class Gateway:
         """
         loop = asyncio.get_running_loop()
         manager = ConnectionManager(
-            self._settings, self._handler, self.connections, self.counts, self._authenticator
+            self._settings,
+            self._handler,
+            self.connections,
+            self.counts,
+            self._authenticator,
+            self._objection,
+            self._refused_login,
         )
+        manager.admission.admitting = admitting
         factory: Callable[[], asyncio.Protocol] = partial(self.connection_class, manager.context)
         if self.certificate is not None:
             factory = partial(_tls_connection, factory, self.certificate)
@@ -81,6 +98,31 @@ class Gateway:
         # The name of a Unix socket is a path.
         self.port = name[1] if isinstance(name, tuple) else 0
 
+    @property
+    def listening(self) -> bool:
+        """Whether it has been started, and not stopped."""
+        return self._manager is not None
+
+    async def drain(self, over_seconds: float) -> None:
+        """Admit no more WebSockets, and close those that are open, evenly over some seconds."""
+        if self._manager is not None:
+            self._manager.admission.admitting = False
+            await self._close_all(CloseCode.RESTART, over_seconds)
+
+    def admit(self) -> None:
+        """Let WebSockets open from now on."""
+        if self._manager is not None:
+            self._manager.admission.admitting = True
+
+    def hurry(self) -> None:
+        """Have a `stop` that is under way close the remaining connections at once."""
+        self._hurry.set()
+
+    @property
+    def buffered(self) -> int:
+        """The bytes that wait for clients which do not read as fast as they are sent."""
+        return self._manager.context.send_budget.used if self._manager is not None else 0
+
     def reload(self) -> None:
         """Reload the certificate and the keys of tokens; what cannot be read stays as it was."""
         if self.certificate is not None:
@@ -93,6 +135,26 @@ class Gateway:
         make_connection: Callable[[], asyncio.Protocol], certificate: Certificate
     ) -> TlsLayer:
         return TlsLayer(make_connection(), certificate)
+
+    @property
+    def notices(self) -> list[str]:
+        """Sentences about proxies in front of this server that its settings do not fit."""
+        return self._manager.admission.proxies.lines if self._manager is not None else []
+
+    def use_secrets(self, settings: Settings) -> None:
+        """Verify tokens with the secret of these settings from now on."""
+        if self._authenticator is not None and settings.auth_secret is not None:
+            self._authenticator.use_secret(settings.auth_secret)
+
+    def connections_of(self, user_id: str) -> tuple[Connection, ...]:
+        """Return the connections whose token proved the user."""
+        auth = self._manager.auth if self._manager is not None else None
+        return auth.connections_of(user_id) if auth is not None else ()
+
+    def close_revoked(self) -> None:
+        """Close the connections whose token was revoked."""
+        if self._manager is not None and self._manager.auth is not None:
+            self._manager.auth.close_revoked()
 
     async def stop(self, *, code: int = CloseCode.RESTART, over_seconds: float = 0.0) -> None:
         """Accept no more connections, close all with `code`, and return when the last has been removed.
@@ -123,7 +185,8 @@ class Gateway:
             for connection in connections[batch::batches]:
                 connection.close(code, "the node restarts")
             if batch + 1 < batches:
-                await anyio.sleep(over_seconds / batches)
+                with anyio.move_on_after(over_seconds / batches):
+                    await self._hurry.wait()
 
 
 def check_files(settings: Settings) -> None:

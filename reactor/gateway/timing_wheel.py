@@ -37,6 +37,11 @@ class TimingWheel(Generic[T]):
             item.slot = slot
             self._slots.setdefault(slot, set()).add(item)
 
+    def schedule_no_later(self, item: T, when: float) -> None:
+        """Make an item due at `when`, unless it is due earlier."""
+        if item.slot == NOT_SCHEDULED or item.slot > int(when / self.tick) + 1:
+            self.schedule(item, when)
+
     def cancel(self, item: T) -> None:
         """Remove an item; does nothing if it is not scheduled."""
         if item.slot != NOT_SCHEDULED:

@@ -3,13 +3,16 @@
 import asyncio
 import ssl
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
+from time import time
 from typing import cast
 
 import structlog
 
 from reactor.errors import SettingError
 from reactor.settings import Settings
+from reactor.settings.security import CERTIFICATE_WARNING, certificate_expiry
 
 log = structlog.get_logger(__name__)
 
@@ -19,6 +22,9 @@ _READ_BYTES = 65536  # of plain text
 class Certificate:
     """The server's certificate; new connections use the files as last loaded.
 
+    Attributes:
+        expires: When it expires, in seconds since 1970.
+
     Raises:
         SettingError: The files are not a certificate and its key.
 
@@ -27,6 +33,7 @@ class Certificate:
     def __init__(self, cert: Path, key: Path) -> None:
         self._cert, self._key = cert, key
         self.context = load_certificate(cert, key)
+        self.expires = self._note_expiry()
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Certificate | None":
@@ -42,7 +49,21 @@ class Certificate:
         except SettingError as error:
             log.warning("certificate_reload_failed", reason=str(error))
         else:
+            self.expires = self._note_expiry()
             log.info("certificate_reloaded", file=str(self._cert))
+
+    def _note_expiry(self) -> float:
+        """When the certificate expires (s since 1970); a warning where that is soon, or was."""
+        expires = certificate_expiry(self._cert)
+        if expires < time() + CERTIFICATE_WARNING:
+            log.warning(
+                "certificate_expires",
+                file=str(self._cert),
+                at=datetime.fromtimestamp(expires, UTC).isoformat(),
+                expired=expires < time(),
+                fix="put a renewed certificate there and send SIGHUP",
+            )
+        return expires
 
 
 def load_certificate(cert: Path, key: Path) -> ssl.SSLContext:
@@ -170,9 +191,27 @@ class TlsLayer(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.write_eof()
 
+    def close(self) -> None:
+        """Send what was written, and the end of TLS, then close the transport."""
+        if not self._transport.is_closing():
+            self.write_eof()
+            self._transport.close()
+
     def abort(self) -> None:
         """Close the transport immediately."""
         self._transport.abort()
+
+    def get_write_buffer_size(self) -> int:
+        """Return the bytes that wait to be sent."""
+        return self._transport.get_write_buffer_size()
+
+    def pause_reading(self) -> None:
+        """Read no further data; what was read before is still passed on."""
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        self._transport.resume_reading()
 
     def _send(self) -> None:
         if self._outgoing.pending and not self._transport.is_closing():

@@ -27,6 +27,8 @@ _ALGORITHMS = {("RSA", None): "RS256", ("OKP", "Ed25519"): "EdDSA", ("EC", "P-25
 _OPTIONS: Options = {"require": ["exp", "sub"], "verify_sub": False, "verify_jti": False}
 """`sub` may be a number, as ids may be; its value is checked with the rest of the identity."""
 
+_NO_AUDIENCE = "the token is for a certain audience, and this server has no auth_audience (RFC 7519, 4.1.3)"
+
 _PARSE_ERRORS = (
     jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError,
 )  # fmt: skip
@@ -46,12 +48,15 @@ class TokenKeys:
         self._path = settings.auth_jwks
         self._leeway = settings.auth_leeway
         self._audience, self._issuer = settings.auth_audience, settings.auth_issuer
-        self._options = _OPTIONS if self._audience else Options(**_OPTIONS, verify_aud=False)
         self._version: object = None
         self._by_kid: dict[str | None, jwt.PyJWK] = {}
         if self._path is not None:
             self._version = _file_version(self._path)
             self._by_kid = read_keys(self._path)
+
+    def use_secret(self, secret: bytes) -> None:
+        """Verify tokens with this secret from now on."""
+        self._secret = secret
 
     def reload(self) -> None:
         """Read the file again if it has changed; if that fails, the present keys stay in use."""
@@ -84,15 +89,19 @@ class TokenKeys:
                 audience=self._audience,
                 issuer=self._issuer,
                 leeway=self._leeway,
-                options=self._options,
+                options=_OPTIONS,
             )
         except jwt.ExpiredSignatureError as error:
             raise Unauthorised("the token has expired: send a new one", "token_expired") from error
         except _PARSE_ERRORS as error:
+            if isinstance(error, jwt.InvalidAudienceError) and self._audience is None:
+                raise Unauthorised(_NO_AUDIENCE) from error
             raise Unauthorised(_sentence(error)) from error
         return Identity(
-            claims["sub"], claims.get("rooms"), claims.get("name"), claims.get("data"), claims["exp"]
-        )
+            claims["sub"], claims.get("rooms"), claims.get("name"), claims.get("data"), claims["exp"],
+            claims.get("send", True), claims.get("watch"), claims.get("people"), claims.get("where", False),
+            claims.get("iat"),
+        )  # fmt: skip
 
     def _key_for(self, token: str) -> tuple[Any, str]:
         self.reload()

@@ -4,7 +4,10 @@
  * States: closed -> connecting -> open -> waiting -> connecting ...; `close` leads to closed from any state.
  * Deadlines are compared with the clock: timers of a sleeping or hidden page are late, and `tick` makes up for that.
  */
+import { monotonic } from "./clock.js";
+import { byteLength, refuse } from "./encode.js";
 import { ReactorError } from "./error.js";
+import { failureReason, probe } from "./probe.js";
 
 /** Times in milliseconds. The first delay is a fraction of the server's default grace, so a short loss goes unnoticed. */
 export const BACKOFF = { first: 500, most: 15_000, timeout: 10_000, steady: 10_000 };
@@ -12,28 +15,39 @@ export const BACKOFF = { first: 500, most: 15_000, timeout: 10_000, steady: 10_0
 /** The encoding that every server and platform supports. */
 export const json = { subprotocol: "reactor.json", encode: JSON.stringify, decode: JSON.parse };
 
-/** Close codes after which the client may reconnect; after any other it would be closed again for the same reason. */
-const RECONNECT_CODES = [1001, 1005, 1006, 1011, 1012, 1013, 1014, 1015, 4008, 4029];
+/** The shortest time (ms) between two renewals of the token, by whatever clock. */
+const TOKEN_PAUSE = 5000;
+/** How long (ms) after a wake a loss is a consequence of the sleep, and no sign that the server is in trouble. */
+const WAKING = 1000;
+
+/** The two codes by which a reactor server ends a connection for good; a proxy closes with any other. */
 const UNAUTHORISED = 4001;
 const FORCE_LEAVE = 4003;
+/** Whether a server closed because of what the client did: the same may happen at once again. @param {number} code */
+const isComplaint = (code) => (code > 1001 && code < 1005) || (code > 1006 && code < 1010) || code > 4003;
 
 /**
  * @typedef {import("./index.js").ClientOptions & {random?: () => number}} ConnectionOptions
- * @typedef {{stateChanged(): void, receive(message: any): void, sendToken(token?: string): void, tick(): void}} Owner
- *   is notified of state changes (closed with an `error`: the client must not reconnect) and of messages
+ *
+ * @typedef {object} Owner is notified of what happens
+ * @property {() => void} stateChanged closed with an `error`: the client must not reconnect
+ * @property {(message: any) => void} receive
+ * @property {(event: "error" | "connection-error", error: Error) => void} emit
+ * @property {(token?: string) => void} sendToken
+ * @property {() => void} tick
  */
 
 export class Connection {
   /** @type {"closed" | "connecting" | "open" | "waiting"} */
   state = "closed";
-  /** When the next attempt begins (ms since 1970) while waiting; Infinity: only by `open`. */
-  retryAt = 0;
-  /** When the last message arrived (ms since 1970). */
+  /** When the last message arrived, by the monotonic clock. */
   receivedAt = 0;
-  /** When to get a new token (ms since 1970) while open; Infinity: when the server asks for one. */
+  /** When to get a new token, by the monotonic clock; Infinity: when the server asks for one. */
   renewAt = Infinity;
-  /** Why there is no connection, if known. @type {Error | null} */
+  /** Why there is no connection, or no new token, if known. @type {Error | null} */
   error = null;
+  /** That the user is banned from all rooms, as the server said on this socket. @type {Error | null} */
+  banned = null;
   /** The token that the socket was opened with. @type {string | undefined} */
   token;
   /** Whether a new token is requested after a rejected one; not twice in succession. */
@@ -42,8 +56,19 @@ export class Connection {
   #options;
   #owner;
   #backoff;
-  #attempts = 0;
+  /** Times by the monotonic clock. */
+  #retryAt = 0;
   #openedAt = 0;
+  #wokeAt = -Infinity;
+  #renewedAt = -Infinity;
+  /** Failures in succession. */
+  #attempts = 0;
+  /** Whether the server has answered on this socket. */
+  #answered = false;
+  /** The HTTP status of the server's address, requested once in a series of failures. @type {Promise<number | undefined> | undefined} */
+  #status;
+  /** Why the server did not accept the last token, if so. @type {string | undefined} */
+  refusal;
   /** The current attempt or socket; events of any other are ignored. @type {any} */
   #current;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -55,24 +80,31 @@ export class Connection {
     this.#options = { WebSocket, random, codec, token };
     this.#backoff = { ...BACKOFF, ...backoff };
     this.#owner = owner;
+    if (typeof url !== "string" && !(/** @type {any} */ (url)?.href)) refuse("url", `an address is needed, as in wss://example.org/ws, not ${url}`);
+    if (token != null && !/^(string|function)$/.test(typeof token)) refuse("token", "a token is needed, or a function that returns one: pass the function itself, without calling it");
     if (!WebSocket) throw new TypeError("no WebSocket: pass one, as { WebSocket }");
   }
 
-  /** Connect now, unless connecting or connected. @param {boolean} [reset] whether to start over with the first delay */
-  open(reset) {
-    if (reset) this.#attempts = 0;
+  /** When the next attempt begins (ms since 1970) while waiting; Infinity: only by `open`. */
+  get retryAt() {
+    return Math.round(Date.now() + this.#retryAt - monotonic());
+  }
+
+  /** Connect now, unless connecting or connected. */
+  open() {
     if (this.state === "open" || this.state === "connecting") return;
     const attempt = (this.#current = {});
-    this.#setTimer(this.#backoff.timeout, () => this.reconnect());
+    this.#retryAt = 0;
+    this.#setTimer(this.#backoff.timeout, () => this.#onClose(1006, ""));
     this.#setState("connecting");
-    this.#getToken().then(
-      (token) => this.#current === attempt && this.#connect(token),
-      (error) => {
-        if (this.#current !== attempt) return;
-        this.error = error;
-        this.reconnect();
-      },
-    );
+    this.#getToken(attempt, (token) => this.#connect(token), () => this.reconnect());
+  }
+
+  /** The machine or the page was asleep, or the network is another one: failures so far do not count. */
+  wake() {
+    this.#attempts = 0;
+    this.#wokeAt = monotonic();
+    if (this.state === "waiting") this.open();
   }
 
   /** Whether a new token can be requested. */
@@ -80,47 +112,84 @@ export class Connection {
     return typeof this.#options.token === "function";
   }
 
-  /** The server accepted a token. @param {number} expiresAt ms since 1970 */
-  accepted(expiresAt) {
-    const now = Date.now();
-    const left = expiresAt - now;
+  /** The server accepted a token. @param {{expiresIn?: number, expiresAt?: number}} reply in ms, and ms since 1970 */
+  accepted({ expiresIn, expiresAt = NaN }) {
+    const left = expiresIn ?? expiresAt - Date.now();
     this.#mayRenew = true;
-    // By a clock that is ahead the token has expired already; the server then says when a new one is needed.
-    if (left > 0) this.renewAt = now + Math.max(left / 2, left - 60_000);
+    this.error = null;
+    // By a wall clock that is ahead the token has expired already; the server then says when a new one is needed.
+    if (left > 0) this.#renewIn(Math.max(left / 2, left - 60_000));
+  }
+
+  /** The server needs a new token. */
+  expired() {
+    this.#renewIn(0);
+  }
+
+  /** @param {number} ms */
+  #renewIn(ms) {
+    this.renewAt = Math.max(monotonic() + ms, this.#renewedAt + TOKEN_PAUSE);
   }
 
   /** Send a new token on the open socket. */
-  renew() {
+  #renew() {
     this.renewAt = Infinity;
     if (!this.#canRenew) return;
-    this.#getToken().then(
-      (token) => this.#owner.sendToken(token),
-      () => {
-        this.renewAt = Date.now() + this.#backoff.timeout;
-        this.#owner.tick();
-      },
-    );
+    this.#renewedAt = monotonic();
+    this.#getToken(this.#current, (token) => this.#owner.sendToken(token), () => {
+      this.#renewIn(this.#backoff.timeout);
+      this.#owner.tick();
+    });
   }
 
-  /** @returns {Promise<string | undefined>} the token, if there is one */
-  async #getToken() {
+  /**
+   * Get the token, if there is one. The function that returns it may also end the client.
+   *
+   * @param {object} attempt or socket that needs it
+   * @param {(token?: string) => void} use
+   * @param {() => void} retry
+   */
+  async #getToken(attempt, use, retry) {
     const { token } = this.#options;
-    return typeof token === "function" ? token() : token;
+    /** @type {any} */
+    let result = token ?? undefined;
+    let failed = false;
+    try {
+      if (typeof token === "function") result = await token();
+      if (result && typeof result !== "string") throw new ReactorError("bad_request", `the token function returned ${typeof result}, not a token`);
+      if (result === null) throw new ReactorError("closed", "the token function returned null", { permanent: true });
+    } catch (error) {
+      failed = true;
+      result = error;
+    }
+    if (this.#current !== attempt) return;
+    if (!failed) use(result);
+    else if (result?.permanent) this.close(result);
+    else {
+      this.error = result;
+      this.#owner.emit("error", result);
+      retry();
+    }
   }
 
   /**
    * @param {object} message
-   * @returns {boolean} whether it was passed to an open socket
+   * @param {number} [limit] of its size in bytes
+   * @returns {number} its size; 0 if no socket is open
+   * @throws if it cannot be encoded, or is larger than the limit
    */
-  send(message) {
-    if (this.state !== "open") return false;
-    this.#current.send(this.#options.codec.encode(message));
-    return true;
+  send(message, limit = Infinity) {
+    if (this.state !== "open") return 0;
+    const encoded = this.#options.codec.encode(message);
+    const size = typeof encoded === "string" ? byteLength(encoded) : encoded.byteLength ?? 1;
+    if (size > limit) throw new ReactorError("too_big", `a message of ${size} bytes: the server accepts ${limit}`);
+    this.#current.send(encoded);
+    return size;
   }
 
-  /** Drop the socket as dead, and reconnect after the backoff. */
-  reconnect() {
-    this.drop(this.#nextDelay());
+  /** Drop the socket as dead, and reconnect after the backoff. @param {number} [code] by which it was closed */
+  reconnect(code = 0) {
+    this.drop(this.#nextDelay(code));
   }
 
   /**
@@ -130,7 +199,7 @@ export class Connection {
    */
   drop(pause) {
     this.#release();
-    this.retryAt = Date.now() + pause;
+    this.#retryAt = monotonic() + pause;
     if (pause < Infinity) this.#setTimer(pause, () => this.open());
     this.#setState("waiting");
   }
@@ -141,12 +210,13 @@ export class Connection {
     this.#attempts = 0;
     this.error = error;
     this.#setState("closed");
+    if (error) this.#owner.emit("error", error);
   }
 
   /** Compare deadlines with the clock, and do what is due: timers may be late. */
   tick() {
-    if (this.state === "waiting" && Date.now() >= this.retryAt) this.open();
-    if (this.state === "open" && Date.now() >= this.renewAt) this.renew();
+    if (this.state === "waiting" && monotonic() >= this.#retryAt) this.open();
+    if (this.state === "open" && monotonic() >= this.renewAt) this.#renew();
   }
 
   /** @param {string} [token] */
@@ -157,41 +227,64 @@ export class Connection {
     try {
       socket = this.#current = new WebSocket(this.#url, [codec.subprotocol]);
     } catch (error) {
-      // An invalid address, or ws:// on a page that was loaded by https.
-      this.close(new ReactorError("closed", String(error)));
+      // An invalid address, or one that the page may not use. Firefox gives no reason if its policy forbids it.
+      const { message } = /** @type {Error} */ (error);
+      const sentence = message ? `cannot connect to ${this.#url}: ${message}` : failureReason(this.#url);
+      this.close(new ReactorError("closed", sentence));
       return;
     }
     this.token = token;
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
       clearTimeout(this.#timer);
-      this.#openedAt = this.receivedAt = Date.now();
-      this.error = null;
+      this.#openedAt = this.receivedAt = monotonic();
+      this.#answered = false;
+      this.#status = undefined;
+      this.error = this.banned = null;
       this.#setState("open");
     };
     socket.onmessage = ({ data }) => {
-      this.receivedAt = Date.now();
+      this.receivedAt = monotonic();
       try {
-        this.#owner.receive(codec.decode(data));
+        const message = codec.decode(data);
+        if (message.type !== "error") this.#answered = true;
+        this.#owner.receive(message);
       } catch (error) {
         // If it was a diff, the gap in versions is noticed like that of a lost one.
         console.error(error);
       }
     };
-    // `ws` on Node.js throws errors without a listener; the close event that follows has what is needed.
-    socket.onerror = () => {};
+    // `ws` on Node.js throws errors without a listener; the close event that follows has what is needed. Chromium sends
+    // none where a Content-Security-Policy forbids the connection.
+    socket.onerror = () => {
+      if (socket.readyState === 3) setTimeout(() => this.#current === socket && this.#onClose(1006, ""), 0);
+    };
     socket.onclose = ({ code, reason }) => this.#onClose(code, reason);
   }
 
   /** @param {number} code @param {string} reason */
   #onClose(code, reason) {
-    const error = new ReactorError("closed", `closed by the server: ${code} ${reason}`, { closeCode: code });
-    const renewed = code === UNAUTHORISED && this.#canRenew && this.#mayRenew;
+    const refused = code === UNAUTHORISED && this.refusal;
+    const error = new ReactorError("closed", refused ? `the server refused the token: ${refused}` : `closed by the server: ${code} ${reason}`, { closeCode: code });
+    if (this.state === "connecting") this.#explain(error);
+    else this.#owner.emit("connection-error", error);
     this.error = error;
-    if (renewed) this.#mayRenew = false;
-    if (renewed || RECONNECT_CODES.includes(code)) this.reconnect();
+    if (code === UNAUTHORISED && !(this.#canRenew && this.#mayRenew)) return this.close(error);
+    if (code === UNAUTHORISED) this.#mayRenew = false;
     // After a force-leave from the last room, that room has the error.
-    else this.close(code === FORCE_LEAVE ? null : error);
+    if (code === FORCE_LEAVE) this.close(this.banned);
+    else this.reconnect(code);
+  }
+
+  /** Add to an error why the server cannot be reached, and report it. @param {ReactorError} error */
+  async #explain(error) {
+    const url = this.#url;
+    error.message = failureReason(url);
+    this.#status ??= probe(url);
+    const status = await this.#status;
+    if (this.error !== error) return;
+    if (status) Object.assign(error, { status, message: failureReason(url, status) });
+    this.#owner.emit("connection-error", error);
   }
 
   #release() {
@@ -205,11 +298,17 @@ export class Connection {
     socket.close(1000);
   }
 
-  /** Half of the delay is random, so that the clients of a restarted server do not all reconnect at once. */
-  #nextDelay() {
+  /**
+   * Half of the delay is random, so that the clients of a restarted server do not all reconnect at once.
+   *
+   * @param {number} code by which the socket was closed, if it was
+   */
+  #nextDelay(code) {
     const { first, most, steady } = this.#backoff;
+    const now = monotonic();
     // A server that accepts and closes at once is not available yet.
-    if (this.state === "open" && Date.now() - this.#openedAt >= steady) this.#attempts = 0;
+    const worked = this.state === "open" && (now - this.#openedAt >= steady || (this.#answered && !isComplaint(code)));
+    if (worked || now - this.#wokeAt < WAKING) this.#attempts = 0;
     return (Math.min(most, first * 2 ** this.#attempts++) / 2) * (1 + this.#options.random());
   }
 

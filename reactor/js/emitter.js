@@ -2,6 +2,12 @@
 export class Emitter {
   /** @type {[string, (detail: any) => void][]} */
   #listeners = [];
+  #events;
+
+  /** @param {string[]} events their names */
+  constructor(events) {
+    this.#events = events;
+  }
 
   /**
    * Call `listener` at each such event.
@@ -11,6 +17,8 @@ export class Emitter {
    * @returns {() => void} removes the listener
    */
   on(event, listener) {
+    if (!this.#events.includes(event)) throw new TypeError(`no event "${event}": there are ${this.#events.join(", ")}`);
+    if (typeof listener !== "function") throw new TypeError(`on("${event}"): a function is needed, not ${listener}`);
     /** @type {[string, (detail: any) => void]} */
     const entry = [event, listener];
     this.#listeners = [...this.#listeners, entry];

@@ -1,5 +1,8 @@
 /** A request that the server refused, or what ended a room or the connection. */
 export class ReactorError extends Error {
+  /** How long (ms) to wait before the same request, if the server says so. @type {number | undefined} */
+  retryAfter;
+
   /**
    * @param {string} code stable, for programs
    * @param {string} message says how to fix it

@@ -46,7 +46,7 @@ export class MemberList {
     this.#stale = true;
   }
 
-  /** @param {Room | null} room */
+  /** @param {Room | import("./index.js").WatchedRoom | null} room */
   refresh(room) {
     if (!this.#stale) return;
     const former = this.#byId;
@@ -58,7 +58,8 @@ export class MemberList {
     this.#changed.clear();
     this.#stale = false;
     this.all = frozen([...this.#byId.values()].sort(byJoinTime));
-    this.others = frozen(this.all.filter((member) => member.userId !== room?.userId));
+    const own = room && "userId" in room ? room.userId : undefined;
+    this.others = frozen(this.all.filter((member) => member.userId !== own));
   }
 }
 

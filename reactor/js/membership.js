@@ -9,24 +9,50 @@ import { followVisibility } from "./visibility.js";
  * @typedef {{events?: RoomEvent[], forceLeave?: ForceLeave}} Change
  */
 
+/** The shortest time (ms) between two updates: an option that follows a pointer changes a hundred times a second. */
+const THROTTLE = 50;
+
+/** Refusals of a join for its data, without which the member can still be in the room. */
+const ABOUT_DATA = ["bad_request", "data_too_big", "too_big"];
+
 /**
  * The member's user, and the options of the membership.
  *
  * @typedef {object} MembershipOptions
  * @property {string} userId
- * @property {"members" | "count" | "none"} [view]
- * @property {string} [username]
+ * @property {"members" | "count" | "none" | undefined} [view]
+ * @property {string | undefined} [username]
  * @property {unknown} [data]
- * @property {import("./react.js").Watch | null} [watch] reports when the member is away
+ * @property {number | undefined} [throttle] ms
+ * @property {number | undefined} [awayAfter] ms
+ * @property {import("./options.js").Watch | null | undefined} [watch] reports when the member is away
  */
+
+/**
+ * A text that differs where the value does, also for what JSON cannot hold: such data is sent too, so that the client
+ * refuses it with a reason.
+ *
+ * @param {unknown} value
+ * @returns {string}
+ */
+export function describe(value) {
+  try {
+    return JSON.stringify(value, (_, part) => (isJson(part) ? part : `${typeof part} ${String(part)}`));
+  } catch (error) {
+    return String(error);
+  }
+}
+
+/** @param {unknown} part */
+const isJson = (part) => Number.isFinite(part) || ["object", "string", "boolean"].includes(typeof part);
 
 export class Membership {
   /** The room, once joined. @type {Room | null} */
   room = null;
-  /** @type {import("./react.js").Presence["status"]} */
+  /** @type {import("./options.js").Presence["status"]} */
   status = "connecting";
-  /** What was refused, or why it has ended. @type {Error | null} */
-  error = null;
+  /** What was refused last, or why it has ended. @type {Error | null} */
+  #error = null;
   #client;
   #roomId;
   #options;
@@ -34,7 +60,7 @@ export class Membership {
   #controller = new AbortController();
   /** @type {Promise<Room | null>} */
   #joined;
-  /** What was sent last. @type {{view?: string, username?: string, data?: string}} */
+  /** What was sent last. @type {{view?: string | undefined, username?: string | undefined, data?: string}} */
   #sent = {};
   #sending = false;
   /** Removes the listeners. @type {(() => void)[]} */
@@ -51,10 +77,15 @@ export class Membership {
     this.#roomId = roomId;
     this.#options = { ...options };
     this.#onChange = onChange;
-    this.#joined = this.#join().then(
-      (room) => this.#onJoined(room),
-      (error) => this.#end(error),
-    );
+    const notify = () => onChange({});
+    this.#cleanups = [client.on("connection-error", notify), client.on("error", notify)];
+    const { signal } = this.#controller;
+    this.#joined = this.#join({ signal })
+      .catch((error) => this.#joinWithoutData(error))
+      .then(
+        (room) => this.#onJoined(room),
+        (error) => this.#end(error),
+      );
   }
 
   get userId() {
@@ -65,32 +96,47 @@ export class Membership {
     return this.status === "closed";
   }
 
+  /** What was refused, why it has ended, or why there is no connection. @returns {Error | null} */
+  get error() {
+    return this.#error ?? (this.ended ? null : this.#client.error);
+  }
+
+  /** What is served of the room. */
+  get view() {
+    return this.room?.view ?? "none";
+  }
+
   /** Change the options. @param {MembershipOptions} options */
-  update({ view, username, data }) {
-    Object.assign(this.#options, { view, username, data });
+  update({ view, username, data, throttle }) {
+    Object.assign(this.#options, { view, username, data, throttle });
     this.#send();
   }
 
-  /** Send what has not been sent: one request at a time, so that of changes in the meantime only the last is sent. */
+  /**
+   * Send what has not been sent: one request at a time, and the next one when `throttle` is over, so that of the changes
+   * in the meantime only the last is sent.
+   */
   async #send() {
     if (this.#sending) return;
     this.#sending = true;
     const room = await this.#joined;
     while (room && !this.ended) {
-      const { view, username, data } = this.#options;
+      const { view, username, data, throttle = THROTTLE } = this.#options;
       const sent = this.#sent;
-      const json = JSON.stringify(data);
+      const described = describe(data);
       const renamed = username !== undefined && username !== sent.username;
-      const changed = json !== undefined && json !== sent.data;
+      const changed = data !== undefined && described !== sent.data;
       if (!renamed && !changed && view === sent.view) break;
-      this.#sent = { view, username, data: json };
+      this.#sent = { view, username, data: described };
+      const pause = new Promise((resolve) => setTimeout(resolve, throttle));
       try {
-        if (view !== sent.view) await this.#join();
+        if (view !== sent.view) await this.#join({});
         else await room.update(changed ? data : undefined, renamed ? { username } : {});
         this.#setError(null);
       } catch (error) {
         this.#setError(/** @type {Error} */ (error));
       }
+      await pause;
     }
     this.#sending = false;
   }
@@ -101,10 +147,18 @@ export class Membership {
     this.#controller.abort();
   }
 
-  #join() {
+  /** @param {{signal?: AbortSignal | undefined, withData?: boolean}} more */
+  #join({ signal, withData = true }) {
     const { userId, username, data, view } = this.#options;
-    this.#sent = { view, username, data: JSON.stringify(data) };
-    return this.#client.join(this.#roomId, { userId, username, data, view, signal: this.#controller.signal });
+    this.#sent = { view, username, data: describe(data) };
+    return this.#client.join(this.#roomId, { userId, username, view, signal, ...(withData && { data }) });
+  }
+
+  /** @param {any} error of a join @returns {Promise<Room>} */
+  #joinWithoutData(error) {
+    if (!ABOUT_DATA.includes(error?.code)) throw error;
+    this.#error = error;
+    return this.#join({ signal: this.#controller.signal, withData: false });
   }
 
   /** @param {Room} room @returns {Room | null} */
@@ -112,11 +166,12 @@ export class Membership {
     if (this.ended) return null;
     const client = this.#client;
     this.room = room;
-    this.#cleanups = [
+    this.#cleanups.push(
       room.on("change", (events) => this.#onChange({ events })),
       room.on("status", () => this.#onStatus(room)),
-    ];
-    if (this.#options.watch) this.#cleanups.push(followVisibility(room, this.#options.watch, () => client.wake()));
+    );
+    const { watch, awayAfter } = this.#options;
+    if (watch) this.#cleanups.push(followVisibility(room, watch, () => client.wake(), awayAfter));
     this.#onStatus(room);
     return room;
   }
@@ -133,8 +188,8 @@ export class Membership {
 
   /** @param {Error | null} error of the last request */
   #setError(error) {
-    if (this.ended || this.error === error) return;
-    this.error = error;
+    if (this.ended || this.#error === error) return;
+    this.#error = error;
     this.#onChange({});
   }
 
@@ -144,7 +199,7 @@ export class Membership {
     for (const cleanup of this.#cleanups) cleanup();
     this.room = null;
     this.status = "closed";
-    this.error = error;
+    this.#error = error;
     const forced = error && "code" in error && error.code === "force-leave";
     this.#onChange(forced ? { forceLeave: /** @type {ForceLeave} */ (error) } : {});
     return null;

@@ -4,13 +4,13 @@ import { AppState } from "react-native";
 import * as react from "./react.js";
 
 export {
-  ReactorProvider, useMember, useOthers, useRoomCount, useRoomEvent, useRoomMembers, useSelf,
+  ReactorProvider, useMember, useOthers, usePeople, useRoomCount, useRoomEvent, useRoomMembers, useRoomView, useSelf, useStatus,
 } from "./react.js";
 
 /**
  * Watches the app. The state "inactive" (an incoming call, the app switcher) changes nothing.
  *
- * @type {import("./react.js").Watch}
+ * @type {import("./options.js").Watch}
  */
 export function watchApp(report, wake) {
   const onState = (/** @type {string} */ state) => {

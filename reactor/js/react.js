@@ -9,58 +9,29 @@ import {
   createContext, createElement, useCallback, useContext, useEffect, useInsertionEffect, useMemo, useRef, useState,
   useSyncExternalStore,
 } from "react";
-import { ReactorClient } from "./index.js";
+import { checkId, checkOptions, checkedIds, idText } from "./arguments.js";
 import { NO_MEMBERS } from "./member-list.js";
-import { IDLE, Rooms } from "./shared-rooms.js";
+import { describe } from "./membership.js";
+import { people } from "./people.js";
+import { chooseRooms, createRooms, roomsOf } from "./servers.js";
+import { IDLE, LINGER } from "./shared-rooms.js";
+import { NO_PEOPLE, watchOnly } from "./shown-people.js";
 import { watchPage } from "./visibility.js";
 
 /**
- * @typedef {import("./react.js").RoomOptions} RoomOptions
+ * @typedef {import("./options.js").RoomOptions} RoomOptions
+ * @typedef {import("./shared-rooms.js").Rooms} Rooms
  * @typedef {import("./shared-rooms.js").SharedRoom} SharedRoom
  * @typedef {import("./shared-rooms.js").Consumer} Consumer
  */
 
+const PROVIDER = "ReactorProvider, or with the options of the hook";
 const Context = createContext(/** @type {Rooms | null} */ (null));
-
-/** @type {Map<string | undefined, Rooms>} by URL */
-const byUrl = new Map();
-/** @type {WeakMap<ReactorClient, Rooms>} */
-const byClient = new WeakMap();
-
-/** @param {string} [url] by default the page's own server */
-function createRooms(url) {
-  return new Rooms((rooms) => {
-    const address = url ?? pageServer();
-    if (rooms.token === undefined) return new ReactorClient(address);
-    // Read at each connect, so that the newest token is used.
-    const token = () => (typeof rooms.token === "function" ? rooms.token() : /** @type {string} */ (rooms.token));
-    return new ReactorClient(address, { token });
-  });
-}
-
-function pageServer() {
-  const { location } = globalThis;
-  if (location?.host) return `${location.protocol.replace("http", "ws")}//${location.host}/ws`;
-  throw new Error('no server is known: wrap the component in <ReactorProvider url="wss://…/ws">, or pass a url to the hook');
-}
-
-/** @param {ReactorClient} client */
-function roomsOf(client) {
-  const rooms = byClient.get(client) ?? new Rooms(() => client);
-  byClient.set(client, rooms);
-  return rooms;
-}
-
-/** @param {string} [url] */
-function roomsAt(url) {
-  const rooms = byUrl.get(url) ?? createRooms(url);
-  byUrl.set(url, rooms);
-  return rooms;
-}
 
 /** @param {import("./react.js").ReactorProviderProps} props */
 export function ReactorProvider({ url, token, client, children }) {
-  const rooms = useMemo(() => (client ? roomsOf(client) : createRooms(url)), [client, url]);
+  checkOptions("ReactorProvider", { url, token, client });
+  const rooms = useMemo(() => (client ? roomsOf(client) : createRooms(url, PROVIDER)), [client, url]);
   useToken(rooms, token);
   return createElement(Context.Provider, { value: rooms }, children);
 }
@@ -68,10 +39,7 @@ export function ReactorProvider({ url, token, client, children }) {
 /** @param {RoomOptions} options */
 function useRooms({ client, url, token }) {
   const provided = useContext(Context);
-  const rooms = useMemo(() => {
-    if (client) return roomsOf(client);
-    return url || !provided ? roomsAt(url) : provided;
-  }, [client, url, provided]);
+  const rooms = useMemo(() => chooseRooms({ client, url }, provided, PROVIDER), [client, url, provided]);
   useToken(rooms, token);
   return rooms;
 }
@@ -80,24 +48,28 @@ function useRooms({ client, url, token }) {
 function useToken(rooms, token) {
   // Runs before the effects of all components, in which rooms are joined.
   useInsertionEffect(() => {
-    if (token !== undefined) rooms.token = token;
+    if (token != null) rooms.token = token;
   });
 }
 
 /**
  * @template Read
+ * @param {string} hook its name
  * @param {RoomOptions} options
- * @param {import("./react.js").Id} roomId
+ * @param {import("./options.js").Id} roomId
  * @param {(room: SharedRoom) => Read} read returns the same value until it changes
  * @param {Read} none without such a room, and during server rendering
+ * @param {import("./shared-rooms.js").ReadView} [view] for which a room that no component is in is watched
  * @returns {Read}
  */
-function useShared(options, roomId, read, none) {
+function useShared(hook, options, roomId, read, none, view) {
+  checkId(hook, "roomId", roomId);
+  checkOptions(hook, options);
   const rooms = useRooms(options);
   const id = idText(roomId);
   const subscribe = useCallback(
-    (/** @type {() => void} */ onChange) => (id ? rooms.get(id).subscribe(onChange) : () => {}),
-    [rooms, id],
+    (/** @type {() => void} */ onChange) => (id ? rooms.get(id).subscribe(onChange, view) : () => {}),
+    [rooms, id, view],
   );
   const getSnapshot = () => {
     const room = id ? rooms.peek(id) : undefined;
@@ -106,57 +78,105 @@ function useShared(options, roomId, read, none) {
   return useSyncExternalStore(subscribe, getSnapshot, () => none);
 }
 
-/** @param {import("./react.js").Id} id @returns {string} empty while it is not known */
-const idText = (id) => String(id ?? "");
-
 /** @type {typeof import("./react.js").useRoomHeartbeat} */
 export function useRoomHeartbeat(roomId, userId, onForceLeave, options = {}) {
+  checkId("useRoomHeartbeat", "roomId", roomId);
+  checkId("useRoomHeartbeat", "userId", userId);
+  checkOptions("useRoomHeartbeat", { onForceLeave });
   const rooms = useRooms(options);
   const [room, user] = [idText(roomId), idText(userId)];
-  const { username, data, view = "members", linger, watch = watchPage } = options;
+  const { username, data, view = "members", linger, throttle, awayAfter, watch = watchPage } = options;
   // The same object for the lifetime of the component, with the options of its last render.
   const [consumer] = useState(() => /** @type {Consumer} */ ({ userId: "" }));
   useInsertionEffect(() => {
-    Object.assign(consumer, { userId: user, username, data, view, linger, watch, onForceLeave });
+    Object.assign(consumer, { userId: user, username, data, view, linger, throttle, awayAfter, watch, onForceLeave });
   });
   useEffect(() => (room && user ? rooms.get(room).acquire(consumer) : undefined), [rooms, room, user, consumer]);
-  const described = JSON.stringify([username, data, view]);
+  const described = describe([username, data, view]);
   useEffect(() => rooms.peek(room)?.update(), [rooms, room, described]);
-  return useShared(options, room, (shared) => shared.presence, IDLE);
+  return useShared("useRoomHeartbeat", options, room, (shared) => shared.presence, IDLE);
 }
 
 /** @type {typeof import("./react.js").useRoomMembers} */
 export function useRoomMembers(roomId, options = {}) {
-  return useShared(options, roomId, (room) => room.members, NO_MEMBERS);
+  return useShared("useRoomMembers", options, roomId, (room) => room.members, NO_MEMBERS, "members");
 }
 
 /** @type {typeof import("./react.js").useRoomCount} */
 export function useRoomCount(roomId, options = {}) {
-  return useShared(options, roomId, (room) => room.count, 0);
+  return useShared("useRoomCount", options, roomId, (room) => room.count, 0, "count");
+}
+
+/** @type {typeof import("./react.js").useRoomView} */
+export function useRoomView(roomId, options = {}) {
+  return useShared("useRoomView", options, roomId, (room) => room.presence.view, "none");
 }
 
 /** @type {typeof import("./react.js").useMember} */
 export function useMember(roomId, userId, options = {}) {
-  return useShared(options, roomId, (room) => room.member(idText(userId)), undefined);
+  return useShared("useMember", options, roomId, (room) => room.member(idText(userId)), undefined, "members");
 }
 
 /** @type {typeof import("./react.js").useOthers} */
 export function useOthers(roomId, options = {}) {
-  return useShared(options, roomId, (room) => room.others, NO_MEMBERS);
+  return useShared("useOthers", options, roomId, (room) => room.others, NO_MEMBERS, "members");
 }
 
 /** @type {typeof import("./react.js").useSelf} */
 export function useSelf(roomId, options = {}) {
-  return useShared(options, roomId, (room) => room.me, undefined);
+  return useShared("useSelf", options, roomId, (room) => room.me, undefined);
 }
 
 /** @type {typeof import("./react.js").useRoomEvent} */
 export function useRoomEvent(roomId, kind, listener, options = {}) {
-  const room = useShared(options, roomId, (shared) => shared.presence.room, null);
+  checkOptions("useRoomEvent", { listener });
+  const room = useShared("useRoomEvent", options, roomId, (shared) => shared.presence.room, null);
   /** @type {{current: (event: any) => void}} */
   const latest = useRef(listener);
   useInsertionEffect(() => {
     latest.current = listener;
   });
   useEffect(() => room?.on(kind, (event) => latest.current(event)), [room, kind]);
+}
+
+/** @type {typeof import("./react.js").usePeople} */
+export function usePeople(userIds, options = {}) {
+  return useWatchedPeople("usePeople", userIds, options);
+}
+
+/** @type {typeof import("./react.js").useStatus} */
+export function useStatus(userId, options = {}) {
+  const id = idText(userId);
+  return useWatchedPeople("useStatus", [userId], options).people.find((person) => person.userId === id)?.status;
+}
+
+/** @param {string} hook its name @param {unknown} userIds @param {RoomOptions} options */
+function useWatchedPeople(hook, userIds, options) {
+  const ids = checkedIds(hook, userIds);
+  checkOptions(hook, options);
+  const rooms = useRooms(options);
+  // The same object for the lifetime of the component, with the users of its last render.
+  const [current] = useState(() => ({ ids, watched: /** @type {import("./people.js").People | null} */ (null) }));
+  useInsertionEffect(() => {
+    current.ids = ids;
+  });
+  const subscribe = useCallback(
+    (/** @type {() => void} */ onChange) => {
+      const watched = people(rooms.client, current.ids);
+      current.watched = watched;
+      const stop = watched.subscribe(onChange);
+      return () => {
+        stop();
+        // Other components that show the same users may be mounted in a moment, as at a change of screen.
+        setTimeout(() => watched.close(), LINGER);
+      };
+    },
+    [rooms, current],
+  );
+  const snapshot = useSyncExternalStore(subscribe, () => current.watched?.getSnapshot() ?? NO_PEOPLE, () => NO_PEOPLE);
+  const key = JSON.stringify(ids);
+  useEffect(() => {
+    if (current.watched) watchOnly(current.watched, current.ids);
+  }, [current, key]);
+  return snapshot;
 }

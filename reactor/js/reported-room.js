@@ -16,11 +16,12 @@ import { RoomView, differenceBetween } from "./view.js";
  * @typedef {import("./index.js").Member} Member
  * @typedef {import("./index.js").RoomEvent} RoomEvent
  * @typedef {import("./index.js").View} View
- * @typedef {{epoch: string, version: number, count: number, members?: Member[], view?: View}} Snapshot
+ * @typedef {Omit<import("./view.js").Diff, "epoch">[]} Diffs
+ * @typedef {{epoch: string, version: number, count: number, members?: Member[], diffs?: Diffs, view?: View}} Snapshot
  */
 
 export class ReportedRoom extends RoomView {
-  /** This client's own user, once known. */
+  /** This client's own user, once known; an observer has none. */
   userId = "";
   /** @type {View} what the server sends of the room */
   served = "none";
@@ -49,18 +50,30 @@ export class ReportedRoom extends RoomView {
     return this.served === "members" && this.waiting;
   }
 
+  /** What the server needs to know to send what has changed since, if it sent members. */
+  get position() {
+    const { epoch, version, served, members } = this;
+    return { epoch, version, members: served === "members" ? members.size : undefined };
+  }
+
   /** Whether changes are withheld: call `settle` once servers had time to register all members again. */
   get unsettled() {
     return this.#missing.size > 0;
   }
 
   /**
-   * Apply a list of members, and then the deferred diffs; or a count, as which the room is served from here on.
+   * Apply a list of members, or what has changed since the last one, and then the deferred diffs; or a count, as which the
+   * room is served from here on.
    *
    * @param {Snapshot} snapshot
    * @returns {RoomEvent[]}
    */
-  snapshot({ epoch, version, count, members, view = "count" }) {
+  snapshot({ epoch, version, count, members, diffs, view = "count" }) {
+    if (diffs && this.served === "members") {
+      for (const diff of diffs) this.#noteReasons(diff);
+      this.resume(epoch, version, diffs);
+      return this.#report();
+    }
     if (!members) return this.#setCount(view, epoch, version, count);
     const listed = this.served === "members";
     if (!listed) this.wait();
@@ -81,7 +94,7 @@ export class ReportedRoom extends RoomView {
   diff(diff) {
     const result = this.served === "members" ? this.apply(diff) : "stale";
     if (result === "stale") return [];
-    for (const { userId, reason } of diff.left) this.#reasons.set(userId, reason);
+    this.#noteReasons(diff);
     if (result !== "applied") return [];
     return this.#report();
   }
@@ -91,6 +104,11 @@ export class ReportedRoom extends RoomView {
     if (this.waiting || this.served !== "members") return [];
     this.#missing.clear();
     return this.#report(true);
+  }
+
+  /** @param {{left: import("./view.js").Departed[]}} diff */
+  #noteReasons({ left }) {
+    for (const { userId, reason } of left) this.#reasons.set(userId, reason);
   }
 
   /** @returns {RoomEvent} */
@@ -126,7 +144,7 @@ export class ReportedRoom extends RoomView {
       this.#missing = new Set(old.keys());
       return this.#report();
     }
-    if (!now.has(this.userId) && !withoutOwn) {
+    if (this.userId && !now.has(this.userId) && !withoutOwn) {
       missing.add(this.userId);
       return [];
     }

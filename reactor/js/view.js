@@ -4,7 +4,7 @@
  * Pure: no socket, no clock. The counterpart of the server's own view; both pass the same table of cases.
  *
  * A view starts waiting for a snapshot. Diffs that arrive before it are deferred; `reset` takes the snapshot and then
- * applies the deferred diffs that are newer. From then on `apply` compares each diff with the view's position:
+ * applies the deferred diffs that are newer; `resume` takes diffs in place of the snapshot. From then on `apply` compares each diff with the view's position:
  *
  * - Another epoch: a new room if the diff starts at version 0, so the view starts again with it; else a gap.
  * - Ends at or before the view's version: stale, already applied.
@@ -59,6 +59,23 @@ export class RoomView {
       // Of a later or an earlier epoch, even from its beginning: the next snapshot includes whatever applies.
       else this.waiting = true;
     }
+    return this.waiting ? "gap" : "applied";
+  }
+
+  /**
+   * Continue with the diffs since the view's position, in place of a snapshot; without them the view waits for one.
+   *
+   * @param {string} epoch @param {number} version to which they lead
+   * @param {Omit<Diff, "epoch">[]} diffs
+   * @returns {DiffResult} applied, or gap: request a snapshot
+   */
+  resume(epoch, version, diffs) {
+    const deferred = this.#deferred;
+    this.wait();
+    this.waiting = false;
+    for (const diff of diffs) this.apply({ ...diff, epoch });
+    for (const diff of deferred) this.apply(diff);
+    if (epoch !== this.epoch || version > this.version) this.wait();
     return this.waiting ? "gap" : "applied";
   }
 

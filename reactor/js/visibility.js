@@ -1,38 +1,44 @@
 /** Reports to a room that its member is away while the page is hidden. */
 
 /**
- * How long (ms) a page is hidden before its member is away. A page that is reloaded is hidden too, for less than that,
- * which must not be reported.
+ * How long (ms) a page is hidden before its member is away: longer than a reload and a glance at another tab, and short
+ * enough that the browser of a phone, which stops the timers of a page in the background after some seconds, reports it.
  */
-export const AWAY_AFTER = 1000;
+export const AWAY_AFTER = 3000;
 
-/** @typedef {import("./react.js").Watch} Watch */
+/** @typedef {import("./options.js").Watch} Watch */
 
 /**
  * Watches the page. Without a page nothing is ever hidden.
  *
  * @type {Watch}
  */
-export function watchPage(report) {
+export function watchPage(report, _wake, awayAfter = AWAY_AFTER) {
   const { document } = globalThis;
   if (!document?.addEventListener) return () => {};
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
+  // The client closes its connection when the page is left, be it for the back/forward cache: there is nothing to report.
+  let left = false;
   const onVisibility = () => {
     clearTimeout(timer);
     if (document.visibilityState !== "hidden") report(false);
-    else timer = setTimeout(() => report(true), AWAY_AFTER);
+    else if (!left) timer = setTimeout(() => report(true), awayAfter);
   };
   const freeze = () => {
     clearTimeout(timer);
-    report(true);
+    if (!left) report(true);
+  };
+  const turnTo = (/** @type {boolean} */ leaving) => () => {
+    left = leaving;
+    onVisibility();
   };
   const cleanups = [
     listen(document, "visibilitychange", onVisibility),
+    // A frozen page runs no timers.
     listen(document, "freeze", freeze),
-    // A page in the back/forward cache runs no timers; an unloaded page is removed after the disconnect grace.
-    listen(globalThis, "pagehide", ({ persisted }) => persisted && freeze()),
-    listen(globalThis, "pageshow", onVisibility),
+    listen(globalThis, "pagehide", turnTo(true)),
+    listen(globalThis, "pageshow", turnTo(false)),
   ];
   onVisibility();
   return () => {
@@ -47,16 +53,17 @@ export function watchPage(report) {
  * @param {import("./index.js").Room} room
  * @param {Watch} watch
  * @param {() => void} wake
+ * @param {number} [awayAfter] ms
  * @returns {() => void} stops following
  */
-export function followVisibility(room, watch, wake) {
+export function followVisibility(room, watch, wake, awayAfter) {
   let away = false;
   return watch((hidden) => {
     if (hidden === away || (hidden && room.isAway)) return;
     away = hidden;
     // It is refused only if the room has ended.
     (hidden ? room.away() : room.back()).catch(() => {});
-  }, wake);
+  }, wake, awayAfter);
 }
 
 /**

@@ -1,29 +1,54 @@
 """Turns what a client asks for into calls of the store, and their results into replies.
 
-Heartbeats go into the node's batch and cost no task. Every other request runs in a task of its own. The
-session defers what a client asks about a room until its join or leave is answered, so requests keep their
-order.
+Heartbeats and changes of `away` go into the node's batches and cost no task. Every other request runs in a
+task of its own, a few of each connection at a time. The session defers what a client asks about a room until
+its join or leave is answered, so requests keep their order. What a request costs is charged to its client.
 """
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import structlog
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from reactor.errors import Unavailable
 from reactor.gateway.connection import Connection
+from reactor.gateway.cost import DIFF_READ, KIB_PATCHED, MEMBER_READ, CostLimiter, change_price, price_of
 from reactor.gateway.fanout import Fanout
 from reactor.gateway.roster import Roster
-from reactor.gateway.snapshots import Snapshots
+from reactor.log import RateLimitedLog
+from reactor.membership.ban_check import BanCheck, banned_error
+from reactor.membership.closed_sockets import ClosedSockets
+from reactor.membership.observers import Observers
+from reactor.membership.pending import PendingAck, PendingAway, away_reply
+from reactor.membership.people_watch import NoPeople, PeopleWatches
 from reactor.membership.reconciler import Reconciler
+from reactor.membership.refusals import (
+    ENDED,
+    INTERNAL,
+    NO_AUTH,
+    NO_MESSAGES,
+    REFUSED,
+    TOO_EXPENSIVE,
+    TOO_MANY_HELD,
+    UNAVAILABLE,
+)
+from reactor.membership.request_queue import CONNECTION_BYTES, RequestQueue
 from reactor.presence.attachment import Attachment, AttachmentEvent
+from reactor.presence.away import AwayChanges
+from reactor.presence.bans import Ban
 from reactor.presence.heartbeats import Heartbeats
 from reactor.presence.keys import Entry
+from reactor.presence.listings import Listings
+from reactor.presence.people_feed import PeopleFeed
 from reactor.presence.room_feed import RoomFeed
-from reactor.presence.store import Joined, JoinRefused, Position, Store
+from reactor.presence.rows import LeftRow
+from reactor.presence.store import MAX_LISTED, Joined, JoinRefused, Position, Store, Updated
 from reactor.protocol import intents, messages
 from reactor.protocol.membership import Membership
+from reactor.protocol.reasons import BANNED
 from reactor.protocol.requests import Request
 from reactor.protocol.room import RoomView
 from reactor.settings import RoomPolicy, Settings
@@ -31,49 +56,61 @@ from reactor.tasks import Spawner
 
 log = structlog.get_logger()
 
-_UNAVAILABLE = "Redis does not answer: try again in a moment, this connection stays open"
-_INTERNAL = "the server failed on this request; others are served"
-_NO_AUTH = "this server asks for no token: leave the auth message out"
-_ENDED = "this membership has ended: join again"
-_REFUSED = {
-    "full": ("room_full", "the room has as many members as it may have: try again after a member has left"),
-    "departed": ("not_joined", _ENDED),
-}
-_TOO_MANY_HEARTBEATS = (
-    "heartbeats of this member wait for Redis, which does not answer: they count, this one adds nothing"
-)
-_ANSWERED = 1 << 30  # more rooms than a heartbeat can have: `PendingAck` never counts down to 0 from here
-
 
 class RequestHandler:
     """The gateway's handler: one method for each kind of intent.
 
     policy: a room's present settings. ready: whether clients are well served, and a word on why not.
-    degraded: the message for a client that connects while Redis is away, or None.
+    degraded: the message for a client that connects while Redis is away, or None. bans: who may not watch or
+    ask. people: None where their index is off.
     """
 
     def __init__(
         self, settings: Settings, policy: Callable[[str], RoomPolicy], store: Store,
         heartbeats: Heartbeats, feed: RoomFeed, reconciler: Reconciler,
         roster: Roster[Connection], fanout: Fanout, tasks: Spawner, *,
-        ready: Callable[[], tuple[bool, str]], degraded: Callable[[], Any],
+        ready: Callable[[], tuple[bool, str]], degraded: Callable[[], Any], bans: BanCheck,
+        people: PeopleFeed | None = None,
     ) -> None:  # fmt: skip
         self._settings, self._policy = settings, policy
         self._store, self._heartbeats = store, heartbeats
         self._feed, self._reconciler = feed, reconciler
         self._roster, self._fanout, self._tasks = roster, fanout, tasks
         self.ready, self._degraded = ready, degraded
-        self._snapshots = Snapshots()
+        self._snapshots = fanout.snapshots
+        self._listings = Listings(store)
+        self._away = AwayChanges(store, tasks)
+        self._closed_sockets = ClosedSockets(self._detach_closed, reconciler.detach_queue, tasks)
+        max_held = settings.max_rooms + settings.message_burst
+        max_bytes = CONNECTION_BYTES + settings.max_rooms * settings.max_data
+        self._requests = RequestQueue(
+            self._carry_out, self._admit, tasks, max_held=max_held, max_bytes=max_bytes
+        )
+        self.costs = CostLimiter(settings.cost_per_second, settings.cost_burst)
+        self.bans = bans
+        self.observers = Observers(feed, roster, fanout, self._charge, bans, max_watched=settings.max_watched)
+        self._clock = asyncio.get_running_loop().time
+        self._log = RateLimitedLog()
         self.joins = 0
+        self.refused_banned = 0
+        self.returns = 0
         self._heartbeat_ms = round(settings.heartbeat_interval * 1000)
+        self._limits = messages.MessageLimits(settings.max_message, settings.max_data, settings.max_id)
+        self.people = (
+            PeopleWatches(settings, people, charge=self._charge) if people is not None else NoPeople()
+        )
         self._methods: dict[type, Callable[[Connection, Any], Any]] = {
             intents.Join: self._join,
             intents.Leave: self._leave,
             intents.UpdateMember: self._update,
-            intents.SetAway: self._set_away,
-            intents.ListMembers: self._list,
-            intents.CountMembers: self._count,
-            intents.AskPresent: self._is_present,
+            intents.ListMembers: self._unless_banned(self._list),
+            intents.CountMembers: self._unless_banned(self._count),
+            intents.AskPresent: self._unless_banned(self._is_present),
+            intents.SendMessage: self._send,
+            intents.WatchRooms: self.observers.watch,
+            intents.UnwatchRooms: self.observers.unwatch,
+            intents.FollowPeople: self.people.watch,
+            intents.UnfollowPeople: self.people.unwatch,
         }
 
     # Called by the gateway.
@@ -89,27 +126,45 @@ class RequestHandler:
         if type(intent) is intents.Refresh:
             self._refresh(connection, intent)
         elif type(intent) is intents.Authenticate:
-            connection.send(messages.ErrorMessage("auth_disabled", _NO_AUTH, intent.id))
+            connection.send(messages.ErrorMessage("auth_disabled", NO_AUTH, intent.id))
+        elif type(intent) is intents.SetAway:
+            self._set_away(connection, intent)
+        elif type(intent) is intents.Leave:
+            # Not in the task, since the member may depart, or the socket close, before that begins.
+            intent.membership.attachment.advance(AttachmentEvent.LEAVE_SUBMITTED)
+            self._requests.add(connection, intent)
+        elif self._requests.has_place(connection, intent):
+            self._requests.add(connection, intent)
         else:
-            if type(intent) is intents.Leave:
-                # Not in the task, since the member may depart, or the socket close, before that begins.
-                intent.membership.attachment.advance(AttachmentEvent.LEAVE_SUBMITTED)
-            self._tasks.start_soon(self._run, connection, intent)
+            self._refuse_request(connection, intent, "too_many_pending", TOO_MANY_HELD)
+
+    def drained(self, connection: Connection) -> None:
+        """Continue with a connection that reads again."""
+        self._fanout.catch_up(connection)
+        self.people.catch_up(connection)
+        self._requests.resume(connection)
 
     def closed(self, connection: Connection) -> None:
         """Detach a closed connection from its members, which begin their disconnect grace."""
-        for membership in connection.session.close():
-            attachment = membership.attachment
-            # Where a join or a leave is on its way, the answer to it leads to the same.
-            if attachment is not None and attachment.live:
-                self._detach_closed(connection, attachment)
+        self._fanout.forget(connection)
+        self.observers.closed(connection)
+        self.people.forget(connection)
+        leaves = self._requests.close(connection)
+        attachments = (membership.attachment for membership in connection.session.close())
+        # Where a join or a leave is on its way, the answer to it leads to the same.
+        self._closed_sockets.add(connection, [one for one in attachments if one is not None])
+        for leave in leaves:
+            self._tasks.start_soon(self._carry_out, connection, leave)
 
-    def _detach_closed(self, connection: Connection, attachment: Attachment) -> None:
+    def _detach_closed(
+        self, connection: Connection, attachment: Attachment, since: float | None = None
+    ) -> None:
         room_id = attachment.entry.room_id
+        self._away.flush(attachment)  # which grace begins depends on it
         self._reconciler.detach(attachment, AttachmentEvent.SOCKET_CLOSED)
         self._roster.remove(room_id, connection)
         self._feed.unfollow(room_id)
-        self._reconciler.detach_queue.add(attachment)
+        self._reconciler.detach_queue.add(attachment, closing=connection.session.closing, since=since)
 
     # The intents.
 
@@ -117,18 +172,55 @@ class RequestHandler:
         if not intent.memberships:
             connection.send(messages.HeartbeatAck(self._reconciler.now(), intent.room_id, intent.id))
             return
+        if len(intent.memberships) > 1:
+            self._charge(connection, price_of(intent))
         ack = PendingAck(connection, intent, self._reconciler)
         for membership in intent.memberships:
             self._heartbeats.add(membership.attachment, ack)
 
-    async def _run(self, connection: Connection, intent: Any) -> None:
+    def _charge(self, connection: Connection, units: float) -> None:
+        self.costs.charge(connection, units, self._clock())
+
+    def _charge_change(self, connection: Connection, room_id: str, diff: bytes) -> None:
+        """Charge a change that this connection made to all who are notified of it."""
+        view = self._feed.view(room_id)
+        if diff and view is not None:
+            # Of members on other nodes it knows the number, and of observers only its own.
+            observers = len(self._roster.observers(room_id).get("members", ()))
+            self._charge(connection, change_price(len(diff), len(view.members) + observers))
+
+    def _admit(self, connection: Connection, intent: Any) -> bool:
+        """Charge a request, or refuse it where too much was spent. Leaving a room is always possible."""
+        now = self._clock()
+        wait = 0.0 if type(intent) is intents.Leave else self.costs.wait(connection, now)
+        if not wait:
+            self.costs.charge(connection, price_of(intent), now)
+            return True
+        address = connection.address.name if connection.address is not None else ""
+        setting = "cost_per_second, cost_burst"
+        self._log.warning("cost_limit_reached", now, address=address, setting=setting)
+        self._refuse_request(connection, intent, "too_many_requests", TOO_EXPENSIVE, retry_after=wait)
+        return False
+
+    def _refuse_request(
+        self, connection: Connection, intent: Any, code: str, sentence: str, *, retry_after: float = 0.0
+    ) -> None:
+        """Answer a request that is not begun. retry_after: seconds."""
+        room_id, wait = _room_of(intent), round(retry_after * 1000) + 1 if retry_after else None
+        connection.send(messages.ErrorMessage(code, sentence, intent.id, room_id, wait))
+        if type(intent) is intents.Join:
+            self._replay_deferred(connection, connection.session.refused(intent.room_id))
+        elif type(intent) is intents.WatchRooms:
+            connection.session.watched.difference_update(intent.added)
+
+    async def _carry_out(self, connection: Connection, intent: Any) -> None:
         try:
             await self._methods[type(intent)](connection, intent)
         except Unavailable:
-            connection.send(messages.ErrorMessage("unavailable", _UNAVAILABLE, intent.id, _room_of(intent)))
+            connection.send(messages.ErrorMessage("unavailable", UNAVAILABLE, intent.id, _room_of(intent)))
         except Exception:
             log.exception("request_failed", socket_id=connection.socket_id, intent=type(intent).__name__)
-            connection.send(messages.ErrorMessage("internal", _INTERNAL, intent.id, _room_of(intent)))
+            connection.send(messages.ErrorMessage("internal", INTERNAL, intent.id, _room_of(intent)))
 
     async def _join(self, connection: Connection, intent: intents.Join) -> None:
         membership = connection.session.rooms.get(intent.room_id)  # None where the socket was closed already
@@ -140,6 +232,8 @@ class RequestHandler:
         session, room_id = connection.session, intent.room_id
         former: Attachment | None = membership.attachment
         rejoin = former is not None and former.live
+        if rejoin:
+            intent = replace(intent, former=None)  # nothing was lost: the connection is in the room
         attachment = former if former is not None and rejoin else self._new_attachment(connection, intent)
         try:
             reply, view = await self._reconciler.follow_and_register(connection, attachment, intent)
@@ -149,19 +243,25 @@ class RequestHandler:
             raise
         if session.closed:
             self._feed.unfollow(room_id)
-            self._reconciler.detach_queue.add(attachment)
+            self._reconciler.detach_queue.add(attachment, closing=session.closing)
             return True
+        if rejoin and not attachment.live and attachment.detach_requested:
+            # Its former membership ended while the re-join was on the way: whatever Redis answered to this
+            # id, it has detached it since, or will.
+            self._feed.unfollow(room_id)
+            return False
         if isinstance(reply, JoinRefused) or intent.user_id not in view.members:
             self._feed.unfollow(room_id)
+            if isinstance(reply, Joined) and intent.former is not None:
+                # It was removed at once. Sent again, the join learns why.
+                self._reconciler.abort_join(connection, attachment)
+                return False
             self._refuse(connection, attachment, intent, reply)
             return True
         if rejoin and attachment.live:
             self._feed.unfollow(room_id)  # the room is followed since the first join
         elif rejoin:
             # Its former membership ended while the re-join was on the way.
-            if attachment.detach_requested:
-                self._feed.unfollow(room_id)
-                return False
             ended, attachment = attachment, self._new_attachment(connection, intent)
             attachment.continue_from(ended)
         membership.attachment = attachment
@@ -169,8 +269,8 @@ class RequestHandler:
         return True
 
     def _new_attachment(self, connection: Connection, intent: intents.Join) -> Attachment:
-        terms = self._policy(intent.room_id)
-        return Attachment(Entry(intent.room_id, intent.user_id), connection.socket_id, terms)
+        entry, terms = Entry(intent.room_id, intent.user_id), self._policy(intent.room_id)
+        return Attachment(entry, connection.socket_id, terms, *self._store.keys.place_of(entry))
 
     def _complete_join(
         self, connection: Connection, attachment: Attachment, intent: intents.Join,
@@ -180,25 +280,46 @@ class RequestHandler:
         # A member is away on all its connections.
         self._reconciler.attach(attachment, away=view.members[intent.user_id].away)
         self.joins += not reply.resumed
+        self.returns += reply.resumed
         if self._roster.add(room_id, intent.user_id, connection, intent.view):
             self._fanout.discard_pending(room_id)
         shown = self._fanout.view_for(room_id, intent.view, len(view.members))
+        heartbeat_ms = min(self._heartbeat_ms, terms.ttl // 3)
         answer = messages.RoomJoined(
             room_id=room_id,
             user_id=intent.user_id,
             socket_id=attachment.connection,
             ttl=terms.ttl,
-            heartbeat_interval=min(self._heartbeat_ms, terms.ttl // 3),
+            heartbeat_interval=heartbeat_ms,
             resumed=reply.resumed,
             epoch=view.epoch,
             version=view.version,
             count=len(view.members),
             view=shown,
+            joined_at=attachment.joined_at,
+            limits=self._limits,
             id=intent.id,
         )
-        self._snapshots.send(connection, answer, view, whole=shown == "members")
+        size = self._send_joined(connection, answer, intent, view)
+        price = change_price(size, 1) + change_price(len(reply.diff), len(view.members))
+        self.costs.charge(connection, price, self._clock())
+        connection.session.rooms[room_id].heartbeat_interval = heartbeat_ms / 1000
+        connection.expect_heartbeats(heartbeat_ms / 1000)
         if deferred := connection.session.joined(room_id):
             self._replay_deferred(connection, deferred)
+
+    def _send_joined(
+        self, connection: Connection, answer: messages.RoomJoined, join: intents.Join, view: RoomView
+    ) -> int:
+        """Answer a join with the diffs since the list that the client has, or with the list, or neither."""
+        whole = answer.view == "members"
+        since = None
+        if whole and join.former is not None:
+            since = self._feed.recent.since(view, join.former)
+            self._charge(connection, self._feed.recent.read * DIFF_READ)
+        if since is None:
+            return self._snapshots.send(connection, answer, view, whole=whole)
+        return self._snapshots.send_diffs(connection, answer, since.encoded(connection.codec))
 
     def _refuse(
         self,
@@ -208,14 +329,34 @@ class RequestHandler:
         reply: Joined | JoinRefused,
     ) -> None:
         """Answer a join that Redis did not take, or whose member has departed since."""
+        departure = None
         if isinstance(reply, JoinRefused):
             attachment.advance(AttachmentEvent.REFUSED)
-            code, sentence = _REFUSED[reply.reason]
+            code, departure = reply.reason, reply.departure
         else:
             self._reconciler.abort_join(connection, attachment)
-            code, sentence = _REFUSED["departed"]
-        connection.send(messages.ErrorMessage(code, sentence, intent.id, intent.room_id))
+            code = "departed"
+        if isinstance(reply, JoinRefused) and reply.ban is not None:
+            self._refuse_banned(connection, intent, reply.ban, reply.now)
+        else:
+            connection.send(self._refusal(intent, code, departure))
         self._replay_deferred(connection, connection.session.refused(intent.room_id))
+
+    def _refuse_banned(self, connection: Connection, intent: intents.Join, ban: Ban, now: int) -> None:
+        self.refused_banned += 1
+        if intent.former is None:
+            connection.send(banned_error(ban, now, request_id=intent.id, room_id=intent.room_id))
+            return
+        notice = self._reconciler.notice_of(intent.room_id, BANNED, ban.message)
+        at, until = ban.at or now, ban.until or None
+        connection.send(messages.RoomForceLeave(intent.room_id, notice, BANNED, at, intent.id, until))
+
+    def _refusal(self, intent: intents.Join, reason: str, departure: LeftRow | None) -> messages.Message:
+        room_id = intent.room_id
+        if departure is None:
+            return messages.ErrorMessage(*REFUSED[reason], intent.id, room_id)
+        notice = self._reconciler.notice_of(room_id, departure.reason, departure.message)
+        return messages.RoomForceLeave(room_id, notice, departure.reason, departure.at, intent.id)
 
     async def _leave(self, connection: Connection, intent: intents.Leave) -> None:
         membership, session = intent.membership, connection.session
@@ -250,50 +391,123 @@ class RequestHandler:
     async def _update(self, connection: Connection, intent: intents.UpdateMember) -> None:
         attachment: Attachment = intent.membership.attachment
         room_id = attachment.entry.room_id
+        patch = intent.patch_json or b""
         updated = await self._store.update(
-            attachment.entry, username=intent.username or "", data=intent.data_json or b""
+            attachment.entry,
+            username=intent.username or "",
+            data=intent.data_json or b"",
+            patch=patch,
+            max_data=self._settings.max_data,
         )
-        if updated is None:
-            self._reconciler.reregister(attachment)
-            connection.send(messages.ErrorMessage("not_joined", _ENDED, intent.id, room_id))
-            return
-        connection.send(messages.RoomUpdated(room_id, updated.version, intent.id))
-        self._feed.offer(room_id, updated.diff)
+        if patch:  # whether it changed something or not
+            self._charge(connection, KIB_PATCHED * (len(patch) + updated.read) / 1024)
+        if isinstance(updated, Updated):
+            connection.send(messages.RoomUpdated(room_id, updated.version, intent.id))
+            self._charge_change(connection, room_id, updated.diff)
+            self._feed.offer(room_id, updated.diff)
+        elif updated.reason == "too_big":
+            sentence = (
+                f"data would take {updated.size} bytes as JSON, the limit is {self._settings.max_data}: "
+                "remove fields, by null"
+            )
+            connection.send(messages.ErrorMessage("data_too_big", sentence, intent.id, room_id))
+        else:
+            self._refuse_absent(connection, attachment, intent.id)
 
-    async def _set_away(self, connection: Connection, intent: intents.SetAway) -> None:
+    async def _send(self, connection: Connection, intent: intents.SendMessage) -> None:
+        attachment: Attachment = intent.membership.attachment
+        room_id = attachment.entry.room_id
+        if not self._settings.member_messages:
+            connection.send(messages.ErrorMessage("forbidden", NO_MESSAGES, intent.id, room_id))
+            return
+        view = self._feed.view(room_id)
+        receivers = len(intent.to) if intent.to is not None else len(view.members) if view else 0
+        self._charge(connection, change_price(len(intent.data_json), receivers))
+        if await self._store.publish_member_message(
+            attachment.entry, connection.socket_id, intent.data_json, intent.to
+        ):
+            connection.send(messages.RoomSent(room_id, intent.id))
+        else:
+            self._refuse_absent(connection, attachment, intent.id)
+
+    def _refuse_absent(
+        self, connection: Connection, attachment: Attachment, request_id: messages.RequestId | None
+    ) -> None:
+        """Answer a request of a member whom Redis does not have, and register it again or learn why."""
+        self._reconciler.reregister(attachment)
+        room_id = attachment.entry.room_id
+        connection.send(messages.ErrorMessage("not_joined", ENDED, request_id, room_id))
+
+    def _set_away(self, connection: Connection, intent: intents.SetAway) -> None:
+        if not intent.memberships:
+            connection.send(away_reply(intent))
+            return
+        if not self._admit(connection, intent):
+            return
+        self._requests.begin_barrier(connection)
+        change = PendingAway(
+            connection, intent, on_written=self._away_written, on_answered=self._away_answered
+        )
         for membership in intent.memberships:
-            attachment: Attachment = membership.attachment
-            attachment.note_away(intent.away)
-            diff = await self._store.set_away(attachment.entry, attachment.connection, away=intent.away)
-            if diff is None:
-                self._reconciler.reregister(attachment)
+            membership.attachment.note_away(intent.away)
+            self._away.add(membership.attachment, change)
+
+    def _away_written(self, connection: Connection, attachment: Attachment, diff: bytes | None) -> None:
+        """Note that Redis has a connection's change of `away`; diff: None where it is not in the room."""
+        room_id = attachment.entry.room_id
+        if diff is None:
+            self._reconciler.reregister(attachment)
+        else:
+            self._charge_change(connection, room_id, diff)
+            self._feed.offer(room_id, diff)
+            self._reconciler.note_away(attachment.entry, diff)
+
+    def _away_answered(self, connection: Connection, answer: messages.ServerMessage) -> None:
+        """Answer a request to go away, or to be back."""
+        connection.send(answer)
+        self._requests.end_barrier(connection)
+
+    def _unless_banned(self, method: Callable[[Connection, Any], Awaitable[None]]) -> Callable[..., Any]:
+        """Return a method that refuses users who are banned from the room, in place of one that answers."""
+
+        async def answer(connection: Connection, intent: Any) -> None:
+            ban = self.bans.ban_of(connection, intent.room_id)
+            if ban is None:
+                await method(connection, intent)
             else:
-                self._feed.offer(attachment.entry.room_id, diff)
-        answer = messages.AwayOk if intent.away else messages.BackOk
-        connection.send(answer(intent.room_id, intent.id))
+                self.bans.refuse(connection, ban, intent.room_id, intent.id)
+
+        return answer
 
     async def _list(self, connection: Connection, intent: intents.ListMembers) -> None:
         room_id, most = intent.room_id, self._settings.max_members_view
+        if intent.limit is not None or intent.cursor is not None:
+            await self._list_page(connection, intent)
+            return
         position = await self._store.count(room_id)
         if position.count > most:
             connection.send(_members_reply(room_id, position, UNSET, intent.id))
             return
         if self._feed.view(room_id) is None:
-            listing = await self._store.members(room_id)
-            connection.send(_members_reply(room_id, listing.position, listing.members, intent.id))
-            return
-        view = await self._feed.wait_for_version(room_id, position.epoch, position.version)
-        position = Position(position.now, view.epoch, view.version, len(view.members))
-        message = _members_reply(room_id, position, UNSET, intent.id)
-        self._snapshots.send(connection, message, view, whole=position.count <= most)  # it may have grown
+            listing = await self._listings.members(room_id)
+            self._charge(connection, MEMBER_READ * len(listing.members))
+            message = _members_reply(room_id, listing.position, UNSET, intent.id)
+            size = self._snapshots.send_members(connection, message, listing.members)
+        else:
+            view = await self._feed.wait_for_version(room_id, position.epoch, position.version)
+            position = Position(position.now, view.epoch, view.version, len(view.members))
+            message = _members_reply(room_id, position, UNSET, intent.id)
+            whole = position.count <= most  # it may have grown
+            size = self._snapshots.send(connection, message, view, whole=whole)
+        self._charge(connection, change_price(size, 1))
 
-    def snapshot(self, room_id: str) -> messages.MembersReply | None:
-        """Return a room's members, for connections that were sent only its count until now."""
-        view = self._feed.view(room_id)
-        if view is None or view.waiting:
-            return None
-        members = list(view.members.values())
-        return messages.MembersReply(room_id, view.epoch, view.version, len(members), members)
+    async def _list_page(self, connection: Connection, intent: intents.ListMembers) -> None:
+        room_id, limit = intent.room_id, intent.limit or MAX_LISTED
+        listing, cursor = await self._store.page(room_id, intent.cursor or "0", limit)
+        self._charge(connection, MEMBER_READ * len(listing.members))
+        reply = _members_reply(room_id, listing.position, listing.members, intent.id)
+        size = connection.send(replace(reply, cursor=cursor if cursor != "0" else None))
+        self._charge(connection, change_price(size, 1))
 
     async def _count(self, connection: Connection, intent: intents.CountMembers) -> None:
         at = await self._store.count(intent.room_id)
@@ -312,48 +526,6 @@ class RequestHandler:
                     self.intent(connection, intent)
             except messages.ProtocolError as error:
                 connection.send(error.reply())
-
-
-class PendingAck:
-    """A heartbeat that is acknowledged once Redis has taken it for each of its rooms.
-
-    A room that ended meanwhile is not waited for; a heartbeat for that room alone gets an error.
-    """
-
-    __slots__ = ("_connection", "_id", "_now", "_reconciler", "_room_id", "_rooms_left")
-
-    def __init__(self, connection: Connection, intent: intents.Refresh, reconciler: Reconciler) -> None:
-        self._connection = connection
-        self._reconciler = reconciler
-        self._room_id, self._id = intent.room_id, intent.id
-        self._rooms_left = len(intent.memberships)
-        self._now = 0
-
-    def acknowledged(self, now: int) -> None:
-        """Redis has it for one more room; of several it took them at the earliest of their times."""
-        if self._now == 0 or now < self._now:
-            self._now = now
-        self._rooms_left -= 1
-        if self._rooms_left <= 0:
-            self._connection.send_now(messages.HeartbeatAck(self._now, self._room_id, self._id))
-
-    def refused(self, attachment: Attachment) -> None:
-        """Redis does not know the member: register it again, or learn that it has departed."""
-        self._reconciler.reregister(attachment, self)
-
-    def ended(self) -> None:
-        """One of the rooms is none of this connection's any more."""
-        if self._room_id is None:
-            self.acknowledged(self._now or self._reconciler.now())
-        else:
-            self._connection.send(messages.ErrorMessage("not_joined", _ENDED, self._id, self._room_id))
-
-    def overflowed(self) -> None:
-        """Too many heartbeats of the member wait for Redis, which does not answer."""
-        if self._rooms_left < _ANSWERED:
-            self._rooms_left += _ANSWERED  # no other room acknowledges it any more
-            error = messages.ErrorMessage("too_many_pending", _TOO_MANY_HEARTBEATS, self._id, self._room_id)
-            self._connection.send(error)
 
 
 def _room_of(intent: Any) -> str | None:

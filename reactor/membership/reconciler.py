@@ -9,6 +9,7 @@ registered again. The states of a connection's membership are in `presence/attac
 from asyncio import gather
 from collections.abc import Callable
 from itertools import count
+from typing import Any
 
 import anyio
 import structlog
@@ -21,15 +22,18 @@ from reactor.gateway.fanout import Fanout
 from reactor.gateway.roster import Roster
 from reactor.membership.detach_queue import RETRY_AFTER, DetachQueue
 from reactor.presence.attachment import Attachment, AttachmentEvent, AttachmentState
+from reactor.presence.bans import Ban
 from reactor.presence.departures import Departures
 from reactor.presence.heartbeats import Beat
+from reactor.presence.keys import Entry
+from reactor.presence.people_index import Joining, PeopleIndex
 from reactor.presence.room_feed import RoomFeed
-from reactor.presence.rows import LeftRow
+from reactor.presence.rows import LeftRow, decode_diff
 from reactor.presence.store import Joined, JoinRefused, Store
-from reactor.protocol.intents import Join
+from reactor.protocol.intents import FormerJoining, Join
 from reactor.protocol.membership import MembershipState
 from reactor.protocol.messages import Member
-from reactor.protocol.reasons import DISCONNECTED, leave_reason
+from reactor.protocol.reasons import BANNED, DISCONNECTED, leave_reason
 from reactor.protocol.room import RoomView
 from reactor.settings import RoomPolicy
 from reactor.tasks import Spawner
@@ -45,13 +49,16 @@ ANY_EPOCH = "*"
 class Reconciler:
     """Registers connections in Redis, expels those whose member departed, and detaches those that are gone.
 
-    policy: a room's present settings.
+    policy: a room's present settings. people: the index of people, None where it is off.
     """
 
     def __init__(
         self, policy: Callable[[str], RoomPolicy], store: Store, departures: Departures, lease: Lease,
-        feed: RoomFeed, roster: Roster[Connection], fanout: Fanout, tasks: Spawner,
+        feed: RoomFeed, roster: Roster[Connection], fanout: Fanout, tasks: Spawner, *, max_per_user: int = 0,
+        people: PeopleIndex | None = None,
     ) -> None:  # fmt: skip
+        self._people = people
+        self._max_per_user = max_per_user
         self._policy, self._store, self._departures, self._lease = policy, store, departures, lease
         self._feed, self._roster, self._fanout, self._tasks = feed, roster, fanout, tasks
         self._attachments: set[Attachment] = set()  # those that are `in_room`
@@ -83,7 +90,9 @@ class Reconciler:
             while first is None or not (
                 connection.session.closed or attachment.connection.startswith(self._lease.name)
             ):
-                reply = await self._register(attachment, username=join.username, data=join.data_json or b"")
+                reply = await self._register(
+                    attachment, username=join.username, data=join.data_json or b"", former=join.former
+                )
                 if isinstance(reply, JoinRefused):
                     return reply, view
                 view = await self._feed.wait_for_version(join.room_id, reply.epoch, reply.version)
@@ -96,10 +105,17 @@ class Reconciler:
     def attach(self, attachment: Attachment, *, away: bool) -> None:
         """Note that Redis took a client's join: from here on it is made to have the connection."""
         attachment.joined(away=away)
+        if away and self._people:
+            self._people.verify(attachment.entry)
         self._attachments.add(attachment)
         if attachment.state is AttachmentState.LIVE:
             for beat in self._waiting_beats.pop(attachment, ()):
                 beat.acknowledged(self.now())
+
+    def note_away(self, entry: Entry, diff: bytes) -> None:
+        """Note in the index of people whether a member is away, as a published diff says."""
+        if diff and self._people:
+            self._people.set_away(entry, away=any(row.away for row in decode_diff(diff).updated))
 
     def detach(self, attachment: Attachment, event: AttachmentEvent) -> None:
         """Note that the connection is no longer in the room, by that event, and answer its heartbeats."""
@@ -138,7 +154,9 @@ class Reconciler:
                 and attachment.joined_at > member.joined_at
                 and connection.session.rooms[room_id].state is not MembershipState.REJOINING
             ]
-            self.expel(room_id, left.user_id, left.reason, at=left.at, message=left.message)
+            self.expel(
+                room_id, left.user_id, left.reason, at=left.at, message=left.message, until=left.ends_at
+            )
             for attachment in later:
                 self.detach_queue.add(attachment)
         else:
@@ -147,19 +165,38 @@ class Reconciler:
                 attachment.note_last_seen(member)
                 self.reregister(attachment)
 
-    def expel(self, room_id: str, user_id: str, reason: str, *, at: int, message: str = "") -> None:
-        """Take a member's connections out of the room, and close those that are in no other. at: ms."""
+    def expel(
+        self, room_id: str, user_id: str, reason: str, *, at: int, message: str = "", until: int = 0
+    ) -> None:
+        """Take a member's connections out of the room, and close those that are in no other.
+
+        at: ms. until: when a ban ends (ms), or 0.
+        """
         connections = self._remaining_connections(room_id, user_id)
         for _, attachment in connections:
             attachment.advance(AttachmentEvent.EXPELLED)
             self._attachments.discard(attachment)
             self._feed.unfollow(room_id)
-        text = message or leave_reason(reason).message or self._policy(room_id).message
-        self._fanout.force_leave(room_id, user_id, text, reason, at)
+        notice = self.notice_of(room_id, reason, message)
+        self._fanout.force_leave(room_id, user_id, notice, reason, at, until or None)
         for connection, attachment in connections:
             # What Redis may yet take of it, or is yet to detach, must not affect its next join.
             self.assign_id(connection)
             self._end_beats(attachment)
+
+    def notice_of(self, room_id: str, reason: str, message: str = "") -> str:
+        """Return the sentence for a user whose membership ended. message: that of a kick, if it had one."""
+        return message or leave_reason(reason).message or self._policy(room_id).message
+
+    def present_attachments(self) -> list[Attachment]:
+        """Return the connections that Redis should have, in every room."""
+        return [attachment for attachment in self._attachments if attachment.state is AttachmentState.LIVE]
+
+    def restore_evicted(self, entry: Entry) -> None:
+        """Register a member again that Redis lacks, if a heartbeat was acknowledged within its TTL."""
+        for attachment in self.attachments_of(*entry):
+            if attachment.acknowledged_at + attachment.terms.ttl > self.now():
+                self.reregister(attachment)
 
     def should_be_present(self, room_id: str, user_id: str) -> bool:
         """Whether Redis should have the member, as far as this node's connections show."""
@@ -264,14 +301,14 @@ class Reconciler:
         if attachment.state not in {AttachmentState.LIVE, AttachmentState.REREGISTERING}:
             self.detach_queue.add(attachment)
 
-    async def _expel_departed(self, attachment: Attachment, reason: str) -> None:
+    async def _expel_departed(self, attachment: Attachment, left: LeftRow) -> None:
         """Expel the connections of a member that departed, unless the diff of its departure does so first."""
         if not attachment.live:
             return
         attachment.advance(AttachmentEvent.FOUND_DEPARTED)
         await anyio.sleep(DIFF_COMES_WITHIN)
         if attachment.state is AttachmentState.DEPARTED:
-            self.expel(*attachment.entry, reason, at=self.now())
+            self.expel(*attachment.entry, left.reason, at=left.at, message=left.message, until=left.ends_at)
 
     def _end_beats(self, attachment: Attachment) -> None:
         for beat in self._waiting_beats.pop(attachment, ()):
@@ -279,23 +316,38 @@ class Reconciler:
 
     # What is sent to Redis.
 
-    async def _reregister(self, attachment: Attachment) -> Joined | str:
-        """Register a connection again; return why that may not be where its member departed.
+    async def _reregister(self, attachment: Attachment) -> Joined | LeftRow:
+        """Register a connection again; return the departure of its member where that may not be.
 
         A member that Redis does not have has departed where its departure is on record. Otherwise its join
         was lost, as a failover can do. A member on record as disconnected whose connection is open was cut
-        off and did not depart. Raises Unavailable.
+        off and did not depart. A user who is banned is not registered. Raises Unavailable.
         """
         view = self._feed.view(attachment.entry.room_id)
         known_epoch = view.epoch if view is not None else ""
         reply = await self._register_as_known(attachment, known_epoch or ANY_EPOCH)
-        if isinstance(reply, JoinRefused):
+        if isinstance(reply, JoinRefused) and reply.ban is None:
             reason = await self._reason_on_record(attachment)
             if reason is not None and reason != DISCONNECTED:
-                return reason
+                return LeftRow(attachment.entry.user_id, reason, self.now(), "")
             reply = await self._register_as_known(attachment, ANY_EPOCH)
-        # In any epoch Redis refuses only a connection that was detached meanwhile.
-        return reply if isinstance(reply, Joined) else DISCONNECTED
+        if isinstance(reply, JoinRefused) and reply.ban is not None:
+            return await self._end_by_ban(attachment, reply.ban, reply.now)
+        # In any epoch Redis otherwise refuses only a connection that was detached meanwhile.
+        if isinstance(reply, Joined):
+            return reply
+        return LeftRow(attachment.entry.user_id, DISCONNECTED, self.now(), "")
+
+    async def _end_by_ban(self, attachment: Attachment, ban: Ban, now: int) -> LeftRow:
+        """Record the departure of a member that Redis lost and that is banned now; return it."""
+        room_id, user_id = attachment.entry
+        member = self._feed.last_known(*attachment.entry) or attachment.last_seen
+        reason = None
+        if member is not None:
+            reason = await self._store.record_lost_member(room_id, member, BANNED)
+        if reason in {BANNED, None}:
+            return LeftRow(user_id, BANNED, now, ban.message, ban.until)
+        return LeftRow(user_id, reason or BANNED, now, "")
 
     async def _reason_on_record(self, attachment: Attachment) -> str | None:
         room_id, user_id = attachment.entry
@@ -323,30 +375,60 @@ class Reconciler:
         data: bytes = b"",
         known_epoch: str = "",
         joined_at: int | None = None,
+        former: FormerJoining | None = None,
     ) -> Joined | JoinRefused:
         while True:
-            former, current = attachment.connection, self._current_id(attachment)
+            previous, current = attachment.connection, self._current_id(attachment)
+            # Before the index of people is waited for: a connection lost meanwhile is fenced in Redis.
             attachment.submitted(current)
-            reply = await self._store.join(
+            try:
+                joining = None
+                if self._people is not None:
+                    joining = await self._people.enter(attachment.entry, self._lease.name)
+            except Unavailable:
+                attachment.answered(None)  # nothing was sent
+                raise
+            reply = await self._join(
                 attachment.entry,
                 current,
                 ttl=attachment.terms.ttl,
                 username=username,
                 data=data,
                 max_members=attachment.terms.max_members if not known_epoch else 0,
+                max_connections=self._max_per_user if not known_epoch else 0,
                 known_epoch=known_epoch,
-                replaces=former if former != current else "",
+                replaces=previous if previous != current else "",
                 away=attachment.away,
                 joined_at=joined_at,
+                former=former,
+                joining=joining,
             )
             if isinstance(reply, Joined):
                 attachment.answered(reply.joined_at)
+                attachment.acknowledged(reply.now)
                 self._feed.offer(attachment.entry.room_id, reply.diff)
                 return reply
             attachment.answered(None)
             if reply.reason != "fenced":
                 return reply
             await self._lease.abandon_name(current.partition(".")[0])
+
+    async def _join(
+        self, entry: Entry, connection: str, *, joining: Joining | None, **terms: Any
+    ) -> Joined | JoinRefused:
+        """Send a join, and pass its outcome on to the index of people."""
+        if joining is None or self._people is None:
+            return await self._store.join(entry, connection, **terms)
+        try:
+            reply = await self._store.join(entry, connection, person=joining.token, **terms)
+        except BaseException:
+            self._people.unanswered(joining)
+            raise
+        if isinstance(reply, Joined):
+            self._people.joined(joining, away=terms["away"])
+        else:
+            self._people.refused(joining)
+        return reply
 
     def _current_id(self, attachment: Attachment) -> str:
         return f"{self._lease.name}.{attachment.connection.partition('.')[2]}"

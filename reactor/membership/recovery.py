@@ -7,6 +7,7 @@ not, and no client is notified of anything that did not happen. The states are i
 from asyncio import Event, gather
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -58,7 +59,7 @@ class Recovery:
         barrier: RecoveryBarrier,
         tasks: Spawner,
         *,
-        broadcast: Callable[[Any], None],
+        broadcast: Callable[[Any], object],
         listening: Callable[[], bool],
     ) -> None:
         self._backend, self._store, self._sweep = backend, store, sweep
@@ -200,6 +201,11 @@ class Recovery:
     async def _check_server(self) -> None:
         if await self._is_another_server():
             await self._reregister_under_new_name(same_server=False)
+            return
+        # This node may have been judged lost meanwhile: then `on_renamed` requires the next check, and the
+        # departures of its members are not passed on before they are registered again.
+        with suppress(Unavailable):
+            await self._lease.renew()
 
     async def _reregister_after_loss(self) -> None:
         await self._reregister_under_new_name(same_server=True)

@@ -47,7 +47,7 @@ event that the table does not have raises `IllegalEvent` and changes nothing. Wo
 from enum import Enum
 from typing import Protocol
 
-from reactor.presence.keys import Entry, shard_of, suffix
+from reactor.presence.keys import Entry
 from reactor.protocol.membership import IllegalEvent
 from reactor.protocol.messages import Member
 
@@ -191,12 +191,14 @@ class Attachment:
         away: Whether the member was last noted as away.
         unanswered: Joins and re-registrations without an answer: Redis may still take them.
         detach_requested: Whether it was ever in the detach queue; a later join needs another connection id.
+        acknowledged_at: When Redis last took a heartbeat, or a join, of it (ms, Redis's clock).
         last_seen: The member as it was when Redis removed it, in case it has to be registered again.
 
     """
 
     __slots__ = (
         "_detaches",
+        "acknowledged_at",
         "away",
         "connection",
         "detach_requested",
@@ -211,15 +213,15 @@ class Attachment:
         "unanswered",
     )
 
-    def __init__(self, entry: Entry, connection: str, terms: Terms) -> None:
+    def __init__(self, entry: Entry, connection: str, terms: Terms, shard: int, suffix: str) -> None:
         self.entry = entry
         self.connection = connection
         self.terms = terms
-        self.shard = shard_of(entry.room_id)
-        self.suffix = suffix(entry)
+        self.shard = shard
+        self.suffix = suffix
         self.state = AttachmentState.NEW
         self.live = False
-        self.joined_at = 0
+        self.joined_at = self.acknowledged_at = 0
         self.away = False
         self.unanswered = 0
         self.detach_requested = False
@@ -274,6 +276,10 @@ class Attachment:
         """Take over the connection of an attachment that ended while a re-join of it was on the way."""
         self.advance(AttachmentEvent.CONTINUED)
         self.connection, self.joined_at = former.connection, former.joined_at
+
+    def acknowledged(self, now: int) -> None:
+        """Note that Redis took a heartbeat of it. now: ms, by Redis's clock."""
+        self.acknowledged_at = now
 
     def note_away(self, away: bool) -> None:
         """Note whether the member is away."""

@@ -10,7 +10,7 @@ import anyio
 from redis.asyncio import Redis
 
 from reactor.backend.clients import errors_as_unavailable
-from reactor.presence.keys import SHARDS, departures_stream, shard_of, shard_prefix
+from reactor.presence.keys import Keyspace
 from reactor.presence.rows import Departure, departure_from_stream
 
 PAGE = 1000
@@ -34,14 +34,14 @@ class Departures:
     client_of: returns the client of the server that has a key.
     """
 
-    def __init__(self, client_of: Callable[[str], Redis], namespace: str) -> None:
+    def __init__(self, client_of: Callable[[str], Redis], keys: Keyspace) -> None:
         self._client_of = client_of
         self._limiter = anyio.CapacityLimiter(MAX_CONCURRENT)
-        self._namespace = namespace
+        self._keys = keys
 
     def _streams(self, room_id: str | None) -> list[str]:
-        shards = range(SHARDS) if room_id is None else (shard_of(room_id),)
-        return [departures_stream(self._namespace, shard) for shard in shards]
+        shards = self._keys.shards if room_id is None else (self._keys.shard_of(room_id),)
+        return [self._keys.departures_stream(shard) for shard in shards]
 
     async def positions(self, room_id: str | None = None) -> dict[str, str]:
         """Return the newest entry of each stream: `read` up to them and `follow` from them omit nothing."""
@@ -86,7 +86,7 @@ class Departures:
                 break
             positions[stream] = entry_id.decode()
             departure = departure_from_stream(entry_id, fields)
-            if room_id is None or departure.room_id == room_id:
+            if departure is not None and room_id in (None, departure.room_id):
                 found.append(departure)
         return found, positions
 
@@ -118,9 +118,11 @@ class Departures:
     async def totals(self) -> Counter[str]:
         """Return the number of departures by reason, in all rooms, since the namespace was created."""
         totals: Counter[str] = Counter()
-        for shard in range(SHARDS):
-            counts = await self._run("hgetall", f"{shard_prefix(self._namespace, shard)}:totals")
-            totals.update({reason.decode(): int(number) for reason, number in counts.items()})
+        for prefix in self._keys.prefixes:
+            counts = await self._run("hgetall", f"{prefix}:totals")
+            for reason, number in counts.items():
+                if number.isdigit():  # another program may have written there
+                    totals[reason.decode(errors="replace")] += int(number)
         return totals
 
     async def reasons(self, room_id: str, memberships: Iterable[MembershipKey]) -> dict[MembershipKey, str]:
@@ -129,7 +131,7 @@ class Departures:
         At most `MAX_READ` entries are read, and none older than `CLOCK_MARGIN` before the first began.
         """
         wanted, found = set(memberships), dict[MembershipKey, str]()
-        stream, newest = departures_stream(self._namespace, shard_of(room_id)), "+"
+        stream, newest = self._keys.departures_stream(self._keys.shard_of(room_id)), "+"
         for _ in range(MAX_READ // REASONS_PAGE):
             if not wanted:
                 break
@@ -154,7 +156,8 @@ class Departures:
 
 
 def _departures(page: Iterable[Any]) -> list[Departure]:
-    return [departure_from_stream(entry_id, fields) for entry_id, fields in page]
+    found = (departure_from_stream(entry_id, fields) for entry_id, fields in page)
+    return [departure for departure in found if departure is not None]
 
 
 def _of_room(found: list[Departure], room_id: str | None) -> list[Departure]:

@@ -5,15 +5,15 @@ after Redis has applied the batch; while Redis does not answer, they wait here.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import anyio
 
 from reactor.errors import Unavailable
 from reactor.histogram import SIZES, Histogram
 from reactor.presence.attachment import Attachment
-from reactor.presence.keys import SHARDS
 from reactor.presence.store import Store
 
 MAX_MEMBERS = 500
@@ -27,7 +27,8 @@ FULL_BATCH = 32
 """Members, in all shards together, with which the batches are sent at once."""
 
 MAX_WAITING = 32
-"""Heartbeats of one member that wait at most: one renews the TTL as well as all, but each is answered."""
+"""Heartbeats of one connection in a room that wait at most: one renews the TTL as well as all, so further
+ones are answered with the last of these. Not of one member: among many tabs each has one that waits."""
 
 RETRY_DELAY = 0.2
 """Seconds between attempts while Redis does not answer."""
@@ -45,8 +46,11 @@ class Beat(Protocol):
     def ended(self) -> None:
         """The connection is no longer in the room, so nothing was sent to Redis."""
 
+    def absorb(self, other: Any) -> bool:
+        """MAX_WAITING heartbeats of the connection wait: answer another one with this, if that can be."""
+
     def overflowed(self) -> None:
-        """MAX_WAITING heartbeats of the member wait already, so this one does not."""
+        """The heartbeat was not absorbed either, so it does not wait."""
 
 
 Waiting = list[tuple[Attachment, Beat]]
@@ -61,7 +65,7 @@ class Heartbeats:
     def __init__(self, store: Store, node: Callable[[], str]) -> None:
         self._store = store
         self._node = node
-        self._pending: list[dict[str, Waiting]] = [{} for _ in range(SHARDS)]
+        self._pending: dict[int, dict[str, Waiting]] = defaultdict(dict)
         self._waiting = 0
         self._wakeup, self._full = asyncio.Event(), asyncio.Event()
         self.batches = 0
@@ -80,9 +84,9 @@ class Heartbeats:
                 self._wakeup.set()
             elif self._waiting == FULL_BATCH:
                 self._full.set()
-        elif len(waiting) < MAX_WAITING:
+        elif len(waiting) < MAX_WAITING or sum(one is attachment for one, _ in waiting) < MAX_WAITING:
             waiting.append((attachment, beat))
-        else:
+        elif not next(one for at, one in reversed(waiting) if at is attachment).absorb(beat):
             beat.overflowed()
 
     async def serve(self) -> None:
@@ -104,7 +108,7 @@ class Heartbeats:
 
     async def flush(self) -> None:
         """Send all that waits, all shards concurrently."""
-        due = [(shard, pending) for shard, pending in enumerate(self._pending) if pending]
+        due = [(shard, pending) for shard, pending in self._pending.items() if pending]
         self._waiting = 0
         for shard, _ in due:
             self._pending[shard] = {}
@@ -150,6 +154,7 @@ class Heartbeats:
         for (name, _), flag in zip(members, alive, strict=True):
             for attachment, beat in batch[name]:
                 if flag == 49:  # "1"
+                    attachment.acknowledged(now)
                     beat.acknowledged(now)
                 else:
                     beat.refused(attachment)

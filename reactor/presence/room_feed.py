@@ -15,19 +15,21 @@ import msgspec
 import structlog
 
 from reactor.backend.interface import Channels
-from reactor.errors import Unavailable
+from reactor.errors import UNREADABLE, Unavailable
 from reactor.presence.departures import Departures, MembershipKey
-from reactor.presence.keys import diff_channel
+from reactor.presence.keys import Entry, suffix
+from reactor.presence.lingering import LingeringRooms
+from reactor.presence.recent_diffs import RecentDiffs
 from reactor.presence.rows import (
-    ROOM_MESSAGE_PREFIX,
     DiffRow,
     LeftRow,
     decode_diff,
+    is_room_message,
     is_unknown_kind,
     parse_room_message,
 )
-from reactor.presence.store import Store
-from reactor.protocol.messages import Departed, Member, RoomDiff
+from reactor.presence.store import ANSWER_TIME, Store
+from reactor.protocol.messages import Departed, Member, RoomDiff, RoomMessage
 from reactor.protocol.room import DiffResult, RoomView, diff_between, visibly_changed
 from reactor.tasks import Spawner
 
@@ -41,11 +43,17 @@ SUBSCRIBE_TIMEOUT = 5.0
 """Seconds that the first join of a room waits for the confirmation of its channel."""
 RESYNC_RETRY = 0.2
 """Seconds between attempts to list a room while Redis does not answer."""
+MAX_QUESTIONS = 3
+"""How often nodes are asked for members that may have been evicted."""
 DISCONNECTED = "disconnected"
 """The reason for members that were lost with Redis's data and for whose departure none is recorded."""
 
 ViewPosition = tuple[str, int]
 """A view's epoch and version."""
+
+
+CAUSES = ("diff_lost", "gap", "resubscribed", "unreadable", "moved", "data_lost")
+"""Why a room is listed again."""
 
 
 class FollowedRoom:
@@ -86,26 +94,34 @@ class RoomFeed:
 
     on_diff(diff): called for each change of a view, in order, after it was applied.
     on_left(room_id, row, member): called for each departure before its diff; `member` as last seen, or None.
-    on_room_message(room_id, at, data): called for each message to a room; Redis's time (ms) and JSON.
-    is_data_loss(room_id, user_ids): asked when a followed room begins a new epoch with these users, whether
-    Redis must have lost data; where it has, this callback also pauses the feed.
+    on_room_message(message, to): called for each message to a room; to: see `parse_room_message`.
+    recent: keeps the diffs of the views, for clients that return.
+    is_data_loss(room_id, user_ids): asked when a list shows a followed room in a new epoch with these users,
+    whether Redis must have lost data; where it has, this callback also pauses the feed.
+    on_data_lost(room_id): called when a diff shows it: a room begins anew that is not empty here.
     tasks: where lists are read.
     """
 
     def __init__(
         self, store: Store, subscription: Channels, departures: Departures, tasks: Spawner, *,
         on_diff: Callable[[RoomDiff], None], on_left: Callable[[str, LeftRow, Member | None], None],
-        on_room_message: Callable[[str, int, bytes], None] = lambda _room_id, _at, _data: None,
+        on_room_message: Callable[[RoomMessage, list[str] | None], None] = lambda _message, _to: None,
         is_data_loss: Callable[[str, set[str]], bool] = lambda _room_id, _user_ids: False,
+        on_data_lost: Callable[[str], None] = lambda _room_id: None,
+        recent: RecentDiffs | None = None,
     ) -> None:  # fmt: skip
+        self.recent = recent or RecentDiffs(0)
         self._store, self._subscription, self._departures = store, subscription, departures
         self._tasks, self._on_diff, self._on_left = tasks, on_diff, on_left
-        self._on_room_message, self._is_data_loss = on_room_message, is_data_loss
+        self._on_room_message = on_room_message
+        self._is_data_loss, self._on_data_lost = is_data_loss, on_data_lost
         self._rooms: dict[str, FollowedRoom] = {}
         self._by_channel: dict[bytes, str] = {}
         self._resumed = anyio.Event()
         self._resumed.set()
         self._gaps = 0
+        # Their views take at most a quarter as much as the recent diffs.
+        self._lingering = LingeringRooms(self.recent.max_bytes // 4, self._remove)
         self.resyncs: Counter[str] = Counter()
 
     def view(self, room_id: str) -> RoomView | None:
@@ -127,8 +143,10 @@ class RoomFeed:
         room = self._rooms.get(room_id)
         if room is None:
             room = self._rooms[room_id] = FollowedRoom(room_id)
-            self._by_channel[diff_channel(self._store.namespace, room_id).encode()] = room_id
+            self._by_channel[self._store.diff_channel(room_id).encode()] = room_id
             self._tasks.start_soon(self._open, room_id, room)
+        elif room.followers == 0:
+            self._lingering.discard(room_id)
         room.followers += 1
         try:
             await room.ready.wait()
@@ -140,13 +158,15 @@ class RoomFeed:
         return room.view
 
     def unfollow(self, room_id: str, followed: FollowedRoom | None = None) -> None:
-        """Undo one `follow`; with the last one the room's channel is unsubscribed."""
+        """Undo one `follow`; with the last one, or some time after it, the room's channel is unsubscribed."""
         room = self._rooms.get(room_id)
-        if room is None or (followed is not None and followed is not room):
-            return
+        if room is None or room.followers == 0 or (followed is not None and followed is not room):
+            return  # it lingers, or it was followed anew
         room.followers -= 1
         if room.followers == 0:
-            self._remove(room_id)
+            members = 0 if room.view.waiting else len(room.view.members)
+            if not self._lingering.add(room_id, members):
+                self._remove(room_id)
 
     async def wait_for_version(self, room_id: str, epoch: str, version: int) -> RoomView:
         """Return the room's view once it has reached that version, or a newer list has replaced it.
@@ -178,7 +198,7 @@ class RoomFeed:
         if room is not None and payload:
             row = decode_diff(payload)
             if (row.epoch, row.from_version) == room.position and not room.resyncing:
-                self._apply(room, row, row.diff(room_id))
+                self._apply(room, row, row.diff(room_id), payload)
 
     def on_message(self, channel: bytes, payload: bytes) -> None:
         """Handle a publication on a room's channel: a diff, or a message to the room."""
@@ -187,8 +207,8 @@ class RoomFeed:
             return
         room = self._rooms[room_id]
         try:
-            if payload.startswith(ROOM_MESSAGE_PREFIX):
-                self._on_room_message(room_id, *parse_room_message(payload))
+            if is_room_message(payload):
+                self._on_room_message(*parse_room_message(room_id, payload))
                 return
             if is_unknown_kind(payload):
                 return
@@ -197,22 +217,30 @@ class RoomFeed:
             if row.version <= view.version and row.epoch == view.epoch and not view.waiting:
                 return  # applied by `offer`, as for each join of this node, where skipping it saves 10 us
             diff = row.diff(room_id)
-        except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+        except UNREADABLE:
             # Published by another program, or in the format of a newer release: the list has its content.
             log.warning("diff_unreadable", room=room_id, bytes=len(payload))
             if room.ready.is_set():
                 self._start_resync(room, "unreadable", room.position)
         else:
-            self._apply(room, row, diff)
+            self._apply(room, row, diff, payload)
 
-    def resync(self) -> None:
-        """Resynchronise every room, because diffs of any may have been missed."""
-        self.pause()
-        self.resume()
+    def resync(self, channels: frozenset[str] | None = None) -> None:
+        """Resynchronise the rooms of these channels, or every room: diffs may have been missed."""
+        if channels is None:
+            self.pause()
+            self.resume()
+            return
+        for channel in channels:
+            room = self._rooms.get(self._by_channel.get(channel.encode(), ""))
+            if room is not None and room.ready.is_set():
+                self._start_resync(room, "moved", room.position)
 
     def pause(self) -> None:
         """Pass on nothing until `resume`: diffs were missed, and Redis may have lost data."""
         self._gaps += 1
+        for room_id in self._lingering.rooms():
+            self._remove(room_id)
         if self._resumed.is_set():
             self._resumed = anyio.Event()
         for room in self._rooms.values():
@@ -227,11 +255,16 @@ class RoomFeed:
 
     # Private methods
 
-    def _apply(self, room: FollowedRoom, row: DiffRow, diff: RoomDiff) -> None:
+    def _apply(self, room: FollowedRoom, row: DiffRow, diff: RoomDiff, payload: bytes) -> None:
         position, members = room.position, room.view.members
         begins_anew = row.epoch != room.view.epoch and row.from_version == 0 and not room.view.waiting
-        if begins_anew and self._is_data_loss(diff.room_id, {member.user_id for member in diff.joined}):
-            return  # the rest of the room is listed once all members are registered again
+        listed = {one.user_id for one in diff.joined}.union(one.user_id for one in diff.left)
+        if begins_anew and not members.keys() <= listed:
+            # A script begins a room anew only when it is empty, and the departures that empty it come before.
+            # The members that are missing need not be connected here: other nodes register theirs again too.
+            self._on_data_lost(diff.room_id)
+            self._start_resync(room, "data_lost", position)
+            return
         leaving = [(left, members.get(left.user_id)) for left in row.left]
         changed = [one for one in diff.updated if visibly_changed(members.get(one.user_id), one)]
         # A member that was suspended when the view was made is missing in it: for receivers it joins now.
@@ -245,9 +278,15 @@ class RoomFeed:
             # Receivers never had a member that was suspended when the view was made.
             known = [left for left, (_, member) in zip(diff.left, leaving, strict=True) if member is not None]
             count = len(room.view.members)  # the diff's count includes suspended members
-            self._on_diff(
-                msgspec.structs.replace(diff, left=known, joined=joined, updated=updated, count=count)
+            sent = msgspec.structs.replace(diff, left=known, joined=joined, updated=updated, count=count)
+            as_published = (
+                len(known) == len(diff.left)
+                and len(joined) == len(diff.joined)
+                and len(updated) == len(diff.updated)
             )
+            self._pass_on(room, sent, payload if as_published else b"")
+            if room.followers == 0 and self._lingering.must_end(diff.room_id, count):
+                self._remove(diff.room_id)
         elif result is DiffResult.GAP:
             self._start_resync(room, "gap", position)
 
@@ -256,7 +295,7 @@ class RoomFeed:
             # A subscription that is disconnected means most often that Redis is away: fail soon.
             timeout = SUBSCRIBE_TIMEOUT if self._subscription.listening else DISCONNECTED_TIMEOUT
             with anyio.fail_after(timeout):
-                await self._subscription.subscribe(diff_channel(self._store.namespace, room_id))
+                await self._subscription.subscribe(self._store.diff_channel(room_id))
                 await self._resumed.wait()
             while True:
                 gaps = self._gaps
@@ -271,10 +310,15 @@ class RoomFeed:
             at = found.position
             if room.view.reset(at.epoch, at.version, found.members) is DiffResult.GAP:
                 self._start_resync(room, "gap", room.position)
+            if self._rooms.get(room_id) is room:
+                self.recent.begin(room.view)
         room.ready.set()
 
     def _start_resync(self, room: FollowedRoom, cause: str, position: ViewPosition) -> None:
         """Replace the view by a list. position: up to which diffs were passed on."""
+        if room.view.room_id in self._lingering:
+            self._remove(room.view.room_id)
+            return
         if not room.resyncing:
             room.resyncing = room.view.waiting = True
             self.resyncs[cause] += 1
@@ -289,7 +333,7 @@ class RoomFeed:
             room.lists_requested += 1
             number = room.lists_requested
             try:
-                found = await _read_state(self._store, self._departures, room_id, before)
+                found = await _read_explained_state(self._store, self._departures, room_id, before)
                 new_epoch = found.epoch != position[0] != ""
                 if new_epoch and gaps == self._gaps:
                     if self._is_data_loss(room_id, {member.user_id for member in found.members}):
@@ -317,12 +361,19 @@ class RoomFeed:
                 for left in diff.left:
                     row = LeftRow(left.user_id, left.reason, found.now, "")
                     self._on_left(room_id, row, before.get(left.user_id))
-                self._on_diff(diff)
+                self._pass_on(room, diff)
             return
+
+    def _pass_on(self, room: FollowedRoom, diff: RoomDiff, payload: bytes = b"") -> None:
+        if self._rooms.get(diff.room_id) is room:  # else its last follower was expelled just now
+            self.recent.add(room.view, diff, payload)
+        self._on_diff(diff)
 
     def _remove(self, room_id: str) -> None:
         room = self._rooms.pop(room_id)
-        channel = diff_channel(self._store.namespace, room_id)
+        self._lingering.discard(room_id)
+        self.recent.forget(room_id)
+        channel = self._store.diff_channel(room_id)
         del self._by_channel[channel.encode()]
         self._subscription.unsubscribe(channel)
         room.wake(float("inf"))
@@ -374,6 +425,24 @@ def _reasons_in_deferred(
                 if (member := before.get(left.user_id)) is not None:
                     reasons.setdefault(membership_key(member), left.reason)
     return reasons
+
+
+async def _read_explained_state(
+    store: Store, departures: Departures, room_id: str, before: Mapping[str, Member]
+) -> _RoomState:
+    """Read a room; where Redis may evict keys, once the nodes could restore who left without a record.
+
+    Raises Unavailable.
+    """
+    found = await _read_state(store, departures, room_id, before)
+    for _ in range(MAX_QUESTIONS):
+        without = [one for one in found.gone if membership_key(one) not in found.reasons]
+        suffixes = [suffix(Entry(room_id, one.user_id)) for one in without]
+        if not suffixes or not await store.ask_nodes(store.keys.shard_of(room_id), suffixes):
+            break
+        await anyio.sleep(ANSWER_TIME)
+        found = await _read_state(store, departures, room_id, before)
+    return found
 
 
 async def _record_lost_members(

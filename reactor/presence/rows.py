@@ -1,14 +1,23 @@
 """How members, diffs and departures stand in Redis, and the structs they become."""
 
 from collections.abc import Mapping, Sequence
+from time import monotonic
+from typing import Any
 
 import msgspec
-import structlog
 
+from reactor.errors import UNREADABLE
+from reactor.log import RateLimitedLog
 from reactor.presence.keys import unescape
-from reactor.protocol.messages import Departed, Member, RoomDiff
+from reactor.protocol.messages import Departed, Member, RoomDiff, RoomMessage
 
-log = structlog.get_logger()
+_log = RateLimitedLog()
+
+PAGE_BYTES = 262_144
+"""Bytes of a page of a listed room, about: a millisecond or two of the time of Redis."""
+MIN_PAGE, MAX_PAGE = 64, 1000
+"""Rows of such a page: the first number while it is not known how large they are."""
+_ROW_BYTES = 150  # of a member without its data, about
 
 
 class MemberRow(msgspec.Struct, array_like=True, rename="camel"):
@@ -41,18 +50,21 @@ class MemberRow(msgspec.Struct, array_like=True, rename="camel"):
 
 MEMBER_FIELDS = {field.encode_name: field.name for field in msgspec.structs.fields(MemberRow)}
 """The fields of a member, in the order of diffs and lists: the name in the presence key, and in MemberRow."""
+_DATA_FIELD = list(MEMBER_FIELDS).index("data")
 
 
 class LeftRow(msgspec.Struct, array_like=True):
     """A departure as the scripts publish it.
 
-    `reason` is one of `REASONS` or any text of a newer node. `message` is empty unless a kick gave one.
+    `reason` is one of `REASONS` or any text of a newer node. `message` is empty unless a kick or a ban gave
+    one. `ends_at`: when a ban ends (ms); 0 for any other departure.
     """
 
     user_id: str
     reason: str
     at: int
     message: str
+    ends_at: int = 0
 
 
 class DiffRow(msgspec.Struct, array_like=True):
@@ -80,8 +92,8 @@ class DiffRow(msgspec.Struct, array_like=True):
         )
 
 
-ROOM_MESSAGE_PREFIX = b"!"
-"""The first byte of a message to a room on the room's channel; a diff begins with that of an array."""
+MESSAGE_OF_APPLICATION, MESSAGE_OF_MEMBER = b"!", b"#"
+"""The first bytes of a message to a room on the room's channel; a diff begins with that of an array."""
 
 _MARKS = range(ord("!"), ord("/") + 1)
 
@@ -92,17 +104,52 @@ def is_unknown_kind(payload: bytes) -> bool:
     A kind of publication other than a diff is marked by its first byte, an ASCII punctuation mark from `!` to
     `/`, which begins no MessagePack array.
     """
-    return bool(payload) and payload[0] in _MARKS and not payload.startswith(ROOM_MESSAGE_PREFIX)
+    return bool(payload) and payload[0] in _MARKS and not is_room_message(payload)
 
 
-def parse_room_message(payload: bytes) -> tuple[int, bytes]:
-    """Return Redis's time (ms) and the JSON of a message to a room. Raises ValueError."""
-    at, _, data = payload.removeprefix(ROOM_MESSAGE_PREFIX).partition(b" ")
-    return int(at), data
+def is_room_message(payload: bytes) -> bool:
+    """Return whether a publication is a message to the room."""
+    return payload.startswith((MESSAGE_OF_APPLICATION, MESSAGE_OF_MEMBER))
+
+
+class MessageRow(msgspec.Struct, array_like=True):
+    """What a member sends, as nodes publish it: to the users in `to`, or to all others where that is None."""
+
+    user_id: str
+    socket_id: str
+    to: list[str] | None
+    data: Any
+
+
+_decode_message = msgspec.json.Decoder(MessageRow).decode
+
+
+def parse_room_message(room_id: str, payload: bytes) -> tuple[RoomMessage, list[str] | None]:
+    """Return what clients receive, and the users whom it is for: None for all, or for all but the sender.
+
+    Raises ValueError, or another error of msgspec or Python for what cannot be decoded, or not be sent.
+    """
+    at, _, body = payload[1:].partition(b" ")
+    if payload.startswith(MESSAGE_OF_APPLICATION):
+        message, to = RoomMessage(room_id, msgspec.json.decode(body), int(at)), None
+    else:
+        row = _decode_message(body)
+        message, to = RoomMessage(room_id, row.data, int(at), row.user_id, row.socket_id), row.to
+    msgspec.msgpack.encode(
+        message
+    )  # of the two codecs the one that holds less: no number of more than 64 bits
+    return message, to
 
 
 decode_diff = msgspec.msgpack.Decoder(DiffRow).decode
 """Returns a published diff from its MessagePack bytes. Raises msgspec.MsgspecError."""
+
+
+def next_page_size(flat: Sequence[bytes | int]) -> int:
+    """Return how many rows of a room to ask for, from the page before."""
+    rows = len(flat) // len(MEMBER_FIELDS)
+    size = sum(map(len, flat[_DATA_FIELD :: len(MEMBER_FIELDS)])) + _ROW_BYTES * rows  # type: ignore[arg-type]
+    return max(MIN_PAGE, min(MAX_PAGE, PAGE_BYTES * rows // size)) if rows else MAX_PAGE
 
 
 def members_from_flat(flat: Sequence[bytes | int]) -> list[Member]:
@@ -116,8 +163,9 @@ def members_from_flat(flat: Sequence[bytes | int]) -> list[Member]:
         try:
             row = MemberRow(_text(user_id), _text(username), _text(data), *map(int, numbers))
             members.append(row.member())
-        except (UnicodeDecodeError, msgspec.DecodeError):
-            log.warning("member_unreadable", user=str(user_id), fields=str(fields)[:200])
+        except UNREADABLE:
+            # Limited, since a client can ask for the list again and again.
+            _log.warning("member_unreadable", monotonic(), user=str(user_id), fields=str(fields)[:200])
     return members
 
 
@@ -134,7 +182,7 @@ def member_from_hash(fields: Mapping[bytes, bytes]) -> Member | None:
             int(fields.get(b"connections", 1)),
         )
         return row.member()
-    except (KeyError, ValueError, msgspec.DecodeError):
+    except (KeyError, *UNREADABLE):
         return None
 
 
@@ -152,24 +200,30 @@ class Departure(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     node: str
 
 
-def departure_from_stream(entry_id: bytes, fields: dict[bytes, bytes]) -> Departure:
-    """Return a departure from its stream entry (https://redis.io/docs/latest/develop/data-types/streams/)."""
-    return Departure(
-        id=entry_id.decode(),
-        room_id=fields[b"room"].decode(),
-        user_id=fields[b"user"].decode(),
-        username=fields[b"username"].decode(),
-        reason=fields[b"reason"].decode(),
-        joined_at=int(fields[b"joinedAt"]),
-        last_active_at=int(fields[b"lastActiveAt"]),
-        left_at=int(fields[b"leftAt"]),
-        node=fields[b"node"].decode(),
-    )
+def departure_from_stream(entry_id: bytes, fields: dict[bytes, bytes]) -> Departure | None:
+    """Return a departure from its stream entry, or None where another program wrote that entry.
+
+    https://redis.io/docs/latest/develop/data-types/streams/
+    """
+    try:
+        return Departure(
+            id=entry_id.decode(),
+            room_id=fields[b"room"].decode(),
+            user_id=fields[b"user"].decode(),
+            username=fields[b"username"].decode(),
+            reason=fields[b"reason"].decode(),
+            joined_at=int(fields[b"joinedAt"]),
+            last_active_at=int(fields[b"lastActiveAt"]),
+            left_at=int(fields[b"leftAt"]),
+            node=fields[b"node"].decode(),
+        )
+    except (KeyError, ValueError):
+        return None
 
 
 def room_from(escaped: bytes) -> str:
     """Return a room's id from its escaped form in a reply."""
-    return unescape(escaped.decode())
+    return unescape(escaped.decode(errors="replace"))
 
 
 def _text(field: bytes | int) -> str:

@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from reactor.backend.interface import Runner
-from reactor.errors import SettingError, Unavailable
+from reactor.errors import UNREADABLE, SettingError, Unavailable
 from reactor.presence.keys import fleet_prefix, rules_channel
 from reactor.settings import RoomPolicy, RoomRule, Settings
 from reactor.settings.rooms import KEYS, read_rules
@@ -40,11 +40,12 @@ class RoomRules:
     A rule's times are seconds. Calls raise Unavailable when Redis does not answer.
     """
 
-    def __init__(self, settings: Settings, runner: Runner) -> None:
+    def __init__(self, settings: Settings, runner: Runner, database: int = 0) -> None:
         self._settings, self._runner = settings, runner
         self._prefix = fleet_prefix(settings.namespace)
-        self.channel = rules_channel(settings.namespace)
+        self.channel = rules_channel(settings.namespace, database)
         self._rules: dict[str, RoomRule] = {}
+        self._unreadable: dict[bytes, str] = {}
         self._policies: dict[str, RoomPolicy] = {}
         self._changed: set[str] = {""}  # rooms to read; "" for all
         self._wakeup = asyncio.Event()
@@ -56,8 +57,9 @@ class RoomRules:
         if known is None:
             if len(self._policies) >= MAX_CACHED_POLICIES:
                 self._policies.clear()
-            rule = self._rules.get(room_id) or RoomRule(match=room_id)
-            known = self._policies[room_id] = self._settings.policy_under(rule)
+            rule, settings = self._rules.get(room_id), self._settings
+            policy = settings.policy_under(rule, room_id) if rule else settings.policy(room_id)
+            known = self._policies[room_id] = policy
         return known
 
     def use(self, settings: Settings) -> None:
@@ -122,10 +124,19 @@ class RoomRules:
     async def _read(self, room_id: str) -> dict[str, RoomRule]:
         flat = await self._runner.run("list_rules", self._prefix, room_id)
         found: dict[str, RoomRule] = {}
+        unreadable: dict[bytes, str] = {}
         for i in range(0, len(flat), 2):
             try:
                 room = flat[i].decode()
                 found[room] = read_rules({room: msgspec.json.decode(flat[i + 1])}, "")[0]
-            except (SettingError, msgspec.DecodeError, UnicodeDecodeError) as error:
-                log.warning("room_rule_unreadable", room=str(flat[i])[:200], reason=str(error)[:200])
+            except (SettingError, *UNREADABLE) as error:
+                unreadable[flat[i]] = str(error)[:200]
+        self._log_unreadable(unreadable)
+        self._unreadable = {**self._unreadable, **unreadable} if room_id else unreadable
         return found
+
+    def _log_unreadable(self, unreadable: dict[bytes, str]) -> None:
+        # All rules are read again every minute: each fault is logged once.
+        for room, reason in unreadable.items():
+            if self._unreadable.get(room) != reason:
+                log.warning("room_rule_unreadable", room=str(room)[:200], reason=reason)

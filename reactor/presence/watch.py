@@ -4,15 +4,16 @@ One subscription serves all watchers of a process.
 """
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import anyio
 
-from reactor.backend.interface import Backend, ChannelCallbacks
+from reactor.backend.interface import Backend
 from reactor.presence.departures import Departures
 from reactor.presence.room_feed import RoomFeed
 from reactor.presence.store import Store
-from reactor.protocol.events import RoomEvent, events_of
+from reactor.presence.watch_subscription import WatchSubscription
+from reactor.protocol.events import RoomEvent, SyncEvent, events_of
 from reactor.protocol.messages import Member, RoomDiff
 from reactor.protocol.room import diff_between
 from reactor.tasks import Spawner
@@ -31,6 +32,12 @@ class Watcher:
         self._diffs: deque[RoomDiff] = deque()
         self._changed = anyio.Event()
         self._behind = False
+        self._error: Exception | None = None
+
+    def fail(self, error: Exception) -> None:
+        """Have the iteration raise an error: no diffs will come any more."""
+        self._error = error
+        self._changed.set()
 
     def put(self, diff: RoomDiff) -> None:
         """Add a diff; where too many wait, all are dropped and the next event is a `sync`."""
@@ -42,8 +49,10 @@ class Watcher:
 
     async def next_diffs(self) -> list[RoomDiff]:
         """Wait for diffs; an empty list means that the watcher fell behind and needs a `sync`."""
-        if not self._diffs:
+        if not self._diffs and self._error is None:
             await self._changed.wait()
+        if self._error is not None:
+            raise self._error
         self._changed = anyio.Event()
         if self._behind:
             self._behind = False
@@ -53,10 +62,10 @@ class Watcher:
         self._diffs.clear()
         return diffs
 
-    def sync(self, epoch: str, members: dict[str, Member]) -> RoomEvent:
+    def sync(self, epoch: str, members: dict[str, Member]) -> SyncEvent:
         """Start from a list of all members, and return it as an event."""
         self._epoch, self._members = epoch, dict(members)
-        return RoomEvent(
+        return SyncEvent(
             kind="sync", room_id=self._room_id, count=len(members), members=tuple(members.values())
         )
 
@@ -83,19 +92,15 @@ class Watches:
 
     def __init__(self, backend: Backend, store: Store, departures: Departures, tasks: Spawner) -> None:
         self._watchers: dict[str, set[Watcher]] = {}
-        self._tasks = tasks
-        self._serving = False
-        self._subscription = backend.channels(ChannelCallbacks(self._on_message, self._on_gap, self._on_lost))
-        self._feed = RoomFeed(
-            store, self._subscription, departures, tasks,
+        self._subscription = WatchSubscription(backend, tasks)
+        self._feed = self._subscription.feed = RoomFeed(
+            store, self._subscription.channels, departures, tasks,
             on_diff=self._on_diff, on_left=lambda _room_id, _left, _member: None,
         )  # fmt: skip
 
-    async def watch(self, room_id: str) -> AsyncIterator[RoomEvent]:
+    async def watch(self, room_id: str) -> AsyncGenerator[RoomEvent]:
         """Yield a `sync` with the whole list, then every join, update and leave. May raise Unavailable."""
-        if not self._serving:
-            self._serving = True
-            self._tasks.start_soon(self._subscription.serve)
+        await self._subscription.begin()
         view = await self._feed.follow(room_id)
         watcher = Watcher(room_id)
         self._watchers.setdefault(room_id, set()).add(watcher)
@@ -114,15 +119,11 @@ class Watches:
                 del self._watchers[room_id]
             self._feed.unfollow(room_id)
 
-    def _on_message(self, channel: bytes, payload: bytes) -> None:
-        self._feed.on_message(channel, payload)
-
-    def _on_gap(self, first: bool) -> None:
-        if not first:
-            self._feed.resync()
-
-    def _on_lost(self, reason: str) -> None:
-        """Do nothing: the subscription reconnects by itself, and reports a gap when it has."""
+    def fail(self, error: Exception) -> None:
+        """End every iteration with an error."""
+        for watchers in self._watchers.values():
+            for watcher in watchers:
+                watcher.fail(error)
 
     def _on_diff(self, diff: RoomDiff) -> None:
         for watcher in self._watchers.get(diff.room_id, ()):

@@ -3,7 +3,7 @@
 The authentication of a connection is in one of five states:
 
     UNAUTHENTICATED   No token has arrived: every request but `auth` is refused.
-    AUTHENTICATING    The first token is being checked: requests are deferred until the outcome.
+    AUTHENTICATING    The first token is being checked: the caller keeps valid requests until the outcome.
     AUTHENTICATED     The identity is known, and requests are bound to it.
     REAUTHENTICATING  As AUTHENTICATED, while a fresh token is being checked.
     REJECTED          The first token was refused, or the connection is closed: requests are ignored.
@@ -25,9 +25,9 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from reactor.protocol import requests
-from reactor.protocol.identity import Identity
+from reactor.protocol.identity import OWN_ROOM, Identity
 from reactor.protocol.ids import clean_id
-from reactor.protocol.intents import Intent
+from reactor.protocol.intents import FormerJoining, Intent
 from reactor.protocol.limits import Limits
 from reactor.protocol.membership import IllegalEvent, Membership
 from reactor.protocol.messages import ProtocolError
@@ -81,7 +81,12 @@ AUTH_TRANSITIONS: dict[AuthState, dict[AuthEvent, AuthState]] = {
 }
 
 _AUTHENTICATED = frozenset({AuthState.AUTHENTICATED, AuthState.REAUTHENTICATING})
-_OF_MEMBERS = frozenset({requests.Heartbeat, requests.Away, requests.Back, requests.LeaveRoom})
+_CHECKED_BY_JOIN = frozenset({requests.Update, requests.Send})
+_OF_PEOPLE = frozenset({requests.WatchPeople, requests.UnwatchPeople})
+_OF_MEMBERS = frozenset(
+    {requests.Heartbeat, requests.Away, requests.Back, requests.LeaveRoom, requests.Closing}
+)
+_OF_OBSERVERS = frozenset({requests.Watch, requests.Unwatch})
 
 
 class AuthSession(Session):
@@ -93,18 +98,30 @@ class AuthSession(Session):
 
     """
 
-    __slots__ = ("_until_authenticated", "auth_state", "identity")
+    __slots__ = ("auth_state", "identity")
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
         self.auth_state = AuthState.UNAUTHENTICATED
         self.identity: Identity | None = None
-        self._until_authenticated: list[requests.Request] = []
+
+    @property
+    def checks_first_token(self) -> bool:
+        """Whether the first token is being checked: a request that `receive` ignores is to be kept."""
+        return self.auth_state is AuthState.AUTHENTICATING
+
+    @property
+    def proved_user(self) -> str | None:
+        """The user that a token has proved; None until then."""
+        return self.identity.user_id if self.identity is not None else None
 
     # Requests of the client.
 
     def receive(self, request: requests.Request) -> Intent | None:
-        """Return the intent of this request, or None when it is deferred, or ignored after a rejection.
+        """Return the intent of this request; None when it is deferred, to be kept, or ignored.
+
+        While the first token is being checked, a request is to be kept as it was received: decoded requests
+        take more memory, and the client has not proved its identity. After a rejection requests are ignored.
 
         Raises:
             ProtocolError: The request is invalid or not allowed; it changed nothing.
@@ -119,7 +136,7 @@ class AuthSession(Session):
             if kind is requests.Auth:
                 self._begin_check()
             elif self.identity is None:
-                self._defer_until_authenticated(request)
+                self._check_may_wait()
                 return None
             else:
                 request = self._bound(request, self.identity)
@@ -134,21 +151,20 @@ class AuthSession(Session):
             )
         self._advance(AuthEvent.AUTH)
 
-    def _defer_until_authenticated(self, request: requests.Request) -> None:
+    def _check_may_wait(self) -> None:
         if self.auth_state is AuthState.UNAUTHENTICATED:
             raise ProtocolError("unauthorized", 'this server requires a token: send "auth" with one first')
-        deferred = len(self._until_authenticated)
-        if deferred >= self._limits.max_pending:
-            raise ProtocolError(
-                "too_many_pending",
-                f"{deferred} requests are waiting for the token's check: wait for the reply to auth",
-            )
-        self._until_authenticated.append(request)
 
     def _bound(self, request: Any, identity: Identity) -> Any:
         kind = type(request)
-        if kind is not requests.Update and not identity.allows(self._room_id(request)):
-            raise ProtocolError("forbidden", "the token does not allow this room")
+        if kind is requests.Send and not identity.send:
+            raise ProtocolError("forbidden", "the token does not allow messages to other members")
+        if kind in _OF_OBSERVERS:
+            return request  # checked for each room, by `_why_not_watch`
+        if kind in _OF_PEOPLE:
+            return request  # whom the identity does not allow, its watcher sees as offline
+        if kind not in _CHECKED_BY_JOIN and not identity.allows(self._room_id(request)):
+            raise ProtocolError("forbidden", _not_allowed(self._room_id(request), "this room", "rooms"))
         if kind is requests.JoinRoom:
             if request.user_id is UNSET:
                 request = replace(request, user_id=identity.user_id)
@@ -158,21 +174,35 @@ class AuthSession(Session):
             request = self._with_fixed_fields(request, identity)
         return request
 
+    def _why_not_watch(self, room_id: str) -> str | None:
+        if self.identity is not None and self.identity.allows_watching(room_id):
+            return None
+        return _not_allowed(room_id, "watching this room", "watch")
+
     def _with_fixed_fields(self, request: Any, identity: Identity) -> Any:
         if identity.name is not None and request.username != identity.name:
             if request.username:
                 raise ProtocolError("forbidden", "the token fixes another username: leave username out")
             request = replace(request, username=identity.name)
         if identity.data is not None:
+            if getattr(request, "patch", UNSET) is not UNSET:
+                raise ProtocolError("forbidden", "the token fixes the data: leave patch out")
             if request.data is not UNSET and request.data != identity.data:
                 raise ProtocolError("forbidden", "the token fixes other data: leave data out")
             request = replace(request, data=identity.data)
         return request
 
+    def _former(self, resume: requests.Resume) -> FormerJoining:
+        former, identity = super()._former(resume), self.identity
+        if identity is None:
+            return former
+        # What the token fixes is never older than what Redis has.
+        return replace(former, keep_username=identity.name is None, keep_data=identity.data is None)
+
     # Outcomes of checks.
 
-    def token_accepted(self, identity: Identity) -> list[requests.Request]:
-        """Set the identity; return the deferred requests, to be received again in this order.
+    def token_accepted(self, identity: Identity) -> None:
+        """Set the identity; the requests that were kept are to be received again.
 
         Raises:
             ProtocolError: `forbidden`: the connection already has another user's identity, and keeps it.
@@ -185,30 +215,28 @@ class AuthSession(Session):
             raise ProtocolError("forbidden", "the token is for another user: open a second connection")
         if self._advance(AuthEvent.ACCEPTED) is AuthState.AUTHENTICATED:
             self.identity = identity
-        deferred, self._until_authenticated = self._until_authenticated, []
-        return deferred
 
     def token_refused(self) -> bool:
-        """Drop the deferred requests; return True when the connection must be closed.
+        """Return True when the connection must be closed.
 
         Raises:
             IllegalEvent: No token was being checked.
 
         """
-        self._until_authenticated = []
         return self._advance(AuthEvent.REFUSED) is AuthState.REJECTED
 
     def forbidden_room(self) -> str | None:
-        """Return a room of this connection that its identity does not allow any more, or None."""
+        """Return a room that the connection is in, or watches, and may not any more; None without one."""
         identity = self.identity
         if identity is None:
             return None
-        return next((room_id for room_id in self.rooms if not identity.allows(room_id)), None)
+        joined = (room_id for room_id in self.rooms if not identity.allows(room_id))
+        watched = (room_id for room_id in self.watched if not identity.allows_watching(room_id))
+        return next(joined, None) or next(watched, None)
 
     def close(self) -> list[Membership]:
         """Note that the connection is closed; return the memberships to detach, pending ones included."""
         self._advance(AuthEvent.CLOSED)
-        self._until_authenticated = []
         return super().close()
 
     def _advance(self, event: AuthEvent) -> AuthState:
@@ -217,3 +245,9 @@ class AuthSession(Session):
             raise IllegalEvent(f"{event.name} while {self.auth_state.name}")
         self.auth_state = after
         return after
+
+
+def _not_allowed(room_id: str, what: str, claim: str) -> str:
+    if room_id.startswith(OWN_ROOM):
+        return f"a room {OWN_ROOM}USER is for that user alone: name another"
+    return f"the token does not allow {what}: add it to the claim {claim}"

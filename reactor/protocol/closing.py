@@ -11,38 +11,24 @@ class CloseCode(IntEnum):
     PROTOCOL_ERROR = 1002  # A frame violates RFC 6455.
     UNSUPPORTED = 1003  # A frame type that the subprotocol does not use: binary in JSON, text in MessagePack.
     NOT_UTF8 = 1007  # Text that is not UTF-8.
-    POLICY = 1008  # Valid, but too much: a message in too many fragments, or too many control frames.
+    POLICY = 1008  # Valid, but too much: a message in too many fragments, or one that arrives too slowly.
     TOO_BIG = 1009  # A message over the limit.
-    INTERNAL = 1011  # The server failed.
+    INTERNAL = 1011  # The hook that checks tokens failed or was too slow.
     RESTART = 1012  # The node restarts: reconnect after a short random delay.
     UNAUTHORISED = 4001  # The token is missing, invalid or expired: reconnect only with a fresh one.
     FORCE_LEAVE = 4003  # The connection's last membership was ended; the message before gives the reason.
     TOO_SLOW = 4008  # The client did not read, and the messages queued for it reached the limit.
-    TOO_MANY = 4029  # Too many requests: reconnect later.
+    TOO_MANY = 4029  # Too many requests, or connections of the user: reconnect later.
 
 
-_LOST = frozenset(
-    {
-        1005,  # The close frame carried no code, as some proxies do.
-        1006,  # There was no close frame: the network failed, or the server crashed.
-        1013,  # Try again later, as a proxy may send.
-        1014,  # A gateway in between got no valid response.
-        1015,  # TLS failed.
-    }
-)
-_RECONNECT = _LOST | {
-    CloseCode.GOING_AWAY,
-    CloseCode.INTERNAL,
-    CloseCode.RESTART,
-    CloseCode.TOO_SLOW,
-    CloseCode.TOO_MANY,
-}
+_FINAL = frozenset({CloseCode.UNAUTHORISED, CloseCode.FORCE_LEAVE})
 
 
 def may_return(code: int) -> bool:
     """Return whether a client whose connection closed with this code should reconnect by itself.
 
-    False where the same would happen again: the client violated the protocol, was removed from its last room,
-    or needs a fresh token first (4001). Unknown codes are final.
+    False only for the two codes by which a reactor server asks a client not to: the client was removed from
+    its last room (4003), or needs a fresh token first (4001). Any other code may be that of a proxy, which
+    closes an idle tunnel with 1000 or a long one with 1008; the pauses between attempts grow.
     """
-    return code in _RECONNECT
+    return code not in _FINAL

@@ -4,14 +4,19 @@ A valid message is parsed once, straight into its struct. Only an invalid one is
 plain values, to find which field is wrong and to which request and room the error belongs.
 """
 
+import re
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, NoReturn, get_args
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from reactor.protocol.ids import clean_id
+from reactor.protocol.limits import Limits
 from reactor.protocol.messages import ErrorCode, Message, ProtocolError, RequestId, ServerMessage
-from reactor.protocol.requests import TYPES, Request
+from reactor.protocol.requests import TYPES, AnyId, Request
+from reactor.protocol.value_count import count_in_json, count_in_msgpack
 
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError, OverflowError, TypeError)
 """What msgspec raises for invalid input: wrong types, invalid text, deep nesting, unhashable keys."""
@@ -25,7 +30,33 @@ _EXPECTED = {
     "username": "text",
     "view": '"members", "count" or "none"',
     "token": "text",
+    "data": "any JSON",
+    "to": "a list of user ids",
+    "roomIds": "a list of room ids, each text or a whole number",
+    "userIds": "a list of user ids",
+    "limit": "a whole number",
+    "cursor": "text",
+    "resume": "an object with epoch (text of at most 64 characters), version and joinedAt (whole numbers), "
+    "and members (a whole number) where diffs are understood",
 }
+
+
+_EXPECTED_IN = {("room:watch", "view"): '"members" or "count"'}
+"""The same where a field of one message differs from that of others."""
+
+_MAP_16 = 0xDE
+_NOT_AN_OBJECT = 'a message must be an object with a "type"'
+_SMALL = 4096  # bytes of a message that is decoded at once: what it can hold takes less than 400 KiB
+_MAX_DATA = Limits().max_data
+_OTHER_VALUES = 64  # keys and values of a message beside `data` and `userIds`
+_MAX_PEOPLE = 1000  # ids in `userIds`
+
+
+class _Outline(msgspec.Struct, rename="camel"):
+    """The ids of a message as bytes; the decoder checks the rest of it, and builds nothing."""
+
+    id: msgspec.Raw | UnsetType = UNSET
+    room_id: msgspec.Raw | UnsetType = UNSET
 
 
 class Codec:
@@ -42,6 +73,8 @@ class Codec:
 
     __slots__ = (
         "_anything",
+        "_decode_as",
+        "_outline",
         "_reply",
         "_request",
         "between",
@@ -56,20 +89,28 @@ class Codec:
         self.name = name
         self.subprotocol = f"reactor.{name}"
         self.binary = binary
+        self._decode_as: Callable[..., Any] = library.decode
         self.between, self.end = (b"", b"") if binary else (b",", b"]}")
         self.encode: Callable[[Any], bytes] = library.Encoder().encode
         self._request: Callable[[bytes], Request] = library.Decoder(Request).decode
         self._reply: Callable[[bytes], ServerMessage] = library.Decoder(ServerMessage).decode
         self._anything: Callable[[bytes], Any] = library.Decoder().decode
+        self._outline: Callable[[bytes], _Outline] = library.Decoder(_Outline).decode
 
-    def decode(self, payload: bytes) -> Request:
+    def decode(self, payload: bytes, max_data: int = _MAX_DATA) -> Request:
         """Return the request in one whole message.
 
+        Args:
+            payload: The message.
+            max_data: Most bytes of a member's data as JSON: no objects are built of more values than fit.
+
         Raises:
-            ProtocolError: `bad_json`, `bad_message`, `unknown_type`, `bad_id` or `not_utf8`; with the
-                request's `id` and room, where they can be read.
+            ProtocolError: `bad_json`, `bad_message`, `unknown_type`, `bad_id`, `data_too_big` or `not_utf8`;
+                with the request's `id` and room, where they can be read.
 
         """
+        if len(payload) > _SMALL:
+            self._check_values(payload, max_data)
         # The parser does not validate text in unknown fields.
         if not self.binary and not payload.isascii():
             _check_utf8(payload)
@@ -78,18 +119,61 @@ class Codec:
         except _UNREADABLE as error:
             self._explain(payload, error)
 
+    def _check_values(self, payload: bytes, max_data: int) -> None:
+        """Raise a ProtocolError for a message that is invalid, or has more values than `data` has room for.
+
+        As JSON each value takes a byte at least, and a separator follows it.
+        """
+        try:
+            self._decode_as(payload, type=msgspec.Raw)
+        except _UNREADABLE as error:
+            broken = self._broken("it nests too deep" if isinstance(error, RecursionError) else str(error))
+            broken.id = (_id_in_msgpack if self.binary else _id_in_json)(payload)
+            raise broken from error
+        try:
+            outline = self._outline(payload)
+        except _UNREADABLE as error:
+            raise ProtocolError("bad_message", _NOT_AN_OBJECT) from error
+        most = max(max_data // 2, _MAX_PEOPLE) + _OTHER_VALUES
+        count = count_in_msgpack if self.binary else count_in_json
+        if count(payload, most + 1) > most:
+            sentence = f"data has more values than fit into {max_data} bytes as JSON: send less"
+            room_id = _room_id(self._value(outline.room_id, AnyId))
+            raise ProtocolError("data_too_big", sentence, self._value(outline.id, RequestId), room_id)
+
+    def identify(self, payload: bytes) -> tuple[RequestId | None, str | None]:
+        """Return the id and the room of a message that is not decoded, where they can be read."""
+        try:
+            outline = self._outline(payload)
+        except _UNREADABLE:
+            return (_id_in_msgpack if self.binary else _id_in_json)(payload), None
+        return self._value(outline.id, RequestId), _room_id(self._value(outline.room_id, AnyId))
+
+    def _value(self, raw: msgspec.Raw | UnsetType, type_: Any) -> Any:
+        """Return the value of a field, or None where it is missing or of another type."""
+        try:
+            return None if raw is UNSET else self._decode_as(raw, type=type_)
+        except _UNREADABLE:
+            return None
+
     def open_members(self, message: bytes, count: int) -> bytes:
         """Return the beginning of a message with members, which the caller appends, each encoded by `encode`.
 
         Args:
-            message: The message without `members`, encoded: an object of fewer than 15 fields.
+            message: The message without `members`, encoded, as an object that could have no 16th field,
+                or in a map 16.
             count: The number of members that will follow.
 
         """
         if not self.binary:
             return message[:-1] + b',"members":['
         # The map gets one more field, with an array 32: https://github.com/msgpack/msgpack/blob/master/spec.md
-        return bytes((message[0] + 1,)) + message[1:] + b"\xa7members\xdd" + count.to_bytes(4)
+        # msgspec writes a map 16 for a struct that could have more than 15 fields, whatever it has.
+        if message[0] == _MAP_16:
+            head = b"\xde" + (int.from_bytes(message[1:3]) + 1).to_bytes(2) + message[3:]
+        else:
+            head = bytes((message[0] + 1,)) + message[1:]
+        return head + b"\xa7members\xdd" + count.to_bytes(4)
 
     def decode_reply(self, payload: bytes) -> ServerMessage | None:
         """Return the server's message, or None for a type that only a newer server knows.
@@ -115,7 +199,7 @@ class Codec:
         except _UNREADABLE as error:
             raise self._broken(str(error)) from error
         if not isinstance(raw, dict):
-            raise ProtocolError("bad_message", 'a message must be an object with a "type"')
+            raise ProtocolError("bad_message", _NOT_AN_OBJECT)
         return raw
 
     def _broken(self, detail: str) -> ProtocolError:
@@ -124,14 +208,69 @@ class Codec:
         return ProtocolError("bad_json", f"not JSON ({detail}): send one object a message")
 
     def _explain(self, payload: bytes, error: Exception) -> NoReturn:
-        raw = self._parse(payload)
-        request_id = raw.get("id") if _fits(raw.get("id"), RequestId) else None
         try:
-            room_id = clean_id(raw.get("roomId"), "roomId")
-        except ProtocolError:
-            room_id = None
+            raw = self._parse(payload)
+        except ProtocolError as broken:
+            broken.id = (_id_in_msgpack if self.binary else _id_in_json)(payload)
+            raise
+        request_id = raw.get("id") if _fits(raw.get("id"), RequestId) else None
+        room_id = _room_id(raw.get("roomId"))
         fault = _first_fault(raw) or ProtocolError("bad_message", f"not a message ({error})")
         raise ProtocolError(fault.code, fault.message, request_id, room_id) from error
+
+
+def _room_id(value: object) -> str | None:
+    try:
+        return clean_id(value, "roomId")
+    except ProtocolError:
+        return None
+
+
+class _Envelope(msgspec.Struct):
+    """The id of a message; the decoder passes over all other fields, and does not read their text."""
+
+    id: RequestId | None = None
+
+
+_decode_envelope = msgspec.msgpack.Decoder(_Envelope).decode
+_decode_id: Callable[[bytes], RequestId] = msgspec.json.Decoder(RequestId).decode
+
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_ID = re.compile(rb'"id"\s*:\s*("(?:[^"\\]|\\.)*+"|-?\d{1,16}(?=\s*[,}]))', re.DOTALL)
+_MOST_IDS = 8  # fields of that name that are looked at: the time to read a message is bounded
+
+
+def _id_in_msgpack(payload: bytes) -> RequestId | None:
+    try:
+        return _decode_envelope(payload).id
+    except _UNREADABLE:
+        return None
+
+
+def _id_in_json(payload: bytes) -> RequestId | None:
+    """Return the `id` at the top level of a message that is not JSON, or None.
+
+    A client cannot match an error without the id to its request. What breaks a message is usually inside its
+    `data` (a lone surrogate, NaN, too deep lists), so counting the brackets outside of strings finds the top
+    level.
+    """
+    depth = start = 0
+    for found in islice(_ID.finditer(payload), _MOST_IDS):
+        between = _STRING.sub(b"", payload[start : found.start()])
+        if b'"' in between:
+            continue  # the match begins within a string
+        depth += sum(between.count(sign) for sign in b"{[") - sum(between.count(sign) for sign in b"]}")
+        start = found.start()
+        if depth == 1:
+            return _read_id(found[1])
+    return None
+
+
+def _read_id(text: bytes) -> RequestId | None:
+    try:
+        return _decode_id(text)
+    except _UNREADABLE:
+        return None
 
 
 def _check_utf8(payload: bytes) -> None:
@@ -149,7 +288,7 @@ def _first_fault(raw: dict[str, Any]) -> ProtocolError | None:
         return ProtocolError("unknown_type", f'unknown type "{kind[:64]}": use one of {", ".join(TYPES)}')
     for field in msgspec.structs.fields(_KINDS[kind]):
         name = field.encode_name
-        expected = _EXPECTED.get(name)
+        expected = _EXPECTED_IN.get((kind, name)) or _EXPECTED.get(name)
         if name not in raw:
             if field.required:
                 return ProtocolError("bad_message", f'{kind} needs "{name}": {expected}')

@@ -6,6 +6,7 @@ from fnmatch import translate
 from functools import lru_cache
 from typing import Any, Final
 
+from reactor.errors import ReactorError
 from reactor.protocol.data import data_as_json
 from reactor.protocol.ids import check_text, clean_id
 from reactor.protocol.limits import Limits
@@ -14,13 +15,16 @@ from reactor.protocol.messages import ErrorCode, ProtocolError
 MAX_PATTERNS = 1000
 """Rooms and patterns that one identity may name."""
 
+OWN_ROOM: Final = "@"
+"""`@USER` is a room that only this user may join, to be online without being in any other room."""
+
 _LONGEST = 4096  # characters of a pattern
 
 LATEST: Final = 253_402_300_799.0
 """The last second of the year 9999; later times of expiry are cut to it."""
 
 
-class Unauthorised(Exception):
+class Unauthorised(ReactorError):
     """The token is refused; also raised by a custom authenticator.
 
     Args:
@@ -46,6 +50,13 @@ class Identity:
         name: The user's name, which requests then cannot change; None leaves it to them.
         data: The member's data, which requests then cannot change; None leaves it to them.
         expires_at: The time of expiry in seconds since 1970; None for never.
+        send: Whether the user may send messages to other members.
+        watch: Ids or patterns of the rooms that may be watched without joining them; None for `rooms`.
+        people: Ids or patterns of the users whose presence this one may watch; None for none, unless
+            `people_hook` allows them.
+        where: Whether the user learns in which rooms these are.
+        issued_at: When the token was issued, in seconds since 1970; None where that is unknown: it then
+            counts as revoked once the user's tokens are.
 
     """
 
@@ -54,11 +65,28 @@ class Identity:
     name: str | None = None
     data: Any = None
     expires_at: float | None = None
+    send: bool = True
+    watch: tuple[str, ...] | None = None
+    people: tuple[str, ...] | None = None
+    where: bool = False
+    issued_at: float | None = None
 
     def allows(self, room_id: str) -> bool:
-        """Return whether the room is one of `rooms`, or matches a pattern."""
-        rooms = self.rooms or ()
-        return room_id in rooms or any(pattern.match(room_id) for pattern in _patterns(rooms))
+        """Return whether the room is one of `rooms`, or matches a pattern, or is the user's own."""
+        return self._permits(self.rooms, room_id)
+
+    def allows_watching(self, room_id: str) -> bool:
+        """Return whether the room is one of `watch`, or matches a pattern."""
+        return self._permits(self.rooms if self.watch is None else self.watch, room_id)
+
+    def may_watch(self, user_id: str) -> bool:
+        """Return whether the user is one of `people`, or matches a pattern."""
+        return _matches(self.people, user_id)
+
+    def _permits(self, patterns: tuple[str, ...] | None, room_id: str) -> bool:
+        if room_id.startswith(OWN_ROOM):  # it shows whether its user is online
+            return room_id == OWN_ROOM + self.user_id
+        return _matches(patterns, room_id)
 
 
 def checked(identity: Identity, limits: Limits, rooms: tuple[str, ...]) -> Identity:
@@ -84,16 +112,25 @@ def checked(identity: Identity, limits: Limits, rooms: tuple[str, ...]) -> Ident
             data_as_json(identity.data, limits.max_data)
     except ProtocolError as error:
         raise Unauthorised(f"the token is invalid: {error.message}") from error
+    if not isinstance(identity.send, bool):
+        raise Unauthorised("the token's send must be true or false")
+    if not isinstance(identity.where, bool):
+        raise Unauthorised("the token's where must be true or false")
     if identity.rooms is not None:
-        rooms = _as_rooms(identity.rooms)
-    return Identity(user_id, rooms, name, identity.data, _as_time(identity.expires_at))
+        rooms = _as_patterns(identity.rooms, "rooms")
+    watch = None if identity.watch is None else _as_patterns(identity.watch, "watch")
+    people = None if identity.people is None else _as_patterns(identity.people, "people")
+    return Identity(
+        user_id, rooms, name, identity.data, _as_time(identity.expires_at), identity.send, watch, people,
+        identity.where, _as_issued(identity.issued_at),
+    )  # fmt: skip
 
 
-def _as_rooms(rooms: Any) -> tuple[str, ...]:
-    valid = isinstance(rooms, list | tuple) and len(rooms) <= MAX_PATTERNS
-    if not valid or not all(isinstance(room, str) and len(room) <= _LONGEST for room in rooms):
-        raise Unauthorised(f"the token's rooms must be a list of at most {MAX_PATTERNS} names or patterns")
-    return (*rooms,)
+def _as_patterns(patterns: Any, claim: str) -> tuple[str, ...]:
+    valid = isinstance(patterns, list | tuple) and len(patterns) <= MAX_PATTERNS
+    if not valid or not all(isinstance(one, str) and len(one) <= _LONGEST for one in patterns):
+        raise Unauthorised(f"the token's {claim} must be a list of at most {MAX_PATTERNS} names or patterns")
+    return (*patterns,)
 
 
 def _as_time(expires_at: Any) -> float | None:
@@ -104,9 +141,22 @@ def _as_time(expires_at: Any) -> float | None:
     return float(min(expires_at, LATEST))
 
 
+def _as_issued(issued_at: Any) -> float | None:
+    if issued_at is None:
+        return None
+    if isinstance(issued_at, bool) or not isinstance(issued_at, int | float) or not 0 <= issued_at <= LATEST:
+        raise Unauthorised("the token's iat must be a time in seconds since 1970")
+    return float(issued_at)
+
+
+def _matches(patterns: tuple[str, ...] | None, text: str) -> bool:
+    patterns = patterns or ()
+    return text in patterns or any(pattern.match(text) for pattern in _compiled(patterns))
+
+
 @lru_cache(maxsize=256)
-def _patterns(rooms: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
-    return tuple(_pattern(room) for room in rooms if any(sign in room for sign in "*?["))
+def _compiled(patterns: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
+    return tuple(_pattern(one) for one in patterns if any(sign in one for sign in "*?["))
 
 
 @lru_cache(maxsize=4096)

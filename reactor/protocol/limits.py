@@ -16,5 +16,8 @@ class Limits:
     max_rooms: int = 128
     """Most rooms that one connection may be in or joining at a time."""
 
+    max_watched: int = 256
+    """Most rooms that one connection may watch without being a member."""
+
     max_pending: int = 32
     """Most requests of one connection that may wait for the reply to a join, a leave or a token."""

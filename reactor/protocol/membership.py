@@ -104,18 +104,20 @@ class Membership:
         user_id: The user as which this connection is in the room.
         username: The user's name, from the last accepted join or as set by the node.
         view: What this connection receives of the room's changes.
+        heartbeat_interval: How often the client is asked to send a heartbeat (seconds), as set by the node.
         state: A `MembershipState`; only `advance` changes it.
         attachment: The node's own record of this membership; the protocol never reads it.
 
     """
 
-    __slots__ = ("attachment", "room_id", "state", "user_id", "username", "view")
+    __slots__ = ("attachment", "heartbeat_interval", "room_id", "state", "user_id", "username", "view")
 
     def __init__(self, room_id: str, user_id: str) -> None:
         self.room_id = room_id
         self.user_id = user_id
         self.username = user_id
         self.view: View = "members"
+        self.heartbeat_interval = 0.0
         self.state = MembershipState.OUT
         self.attachment: Any = None
 

@@ -4,7 +4,7 @@ A reason is text. Redis, the nodes and the clients pass on any text, so that a n
 that this version does not know. For a known reason `REASONS` says what a node does with the member's
 connections that are open here, and which sentence they receive in `room:force-leave`.
 
-An unknown reason expels: a newer node removed the member for a purpose of its own (a ban, for example), so
+An unknown reason expels: a newer node removed the member for a purpose of its own, so
 registering the member again would undo it. Connections receive the reason as it is, and a sentence that
 contains it. The one reason that does not expel is `disconnected`: an open connection proves it wrong.
 """
@@ -15,6 +15,7 @@ LEFT: Final = "left"
 INACTIVITY_TIMEOUT: Final = "inactivity_timeout"
 DISCONNECTED: Final = "disconnected"
 KICKED: Final = "kicked"
+BANNED: Final = "banned"
 
 
 class LeaveReason(NamedTuple):
@@ -39,6 +40,8 @@ REASONS: Final[dict[str, LeaveReason]] = {
     DISCONNECTED: LeaveReason(expels=False, message="You left the room because the connection was lost."),
     # An operator or the application removed the member.
     KICKED: LeaveReason(expels=True, message="You were removed from the room."),
+    # The same, and the user cannot join until the ban ends.
+    BANNED: LeaveReason(expels=True, message="You are banned."),
 }
 
 

@@ -3,7 +3,8 @@
 The node and the clients keep such views; tests/cases/room.json holds the cases that all of them pass.
 
 A view starts out waiting for a snapshot, and defers the diffs that arrive before it. `reset` takes the
-snapshot and then those deferred diffs that are newer. From then on `apply` judges each diff by its position:
+snapshot and then those deferred diffs that are newer; `resume` takes diffs from the view's position on in
+place of the snapshot. From then on `apply` judges each diff by its position:
 
 - Another epoch: a new room when the diff starts at version 0, so the view starts again with it; else a GAP.
 - It ends at or before the view's version: STALE.
@@ -85,6 +86,19 @@ class RoomView:
                 self.waiting, self._deferred = True, deferred[index + 1 :]
                 return DiffResult.GAP
         return DiffResult.APPLIED
+
+    def resume(self, epoch: str, version: int, diffs: Iterable[RoomDiff]) -> DiffResult:
+        """Continue with the diffs since the view's position, in place of the snapshot that it waits for.
+
+        epoch, version: where they lead. Returns APPLIED, or GAP where they do not and a snapshot is needed.
+        """
+        deferred, self._deferred = self._deferred, []
+        self.waiting = False
+        for diff in (*diffs, *deferred):
+            self.apply(diff)
+        if epoch != self.epoch or version > self.version:
+            self.invalidate()
+        return DiffResult.GAP if self.waiting else DiffResult.APPLIED
 
     def apply(self, diff: RoomDiff) -> DiffResult:
         """Advance by a diff, or defer it while a snapshot is awaited."""

@@ -5,7 +5,11 @@ listener -> reaper -> diff -> fan-out -> socket. Where one part has to call anot
 calls back through the node.
 """
 
+import random
 import socket
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 
 import anyio
 import structlog
@@ -15,10 +19,10 @@ from reactor import __version__
 from reactor.backend.clients import EventsState
 from reactor.backend.interface import Backend, ChannelCallbacks
 from reactor.backend.target import Target
-from reactor.errors import ReactorError, Unavailable
+from reactor.errors import FormatMismatch, ReactorError, RedisMisconfigured, RedisUnreachable, Unavailable
 from reactor.expiry.listener import Listener
+from reactor.expiry.log_trimming import LogTrimmer
 from reactor.expiry.pacemaker import Pacemaker
-from reactor.expiry.reaper import Reaper
 from reactor.expiry.sweep import Sweep
 from reactor.fleet.lease import Lease
 from reactor.fleet.peers import FailureDetector
@@ -26,28 +30,51 @@ from reactor.fleet.recovery_barrier import RecoveryBarrier
 from reactor.fleet.registry import Registry
 from reactor.fleet.reports import NodeReport, Reporter
 from reactor.gateway.connection import Connection
-from reactor.gateway.fanout import Fanout, broadcast
+from reactor.gateway.fanout import broadcast
 from reactor.gateway.roster import Roster
 from reactor.gateway.server import Gateway
-from reactor.membership.handler import RequestHandler
+from reactor.membership.ban_check import BanCheck
+from reactor.membership.people_watch import PeopleWatches
 from reactor.membership.reconciler import Reconciler
 from reactor.membership.recovery import Recovery
+from reactor.membership.recovery_state import RecoveryState
+from reactor.membership.roster_audit import RosterAudit
+from reactor.membership.user_removal import UserRemoval
+from reactor.presence.bans import Bans
 from reactor.presence.departures import Departures
+from reactor.presence.format import default_shards, open_format
 from reactor.presence.heartbeats import Heartbeats
-from reactor.presence.keys import SHARDS, Entry, wake_channel
-from reactor.presence.room_feed import RoomFeed
+from reactor.presence.keys import Entry, Keyspace
+from reactor.presence.known_bans import KnownBans
+from reactor.presence.people import PeopleStore
+from reactor.presence.people_feed import FollowedPerson
+from reactor.presence.recent_diffs import RecentDiffs
+from reactor.presence.revocations import Revocations, RevocationStore
+from reactor.presence.rights import RightsMonitor, missing_rights
 from reactor.presence.rows import LeftRow
 from reactor.presence.rules import RoomRules
-from reactor.presence.store import Store
-from reactor.protocol.messages import Member, MembersReply
+from reactor.protocol.messages import Member
+from reactor.protocol.room import RoomView
+from reactor.server.eviction_watch import EvictionWatch
+from reactor.server.loop_lag import LoopLag
+from reactor.server.people_parts import People
+from reactor.server.publications import Publications
+from reactor.server.readiness import Readiness
 from reactor.settings import Settings
 from reactor.tasks import GuardedTasks
+from reactor.tracing.node_parts import Parts
 from reactor.webhooks.service import Webhooks
 
 log = structlog.get_logger()
 
 SUBSCRIBE_TIMEOUT = 3.0
 """Seconds for which the start waits for the subscriptions; without them the pacemaker and the sweep do."""
+
+MIN_CONNECT_DELAY, MAX_CONNECT_DELAY = 0.1, 2.0
+"""Seconds between two attempts to use Redis at the start: doubled each time, the second half at random."""
+
+LISTEN_AFTER = 2.0
+"""Seconds after which a node listens although it does not know yet whether Redis answers."""
 
 SAME_SERVER_DELAY = 2.0
 """Seconds, at most, that other nodes get to notice that Redis lost data although it is the same server."""
@@ -63,25 +90,56 @@ not detached by then, other nodes detach when the lease has expired.
 class Node:
     """A running server. `serve_node` creates it; its parts are public, for tests and for embedding."""
 
-    def __init__(self, settings: Settings, target: Target, tasks: TaskGroup, backend: Backend) -> None:
+    def __init__(
+        self, settings: Settings, target: Target, tasks: TaskGroup, backend: Backend, parts: Parts
+    ) -> None:
         self.settings, self.backend = settings, backend
-        self._group = tasks
+        self._group, self._target = tasks, target
+        self._redis_missing = anyio.Event()
         self._tasks = guarded = GuardedTasks(tasks)
         namespace = settings.namespace
 
+        self.on_secrets: list[Callable[[Settings], None]] = []
+        """Called with the settings whose secrets are to be used from now on."""
+        self.admin_connections_cut = Counter[str]()
+        """Connections that its admin port closed, by reason."""
+
         # What is stored in Redis.
-        self.store = Store(backend.runner, namespace)
-        self.registry = Registry(backend.runner, namespace)
-        self.rules = RoomRules(settings, backend.runner)
-        self.departures = Departures(backend.client_of, namespace)
+        self.keys = Keyspace(namespace, target.db)
+        self.store = parts.store(backend.runner, self.keys)
+        self.registry = Registry(backend.runner, self.keys)
+        self.rules = RoomRules(settings, backend.runner, target.db)
+        self.bans = Bans(backend.runner, self.keys)
+        self.known_bans = KnownBans(
+            self.bans.all, now=self.registry.now,
+            on_banned=lambda ban: self.user_removal.on_banned(ban),  # noqa: PLW0108 - it is created later
+        )  # fmt: skip
+        self.ban_check = BanCheck(self.known_bans, self.registry.now)
+        self.revocation_store = RevocationStore(backend.runner, self.keys)
+        self.revocations = Revocations(
+            self.revocation_store, kept=settings.revocation_kept, now=self.registry.now,
+            on_revoked=lambda: self.gateway.close_revoked(),  # noqa: PLW0108 - it is created later
+        )  # fmt: skip
+        self.departures = Departures(backend.client_of, self.keys)
         self.heartbeats = Heartbeats(self.store, self.name)
+        self.people_store = PeopleStore(backend.runner, self.keys)
+        self.people = People(
+            settings, target, self.people_store, guarded,
+            leading=lambda: self.pacemaker.leading or not settings.pacemaker,
+        )  # fmt: skip
+        if settings.people:
+            self.people.observe(self.store)
 
         # Subscriptions.
+        self.publications = Publications(self.keys, self.rules, self.revocations, self.known_bans, guarded)
         self.channels = backend.channels(
-            ChannelCallbacks(self._on_message, self._on_channels_gap, self._on_channels_lost)
+            ChannelCallbacks(
+                self.publications.on_message,
+                self._on_channels_gap,
+                self._on_channels_lost,
+                self._on_channels_moved,
+            )
         )
-        self._wake_channels = {wake_channel(namespace, shard).encode(): shard for shard in range(SHARDS)}
-        self._rules_channel = self.rules.channel.encode()
         self.events = EventsState("unknown")
         self._checking_events = anyio.Lock()
 
@@ -92,6 +150,7 @@ class Node:
             lease=settings.lease,
             policy=self.rules.policy,
         )
+        self.detector.on_detached = self.people.index.trigger_audit
         self.lease = Lease(
             self.store,
             self.registry,
@@ -99,16 +158,18 @@ class Node:
             lease=settings.lease,
             on_renamed=self._on_renamed,
             on_expiry_suspended=self._on_expiry_suspended,
+            on_clock_step=self._on_clock_step,
+            on_format_mismatch=self._on_format_mismatch,
         )
+        self.loop_lag = LoopLag()
         self.reporter = Reporter(self.report, self.registry, self.name)
-        self.webhooks = Webhooks(settings, backend.runner, self.registry, node=self.name)
+        self.webhooks = Webhooks(settings, backend.runner, self.keys, self.registry, node=self.name)
 
         # Expiry.
-        self.reaper = Reaper(self.store)
+        self.reaper = parts.reaper(self.store)
         self.listener = Listener(
             backend,
-            namespace=namespace,
-            database=target.db,
+            keys=self.keys,
             reaper=self.reaper,
             on_gap=self._on_events_gap,
             led_elsewhere=lambda: self.pacemaker.led_elsewhere,
@@ -121,6 +182,12 @@ class Node:
             events_flow=self._events_flow,
             on_leading=self.listener.claim_deferred,
         )
+        self.log_trimmer = LogTrimmer(
+            self.store,
+            lambda: self.pacemaker.leading or not settings.pacemaker,
+            max_bytes=settings.departures_bytes,
+            max_age=settings.departures_age,
+        )
         self.sweep = Sweep(
             self.store,
             self.registry,
@@ -128,12 +195,14 @@ class Node:
             node=self.name,
             interval=settings.sweep_interval,
             detach_unregistered=self.detector.detach_unregistered,
+            audit_people=self.people.audit,
+            repair_bans=lambda: self.bans.repair(self.registry.now()),
         )
 
         # Rooms with a member on this node, and its connections.
         self.roster: Roster[Connection] = Roster()
-        self.fanout = Fanout(settings, self.roster, self._snapshot)
-        self.feed = RoomFeed(
+        self.fanout = parts.fanout(settings, self.roster, self._room_view)
+        self.feed = parts.feed(
             self.store,
             self.channels,
             self.departures,
@@ -142,6 +211,8 @@ class Node:
             on_left=self._on_left,
             on_room_message=self.fanout.send_message,
             is_data_loss=self._is_data_loss,
+            on_data_lost=self._on_data_lost,
+            recent=RecentDiffs(settings.recent_diffs),
         )
         self.reconciler = Reconciler(
             self.rules.policy,
@@ -152,6 +223,8 @@ class Node:
             self.roster,
             self.fanout,
             guarded,
+            max_per_user=settings.max_per_user,
+            people=self.people.index if settings.people else None,
         )
 
         # Recovery after Redis was away.
@@ -174,10 +247,22 @@ class Node:
             listening=lambda: self.channels.listening,
             broadcast=lambda message: broadcast(message, self.gateway.connections),
         )
-        backend.on_health = self.recovery.on_health
+        backend.on_health = self._on_redis_health
+        self.rights = RightsMonitor(
+            backend.runner, self.keys, cluster=target.kind == "cluster", on_change=self._on_rights
+        )
+        self.roster_audit = RosterAudit(
+            self.store,
+            self.reconciler,
+            interval=settings.sweep_interval,
+            node=self.name,
+            healthy=lambda: self.recovery.state is RecoveryState.HEALTHY,
+        )
+        self.evictions = EvictionWatch(backend, on_evicted=self.roster_audit.trigger)
 
         # Requests of clients.
-        self.handler = RequestHandler(
+        people_feed = self.people.follow(self.channels, self._on_person) if settings.people else None
+        self.handler = parts.handler(
             settings,
             self.rules.policy,
             self.store,
@@ -187,33 +272,49 @@ class Node:
             self.roster,
             self.fanout,
             guarded,
-            ready=self.ready,
+            ready=lambda: self.readiness.status(),  # noqa: PLW0108 - it is created later
             degraded=lambda: self.recovery.degraded_message,
+            bans=self.ban_check,
+            people=people_feed,
         )
-        self.gateway = Gateway(settings, self.handler)
+        self.gateway: Gateway = Gateway(
+            settings, self.handler, self.revocations.objection, self.ban_check.refused_login
+        )
+        self.readiness: Readiness = Readiness(
+            self.gateway,
+            self.evictions,
+            guarded,
+            drain_seconds=settings.drain_seconds,
+            subscribed=lambda: self.channels.listening,
+            expiry_warning=self._expiry_warning,
+            on_outage=self._on_outage,
+        )
+        self.user_removal = UserRemoval(
+            self.store, self.roster, self.reconciler, self.handler.observers, self.known_bans,
+            self.gateway.connections_of, guarded,
+        )  # fmt: skip
+        self.publications.connect(
+            feed=self.feed,
+            people=people_feed,
+            pacemaker=self.pacemaker,
+            roster_audit=self.roster_audit,
+            user_removal=self.user_removal,
+        )
 
     def name(self) -> str:
         """Return this node's present name; it changes when the node is judged lost (see `Lease`)."""
         return self.lease.name
 
-    def ready(self) -> tuple[bool, str]:
-        """Return whether clients are served well now, and a sentence that says what is wrong if not."""
-        if not self.backend.healthy:
-            return False, "Redis does not answer"
-        if not self.channels.listening:
-            return False, "not subscribed to Redis"
-        if self._events_flow():
-            return True, "ok"
-        if self.listener.listening and self.events.kind == "unknown":
-            return True, (
-                "ok; expired events are not confirmed: this Redis user may not read the setting, "
-                "and no event has arrived yet"
-            )
-        return True, "ok; no expired events arrive, so expiry relies on the pacemaker and the sweep"
+    def use_secrets(self, settings: Settings) -> None:
+        """Use the secrets of these settings from now on; what is open stays open."""
+        self.gateway.use_secrets(settings)
+        self.webhooks.use_secrets(settings)
+        for use in self.on_secrets:
+            use(settings)
 
     def report(self) -> NodeReport:
         """Return this node's present status, for its report."""
-        ready, status = self.ready()
+        ready, status = self.readiness.status()
         return NodeReport(
             version=__version__,
             connections=len(self.gateway.connections),
@@ -227,16 +328,24 @@ class Node:
                 (None if bound == float("inf") else bound * 1000, count)
                 for bound, count in self.reaper.lateness.cumulative()
             ],
+            notices=self.gateway.notices,
         )
 
     async def start(self, sock: socket.socket | None = None) -> None:
-        """Start all parts; return once clients can connect (on `sock`, if given). Raises Unavailable."""
+        """Start all parts, as soon as Redis answers; return once clients can connect (on `sock`, if given).
+
+        Where that takes longer, this node listens meanwhile: it answers HTTP requests and refuses WebSockets.
+        Raises RedisMisconfigured or RedisTooOld where waiting for Redis does not help, AddressInUse and
+        SettingError.
+        """
         settings = self.settings
         for loop in self.backend.loops:
             self._group.start_soon(loop)
-        await self.recovery.note_run_id()
-        await self.lease.register()
-        channels = [self.rules.channel, *(channel.decode() for channel in self._wake_channels)]
+        async with anyio.create_task_group() as waiting:
+            waiting.start_soon(self._listen_meanwhile, sock)
+            await self._wait_for_redis()
+            waiting.cancel_scope.cancel()
+        channels = self.publications.permanent_channels()
         loops = [
             lambda: self.channels.serve(channels),
             self.heartbeats.serve,
@@ -244,15 +353,25 @@ class Node:
             self.lease.serve,
             self.recovery.serve,
             self.sweep.serve,
+            self.log_trimmer.serve,
+            self.roster_audit.serve,
+            self.rights.serve,
+            self.evictions.serve,
             self.rules.serve,
+            self.revocations.serve,
+            self.known_bans.serve,
             self.reporter.serve,
+            self.loop_lag.serve,
+            self.people.index.serve,
+            self.people.index.confirm,
         ]
+        if settings.people:
+            loops.append(self.people.serve)
         if settings.listener:
             loops.append(self.listener.serve)
         if settings.pacemaker:
             loops.append(self.pacemaker.serve)
         if self.webhooks.senders:
-            await self.webhooks.begin()
             loops.append(self.webhooks.serve)
         for loop in loops:
             self._tasks.keep_running(loop)
@@ -260,10 +379,63 @@ class Node:
             await self.channels.subscribed()
             if settings.listener:
                 await self.listener.subscribed()
-        await self.gateway.start(sock)
+        if self.gateway.listening:
+            self.gateway.admit()
+        else:
+            await self.gateway.start(sock)
+        self.readiness.note_started()
+
+    async def _listen_meanwhile(self, sock: socket.socket | None) -> None:
+        # Not at once: a worker that is started again would take connections from the workers that serve.
+        with anyio.move_on_after(LISTEN_AFTER):
+            await self._redis_missing.wait()
+        with anyio.CancelScope(shield=True):
+            await self.gateway.start(sock, admitting=False)
+
+    async def _wait_for_redis(self) -> None:
+        """Return once this node is registered in Redis; what is missing is logged whenever it changes."""
+        delay = MIN_CONNECT_DELAY
+        while True:
+            try:
+                await self.backend.connect()
+                await self._register()
+            except (RedisUnreachable, Unavailable) as error:
+                reason = str(error).removeprefix(f"{self._target}: ").replace(str(self._target), "Redis")
+                if self.readiness.note_awaited(f"waiting for Redis: {reason}"):
+                    log.warning("redis_awaited", reason=str(error))
+                self._redis_missing.set()
+            else:
+                return
+            await anyio.sleep(random.uniform(delay / 2, delay))  # noqa: S311 - jitter
+            delay = min(delay * 2, MAX_CONNECT_DELAY)
+
+    async def _register(self) -> None:
+        if self.settings.listener:
+            await self.check_events()
+        await self._demand_rights()  # those of the fleet's keys, which the next call needs
+        found = await open_format(
+            self.backend.runner, self.keys,
+            shards=self.settings.shards, default=default_shards(self._target.kind),
+        )  # fmt: skip
+        self.registry.format_number = found.number
+        await self._demand_rights()
+        await self.recovery.note_run_id()
+        await self.revocations.load()
+        await self.known_bans.load()
+        await self.lease.register()
+        if self.webhooks.senders:
+            await self.webhooks.begin()
+
+    async def _demand_rights(self) -> None:
+        if missing := await self.rights.check():
+            raise RedisMisconfigured(f"{self._target}: {missing_rights(self._target, missing)}.")
 
     async def stop(self) -> None:
         """Close all connections, detach their members, and deregister."""
+        if not self.lease.registered:  # it has not been serving: Redis was never there
+            await self.gateway.stop()
+            self._group.cancel_scope.cancel()
+            return
         # Heartbeats that wait for their batch go first: once its socket is closed, none counts any more.
         self._tasks.start_soon(self.heartbeats.flush)
         drain = self.settings.drain_seconds if self.gateway.connections else 0.0
@@ -271,6 +443,8 @@ class Node:
             await self.gateway.stop(over_seconds=drain)
         with anyio.move_on_after(DETACH_TIMEOUT):
             await self.reconciler.detach_queue.join()
+            with suppress(Unavailable):  # the next node to start does it
+                await self.people.index.drain_all()
             try:
                 await self.lease.deregister()
             except Unavailable:
@@ -280,26 +454,80 @@ class Node:
 
     async def check_events(self) -> None:
         """Make sure that the present server publishes expired events. Raises ReactorError."""
-        self.events = await self.backend.ensure_events()
+        former, self.events = (
+            self.events,
+            await self.backend.ensure_events(manage=self.settings.manage_redis),
+        )
+        if self.events == former:
+            return
         if self.events.line:
-            log.warning("expired_events", found=self.events.line)
+            if self.events.kind == "missing":
+                log.warning("expired_events", found=self.events.line)
+            else:
+                log.info("expired_events", found=self.events.line)
 
     # Callbacks of the parts.
+
+    def _on_redis_health(self, healthy: bool, reason: str) -> None:
+        self.readiness.note_outage("commands", "" if healthy else reason)
+
+    def _on_outage(self, over: bool, reason: str) -> None:
+        self.recovery.on_health(over, reason)
+        if over:
+            self.people.on_data_lost()
+
+    def _on_rights(self, missing: tuple[str, ...]) -> None:
+        if not self.readiness.starting:
+            self.readiness.note_outage("rights", missing_rights(self._target, missing) if missing else "")
 
     def _events_flow(self) -> bool:
         # A user without the right to read the setting learns that events are on from the first one.
         known = self.events.ok or (self.events.kind == "unknown" and self.listener.received > 0)
         return self.settings.listener and known and self.listener.listening
 
-    def _snapshot(self, room_id: str) -> MembersReply | None:
-        return self.handler.snapshot(room_id)
+    def _expiry_warning(self) -> str:
+        if self._events_flow():
+            return ""
+        if self.listener.listening and self.events.kind == "unknown":
+            return (
+                "expired events are not confirmed: this Redis user may not read the setting, "
+                "and no event has arrived yet"
+            )
+        return "no expired events arrive, so expiry relies on the pacemaker and the sweep"
+
+    def _room_view(self, room_id: str) -> RoomView | None:
+        view = self.feed.view(room_id)
+        return None if view is None or view.waiting else view
 
     def _on_renamed(self, old: str) -> None:
         self.recovery.on_renamed(old)
+        self.known_bans.changed()
         self.rules.changed()
 
     def _on_expiry_suspended(self, seconds: float) -> None:
         self.recovery.on_expiry_suspended(seconds)
+
+    def _on_format_mismatch(self, error: FormatMismatch) -> None:
+        log.warning("format_mismatch", reason=str(error))
+        self._group.start_soon(self._end_with, error)
+
+    @staticmethod
+    async def _end_with(error: ReactorError) -> None:
+        raise error
+
+    def _on_clock_step(self, shard: int, step: int) -> None:
+        log.warning("redis_clock_went_back", shard=shard, seconds=round(step / 1000, 1))
+        self._tasks.start_soon(self._follow_clock, shard, step)
+
+    async def _follow_clock(self, shard: int, step: int) -> None:
+        margin = int(self.settings.lease * 1000)
+        with suppress(Unavailable):  # deadlines that stay as they are come later, and no sooner
+            await self.store.follow_clock(shard, step=step, margin=margin)
+        self.pacemaker.scan_all()
+
+    def _on_person(self, person: FollowedPerson) -> None:
+        if isinstance(self.handler.people, PeopleWatches):
+            self.handler.people.on_changed(person)
 
     def _on_left(self, room_id: str, left: LeftRow, member: Member | None) -> None:
         if member is not None:
@@ -311,24 +539,32 @@ class Node:
         missing = self.roster.users(room_id) - user_ids
         if not any(self.reconciler.should_be_present(room_id, user_id) for user_id in missing):
             return False
-        self.recovery.on_data_lost(room_id)
+        self._on_data_lost(room_id)
         return True
 
-    def _on_message(self, channel: bytes, payload: bytes) -> None:
-        shard = self._wake_channels.get(channel)
-        if channel == self._rules_channel:
-            self.rules.changed(payload.decode(errors="replace"))
-        elif shard is None:
-            self.feed.on_message(channel, payload)
-        elif payload.isdigit() and len(payload) < 16:
-            self.pacemaker.wake(shard, int(payload))
+    def _on_data_lost(self, room_id: str) -> None:
+        self.known_bans.changed()
+        self.people.on_data_lost()
+        self.recovery.on_data_lost(room_id)
 
     def _on_channels_gap(self, first: bool) -> None:
+        self.revocations.changed()
+        self.known_bans.changed()
         if not first:
             log.warning("channels_resubscribed")
             self.recovery.on_gap()
             self.rules.changed()
+            self.people.resync()
             self.pacemaker.scan_all()
+
+    def _on_channels_moved(self, channels: frozenset[str]) -> None:
+        self.feed.resync(channels)
+        self.revocations.changed()
+        self.known_bans.changed()
+        self.people.resync(channels)
+        self.rules.changed()
+        self.pacemaker.scan_all()
+        self.sweep.trigger()
 
     def _on_channels_lost(self, reason: str) -> None:
         log.warning("channels_disconnected", reason=reason)

@@ -8,7 +8,7 @@ worker has the admin port of the settings, each other one the next port.
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -18,10 +18,8 @@ from time import monotonic
 import anyio
 import structlog
 
-from reactor.backend.clients import open_command_client
 from reactor.backend.embedded import EmbeddedServer
-from reactor.backend.target import parse_url
-from reactor.errors import ReactorError
+from reactor.errors import ReactorError, unwrapped_errors
 from reactor.gateway.server import check_files
 from reactor.log import set_up_logs
 from reactor.server.process import AdminPort, LoadSettings, run_node
@@ -33,6 +31,7 @@ log = structlog.get_logger()
 STABLE_AFTER = 5.0
 """Seconds. A worker that ran at least that long is started again at once, any other after RESTART_DELAY."""
 RESTART_DELAY = 1.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 async def run_workers(
@@ -48,12 +47,10 @@ async def run_workers(
     SIGHUP is passed on to every worker; load reads the settings again there, see `run_node`.
     """
     async with AsyncExitStack() as stack:
-        if settings.redis_url is None:
-            embedded = await stack.enter_async_context(EmbeddedServer(advertise=True))
+        embedded = EmbeddedServer(advertise=True) if settings.redis_url is None else None
+        if embedded is not None:
+            await stack.enter_async_context(embedded)
             settings = replace(settings, redis_url=embedded.url)
-        if parse_url(settings.redis_url or "").kind != "cluster":
-            async with await open_command_client(parse_url(settings.redis_url or "")):
-                pass  # a fault of Redis is reported once, here, instead of by every worker
         _check_admin_ports(settings)
         check_files(settings)
         if settings.port:
@@ -61,22 +58,47 @@ async def run_workers(
             bind_socket(settings.host, settings.port).close()
         reserved = stack.enter_context(bind_socket(settings.host, settings.port, options=SHARED))
         settings = replace(settings, port=reserved.getsockname()[1])
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-            async with anyio.create_task_group() as tasks:
-                workers = [Worker(settings, number, admin, load) for number in range(settings.workers)]
-                for worker in workers:
-                    tasks.start_soon(worker.keep_alive)
-                if on_ready is not None:
-                    tasks.start_soon(_notify_when_ready, workers, lambda: on_ready(settings.port))
-                async for number in signals:
-                    if number == signal.SIGHUP:
-                        for worker in workers:
-                            worker.reload()
-                        continue
-                    log.info("stopping", workers=len(workers))
-                    tasks.cancel_scope.cancel()
-                    break
-        await _stop(workers)
+        workers = [Worker(settings, number, admin, load) for number in range(settings.workers)]
+        with unwrapped_errors(), anyio.open_signal_receiver(*_SIGNALS) as signals:
+            async with anyio.create_task_group() as stopping:
+                try:
+                    await _run_until_signalled(workers, signals, settings.port, on_ready, embedded)
+                finally:
+                    # A second signal reaches the workers, which then close their connections at once.
+                    stopping.start_soon(_pass_on, signals, workers)
+                    await _stop(workers)
+                    stopping.cancel_scope.cancel()
+
+
+async def _run_until_signalled(
+    workers: "list[Worker]",
+    signals: AsyncIterator[signal.Signals],
+    port: int,
+    on_ready: Callable[[int], None] | None,
+    embedded: EmbeddedServer | None,
+) -> None:
+    """Keep the workers alive until SIGINT or SIGTERM. Raises the error with which they cannot start."""
+    async with anyio.create_task_group() as tasks:
+        if embedded is not None:
+            tasks.start_soon(embedded.keep_running)
+        for worker in workers:
+            tasks.start_soon(worker.keep_alive)
+        if on_ready is not None:
+            tasks.start_soon(_notify_when_ready, workers, lambda: on_ready(port))
+        async for number in signals:
+            if number != signal.SIGHUP:
+                log.info("stopping", workers=len(workers))
+                tasks.cancel_scope.cancel()
+                return
+            for worker in workers:
+                worker.reload()
+
+
+async def _pass_on(signals: AsyncIterator[signal.Signals], workers: "list[Worker]") -> None:
+    async for number in signals:
+        if number != signal.SIGHUP:
+            for worker in workers:
+                worker.signal(signal.SIGTERM)
 
 
 def _check_admin_ports(settings: Settings) -> None:
@@ -136,6 +158,15 @@ class Worker:
 
     async def _wait_until_ready(self, ours: Connection) -> None:
         await anyio.wait_readable(ours.fileno())
+        try:
+            error: ReactorError | None = ours.recv()
+        except EOFError:  # it has ended, which `keep_alive` notices
+            return
+        if error is not None:
+            if self.ready.is_set():  # it was serving before: what has changed may be corrected
+                log.error("worker_failed", worker=self._number, reason=str(error))
+                return
+            raise error
         self._serving = True
         self.ready.set()
         if self._reloaded:  # the settings that it was started with are older
@@ -183,20 +214,29 @@ def _work(settings: Settings, parent: Connection, admin: AdminPort | None, load:
                     admin=admin,
                     load=load,
                     stop_signals=(signal.SIGTERM,),
-                    on_ready=lambda _node: _report_ready(parent),
+                    on_ready=lambda _node: _report(parent, None),
                 )
             tasks.cancel_scope.cancel()
 
     try:
         anyio.run(serve, backend_options={"use_uvloop": True})
     except* ReactorError as group:
-        log.error("worker_failed", reason=str(group.exceptions[0]))  # noqa: TRY400 - no traceback for an expected error
+        _report(parent, next(leaf for leaf in _leaves(group) if isinstance(leaf, ReactorError)))
         raise SystemExit(1) from None
 
 
-def _report_ready(parent: Connection) -> None:
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        yield error
+        return
+    for inner in error.exceptions:
+        yield from _leaves(inner)
+
+
+def _report(parent: Connection, error: ReactorError | None) -> None:
+    """Send the parent that this worker serves, or the error with which it ends."""
     with suppress(BrokenPipeError):  # the parent has ended meanwhile, and `_end_with` ends this process
-        parent.send_bytes(b"ready")
+        parent.send(error)
 
 
 async def _end_with(parent: Connection) -> None:

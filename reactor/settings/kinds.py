@@ -17,8 +17,8 @@ _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", re.IGNORECASE)
 _DURATION = re.compile(rf"(?:\s*{_DURATION_PART.pattern})+\s*", re.IGNORECASE)
 _SIZE = re.compile(r"(\d+)\s*(b|kib|mib)?", re.IGNORECASE)
 _SIZE_UNITS = {"": 1, "b": 1, "kib": 1024, "mib": 1024 * 1024}
-_YES = {"on", "true", "yes", "1"}
-_NO = {"off", "false", "no", "0"}
+ON_WORDS = frozenset({"on", "true", "yes", "1"})
+OFF_WORDS = frozenset({"off", "false", "no", "0"})
 REDIS_SCHEMES = (
     "redis",
     "rediss",
@@ -29,6 +29,10 @@ REDIS_SCHEMES = (
     "rediss+cluster",
 )
 YEAR = 365 * 86400.0
+
+Address = tuple[str, int | None]
+AddressPair = tuple[Address, Address]
+"""An address that a server names, and the one under which it is reached; without a port, for every port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,31 @@ def size(low: int, high: int) -> Kind:
     return Kind("SIZE", takes, parse, show_size)
 
 
+def _parse_address_map(raw: Any) -> tuple[AddressPair, ...]:
+    if isinstance(raw, list | tuple) and all(isinstance(pair, tuple) for pair in raw):
+        return tuple(raw)
+    pairs = []
+    for part in comma_separated(raw):
+        left, equals, right = part.partition("=")
+        pair = _parse_address(left), _parse_address(right)
+        if not equals or (pair[0][1] is None and pair[1][1] is not None):
+            raise ValueError
+        pairs.append(pair)
+    return tuple(pairs)
+
+
+def _parse_address(text: str) -> Address:
+    parts = urlsplit(f"//{text.strip()}")
+    if not parts.hostname or parts.path or parts.query or parts.username is not None:
+        raise ValueError
+    return parts.hostname, parts.port
+
+
+def _show_address(host: str, port: int | None) -> str:
+    name = f"[{host}]" if ":" in host else host
+    return name if port is None else f"{name}:{port}"
+
+
 def text(takes: str, pattern: str) -> Kind:
     """Text that matches `pattern` completely."""
     compiled = re.compile(pattern, re.DOTALL)
@@ -149,10 +178,11 @@ def comma_separated(raw: Any) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def _parse_switch(raw: Any) -> bool:
+def parse_switch(raw: Any) -> bool:
+    """Whether a word is one of those for on. Raises ValueError for one that is neither on nor off."""
     word = str(raw).strip().lower()
-    if word in _YES or word in _NO:
-        return word in _YES
+    if word in ON_WORDS | OFF_WORDS:
+        return word in ON_WORDS
     raise ValueError
 
 
@@ -162,29 +192,23 @@ def _parse_redis_url(raw: Any) -> str:
     return raw.strip()
 
 
-def _parse_origins(raw: Any) -> tuple[str, ...]:
-    origins = tuple(part.rstrip("/").lower() for part in comma_separated(raw))
-    for origin in origins:
-        url = urlsplit(origin)
-        if origin != "*" and (url.scheme not in {"http", "https"} or not url.netloc or url.path or url.query):
-            raise ValueError
-    return origins
-
-
 def _parse_path(raw: Any) -> Path:
     if not isinstance(raw, str | Path) or not str(raw) or "\0" in str(raw):
         raise ValueError
     return Path(raw).expanduser()
 
 
-SWITCH = Kind("on|off", "on or off", _parse_switch, lambda value: "on" if value else "off", ("on", "off"))
+SWITCH = Kind("on|off", "on or off", parse_switch, lambda value: "on" if value else "off", ("on", "off"))
+ADDRESS_MAP = Kind(
+    "FROM=TO",
+    "pairs such as 10.0.0.5:6379=redis.example:7001 or 10.0.0.5=redis.example, separated by commas",
+    _parse_address_map,
+    lambda pairs: ", ".join(f"{_show_address(*left)}={_show_address(*right)}" for left, right in pairs),
+)
 REDIS_URL = Kind(
     "URL",
     "an address such as redis://:password@host:6379/0, rediss://host:6380 (TLS) or unix:///run/redis.sock",
     _parse_redis_url,
-)
-ORIGINS = Kind(
-    "ORIGINS", "web origins such as https://example.org, separated by commas, or *", _parse_origins, ", ".join
 )
 PATH = Kind("FILE", "the path of a file", _parse_path)
 
@@ -213,7 +237,7 @@ def quoted(raw: object) -> str:
 def redacted(url: str) -> str:
     """A URL without its password, for logs and errors."""
     url = re.sub(r"(?<=://)([^:@]*):.*@", r"\1:***@", url)
-    return re.sub(r"([?&](?!db=|ssl_|username=)[^=&]*=)[^&]*", r"\1***", url)
+    return re.sub(r"([?&](?!db=|ssl_(?!password)|username=)[^=&]*=)[^&]*", r"\1***", url)
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:

@@ -13,7 +13,14 @@ GRACE = kinds.duration(0.0)
 MESSAGE = kinds.text("a text of 1 to 500 characters on one line", r"[^\x00-\x1f\x7f]{1,500}")
 MAX_MEMBERS = kinds.whole(0, 10_000_000, " (0 for no limit)")
 
-KEYS = {"ttl": TTL, "grace": GRACE, "away_grace": GRACE, "message": MESSAGE, "max_members": MAX_MEMBERS}
+KEYS = {
+    "ttl": TTL,
+    "grace": GRACE,
+    "away_grace": GRACE,
+    "close_grace": GRACE,
+    "message": MESSAGE,
+    "max_members": MAX_MEMBERS,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +30,7 @@ class RoomPolicy:
     ttl: int
     grace: int
     away_grace: int
+    close_grace: int
     message: str
     max_members: int = 0
 
@@ -38,6 +46,7 @@ class RoomRule:
     ttl: float | None = None
     grace: float | None = None
     away_grace: float | None = None
+    close_grace: float | None = None
     message: str | None = None
     max_members: int | None = None
 
@@ -51,6 +60,10 @@ class RoomRule:
     def pattern(self) -> re.Pattern[str]:
         """The compiled pattern, for the whole room id."""
         return re.compile(translate(self.match))
+
+
+DEMO_PREFIX, DEMO_TTL = "demo-", 30.0
+"""Rooms with this prefix have this TTL (seconds), unless a rule says otherwise, to show an expiry."""
 
 
 def read_rules(table: Any, source: str) -> tuple[RoomRule, ...]:

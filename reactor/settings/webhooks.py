@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 from reactor.errors import SettingError
 from reactor.settings.kinds import Kind, comma_separated, redacted
 
-EVENTS = ("member_joined", "member_left", "room_occupied", "room_vacated")
+ROOM_EVENTS = ("member_joined", "member_left", "room_occupied", "room_vacated")
+EVENTS = (*ROOM_EVENTS, "user_online", "user_offline")
 SECRET_PREFIX = "whsec_"  # noqa: S105
 MIN_SECRET, MAX_SECRET = 24, 64
 """Bytes of a secret (https://www.standardwebhooks.com, section "Signature scheme")."""

@@ -1,6 +1,6 @@
 /** The log of events in the room, and of the page's own connection. */
 import { byId, element, timeOfDay } from "./dom.js";
-import { avatar, nameElement } from "./member-list.js";
+import { avatar, nameElement, nameOf } from "./member-list.js";
 
 const MAX_ENTRIES = 200;
 
@@ -9,6 +9,7 @@ const LEAVE_SENTENCES = {
   disconnected: "lost the connection and did not return within the grace",
   inactivity_timeout: "expired without a heartbeat",
   kicked: "was removed",
+  banned: "was banned",
 };
 
 export class EventLog {
@@ -23,15 +24,22 @@ export class EventLog {
   addEvents(events, before, userId) {
     for (const { kind, member, reason } of events) {
       const own = member?.userId === userId;
-      if (kind === "leave" && !own) this.#addMember(member, LEAVE_SENTENCES[reason] ?? "left", reason === "left" ? undefined : reason);
+      if (kind === "leave" && !own) this.#addMember(member, LEAVE_SENTENCES[reason] ?? `was removed (${reason})`, reason === "left" ? undefined : reason);
       if (kind === "join" && !own) this.#addMember(member, "joined");
       if (kind !== "update") continue;
       for (const words of changes(before.get(member.userId), member, own)) this.#addMember(member, words, undefined, own);
     }
   }
 
+  /** @param {{userId: string, username: string} | null} member null: the application @param {unknown} data */
+  addMessage(member, data, own = false) {
+    const text = element("q", "", typeof data === "string" ? data : JSON.stringify(data));
+    if (!member) this.#add(element("span", "own-dot"), ["The application: ", text]);
+    else this.#add(avatar(member, "avatar mini"), [own ? "You" : nameElement(nameOf(member)), ": ", text]);
+  }
+
   #addMember(member, words, code, own = false) {
-    const who = own ? "You" : nameElement(member.username);
+    const who = own ? "You" : nameElement(nameOf(member));
     this.#add(avatar(member, "avatar mini"), [who, ` ${words}`], code);
   }
 

@@ -1,10 +1,13 @@
-/** Shows the time until expiry, counted from the last acknowledged heartbeat, and the round trip of each heartbeat. */
+/**
+ * Shows the time until expiry, counted from the last acknowledged heartbeat, and the time after which each heartbeat was
+ * known to be stored in Redis: the server collects heartbeats for up to 100 ms and acknowledges them when Redis has them.
+ */
 import { byId, clock, duration, element } from "./dom.js";
 
 const MAX_BARS = 28;
-const FULL_BAR = 100; // ms of round trip
+const FULL_BAR = 250; // ms
 
-function formatRoundTrip(ms) {
+function formatTime(ms) {
   if (ms >= 1000) return `${(ms / 1000).toFixed(1)} s`;
   return `${ms < 9.95 ? ms.toFixed(1) : Math.round(ms)} ms`;
 }
@@ -44,15 +47,15 @@ export class HeartbeatPanel {
     byId("ring-word").textContent = down ? "disconnected" : silent ? "until expiry" : "left";
   }
 
-  /** Show an acknowledged heartbeat. @param {number} roundTrip in ms */
-  heartbeat(roundTrip) {
+  /** Show an acknowledged heartbeat. @param {number} storedAfter ms from sending it to its acknowledgement */
+  heartbeat(storedAfter) {
     this.#acknowledged += 1;
     const bar = element("span", "beat");
-    const height = Math.min(1, Math.log1p(roundTrip) / Math.log1p(FULL_BAR));
+    const height = Math.min(1, Math.log1p(storedAfter) / Math.log1p(FULL_BAR));
     bar.style.setProperty("--height", height.toFixed(3));
     this.#strip.append(bar);
     if (this.#strip.childElementCount > MAX_BARS) this.#strip.firstElementChild.remove();
-    byId("beat-last").textContent = formatRoundTrip(roundTrip);
+    byId("beat-last").textContent = formatTime(storedAfter);
     byId("beat-hint").textContent = `${this.#acknowledged} acknowledged`;
     if (reducedMotion.matches) return;
     byId("ripple").animate(
@@ -67,7 +70,7 @@ export class HeartbeatPanel {
     byId("silent-hint").textContent = !ttl
       ? "Stops heartbeats until expiry."
       : long
-        ? `Expires in ${duration(ttl)}. Start the server with --ttl 30s to see it sooner.`
+        ? `Expires in ${duration(ttl)}; in a room named demo-… after 30 s.`
         : "At 0:00 your membership expires.";
   }
 }

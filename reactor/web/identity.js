@@ -18,10 +18,10 @@ function random(limit) {
 
 function randomIdentity() {
   const userId = `u-${random(36 ** 5).toString(36).padStart(5, "0")}`;
-  return { roomId: "lobby", username: `${ADJECTIVES[random(ADJECTIVES.length)]} ${ANIMALS[random(ANIMALS.length)]}`, userId };
+  return { roomId: "demo-lobby", username: `${ADJECTIVES[random(ADJECTIVES.length)]} ${ANIMALS[random(ANIMALS.length)]}`, userId };
 }
 
-/** @returns {{roomId: string, username: string, userId: string, joined?: boolean}} from the address, the tab, or at random */
+/** @returns {{roomId: string, username: string, userId: string, token?: string, view?: string, joined?: boolean}} from the address, the tab, or at random */
 export function recall() {
   const query = new URLSearchParams(location.search);
   const given = { roomId: query.get("room"), username: query.get("name"), userId: query.get("user") };

@@ -1,5 +1,5 @@
 /** The list of members: one row for each, which appears, changes, and disappears with the reason of the departure. */
-import { byId, element } from "./dom.js";
+import { byId, element, timeOfDay } from "./dom.js";
 
 /** How long (ms) the row of a departed member shows the reason. */
 const LINGER = 2600;
@@ -9,6 +9,7 @@ const LEAVE_LABELS = {
   disconnected: "connection lost",
   inactivity_timeout: "expired",
   kicked: "removed",
+  banned: "banned",
 };
 
 const segments = globalThis.Intl?.Segmenter ? new Intl.Segmenter() : null;
@@ -32,9 +33,13 @@ export function hueOf(userId) {
   return ((hash >>> 8) % 24) * 15;
 }
 
+/** @param {{userId: string, username: string}} member @returns {string} the name, if it is more than blanks */
+export const nameOf = ({ userId, username }) => (username.trim() ? username : userId);
+
 /** @param {{userId: string, username: string}} member */
-export function avatar({ userId, username }, className = "avatar") {
-  const made = element("span", className, initials(username));
+export function avatar(member, className = "avatar") {
+  const { userId } = member;
+  const made = element("span", className, initials(nameOf(member)));
   made.style.setProperty("--hue", String(hueOf(userId)));
   made.setAttribute("aria-hidden", "true");
   return made;
@@ -46,6 +51,7 @@ export const nameElement = (text, className = "name") => element("bdi", classNam
 export class MemberList {
   #list = byId("members");
   #hint = byId("members-hint");
+  #asOf = byId("members-as-of");
   /** @type {Map<string, HTMLElement>} */
   #rows = new Map();
   /** @type {Map<string, HTMLElement>} rows of departed members, while they show the reason */
@@ -71,10 +77,18 @@ export class MemberList {
     this.hint(room);
   }
 
-  hint(room) {
-    this.#list.classList.toggle("stale", room.status === "reconnecting");
+  /**
+   * Say what the list does not show by itself.
+   *
+   * @param {import("../js/index.js").Room} room
+   * @param {number} [asOf] when the last message arrived (ms since 1970), if the list may be out of date
+   */
+  hint(room, asOf = 0) {
+    this.#list.classList.toggle("stale", asOf > 0);
+    this.#asOf.hidden = !asOf;
+    this.#asOf.textContent = asOf ? `As of ${timeOfDay(new Date(asOf))}: who is here now is not known.` : "";
     let text = "";
-    if (room.view !== "members") text = "This room has too many members to list: only their count is shown.";
+    if (room.view !== "members") text = "Only the number of members is shown: you chose it, or the room has too many to list.";
     else if (room.count === 1 && room.members.size === 1) text = "You are the only member. Open another tab to see someone join.";
     this.#hint.textContent = text;
     this.#hint.hidden = !text;
@@ -95,9 +109,9 @@ export class MemberList {
   }
 
   #fill(row, member) {
-    const { userId, username, away, connections, joinedAt, data } = member;
+    const { userId, away, connections, joinedAt, data } = member;
     row.dataset.state = away ? "away" : "here";
-    const name = nameElement(username);
+    const name = nameElement(nameOf(member));
     name.title = userId;
     const tags = element("span", "tags");
     if (userId === this.#userId) tags.append(element("span", "tag you-tag", "you"));

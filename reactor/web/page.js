@@ -1,7 +1,7 @@
 /** The demo page: one client in one room, with buttons that show how the server handles each kind of failure. */
 import { ReactorClient } from "./client.js";
 import { ObservedCodec } from "./codec.js";
-import { byId, duration } from "./dom.js";
+import { byId, duration, timeOfDay } from "./dom.js";
 import { EventLog } from "./event-log.js";
 import { HeartbeatPanel } from "./heartbeat-panel.js";
 import { recall, remember } from "./identity.js";
@@ -10,18 +10,20 @@ import { MessageLog } from "./message-log.js";
 
 /** How long (ms) a socket dropped by the button stays closed: less than the default grace. */
 const DROP_DURATION = 8000;
+/** The close code after an invalid token. */
+const UNAUTHORISED = 4001;
 
 const socketUrl = new URL("ws", location.href);
 socketUrl.protocol = socketUrl.protocol.replace("http", "ws");
 const codec = new ObservedCodec({
   frame: (frame) => messageLog.add(frame),
-  heartbeat(roundTrip) {
-    heartbeatPanel.heartbeat(roundTrip);
+  heartbeat(storedAfter) {
+    heartbeatPanel.heartbeat(storedAfter);
     // The client processes the message only after it was decoded.
     queueMicrotask(tick);
   },
 });
-const client = new ReactorClient(socketUrl.href, { codec });
+const client = new ReactorClient(socketUrl.href, { codec, token: () => identity.token || undefined });
 const eventLog = new EventLog();
 const memberList = new MemberList();
 const heartbeatPanel = new HeartbeatPanel();
@@ -38,18 +40,31 @@ let formerStatus = "connected";
 // Joining.
 
 async function join() {
-  Object.assign(identity, { roomId: form.room.value, username: form.username.value, userId: form.user.value });
+  const [roomId, username, userId, token] = [form.room, form.username, form.user, form.token].map(({ value }) => value.trim());
+  form.username.setCustomValidity(username ? "" : "A name of blanks is no name.");
+  if (!form.reportValidity()) return;
+  Object.assign(identity, { roomId, username, userId, token, view: form.view.value });
   byId("join").disabled = true;
   showNotice("");
+  showRefusal("join-refusal", null);
   try {
-    const { roomId, username, userId } = identity;
-    showRoom(await client.join(roomId, { userId, username }));
+    // Where there is a token, it names the user.
+    showRoom(await client.join(roomId, { userId: token ? undefined : userId, username, view: identity.view }));
   } catch (error) {
     setJoined(false);
-    showNotice(sentence(error.message));
+    if (error.code === "unauthorized" || error.closeCode === UNAUTHORISED) askForToken();
+    showRefusal("join-refusal", error);
   } finally {
     byId("join").disabled = false;
   }
+}
+
+function askForToken() {
+  byId("token-field").hidden = false;
+  byId("user-field").hidden = true;
+  form.user.required = false;
+  form.token.required = true;
+  form.token.focus();
 }
 
 function showRoom(joined) {
@@ -69,10 +84,14 @@ function showRoom(joined) {
     formerMembers = new Map(joined.members);
     showFacts();
   });
+  joined.on("message", ({ userId, data }) => {
+    eventLog.addMessage(userId ? (joined.members.get(userId) ?? { userId, username: userId }) : null, data);
+  });
   joined.on("status", onRoomStatus);
-  joined.on("force-leave", ({ message, reason }) => {
+  joined.on("force-leave", ({ message, reason, until }) => {
     eventLog.addOwn(message, reason);
-    popUp(reason === "kicked" ? "You were removed" : "Your membership has ended", message, reason);
+    const titles = { kicked: "You were removed", banned: "You are banned" };
+    popUp(titles[reason] ?? "Your membership has ended", until ? `${message} You can join again from ${new Date(until).toLocaleString()} on.` : message, reason);
   });
   eventLog.addOwn(room.resumed ? "You rejoined within the grace; the other members saw no change" : "You joined the room");
   setSilent(false);
@@ -99,7 +118,9 @@ function onRoomStatus(status) {
     eventLog.addOwn(`You could not rejoin: ${error.message}`, error.code);
     popUp("Your membership has ended", sentence(error.message), error.code);
   }
-  memberList.hint(room);
+  const asOf = status === "connected" ? 0 : codec.receivedAt;
+  memberList.hint(room, asOf);
+  setText("count-word", asOf ? `here at ${timeOfDay(new Date(asOf))}` : "here");
   showFacts();
   tick();
 }
@@ -110,6 +131,7 @@ function showJoinScreen(notice) {
   room = null;
   setJoined(false);
   memberList.reset({ userId: "", members: new Map(), view: "members", count: 0 });
+  showRefusal("refusal", null);
   showNotice(notice);
   showScreen();
   byId("join").focus();
@@ -138,10 +160,44 @@ byId("leave").addEventListener("click", async () => {
 // Simulated failures.
 
 byId("away").addEventListener("click", () => {
-  if (room.isAway) room.back();
-  else room.away();
+  attempt(room.isAway ? room.back() : room.away());
   showActions();
 });
+
+byId("data-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  attempt(room.update(parsed(byId("data").value)));
+});
+
+byId("message-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const text = byId("message").value;
+  if (!text.trim()) return;
+  attempt(room.send(text).then(() => {
+    eventLog.addMessage(room.me ?? { userId: room.userId, username: identity.username }, text, true);
+    byId("message").value = "";
+  }));
+});
+
+/** Show an answer of the server that is a refusal. @param {Promise<unknown>} request */
+async function attempt(request) {
+  showRefusal("refusal", null);
+  try {
+    await request;
+  } catch (error) {
+    if (!room?.error) showRefusal("refusal", error);
+    showActions();
+  }
+}
+
+/** @param {string} text @returns {unknown} the JSON value, or the text itself */
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
 
 byId("silent").addEventListener("click", () => {
   setSilent(!silent);
@@ -175,11 +231,11 @@ function showScreen() {
 
 function showActions() {
   const away = room?.isAway ?? false;
-  byId("away").classList.toggle("on", away);
-  byId("away-name").textContent = away ? "Come back" : "Step away";
+  byId("away-action").classList.toggle("on", away);
+  byId("away").textContent = away ? "Come back" : "Step away";
   byId("away-hint").textContent = away ? "The other members see you as away." : "Shows you as away; you stay in the room.";
-  byId("silent").classList.toggle("on", silent);
-  byId("silent-name").textContent = silent ? "Send heartbeats again" : "Go silent";
+  byId("silent-action").classList.toggle("on", silent);
+  byId("silent").textContent = silent ? "Send heartbeats again" : "Go silent";
   byId("beat").disabled = silent || !isOpen();
   byId("drop").disabled = !isOpen();
 }
@@ -198,6 +254,12 @@ function showFacts() {
 
 function showTitle() {
   document.title = room ? `(${room.count}) ${room.id} · reactor` : "reactor";
+}
+
+/** @param {string} id @param {Error | null} error */
+function showRefusal(id, error) {
+  byId(id).textContent = error ? sentence(error.message) : "";
+  byId(id).hidden = !error;
 }
 
 function showNotice(text) {
@@ -291,6 +353,10 @@ setInterval(() => document.hidden || tick(), 250);
 form.room.value = identity.roomId;
 form.username.value = identity.username;
 form.user.value = identity.userId;
+form.token.value = identity.token ?? "";
+form.view.value = identity.view ?? "members";
+if (identity.token) askForToken();
+form.username.addEventListener("input", () => form.username.setCustomValidity(""));
 showScreen();
 // A tab that is reloaded in a room rejoins within the grace, so the other members see no change.
 if (identity.joined) join();

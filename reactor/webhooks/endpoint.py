@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from time import time
-from typing import Self
+from typing import Literal, Self
 
 import anyio
 import httpcore
@@ -21,19 +21,24 @@ _MAX_RESPONSE_BODY = 65_536
 """Bytes of a response's body that are read, so that the connection can be used again; they are discarded."""
 _MAX_RETRY_AFTER = 3600.0
 
+Outcome = Literal["delivered", "gone", "too_large", "invalid", "timed_out", "failed"]
+_OUTCOMES: dict[int, Outcome] = {
+    400: "invalid", 408: "timed_out", 410: "gone", 413: "too_large", 422: "invalid", 504: "timed_out",
+}  # fmt: skip
+
 _USER_AGENT = f"reactor/{version('reactor-presence')}"
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryResult:
-    """The outcome of one attempt.
+    """The result of one attempt.
 
-    delivered: the endpoint accepted the request (2xx). gone: it wants no more requests (410). Otherwise the
-    request is to be repeated, after `retry_after` seconds if the endpoint named them; `error` is for people.
+    outcome: `delivered` (2xx), `gone` (410: the endpoint wants no more requests) or `failed`; `too_large`
+    (413), `invalid` (400, 422) and `timed_out` are failures that a request with fewer events may not have.
+    retry_after: the seconds after which the endpoint wants the request again. error: for people.
     """
 
-    delivered: bool = False
-    gone: bool = False
+    outcome: Outcome
     retry_after: float | None = None
     error: str = ""
 
@@ -45,7 +50,7 @@ class Endpoint:
         self.url = url
         self.name = sha256(url.encode()).hexdigest()[:16]
         """The name of its position in Redis. It is a hash, because a URL may contain a secret."""
-        self._keys = keys
+        self.keys = keys
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=ssl.create_default_context(),
             max_connections=1,
@@ -68,7 +73,7 @@ class Endpoint:
             "content-type": "application/json",
             "content-length": str(len(body)),
             "user-agent": _USER_AGENT,
-        } | signed_headers(self._keys, message_id, int(time()), body)
+        } | signed_headers(self.keys, message_id, int(time()), body)
         try:
             with anyio.fail_after(TIMEOUT):
                 async with self._pool.stream(
@@ -76,9 +81,9 @@ class Endpoint:
                 ) as response:
                     await _discard_body(response)
         except TimeoutError:
-            return DeliveryResult(error=f"no answer within {TIMEOUT:g} s")
+            return DeliveryResult("timed_out", error=f"no answer within {TIMEOUT:g} s")
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError) as error:
-            return DeliveryResult(error=str(error) or type(error).__name__)
+            return DeliveryResult("failed", error=str(error) or type(error).__name__)
         return _result(response)
 
 
@@ -106,12 +111,13 @@ async def _discard_body(response: httpcore.Response) -> None:
 
 
 def _result(response: httpcore.Response) -> DeliveryResult:
-    status = response.status
+    status, retry_after = response.status, _retry_after(response)
     if 200 <= status < 300:
-        return DeliveryResult(delivered=True)
-    if status == 410:
-        return DeliveryResult(gone=True, error="410 Gone")
-    return DeliveryResult(retry_after=_retry_after(response), error=f"status {status}")
+        return DeliveryResult("delivered")
+    outcome = _OUTCOMES.get(status, "failed")
+    if outcome == "too_large" and retry_after is not None:  # it is temporary (RFC 9110 section 15.5.14)
+        outcome = "failed"
+    return DeliveryResult(outcome, retry_after, f"status {status}")
 
 
 def _retry_after(response: httpcore.Response) -> float | None:

@@ -1,59 +1,43 @@
 """Delivers all events to one endpoint, in order and at least once.
 
-The endpoint's position in the change log is stored in Redis only after the endpoint accepted a request. A
-server that dies in between leaves that request to be sent again, with the same event ids.
+The endpoint's position in the change log is stored in Redis only after the endpoint accepted a request. What
+a request is made of is stored before it is sent: a server that dies in between leaves that very request to
+be sent again, with the same `webhook-id`.
 """
 
 import asyncio
+import math
 import random
 from collections import Counter
-from collections.abc import Sequence
-from hashlib import sha256
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from time import monotonic
 
 import anyio
-import msgspec
 import structlog
 
 from reactor.errors import Unavailable
-from reactor.presence.changes import Change, ChangeLog, Changes
-from reactor.presence.keys import SHARDS
+from reactor.log import RateLimitedLog
+from reactor.presence.changes import Change, ChangeLog, Changes, RequestRecord
+from reactor.webhooks.batch import Backlog, Batch
 from reactor.webhooks.endpoint import DeliveryResult, Endpoint
-from reactor.webhooks.payload import WebhookEvent, events_of
 
 log = structlog.get_logger()
 
 POLL_INTERVAL = 0.25
 """Seconds between two reads of logs that hold nothing new."""
+MAX_BODY = 65_536
+"""Bytes of a request's body; a single event may be larger. It is below the limit of common web frameworks."""
 BATCH_CHANGES = 200
-"""Changes of all shards in one request. The events of one change are always in the same request."""
-SHARD_CHANGES = BATCH_CHANGES // SHARDS
-"""Changes of one shard in one request; a busy shard also gets what idle shards leave over."""
+"""Changes of all shards that are read at once."""
 MIN_RETRY_DELAY, MAX_RETRY_DELAY = 1.0, 300.0
 """Seconds until the next attempt: doubled each time, with the second half of it at random."""
-
-_encode = msgspec.json.Encoder().encode
-
-
-class LogPosition(NamedTuple):
-    """How far a shard's log has been read: the id of its last entry, which is the `number`th of the log."""
-
-    shard: int
-    last: str
-    number: int
-
-
-class Batch(NamedTuple):
-    """The content of one request, and the positions that are stored once it is delivered."""
-
-    events: list[WebhookEvent]
-    positions: list[LogPosition]
-
-    @property
-    def message_id(self) -> str:
-        """The same for the same events, so that the endpoint recognises a repeated request."""
-        ids = ",".join(event.id for event in self.events)
-        return f"msg_{sha256(ids.encode()).hexdigest()[:32]}"
+_SENT_IN_HALVES = frozenset({"too_large", "invalid", "timed_out"})
+"""Outcomes that may be due to the size or to one event: the events are sent again in smaller requests."""
+_MAX_REFUSALS: Mapping[str, int] = {"too_large": 1, "invalid": 10}
+"""Refusals of a single event after which it is given up, so that it does not hold up all later ones."""
+REFUSAL_LOG_INTERVAL = 60.0
+"""Seconds between two log lines about refused events; the metric counts each."""
+ATTEMPTS = ("delivered", "failed", "gone")
 
 
 class Sender:
@@ -62,6 +46,7 @@ class Sender:
     Attributes:
         delivered: Events that the endpoint accepted.
         attempts: Requests by outcome: delivered, failed, gone.
+        refused: Events that the endpoint refused for good, and that went to the stream of refused events.
         missed: Changes that the log's length limit removed before they could be sent.
 
     """
@@ -71,91 +56,141 @@ class Sender:
     ) -> None:
         self._endpoint, self._changes, self._event_types = endpoint, changes, event_types
         self._leading = leading
+        self._max_bytes = self._ceiling = MAX_BODY
         self.delivered = 0
-        self.attempts: Counter[str] = Counter()
+        self.attempts: Counter[str] = Counter(dict.fromkeys(ATTEMPTS, 0))
+        self.refused = 0
+        self._refusal_log = RateLimitedLog(REFUSAL_LOG_INTERVAL)
         self.missed = 0
+
+    def use_keys(self, keys: tuple[bytes, ...]) -> None:
+        """Sign with these keys from now on."""
+        self._endpoint.keys = keys
 
     async def begin(self) -> None:
         """Create the endpoint's position in every log. Raises Unavailable."""
-        await self._read(range(SHARDS), limit=1)
+        await self._read(self._changes.keys.shards, limit=1)
 
     async def serve(self) -> None:
         """Send until cancelled, or until the endpoint answers 410 Gone."""
         async with self._endpoint:
-            while True:
+            while not self.attempts["gone"]:
                 await self._leading.wait()
                 try:
-                    batch = await self._next_batch()
-                    if batch.events and not await self._deliver(batch):
-                        if self.attempts["gone"]:
-                            return
-                        continue
-                    await asyncio.gather(*map(self._store_position, batch.positions))
+                    await self._send()
                 except Unavailable:
                     await anyio.sleep(MIN_RETRY_DELAY)
-                    continue
-                if not batch.positions:
-                    await anyio.sleep(POLL_INTERVAL)
 
-    async def _next_batch(self) -> Batch:
-        """The oldest undelivered changes of every shard."""
-        pages = await self._read(range(SHARDS), limit=SHARD_CHANGES)
-        busy = [shard for shard, page in pages.items() if len(page.entries) == SHARD_CHANGES]
+    async def _send(self) -> None:
+        """Send while this node leads, beginning with the request that a former leader may have begun."""
+        recorded: RequestRecord | None = None
+        backlog = Backlog(self._event_types)
+        backlog.add(await self._read_open_request())
+        while self._leading.is_set() and not self.attempts["gone"]:
+            if not backlog:
+                backlog.add(await self._read_waiting())
+                if not backlog:
+                    await anyio.sleep(POLL_INTERVAL)
+                    continue
+            batch = backlog.next_batch(self._max_bytes)
+            if batch.events:
+                if (record := batch.record(self._max_bytes)) != recorded:
+                    await self._changes.begin_request(self._endpoint.name, record)
+                    recorded = record
+                if not await self._deliver(batch):
+                    continue
+            backlog.remove(batch)
+            last = {change.shard: change for change in batch.completed}
+            await asyncio.gather(
+                *(self._changes.confirm(change, self._endpoint.name) for change in last.values())
+            )
+
+    async def _read_open_request(self) -> list[Change]:
+        """The changes of the last request, unless the endpoint is known to have received all of them."""
+        record = await self._changes.last_request(self._endpoint.name)
+        if record is None:
+            return []
+        pages = await asyncio.gather(
+            *(self._changes.read_range(self._endpoint.name, part) for part in record.ranges)
+        )
+        if all(received for received, _ in pages):
+            return []
+        self._max_bytes = min(record.max_bytes, MAX_BODY)
+        return [change for _, changes in pages for change in changes]
+
+    async def _read_waiting(self) -> list[Change]:
+        """The oldest changes of every shard that the endpoint has not received."""
+        shards = self._changes.keys.shards
+        share = max(1, BATCH_CHANGES // len(shards))
+        pages = await self._read(shards, limit=share)
+        # A busy shard also gets what idle shards leave over.
+        busy = [shard for shard, page in pages.items() if len(page.entries) == share]
         left_over = BATCH_CHANGES - sum(len(page.entries) for page in pages.values())
         if busy and (more := left_over // len(busy)):
-            pages |= await self._read(busy, limit=SHARD_CHANGES + more)
-        changes: list[Change] = []
-        positions: list[LogPosition] = []
+            pages |= await self._read(busy, limit=share + more)
         for shard, page in pages.items():
             if page.missed:
                 self.missed += page.missed
                 log.error("webhook_changes_lost", endpoint=self._endpoint.name, shard=shard, lost=page.missed)
-            if page.entries:
-                changes += page.entries
-                positions.append(LogPosition(shard, page.entries[-1].id, page.first + len(page.entries)))
-        # All changes of a room are in one shard, so this stable sort by time keeps the order within a room.
-        changes.sort(key=lambda change: change.at)
-        events = [
-            event for change in changes for event in events_of(change) if event.type in self._event_types
-        ]
-        return Batch(events, positions)
+        return [change for page in pages.values() for change in page.entries]
 
     async def _read(self, shards: Sequence[int], *, limit: int) -> dict[int, Changes]:
         # Concurrently, so that shards on the same server share one round trip.
         pages = (self._changes.read(shard, self._endpoint.name, limit=limit) for shard in shards)
         return dict(zip(shards, await asyncio.gather(*pages), strict=True))
 
-    async def _store_position(self, position: LogPosition) -> None:
-        await self._changes.confirm(position.shard, self._endpoint.name, position.last, position.number)
-
     async def _deliver(self, batch: Batch) -> bool:
-        """Whether the endpoint accepted the batch; False after 410 Gone, or when this node leads no more."""
-        message_id, body = batch.message_id, _encode({"events": batch.events})
-        delay = MIN_RETRY_DELAY
-        while True:
+        """Whether the batch is done with: accepted, or one event that was refused for good.
+
+        False when a smaller batch is to be sent instead, after 410 Gone, or when this node leads no more.
+        """
+        message_id, body = batch.message_id, batch.body
+        delay, attempts = MIN_RETRY_DELAY, 0
+        while self._leading.is_set():
+            attempts += 1
             result = await self._endpoint.post(message_id, body)
-            if result.delivered:
+            if result.outcome == "delivered":
                 self.attempts["delivered"] += 1
                 self.delivered += len(batch.events)
+                self._max_bytes = min(self._max_bytes * 2, self._ceiling)
                 return True
-            if result.gone:
+            if result.outcome == "gone":
                 self.attempts["gone"] += 1
                 log.error(
                     "webhook_gone", endpoint=self._endpoint.name, fix="remove its URL from webhook_urls"
                 )
                 return False
             self.attempts["failed"] += 1
-            await self._wait(result, delay)
-            if not self._leading.is_set():
+            if result.outcome in _SENT_IN_HALVES and len(batch.events) > 1:
+                self._max_bytes = len(body) // 2
+                if result.outcome == "too_large":
+                    self._ceiling = self._max_bytes
+                await self._wait(result, delay if result.outcome == "timed_out" else 0.0)
                 return False
+            if attempts >= _MAX_REFUSALS.get(result.outcome, math.inf):
+                await self._give_up(batch, result)
+                return True
+            await self._wait(result, delay)
             delay = min(delay * 2, MAX_RETRY_DELAY)
+        return False
+
+    async def _give_up(self, batch: Batch, result: DeliveryResult) -> None:
+        (event,) = batch.events
+        await self._changes.record_refused(self._endpoint.name, event.json, result.error)
+        self.refused += 1
+        if self._refusal_log.is_due("webhook_event_refused", monotonic()):
+            log.error(
+                "webhook_event_refused", endpoint=self._endpoint.name, event_id=event.id,
+                reason=result.error, bytes=len(event.json), refused=self.refused,
+            )  # fmt: skip
 
     async def _wait(self, result: DeliveryResult, delay: float) -> None:
-        seconds = result.retry_after
-        if seconds is None:
+        if result.retry_after is not None:
+            seconds = max(result.retry_after, MIN_RETRY_DELAY)
+        else:
             seconds = random.uniform(delay / 2, delay)  # noqa: S311
         log.warning(
             "webhook_failed", endpoint=self._endpoint.name, reason=result.error, retry_in=round(seconds, 1),
-            failed=self.attempts["failed"],
+            failed=self.attempts["failed"], max_bytes=self._max_bytes,
         )  # fmt: skip
         await anyio.sleep(seconds)

@@ -9,6 +9,7 @@ from reactor.backend.interface import Runner
 from reactor.fleet.election import LeaderElection
 from reactor.fleet.registry import Registry
 from reactor.presence.changes import ChangeLog
+from reactor.presence.keys import Keyspace
 from reactor.settings import Settings
 from reactor.webhooks.endpoint import Endpoint
 from reactor.webhooks.sender import Sender
@@ -18,11 +19,17 @@ class Webhooks:
     """Sends events while this node is their leader. `serve` must run where `senders` is not empty."""
 
     def __init__(
-        self, settings: Settings, runner: Runner, registry: Registry, *, node: Callable[[], str]
+        self,
+        settings: Settings,
+        runner: Runner,
+        keys: Keyspace,
+        registry: Registry,
+        *,
+        node: Callable[[], str],
     ) -> None:
         self._leading = asyncio.Event()
         self._election = LeaderElection(registry, "webhooks", node=node, on_change=self._on_leadership)
-        changes = ChangeLog(runner, settings.namespace)
+        changes = ChangeLog(runner, keys)
         event_types = frozenset(settings.webhook_events)
         self.senders = [
             Sender(
@@ -31,6 +38,11 @@ class Webhooks:
             )
             for url in settings.webhook_urls
         ]  # fmt: skip
+
+    def use_secrets(self, settings: Settings) -> None:
+        """Sign with the secrets of these settings from now on."""
+        for sender in self.senders:
+            sender.use_keys(settings.webhook_secrets)
 
     async def begin(self) -> None:
         """Create each endpoint's position in the change log, so that later events are kept for it.

@@ -15,21 +15,31 @@ import httpcore
 _NAT64 = IPv6Network("64:ff9b::/96")
 """RFC 6052 section 2.1: the last four bytes are an IPv4 address."""
 
+_UNICAST = IPv6Network("2000::/3")
+"""All that is assigned of the global unicast addresses; Python takes unassigned ones for global too."""
+
+_SPECIAL = tuple(
+    map(
+        IPv6Network,
+        ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20", "5f00::/16"),
+    )
+)
+"""Blocks in it for special purposes, with tunnels (https://www.iana.org/assignments/iana-ipv6-special-registry)."""
+
 
 class PrivateAddress(httpcore.ConnectError):
     """The host name resolves to an address that is not public."""
 
 
 def is_public(address: str) -> bool:
-    """Whether an address belongs to the public internet; so must an IPv4 address embedded in it."""
+    """Whether an address belongs to the public internet; so must the IPv4 address that it may stand for."""
     ip = ip_address(address.partition("%")[0])
     if isinstance(ip, IPv6Address):
-        embedded = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if ip in _NAT64:
-            embedded = IPv4Address(int(ip) & 0xFFFFFFFF)
-        if embedded is not None:
-            ip = embedded
-    return ip.is_global and not ip.is_multicast
+        embedded = IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else ip.ipv4_mapped
+        if embedded is None:
+            return ip in _UNICAST and ip.is_global and not any(ip in block for block in _SPECIAL)
+        ip = embedded
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
 class PublicNetworkBackend(httpcore.AsyncNetworkBackend):

@@ -5,6 +5,7 @@ The child prints {"port": ...} once it serves, and answers each line on its stan
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
@@ -23,6 +24,8 @@ from scripts.benchmarks.running import ROOT, allow_many_files
 
 START_WITHIN = 30.0
 STOP_WITHIN = 30.0
+MAX_ANSWER = 1 << 24
+"""Bytes of one answer at most."""
 
 
 # In the benchmark.
@@ -43,6 +46,7 @@ async def child_process(
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
             # Otherwise Ctrl-C would reach the server, too; the benchmark stops it itself.
             start_new_session=True,
+            limit=MAX_ANSWER,
             preexec_fn=None if cores is None else lambda: os.sched_setaffinity(0, cores),
         )  # fmt: skip
         assert process.stdin is not None
@@ -116,7 +120,10 @@ def write_line(message: dict[str, Any]) -> None:
 def serve_with_json_settings(serve: Callable[[Settings], Awaitable[None]]) -> int:
     """Serve with the settings in the first argument, as JSON; `rooms` is a list of rules."""
     # Standard output carries the answers, so the log goes to standard error.
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=sys.stderr))
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),  # as `reactor serve` does
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+    )
     allow_many_files()
     given = json.loads(sys.argv[1])
     given["rooms"] = tuple(RoomRule(**rule) for rule in given.get("rooms", ()))

@@ -11,7 +11,7 @@ import anyio
 from reactor.backend.scripts import ScriptRunner, load_scripts
 from reactor.errors import ReactorError, Unavailable
 from reactor.fleet.registry import NOT_REGISTERED, NodeRecord, Registry
-from reactor.presence.keys import SHARDS, Entry
+from reactor.presence.keys import Entry, Keyspace
 from reactor.presence.lua_sources import lua_sources
 from reactor.presence.store import Joined, JoinRefused, Store
 from scripts.benchmarks.server import Bench
@@ -30,9 +30,9 @@ _RENEW_EVERY = 1.0
 class IdleMembers:
     """Adds members in rooms of a given size. Its `node` is registered, so that no sweep removes them."""
 
-    def __init__(self, runner: ScriptRunner, namespace: str) -> None:
-        self.store = Store(runner, namespace)
-        self._registry = Registry(runner, namespace)
+    def __init__(self, runner: ScriptRunner, keys: Keyspace) -> None:
+        self.store = Store(runner, keys)
+        self._registry = Registry(runner, keys)
         self.node = secrets.token_hex(4)
         self.loaded = 0
 
@@ -78,7 +78,7 @@ class IdleMembers:
             with suppress(Unavailable):
                 record = NodeRecord(counter, self.node, NOT_REGISTERED, "benchmark: idle members")
                 await self._registry.renew(self.node, record, lease_ms=_LEASE_MS, first=True)
-                for shard in range(SHARDS):
+                for shard in self.store.keys.shards:
                     await self.store.mark_shard_alive(shard, lease=_MARK_LEASE_MS)
                 if registered is not None:
                     registered.set()
@@ -91,7 +91,7 @@ async def idle_members(bench: Bench) -> AsyncIterator[IdleMembers]:
     runner = ScriptRunner(bench.redis, load_scripts(lua_sources(departures_kept=100_000)))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(runner.serve)
-        members = IdleMembers(runner, bench.namespace)
+        members = IdleMembers(runner, bench.keys)
         registered = anyio.Event()
         tasks.start_soon(members.keep_alive, registered)
         await registered.wait()

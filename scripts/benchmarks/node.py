@@ -14,6 +14,7 @@ from typing import Any
 
 import anyio
 
+from reactor.errors import ReactorError
 from reactor.server.node import Node
 from reactor.server.process import run_node
 from reactor.settings import Settings
@@ -25,6 +26,9 @@ from scripts.benchmarks.child import (
     write_line,
 )
 
+SETTLED_WITHIN = 120.0
+"""Seconds for the first sweep, which reads every member."""
+
 
 class NodeProcess:
     """A running node."""
@@ -32,6 +36,11 @@ class NodeProcess:
     def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
         self._process = process
         self.port = port
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
 
     async def status(self) -> dict[str, Any]:
         """Return its counters; `cpu` is the CPU time used so far, in seconds."""
@@ -48,8 +57,13 @@ class NodeProcess:
         return await self._process.wait(), time.monotonic() - began
 
     async def wait_until_settled(self, *, sweeps: int, leading: bool) -> None:
-        """Wait until the node has completed its first sweep and leads the pacemaker."""
+        """Wait until the node has completed its first sweep and leads the pacemaker. Raises ReactorError."""
+        began = time.monotonic()
         while True:
+            if time.monotonic() - began > SETTLED_WITHIN:
+                raise ReactorError(
+                    f"the node has made no sweep, or leads no pacemaker: {await self.status()}"
+                )
             status = await self.status()
             if status["sweeps"] >= sweeps and (status["leading"] or not leading):
                 return
@@ -65,17 +79,22 @@ class NodeProcess:
 
 
 @asynccontextmanager
-async def node_process(settings: Mapping[str, Any]) -> AsyncIterator[NodeProcess]:
+async def node_process(
+    settings: Mapping[str, Any], module: str = "scripts.benchmarks.node", *more: str
+) -> AsyncIterator[NodeProcess]:
     """Run a node with these settings during the block.
+
+    module: the program, one that answers like this. more: its further arguments.
 
     Raises ReactorError with the end of its log if it does not start.
     """
-    command = (sys.executable, "-m", "scripts.benchmarks.node", json.dumps(settings))
+    command = (sys.executable, "-m", module, json.dumps(settings), *more)
     async with child_process(command) as (process, port):
         yield NodeProcess(process, port)
 
 
-def _status(node: Node) -> dict[str, Any]:
+def status_of(node: Node) -> dict[str, Any]:
+    """Return the counters of a node."""
     return {
         "cpu": time.process_time(),
         "sweeps": node.sweep.rounds,
@@ -85,6 +104,7 @@ def _status(node: Node) -> dict[str, Any]:
         "events_received": node.listener.received,
         "found_by": dict(node.reaper.found_by),
         "connections": len(node.gateway.connections),
+        "detaching": node.reconciler.detach_queue.pending,
     }
 
 
@@ -92,7 +112,7 @@ async def _serve(settings: Settings) -> None:
     listening: list[asyncio.Future[Any]] = []
 
     def ready(node: Node) -> None:
-        listening.append(answer_status_requests(lambda: _status(node)))
+        listening.append(answer_status_requests(lambda: status_of(node)))
         write_line({"port": node.gateway.port})
 
     await run_node(settings, on_ready=ready)

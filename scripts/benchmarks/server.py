@@ -14,6 +14,8 @@ from redis.exceptions import RedisError
 from reactor.backend.clients import open_command_client
 from reactor.backend.embedded import EmbeddedServer
 from reactor.backend.target import parse_url
+from reactor.presence.keys import Keyspace
+from reactor.presence.tags import SHARDS
 from scripts.benchmarks.running import console
 
 
@@ -25,6 +27,11 @@ class Bench:
     redis: Redis
     namespace: str
     owned: bool
+
+    @property
+    def keys(self) -> Keyspace:
+        """The keys of the namespace, with as many shards as on a single server."""
+        return Keyspace(self.namespace, shards=SHARDS)
 
 
 @asynccontextmanager

@@ -23,7 +23,7 @@ REPLY_WITHIN = 30.0
 
 
 class Socket(asyncio.Protocol):
-    """One connection, made by `Socket.open`."""
+    """One connection, made by `Socket.open`. closed: when the node's close frame, or its end, was read."""
 
     def __init__(self, url: str, on_message: OnMessage) -> None:
         self._parser = ClientProtocol(parse_uri(url))
@@ -31,7 +31,9 @@ class Socket(asyncio.Protocol):
         self._replies: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._requests = 0
         self._transport: asyncio.Transport | None = None
-        self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._opened: asyncio.Future[None] = loop.create_future()
+        self.closed: asyncio.Future[float] = loop.create_future()
 
     @classmethod
     async def open(cls, port: int, on_message: OnMessage, host: str = "127.0.0.1") -> Self:
@@ -79,10 +81,14 @@ class Socket(asyncio.Protocol):
                 self._handshake_done()
             elif isinstance(event, Frame) and event.opcode is Opcode.TEXT:
                 self._message(_decode(event.data), at)
+            elif isinstance(event, Frame) and event.opcode is Opcode.CLOSE and not self.closed.done():
+                self.closed.set_result(at)
         self._write()
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """Fail the pending requests."""
+        if not self.closed.done():
+            self.closed.set_result(time.time())
         waiting: list[asyncio.Future[Any]] = [self._opened, *self._replies.values()]
         for future in waiting:
             if not future.done():

@@ -5,10 +5,12 @@ of JSON.
 """
 
 import asyncio
+import itertools
 import json
 import random
 import sys
 import time
+import typing
 import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -18,6 +20,7 @@ import msgspec
 import uvloop
 from websockets.frames import Opcode
 
+from reactor.protocol import requests
 from tests.support.gateway import Raw, client_frame, request, text
 
 SEED = 7
@@ -302,6 +305,74 @@ class Attack:
             client.writer.transport.abort()
 
         await self.repeat(20, run_client)
+
+    async def requests_at_their_limits(self) -> None:
+        """Each of 100 clients sends one type of request, every field of it as large as it may be."""
+        kinds = itertools.cycle(typing.get_args(requests.Request))
+
+        async def run_client() -> None:
+            kind, number = next(kinds), next(self._number)
+            join = text(largest(requests.JoinRoom, f"room {number}"))
+            messages = [text(largest(kind, f"room {room}")) for room in (number, number + 1)]
+            client = await self.opened()
+            client.write(join)
+            await self.flood(client, lambda: self.random.choice(messages), pause=0.2)
+
+        await self.repeat(100, run_client)
+
+    async def mutated_frames(self) -> None:
+        """Frames of all types of which some bytes were changed, in the payload or anywhere."""
+        kinds = typing.get_args(requests.Request) * 2  # some have fields of which they take one
+        messages = [largest(kind, "arena", 40) for kind in kinds]
+
+        def make(opcode: Opcode, payloads: list[bytes]) -> bytes:
+            frames = []
+            for _ in range(50):
+                payload = bytearray(self.random.choice(payloads))
+                for _ in range(self.random.randrange(1, 4)):
+                    # Text that is not UTF-8 closes the connection, and the frames behind it are not read.
+                    first, end = (32, 127) if opcode is Opcode.TEXT else (0, 256)
+                    changed = self.random.randrange(first, end)
+                    payload[self.random.randrange(len(payload))] = changed
+                frame = bytearray(client_frame(opcode, bytes(payload)))
+                if self.random.random() < 0.002:
+                    frame[self.random.randrange(len(frame))] = self.random.randrange(256)
+                frames.append(bytes(frame))
+            self.counts["frames"] += len(frames)
+            return b"".join(frames)
+
+        async def run_client() -> None:
+            if self.random.random() < 0.5:
+                client = await self.opened(Sec_WebSocket_Protocol="reactor.msgpack")
+                binary = [msgspec.msgpack.encode(message) for message in messages]
+                await self.flood(client, lambda: make(Opcode.BINARY, binary), pause=0.05)
+            else:
+                text = [msgspec.json.encode(message) for message in messages]
+                await self.flood(await self.opened(), lambda: make(Opcode.TEXT, text), pause=0.05)
+
+        await self.repeat(10, run_client)
+
+
+def largest(kind: typing.Any, room: str, size: int = 4000) -> dict[str, typing.Any]:
+    """A request of this type whose fields are as large as they may be; `size` is in bytes of data."""
+    ids = {"roomId": room.ljust(256, "x"), "userId": room.ljust(256, "u"), "username": "n" * 256}
+    known = ids | {
+        "id": "i" * 128, "token": "t" * 16_384, "view": "members", "data": [[]] * (size // 3),
+        "patch": {str(number): [] for number in range(size // 10)},
+        "to": [f"{number}".ljust(256, "x") for number in range(size // 40)],
+        "limit": 1000, "cursor": "9" * 19,
+        "userIds": [f"{room} {number}".ljust(60, "x") for number in range(size // 4)],
+        "roomIds": [f"{room} {number}".ljust(200, "x") for number in range(size // 16)],
+        "resume": {"epoch": "e" * 64, "version": 2**53 - 1, "joinedAt": 2**53 - 1, "members": 2**53 - 1},
+    }  # fmt: skip
+    fields = [field.encode_name for field in msgspec.structs.fields(kind)]
+    message = {name: known[name] for name in fields if name in known}
+    for either, other in (("data", "patch"), ("roomId", "roomIds")):
+        if {either, other} <= message.keys():
+            del message[random.choice((either, other))]
+    if "roomIds" in message and "view" in message:
+        message["view"] = "count"
+    return {"type": kind.__struct_config__.tag, **message}
 
 
 async def main(name: str, port: int, seconds: float, addresses: int) -> None:

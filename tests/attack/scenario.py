@@ -126,6 +126,7 @@ async def scenario(server: Server, token: Any = None, **options: Any) -> AsyncIt
         "max_per_address": 100,
         "close_timeout": 1,
         "messages_per_second": 20,
+        "cost_per_second": 400,
     }
     async with NodeProcess.start(server, **(defaults | options)) as process, AsyncExitStack() as stack:
         clients = []

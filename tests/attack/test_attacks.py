@@ -54,6 +54,43 @@ async def test_an_attack_does_not_affect_other_clients(bundled_server: Server, n
         assert took_place(counts), counts
 
 
+async def test_requests_at_their_limits_from_100_sockets_stay_within_the_table_of_limits(
+    bundled_server: Server,
+):
+    """What no limit bounds would grow here: `attack` asserts the server's memory."""
+    async with scenario(bundled_server) as running:
+        counts = await running.attack("requests_at_their_limits", seconds=8, addresses=200)
+        if counts["opened"] < 100:  # on a busy machine an attacker achieves less in the same time
+            counts = await running.attack("requests_at_their_limits", seconds=30, addresses=200)
+        assert counts["opened"] >= 100, counts
+        assert counts["sent"] > 500, counts
+        await until_quiet(running)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_a_million_mutated_frames_go_unnoticed(bundled_server: Server):
+    options = {"messages_per_second": 0, "max_per_address": 0, "new_per_second": 0, "cost_per_second": 0}
+    async with scenario(bundled_server, **options) as running:
+        frames, sizes = 0, []
+        while frames < 1_000_000:
+            counts = await running.attack("mutated_frames", seconds=15, addresses=5000)
+            frames += counts["frames"]
+            sizes.append(resident_bytes(running.pid))
+        assert sizes[-1] - sizes[0] < 20_000_000, sizes
+
+
+async def until_quiet(running: Scenario) -> None:
+    """Wait until the server does no more than serve its ordinary clients."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        before = cpu_seconds(running.pid)
+        await asyncio.sleep(1)
+        if cpu_seconds(running.pid) - before < 0.5:
+            return
+        assert time.monotonic() < deadline
+
+
 async def test_unresponsive_connections_are_removed(bundled_server: Server):
     async with scenario(bundled_server, ping_interval=0.5, ping_timeout=0.5, grace=0.5) as running:
         counts = await running.attack("half_open", seconds=4)

@@ -14,7 +14,11 @@ DEFAULTS = Settings()
 
 
 async def test_a_client_in_the_maximum_of_rooms_returns_to_all_of_them(bundled_server: Server):
-    async with served(bundled_server, messages_per_second=DEFAULTS.messages_per_second) as node:
+    async with served(
+        bundled_server,
+        messages_per_second=DEFAULTS.messages_per_second,
+        cost_per_second=DEFAULTS.cost_per_second,
+    ) as node:
         url = f"ws://127.0.0.1:{node.gateway.port}/ws"
         async with Client(url) as client:
             names = [f"room {number}" for number in range(DEFAULTS.max_rooms)]
@@ -36,7 +40,7 @@ async def test_a_client_in_the_maximum_of_rooms_returns_to_all_of_them(bundled_s
 
 async def test_thirty_clients_behind_one_address_are_served(bundled_server: Server):
     async with (
-        served(bundled_server, trusted_proxies="none", messages_per_second=20) as node,
+        served(bundled_server, trusted_proxies="none", messages_per_second=20, cost_per_second=400) as node,
         AsyncExitStack() as stack,
     ):
         for number in range(30):

@@ -6,16 +6,11 @@ import pytest
 
 from tests.bench.test_benchmarks import run
 
-TINY = (
-    "--clients=60", "--nodes=2", "--rounds=2", "--members=40", "--outage=1.5", "--expiries=60", "--over=1",
-    "--fleets=1,3", "--lease=1", "--grace=6", "--drain-seconds=0.5",
-)  # fmt: skip
-
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 async def test_the_fleet_benchmark_counts_received_joins_and_leaves(tmp_path: Path) -> None:
-    result = await run("bench_fleet.py", tmp_path, *TINY)
+    result = await run("bench_fleet.py", tmp_path, "--quick")
 
     for one in result["ghosts"]:
         assert one["notified_once"] == one["notifications_expected"] == 100

@@ -10,13 +10,17 @@ from typing import Any
 
 import pytest
 
+from scripts.bench_scale import markdown as scale_table
+from scripts.benchmarks.expiry.report import read_result, update_documents
+from scripts.benchmarks.expiry.stages import STAGES
 from scripts.benchmarks.gateway.tables import FIGURES, markdown
 from tests.support.servers import Server
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPIRY = (
-    "--members=300", "--probes=4", "--over=0.4", "--ttls=0.3,0.5", "--patience=2.5", "--sweep=1",
+    "--keys=300", "--probes=8", "--over=0.5", "--ttls=0.5,0.7", "--patience=3", "--sweep=1", "--members=100",
+    "--stage-probes=20", "--rates=50", "--rate-seconds=1", "--instant=50",
 )  # fmt: skip
 REDIS = (
     "--members=300", "--beating=300", "--rounds=2", "--departures=30", "--over=1", "--period=0.3",
@@ -42,25 +46,67 @@ async def run(script: str, output: Path, *arguments: str) -> dict[str, Any]:
     return result
 
 
-async def test_the_expiry_benchmark_measures_each_mechanism(bundled_server: Server, tmp_path: Path):
+@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "scripts").glob("*_*.py")))
+async def test_each_script_explains_itself(script: str):
+    process = await start(script, "--help")
+    printed, _ = await process.communicate()
+    assert process.returncode == 0, printed.decode()
+    assert printed.decode().startswith(f"usage: {script}")
+
+
+@pytest.mark.timeout(120)
+async def test_the_expiry_lab_measures_each_way_and_leaves_a_running_server_as_it_was(
+    bundled_server: Server, tmp_path: Path
+):
     bundled_server.control.set("foreign", "stays")
     bundled_server.control.config_set("notify-keyspace-events", "g")
     flags = bundled_server.control.config_get("notify-keyspace-events")
 
-    result = await run("bench_expiry.py", tmp_path, f"--redis-url={bundled_server.url}", *EXPIRY)
+    result = await run("bench_expiry.py", tmp_path, f"--servers={bundled_server.url}", *EXPIRY)
 
-    ways = result["ways"]
-    assert list(ways) == ["pacemaker", "events", "sweep"]
-    assert [way["failures"] for way in ways.values()] == [0, 0, 0]
-    for way in ("pacemaker", "sweep"):
-        assert ways[way]["client"]["delivered"] == ways[way]["others"]["delivered"] == 4, ways[way]
+    cells = {cell["way"]: cell for cell in result["matrix"]}
+    assert list(cells) == ["events", "effort", "sweep", "scan", "pacemaker", "touch", "fields"]
+    for way in ("sweep", "scan", "pacemaker", "touch"):
+        assert cells[way]["delivered"] == cells[way]["probes"] == 8, cells[way]
     # Redis never expires a key early, and the clock offset is known well enough to show that.
-    assert all(way["client"]["min_ms"] is None or way["client"]["min_ms"] > 0 for way in ways.values())
-    assert result["idle_members_left"] == 300
+    assert all(late is None or late > 0 for cell in cells.values() for late in cell["late_ms"])
+    assert list(result["stages"]["stages"]) == list(STAGES)
+    assert result["stages"]["client"]["delivered"] == 20
+    rates = result["rates"]["rows"]
+    assert [row["pacemaker"]["delivered"] for row in rates] == [50, 50]
+    assert all(row["heartbeat_busy"]["count"] > 0 for row in rates[:1])
     assert result["machine"]["cpu"]
     assert (tmp_path / "expiry.svg").read_text().startswith("<?xml")
     assert bundled_server.control.keys() == ["foreign"]
     assert bundled_server.control.config_get("notify-keyspace-events") == flags
+
+    readme, table = tmp_path / "README.md", tmp_path / "table.json"
+    readme.write_text("before\n<!-- table: expiry -->\n<!-- end expiry -->\nafter\n")
+    update_documents(read_result(tmp_path / "expiry.json"), readme, table)
+    text = readme.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert all(label in text for label in ("a bare read at the deadline", "50 in one instant", "fan-out"))
+    (row,) = json.loads(table.read_text())["rows"]
+    assert (row["keys"], row["pacemaker"]["delivered"]) == (300, 8)
+
+
+def test_a_figure_that_misses_its_goal_by_little_does_not_read_like_the_goal():
+    (figure,) = (one for one in FIGURES if one.key == "server_cpu_seconds")
+    assert figure.beside_goal(1.234) == "1.23 s"
+    assert figure.beside_goal(1.2) == "1.2 s"
+    assert figure.beside_goal(3.9) == "3.9 s"
+
+
+async def test_the_capacity_benchmark_measures_what_nodes_hold(tmp_path: Path):
+    result = await run("bench_capacity.py", tmp_path, "--quick")
+
+    for server in result["servers"]:
+        assert server["node"]["bytes"] > 10_000_000
+        # Two lanes of scripts, two subscriptions, and one connection for single questions.
+        assert server["node"]["redis_connections"] == 5
+        assert server["a_connection"]["redis_bytes"] > 100
+        assert server["a_byte_of_data"]["redis_bytes"] >= 1
 
 
 async def test_the_redis_benchmark_measures_the_cost_of_members(bundled_server: Server, tmp_path: Path):
@@ -101,7 +147,7 @@ async def test_the_scripts_benchmark_measures_every_case_of_each_variant(tmp_pat
 
 async def test_ctrl_c_leaves_an_existing_server_unchanged(bundled_server: Server, tmp_path: Path):
     process = await start(
-        "bench_expiry.py", f"--redis-url={bundled_server.url}", f"--output={tmp_path}", "--members=1000000"
+        "bench_expiry.py", f"--servers={bundled_server.url}", f"--output={tmp_path}", "--keys=1000000"
     )
     await until(lambda: bundled_server.control.dbsize() >= 2000)
     process.send_signal(signal.SIGINT)
@@ -126,6 +172,28 @@ async def test_the_gateway_benchmark_measures_the_reactor_alone(tmp_path: Path):
     assert (tmp_path / "gateway.svg").read_text().startswith("<?xml")
 
 
+async def test_the_benchmark_of_people_compares_with_and_without_the_index(tmp_path: Path):
+    result = await run("bench_people.py", tmp_path, "--quick")
+
+    assert result["join_alone_on_us"] > 0
+    assert result["departure_together_off_us"] > 0
+    assert result["answer_1000_ms"] > 0
+
+
+async def test_the_benchmark_of_bans_closes_every_socket(tmp_path: Path):
+    result = await run("bench_bans.py", tmp_path, "--quick")
+
+    assert set(result) >= {"call_ms", "closed_ms", "out_of_a_room_ms"}
+    assert all(0 < result["closed_ms"][share] < 30_000 for share in ("p50", "p99", "longest"))
+
+
+async def test_the_benchmark_of_watched_counts_ends_with_right_counts(tmp_path: Path):
+    result = await run("bench_watch.py", tmp_path, "--quick")
+
+    assert result["with_pages_percent"] > 0
+    assert result["messages_a_second_and_page"] > 1
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 async def test_the_gateway_benchmark_measures_its_peers_and_how_costs_grow(tmp_path: Path):
@@ -137,3 +205,17 @@ async def test_the_gateway_benchmark_measures_its_peers_and_how_costs_grow(tmp_p
     assert set(result["growth"]) == {"connections", "members", "workers"}
     table = markdown(result)
     assert all(line.work in table for line in FIGURES if line.part in {"heartbeats", "storm", "one_room"})
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+async def test_the_scale_benchmark_loses_no_member_with_a_worker(tmp_path: Path):
+    result = await run("bench_scale.py", tmp_path, "--quick", "--clients=200", "--silent=20", "--seconds=3")
+
+    assert result["steady"]["heartbeats_a_second"] > 0
+    assert result["silent"]["notified"] == 20
+    for name in ("killed", "rolled"):
+        assert result[name]["present"] == 200, result[name]
+        assert result[name]["leaves_seen"] == 0, result[name]
+        assert result[name]["returned"] > 0, result[name]
+    assert "one worker killed" in scale_table(result)

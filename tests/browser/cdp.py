@@ -84,6 +84,25 @@ class Tab:
         await self._browser.ask("Target.activateTarget", targetId=self._target)
         await self.comes_to_read("document.visibilityState", "visible")
 
+    async def go(self, address: str) -> None:
+        """Follow a link to another page."""
+        await self._browser.ask("Page.navigate", self._session, url=address)
+
+    async def back(self) -> None:
+        """Go back in the history."""
+        await self.read("history.back()")
+
+    async def close(self) -> None:
+        """Close the tab."""
+        await self._browser.ask("Target.closeTarget", targetId=self._target)
+
+    async def set_offline(self, *, offline: bool) -> None:
+        """Take the page's network away, or give it back; connections that are open stay."""
+        await self._browser.ask(
+            "Network.emulateNetworkConditions", self._session,
+            offline=offline, latency=0, downloadThroughput=-1, uploadThroughput=-1,
+        )  # fmt: skip
+
     async def freeze(self) -> None:
         """Freeze the page, which must be hidden."""
         await self._browser.ask("Page.setWebLifecycleState", self._session, state="frozen")

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tests.chaos.bans import BanRecords
 from tests.chaos.client_socket import ClientSocket
 from tests.chaos.history import History, NodeLife, now_ms
 
@@ -48,14 +49,17 @@ class NodePicker(Protocol):
 class ScriptedClient:
     """Runs a script. `socket` is the present connection; `half_open` has those left half open."""
 
-    def __init__(self, script: Script, history: History, nodes: NodePicker) -> None:
-        self.script, self._history, self._nodes = script, history, nodes
+    def __init__(self, script: Script, history: History, nodes: NodePicker, bans: BanRecords) -> None:
+        self.script, self._history, self._nodes, self._bans = script, history, nodes, bans
         self.socket: ClientSocket | None = None
         self.half_open: list[ClientSocket] = []
         self._wanted = set(script.rooms)
         self._silent_until = 0.0
         self._away_until: float | None = 0.0
         self._chance = random.Random(script.seed)
+        self._latest: ClientSocket | None = None
+        self._former: ClientSocket | None = None  # the one before the latest
+        self._resumes = self._chance.random() < 0.7  # whether it says what it returns to
         self.sockets = 0
         self._began = 0.0
         self._acts = list(script.acts)
@@ -68,9 +72,10 @@ class ScriptedClient:
     @property
     def waits(self) -> bool:
         """Whether it should be connected and is not, or should be in a room and is not yet."""
-        if self.gone or not self._wanted:
+        wanted = {room for room in self._wanted if not self._bans.holds(self.script.user, room)}
+        if self.gone or not wanted:
             return False
-        return self.socket is None or not self.socket.alive or bool(self._wanted - self.socket.inside.keys())
+        return self.socket is None or not self.socket.alive or bool(wanted - self.socket.inside.keys())
 
     @property
     def last_heard(self) -> tuple[str, ...]:
@@ -112,7 +117,7 @@ class ScriptedClient:
     async def _connect(self) -> None:
         """Connect and join the rooms, unless the client is disconnected on purpose at this time."""
         while self.socket is not None and self.socket.removed_from:
-            self._wanted.discard(self.socket.removed_from.pop())
+            self._stop_wanting(self.socket.removed_from.pop())
         if (
             self.socket is not None
             and not self.socket.closed.is_set()
@@ -134,16 +139,29 @@ class ScriptedClient:
         self.sockets += 1
         try:
             name = f"{self.script.name}.{self.sockets}@{node_life.name}"
-            self.socket = await ClientSocket.open(self._history, self.script.user, name, node_life, port)
+            self.socket = await ClientSocket.open(
+                self._history, self._bans, self.script.user, name, node_life, port
+            )
         except OSError:
             self._away_until = self._now() + self._chance.uniform(0.05, 0.3)
             return
+        self._former, self._latest = self._latest, self.socket
         for room in sorted(self._wanted):
             self._join(room)
+
+    def _stop_wanting(self, room: str) -> None:
+        self._wanted.discard(room)
+        if self._former is not None:
+            self._former.joined_at.pop(room, None)  # a later join does not return to it
 
     def _join(self, room: str) -> None:
         if self.socket is not None:
             extra: dict[str, Any] = {} if self.script.view == "members" else {"view": self.script.view}
+            former = None if room in self.socket.memberships else self._former
+            if self._resumes and former is not None and (joining := former.joining(room)) is not None:
+                extra["resume"] = joining
+                self.socket.returns_to[room] = former.memberships[room]
+                self.socket.former_views[room] = former.views[room]
             self.socket.send(
                 "join_room", room, userId=self.script.user, username=self.script.user.upper(), **extra
             )
@@ -160,7 +178,7 @@ class ScriptedClient:
     def _act(self, socket: ClientSocket, act: Act) -> None:
         match act.kind:
             case "leave":
-                self._wanted.discard(act.room)
+                self._stop_wanting(act.room)
                 if act.room in socket.inside:
                     socket.send("leave_room", act.room)
             case "update" if act.room in socket.inside:

@@ -6,9 +6,13 @@ from typing import Any, Self
 
 import msgspec
 
+from tests.chaos.bans import BanRecords
 from tests.chaos.history import History, Membership, NodeLife, last_refresh, now_ms
 from tests.chaos.view import Message, View
 from tests.chaos.websocket import WebSocket
+
+ROUNDING = 50
+"""Milliseconds by which a time of Redis and one of the client may differ."""
 
 KEPT = 300
 """Number of messages kept as evidence."""
@@ -32,10 +36,14 @@ class ClientSocket:
     `name` is the name of the client with the number of the socket.
     """
 
-    def __init__(self, history: History, user: str, name: str, node_life: NodeLife) -> None:
+    def __init__(self, history: History, bans: BanRecords, user: str, name: str, node_life: NodeLife) -> None:
         self._history, self.user, self.name, self.node_life = history, user, name, node_life
+        self._bans = bans
         self.memberships: dict[str, Membership] = {}
         self.views: dict[str, View] = {}
+        self.joined_at: dict[str, int] = {}  # by room, as the reply to the join says
+        self.returns_to: dict[str, Membership] = {}  # the memberships that its joins resume, by room
+        self.former_views: dict[str, View] = {}  # the views that its joins resume, by room
         self.closed = asyncio.Event()
         self.degraded = False
         self._closing = False
@@ -48,10 +56,14 @@ class ClientSocket:
         history.recent_by_socket[name] = self._recent
 
     @classmethod
-    async def open(cls, history: History, user: str, name: str, node_life: NodeLife, port: int) -> Self:
+    async def open(
+        cls, history: History, bans: BanRecords, user: str, name: str, node_life: NodeLife, port: int
+    ) -> Self:
         """Connect to a node. Raises OSError."""
-        socket = cls(history, user, name, node_life)
-        socket._websocket = await WebSocket.connect(port, socket._received, socket._on_closed)
+        socket = cls(history, bans, user, name, node_life)
+        socket._websocket = await WebSocket.connect(
+            port, socket._received, socket._on_closed, bans.headers_of(user)
+        )
         return socket
 
     @property
@@ -81,6 +93,14 @@ class ClientSocket:
         """The joins and leaves that were refused since the last call: type and room."""
         refused, self.failed = self.failed, []
         return refused
+
+    def joining(self, room: str) -> Message | None:
+        """What a join by another socket says, to resume the membership of this one; None without one."""
+        if room not in self.joined_at:
+            return None
+        view = self.views[room]
+        known = {"members": len(view.members)} if view.shown == "members" else {}
+        return {"epoch": view.epoch, "version": view.version, "joinedAt": self.joined_at[room], **known}
 
     @property
     def oldest_request_at(self) -> int | None:
@@ -160,9 +180,10 @@ class ClientSocket:
             case "room:diff" | "room:count" | "room:members":
                 self._room_message(room, message, requested=request is not None)
             case "room:left":
+                self.joined_at.pop(room, None)
                 self._end(room, "left")
             case "room:force-leave":
-                self._removed(room, message)
+                self._removed(room, message, returns=request is not None)
             case "service:degraded" | "service:restored" as kind:
                 if kind == "service:restored" and not self.degraded:
                     self.violation("service", "restored, but was not degraded")
@@ -200,10 +221,14 @@ class ClientSocket:
                 membership.acked.append(message["timestamp"])
 
     def _joined(self, room: str, message: Message) -> None:
-        me = next((one for one in message.get("members", ()) if one["userId"] == self.user), None)
+        view = View(self._history, room, self.name)
+        view.begin(message, self.former_views.get(room))
+        me = view.members.get(self.user)
         if me is None and message["view"] == "members":
             self.violation("view", f"joined {room}, but is not in the snapshot: {_short(message)}")
         joined_at = me["joinedAt"] if me else None
+        if self.alive:  # otherwise the client does not know of it, and does not return to it
+            self.joined_at[room] = message["joinedAt"]
         membership = self.memberships.get(room)
         if membership is None or membership.until is not None or membership.joined_at != joined_at:
             self._end(room, "joined again")
@@ -211,30 +236,45 @@ class ClientSocket:
                 membership = Membership(room, self.user, self.name, self.node_life, now_ms(), joined_at)
                 self.memberships[room] = membership
                 self._history.memberships.append(membership)
-        view = self.views[room] = View(self._history, room, self.name)
-        view.begin(message)
+        self.views[room] = view
         for one in message.get("members", ()):
             self.check_time("joinedAt", one["joinedAt"])
             self.check_time("lastActiveAt", one["lastActiveAt"])
 
-    def _removed(self, room: str, message: Message) -> None:
-        membership = self.inside.get(room)
+    def _removed(self, room: str, message: Message, *, returns: bool) -> None:
+        """Leave the room. returns: the answer to a join says that the membership to resume had ended."""
+        membership = self.returns_to.get(room) if returns else self.inside.get(room)
         self.check_time("force-leave", message["timestamp"])
         if membership is None:
             if self.alive:
                 self.violation("force-leave", f"removed from {room}, and is not in it: {message}")
             return
+        if message["reason"] == "banned":
+            # A node that missed the ban, or a return, may come later than its end.
+            self._bans.check_refusal(
+                self.user, room, f"{self.name}: removed: {message}", self.node_life, membership.since
+            )
         ttl = self._history.ttl_of[room]
         last = last_refresh(self._history.join_requested_at(membership), membership.acked, ttl)
-        if message["reason"] == "inactivity_timeout" and membership.acked and now_ms() < last + ttl:
+        at = message["timestamp"] + ROUNDING if returns else now_ms()
+        if message["reason"] == "inactivity_timeout" and membership.acked and at < last + ttl:
             self.violation(
-                "force-leave", f"removed from {room} {last + ttl - now_ms()} ms before the expiry: {message}"
+                "force-leave", f"removed from {room} {last + ttl - at} ms before the expiry: {message}"
             )
         self.removed_from.append(room)
+        self.joined_at.pop(room, None)
         self._end(room, f"removed: {message['reason']}")
 
     def _refused(self, message: Message, request: Request | None) -> None:
-        if message["code"] not in EXPECTED or request is None:
+        if message["code"] == "banned":
+            # Joins are judged by Redis; everything else by what the node knows.
+            since = request[3] if request is not None and request[0] == "join_room" else None
+            room = request[1] if request is not None else message.get("roomId")
+            self._bans.check_refusal(
+                self.user, room or None, f"{self.name}: {message} to {request and request[:2]}",
+                self.node_life, since,
+            )  # fmt: skip
+        elif message["code"] not in EXPECTED or request is None:
             self.violation("answer", f"refused: {message} to {request and request[:2]}")
         elif request[0] in {"join_room", "leave_room"}:
             self.failed.append((request[0], request[1]))

@@ -1,11 +1,12 @@
 """Rules 6 to 8 of the oracle: whether the views of all clients equal what Redis holds."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from tests.chaos.client_socket import ClientSocket
 from tests.chaos.history import Finding, now_ms
 from tests.chaos.state import State
+from tests.chaos.view import View
 
 SLOW = 1500
 """Milliseconds after which a request counts as unanswered once the faults are over."""
@@ -14,10 +15,7 @@ SLOW = 1500
 def not_converged(sockets: Iterable[ClientSocket], state: State) -> list[Finding]:
     """The differences that remain."""
     sockets = list(sockets)
-    inside: dict[str, Counter[str]] = defaultdict(Counter)
-    for socket in sockets:
-        for room in socket.inside:
-            inside[room][socket.user] += 1
+    inside = sockets_by_room(sockets)
     found: list[Finding] = []
     for room in sorted(inside.keys() | state.members.keys() | state.rows.keys()):
         found += _presence_matches_sockets(room, inside[room], state)
@@ -64,14 +62,34 @@ def _view_matches(socket: ClientSocket, inside: dict[str, Counter[str]], state: 
         elif (view.epoch, view.version) != position:
             what = f"is at {view.epoch} {view.version}, and Redis at {position}"
         else:
-            listed = {user: _fields(member) for user, member in view.members.items()}
-            stored = {user: _stored_fields(fields, inside[room][user]) for user, fields in members.items()}
+            listed, stored = listed_fields(view), stored_members(members, inside[room])
             if listed != stored:
                 what = f"differs: received {_only(listed, stored)}, in Redis {_only(stored, listed)}"
         if what:
             evidence = [text for text in socket.recent if f'"{room}"' in text]
             found.append(Finding("view", f"{socket.name} in {room} {what}", tuple(evidence[-8:])))
     return found
+
+
+def listed_fields(view: View) -> dict[str, tuple[object, ...]]:
+    """What a view shows of each member."""
+    return {user: _fields(member) for user, member in view.members.items()}
+
+
+def stored_members(
+    members: Mapping[str, dict[str, str]], sockets: Mapping[str, int]
+) -> dict[str, tuple[object, ...]]:
+    """What views must show of each member that Redis holds. sockets: of each user in the room."""
+    return {user: _stored_fields(fields, sockets.get(user, 0)) for user, fields in members.items()}
+
+
+def sockets_by_room(sockets: Iterable[ClientSocket]) -> dict[str, Counter[str]]:
+    """The number of live sockets in each room, by user."""
+    inside: dict[str, Counter[str]] = defaultdict(Counter)
+    for socket in sockets:
+        for room in socket.inside:
+            inside[room][socket.user] += 1
+    return inside
 
 
 def _fields(member: dict[str, object]) -> tuple[object, ...]:

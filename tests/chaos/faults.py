@@ -141,6 +141,23 @@ class Drop(Fault):
                 client.lose("drop", self.timing.seconds * chance.uniform(0.5, 1.0))
 
 
+class MassDrop(Fault):
+    """All sockets are aborted at the same instant, as when a load balancer fails, and again as they return.
+
+    Half of the clients return within the disconnect grace, the others may come after it.
+    """
+
+    name = "mass-drop"
+    SECONDS = (0.4, 3.0)
+
+    async def inject(self, world: World) -> None:
+        chance = random.Random(self.timing.seed)
+        for _ in range(2):
+            for client in world.clients:
+                client.lose("drop", chance.choice((0.2, self.timing.seconds)) * chance.uniform(0.5, 1.0))
+            await asyncio.sleep(0.4)
+
+
 class HalfOpen(Fault):
     """Many sockets stay open but neither send nor read; their clients return over new sockets."""
 

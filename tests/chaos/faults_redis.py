@@ -8,7 +8,8 @@ from typing import Any
 
 from tests.chaos.faults import Fault
 from tests.chaos.world import World, in_thread
-from tests.support.server_sets import ClusterSet, SetServer, slot_of
+from tests.support.cluster_set import ClusterSet, slot_of
+from tests.support.server_sets import SetServer
 from tests.support.servers import Server
 
 CONSIDERED_DOWN = 0.8

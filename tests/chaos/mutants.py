@@ -34,9 +34,9 @@ MUTANTS = (
     Mutant(
         "a departure is recorded twice",
         "presence/lua/lib/departures.lua",
-        "      record_departure(room_id,",
-        "      record_departure(room_id, user_id, user_id, why, fields.j or now(), now(), node)\n"
-        "      record_departure(room_id,",
+        "      append_departure(room_id,",
+        "      append_departure(room_id, user_id, user_id, why, fields.j or now(), now(), node)\n"
+        "      append_departure(room_id,",
         ("drop",),
         frozenset({"once"}),
     ),
@@ -59,15 +59,16 @@ MUTANTS = (
     Mutant(
         "a leave is acknowledged and not executed",
         "presence/lua/room/leave.lua",
-        "remove_members(room, { user }, 'left')\nreturn { 'left', now() }",
-        "return { 'left', now() }",
+        "  remove_members(room, { user }, 'left', { shadows = { [user] = { fields, connections } } })\n"
+        "  return { 'left', now() }",
+        "  return { 'left', now() }",
         ("script-flush",),
         frozenset({"ghost", "record", "reason"}),
     ),
     Mutant(
         "the members of a dead node stay",
         "fleet/peers.py",
-        "                await self.detach_node(node)\n",
+        "        await each(lost, self.detach_node)\n",
         "",
         ("kill",),
         frozenset({"ghost", "view", "reason"}),
@@ -75,7 +76,7 @@ MUTANTS = (
     Mutant(
         "expiry is not suspended after a stall of Redis",
         "presence/lua/lib/suspension.lua",
-        "  if not mark[1] then return nil end",
+        "  if not at or not lease then return nil end",
         "  do return nil end",
         ("stop-server",),
         frozenset({"reason"}),

@@ -86,6 +86,15 @@ class NodeProcess:
         with suppress(ProcessLookupError):
             self._child.send_signal(signal.SIGKILL)
 
+    async def kill_at(self, point: str, within: float) -> None:
+        """Have the process kill itself at a point that the probe knows; kill it if it does not get there."""
+        self._probe_file.with_suffix(".probe.die").write_text(point)
+        with suppress(ProcessLookupError):
+            self._child.send_signal(signal.SIGUSR1)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._child.wait(), within)
+        self.kill()
+
     def freeze(self) -> None:
         """SIGSTOP."""
         self.frozen = True

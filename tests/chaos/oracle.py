@@ -36,7 +36,8 @@ Of the whole record (`past`):
    later ones which Redis was not there to store; `disconnected` comes a whole grace after the last socket was
    gone (or at the end of the TTL if that is earlier; or after an earlier grace if Redis lost the return in
    between), and never for a member whose socket was connected throughout, unless its node was frozen or cut
-   off from Redis alone. No other reason occurs.
+   off from Redis alone. No other reason occurs but `banned`, see bans.py. What observers must see is in
+   observers.py.
 
 After all clients have left and the nodes have stopped (`after`):
 
@@ -325,6 +326,8 @@ def _why_wrong(history: History, entry: Departure, memberships: list[Membership]
             ):
                 return ""
             return f"disconnected while {connected[0].socket} was connected, or too early"
+        case "banned":
+            return ""  # judged by bans.py
         case _:
             return f"{entry.reason} is not a possible reason"
 

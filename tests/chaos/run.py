@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,18 @@ import redis
 from tests.chaos import oracle, schedule, state
 from tests.chaos.client import HEARTBEAT_EVERY, ScriptedClient
 from tests.chaos.client_socket import ClientSocket
-from tests.chaos.convergence import not_converged
+from tests.chaos.convergence import not_converged, sockets_by_room
 from tests.chaos.faults import Fault
 from tests.chaos.history import Finding, History
+from tests.chaos.moderator import Moderator
 from tests.chaos.nodes import NodeProcess
+from tests.chaos.observers import Observer
+from tests.chaos.people import Watchers
 from tests.chaos.schedule import Schedule
 from tests.chaos.shapes import SHAPES
 from tests.chaos.world import World, in_thread
 from tests.support.server_sets import RunningSets
+from tests.support.signing import SECRET
 
 CONVERGED_WITHIN = 25.0
 """Seconds after the faults in which the state must be correct. The longest case is an expiry that was
@@ -59,12 +64,15 @@ async def run_schedule(plan: Schedule, sets: RunningSets, tree: Path) -> Outcome
     }
     history = History(int(schedule.GRACE * 1000), int(schedule.LEASE * 1000), ttls)
     flags: dict[str, Any] = {
-        "port": 0, "ttl": schedule.TTL, "grace": schedule.GRACE, "lease": schedule.LEASE,
-        "sweep-interval": schedule.SWEEP, "diff-window": plan.diff_window, "drain-seconds": 0.6,
+        "port": 0, "ttl": schedule.TTL, "grace": schedule.GRACE, "away-grace": schedule.GRACE,
+        "lease": schedule.LEASE, "sweep-interval": schedule.SWEEP, "diff-window": plan.diff_window,
+        "drain-seconds": 0.6,
         "ping-interval": 1, "ping-timeout": 2, "log-format": "json",
         "heartbeat-interval": HEARTBEAT_EVERY, "max-per-address": 0, "new-per-second": 0,
         "messages-per-second": 0,
     }  # fmt: skip
+    if plan.tokens:
+        flags["auth-secret"] = SECRET
     async with World.make(
         fleet, plan.shape, history, tree=tree, nodes=plan.nodes, flags=flags, brief=schedule.BRIEF,
         skews=list(plan.skews),
@@ -91,7 +99,24 @@ class _Run:
         self._least: dict[str, dict[str, int]] = {}
         self.recovered = 0.0
         self.departures = 0
-        world.clients = [ScriptedClient(script, world.history, world) for script in plan.scripts]
+        self._bans = world.bans
+        self._bans.proves_users = plan.tokens
+        world.clients = [ScriptedClient(script, world.history, world, self._bans) for script in plan.scripts]
+        self._observers = [
+            Observer(watching, schedule.ROOMS, world.history, self._bans, world)
+            for watching in plan.observers
+        ]
+        self._moderator = Moderator(plan.bans, self._bans, world.fleet.url)
+        users = [script.user for script in plan.scripts]
+        self._watchers = Watchers(
+            users,
+            self._history,
+            world,
+            world.fleet.url,
+            sweep=schedule.SWEEP,
+            seed=plan.seed,
+            headers=self._bans.headers_of,
+        )
 
     @property
     def sockets(self) -> int:
@@ -99,10 +124,14 @@ class _Run:
 
     async def run_schedule(self) -> list[Finding]:
         self._tasks = [asyncio.create_task(client.live(self._over)) for client in self._world.clients]
+        self._watchers.start()
+        self._tasks += [asyncio.create_task(one.live(self._over)) for one in self._observers]
+        moderation = asyncio.create_task(self._moderator.live(self._over))
         began = asyncio.get_running_loop().time()
         await asyncio.gather(*(self._inject(fault, began) for fault in self._plan.faults))
         await asyncio.sleep(max(0.0, began + schedule.UNTIL + 1.2 - asyncio.get_running_loop().time()))
         await in_thread(self._world.fleet.wait_whole)
+        await moderation
         injected = time.monotonic()
         unrecovered = await self._until_none(self._not_converged, CONVERGED_WITHIN)
         self.recovered = time.monotonic() - injected
@@ -121,12 +150,17 @@ class _Run:
         for node in self._world.all_nodes:
             node.note_stalls()
         await self._world.note_takeover()
-        return oracle.past(self._history, await self._read())
+        stored = await self._read(changes=True)
+        return [
+            *oracle.past(self._history, stored),
+            *self._watchers.past(stored),
+            *self._bans.past(stored),
+        ]
 
-    async def _read(self) -> state.State:
+    async def _read(self, *, changes: bool = False) -> state.State:
         while True:
             try:
-                return await in_thread(state.read, self._world.fleet)
+                return await in_thread(partial(state.read, self._world.fleet, changes=changes))
             except redis.RedisError:
                 await asyncio.sleep(CHECK_EVERY)
 
@@ -135,7 +169,15 @@ class _Run:
 
     async def _not_converged(self) -> list[Finding]:
         """The differences that remain between the clients' views and Redis."""
-        found = not_converged(self._sockets(), await self._read())
+        for task in self._tasks:
+            if task.done() and not self._over.is_set():
+                task.result()  # a client whose script failed would look like one that could not return
+        sockets, stored = self._sockets(), await self._read()
+        found = [*not_converged(sockets, stored), *self._watchers.not_converged(stored)]
+        found += self._bans.not_quiet(sockets, stored)
+        inside = sockets_by_room(sockets)
+        for observer in self._observers:
+            found += observer.differences(inside, stored)
         return found or [
             Finding("lost", f"{client.script.name} could not return to its rooms", client.last_heard)
             for client in self._world.clients
@@ -170,6 +212,7 @@ class _Run:
         for i, client in enumerate(clients):
             client.leave(("leave", "close", "drop")[i % 3])
         found = await self._until_none(self._remaining, GONE_WITHIN)
+        found = found or await self._until_none(self._people_remaining, GONE_WITHIN)
         for client in clients:
             client.discard()
         if found:
@@ -179,6 +222,7 @@ class _Run:
         self.departures = len(stored.departures)
         if sum(stored.totals.values()) < self.departures:
             found.append(Finding("record", f"{self.departures} departures on record, totals {stored.totals}"))
+        await self._watchers.stop()
         found += await self._until_none(self._leaks, LEAKS_GONE_WITHIN)
         found += await self._until_none(self._unregistered, GONE_WITHIN)
         return found + await self._stop()
@@ -191,6 +235,10 @@ class _Run:
             for room, users in kind.items()
             if users
         ]
+
+    async def _people_remaining(self) -> list[Finding]:
+        """All users are offline for everyone who watches them."""
+        return self._watchers.not_converged(await self._read())
 
     async def _least_of(self, node: NodeProcess) -> dict[str, int]:
         """The minimum of each resource of a node over all calls: a temporary use is not a leak."""
@@ -246,11 +294,14 @@ class _Run:
 
     async def clear(self) -> None:
         self._over.set()
+        await self._watchers.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for client in self._world.clients:
             client.discard()
+        for observer in self._observers:
+            observer.leave()
 
 
 def by_fault(outcomes: list[Outcome]) -> dict[str, tuple[int, int, int]]:

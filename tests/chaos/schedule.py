@@ -3,14 +3,20 @@
 import random
 from dataclasses import dataclass
 
-from tests.chaos import faults, faults_redis
+from tests.chaos import faults, faults_data, faults_people, faults_redis
+from tests.chaos.bans import BanAct
 from tests.chaos.client import Act, Script
 from tests.chaos.faults import Fault, FaultTiming
+from tests.chaos.moderator import FOREVER
+from tests.chaos.observers import Watching
+from tests.support import servers
 
 ROOMS = ("lobby", "attic", "a:b{c}*", "brief 1", "brief 2", *(f"room {number}" for number in range(7)))
 TTL, BRIEF, GRACE, LEASE, SWEEP = 8.0, 3.0, 1.5, 1.2, 2.5
 FROM, UNTIL = 1.5, 7.5
 """The period, in seconds, in which faults begin."""
+OBSERVERS, BANNED = 6, 12
+"""Observers, and members that are banned."""
 
 FAULTS: tuple[type[Fault], ...] = (
     faults.Kill, faults.Freeze, faults.KillAll, faults.Deploy, faults.Skew, faults.Drop, faults.HalfOpen,
@@ -19,7 +25,9 @@ FAULTS: tuple[type[Fault], ...] = (
     faults_redis.PauseAll, faults_redis.Sleep, faults_redis.StopServer, faults_redis.EventsOff,
     faults_redis.ForgedEvents, faults_redis.FlushAll, faults_redis.RestartEmpty, faults_redis.RestartSaved,
     faults_redis.RestartOlder, faults_redis.Failover, faults_redis.KillPrimary, faults_redis.LossyFailover,
-    faults_redis.MoveSlot, faults_redis.MoveSlotAtOnce,
+    faults_redis.MoveSlot, faults_redis.MoveSlotAtOnce, faults.MassDrop,
+    faults_people.KillBeforeJoin, faults_people.KillBeforeExit,
+    faults_data.Evict, faults_data.ClockStep, faults_data.OtherFormat, faults_data.TwoDatabases,
 )  # fmt: skip
 
 _ACTS = {
@@ -38,7 +46,10 @@ class Schedule:
     nodes: int
     diff_window: float
     skews: tuple[float, ...]
+    tokens: bool
     scripts: tuple[Script, ...]
+    observers: tuple[Watching, ...]
+    bans: tuple[BanAct, ...]
     faults: tuple[Fault, ...]
 
     @property
@@ -59,10 +70,11 @@ def draw(
     clients_drawn = chance.randrange(100, 161)
     window = chance.choice((0.0, 0.05))
     skews = tuple(chance.choice((0.0, 0.0, -45.0, 45.0, 7200.0)) for _ in range(nodes))
+    scripts = _scripts(random.Random(chance.random()), clients or clients_drawn)
+    injected = _faults(random.Random(chance.random()), shape, kind, only)
     return Schedule(
-        seed, shape, kind, nodes, window, skews,
-        _scripts(random.Random(chance.random()), clients or clients_drawn),
-        _faults(random.Random(chance.random()), shape, kind, only),
+        seed, shape, kind, nodes, window, skews, chance.random() < 0.5, scripts,
+        _observers(random.Random(chance.random())), _bans(random.Random(chance.random()), scripts), injected,
     )  # fmt: skip
 
 
@@ -70,7 +82,8 @@ def _faults(chance: random.Random, shape: str, kind: str, only: tuple[str, ...])
     possible = [
         fault
         for fault in FAULTS
-        if shape in fault.shapes and not (fault is faults_redis.MoveSlotAtOnce and kind != "valkey")
+        if shape in fault.shapes
+        and not (fault is faults_redis.MoveSlotAtOnce and not servers.moves_slots_at_once(kind))
     ]
     if only:
         chosen = [next(fault for fault in possible if fault.name == name) for name in only]
@@ -88,6 +101,36 @@ def _faults(chance: random.Random, shape: str, kind: str, only: tuple[str, ...])
     ]
     injected = [fault(timing) for fault, timing in zip(chosen, timings, strict=True)]
     return tuple(sorted(injected, key=lambda fault: fault.timing.at))
+
+
+def _observers(chance: random.Random) -> tuple[Watching, ...]:
+    return tuple(
+        Watching(
+            f"observer{i}",
+            tuple(chance.sample(ROOMS, chance.choice((0, 1, 3)))),
+            tuple(sorted(round(chance.uniform(1.0, UNTIL + 1), 2) for _ in range(chance.choice((0, 1, 2))))),
+            seed=chance.randrange(1 << 30),
+        )
+        for i in range(OBSERVERS)
+    )
+
+
+def _bans(chance: random.Random, scripts: tuple[Script, ...]) -> tuple[BanAct, ...]:
+    """Bans of members and of observers: most for some seconds, some lifted earlier, a few for good."""
+    users = sorted({script.user for script in scripts})
+    targets = [
+        (user, chance.choice((None, *ROOMS[:3])))
+        for user in chance.sample(users, min(BANNED, len(users) // 3))
+    ]
+    targets += [(f"observer{i}", room) for i, room in ((0, None), (1, chance.choice(ROOMS)))]
+    acts = []
+    for user, room in targets:
+        at, seconds = round(chance.uniform(1.2, UNTIL), 2), chance.choice((1.5, 3.0, 5.0, 5.0, FOREVER))
+        lifted = chance.random() < 0.5 and seconds == 5.0
+        acts.append(
+            BanAct(at, user, room, seconds, round(at + chance.uniform(0.5, 4.0), 2) if lifted else None)
+        )
+    return tuple(acts)
 
 
 def _scripts(chance: random.Random, number: int) -> tuple[Script, ...]:

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Self
 
 from tests.support import servers
-from tests.support.server_sets import ClusterSet, SentinelSet, ServerSet, SetServer
+from tests.support.cluster_set import ClusterSet
+from tests.support.sentinel_set import SentinelSet
+from tests.support.server_sets import ServerSet, SetServer
 
 
 class SingleServer(ServerSet):

@@ -4,16 +4,21 @@ It imports nothing from the package.
 """
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
+
+import msgspec
+import redis
+from redis.client import NEVER_DECODE
 
 from tests.support.server_sets import ServerSet
 
 _OURS = re.compile(r"^\{reactor:(\w+)\}:(.+)$")
 _MEMBER = re.compile(r"^room:([^:]+):user:([^:]+)$")
-_RECORDS = {"departures", "totals"}
-_TEMPORARY = re.compile(r"^(state:|fenced:|pulse$|lease:|turn:|report:|recorded:)")
+_RECORDS = {"departures", "totals", "format", "changes", "bans"}
+_TEMPORARY = re.compile(r"^(state:|fenced:|pulse$|lease:|turn:|report:|recorded:|removal:|ban:|seen$)")
 """Keys with a TTL that belong to no member and may remain for a while."""
 
 
@@ -26,11 +31,17 @@ class Departure:
     joined_at: int
     reason: str
     at: int
+    last_active: int = 0
 
 
 @dataclass(slots=True)
 class State:
-    """The contents of all shards. `ends` has the TTL of each key in milliseconds, -1 for none."""
+    """The contents of all shards. `ends` has the TTL of each key in milliseconds, -1 for none.
+
+    records: the fields of each user in the index of people, rooms unescaped; on_record: the users in its
+    sets; seen: when the others were last seen; exits: departures that it has yet to take in; went: user,
+    status and time of each going online and offline in the log of changes.
+    """
 
     members: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
     rows: dict[str, set[str]] = field(default_factory=dict)
@@ -40,6 +51,11 @@ class State:
     totals: dict[str, int] = field(default_factory=dict)
     registry: set[str] = field(default_factory=set)
     ends: dict[str, int] = field(default_factory=dict)
+    records: dict[str, dict[str, str]] = field(default_factory=dict)
+    on_record: set[str] = field(default_factory=set)
+    seen: dict[str, int] = field(default_factory=dict)
+    exits: dict[str, str] = field(default_factory=dict)
+    went: list[tuple[str, str, int]] = field(default_factory=list)
 
     def leftovers(self) -> list[str]:
         """Keys that must not exist once all members and nodes are gone."""
@@ -51,11 +67,18 @@ class State:
         )
 
 
-def read(fleet: ServerSet) -> State:
-    """Read everything. Blocks; on an event loop, call it in a thread. Raises redis.RedisError."""
+def read(fleet: ServerSet, *, changes: bool = False) -> State:
+    """Read everything, the log of changes only if asked. Raises redis.RedisError.
+
+    It blocks; on an event loop, call it in a thread.
+    """
     state = State()
     for primary in fleet.primaries():
         _read_server(primary.control, state)
+        for key in state.ends if changes else ():
+            if (named := _OURS.match(key)) and named[2] == "changes":
+                with suppress(redis.ResponseError):  # another primary has it
+                    state.went += _went(primary.control, key)
     return state
 
 
@@ -79,10 +102,14 @@ def _read_server(control: Any, state: State) -> None:
 
 def _read_command(pipe: Any, key: str, name: str) -> None:
     kind = name.partition(":")[0]
-    if kind in {"room", "state", "totals", "registry", "shadow"}:
+    if kind in {"room", "state", "totals", "registry", "shadow", "person", "exits"}:
         pipe.hgetall(key)
     elif kind == "members":
         pipe.zrange(key, 0, -1)
+    elif name == "seen":
+        pipe.zrange(key, 0, -1, withscores=True)
+    elif name == "people":
+        pipe.smembers(key)
     elif name == "departures":
         pipe.xrange(key)
     else:
@@ -101,7 +128,14 @@ def _add(state: State, name: str, answer: Any) -> None:
         state.positions[unquote(rest)] = (answer.get("epoch", ""), int(answer.get("version", 0)))
     elif name == "departures":
         state.departures += [
-            Departure(one["room"], one["user"], int(one["joinedAt"]), one["reason"], int(one["leftAt"]))
+            Departure(
+                one["room"],
+                one["user"],
+                int(one["joinedAt"]),
+                one["reason"],
+                int(one["leftAt"]),
+                int(one["lastActiveAt"]),
+            )
             for _, one in answer
         ]
     elif name == "totals":
@@ -109,3 +143,26 @@ def _add(state: State, name: str, answer: Any) -> None:
             state.totals[reason] = state.totals.get(reason, 0) + int(number)
     elif name == "registry":
         state.registry |= answer.keys()
+    else:
+        _add_of_people(state, kind, rest, answer)
+
+
+def _add_of_people(state: State, kind: str, rest: str, answer: Any) -> None:
+    if kind == "person":
+        state.records[unquote(rest)] = {unquote(room): token for room, token in answer.items()}
+    elif kind == "people":
+        state.on_record |= {unquote(user) for user in answer}
+    elif kind == "seen":
+        state.seen |= {unquote(user): int(at) for user, at in answer}
+    elif kind == "exits":
+        state.exits |= answer
+
+
+def _went(control: Any, key: str) -> list[tuple[str, str, int]]:
+    """User, status and time of each going online and offline in a log of changes, which is not text."""
+    entries = control.execute_command("XRANGE", key, "-", "+", **{NEVER_DECODE: []})
+    return [
+        (unquote(fields[b"person"].decode()[1:]), *msgspec.msgpack.decode(fields[b"change"]))
+        for _, fields in entries
+        if b"person" in fields
+    ]

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.chaos import oracle
+from tests.chaos.bans import BanRecords
 from tests.chaos.client_socket import ClientSocket
 from tests.chaos.convergence import not_converged
 from tests.chaos.history import History, Membership, NodeLife, ReportedDeparture, now_ms
@@ -197,11 +198,13 @@ def test_the_memberships_of_a_dead_node_have_ended() -> None:
 
 
 def _socket(*, joined: bool = True) -> ClientSocket:
-    socket = ClientSocket(History(GRACE, LEASE, {"lobby": TTL}, began_at=0), "ann", "ann.1", NodeLife("n0a"))
+    history = History(GRACE, LEASE, {"lobby": TTL}, began_at=0)
+    socket = ClientSocket(history, BanRecords(history), "ann", "ann.1", NodeLife("n0a"))
     socket._websocket = type("Open", (), {"open": True, "muted": False})()
     if joined:
         me = {"userId": "ann", "joinedAt": 10_000, "lastActiveAt": 10_000, **MEMBER}
-        socket._joined("lobby", {"view": "members", "epoch": "1", "version": 5, "count": 1, "members": [me]})
+        position = {"view": "members", "epoch": "1", "version": 5, "count": 1}
+        socket._joined("lobby", {**position, "joinedAt": 10_000, "members": [me]})
     return socket
 
 
@@ -351,12 +354,12 @@ def test_removal_before_the_expiry_is_a_finding() -> None:
 
 def test_leftover_keys_and_leaks_are_findings() -> None:
     state = State(
-        ends={"{reactor:1}:departures": -1, "{reactor:1}:state:lobby": 60_000, "{reactor:1}:pulse": 1}
+        ends={"{reactor:1mf}:departures": -1, "{reactor:1mf}:state:lobby": 60_000, "{reactor:1mf}:pulse": 1}
     )
     assert oracle.after(state) == []
-    state.ends["{reactor:1}:state:lobby"] = -1
-    state.ends["{reactor:1}:shadow:room:lobby:user:ann"] = 1000
-    state.ends["{reactor:1}:members:lobby"] = -1
+    state.ends["{reactor:1mf}:state:lobby"] = -1
+    state.ends["{reactor:1mf}:shadow:room:lobby:user:ann"] = 1000
+    state.ends["{reactor:1mf}:members:lobby"] = -1
     assert [finding.rule for finding in oracle.after(state)] == ["leftover"] * 3
     base = {"client sockets": 0, "other sockets": 7, "task serve": 3}
     assert oracle.leaks("n0a", base, {**base, "other sockets": 13}, 1) == []
@@ -382,3 +385,21 @@ def test_inactivity_in_spite_of_heartbeats_is_a_finding() -> None:
     assert case.rules() == ["reason"]
     case.node.impaired.append([25_000, 29_000])
     assert case.rules() == []
+
+
+def test_a_return_that_is_refused_before_the_membership_can_have_ended_is_a_finding() -> None:
+    for at, findings in ((19_500 + TTL - 100, ["force-leave"]), (19_500 + TTL, [])):
+        case = Case()
+        case.history.joins["lobby", "ann"] = [10_000]
+        socket = ClientSocket(case.history, BanRecords(case.history), "ann", "ann.2", case.node)
+        socket.returns_to["lobby"] = case.membership
+        left = {"reason": "inactivity_timeout", "timestamp": at}
+        socket._removed("lobby", left, returns=True)
+        assert [finding.rule for finding in case.history.violations] == findings
+        assert socket.removed_from == ["lobby"]
+
+
+def test_a_removal_in_answer_to_a_join_that_returns_to_nothing_is_a_finding() -> None:
+    socket = _socket(joined=False)
+    socket._removed("lobby", {"reason": "inactivity_timeout", "timestamp": now_ms()}, returns=True)
+    assert [finding.rule for finding in socket._history.violations] == ["force-leave"]

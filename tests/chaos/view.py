@@ -19,10 +19,23 @@ class View:
         self.members: dict[str, Message] = {}
         self.shown = "members"
 
-    def begin(self, joined: Message) -> None:
-        """Take the snapshot in `room:joined`."""
+    def begin(self, joined: Message, former: "View | None" = None) -> None:
+        """Take the answer to a join: a list, or what has changed since the list of the former socket."""
         self.shown = joined["view"]
-        self._reset(joined)
+        if "diffs" not in joined:
+            self._reset(joined)
+            return
+        if former is None:
+            self._violation("view", "received diffs in place of a list, and had asked for a list")
+            return
+        self.epoch, self.version, self.count = former.epoch, former.version, former.count
+        self.members = dict(former.members)
+        for diff in joined["diffs"]:
+            self.apply({"roomId": self.room, "epoch": joined["epoch"], **diff})
+        if (self.epoch, self.version) != (joined["epoch"], joined["version"]):
+            self._violation("gap", f"the diffs of the answer lead to {self.epoch} {self.version}")
+        if len(self.members) != joined["count"]:
+            self._violation("count", f"{len(self.members)} members by the diffs of {joined['count']}")
 
     def listing(self, reply: Message) -> None:
         """Take a requested list. If it has the position of the view, it must have the same members."""

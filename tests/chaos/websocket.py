@@ -6,7 +6,7 @@ It masks with zeros, so that masking costs nothing, and passes on the payload of
 import asyncio
 import os
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 OPEN_WITHIN = 3.0
@@ -33,8 +33,9 @@ class WebSocket(asyncio.Protocol):
 
     @classmethod
     async def connect(
-        cls, port: int, on_message: Callable[[bytes], None], on_closed: Callable[[int], None]
-    ) -> Self:
+        cls, port: int, on_message: Callable[[bytes], None], on_closed: Callable[[int], None],
+        headers: Mapping[str, str] | None = None,
+    ) -> Self:  # fmt: skip
         """Connect and complete the handshake. Raises OSError if the server does not answer in time."""
         loop = asyncio.get_running_loop()
         websocket = cls(on_message, on_closed)
@@ -44,7 +45,9 @@ class WebSocket(asyncio.Protocol):
                 key = b64encode(os.urandom(16)).decode()
                 request = (
                     f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
-                    f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+                    f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
+                    + "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+                    + "\r\n"
                 )
                 websocket._transport.write(request.encode())
                 await websocket._opened

@@ -5,10 +5,15 @@ import random
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import redis
+
+from reactor.presence.format import default_shards
+from reactor.presence.keys import Keyspace
+from tests.chaos.bans import BanRecords
 from tests.chaos.client import ScriptedClient
 from tests.chaos.history import History, NodeLife, now_ms
 from tests.chaos.nodes import NodeFailedError, NodeProcess, write_skew
@@ -27,14 +32,15 @@ class World:
 
     def __init__(self, fleet: ServerSet, shape: str, history: History, tree: Path, folder: Path) -> None:
         self.fleet, self.shape, self.history = fleet, shape, history
+        self.bans = BanRecords(history)
         self.servers = asyncio.Lock()
         self.nodes: list[NodeProcess] = []
         self.all_nodes: list[NodeProcess] = []
         self.node_locks: list[asyncio.Lock] = []
         self.clients: list[ScriptedClient] = []
         self.links: list[Proxy] = []
-        self._tree, self._folder = tree, folder
-        self._flags: dict[str, Any] = {}
+        self.tree, self.folder = tree, folder
+        self.flags: dict[str, Any] = {}
         self._tasks: set[str] = set()
         self._looked_at = 0
 
@@ -56,28 +62,29 @@ class World:
         folder = Path(tempfile.mkdtemp(prefix="reactor-chaos-"))
         world = cls(fleet, shape, history, tree, folder)
         (folder / "rooms.toml").write_text(ROOMS_FILE.format(brief=brief))
-        world._flags = {"config": folder / "rooms.toml", **flags}
+        world.flags = {"config": folder / "rooms.toml", **flags}
         async with AsyncExitStack() as stack:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             await in_thread(fleet.reset)
             history.began_at = now_ms()
+            await in_thread(create_changes, fleet, shape)
             await world.note_takeover()
             stack.push_async_callback(world._end)
             if shape == "single":
                 for _ in range(nodes):
                     world.links.append(await stack.enter_async_context(Proxy.to(fleet.servers[0].port)))
             for i in range(nodes):
-                write_skew(world._skew_file(i), skews[i])
+                write_skew(world.skew_file(i), skews[i])
             world.node_locks = [asyncio.Lock() for _ in range(nodes)]
             world.nodes = list(await asyncio.gather(*(world._new_node(i) for i in range(nodes))))
             yield world
 
     async def _new_node(self, i: int) -> NodeProcess:
         generation = sum(node.node_life.name.startswith(f"n{i}") for node in self.all_nodes)
-        node = NodeProcess(f"n{i}{chr(97 + generation)}", self._folder, self._tree)
+        node = NodeProcess(f"n{i}{chr(97 + generation)}", self.folder, self.tree)
         self.all_nodes.append(node)
         url = f"redis://127.0.0.1:{self.links[i].port}/0" if self.links else self.fleet.url
-        await node.start({"redis-url": url, **self._flags}, self._skew_file(i))
+        await node.start({"redis-url": url, **self.flags}, self.skew_file(i))
         return node
 
     async def replace_node(self, i: int) -> None:
@@ -96,10 +103,10 @@ class World:
 
     def skew(self, i: int, seconds: float) -> None:
         """Set the skew of a node's wall clock in seconds."""
-        write_skew(self._skew_file(i), seconds)
+        write_skew(self.skew_file(i), seconds)
 
-    def _skew_file(self, i: int) -> Path:
-        return self._folder / f"skew{i}"
+    def skew_file(self, i: int) -> Path:
+        return self.folder / f"skew{i}"
 
     def pick(self, chance: random.Random) -> tuple[NodeLife, int] | None:
         """A node that accepts clients, and its port. Frozen nodes are included, as behind a load balancer."""
@@ -150,3 +157,12 @@ class World:
 async def in_thread(work: Callable[..., T], *args: Any) -> T:
     """Run a blocking function in a thread, so that the clients and proxies of this process continue."""
     return await asyncio.to_thread(work, *args)
+
+
+def create_changes(fleet: ServerSet, shape: str) -> None:
+    """Create the log of changes of each shard, so that what users do is logged as for webhooks."""
+    shards = default_shards("cluster" if shape == "cluster" else "single")
+    for prefix in Keyspace("reactor", shards=shards).prefixes:
+        for primary in fleet.primaries():
+            with suppress(redis.ResponseError):  # another primary has the slot
+                primary.control.xadd(f"{prefix}:changes", {"chaos": ""})

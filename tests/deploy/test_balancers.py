@@ -1,9 +1,12 @@
 """The load balancer configurations of scripts/deploy/README.md, during a deploy of two servers."""
 
+import asyncio
+import json
 import re
 import shutil
+import signal
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,11 +15,14 @@ from typing import Any
 import httpx
 import pytest
 
+from reactor.gateway.proxy_notices import NOTICE_AFTER
 from scripts.benchmarks.fleet.clients import Crowd, crowd
 from tests.support import redis_state
-from tests.support.nodes import NodeProcess
+from tests.support.gateway import request
+from tests.support.nodes import NodeProcess, serving
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server, free_port
+from tests.support.waiting import PATIENCE
 
 DOCUMENT = (Path(__file__).parents[2] / "scripts/deploy/README.md").read_text(encoding="utf-8")
 # All clients come from one address here.
@@ -44,13 +50,20 @@ def block_of(language: str, ports: dict[str, int]) -> str:
 
 
 @asynccontextmanager
-async def balancing(name: str, folder: Path, one: int, two: int) -> AsyncIterator[int]:
-    """Run this load balancer in front of two ports; its own port, once it serves."""
+async def balancing(
+    name: str, folder: Path, one: int, two: int, changes: tuple[str, str] = ("", "")
+) -> AsyncIterator[int]:
+    """Run this load balancer in front of two ports; its own port, once it serves.
+
+    changes: a line of its configuration as written, and what stands in its place.
+    """
     program = shutil.which(name)
     if program is None:
         pytest.skip(f"{name} is not installed")
     port = free_port()
     block = block_of(name, {"8080": port, "8765": one, "8766": two})
+    assert changes[0] in block
+    block = block.replace(*changes) if changes[0] else block
     file = folder / f"{name}.conf"
     file.write_text(NGINX.format(folder=folder, block=block) if name == "nginx" else block)
     flags = ["-c", str(file), "-p", str(folder)] if name == "nginx" else ["-db", "-f", str(file)]
@@ -116,3 +129,73 @@ async def test_behind_a_load_balancer_no_member_sees_a_deploy_of_both_servers(
             assert (summary["leaves_seen"], summary["joins_seen"]) == (0, 0), summary["examples"]
             assert set(summary["closings"]) == {1012}
             assert len(nodes_in_use(bundled_server, clients)) == 1
+
+
+@asynccontextmanager
+async def handshakes(port: int) -> AsyncIterator[Callable[..., Awaitable[int]]]:
+    """A function that opens a WebSocket from an address, keeps it open, and returns the HTTP status."""
+    opened: list[asyncio.StreamWriter] = []
+
+    async def open_from(address: str, **headers: str) -> int:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+        opened.append(writer)
+        writer.write(request(**headers))
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
+        return int(head.split()[1])
+
+    try:
+        yield open_from
+    finally:
+        for writer in opened:
+            writer.transport.abort()
+
+
+@pytest.mark.parametrize("name", ["haproxy", "nginx"])
+async def test_a_load_balancer_names_each_client_and_a_client_cannot_name_another(
+    name: str, bundled_server: Server, tmp_path: Path
+) -> None:
+    limits: dict[str, Any] = {"trusted_proxies": "127.0.0.1", "max_per_address": 3, "new_per_second": 0}
+    async with (
+        NodeProcess.start(bundled_server, **limits) as node,
+        balancing(name, tmp_path, node.port, node.port) as port,
+        handshakes(port) as open_from,
+    ):
+        assert [await open_from("127.3.0.1") for _ in range(4)] == [101, 101, 101, 429]
+        assert await open_from("127.3.0.2") == 101
+        for header in ({"X_Forwarded_For": "192.0.2.7"}, {"X_Forwarded_For": "192.0.2.7, 127.3.0.2"}):
+            assert await open_from("127.3.0.1", **header) == 429
+        assert await open_from("127.3.0.2", X_Forwarded_For="127.3.0.1") == 101
+
+
+@pytest.mark.parametrize("name", ["haproxy", "nginx"])
+async def test_pings_keep_an_idle_connection_open_through_a_load_balancer(
+    name: str, bundled_server: Server, tmp_path: Path
+) -> None:
+    written = {"haproxy": "timeout tunnel 1h", "nginx": "proxy_read_timeout 1h"}[name]
+    async with (
+        NodeProcess.start(bundled_server, ping_interval=0.5) as node,
+        balancing(name, tmp_path, node.port, node.port, (written, written[:-2] + "2s")) as port,
+        RawClient.connect(SimpleNamespace(gateway=SimpleNamespace(port=port))) as client,  # type: ignore[arg-type]
+    ):
+        await client.join("lobby", "ann")
+        await asyncio.sleep(4)
+        assert (await client.answer("room:count", roomId="lobby"))["count"] == 1
+
+
+@pytest.mark.parametrize("name", ["haproxy", "nginx"])
+async def test_a_load_balancer_that_is_not_trusted_is_logged_with_the_remedy(
+    name: str, bundled_server: Server, tmp_path: Path
+) -> None:
+    with serving(
+        "--redis-url", bundled_server.socket_url, "--log-format", "json", "--trusted-proxies", "none",
+        "--new-per-second", "0",
+    ) as process:  # fmt: skip
+        node = int(process.socket.rpartition(":")[2].removesuffix("/ws"))
+        async with balancing(name, tmp_path, node, node) as port, handshakes(port) as open_from:
+            for number in range(NOTICE_AFTER):
+                assert await open_from(f"127.3.0.{number + 1}") == 101
+        process.process.send_signal(signal.SIGTERM)
+        assert process.process.stderr is not None
+        lines = [json.loads(line) for line in process.process.stderr.read().splitlines()]
+    (warning,) = [line for line in lines if line["event"] == "proxy_not_trusted"]
+    assert "set trusted_proxies to 127.0.0.1" in warning["remedy"]

@@ -16,7 +16,10 @@ SETTINGS = {f"REACTOR_{item.name.upper()}" for item in setting_fields()}
 COMPOSE_VARIABLES = {"REACTOR_IMAGE"}
 
 
-@pytest.mark.parametrize("path", sorted(DEPLOY.iterdir()), ids=lambda path: path.name)
+FILES = sorted(path for path in DEPLOY.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(DEPLOY)))
 def test_every_named_setting_exists(path: Path) -> None:
     named = set(re.findall(r"\bREACTOR_[A-Z_]*[A-Z]\b", path.read_text()))
     assert named <= SETTINGS | COMPOSE_VARIABLES

@@ -45,7 +45,7 @@ def test_the_user_reactor_has_no_unused_permission() -> None:
     in_scripts = {
         call.lower()
         for path in (CONF.parent / "reactor" / "presence" / "lua").rglob("*.lua")
-        for call in re.findall(r"redis\.call\(\s*'([A-Z]+)'", path.read_text())
+        for call in re.findall(r"call\(\s*'([A-Z]+)'", path.read_text())
     }
     direct = {"evalsha", "script|load", "subscribe", "unsubscribe", "publish", "info"}
     for_departures = {"xread", "xrange", "xrevrange", "hgetall"}
@@ -109,7 +109,7 @@ async def test_a_node_without_config_get_knows_of_events_once_the_first_arrives(
     try:
         async with served(server, redis_url=url_of(server, "reactor"), ttl=0.3, sweep_interval=0) as node:
             assert node.events.kind == "unknown"
-            ready, word = node.ready()
+            ready, word = node.readiness.status()
             assert ready
             assert word.endswith("no event has arrived yet")
             for _ in range(2):
@@ -117,7 +117,7 @@ async def test_a_node_without_config_get_knows_of_events_once_the_first_arrives(
                     await ann.join("lobby", "ann")
                     await ann.receive("room:force-leave", reason="inactivity_timeout")
                 await until(lambda: node.listener.received)
-            assert node.ready() == (True, "ok")
+            assert node.readiness.status() == (True, "ok")
             assert node.reaper.found_by["event"] >= 1
     finally:
         server.stop()
@@ -149,7 +149,7 @@ async def reading(kind: str, folder: Path) -> AsyncIterator[tuple[Server, str]]:
                 await client.join("lobby", name)
             await bob.ask("leave_room", "room:left", roomId="lobby")
             server.control.pexpire(redis_state.presence_key("lobby", "carl"), 1)
-            rows = f"{{reactor:{redis_state.shard('lobby')}}}:members:lobby"
+            rows = f"{redis_state.prefix('lobby')}:members:lobby"
             server.control.zadd(rows, {"carl": 1, "ann": 1})  # deadlines are lower bounds; both have passed
             await until(lambda: server.control.exists(redis_state.presence_key("lobby", "carl")) == 0)
             yield server, url_of(server, "reader")
@@ -169,7 +169,7 @@ async def read_all(url: str) -> None:
         assert await presence.totals() == {"left": 1}
         async with aclosing(cast("Any", presence.departures(follow=True))) as followed:
             assert (await anext(followed)).user_id == "bob"
-            with anyio.move_on_after(0.1):
+            with anyio.move_on_after(1):  # it asks for more, which a busy machine takes a while to do
                 await anext(followed)
         async with aclosing(cast("Any", presence.watch("lobby"))) as events:
             assert (await anext(events)).count == 1
@@ -195,10 +195,9 @@ async def test_the_user_reader_needs_each_of_its_permissions(kind: str, tmp_path
     async with reading(kind, tmp_path) as (server, url):
         unneeded = set()
         for command in commands_of("reader") - CLUSTER_COMMANDS:
-            server.control.script_flush()
             server.control.execute_command("ACL", "SETUSER", "reader", f"-{command}")
             try:
-                with anyio.fail_after(2):
+                with anyio.fail_after(4):
                     await read_all(url)
             except (ReactorError, redis.RedisError, TimeoutError, AssertionError):
                 pass
@@ -207,5 +206,44 @@ async def test_the_user_reader_needs_each_of_its_permissions(kind: str, tmp_path
             server.control.execute_command("ACL", "SETUSER", "reader", f"+{command}")
         await read_all(url)
         # Without `info` the version is not checked; without `unsubscribe` more messages are received.
-        # `script|load` may be unneeded because another client has loaded the scripts before.
-        assert unneeded - {"script|load"} == {"info", "unsubscribe"}
+        assert unneeded == {"info", "unsubscribe"}
+
+
+STOPPING = [
+    ("EVAL", "while true do end", "0"), ("EVAL_RO", "while true do end", "0"),
+    ("SCRIPT", "LOAD", "while true do end"), ("SCRIPT", "FLUSH"), ("SCRIPT", "KILL"),
+    ("FUNCTION", "LOAD", "#!lua name=x\nredis.register_function('x', function() while true do end end)"),
+    ("FCALL", "x", "0"), ("FCALL_RO", "x", "0"), ("FUNCTION", "FLUSH"), ("EVALSHA_RO", "0" * 40, "0"),
+    ("CLIENT", "PAUSE", "10000"), ("CLIENT", "KILL", "TYPE", "normal"), ("DEBUG", "SLEEP", "1"),
+    ("CONFIG", "SET", "maxmemory", "1"), ("SHUTDOWN", "NOSAVE"), ("REPLICAOF", "127.0.0.1", "1"),
+    ("FLUSHALL",), ("SAVE",), ("KEYS", "*"), ("SORT", "x"), ("SCAN", "0"), ("MONITOR",), ("MULTI",),
+    ("BLPOP", "{reactor:0lf}:x", "0"), ("PSUBSCRIBE", "*"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", servers.KINDS)
+async def test_the_user_reader_cannot_stop_redis(kind: str, tmp_path: Path) -> None:
+    async with reading(kind, tmp_path) as (_, url):
+        client = redis.Redis.from_url(url)
+        for command in STOPPING:
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                client.execute_command(*command)
+        client.close()
+        await read_all(url)
+
+
+@pytest.mark.parametrize("kind", servers.KINDS)
+async def test_without_a_server_the_user_reader_learns_what_loads_the_scripts(
+    kind: str, tmp_path: Path
+) -> None:
+    server = start_with_users(kind, tmp_path)
+    try:
+        with pytest.raises(Unavailable, match="a running `reactor serve` of the same release loads them"):
+            async with Presence.open(url_of(server, "reader")):
+                pass
+        async with Presence.open(url_of(server, "reactor")) as presence:
+            await presence.rooms()
+        async with Presence.open(url_of(server, "reader")) as presence:
+            assert await presence.rooms() == []
+    finally:
+        server.stop()

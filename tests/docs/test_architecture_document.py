@@ -125,7 +125,7 @@ def test_every_log_event_is_listed_and_no_other() -> None:
         if path.parts[len(PACKAGE.parts)] not in {"cli", "client", "js"}
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-        if isinstance(node.func.value, ast.Name) and node.func.value.id == "log" and node.args
+        if ast.unparse(node.func.value) in {"log", "_log", "self._log"} and node.args
         if isinstance(node.args[0], ast.Constant)
     }
     assert logged == listed
@@ -137,4 +137,4 @@ def test_every_key_that_the_scripts_write_is_listed_and_no_other() -> None:
     listed = re.findall(r"^\| `\{NS:\w+\}:(\w+)", section(DOCUMENT, "## Redis keys"), re.MULTILINE)
     channels = re.findall(r"^\| `\{NS:\w+\}:(\w+)", section(DOCUMENT, "### Channels"), re.MULTILINE)
     assert set(listed) - {"diff", "wake"} == written
-    assert {"diff", "wake", "rules"} == set(channels)
+    assert {"diff", "wake", "rules", "person"} == set(channels)

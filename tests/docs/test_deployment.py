@@ -7,7 +7,6 @@ import sys
 
 import pytest
 
-from reactor.settings import Settings
 from tests.docs.documents import EVERYTHING, ROOT, document, section
 
 DEPLOY = document("scripts/deploy/README.md")
@@ -39,18 +38,6 @@ def test_every_line_of_the_failures_is_held_by_a_named_test() -> None:
     assert len(lines) > 25
     for what, _, held_by in lines:
         assert NAMED.fullmatch(held_by.strip().split(", ")[0]), f"no test holds: {what}"
-
-
-def test_kubernetes_waits_for_as_long_as_a_node_may_take() -> None:
-    (block,) = re.findall(r"^```yaml\n(.*?)^```", DEPLOY, re.MULTILINE | re.DOTALL)
-    before = int(re.findall(r'\["sleep", "(\d+)"\]', block)[0])
-    patience = int(re.findall(r"terminationGracePeriodSeconds: (\d+)", block)[0])
-    settings = Settings()
-    assert patience >= before + settings.drain_seconds + 5
-    assert set(re.findall(r"path: (\S+?), port: (\d+)", block)) == {
-        ("/readyz", str(settings.port)),
-        ("/healthz", str(settings.port)),
-    }
 
 
 def test_the_figures_are_those_that_were_measured() -> None:

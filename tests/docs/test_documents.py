@@ -32,6 +32,16 @@ async def run(block: str, said: list[tuple[Any, ...]]) -> None:
     await names["block"]()
 
 
+async def test_the_inbox_shows_when_users_were_seen(bundled_server: Server) -> None:
+    said: list[tuple[Any, ...]] = []
+    async with served(bundled_server) as node, RawClient.connect(node) as bob:
+        await bob.join("lobby", "7")
+        await bob.ask("leave_room", "room:left", roomId="lobby")
+        await bob.join("lobby", "42")
+        await run(example("inbox").replace("redis://localhost:6379", bundled_server.url), said)
+    assert said == [("7", "seen just now"), ("42", "online")]
+
+
 async def test_the_python_client_example_sees_joins_and_leaves(bundled_server: Server) -> None:
     said: list[tuple[Any, ...]] = []
     async with served(bundled_server) as node, anyio.create_task_group() as tasks:

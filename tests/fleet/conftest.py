@@ -7,19 +7,21 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support import servers
-from tests.support.server_sets import ClusterSet, RunningSets, SentinelSet, ServerSet
+from tests.support.cluster_set import ClusterSet
+from tests.support.sentinel_set import SentinelSet
+from tests.support.server_sets import RunningSets, ServerSet
 
 ServerSets = Callable[[type[ServerSet], str], ServerSet]
 Request = pytest.FixtureRequest
 
 
 def _params(*shapes: type[ServerSet]) -> list[Any]:
-    """Every kind of set with every kind of server; Redis 7 is left to the slow tests."""
+    """Every kind of set with every kind of server; of two kinds the second is left to the slow tests."""
     return [
         pytest.param(
             (shape, kind),
             id=f"{shape.__name__}-{kind}",
-            marks=() if kind == "valkey" else pytest.mark.slow,
+            marks=() if kind == servers.KINDS[0] else pytest.mark.slow,
         )
         for shape in shapes
         for kind in servers.KINDS

@@ -9,9 +9,9 @@ from urllib.parse import unquote
 
 from anyio import to_thread
 
-from reactor.presence.keys import SHARDS, shard_of
 from reactor.server.node import Node
 from tests.support import redis_state
+from tests.support.keyspace import SHARDS, shard_of
 from tests.support.nodes import served
 from tests.support.raw_client import Message, RawClient
 from tests.support.server_sets import ServerSet, SetServer
@@ -24,10 +24,14 @@ NOTIFIED_WITHIN = 1.5
 
 
 def serving(fleet: ServerSet, **options: Any) -> AbstractAsyncContextManager[Node]:
-    """A node on the set. The lease is longer than a failover, so that expiry is not suspended by one."""
+    """A node on the set. The lease is longer than a failover, so that expiry is not suspended by one.
+
+    On a cluster, too, it has as many shards as on a single server, so that the tests know the keys.
+    """
     defaults = {
         "redis_url": fleet.url,
         "lease": 10,
+        "shards": SHARDS,
         "ttl": 30,
         "messages_per_second": 10_000,
         "message_burst": 10_000,

@@ -6,8 +6,10 @@ from reactor.presence.api import Presence
 from reactor.settings import RoomRule
 from tests.fleet.serving import NOTIFIED_WITHIN, converged, crowd, lateness, one_room_in_each_shard, serving
 from tests.support import redis_state
+from tests.support.cluster_set import ClusterSet
 from tests.support.raw_client import RawClient
-from tests.support.server_sets import ClusterSet, ServerSet
+from tests.support.server_sets import ServerSet
+from tests.support.waiting import until
 
 BEAT, ACK = "room:heartbeat", "room:heartbeat:ack"
 
@@ -79,6 +81,18 @@ async def test_silent_and_disconnected_members_leave_in_time_on_every_shard(flee
             await converged([ann, bob], fleet, room, ["u0", "u1"])
 
 
+async def test_an_event_alone_ends_a_silent_member_on_every_shard(fleet: ServerSet) -> None:
+    """Without the pacemaker and the sweep: expired events of every primary arrive."""
+    rooms = one_room_in_each_shard()
+    off: dict[str, Any] = {"pacemaker": False, "sweep_interval": 0}
+    async with serving(fleet, ttl=0.6, **off) as node, RawClient.connect(node) as ann:
+        for room in rooms:
+            await ann.join(room, "ann")
+        assert await ann.closed() == 4003
+        await until(lambda: node.reaper.found_by.total() == len(rooms))
+        assert set(node.reaper.found_by) == {"event"}
+
+
 async def test_a_back_end_reads_watches_kicks_and_follows_departures(fleet: ServerSet) -> None:
     rooms = one_room_in_each_shard()
     async with (
@@ -113,12 +127,12 @@ async def test_a_back_end_reads_watches_kicks_and_follows_departures(fleet: Serv
         assert await presence.totals() == {"kicked": len(rooms)}
         assert [one.room_id async for one in presence.departures(rooms[7])] == [rooms[7]]
         for events in watched.values():
-            await events.aclose()  # type: ignore[attr-defined]
+            await events.aclose()
         await followed.aclose()  # type: ignore[attr-defined]
 
 
 async def test_diffs_of_a_room_are_published_on_its_primary_alone(cluster: ClusterSet) -> None:
-    channel = f"{{reactor:{redis_state.shard('lobby')}}}:diff:lobby"
+    channel = f"{redis_state.prefix('lobby')}:diff:lobby"
     async with serving(cluster) as one, serving(cluster) as two, crowd([one, two], ["lobby"], 2):
         primary = cluster.primary_of("lobby")
         for server in cluster.servers:

@@ -1,8 +1,10 @@
 """Clusters: some slots without a primary, and slots that move to another primary under load."""
 
+import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import anyio
@@ -23,9 +25,11 @@ from tests.fleet.serving import (
     same_shard_room,
     serving,
 )
-from tests.support import redis_state
+from tests.support import redis_state, servers
+from tests.support.cluster_set import ClusterSet, slot_of
+from tests.support.keyspace import SHARDS, shard_prefix
 from tests.support.raw_client import RawClient, departures
-from tests.support.server_sets import ClusterSet, SetServer, slot_of
+from tests.support.server_sets import SetServer
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow  # a failover takes seconds
@@ -38,8 +42,8 @@ SILENT = same_shard_room("lobby", "silent")
 @pytest.fixture(params=["key by key", "at once"])
 def atomic(request: pytest.FixtureRequest, cluster: ClusterSet) -> bool:
     """Whether a slot moves atomically or key by key."""
-    if request.param == "at once" and cluster.kind != "valkey":
-        pytest.skip("Redis 7 moves slots key by key only")
+    if request.param == "at once" and not servers.moves_slots_at_once(cluster.kind):
+        pytest.skip("only Valkey 9 and later move slots atomically")
     return bool(request.param == "at once")
 
 
@@ -84,7 +88,7 @@ async def test_clients_do_not_notice_a_slot_that_moves_under_load(cluster: Clust
         await silent.receive("room:force-leave", reason="inactivity_timeout")
         assert 0 <= lateness(joined["members"][0]["joinedAt"] + 2000) < NOTIFIED_WITHIN
         assert [(await anext(events)).kind for _ in range(2)] == ["join", "leave"]
-        await events.aclose()  # type: ignore[attr-defined]
+        await events.aclose()
         for client in clients:
             for room in ("lobby", "elsewhere"):
                 await client.ask(BEAT, ACK, roomId=room, id="at the end")
@@ -243,3 +247,81 @@ async def test_a_primary_that_never_returns_is_not_needed(cluster: ClusterSet) -
             await converged([*clients[1:], late], cluster, "lobby", [*USERS[1:], "late"])
             assert set(redis_state.members(new, "lobby")) == {*USERS[1:], "late"}
         assert not dead.alive
+
+
+async def test_resharding_of_foreign_slots_lists_no_room_again(cluster: ClusterSet) -> None:
+    """Slots without a key of the namespace move; then one of its own does, and only that shard is listed."""
+    rooms = one_room_in_each_shard()
+    own = {slot_of(room_id) for room_id in rooms} | {key_slot(fleet_prefix("reactor").encode())}
+    foreign = [slot for slot in range(0, 16384, 97) if slot not in own]
+    async with serving(cluster) as node, crowd([node], rooms, 2):
+        await anyio.sleep(1.0)  # what the start caused is over
+        before = node.feed.resyncs.total()
+        for slot in foreign[:60]:
+            to = cluster.another_primary(cluster.owner_of(slot))
+            await in_thread(cluster.end_move, slot, to)
+        await anyio.sleep(2.0)  # several refreshes of the topology
+        assert node.feed.resyncs.total() == before
+        slot = slot_of(rooms[0])
+        await in_thread(cluster.move_slot, slot, cluster.another_primary(cluster.owner_of(slot)))
+        await until(lambda: node.feed.resyncs.total() > before)
+        await anyio.sleep(1.0)
+        assert node.feed.resyncs == {"moved": len([one for one in rooms if slot_of(one) == slot])}
+        assert node.readiness.status()[0]
+
+
+@pytest.mark.timeout(400)
+async def test_deliveries_stay_prompt_while_6000_foreign_slots_move(
+    cluster: ClusterSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With 3,000 rooms: none is listed again. Prints the times of deliveries before and during it."""
+    own = {key_slot(shard_prefix("reactor", shard).encode()) for shard in range(SHARDS)}
+    own.add(key_slot(fleet_prefix("reactor").encode()))
+    foreign = [slot for slot in range(16384) if slot not in own][:6000]
+    async with serving(cluster, ttl=600) as node, AsyncExitStack() as stack:
+        for start in range(0, 3000, 15):
+            client = await stack.enter_async_context(RawClient.connect(node))
+            for number in range(start, start + 15):
+                await client.join(f"room {number}", f"u{number}")
+        ann = await stack.enter_async_context(RawClient.connect(node))
+        bob = await stack.enter_async_context(RawClient.connect(node))
+        await ann.join("probe", "ann")
+        await bob.join("probe", "bob")
+        quiet = await _deliveries(ann, bob, 200)
+        before = node.feed.resyncs.total()
+        moving = asyncio.create_task(in_thread(_move_all, cluster, foreign))
+        during: list[float] = []
+        while not moving.done():
+            during += await _deliveries(ann, bob, 50)
+        await moving
+        assert node.feed.resyncs.total() == before
+    with capsys.disabled():
+        quiet_ms, during_ms = _shown(quiet), _shown(during)
+        print(f"\n{cluster.kind}: deliveries p50/p99 {quiet_ms} ms quiet, {during_ms} ms during")  # noqa: T201
+
+
+def _move_all(cluster: ClusterSet, slots: list[int]) -> None:
+    """Give slots without keys to the next primary, as `redis-cli --cluster reshard` does."""
+    primaries = cluster.primaries()
+    for slot in slots:
+        to = primaries[(slot // 6000 + 1) % len(primaries)]
+        for server in primaries:
+            server.control.execute_command("CLUSTER SETSLOT", slot, "NODE", cluster._id(to))
+
+
+async def _deliveries(sender: RawClient, receiver: RawClient, number: int) -> list[float]:
+    """Seconds from a request to the arrival of its diff at another client."""
+    found = []
+    for _ in range(number):
+        version = len(receiver.of("room:diff"))
+        began = time.perf_counter()
+        await sender.send("room:update", roomId="probe", data={"n": began})
+        await receiver.until(lambda: len(receiver.of("room:diff")) > version)  # noqa: B023
+        found.append(time.perf_counter() - began)
+        await anyio.sleep(0.01)
+    return found
+
+
+def _shown(times: list[float]) -> str:
+    ordered = sorted(times)
+    return f"{ordered[len(ordered) // 2] * 1000:.1f}/{ordered[len(ordered) * 99 // 100] * 1000:.1f}"

@@ -15,7 +15,7 @@ from tests.fleet.serving import (
     serving,
 )
 from tests.support.raw_client import RawClient, departures
-from tests.support.server_sets import SentinelSet
+from tests.support.sentinel_set import SentinelSet
 from tests.support.servers import Server
 from tests.support.waiting import until
 

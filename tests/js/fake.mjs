@@ -71,15 +71,33 @@ export async function settle() {
   for (let turn = 0; turn < 20; turn += 1) await null;
 }
 
+/** The monotonic clock, which goes with the timers, and the wall clock, which may be set. */
+export class Clock {
+  #set = 0;
+
+  constructor(t) {
+    const timers = Date.now.bind(Date);
+    t.mock.method(performance, "now", timers);
+    t.mock.method(Date, "now", () => timers() + this.#set);
+  }
+
+  /** Set the wall clock forward or back; timers do not notice, as in a machine that sleeps. */
+  set(ms) {
+    this.#set += ms;
+  }
+}
+
 export function begin(t, options = {}) {
   Socket.all = [];
   t.mock.timers.enable({ apis: ["setTimeout", "Date"], now: 1_000_000 });
+  const clock = new Clock(t);
+  t.mock.method(globalThis, "fetch", () => Promise.reject(new TypeError("no network")));
   const client = new ReactorClient("ws://here/ws", { WebSocket: Socket, random: () => 1, ...options });
   const tick = async (ms) => {
     t.mock.timers.tick(ms);
     await settle();
   };
-  return { client, seen: [], tick };
+  return { client, clock, seen: [], tick };
 }
 
 /** Record all events of a room, in short form. */

@@ -1,8 +1,8 @@
 // A room over time: its events, resumed, healed, and served as a count.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { SETTLE_DELAY } from "../../reactor/js/room.js";
-import { Socket, diff, enter, error, joined, member } from "./fake.mjs";
+import { SETTLE_DELAY } from "../../reactor/js/followed-room.js";
+import { Socket, diff, enter, error, joined, member, settle } from "./fake.mjs";
 
 const snapshot = (version, members, more = {}) => ({
   type: "room:members", roomId: "lobby", epoch: "e", version, count: members.length, members, ...more,
@@ -103,6 +103,16 @@ test("a snapshot that does not close the gap is followed by another; a refused o
   assert.equal(room.version, 9);
   await tick(9000);
   assert.equal(Socket.last.of("room:members").length, 3);
+});
+
+test("a page of the list that the application requests is not the snapshot that the room needs", async (t) => {
+  const { client, room } = await enter(t);
+  Socket.last.says(diff(8));
+  const asked = client.request({ type: "room:members", roomId: "lobby", limit: 1 });
+  await settle();
+  Socket.last.answers("room:members", snapshot(9, [member("ann")], { cursor: "c" }));
+  assert.equal((await asked).cursor, "c");
+  assert.deepEqual([...room.members.keys()], ["me", "ann"]);
 });
 
 test("a gap is also repaired on the next socket", async (t) => {

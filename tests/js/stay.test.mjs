@@ -1,6 +1,7 @@
 // What one does in a room: changes, away and back, leaving, and how a stay ends.
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { LEAVE_TIMEOUT } from "../../reactor/js/client.js";
 import { Socket, begin, diff, enter, error, joined, member, settle } from "./fake.mjs";
 
 test("joining again as the same user changes the given options; another user is rejected", async (t) => {
@@ -36,53 +37,14 @@ test("an away member is away again after a lost connection, with the join", asyn
   assert.equal(Socket.last.of("room:away").length, 2);
   Socket.last.answers("room:away", error("too_many_pending"));
   room.back();
-  assert.equal(Socket.last.of("room:back").length, 1);
   await tick(2000);
+  assert.equal(Socket.last.of("room:back").length, 1);
   assert.equal(Socket.last.of("room:away").length, 2, "who is back meanwhile is not away again");
 });
 
 test("a member that is away without having requested it sends back", async (t) => {
   await enter(t, [member("me", { away: true })], { resumed: true });
   assert.equal(Socket.last.of("room:back").length, 1);
-});
-
-test("an unanswered change survives other diffs, and is sent once per socket", async (t) => {
-  const { room, client, tick } = await enter(t);
-  room.update(7);
-  Socket.last.says(diff(5, { joined: [member("bob")], count: 3 }));
-  const again = client.join("lobby", { username: "Me" });
-  await settle();
-  Socket.last.answers("join_room", joined([member("me", { username: "Me" }), member("ann"), member("bob")], { version: 6 }));
-  await again;
-  assert.equal(Socket.last.of("room:update").length, 1);
-  Socket.last.ends(1006);
-  await Socket.again(tick);
-  assert.equal(Socket.last.of("join_room")[0].data, 7);
-});
-
-test("a change waits for the reconnect, and the join contains it", async (t) => {
-  const { room, tick } = await enter(t);
-  Socket.last.ends(1006);
-  const update = room.update({ mood: "blue" }, { username: "New" });
-  await Socket.again(tick);
-  const [join] = Socket.last.of("join_room");
-  assert.deepEqual([join.username, join.data], ["New", { mood: "blue" }]);
-  assert.equal(Socket.last.of("room:update").length, 0);
-  Socket.last.answers("join_room", joined([member("me", { username: "New", data: { mood: "blue" } }), member("ann")]));
-  const [said] = Socket.last.of("room:update");
-  assert.deepEqual([said.username, said.data, said.roomId], ["New", { mood: "blue" }, "lobby"]);
-  Socket.last.answers("room:update", { type: "room:updated", roomId: "lobby", version: 6 });
-  await update;
-});
-
-test("a change during a rejoin waits for the reply", async (t) => {
-  const { room, tick } = await enter(t);
-  Socket.last.ends(1006);
-  await Socket.again(tick);
-  room.update(1);
-  assert.equal(Socket.last.of("room:update").length, 0);
-  Socket.last.answers("join_room", joined([member("me"), member("ann")]));
-  assert.equal(Socket.last.of("room:update").length, 1);
 });
 
 test("a rejoin keeps the change of another device and does not repeat a refused one", async (t) => {
@@ -139,13 +101,24 @@ test("force-leave from one room keeps the other, and joining again is possible a
   assert.deepEqual(Socket.last.of("join_room").map(({ roomId }) => roomId), ["den", "lobby"]);
 });
 
-test("a permanent close code is reported, not retried", async (t) => {
+test("a rejected token ends the client; after any other close code it returns", async (t) => {
   const { client, room, seen, tick } = await enter(t);
-  Socket.last.ends(1008, "too many");
-  assert.deepEqual(seen, ["closed"]);
-  assert.deepEqual([room.error.code, room.error.closeCode, client.status], ["closed", 1008, "closed"]);
+  const errors = [];
+  client.on("error", (error) => errors.push(error));
+  for (const code of [1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 1013, 3000, 4000, 4008, 4029, 4499]) {
+    Socket.last.ends(code);
+    assert.equal(room.status, "reconnecting", String(code));
+    await Socket.again(tick, 15_000);
+    Socket.last.answers("join_room", joined([member("me"), member("ann")]));
+  }
+  assert.deepEqual(errors, []);
+  const { length } = Socket.all;
+  Socket.last.ends(4001, "unauthorized");
+  assert.equal(seen.at(-1), "closed");
+  assert.deepEqual([room.error.code, room.error.closeCode, client.status], ["closed", 4001, "closed"]);
+  assert.deepEqual(errors, [room.error]);
   await tick(60_000);
-  assert.equal(Socket.all.length, 1);
+  assert.equal(Socket.all.length, length);
 });
 
 test("a refused rejoin closes the room; a transient refusal does not", async (t) => {
@@ -224,18 +197,71 @@ test("a closed room does not affect a new membership, and an abandoned join is n
   await assert.rejects(third, { code: "not_joined" });
 });
 
-test("leave resolves at once without a socket; the grace removes the member", async (t) => {
-  for (const before of [true, false]) {
-    const { client, room, tick } = await enter(t);
+for (const before of [true, false]) {
+  test(`a leave ${before ? "without a socket" : "that the socket did not survive"} resolves at once, and is made with the next one`, async (t) => {
+    const { client, room, tick } = await enter(t, undefined, { joinedAt: 1000 });
     if (before) Socket.last.ends(1006);
     const leaving = room.leave();
     if (!before) Socket.last.ends(1006);
     await leaving;
-    await tick(60_000);
+    assert.deepEqual([room.status, client.rooms.size], ["closed", 0]);
+    await Socket.again(tick);
+    const [join, leave] = Socket.last.sent;
+    assert.deepEqual([join.type, join.view, join.resume.joinedAt, leave.type], ["join_room", "none", 1000, "leave_room"]);
+    Socket.last.answers("join_room", joined([], { view: "none" }));
+    assert.equal(client.status, "connected");
+    Socket.last.answers("leave_room", { type: "room:left", roomId: "lobby" });
     assert.equal(client.status, "idle");
-    assert.equal(Socket.all.length, 1);
-    t.mock.timers.reset();
-  }
+    assert.ok(Socket.last.closed);
+  });
+}
+
+test("a leave without a socket is forgotten after a while, when the client is closed, and when the room is joined again", async (t) => {
+  const offline = async () => {
+    const all = await enter(t);
+    Socket.last.ends(1006);
+    await all.room.leave();
+    return all;
+  };
+  let { client, tick } = await offline();
+  await tick(LEAVE_TIMEOUT);
+  assert.equal(client.status, "idle");
+  t.mock.timers.reset();
+  t.mock.restoreAll();
+  ({ client, tick } = await offline());
+  client.close();
+  await tick(60_000);
+  assert.deepEqual([client.status, Socket.all.length], ["idle", 1]);
+  t.mock.timers.reset();
+  t.mock.restoreAll();
+  ({ client, tick } = await offline());
+  client.join("lobby", { userId: "me" });
+  await settle();
+  Socket.last.opens();
+  Socket.last.answers("join_room", joined([member("me")]));
+  await tick(60_000);
+  assert.equal(Socket.last.of("leave_room").length, 0);
+  assert.equal(client.rooms.size, 1);
+});
+
+test("a leave of one of two rooms without a socket is made when the other returns", async (t) => {
+  const { client, room, tick } = await enter(t);
+  const second = client.join("den", { userId: "me" });
+  await settle();
+  Socket.last.answers("join_room", joined([member("me")], { roomId: "den" }));
+  const den = await second;
+  Socket.last.ends(1006);
+  await room.leave();
+  await Socket.again(tick);
+  assert.deepEqual(Socket.last.sent.map(({ type, roomId }) => [type, roomId]), [
+    ["join_room", "den"], ["join_room", "lobby"], ["leave_room", "lobby"],
+  ]);
+  Socket.last.answers("leave_room", error("unavailable"));
+  await tick(2000);
+  assert.equal(Socket.last.of("leave_room").length, 2);
+  Socket.last.answers("leave_room", { type: "room:left", roomId: "lobby" });
+  await tick(60_000);
+  assert.equal(den.closed, false);
 });
 
 test("a join during a leave waits for it", async (t) => {
@@ -289,6 +315,26 @@ test("a signal cancels a join or leaves the room, and its listener is removed", 
   await tick(60_000);
 });
 
+
+test("one signal for many joins has one listener", async (t) => {
+  const { client, room } = await enter(t);
+  const control = new AbortController();
+  const warnings = [];
+  const warned = (warning) => warnings.push(warning.name);
+  process.on("warning", warned);
+  for (let time = 0; time < 30; time += 1) {
+    const again = client.join("lobby", { view: time % 2 ? "members" : "count", signal: control.signal });
+    await settle();
+    Socket.last.answers("join_room", joined([member("me"), member("ann")]));
+    await again;
+  }
+  await new Promise((resolve) => setImmediate(resolve));
+  process.off("warning", warned);
+  assert.ok(!warnings.includes("MaxListenersExceededWarning"));
+  control.abort();
+  Socket.last.answers("leave_room", { type: "room:left", roomId: "lobby" });
+  assert.equal(room.status, "closed");
+});
 
 test("unknown reasons, messages and fields of a later server are accepted", async (t) => {
   const { client, room, seen } = await enter(t);

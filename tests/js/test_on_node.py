@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reactor import __version__
-from reactor.gateway.bundle import bundle, pack
+from reactor.gateway.bundle import bundle, bundle_addition, pack
 from reactor.settings.rooms import read_rules
 from tests.js.tools import HERE, PACKAGE, installed, npm_command, run_node
 from tests.support.nodes import served
@@ -16,22 +16,41 @@ from tests.support.servers import Server
 
 CORE = (
     "client", "connection", "deferred", "emitter", "error", "index", "network",
-    "reported-room", "room", "view",
+    "reported-room", "room", "view", "clock", "encode", "open-requests", "outgoing", "own-member",
+    "patch", "probe", "followed-room", "watched-room", "watched-rooms", "people",
 )  # fmt: skip
-MAX_SIZE = 5 * 1024
-"""Bytes that the core may add to a page: bundled and minified (without comments), and gzipped."""
 
 
-@pytest.mark.parametrize("name", ["view", "client", "room", "stay", "token"])
+@pytest.mark.parametrize(
+    "name", ["view", "client", "room", "stay", "return", "messages", "token", "encode", "watch", "people"]
+)
 async def test_the_modules(name: str):
     await run_node("--test", "--test-reporter=spec", f"{name}.test.mjs")
 
 
-@pytest.mark.parametrize("name", ["client", "room", "stay", "token"])
+async def test_random_histories_hold_to_one_model():
+    await run_node("--test", "histories.test.mjs", HISTORIES="40")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_many_random_histories_hold_to_one_model():
+    await run_node("--test", "histories.test.mjs", seconds=850, HISTORIES="2000", SEED="10000")
+
+
+@pytest.mark.parametrize("name", ["client", "room", "stay", "return", "token"])
 async def test_the_bundle_that_the_server_serves(name: str, tmp_path: Path):
     served_file = tmp_path / "client.mjs"
     served_file.write_text(bundle(PACKAGE), encoding="utf-8")
     await run_node("--test", f"{name}.test.mjs", REACTOR_CLIENT=str(served_file))
+
+
+async def test_the_second_bundle_uses_the_first(tmp_path: Path):
+    client, people = tmp_path / "client.js", tmp_path / "people.js"
+    client.write_text(bundle(PACKAGE, additions=["people.js"]), encoding="utf-8")
+    people.write_text(bundle_addition(PACKAGE, "people.js"), encoding="utf-8")
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    await run_node("--test", "people.test.mjs", REACTOR_CLIENT=str(client), REACTOR_PEOPLE=str(people))
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["ws", "Node.js's own WebSocket"])
@@ -52,12 +71,9 @@ async def test_a_program_exits_after_closing_its_client(bundled_server: Server):
 
 
 async def test_the_code_matches_its_type_declarations():
-    await run_node(installed() / "typescript" / "bin" / "tsc", "-p", "types")
-
-
-async def test_the_minified_size_is_limited():
-    installed()
-    assert int(await run_node("size.mjs", PACKAGE / "index.js")) < MAX_SIZE
+    compiler = installed() / "typescript" / "bin" / "tsc"
+    await run_node(compiler, "-p", "types")
+    await run_node(compiler, "-p", "types/registered.json")
 
 
 def test_it_has_no_dependencies_and_uses_only_universal_platform_features():
@@ -105,7 +121,8 @@ async def test_publint_finds_no_fault(tmp_path: Path):
     assert "All good!" in said
 
 
-def test_the_lock_file_contains_no_registry_url():
-    text = (HERE / "package-lock.json").read_text()
+@pytest.mark.parametrize("folder", [".", "next", "native"])
+def test_a_lock_file_contains_no_registry_url(folder: str):
+    text = (HERE / folder / "package-lock.json").read_text()
     assert '"resolved": "http' not in text
     assert text.count('"integrity": "sha512-') > 20

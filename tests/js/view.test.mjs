@@ -12,6 +12,7 @@ const sorted = (members) => [...members].sort((a, b) => (a.userId < b.userId ? -
 
 function step(view, one) {
   if (one.reset) return view.reset(one.reset.epoch, one.reset.version, people(one.reset.members));
+  if (one.resume) return view.resume(one.resume.epoch, one.resume.version, one.resume.diffs.map(diffOf));
   if (one.apply) return view.apply(diffOf(one.apply));
   if (one.lose) view.wait();
   return undefined;

@@ -17,8 +17,10 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 
-def write_certificate(folder: Path, name: str, password: bytes | None = None) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 with this common name, and its key."""
+def write_certificate(
+    folder: Path, name: str, password: bytes | None = None, *, days: int = 30
+) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 with this common name that expires after `days`, and its key."""
     key = Ed25519PrivateKey.generate()
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
@@ -28,8 +30,8 @@ def write_certificate(folder: Path, name: str, password: bytes | None = None) ->
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_before(now - timedelta(days=9))
+        .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
         .sign(key, None)
     )

@@ -41,6 +41,9 @@ class Recorder:
         self.act(connection, intent)
         self._changes.notify()
 
+    def drained(self, connection: Connection) -> None:
+        pass
+
     def closed(self, connection: Connection) -> None:
         self.closed_.append(connection)
         self._changes.notify()

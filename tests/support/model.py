@@ -7,6 +7,8 @@ answer at once; its departure happens when the first call notices it.
 from collections import Counter
 from dataclasses import dataclass, field
 
+REMOVAL_TTL = 3_600_000  # ms
+
 
 @dataclass
 class ModelMember:
@@ -33,6 +35,10 @@ class PresenceModel:
     departures: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     versions: Counter[str] = field(default_factory=Counter)
     fenced: set[str] = field(default_factory=set)
+    joinings: int = 0  # joins that were accepted so far
+    removals: dict[tuple[str, str], tuple[int, int]] = field(
+        default_factory=dict
+    )  # joinings then, kept until
 
     # Reads.
 
@@ -47,10 +53,15 @@ class PresenceModel:
     def pass_time(self, milliseconds: int) -> None:
         self.now += milliseconds
 
-    def join(self, room: str, user: str, connection: str) -> str:
+    def join(self, room: str, user: str, connection: str, former: int | None = None) -> str:
+        """A join; of a client that returns, with the number of its joining before."""
         if node_of(connection) in self.fenced:
             return "fenced"
         self.settle(room)
+        until, kept_until = self.removals.get((room, user), (0, 0))
+        if former is not None and former <= until and self.now <= kept_until:
+            return "removed"
+        self.joinings += 1
         member = self.rooms.setdefault(room, {}).get(user)
         if member is None:
             self.rooms[room][user] = ModelMember(self.now + self.ttl, {connection: False})
@@ -158,6 +169,8 @@ class PresenceModel:
     def depart(self, room: str, user: str, reason: str) -> None:
         del self.rooms[room][user]
         self.departures[room, user, reason] += 1
+        if reason not in {"left", "disconnected"}:
+            self.removals[room, user] = self.joinings, self.now + REMOVAL_TTL
         self.versions[room] += 1
 
 

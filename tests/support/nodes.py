@@ -26,9 +26,10 @@ _SERVE = (sys.executable, "-m", "reactor", "serve")
 
 @asynccontextmanager
 async def served(server: Server, **settings: Any) -> AsyncIterator[Node]:
-    """A node in this process, on any free port, with no rate limit and no drain time unless set."""
+    """A node in this process, on any free port, without limits of rate and cost and drain time unless set."""
     defaults: dict[str, Any] = {
         "redis_url": server.socket_url, "port": 0, "drain_seconds": 0, "messages_per_second": 0,
+        "cost_per_second": 0,
     }  # fmt: skip
     try:
         async with serve_node(Settings(**(defaults | settings)), admin=serving_admin) as node:
@@ -55,7 +56,7 @@ class NodeProcess:
         """
         defaults: dict[str, Any] = {
             "redis_url": server.socket_url, "port": 0, "drain_seconds": 0, "log_format": "json",
-            "messages_per_second": 0,
+            "messages_per_second": 0, "cost_per_second": 0,
         }  # fmt: skip
         flags = [
             part

@@ -12,12 +12,23 @@ import anyio
 
 from tests.support.servers import Server
 
-_KEY = re.compile(r"^\{reactor:(\d+)\}:room:([^:]+):user:([^:]+)$")
-_PERMANENT = re.compile(r"^\{reactor:\d+\}:(departures|totals)$")
+TAGS = (
+    "0lf", "1mf", "2nf", "3gbg", "4xb", "5yb", "6zb", "7kf", "8df", "9fnq", "10bw", "11y", "12gvk", "13dqy",
+    "14fw", "15gw",
+)  # fmt: skip
+"""Of the namespace `reactor` with 16 shards."""
+
+_KEY = re.compile(r"^\{reactor:(\w+)\}:room:([^:]+):user:([^:]+)$")
+_PERMANENT = re.compile(r"^\{reactor:\w+\}:(departures|totals|format)$")
 
 
 def shard(room_id: str) -> int:
     return crc32(room_id.encode()) % 16
+
+
+def prefix(room_id: str) -> str:
+    """What every key of the room's shard starts with."""
+    return f"{{reactor:{TAGS[shard(room_id)]}}}"
 
 
 def encoded(identifier: str) -> str:
@@ -28,17 +39,17 @@ def encoded(identifier: str) -> str:
 
 
 def presence_key(room_id: str, user_id: str) -> str:
-    return f"{{reactor:{shard(room_id)}}}:room:{encoded(room_id)}:user:{encoded(user_id)}"
+    return f"{prefix(room_id)}:room:{encoded(room_id)}:user:{encoded(user_id)}"
 
 
 def shadow_key(room_id: str, user_id: str) -> str:
-    return f"{{reactor:{shard(room_id)}}}:shadow:room:{encoded(room_id)}:user:{encoded(user_id)}"
+    return f"{prefix(room_id)}:shadow:room:{encoded(room_id)}:user:{encoded(user_id)}"
 
 
 def rows(server: Server, room_id: str) -> dict[str, float]:
     """The room's index: users (encoded) and the deadlines noted for them."""
     found: Any = server.control.zrange(
-        f"{{reactor:{shard(room_id)}}}:members:{encoded(room_id)}", 0, -1, withscores=True
+        f"{prefix(room_id)}:members:{encoded(room_id)}", 0, -1, withscores=True
     )
     return dict(found)
 
@@ -53,7 +64,7 @@ def everywhere(server: Server) -> dict[str, dict[str, dict[str, str]]]:
     found: dict[str, dict[str, dict[str, str]]] = {}
     for key in server.control.scan_iter(match="{reactor:*}:room:*", count=1000):
         named = _KEY.match(key)
-        if named is None or int(named[1]) != shard(unquote(named[2])):
+        if named is None or named[1] != TAGS[shard(unquote(named[2]))]:
             continue  # a key of another application with a similar name
         room_id, user_id = unquote(named[2]), unquote(named[3])
         fields: Any = server.control.hgetall(key)
@@ -69,7 +80,7 @@ def fences(server: Server) -> list[str]:
 
 def stream(server: Server, room_id: str) -> list[dict[str, str]]:
     """The departures of a room, as its stream holds them."""
-    entries: Any = server.control.xrange(f"{{reactor:{shard(room_id)}}}:departures")
+    entries: Any = server.control.xrange(f"{prefix(room_id)}:departures")
     return [fields for _, fields in entries if fields["room"] == room_id]
 
 

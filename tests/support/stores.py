@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, TypeVar
 
 import anyio
@@ -18,6 +18,7 @@ from reactor.fleet.registry import Registry
 from reactor.presence.departures import Departures
 from reactor.presence.lua_sources import lua_sources
 from reactor.presence.store import Store
+from tests.support.keyspace import keyspace
 from tests.support.servers import Server
 
 T = TypeVar("T")
@@ -54,16 +55,29 @@ class DirectRunner:
         self._client = client
         self._scripts = _scripts(departures_kept)
 
+    @cached_property
+    def run_id(self) -> str:
+        """The run id of the server, which is the last argument of scripts that take it."""
+        return str(self._client.info("server")["run_id"])
+
     def source(self, name: str) -> str:
         """A script's whole text."""
         return self._scripts[name].source
 
     async def run(self, name: str, prefix: str, *args: Any) -> Any:
         script = self._scripts[name]
+        if script.takes_server:
+            args = (*args, self.run_id)
         try:
-            return self._client.evalsha(script.digest, 1, prefix, *args)
+            reply = self._client.evalsha(script.digest, 1, prefix, *args)
         except redis.exceptions.NoScriptError:
-            return self._client.eval(script.source, 1, prefix, *args)
+            reply = self._client.eval(script.source, 1, prefix, *args)
+        if not script.together:
+            return reply
+        (row,) = reply
+        if isinstance(row, Exception):
+            raise row
+        return row
 
 
 def done(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -82,8 +96,8 @@ class Direct:
     def __init__(self, server: Any) -> None:
         self.client = redis.Redis(unix_socket_path=str(server.socket), protocol=2)
         self.runner: Any = DirectRunner(self.client)
-        self.store = Store(self.runner, NAMESPACE)
-        self.registry = Registry(self.runner, NAMESPACE)
+        self.store = Store(self.runner, keyspace(NAMESPACE))
+        self.registry = Registry(self.runner, self.store.keys)
         self._shift = self.client.register_script(SHIFT)
 
     def pass_time(self, milliseconds: int) -> None:
@@ -101,9 +115,9 @@ class Connected:
     health: list[bool] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.store = Store(self.backend.runner, NAMESPACE)
-        self.registry = Registry(self.backend.runner, NAMESPACE)
-        self.departures = Departures(self.backend.client_of, NAMESPACE)
+        self.store = Store(self.backend.runner, keyspace(NAMESPACE))
+        self.registry = Registry(self.backend.runner, self.store.keys)
+        self.departures = Departures(self.backend.client_of, self.store.keys)
         self.backend.on_health = lambda healthy, _reason: self.health.append(healthy)
 
 

@@ -37,14 +37,18 @@ LAYERS: dict[str, set[str]] = {
     "gateway": {"protocol", "settings"},
     "membership": {"expiry", "fleet", "gateway", "presence", "backend", "protocol", "settings"},
     "server": {
-        "membership", "webhooks", "expiry", "fleet", "gateway", "presence", "backend", "protocol", "settings",
+        "tracing", "membership", "webhooks", "expiry", "fleet", "gateway", "presence", "backend", "protocol",
+        "settings",
     },
+    "tracing": {"expiry", "gateway", "membership", "presence", "protocol"},
     "client": {"protocol", "settings"},
     "doctor": {"presence", "backend", "settings"},
     "admin": {"server", "fleet", "gateway", "presence", "backend", "protocol", "settings"},
     "cli": {
         "admin", "client", "doctor", "server", "gateway", "presence", "backend", "protocol", "settings",
     },
+    "running": {"admin", "server", "presence", "backend", "settings"},
+    "pytest_plugin": {"running"},
     "__main__": {"cli"},
     "web": set(),
 }  # fmt: skip

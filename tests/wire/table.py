@@ -12,7 +12,13 @@ Message = dict[str, Any]
 
 _TABLE = json.loads((Path(__file__).parent / "transcripts.json").read_text(encoding="utf-8"))
 _PEOPLE: dict[str, Any] = _TABLE["people"]
-_TIME = 1_764_000_000_000
+_TYPICAL: dict[str, Any] = {
+    "$time": 1_764_000_000_000,
+    "$duration": 3_600_000,
+    "$until": 1_764_000_600_000,
+    "$wait": 600_000,
+    "$limits": {"message": 65536, "data": 4096, "id": 256},
+}
 
 
 def transcripts(party: str) -> list[Any]:
@@ -35,7 +41,9 @@ def _steps(steps: list[Step]) -> Iterator[Step]:
 def _with_people(message: Message) -> Message:
     return {
         key: [_PEOPLE.get(one, one) if isinstance(one, str) else one for one in value]
-        if key in {"members", "joined", "updated"}
+        if key in {"members", "joined", "updated"} and isinstance(value, list)
+        else [_with_people(one) for one in value]
+        if key == "diffs"
         else value
         for key, value in message.items()
     }
@@ -55,14 +63,15 @@ class Values:
         if isinstance(expected, str) and expected.startswith("$"):
             if expected == "$any":
                 return
-            if expected == "$time":
-                assert isinstance(actual, int), where
+            if expected in _TYPICAL:
+                assert type(actual) is type(_TYPICAL[expected]), where
             elif expected == "$text":
                 assert isinstance(actual, str), where
                 assert actual, where
             else:
                 assert self._known.setdefault(expected, actual) == actual, where
         elif isinstance(expected, dict) and isinstance(actual, dict):
+            expected = _without_absent(expected, actual)
             assert expected.keys() == actual.keys(), where
             for key, value in expected.items():
                 self._check(value, actual[key], where)
@@ -77,9 +86,20 @@ class Values:
     def fill(self, expected: Any) -> Any:
         """Return a message with each name replaced by its value, or by one made up here."""
         if isinstance(expected, dict):
-            return {key: self.fill(value) for key, value in expected.items()}
+            return {key.removesuffix("?"): self.fill(value) for key, value in expected.items()}
         if isinstance(expected, list):
             return [self.fill(value) for value in expected]
         if not isinstance(expected, str) or not expected.startswith("$"):
             return expected
-        return _TIME if expected == "$time" else self._known.setdefault(expected, expected.removeprefix("$"))
+        if expected in _TYPICAL:
+            return _TYPICAL[expected]
+        return self._known.setdefault(expected, expected.removeprefix("$"))
+
+
+def _without_absent(expected: Message, actual: Message) -> Message:
+    """What is expected, without those fields that may be left out and are."""
+    return {
+        key.removesuffix("?"): value
+        for key, value in expected.items()
+        if not key.endswith("?") or key.removesuffix("?") in actual
+    }

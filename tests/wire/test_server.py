@@ -73,6 +73,11 @@ class Stage:
         elif what == "ann is kicked":
             async with Presence.open(self.server.socket_url) as presence:
                 assert await presence.kick("lobby", "ann", "See you tomorrow.")
+        elif what in {"ann is banned", "ann is banned from the lobby"}:
+            room = "lobby" if what.endswith("lobby") else None
+            async with Presence.open(self.server.socket_url) as presence:
+                await presence.ban("ann", room, for_=600, message="Be kind.")
+            await until(lambda: self.node.known_bans.find("ann", room) is not None)
         elif what == "ann's other line breaks":
             await self.breaks("ann")
         elif what == "Redis stops answering":
@@ -158,7 +163,9 @@ def _alike(expected: Message, message: Message) -> bool:
 
 @pytest.mark.parametrize("transcript", transcripts("server"))
 async def test_the_server_sends_what_the_transcript_has(bundled_server: Server, transcript: dict[str, Any]):
-    options: dict[str, Any] = {"grace": _GRACE, "max_members_view": 1000, **transcript.get("settings", {})}
+    options: dict[str, Any] = {
+        "grace": _GRACE, "away_grace": _GRACE, "max_members_view": 1000, **transcript.get("settings", {}),
+    }  # fmt: skip
     if "rooms" in options:
         options["rooms"] = read_rules(options["rooms"], "the transcript")
     tokens = {

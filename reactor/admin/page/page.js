@@ -1,20 +1,27 @@
 // The overview: requests /v1/overview every two seconds and renders it. The key is kept in this tab only.
 
+import { byId, element, number, row, sentence, timeOfDay, whole } from "./dom.js";
 import { History } from "./rates.js";
+import { RoomPanel } from "./room.js";
 
 const POLL_INTERVAL = 2000;
+/** How long (ms) the server may take to answer. */
+const TIMEOUT = 5000;
+/** The age (ms) of a report from which on its server is shown as silent; it sends one every two seconds. */
+const SILENT = 4000;
 const BARS = 60;
-const LABELS = { left: "left", disconnected: "disconnected", inactivity_timeout: "inactive", kicked: "kicked" };
+const LABELS = { left: "left", disconnected: "disconnected", inactivity_timeout: "inactive", kicked: "kicked", banned: "banned" };
 const SVG = "http://www.w3.org/2000/svg";
 
-const byId = (id) => document.getElementById(id);
-const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const tenths = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 const rate = { format: (number) => (number < 10 ? tenths : whole).format(number) };
 
 let key = sessionStorage.getItem("reactor-admin-key") ?? "";
 let history = new History();
 let timer;
+/** When the figures shown were read (ms since 1970). */
+let asOf = 0;
+const roomPanel = new RoomPanel(ask);
 
 byId("sign-in").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -23,31 +30,49 @@ byId("sign-in").addEventListener("submit", (event) => {
   refresh();
 });
 byId("sign-out").addEventListener("click", () => showSignIn(""));
+byId("search").addEventListener("input", () => refresh());
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden && key) refresh();
 });
 
 if (key) refresh();
 
+/** Request the API. @param {string} path @returns {Promise<any>} the body; throws an error with a `status`, or a TypeError */
+async function ask(path) {
+  let answer;
+  try {
+    answer = await fetch(path, {
+      headers: { Authorization: `Bearer ${key}` }, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT),
+    });
+  } catch {
+    throw new Error("the server does not answer");
+  }
+  const body = await answer.json();
+  if (!answer.ok) throw Object.assign(new Error(body.message), { status: answer.status });
+  return body;
+}
+
 async function refresh() {
   clearTimeout(timer);
   const usedKey = key;
+  const search = byId("search").value.trim();
   try {
-    const answer = await fetch("v1/overview", { headers: { Authorization: `Bearer ${usedKey}` }, cache: "no-store" });
-    const body = await answer.json();
-    if (usedKey !== key) return;
-    if (answer.status === 401 || answer.status === 429) return showSignIn(body.message);
-    if (!answer.ok) throw new Error(body.message);
+    const overview = await ask("v1/overview");
+    const found = search ? (await ask(`v1/rooms?limit=20&search=${encodeURIComponent(search)}`)).rooms : overview.largest;
+    if (usedKey !== key || search !== byId("search").value.trim()) return;
     sessionStorage.setItem("reactor-admin-key", key);
     const now = performance.now();
-    history.add(body, now);
+    history.add(overview, now);
     showOverview();
-    render(body, now);
+    render(overview, now);
+    showRooms(found, search);
+    asOf = overview.asOf;
     setStatus("live", "Live");
   } catch (error) {
     if (usedKey !== key) return;
+    if (error.status === 401 || error.status === 429) return showSignIn(error.message);
     byId("overview").classList.add("stale");
-    setStatus("lost", error instanceof TypeError ? "The server does not answer" : sentence(error.message));
+    setStatus("lost", sentence(error.message));
   }
   if (!document.hidden) timer = setTimeout(refresh, POLL_INTERVAL);
 }
@@ -63,6 +88,8 @@ function showOverview() {
 
 function showSignIn(error) {
   key = "";
+  asOf = 0;
+  roomPanel.close();
   clearTimeout(timer);
   sessionStorage.removeItem("reactor-admin-key");
   byId("sign-in-screen").hidden = false;
@@ -77,7 +104,9 @@ function showSignIn(error) {
 
 function setStatus(state, text) {
   byId("status").dataset.state = state;
-  byId("status-text").textContent = text;
+  // It is announced when it changes, and not every two seconds.
+  if (byId("status-text").textContent !== text) byId("status-text").textContent = text;
+  byId("as-of").textContent = asOf ? `· as of ${timeOfDay(asOf)}` : "";
 }
 
 function render(overview, now) {
@@ -89,11 +118,11 @@ function render(overview, now) {
   byId("joins").textContent = rates ? rate.format(rates.joins) : "–";
   byId("departures").textContent = rates ? rate.format(history.reasons.reduce((all, one) => all + rates.left[one], 0)) : "–";
   byId("lateness").textContent = formatLateness(history.lateness(now, 0.5));
-  byId("lateness-p99").textContent = history.lateness(now, 0.99) === null ? "" : `p99 ${formatLateness(history.lateness(now, 0.99))}`;
-  byId("largest").replaceChildren(...overview.largest.map((room) => bar(room, overview.largest[0].count)));
-  byId("no-rooms").hidden = overview.largest.length > 0;
+  byId("lateness-p99").textContent = history.lateness(now, 0.99) === null ? "none in 5 minutes" : `p99 ${formatLateness(history.lateness(now, 0.99))}`;
   byId("reasons").replaceChildren(...history.reasons.map((reason) => reasonRow(reason, rates, overview.departures[reason] ?? 0)));
-  byId("nodes").replaceChildren(...overview.nodes.map((one) => nodeRow(one, rates)));
+  byId("no-departures").hidden = Object.values(overview.departures).some(Boolean);
+  const leader = overview.nodes.filter(({ report }) => report?.leading).sort((a, b) => a.reportAge - b.reportAge)[0];
+  byId("nodes").replaceChildren(...overview.nodes.map((one) => nodeRow(one, rates, one === leader)));
   draw(history.intervals(now, BARS));
 }
 
@@ -103,14 +132,32 @@ function formatLateness(milliseconds) {
   return milliseconds < 1000 ? `≤ ${whole.format(milliseconds)} ms` : `≤ ${whole.format(milliseconds / 1000)} s`;
 }
 
+/** @param {{roomId: string, count: number}[]} rooms @param {string} search */
+function showRooms(rooms, search) {
+  const maximum = Math.max(...rooms.map(({ count }) => count));
+  byId("rooms-title").textContent = search ? "Rooms found" : "Largest rooms";
+  const list = byId("room-list");
+  const focused = list.contains(document.activeElement) ? document.activeElement.dataset.room : undefined;
+  list.replaceChildren(...rooms.map((room) => bar(room, maximum)));
+  if (focused !== undefined) [...list.querySelectorAll("button")].find(({ dataset }) => dataset.room === focused)?.focus();
+  byId("no-rooms").hidden = rooms.length > 0;
+  byId("no-rooms").textContent = search ? "No room with members has this in its id." : "No room has members.";
+}
+
+/** @param {{roomId: string, count: number}} room @param {number} maximum */
 function bar(room, maximum) {
-  const row = document.createElement("li");
+  const button = element("button", "");
+  button.type = "button";
+  button.dataset.room = room.roomId;
   const fill = element("span", "", "fill");
   fill.style.width = `${(100 * room.count) / maximum}%`;
   const name = element("span", room.roomId, "name");
   name.dir = "auto";
-  row.append(fill, name, element("span", whole.format(room.count), "count"));
-  return row;
+  button.append(fill, name, " ", element("span", whole.format(room.count), "count"));
+  button.addEventListener("click", () => roomPanel.open(room.roomId));
+  const item = element("li", "");
+  item.append(button);
+  return item;
 }
 
 function reasonRow(reason, rates, all) {
@@ -119,12 +166,13 @@ function reasonRow(reason, rates, all) {
   return row(name, number(rates ? rate.format(rates.left[reason]) : "–"), number(whole.format(all)));
 }
 
-function nodeRow({ node, about, report }, rates) {
+function nodeRow({ node, about, report, reportAge }, rates, leading) {
   const name = element("td", about);
   name.append(element("span", node, "soft"));
-  if (!report) return row(name, element("td", "no report"), ...Array.from({ length: 4 }, () => number("–")), element("td", "–"));
-  const state = element("td", report.status);
-  if (report.leading) state.append(element("span", "leader", "soft"));
+  if (!report) return row(name, element("td", "not seen for 10 s"), ...Array.from({ length: 4 }, () => number("–")), element("td", "–"));
+  const silent = reportAge > SILENT;
+  const state = element("td", silent ? `last seen ${whole.format(reportAge / 1000)} s ago` : report.status);
+  if (leading && !silent) state.append(element("span", "leader", "soft"));
   return row(
     name,
     state,
@@ -153,7 +201,9 @@ function draw(intervals) {
   const line = document.createElementNS(SVG, "line");
   for (const [name, value] of Object.entries({ x1: 0, x2: 600, y1: 70, y2: 70 })) line.setAttribute(name, value);
   byId("traffic").replaceChildren(line, ...rects.filter(Boolean));
-  byId("peak").textContent = `highest bar: ${whole.format(highest)} in 5 s`;
+  const empty = !rects.some(Boolean);
+  byId("no-traffic").hidden = !empty;
+  byId("peak").textContent = empty ? "" : `highest bar: ${whole.format(highest)} in 5 s`;
 }
 
 function rect(kind, x, y, height) {
@@ -162,25 +212,4 @@ function rect(kind, x, y, height) {
   shape.dataset.kind = kind;
   for (const [name, value] of Object.entries({ x: x + 1, y, width: 600 / BARS - 2, height })) shape.setAttribute(name, value);
   return shape;
-}
-
-function row(...cells) {
-  const created = document.createElement("tr");
-  created.append(...cells);
-  return created;
-}
-
-function number(text) {
-  return element("td", text, "number");
-}
-
-function element(name, text, kind = "") {
-  const created = document.createElement(name);
-  created.textContent = text;
-  if (kind) created.className = kind;
-  return created;
-}
-
-function sentence(text) {
-  return text ? text[0].toUpperCase() + text.slice(1) : "";
 }

@@ -3,7 +3,7 @@
 /** How long (ms) readings are kept. */
 export const WINDOW = 300_000;
 /** The known reasons of departures, in the order shown; a later server may have others. */
-const REASONS = ["left", "disconnected", "inactivity_timeout", "kicked"];
+const REASONS = ["left", "disconnected", "inactivity_timeout", "kicked", "banned"];
 
 /** The overviews of the last five minutes. Times are milliseconds of a monotonic clock. */
 export class History {

@@ -6,7 +6,7 @@ from dataclasses import replace
 from reactor.doctor.checks import deployment_check
 from reactor.doctor.deployment import Deployment, InspectedServer
 from reactor.doctor.finding import Finding, Subject
-from reactor.doctor.permissions import acl_rule
+from reactor.presence.rights import acl_rule
 
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 _SET_PASSWORD = "ACL SETUSER default resetpass >ANOTHER-PASSWORD (replicas then need masterauth)"  # noqa: S105

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from reactor.doctor.checks import deployment_check
 from reactor.doctor.deployment import Deployment
 from reactor.doctor.finding import Finding, Subject
-from reactor.doctor.permissions import acl_rule
+from reactor.presence.rights import OPTIONAL_COMMANDS, granting_rule
 
 _CHECKED_BY_CONFIG = "pub/sub buffer limit, timeout, tcp-keepalive, min-replicas-to-write"
 
@@ -26,14 +26,18 @@ def permissions(deployment: Deployment) -> Iterator[Finding]:
                 yield subject.problem(
                     "no such command: renamed or disabled", "remove its rename-command from redis.conf"
                 )
+            elif lost := OPTIONAL_COMMANDS.get(missing.rule.removeprefix("+")):
+                yield subject.note(f"denied to user {user}: {lost}", f"ACL SETUSER {user} {missing.rule}")
             else:
                 yield subject.problem(f"denied to user {user}", f"ACL SETUSER {user} {missing.rule}")
-        if server.missing_permissions:
-            rule = acl_rule(deployment.settings.namespace, deployment.target.db, cluster=cluster)
-            subject = Subject("permissions", "all permissions", server.name, "those needed, and no others")
+        lacking = {missing.rule.removeprefix("+") for missing in server.missing_permissions}
+        if lacking - OPTIONAL_COMMANDS.keys():
+            known = {missing.rule for missing in server.missing_permissions}
+            rule = granting_rule(known, deployment.settings.namespace, deployment.target.db, cluster=cluster)
+            subject = Subject("permissions", "all permissions", server.name, "those that are needed")
             found = f"{len(server.missing_permissions)} missing"
-            yield subject.problem(found, f"ACL SETUSER {user} on {rule}")
-        else:
+            yield subject.problem(found, f"ACL SETUSER {user} {rule}")
+        elif not server.missing_permissions:
             yield Subject("permissions", "permissions", server.name, "all").ok(f"all, as user {user}")
 
 

@@ -2,17 +2,20 @@
 
 import resource
 from collections.abc import Iterator
+from time import time
 
 from reactor.backend.target import parse_url
 from reactor.doctor.checks import settings_check
 from reactor.doctor.finding import Finding, Severity, Subject
+from reactor.errors import SettingError
 from reactor.settings import Settings
 from reactor.settings.kinds import show_duration
 from reactor.settings.load import advice
-from reactor.settings.security import is_loopback
+from reactor.settings.security import CERTIFICATE_WARNING, certificate_expiry, is_loopback
 
 _MIN_LEASE = 2.0
 _MIN_FILES = 4096
+_RENEW = "renew the certificate, put it in its place and send SIGHUP"
 
 
 @settings_check(order=10)
@@ -24,6 +27,7 @@ def settings(chosen: Settings) -> Iterator[Finding]:
         *_limits(chosen),
         *_redis(chosen),
         *_files(chosen),
+        *_certificate(chosen),
     ]
     yield from findings or [_finding("settings", "nothing dangerous")]
 
@@ -37,10 +41,10 @@ def _access(chosen: Settings) -> Iterator[Finding]:
             "set tls_cert and tls_key, or use a proxy with TLS",
             "note",
         )
-    if "*" in chosen.origins and not chosen.requires_tokens:
+    if {"*", "null"} & {*chosen.origins} and not chosen.requires_tokens:
         yield _finding(
             "origins",
-            "* : any web page may connect for its visitors, and no token is required",
+            "* or null: any web page may connect for its visitors, and no token is required",
             "the origins of your own pages",
             "set origins to them",
             "problem",
@@ -106,6 +110,21 @@ def _files(chosen: Settings) -> Iterator[Finding]:
                 f"correct {name}, or the file's permissions",
                 "problem",
             )
+
+
+def _certificate(chosen: Settings) -> Iterator[Finding]:
+    if chosen.tls_cert is None:
+        return
+    try:
+        left = certificate_expiry(chosen.tls_cert) - time()
+    except SettingError:
+        return  # `_files` reports it, or the server does
+    wanted = f"valid for {show_duration(CERTIFICATE_WARNING)} or more"
+    if left < 0:
+        yield _finding("tls_cert", f"{chosen.tls_cert} has expired", wanted, _RENEW, "problem")
+    elif left < CERTIFICATE_WARNING:
+        days = f"{left / 86_400:.1f} days"
+        yield _finding("tls_cert", f"{chosen.tls_cert} expires in {days}", wanted, _RENEW, "note")
 
 
 def _finding(what: str, found: str, wanted: str = "", fix: str = "", severity: Severity = "ok") -> Finding:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+from websockets.exceptions import WebSocketException
 
 from reactor.errors import ReactorError
 from scripts.benchmarks.timed_socket import Socket
@@ -107,7 +108,7 @@ class Probes:
         sockets: list[Socket] = []
         try:
             await self._probe(outcome, sockets)
-        except (ReactorError, OSError, TimeoutError) as error:
+        except (ReactorError, OSError, TimeoutError, WebSocketException) as error:
             outcome.failed = str(error) or type(error).__name__
         finally:
             for socket in sockets:

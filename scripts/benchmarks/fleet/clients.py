@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
+import msgspec
 from websockets.exceptions import WebSocketException
 from websockets.protocol import State
 
@@ -67,7 +68,7 @@ class Client:
         self.members: set[str] = set()
         self.present = self.acked = False
         self._first, self._list_requested = True, False
-        self._epoch, self._version = "", -1
+        self._epoch, self._version, self._joined_at = "", -1, 0
         self._early_diffs: list[dict[str, Any]] = []
         self._link: Link | None = None
         self._stopped = False
@@ -98,15 +99,30 @@ class Client:
 
     async def _join(self) -> Link:
         link = await Link.open(self._port, self._on_message)
+        request: dict[str, Any] = {"type": "join_room", "roomId": self.room_id, "userId": self.user_id}
+        if self._crowd.by_position and not self._first:
+            request["resume"] = {
+                "epoch": self._epoch, "version": self._version, "joinedAt": self._joined_at,
+                "members": len(self.members),
+            }  # fmt: skip
         try:
-            joined = await link.ask({"type": "join_room", "roomId": self.room_id, "userId": self.user_id})
+            joined = await link.ask(request)
         except BaseException:
             link.close()
             raise
+        self._joined_at = joined["joinedAt"]
+        rooms = joined.get("members", joined.get("diffs"))
+        self._crowd.room_bytes += len(msgspec.json.encode(rooms))
+        self._crowd.by_diffs += "diffs" in joined
         self._link, self.present, self._list_requested = link, True, False
         if self._lost_at is not None:
             self._crowd.away.append(time.monotonic() - self._lost_at)
-        self._snapshot(joined)
+        if "diffs" in joined:
+            for diff in joined["diffs"]:
+                self._diff({**diff, "epoch": joined["epoch"]})
+            self._replay_early_diffs()
+        else:
+            self._snapshot(joined)
         return link
 
     async def _send_heartbeats(self, link: Link) -> None:
@@ -126,6 +142,11 @@ class Client:
         if self._link is not None:
             self._link.send({"type": "room:heartbeat", "roomId": self.room_id})
 
+    def change(self, data: Any) -> None:
+        """Change the member's data, if it is in the room."""
+        if self._link is not None and self.present:
+            self._link.send({"type": "room:update", "roomId": self.room_id, "data": data})
+
     def _on_message(self, message: dict[str, Any], _at: float) -> None:
         match message["type"]:
             case "room:heartbeat:ack":
@@ -134,6 +155,7 @@ class Client:
                 self._diff(message)
             case "room:members":
                 self._list_requested = False
+                self._crowd.room_bytes += len(msgspec.json.encode(message["members"]))
                 self._snapshot(message)
             case "service:degraded" | "service:restored":
                 self._crowd.service[self.user_id] = message["type"]
@@ -148,6 +170,9 @@ class Client:
             self._replace_members(now)
         self._first = False
         self.members, self._epoch, self._version = now, message["epoch"], message["version"]
+        self._replay_early_diffs()
+
+    def _replay_early_diffs(self) -> None:
         early, self._early_diffs = self._early_diffs, []
         for diff in early:
             if diff["epoch"] == self._epoch:
@@ -187,8 +212,8 @@ class Client:
 class Crowd:
     """Many clients, and the joins and leaves that they received."""
 
-    def __init__(self, heartbeat_every: float) -> None:
-        self.heartbeat_every = heartbeat_every
+    def __init__(self, heartbeat_every: float, *, by_position: bool = False) -> None:
+        self.heartbeat_every, self.by_position = heartbeat_every, by_position
         self.clients: list[Client] = []
         self.connecting = anyio.Semaphore(AT_ONCE)
         self.forget()
@@ -201,7 +226,7 @@ class Crowd:
         self.closings: dict[int, int] = {}
         self.service: dict[str, str] = {}
         self.others: dict[str, int] = {}
-        self.gaps = 0
+        self.gaps = self.room_bytes = self.by_diffs = 0
 
     def not_joined(self) -> int:
         """The number of clients that are not in their rooms now."""
@@ -248,12 +273,15 @@ async def crowd(
     *,
     heartbeat_every: float = 25.0,
     patience: float = 120.0,
+    by_position: bool = False,
 ) -> AsyncIterator[Crowd]:
     """Connect `count` clients, spread evenly over the ports, and wait until all are in their rooms.
 
+    by_position: whether they return with the position of the list that they have.
+
     Raises ReactorError if they are not within `patience` seconds.
     """
-    group = Crowd(heartbeat_every)
+    group = Crowd(heartbeat_every, by_position=by_position)
     for number in range(count):
         place = f"room-{number // room_size}", f"u{number}", ports[number % len(ports)]
         group.clients.append(Client(group, *place))

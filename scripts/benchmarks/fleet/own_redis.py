@@ -18,7 +18,8 @@ from reactor.backend.clients import open_command_client
 from reactor.backend.embedded import find_binaries, spawn
 from reactor.backend.target import parse_url
 from reactor.errors import RedisUnreachable
-from reactor.presence.keys import SHARDS
+from reactor.presence.keys import Keyspace
+from reactor.presence.tags import SHARDS
 from scripts.benchmarks.server import Bench
 
 START_WITHIN = 10.0
@@ -85,8 +86,7 @@ async def own_redis(binary: Path | None) -> AsyncIterator[tuple[OwnRedis, Bench]
 async def members_in_redis(redis: Redis, namespace: str) -> int:
     """Count the members in the index whose presence keys exist."""
     total = 0
-    for shard in range(SHARDS):
-        prefix = f"{{{namespace}:{shard}}}"
+    for prefix in Keyspace(namespace, shards=SHARDS).prefixes:
         rooms: Any = await redis.zrange(f"{prefix}:rooms", 0, -1)
         for room in rooms:
             users: Any = await redis.zrange(f"{prefix}:members:{room.decode()}", 0, -1)

@@ -19,6 +19,9 @@ EXIT_WITHIN = 10.0
 GROWTH = 1.0
 """Goal: commands per expiry that each further node may add."""
 
+RETURN_SHARE, RETURN_CPU = 0.05, 0.5
+"""Goals: the share of the bytes and of the CPU time of lists that a return by position takes."""
+
 Row = tuple[str, str, str, bool | None]
 """Description, measured value, goal, and whether it was reached; None without a goal."""
 
@@ -31,7 +34,13 @@ def report(result: dict[str, Any], output: Path) -> None:
     )  # fmt: skip
     for heading in ("what", "measured", "goal", ""):
         table.add_column(heading, no_wrap=heading != "what")
-    for part, rows in (("ghosts", ghosts), ("deploy", deploy), ("outage", outages), ("expiries", expiries)):
+    for part, rows in (
+        ("ghosts", ghosts),
+        ("deploy", deploy),
+        ("outage", outages),
+        ("returns", returns),
+        ("expiries", expiries),
+    ):
         if part in result:
             for what, measured, goal, reached in rows(result):
                 mark = "" if reached is None else "[green]reached[/]" if reached else "[red]missed[/]"
@@ -59,6 +68,28 @@ def ghosts(result: dict[str, Any]) -> Iterator[Row]:
         "departures received exactly once", f"{once:,} of {expected:,}, {wrong} wrongly", "all, none",
         once == expected and not wrong,
     )  # fmt: skip
+
+
+def returns(result: dict[str, Any]) -> Iterator[Row]:
+    """Return the rows about clients that return to another node."""
+    found = result["returns"]
+    for lists, diffs in zip(found[::2], found[1::2], strict=True):
+        what = (
+            f"{diffs['returned']:,} clients return, rooms of {diffs['room_size']}, "
+            f"{diffs['changes_a_second']:g} changes a second"
+        )
+        share = diffs["room_bytes"] / max(1, lists["room_bytes"])
+        yield (
+            f"{what}: bytes of lists, and with recent diffs",
+            f"{lists['room_bytes'] / 1e6:,.1f} MB, {diffs['room_bytes'] / 1e6:,.2f} MB ({share:.1%})",
+            "5 %",
+            share <= RETURN_SHARE,
+        )
+        cpu = diffs["cpu_s"] / max(0.001, lists["cpu_s"])
+        yield (
+            "the same: CPU of the node to which they return",
+            f"{lists['cpu_s']:.2f} s, {diffs['cpu_s']:.2f} s ({cpu:.0%})", "50 %", cpu <= RETURN_CPU,
+        )  # fmt: skip
 
 
 def deploy(result: dict[str, Any]) -> Iterator[Row]:

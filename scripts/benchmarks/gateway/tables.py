@@ -29,6 +29,15 @@ class Figure:
             found = found.get(key) if isinstance(found, dict) else None
         return found if isinstance(found, int | float) else None
 
+    def beside_goal(self, value: float) -> str:
+        """Return the figure as text, with more digits where it would read like a goal that it misses."""
+        text = self.text(value)
+        if self.goal == _NO_GOAL or self.reached(value) or text != self.text(self.goal):
+            return text
+        unit = text.partition(" ")[2]
+        scale = {"KiB": 1024.0}.get(unit, 1.0)
+        return f"{value / scale:,.2f} {unit}".strip()
+
     def reached(self, value: float) -> bool:
         """Whether the goal was reached."""
         return value >= self.goal if self.more_is_better else value <= self.goal
@@ -155,7 +164,7 @@ def missed(result: dict[str, Any]) -> Iterator[str]:
     for line in FIGURES:
         ours = line.of(result, "reactor")
         if ours is not None and not line.reached(ours):
-            missed_goal = f"{line.work}, {line.text(ours)} with a goal of {line.text(line.goal)}"
+            missed_goal = f"{line.work}, {line.beside_goal(ours)} with a goal of {line.text(line.goal)}"
             yield f"Missed: {missed_goal}. By profile: {REASONS.get(line.key, 'not known')}.\n"
 
 
@@ -177,7 +186,7 @@ def rows_of(result: dict[str, Any]) -> Iterator[tuple[str, str, str, str, str]]:
         if goal and not line.reached(ours):
             goal += ", missed"
         yield (
-            line.work, line.text(ours), "" if theirs is None else line.text(theirs),
+            line.work, line.beside_goal(ours), "" if theirs is None else line.text(theirs),
             ratio(line, ours, theirs), goal,
         )  # fmt: skip
 

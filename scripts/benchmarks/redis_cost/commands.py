@@ -9,7 +9,7 @@ import anyio
 from redis.asyncio import Redis
 
 from reactor.presence.heartbeats import MAX_MEMBERS
-from reactor.presence.keys import presence_key, shard_of, suffix
+from reactor.presence.keys import suffix
 from scripts.benchmarks.counters import MEASURING_COMMANDS, commands, cpu
 from scripts.benchmarks.idle_members import entry, idle_members
 from scripts.benchmarks.node import node_process
@@ -33,13 +33,13 @@ async def measure_heartbeats(bench: Bench, members: int, rounds: int) -> dict[st
         entries = [entry(number, 50) for number in range(members)]
         by_shard: dict[int, list[int]] = {}
         for number, one in enumerate(entries):
-            by_shard.setdefault(shard_of(one.room_id), []).append(number)
+            by_shard.setdefault(bench.keys.shard_of(one.room_id), []).append(number)
         batches = [
             (shard, [suffix(entries[number]) for number in numbers[start : start + MAX_MEMBERS]])
             for shard, numbers in by_shard.items()
             for start in range(0, len(numbers), MAX_MEMBERS)
         ]
-        keys = [presence_key(bench.namespace, one) for one in entries]
+        keys = [bench.keys.presence_key(one) for one in entries]
 
         async def by_script() -> None:
             for shard, names in batches:

@@ -14,9 +14,6 @@ from hashlib import sha256
 from reactor.backend.lua import Library, Unit, strip_comments
 from reactor.backend.scripts import ScriptSources
 
-KEPT_BETWEEN_CALLS = {"known_run_id"}
-"""Values that hold for as long as the server runs, as the library does: its run id needs one INFO in all."""
-
 
 @dataclass(frozen=True)
 class FunctionLibrary:
@@ -24,10 +21,15 @@ class FunctionLibrary:
 
     source: str
     ending: str
+    with_server: frozenset[str] = frozenset()
 
     def name(self, script: str) -> str:
         """Give the name of the function that stands for a script."""
         return script + self.ending
+
+    def takes_server(self, script: str) -> bool:
+        """Whether the run id of the server is a script's last argument."""
+        return script.removesuffix("_ro") in self.with_server
 
 
 def function_library(sources: ScriptSources, *, read_only: Sequence[str] = ()) -> FunctionLibrary:
@@ -36,9 +38,11 @@ def function_library(sources: ScriptSources, *, read_only: Sequence[str] = ()) -
     bodies = {file.rpartition("/")[2].removesuffix(".lua"): text for file, text in sources.scripts.items()}
     units: dict[tuple[str, ...], Unit] = {}
     parts: list[str] = []
+    with_server: set[str] = set()
     for name, text in bodies.items():
         code = strip_comments(text)
         reached = library.reached(name, code)
+        with_server.update(name for unit in reached if "SERVER" in unit.names)
         units.update((unit.names, unit) for unit in reached)
         setting = [_setting(unit) for unit in reached if _depends_on_call(unit, units)]
         parts.append(_register(name, [*setting, code], "" if name in sources.growing else "'allow-oom'"))
@@ -47,7 +51,9 @@ def function_library(sources: ScriptSources, *, read_only: Sequence[str] = ()) -
     declared = [_declaration(unit, units) for unit in units.values()]
     text = "\n".join(["local KEYS, ARGV", *declared, *parts]) + "\n"
     ending = "_" + sha256(text.encode()).hexdigest()[:12]
-    return FunctionLibrary(f"#!lua name=reactor{ending}\n" + text.replace("@ENDING@", ending), ending)
+    return FunctionLibrary(
+        f"#!lua name=reactor{ending}\n" + text.replace("@ENDING@", ending), ending, frozenset(with_server)
+    )
 
 
 def _register(name: str, lines: Sequence[str], flags: str) -> str:
@@ -57,12 +63,13 @@ def _register(name: str, lines: Sequence[str], flags: str) -> str:
 
 def _depends_on_call(unit: Unit, units: Mapping[tuple[str, ...], Unit]) -> bool:
     """Whether a unit is a value of one call: made from its key, or nil until the call sets it."""
-    if unit.code.startswith("local function") or KEPT_BETWEEN_CALLS & set(unit.names):
+    if unit.code.startswith("local function"):
         return False
     names = set(re.findall(r"\w+", unit.code)) - set(unit.names)
     return (
         "=" not in unit.code
-        or "KEYS" in names
+        or unit.code.endswith("= {}")
+        or bool({"KEYS", "ARGV"} & names)
         or any(_depends_on_call(other, units) for other in units.values() if names & set(other.names))
     )
 

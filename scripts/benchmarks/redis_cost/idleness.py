@@ -11,10 +11,10 @@ from typing import Any, Self
 import anyio
 from redis.asyncio import Redis
 
-from reactor.backend.clients import open_pubsub_client
+from reactor.backend.clients import pubsub_client
 from reactor.backend.target import parse_url
 from reactor.presence.heartbeats import MAX_MEMBERS
-from reactor.presence.keys import shard_of, suffix
+from reactor.presence.keys import suffix
 from scripts.benchmarks.counters import commands, cpu
 from scripts.benchmarks.idle_members import IdleMembers, entry, idle_members
 from scripts.benchmarks.node import NodeProcess, node_process
@@ -27,12 +27,12 @@ DESIGN_TTL = 6 * 3600
 async def measure_silence(bench: Bench, members: int, period: float) -> dict[str, Any]:
     """Send heartbeats from `members` clients in one room for two periods; count the published messages."""
     settings = {
-        "redis_url": bench.url, "namespace": bench.namespace, "port": 0, "heartbeat_interval": period,
+        "redis_url": bench.url, "namespace": bench.namespace, "port": 0, "heartbeat_interval": 10 * period,
         "drain_seconds": 0,
     }  # fmt: skip
     on_message: Counter[str] = Counter()
     sockets: list[Socket] = []
-    async with node_process(settings) as node, await open_pubsub_client(parse_url(bench.url)) as pubsub:
+    async with node_process(settings) as node, pubsub_client(parse_url(bench.url)) as pubsub:
         await node.wait_until_settled(sweeps=1, leading=True)
         for number in range(members):
             sockets.append(
@@ -82,7 +82,7 @@ class IdleHeartbeats:
         by_shard: dict[int, list[str]] = {}
         for number in range(members):
             one = entry(number, 50)
-            by_shard.setdefault(shard_of(one.room_id), []).append(suffix(one))
+            by_shard.setdefault(idle.store.keys.shard_of(one.room_id), []).append(suffix(one))
         for shard, names in by_shard.items():
             for start in range(0, len(names), MAX_MEMBERS):
                 self._batches.append((shard, [(name, ttl) for name in names[start : start + MAX_MEMBERS]]))

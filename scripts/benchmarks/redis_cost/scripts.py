@@ -9,7 +9,8 @@ from statistics import median
 
 from redis.asyncio import Redis
 
-from reactor.presence.keys import Entry, fleet_prefix, presence_key, shard_of, shard_prefix, suffix
+from reactor.presence.keys import Entry, Keyspace, suffix
+from scripts.benchmarks.counters import cpu
 from scripts.benchmarks.idle_members import payload
 from scripts.benchmarks.redis_cost.function_library import FunctionLibrary
 from scripts.benchmarks.server import Bench
@@ -22,6 +23,7 @@ TOGETHER = 20
 """Members in one measured call of `refresh`."""
 CASES = ("is_present", "report", "due", "mark_shard_alive", "refresh", "join", "claim")
 READ_ONLY_CASE = "is_present_ro"
+_SERVER = "local SERVER = "  # in a script whose last argument is the run id of the server
 PIPELINE = 250
 """Calls in one round trip: each is timed by Redis alone, so the batch only saves waiting."""
 
@@ -37,6 +39,7 @@ class Variant:
     name: str
     loads: Sequence[Sequence[str]]
     call: Callable[[str], Sequence[str]]
+    takes_server: Callable[[str], bool]
     cases: Sequence[str] = CASES
 
     @property
@@ -51,7 +54,9 @@ def as_scripts(name: str, sources: Mapping[str, str]) -> Variant:
         script: sha1(text.encode(), usedforsecurity=False).hexdigest() for script, text in sources.items()
     }
     loads = [("SCRIPT", "LOAD", text) for text in sources.values()]
-    return Variant(name, loads, lambda script: ("EVALSHA", digests[script]))
+    return Variant(
+        name, loads, lambda script: ("EVALSHA", digests[script]), lambda script: _SERVER in sources[script]
+    )
 
 
 def as_functions(library: FunctionLibrary) -> Variant:
@@ -60,7 +65,10 @@ def as_functions(library: FunctionLibrary) -> Variant:
     def call(script: str) -> Sequence[str]:
         return "FCALL_RO" if script.endswith("_ro") else "FCALL", library.name(script)
 
-    return Variant("functions", [("FUNCTION", "LOAD", library.source)], call, (*CASES, READ_ONLY_CASE))
+    return Variant(
+        "functions", [("FUNCTION", "LOAD", library.source)], call, library.takes_server,
+        (*CASES, READ_ONLY_CASE),
+    )  # fmt: skip
 
 
 class ScriptBench:
@@ -69,11 +77,12 @@ class ScriptBench:
     calls: how many a round, each about another member.
     """
 
-    def __init__(self, bench: Bench, *, members: int, calls: int) -> None:
-        self._redis, self._namespace, self._calls = bench.redis, bench.namespace, calls
-        self._prefix = shard_prefix(bench.namespace, 0)
-        self._fleet = fleet_prefix(bench.namespace)
-        self._rooms = _rooms_of_shard(members // ROOM_SIZE)
+    def __init__(self, bench: Bench, *, members: int, calls: int, cpu: bool = False) -> None:
+        self._cpu = cpu
+        self._redis, self._keys, self._calls = bench.redis, bench.keys, calls
+        self._prefix = bench.keys.prefixes[0]
+        self._fleet = bench.keys.fleet
+        self._rooms = _rooms_of_shard(bench.keys, members // ROOM_SIZE)
         self._members = [
             Entry(room, f"user-{number:03d}") for room in self._rooms for number in range(ROOM_SIZE)
         ]
@@ -107,14 +116,16 @@ class ScriptBench:
     async def _measure(self, variant: Variant, case: str) -> float:
         calls = await self._prepare(variant, case)
         await self._redis.config_resetstat()
+        used = await cpu(self._redis)
         await self._run(variant, case, calls, prefix=self._fleet if case == "report" else self._prefix)
         stats = await self._redis.info("commandstats")
+        used = await cpu(self._redis) - used
         command = f"cmdstat_{variant.call(case)[0].lower()}"
         figures = stats[command]
         assert (figures["calls"], figures["failed_calls"]) == (len(calls), 0)
         if case == "join":
             await self._run(variant, "kick", [(*self._names(entry), "") for entry in self._guests()])
-        return float(figures["usec"]) / len(calls)
+        return (used * 1e6 if self._cpu else float(figures["usec"])) / len(calls)
 
     async def _prepare(self, variant: Variant, case: str) -> list[Arguments]:
         """Make the data ready for a case; the arguments of its calls."""
@@ -140,8 +151,13 @@ class ScriptBench:
             case _:
                 guests = self._guests()
                 await self._run(variant, "join", [self._join(entry, n) for n, entry in enumerate(guests)])
-                keys = [presence_key(self._namespace, entry) for entry in guests]
+                keys = [self._keys.presence_key(entry) for entry in guests]
                 assert await self._redis.delete(*keys) == len(keys)
+                # As after an expiry, their stored deadlines have passed.
+                pipe = self._redis.pipeline(transaction=False)
+                for entry in guests:
+                    pipe.zadd(f"{self._prefix}:members:{entry.room_id}", {entry.user_id: 1})
+                await pipe.execute()
                 return [self._names(entry) for entry in guests]
 
     def _guests(self) -> list[Entry]:
@@ -156,7 +172,7 @@ class ScriptBench:
         username, data = payload(number)
         connection = f"node{number % NODES}.{number:x}"
         names = (entry.room_id, entry.user_id, entry.room_id, entry.user_id)
-        return *names, username, data, connection, TTL_MS, 0, "", "", 0, ""
+        return *names, username, data, connection, TTL_MS, 0, "", "", 0, "", "", 0, ""
 
     def _mark_arguments(self) -> Arguments:
         return LEASE_MS, self._run_id, 1
@@ -165,19 +181,20 @@ class ScriptBench:
         self, variant: Variant, script: str, calls: Sequence[Arguments], *, prefix: str = ""
     ) -> None:
         head = variant.call(script)
+        tail = (self._run_id,) if variant.takes_server(script) else ()
         for start in range(0, len(calls), PIPELINE):
             pipe = self._redis.pipeline(transaction=False)
             for arguments in calls[start : start + PIPELINE]:
-                pipe.execute_command(*head, 1, prefix or self._prefix, *arguments)
+                pipe.execute_command(*head, 1, prefix or self._prefix, *arguments, *tail)
             await pipe.execute()
 
 
-def _rooms_of_shard(count: int) -> list[str]:
+def _rooms_of_shard(keys: Keyspace, count: int) -> list[str]:
     """Rooms of shard 0."""
     rooms, number = list[str](), 0
     while len(rooms) < count:
         number += 1
-        if shard_of(room := f"room-{number:07d}") == 0:
+        if keys.shard_of(room := f"room-{number:07d}") == 0:
             rooms.append(room)
     return rooms
 

@@ -7,6 +7,7 @@ from reactor.presence.api import Presence
 from tests.browser.page.browser import site_on
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
+from tests.support.signing import SECRET, token
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")  # as the browser, which starts once
 
@@ -35,7 +36,8 @@ async def test_one_click_joins_with_a_random_name(browser: Browser, bundled_serv
         await one.counts(2)
         names = await one.page.locator("#members .name").all_inner_texts()
         assert len({len(name.split()) for name in names}) == 1
-        await expect(one.page.locator("#room-title")).to_have_text("lobby")
+        await expect(one.page.locator("#room-title")).to_have_text("demo-lobby")
+        await expect(one.page.locator("#fact-ttl")).to_have_text("30 s")
 
 
 async def test_away_and_back(browser: Browser, bundled_server: Server):
@@ -212,7 +214,7 @@ async def test_a_large_room_is_shown_as_a_count(browser: Browser, bundled_server
         await third.join("lobby", "cy")
         await ada.reads("The room is served as a count now")
         await expect(ada.page.locator("#members .member")).to_have_count(0)
-        await expect(ada.page.locator("#members-hint")).to_contain_text("too many members")
+        await expect(ada.page.locator("#members-hint")).to_contain_text("too many to list")
         await ada.counts(3)
         await third.ask("leave_room", "room:left", roomId="lobby")
         await ada.counts(2)
@@ -233,3 +235,92 @@ async def test_a_new_name_and_new_data_are_shown(browser: Browser, bundled_serve
         await other.ask("room:update", "room:updated", roomId="lobby", data={"mood": "fine"})
         await ada.reads("Cyd changed the data")
         await ada.sees("Cyd", "here", '{"mood":"fine"}')
+
+
+async def test_a_visitor_sets_data_and_sees_why_the_server_refuses_some(
+    browser: Browser, bundled_server: Server
+):
+    async with site_on(browser, bundled_server) as site:
+        ada, bob = await (await site.visit("Ada")).join(), await (await site.visit("Bob")).join()
+        for typed, shown in [('{"mood": "fine"}', '{"mood":"fine"}'), ("just text", '"just text"')]:
+            await bob.page.get_by_label("Your data").fill(typed)
+            await bob.press("Set")
+            await ada.sees("Bob", "here", shown)
+        await bob.page.get_by_label("Your data").fill("é" * 3000)
+        await bob.press("Set")
+        await expect(bob.page.get_by_role("alert")).to_contain_text("4096")
+        await ada.sees("Bob", "here", '"just text"')
+        await bob.page.get_by_label("Your data").fill("shorter")
+        await bob.press("Set")
+        await ada.sees("Bob", "here", '"shorter"')
+        await expect(bob.page.get_by_role("alert")).to_have_count(0)
+
+
+async def test_a_server_with_tokens_asks_for_one(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server, auth_secret=SECRET, may_fail=True) as site:
+        ada = await site.visit("Ada")
+        await expect(ada.page.get_by_label("Token")).to_be_hidden()
+        await ada.page.get_by_role("button", name="Join the room").click()
+        await expect(ada.page.get_by_role("alert")).to_contain_text("token")
+        await ada.page.get_by_label("Token").fill(token(sub="ada-7", rooms=["lobby"]))
+        await ada.join()
+        await expect(ada.page.locator("#fact-user")).to_have_text("ada-7")
+        await ada.page.reload()
+        await expect(ada.page.locator("#fact-user")).to_have_text("ada-7")
+
+
+async def test_a_visitor_may_receive_the_count_alone(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server) as site:
+        ada = await site.visit("Ada")
+        await ada.page.get_by_label("Receive", exact=True).select_option("only their number")
+        await ada.join()
+        bob = await (await site.visit("Bob")).join()
+        await ada.counts(2)
+        await expect(ada.page.locator("#members .member")).to_have_count(0)
+        await bob.sees("Ada", "here")
+
+
+async def test_a_name_of_blanks_is_no_name(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server) as site, RawClient.connect(site.node) as other:
+        ada = await site.visit("Ada")
+        await ada.page.get_by_label("Your name").fill("   ")
+        await ada.page.get_by_role("button", name="Join the room").click()
+        assert await ada.page.get_by_label("Your name").evaluate("field => field.validationMessage")
+        await expect(ada.page.locator("#room")).to_be_hidden()
+        await ada.page.get_by_label("Your name").fill(" Ada ")
+        await ada.join()
+        await other.join("lobby", "cy", username="\u2003 ")
+        await ada.sees("cy", "here")
+        await ada.sees("Ada", "here", "you")
+
+
+async def test_a_list_without_a_connection_is_shown_as_of_its_time(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server, grace=30) as site:
+        ada = await (await site.visit("Ada")).join()
+        await ada.press("Drop the socket")
+        await expect(ada.page.locator("#members-as-of")).to_contain_text("As of")
+        await expect(ada.page.locator("#count-word")).to_contain_text("here at")
+        await expect(ada.page.locator("#members")).to_have_class("member-list stale")
+        await ada.press("Reconnect")
+        await expect(ada.page.locator("#members-as-of")).to_be_hidden()
+        await expect(ada.page.locator("#count-word")).to_have_text("here")
+
+
+async def test_visitors_send_each_other_messages(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server) as site:
+        ada, bob = await (await site.visit("Ada")).join(), await (await site.visit("Bob")).join()
+        await ada.page.get_by_label("Message to the others").fill("<b>Tea?</b>")
+        await ada.press("Send")
+        await bob.reads("Ada: <b>Tea?</b>")
+        await ada.reads("You: <b>Tea?</b>")
+        await expect(ada.page.get_by_label("Message to the others")).to_have_value("")
+        await ada.press("Send")
+        assert (await bob.lines())[-1] == "Ada: <b>Tea?</b>"
+
+
+async def test_a_refused_message_shows_why(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server, member_messages=False) as site:
+        ada = await (await site.visit("Ada")).join()
+        await ada.page.get_by_label("Message to the others").fill("Tea?")
+        await ada.press("Send")
+        await expect(ada.page.get_by_role("alert")).to_contain_text("messages")

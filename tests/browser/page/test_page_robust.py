@@ -1,6 +1,7 @@
 """The page under bad conditions: hostile names, no network, no Redis, a restarted server, small screens."""
 
 import re
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -96,7 +97,7 @@ async def test_a_refused_join_shows_the_reason(browser: Browser, bundled_server:
         ada = await site.visit("Ada")
         await ada.page.get_by_label("User id").fill("é" * 200)
         await ada.page.get_by_role("button", name="Join the room").click()
-        await expect(ada.page.locator("#notice")).to_contain_text("longer than 256 bytes")
+        await expect(ada.page.get_by_role("alert")).to_contain_text("longer than 256 bytes")
         await ada.page.get_by_label("User id").fill("ada")
         await ada.join()
 
@@ -119,6 +120,39 @@ async def test_nothing_is_wider_than_a_phone(
         await fits(ada.page)
         await ada.press("Reconnect")
         await ada.status_is("Connected")
+
+
+async def test_on_a_narrow_screen_one_s_own_card_stands_before_a_list_that_scrolls(
+    browser: Browser, bundled_server: Server
+):
+    async with AsyncExitStack() as stack:
+        site = await stack.enter_async_context(site_on(browser, bundled_server))
+        for number in range(20):
+            other = await stack.enter_async_context(RawClient.connect(site.node))
+            await other.join("lobby", f"user-{number}")
+        ada = await (await site.visit("Ada", viewport={"width": 320, "height": 640})).join()
+        await ada.counts(21)
+        mine, others = [await ada.page.locator(one).bounding_box() for one in (".you", ".members")]
+        assert mine
+        assert others
+        assert mine["y"] < others["y"]
+        assert others["height"] < 640
+        assert await ada.page.locator("#members").evaluate("list => list.scrollHeight > list.clientHeight")
+
+
+async def test_forced_colours_keep_the_dots_and_bars(browser: Browser, bundled_server: Server):
+    async with site_on(browser, bundled_server) as site:
+        colours = []
+        for mode in ("none", "active"):
+            ada = await (await site.visit("Ada", forced_colors=mode, color_scheme="light")).join()
+            await expect(ada.page.locator(".beat").first).to_be_visible()
+            colours.append(
+                [
+                    await ada.page.locator(one).first.evaluate("one => getComputedStyle(one).backgroundColor")
+                    for one in (".status .dot", "#members .dot", ".beat")
+                ]
+            )
+        assert colours[0] == colours[1]
 
 
 async def fits(page: Page) -> None:
@@ -145,10 +179,13 @@ async def test_by_keyboard_alone(browser: Browser, bundled_server: Server):
         await expect(ada.page.get_by_role("heading", name="lobby")).to_be_focused()
         await ada.sees("Ada", "here", "you")
         reached = []
-        for _ in range(8):
+        for _ in range(13):
             await keys.press("Tab")
             reached.append(await ada.page.evaluate("document.activeElement.id"))
-        assert reached == ["another", "beat", "away", "silent", "drop", "leave", "log", ""]
+        assert reached == [
+            *["another", "members", "beat", "data", "set", "message", "send"],
+            *["away", "silent", "drop", "leave", "log-scroll", ""],
+        ]
         assert await ada.page.evaluate("document.activeElement.tagName") == "SUMMARY"
         await keys.press("Enter")
         await expect(ada.page.locator("#wire-list li").first).to_be_visible()
@@ -169,7 +206,7 @@ async def test_accessible_names_and_descriptions(browser: Browser, bundled_serve
         await silent.click()
         await expect(
             ada.page.get_by_role("button", name="Send heartbeats again")
-        ).to_have_accessible_description("Expires in 6 h. Start the server with --ttl 30s to see it sooner.")
+        ).to_have_accessible_description("Expires in 6 h; in a room named demo-… after 30 s.")
         # The countdown to the next attempt is shown, and not read out.
         await ada.press("Drop the socket")
         await expect(ada.page.get_by_role("status")).to_have_text("Reconnecting")

@@ -1,7 +1,9 @@
 """Loaded by the node's interpreter at its start: lets the suite inspect the process and set its clock.
 
 The node itself is `reactor serve`, unchanged. On SIGUSR2 it writes the names of its asyncio tasks to the file
-that CHAOS_PROBE names. When the process got no CPU time for more than STALL seconds, begin and end (ms since
+that CHAOS_PROBE names. On SIGUSR1 it is to kill itself at the point that CHAOS_PROBE.die names: `index-join`,
+once a room is in the index of people and before its join is sent, or `departure-index`, before a departure is
+taken into the index. When the process got no CPU time for more than STALL seconds, begin and end (ms since
 1970) are appended to CHAOS_PROBE.stalls. The wall clock is skewed by the seconds in the file CHAOS_SKEW (a
 double), which may change at any time.
 """
@@ -18,6 +20,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+ARRIVES_WITHIN = 0.05
+"""Seconds until a call that was sent before has reached Redis."""
 TICK, STALL = 0.1, 0.5
 """Seconds between two readings of the clock, and between which the process counts as stalled."""
 
@@ -39,6 +43,25 @@ def _probe(path: str) -> None:
         new.replace(path)
 
     signal.signal(signal.SIGUSR2, write_tasks)
+
+
+def _die_at(path: str) -> None:
+    """Have the process kill itself at the next call of one of the package's functions."""
+
+    def prepare(_number: int, _frame: Any) -> None:
+        from reactor.presence.people import PeopleStore
+        from reactor.presence.store import Store
+
+        async def die(*_args: Any, **_fields: Any) -> None:
+            await asyncio.sleep(ARRIVES_WITHIN)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        if Path(path).read_text() == "index-join":
+            Store.join = die  # type: ignore[method-assign, assignment]
+        else:
+            PeopleStore.exit = die  # type: ignore[method-assign, assignment]
+
+    signal.signal(signal.SIGUSR1, prepare)
 
 
 def _note_stalls(path: str) -> None:
@@ -63,3 +86,4 @@ if "CHAOS_SKEW" in os.environ:
     _skew(os.environ["CHAOS_SKEW"])
 if "CHAOS_PROBE" in os.environ:
     _probe(os.environ["CHAOS_PROBE"])
+    _die_at(os.environ["CHAOS_PROBE"] + ".die")

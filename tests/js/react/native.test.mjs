@@ -10,6 +10,8 @@ import { ReactorClient } from "reactor-presence";
 import * as native from "reactor-presence/react-native";
 import * as react from "reactor-presence/react";
 
+const { GRACE } = process.env;
+
 test("in the background the member is away and sends heartbeats; inactive changes nothing", async (t) => {
   const roomId = newRoom();
   const bob = await watcher(t, url, roomId, "bob");
@@ -53,6 +55,33 @@ test("an app that starts in the background is away at once", async (t) => {
   }
   root.render(h(Chat));
   await until(() => bob.room.members.get("ann")?.away);
+});
+
+test("an app that the system suspends for longer than the grace is away, and stays in the room", async (t) => {
+  const roomId = newRoom();
+  const bob = await watcher(t, url, roomId, "bob");
+  const client = new ReactorClient(url);
+  t.after(() => client.close());
+  const statuses = [];
+  function Chat() {
+    const { status } = native.useRoomHeartbeat(roomId, "ann");
+    statuses.push(status);
+    return null;
+  }
+  const root = createRoot(document.createElement("div"));
+  t.after(() => root.unmount());
+  root.render(h(native.ReactorProvider, { client }, h(Chat)));
+  await bob.sees("join ann");
+  appBecomes("background");
+  await bob.sees("join ann", "update ann away");
+  // It runs no timers any more, and its socket is closed.
+  client.drop(Infinity);
+  await new Promise((resolve) => setTimeout(resolve, 1000 * Number(GRACE) + 2000));
+  assert.deepEqual(await bob.all(), ["join ann", "update ann away"]);
+  appBecomes("active");
+  await bob.sees("join ann", "update ann away", "update ann here");
+  assert.equal(client.rooms.get(roomId).resumed, true);
+  assert.equal(statuses.at(-1), "connected");
 });
 
 test("it exports everything that the React hooks export", () => {

@@ -3,12 +3,12 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { page, setHidden, url } from "./dom.mjs";
 import { newRoom, until, watcher } from "./members.mjs";
-import { Component, StrictMode, createElement as h, memo, useState } from "react";
+import { StrictMode, createElement as h, memo, useState } from "react";
 import { flushSync } from "react-dom";
 import { createRoot } from "react-dom/client";
 import { ReactorClient } from "reactor-presence";
 import {
-  ReactorProvider, useMember, useOthers, useRoomCount, useRoomEvent, useRoomHeartbeat, useRoomMembers, useSelf,
+  ReactorProvider, useMember, useOthers, useRoomCount, useRoomEvent, useRoomHeartbeat, useRoomMembers, useRoomView, useSelf,
 } from "reactor-presence/react";
 import { Rooms } from "../../../reactor/js/shared-rooms.js";
 
@@ -91,7 +91,7 @@ test("several components share one membership", async (t) => {
   assert.deepEqual(await bob.all(), ["join ann"]);
   screen.render(all());
   await bob.sees("join ann", "leave ann left");
-  await screen.reads("");
+  await screen.reads("bob");
 });
 
 test("a room is left when another room is rendered", async (t) => {
@@ -171,6 +171,106 @@ test("of several changes during a request only the last is sent", async (t) => {
   assert.deepEqual(await bob.all(), ["join ann", "update ann here"]);
 });
 
+test("data that changes a hundred times a second is sent at the rate of `throttle`, and its last value always", async (t) => {
+  const roomId = newRoom();
+  const bob = await watcher(t, url, roomId, "bob");
+  const cursor = (x) => h(Stay, { roomId, options: { data: { x }, throttle: 400 } }, String(x));
+  const screen = show(t, cursor(0));
+  await bob.sees("join ann");
+  const begun = Date.now();
+  for (let x = 1; x <= 100; x += 1) {
+    screen.render(cursor(x));
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  await until(() => bob.room.members.get("ann").data.x === 100);
+  const updates = (await bob.all()).filter((event) => event.startsWith("update")).length;
+  assert.ok(updates >= 2 && updates <= 2 + (Date.now() - begun) / 400, `${updates} updates`);
+});
+
+test("data that JSON cannot hold is an error, and does not end the render or the membership", async (t) => {
+  const roomId = newRoom();
+  const bob = await watcher(t, url, roomId, "bob");
+  function Chat({ data }) {
+    const { status, error } = useRoomHeartbeat(roomId, "ann", undefined, { data });
+    return `${status} ${error ? "refused" : "fine"}`;
+  }
+  const screen = show(t, h(Chat, { data: { n: 1 } }));
+  await screen.reads("connected fine");
+  const cycle = {};
+  cycle.self = cycle;
+  for (const data of [{ n: 1n }, cycle]) {
+    screen.render(h(Chat, { data }));
+    await screen.reads("connected refused");
+    screen.render(h(Chat, { data: { n: 2 } }));
+    await screen.reads("connected fine");
+  }
+  await until(() => bob.room.members.get("ann").data.n === 2);
+});
+
+test("a member whose first data cannot be sent joins without it, and gets it as soon as it can", async (t) => {
+  const roomId = newRoom();
+  const bob = await watcher(t, url, roomId, "bob");
+  function Chat({ data }) {
+    const { status, error } = useRoomHeartbeat(roomId, "ann", undefined, { data });
+    return `${status} ${error?.message}`;
+  }
+  const screen = show(t, h(Chat, { data: { n: 1n } }));
+  await screen.reads("connected data.n: a bigint cannot be sent");
+  await until(() => bob.room.members.get("ann"));
+  assert.equal(bob.room.members.get("ann").data, undefined);
+  screen.render(h(Chat, { data: { n: 1 } }));
+  await screen.reads("connected undefined");
+  await until(() => bob.room.members.get("ann").data?.n === 1);
+});
+
+test("the reason why there is no connection is in `error`, until there is one", async (t) => {
+  const roomId = newRoom();
+  function Chat({ address }) {
+    const { status, error } = useRoomHeartbeat(roomId, "ann", undefined, { url: address });
+    return `${status}: ${error?.message}`;
+  }
+  const container = document.createElement("div");
+  const root = createRoot(container);
+  t.after(() => root.unmount());
+  root.render(h(Chat, { address: url.replace(/ws$/, "wrong") }));
+  await until(() => /connecting: cannot connect to .* its path is \/ws/.test(container.textContent), () => container.textContent);
+  root.render(h(Chat, { address: `${url}?right` }));
+  await until(() => container.textContent === "connected: undefined", () => container.textContent);
+});
+
+test("the view of a room says whether its members are shown or only their count", async (t) => {
+  const roomId = newRoom();
+  function Facts() {
+    return `${useRoomView(roomId)} ${useRoomMembers(roomId).length} of ${useRoomCount(roomId)}`;
+  }
+  function Chat({ view, children }) {
+    const presence = useRoomHeartbeat(roomId, "ann", undefined, { view });
+    return [`${presence.view}: `, children];
+  }
+  const screen = show(t, h(Facts));
+  await screen.reads("members 0 of 0"); // no component is in the room, so it is watched
+  screen.render(h(Chat, { view: "count" }, h(Facts, { key: "facts" })));
+  await screen.reads("count: count 0 of 1");
+  screen.render(h(Chat, { view: "members" }, h(Facts, { key: "facts" })));
+  await screen.reads("members: members 1 of 1");
+});
+
+test("changes of the view leave no listeners behind", async (t) => {
+  const roomId = newRoom();
+  const warnings = [];
+  const onWarning = (warning) => warnings.push(warning.message);
+  process.on("warning", onWarning);
+  t.after(() => process.off("warning", onWarning));
+  const chat = (view, text) => h(Stay, { roomId, options: { view, throttle: 0 } }, text);
+  const screen = show(t, chat("members", "0"));
+  await until(() => screen.client.status === "connected");
+  for (let turn = 1; turn <= 30; turn += 1) {
+    screen.render(chat(turn % 2 ? "count" : "members", String(turn)));
+    await until(() => screen.client.rooms.get(roomId).view === (turn % 2 ? "count" : "members"));
+  }
+  assert.deepEqual(warnings, []);
+});
+
 test("a refused update is shown as an error, and the membership continues", async (t) => {
   const roomId = newRoom();
   function Chat({ data }) {
@@ -180,7 +280,7 @@ test("a refused update is shown as an error, and the membership continues", asyn
   const screen = show(t, h(Chat, { data: "short" }));
   await screen.reads("connected undefined");
   screen.render(h(Chat, { data: "x".repeat(5000) }));
-  await screen.reads("connected data_too_big");
+  await screen.reads("connected too_big");
   screen.render(h(Chat, { data: "shorter" }));
   await screen.reads("connected undefined");
 });
@@ -332,10 +432,30 @@ test("a hidden page is away, one hidden for a moment is not", async (t) => {
   await bob.sees("join ann", "update ann away");
   setHidden(false);
   await bob.sees("join ann", "update ann away", "update ann here");
-  page.dispatchEvent(Object.assign(new page.Event("pagehide"), { persisted: false }));
-  assert.deepEqual(await bob.all(), ["join ann", "update ann away", "update ann here"]);
-  page.dispatchEvent(Object.assign(new page.Event("pagehide"), { persisted: true }));
-  await until(() => bob.seen.at(-1) === "update ann away");
+});
+
+test("`awayAfter` says how long a page is hidden before its member is away; a page that is left is not", async (t) => {
+  const roomId = newRoom();
+  const bob = await watcher(t, url, roomId, "bob");
+  const stay = (awayAfter) => h(Stay, { key: awayAfter, roomId, options: { awayAfter } }, h(Names, { roomId }));
+  const screen = show(t, stay(30_000));
+  t.after(() => setHidden(false));
+  await screen.reads("bob ann");
+  setHidden(true);
+  assert.deepEqual(await bob.all(), ["join ann"]);
+  for (const persisted of [false, true]) {
+    page.dispatchEvent(Object.assign(new page.Event("pagehide"), { persisted }));
+    document.dispatchEvent(new page.Event("freeze"));
+    assert.equal(screen.client.rooms.get(roomId).isAway, false);
+    page.dispatchEvent(new page.Event("pageshow"));
+  }
+  assert.deepEqual((await bob.all()).filter((event) => event.endsWith("away")), []);
+  setHidden(false);
+  screen.unmount();
+  await until(() => bob.seen.at(-1) === "leave ann left");
+  await show(t, stay(0)).reads("bob ann");
+  setHidden(true);
+  await until(() => bob.room.members.get("ann")?.away);
 });
 
 test("an away state set by the application is kept", async (t) => {
@@ -349,8 +469,9 @@ test("an away state set by the application is kept", async (t) => {
   const screen = show(t, h(Chat));
   await screen.reads("false");
   await room.away();
-  page.dispatchEvent(Object.assign(new page.Event("pagehide"), { persisted: true }));
-  page.dispatchEvent(new page.Event("pageshow"));
+  setHidden(true);
+  document.dispatchEvent(new page.Event("freeze"));
+  setHidden(false);
   assert.deepEqual(await bob.all(), ["join ann", "update ann away"]);
   await room.back();
   await bob.sees("join ann", "update ann away", "update ann here");
@@ -367,30 +488,10 @@ test("without a provider the page's own server is used, or the given one", async
   assert.deepEqual([...bob.seen].sort(), ["join ann", "join cleo", "leave ann left", "leave cleo left"]);
 });
 
-test("without a server the error says how to set one", async (t) => {
-  t.mock.method(console, "error", () => {});
-  const { location } = globalThis;
-  globalThis.location = undefined;
-  t.after(() => (globalThis.location = location));
-  class Boundary extends Component {
-    state = {};
-    static getDerivedStateFromError = (error) => ({ error });
-    render() {
-      return this.state.error?.message ?? this.props.children;
-    }
-  }
-  const container = document.createElement("div");
-  const root = createRoot(container);
-  t.after(() => root.unmount());
-  root.render(h(ReactorProvider, null, h(Boundary, null, h(Stay, { roomId: "lobby" }))));
-  await until(() => container.textContent);
-  assert.match(container.textContent, /wrap the component in <ReactorProvider url="wss:\/\/…\/ws">/);
-});
-
 test("an unused room is removed", async (t) => {
   const client = new ReactorClient(url);
   t.after(() => client.close());
-  const rooms = new Rooms(() => client);
+  const rooms = new Rooms(() => client, "");
   const roomId = newRoom();
   const unfollow = rooms.get(roomId).subscribe(() => {});
   const release = rooms.get(roomId).acquire({ userId: "ann", linger: 0 });
@@ -402,4 +503,52 @@ test("an unused room is removed", async (t) => {
   await until(() => client.status === "idle");
   rooms.get(roomId).subscribe(() => {})();
   assert.equal(rooms.peek(roomId), undefined);
+});
+
+function RoomCount({ roomId }) {
+  return String(useRoomCount(roomId));
+}
+
+test("the hooks watch a room that no component is in", async (t) => {
+  const [first, second] = [newRoom(), newRoom()];
+  const ann = await watcher(t, url, first, "ann");
+  const screen = show(t, [
+    h(RoomCount, { roomId: first, key: 1 }), "|", h(RoomCount, { roomId: second, key: 2 }), "|", h(Names, { roomId: first, key: 3 }),
+  ]);
+  await screen.reads("1|0|ann");
+  const bob = await watcher(t, url, second, "bob");
+  await watcher(t, url, first, "cy");
+  await screen.reads("2|1|ann cy");
+  assert.equal(screen.client.rooms.size, 0);
+  assert.deepEqual([...(await ann.all()), ...(await bob.all())], ["join cy"]);
+  screen.render("nothing");
+  await until(() => screen.client.status === "idle", () => "the connection is closed when nothing is read");
+});
+
+test("a room that is watched and then joined shows its members all the time", async (t) => {
+  const roomId = newRoom();
+  await watcher(t, url, roomId, "bob");
+  const seen = [];
+  function Recorded() {
+    const names = Names({ roomId });
+    seen.push(names);
+    return names;
+  }
+  const screen = show(t, h(Recorded));
+  await screen.reads("bob");
+  screen.render(h(Stay, { roomId }, h(Recorded)));
+  await screen.reads("bob ann");
+  assert.equal(screen.heard.filter((type) => type === "room:watching").length, 1);
+  screen.render(h(Recorded));
+  await screen.reads("bob");
+  const first = seen.indexOf("bob");
+  assert.ok(!seen.slice(first).includes(""), `${seen}`);
+  assert.deepEqual([...new Set(seen)], ["", "bob", "bob ann"]);
+});
+
+test("a component that joins a room in the same render as others read it is the only one that asks for it", async (t) => {
+  const roomId = newRoom();
+  const screen = show(t, h(Stay, { roomId }, h(Names, { roomId })));
+  await screen.reads("ann");
+  assert.ok(!screen.heard.includes("room:watching"));
 });

@@ -5,7 +5,7 @@ import shutil
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from reactor.backend.clients import (
     check_version,
     ensure_events,
     open_command_client,
-    open_pubsub_client,
+    pubsub_client,
 )
 from reactor.backend.target import parse_url
 from reactor.errors import ReactorError, RedisMisconfigured, RedisTooOld, RedisUnreachable
 from tests.support.servers import Server, find, free_port
-from tests.support.waiting import until_blocking
+from tests.support.waiting import PATIENCE, until_blocking
 
 
 @asynccontextmanager
@@ -80,7 +80,7 @@ async def test_a_command_is_never_retried(redis_server: Server, monkeypatch):
 
 async def test_a_subscription_may_wait_longer_than_a_command(redis_server: Server, monkeypatch):
     monkeypatch.setattr(clients, "COMMAND_TIMEOUT", 0.05)
-    client = await open_pubsub_client(parse_url(redis_server.url))
+    client = pubsub_client(parse_url(redis_server.url))
     async with client, client.pubsub(ignore_subscribe_messages=True) as pubsub:
         await pubsub.subscribe("channel")
         await pubsub.get_message(timeout=1)
@@ -247,6 +247,60 @@ async def test_tls(tls_server: int, certificate: Path):
     assert "a file named in the ssl_ options does not exist" in line
 
 
+def make_certificate(folder: Path, name: str, *options: str) -> None:
+    """A certificate of its own authority, NAME.pem, and its key, NAME.key."""
+    command = f"openssl req -x509 -newkey rsa:2048 -keyout {name}.key -out {name}.pem -subj /CN={name}"
+    subprocess.run([*command.split(), *options], cwd=folder, check=True, capture_output=True)
+
+
+async def test_a_certificate_for_another_name_is_reported_as_such(
+    tls_server: int, certificate: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(certificate)
+    line = await refused(f"rediss://localhost:{tls_server}?ssl_ca_certs=cert.pem", RedisMisconfigured)
+    assert "ostname mismatch" in line
+    assert line.endswith("or issue one for this name.")
+
+
+async def test_faults_of_the_own_key_are_named_without_asking_for_a_password(
+    tls_server: int, certificate: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(certificate)
+    make_certificate(certificate, "own", "-passout", "pass:right")
+    make_certificate(certificate, "other", "-nodes")
+    url = f"rediss://127.0.0.1:{tls_server}?ssl_ca_certs=cert.pem&ssl_certfile=own.pem&ssl_keyfile="
+    assert "add its password to the address as ssl_password" in await refused(
+        f"{url}own.key", RedisMisconfigured
+    )
+    wrong = await refused(f"{url}own.key&ssl_password=wrong", RedisMisconfigured)
+    assert "does not decrypt" in wrong
+    assert "=wrong" not in wrong
+    async with opened(f"{url}own.key&ssl_password=right") as client:
+        assert await client.ping()
+    assert "is not the key of the certificate" in await refused(f"{url}other.key", RedisMisconfigured)
+    no_pem = f"rediss://127.0.0.1:{tls_server}?ssl_ca_certs=own.key"
+    assert "ssl_ca_certs holds no certificate" in await refused(no_pem, RedisMisconfigured)
+
+
+async def test_a_server_that_wants_a_certificate_of_its_clients(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(certificate)
+    binary, missing = find("redis7")
+    if binary is None:
+        pytest.skip(missing)
+    port = free_port()
+    config = {"tls-port": str(port), "tls-cert-file": f"{certificate}/cert.pem", "tls-auth-clients": "yes"}
+    config |= {"tls-key-file": f"{certificate}/key.pem", "tls-ca-cert-file": f"{certificate}/cert.pem"}
+    server = Server("redis7", binary, config)
+    try:
+        server.start()
+        line = await refused(f"rediss://127.0.0.1:{port}?ssl_ca_certs=cert.pem", RedisMisconfigured)
+        assert "add ssl_certfile and ssl_keyfile" in line
+    finally:
+        server.stop()
+
+
 @pytest.fixture
 def tls_sentinel(tls_server: int, certificate: Path, tmp_path: Path) -> Iterator[int]:
     """A Sentinel that speaks TLS alone, for the server that does."""
@@ -269,7 +323,10 @@ def tls_sentinel(tls_server: int, certificate: Path, tmp_path: Path) -> Iterator
             process.terminate()
 
 
-async def test_sentinels_are_asked_over_tls(tls_sentinel: int, certificate: Path):
+async def test_sentinels_are_asked_over_tls(
+    tls_sentinel: int, certificate: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("reactor.backend.clients.SENTINEL_TIMEOUT", PATIENCE)  # for a busy machine
     url = f"rediss+sentinel://127.0.0.1:{tls_sentinel}/main?ssl_ca_certs={certificate}/cert.pem"
     async with opened(url) as client:
         assert await client.ping()
@@ -316,6 +373,24 @@ async def test_expired_events_are_switched_on_beside_other_flags(redis_server: S
         assert await ensure_events(client, parse_url(redis_server.url)) == EventsState("ok")
 
 
+async def test_with_manage_redis_off_the_configuration_is_left_alone(redis_server: Server):
+    redis_server.control.config_set("notify-keyspace-events", "K$")
+    async with opened(redis_server.url) as client:
+        state = await ensure_events(client, parse_url(redis_server.url), manage=False)
+    assert state.kind == "missing"
+    assert "manage_redis is off" in state.line
+    now = redis_server.control.config_get("notify-keyspace-events")["notify-keyspace-events"]
+    assert set(now or "") == set("K$")
+
+
+async def test_what_was_set_is_said_and_how_it_is_kept(redis_server: Server):
+    redis_server.control.config_set("notify-keyspace-events", "")
+    async with opened(redis_server.url) as client:
+        state = await ensure_events(client, parse_url(redis_server.url))
+    assert 'notify-keyspace-events was "", and was set to "Ex" from here' in state.line
+    assert "CONFIG REWRITE keeps it" in state.line
+
+
 async def limited(server: Server, *commands: str) -> str:
     """The address for a user whose ACL has these rules added."""
     server.control.acl_setuser(
@@ -330,7 +405,7 @@ async def test_events_that_the_user_may_not_switch_on(redis_server: Server):
     async with opened(url) as client:
         state = await ensure_events(client, parse_url(url))
     assert (state.kind, state.ok) == ("missing", False)
-    assert "publishes no expired events, and this user may not switch them on (" in state.line
+    assert "publishes no expired events, and this server does not switch them on (" in state.line
     assert 'write "notify-keyspace-events ' in state.line
     assert "or run redis-cli CONFIG SET notify-keyspace-events " in state.line
     assert set(state.line.rpartition(" ")[2].rstrip(".")) == set("K$Ex")
@@ -344,7 +419,7 @@ async def test_a_configuration_that_the_user_may_not_read(redis_server: Server):
         state = await ensure_events(client, parse_url(url))
     assert (state.kind, state.ok) == ("unknown", False)
     assert (
-        "does not show notify-keyspace-events to this user; expired events need its flags E and x."
+        "does not show notify-keyspace-events to this user; whether it publishes expired events is known "
         in state.line
     )
 
@@ -381,3 +456,17 @@ async def test_ensure_events_on_a_killed_server(redis_server: Server):
 )
 async def test_errors_that_these_servers_cannot_produce_are_explained_too(error, line):
     assert str(await diagnose.explain(error, parse_url("redis://h"))).endswith(line)
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_command_whose_connection_is_closed_before_it_is_written_fails_as_a_broken_connection(
+    redis_server: Server, turns: int
+) -> None:
+    async with opened(redis_server.socket_url) as client:
+        command = asyncio.ensure_future(client.ping())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for connection in client.connection_pool._in_use_connections:
+            await connection.disconnect(nowait=True)
+        with suppress(*clients.CONNECTION_ERRORS):
+            await command

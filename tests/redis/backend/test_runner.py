@@ -1,6 +1,7 @@
 """The script runner: every call is answered in order, whatever happens to scripts and connection."""
 
 import asyncio
+import time
 from typing import Any
 
 import anyio
@@ -9,9 +10,11 @@ import pytest
 from reactor.backend import clients
 from reactor.backend.scripts import MAX_BATCH
 from reactor.errors import Unavailable
-from reactor.presence.keys import Entry, shard_of, shard_prefix
-from reactor.presence.store import Joined, Store
+from reactor.presence.keys import Entry
+from reactor.presence.lua_sources import TOGETHER
+from reactor.presence.store import Joined, JoinRefused, Store
 from tests.redis.presence.probe import TTL, Probe
+from tests.support.keyspace import presence_key
 from tests.support.servers import Server
 from tests.support.stores import NAMESPACE, connected
 from tests.support.waiting import until
@@ -98,6 +101,55 @@ async def test_a_hanging_server_costs_one_timeout_and_no_reply_is_mixed_up(
         assert redis.health == [False, True]
 
 
+async def test_a_blocked_event_loop_is_not_an_outage(
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "COMMAND_TIMEOUT", 0.3)
+    async with connected(redis_server) as redis:
+        await join(redis.store, "ann")
+        call = asyncio.create_task(redis.store.count("lobby"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        time.sleep(0.6)  # this process is busy, and does not read the reply
+        assert (await call).count == 1
+        assert redis.health == []
+
+
+async def test_joins_that_wait_together_share_calls_and_keep_their_own_replies(redis_server: Server) -> None:
+    async with connected(redis_server) as redis:
+        await join(redis.store, "ann")
+        commands = redis_server.control
+        calls_before = commands.info("commandstats")["cmdstat_evalsha"]["calls"]
+        users = ["ann", *(f"u{number}" for number in range(TOGETHER["join"]))]
+        replies = await asyncio.gather(
+            *(redis.store.join(Entry("lobby", user), "n1.1", ttl=TTL, max_members=20) for user in users),
+        )
+        calls = commands.info("commandstats")["cmdstat_evalsha"]["calls"] - calls_before
+        assert calls <= 3, "the first is sent at once, the others in two"
+        joined = [reply for reply in replies if isinstance(reply, Joined)]
+        assert [reply.version for reply in joined] == [1, *range(2, 21)]
+        assert [reply.resumed for reply in joined] == [True, *[False] * 19]
+        refused = [reply for reply in replies if isinstance(reply, JoinRefused)]
+        assert {(reply.reason, reply.count) for reply in refused} == {("full", 20)}
+        assert len(joined) + len(refused) == len(users)
+
+
+async def test_a_join_that_shares_a_call_overtakes_no_change_of_its_shard(redis_server: Server) -> None:
+    ann, bob = Entry("lobby", "ann"), Entry("lobby", "bob")
+    async with connected(redis_server) as redis:
+        await redis.store.count("lobby")
+        outcomes = await asyncio.gather(
+            redis.store.count("elsewhere"),
+            redis.store.join(ann, "n1.1", ttl=TTL),
+            redis.store.kick(bob),
+            redis.store.join(bob, "n1.2", ttl=TTL),
+            redis.store.kick(ann),
+        )
+        assert outcomes[2] is False, "bob joins after the kick"
+        assert outcomes[4] is True
+        assert [one.user_id for one in (await redis.store.members("lobby")).members] == ["bob"]
+
+
 async def test_a_call_without_reply_is_not_retried_and_can_be_repeated(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,15 +173,17 @@ async def test_a_call_without_reply_is_not_retried_and_can_be_repeated(
 async def test_an_error_reply_fails_only_its_own_call(redis_server: Server) -> None:
     async with connected(redis_server) as redis:
         await join(redis.store, "ann")
-        redis_server.control.set(
-            f"{shard_prefix(NAMESPACE, shard_of('broken'))}:members:broken", "no sorted set"
+        broken = Entry("lobby", "broken")
+        redis_server.control.set(presence_key(NAMESPACE, broken), "no hash")
+        updates = await asyncio.gather(
+            *(
+                redis.store.update(entry, username="x")
+                for entry in (Entry("lobby", "ann"), broken, Entry("lobby", "ann"))
+            ),
+            return_exceptions=True,
         )
-        with pytest.raises(Unavailable, match="WRONGTYPE"):
-            await asyncio.gather(redis.store.count("broken"), redis.store.count("lobby"))
-        counts = await asyncio.gather(
-            *(redis.store.count(room) for room in ("lobby", "broken", "lobby")), return_exceptions=True
-        )
-        assert [type(one) is Unavailable for one in counts] == [False, True, False]
+        assert [type(one) is Unavailable for one in updates] == [False, True, False]
+        assert "WRONGTYPE" in str(updates[1])
         assert redis.health == [], "the server is healthy"
 
 
@@ -181,3 +235,27 @@ async def test_calls_after_the_end_of_the_queue_raise_unavailable(redis_server: 
                 with anyio.fail_after(5), pytest.raises(Unavailable):
                     await redis.store.count("lobby")
             redis_server.resume()
+
+
+async def test_after_a_restart_the_scripts_know_that_the_server_is_another(redis_server: Server) -> None:
+    """It has the data of before, in which what changed last may be missing. So no expiry counts yet."""
+    client: Any = Probe(redis_server).client
+    suffixes = ["lobby:user:ann"]
+    async with connected(redis_server) as redis:
+        shard = redis.store.keys.shard_of("lobby")
+        await join(redis.store, "ann")
+        await redis.store.mark_shard_alive(shard, lease=60_000, servers=await redis.backend.run_id())
+        client.delete(redis.store.keys.presence_key(ANN))
+        data = {key: client.dump(key) for key in client.keys("*")}
+        redis_server.restart()
+        for key, value in data.items():
+            client.restore(key, 0, value)
+        while True:
+            try:
+                assert await redis.store.claim(shard, suffixes) == []
+                break
+            except Unavailable:  # the connection to the former server
+                await asyncio.sleep(0.02)
+        known = await redis.backend.run_id()
+        await redis.store.mark_shard_alive(shard, lease=60_000, servers=known, all_there=True)
+        assert [one.suffix for one in await redis.store.claim(shard, suffixes)] == suffixes

@@ -11,9 +11,9 @@ from contextlib import suppress
 import pytest
 
 from tests.redis.doctor.examination import flags, untouched
+from tests.support.cluster_set import ClusterSet
 from tests.support.command import Answer, environment, reactor, reactor_in_terminal
 from tests.support.nodes import serving
-from tests.support.server_sets import ClusterSet
 from tests.support.servers import Server, free_port
 
 CTRL_C = "\x03"

@@ -15,7 +15,9 @@ from reactor.doctor.deployment import ClockOffset, Deployment, InspectedServer
 from reactor.doctor.report import examined
 from reactor.settings import Settings
 from tests.redis.doctor.examination import apply_fixes, examine, flags, untouched
-from tests.support.server_sets import ClusterSet, SentinelSet, ServerSet
+from tests.support.cluster_set import ClusterSet
+from tests.support.sentinel_set import SentinelSet
+from tests.support.server_sets import ServerSet
 from tests.support.servers import free_port
 from tests.support.waiting import until_blocking
 

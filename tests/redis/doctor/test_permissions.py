@@ -2,12 +2,16 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from reactor.doctor import permissions
-from reactor.doctor.permissions import acl_rule, try_permissions
+from reactor.doctor.permissions import try_permissions
+from reactor.presence import rights
+from reactor.presence.rights import acl_rule
+from reactor.presence.tags import shard_tags
 from tests.redis.doctor.examination import examine, inspected_server, untouched
+from tests.support.keyspace import keyspace
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
@@ -26,7 +30,7 @@ def make_user(server: Server, rule: str, name: str = "ann") -> str:
 
 async def missing(url: str, *, cluster: bool = False) -> list[str]:
     async with inspected_server(url) as server:
-        await try_permissions(server, "reactor", 0, cluster=cluster)
+        await try_permissions(server, keyspace(), cluster=cluster)
         assert not server.refused
         return sorted(permission.rule for permission in server.missing_permissions)
 
@@ -35,10 +39,10 @@ def test_every_command_of_the_scripts_is_tried():
     in_scripts = {
         call.lower()
         for path in LUA.rglob("*.lua")
-        for call in re.findall(r"redis\.p?call\(\s*'([A-Z]+)'", path.read_text())
+        for call in re.findall(r"call\(\s*'([A-Z]+)'", path.read_text())
     }
-    assert in_scripts <= permissions.KEY_COMMANDS.keys() | permissions.OTHER_COMMANDS.keys()
-    assert not permissions.KEY_COMMANDS.keys() - in_scripts - {"xread", "xrevrange"}
+    assert in_scripts <= rights.KEY_COMMANDS.keys() | rights.OTHER_COMMANDS.keys()
+    assert not rights.KEY_COMMANDS.keys() - in_scripts - {"xread", "xrevrange"}
 
 
 def test_users_acl_has_the_same_rule():
@@ -79,10 +83,11 @@ async def test_missing_keys_and_channels_are_named(redis_server: Server, right: 
 
 
 async def test_a_single_missing_shard_is_named(redis_server: Server):
-    shards = " ".join(f"~{{reactor:{n}}}*" for n in range(16) if n != 9) + " ~{reactor:fleet}*"
+    tags = shard_tags("reactor", 16)
+    shards = " ".join(f"~{{reactor:{tag}}}*" for tag in tags if tag != "9fnq") + " ~{reactor:fleet}*"
     url = make_user(redis_server, RULE.replace("~{reactor:*", shards))
     found = await examine(url)
-    assert found.one("permissions", "permission:").what == "permission: keys {reactor:9}:…"
+    assert found.one("permissions", "permission:").what == "permission: keys {reactor:9fnq}:…"
 
 
 async def test_the_proposed_rule_makes_a_limited_user_sufficient(redis_server: Server):
@@ -95,6 +100,8 @@ async def test_the_proposed_rule_makes_a_limited_user_sufficient(redis_server: S
     assert "+get" not in named
     assert found.one("permissions", "permission: HSET").fix == "ACL SETUSER ann +hset"
     redis_server.control.execute_command(*found.one("permissions", "all permissions").fix.split())
+    others: Any = redis_server.control.acl_getuser("ann")
+    assert "~other:*" in str(others["keys"]), "the user may be shared: what it may do otherwise stays"
     with untouched(redis_server):
         found = await examine(url)
     assert found.report.exit_code == 0

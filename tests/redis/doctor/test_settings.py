@@ -1,11 +1,14 @@
 """Settings that are valid, and yet dangerous or probably a mistake."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from reactor.doctor.checks.settings import settings
+from reactor.settings import Settings
 from reactor.settings.load import load
+from tests.support.certificates import write_certificate
 
 
 @pytest.mark.parametrize(
@@ -13,7 +16,12 @@ from reactor.settings.load import load
     [
         ({}, "ok", "nothing dangerous"),
         ({"REACTOR_TLL": "5"}, "problem", "REACTOR_TLL is not a setting"),
-        ({"REACTOR_TTL": "30s"}, "problem", "less than two intervals"),
+        (
+            {"REACTOR_TTL": "100s", "REACTOR_HEARTBEAT_INTERVAL": "60s"},
+            "problem",
+            "less than two intervals",
+        ),
+        ({"REACTOR_TTL": "60s"}, "problem", "the timers of hidden pages run once a minute"),
         ({"REACTOR_HOST": "0.0.0.0"}, "problem", "as any user"),
         (
             {"REACTOR_HOST": "0.0.0.0", "REACTOR_AUTH_SECRET": "x" * 32},
@@ -23,7 +31,10 @@ from reactor.settings.load import load
         ({"REACTOR_ORIGINS": "*"}, "problem", "any web page"),
         ({"REACTOR_MESSAGES_PER_SECOND": "0"}, "note", "no limit"),
         ({"REACTOR_LEASE": "500ms"}, "note", "taken for a dead one"),
-        ({"REACTOR_AUTH_JWKS": "/no/such"}, "problem", "cannot be read"),
+        ({"REACTOR_AUTH_JWKS": "/no/such", "REACTOR_AUTH_AUDIENCE": "a"}, "problem", "cannot be read"),
+        ({"REACTOR_AUTH_JWKS": "/dev/null"}, "problem", "auth_audience is not"),
+        ({"REACTOR_REDIS_URL": "rediss://r?ssl_cert_reqs=none"}, "problem", "the password included"),
+        ({"REACTOR_REDIS_URL": "rediss://r?ssl_check_hostname=no"}, "problem", "ssl_check_hostname=no"),
         (
             {"REACTOR_ADMIN_PORT": "9000", "REACTOR_ADMIN_HOST": "0.0.0.0", "REACTOR_ADMIN_KEY": "x" * 32},
             "problem",
@@ -46,3 +57,14 @@ def test_dangerous_settings_are_found(
         monkeypatch.setenv(name, value)
     found = list(settings(load()))
     assert [(finding.severity, words in finding.found) for finding in found] == [(severity, True)]
+
+
+@pytest.mark.parametrize(
+    ("days", "found"), [(-1, ("problem", "has expired")), (3, ("note", "expires in")), (60, None)]
+)
+def test_the_end_of_the_certificate_is_found(tmp_path: Path, days: int, found: tuple[str, str] | None):
+    cert, key = write_certificate(tmp_path, "one", days=days)
+    findings = [one for one in settings(Settings(tls_cert=cert, tls_key=key)) if one.what == "tls_cert"]
+    assert [(one.severity, found is not None and found[1] in one.found) for one in findings] == (
+        [(found[0], True)] if found else []
+    )

@@ -3,9 +3,9 @@
 import pytest
 
 from reactor.doctor.expiry_probe import measure_expiry
-from reactor.presence.keys import shard_prefix
 from tests.redis.doctor.examination import apply_fixes, examine, inspected_server, untouched
 from tests.redis.doctor.examination import flags as flags_of
+from tests.support.keyspace import shard_prefix
 from tests.support.servers import Server
 
 
@@ -14,8 +14,10 @@ async def test_a_healthy_server_has_no_problems_and_no_notes(redis_server: Serve
         found = await examine(redis_server.socket_url)
     assert (found.problems, found.notes, found.report.exit_code) == ([], [], 0)
     assert found.one("expiry", "expiry of a touched").found.startswith("event after ")
-    name = {"valkey": "Valkey 9", "redis7": "Redis 7"}[redis_server.kind]
-    assert found.one("version").found.startswith(name)
+    facts = redis_server.control.info("server")
+    name = "Valkey" if "valkey_version" in facts else "Redis"
+    version = facts.get("valkey_version", facts["redis_version"])
+    assert found.one("version").found.startswith(f"{name} {version}")
 
 
 async def test_disabled_events_are_a_problem_and_are_switched_on(redis_server: Server):
@@ -110,9 +112,10 @@ async def test_refused_writes(redis_server: Server):
         ("room:lobby:user:42", "note", "older versions"),
         ("reactor:room:lobby:user:42", "note", "older versions"),
         ("reactor:session", "note", "older versions"),
-        ("{reactor:3}:strange", "note", "kind that this version does not know"),
-        ("{reactor:99}:room:lobby:user:42", "problem", "shard that this version does not have"),
-        ("{reactor:0}:room:lobby:user:42", "problem", "belongs to another shard"),
+        ("{reactor:3gbg}:strange", "note", "kind that this version does not know"),
+        ("{reactor:99bcd}:room:lobby:user:42", "problem", "shard that the namespace does not have"),
+        ("{reactor:7}:room:lobby:user:42", "problem", "development version before format 1"),
+        ("{reactor:0lf}:room:lobby:user:42", "problem", "belongs to another shard"),
     ],
 )
 async def test_keys_of_another_format(redis_server: Server, key: str, severity: str, word: str):
@@ -123,6 +126,17 @@ async def test_keys_of_another_format(redis_server: Server, key: str, severity: 
     keys = found.one("keys")
     assert (keys.severity, word in keys.found, key in keys.found) == (severity, True, True)
     assert redis_server.control.dbsize() == 2
+
+
+async def test_keys_of_a_wrong_type_are_reported(redis_server: Server):
+    redis_server.control.set("{reactor:3gbg}:pulse", "x")
+    redis_server.control.zadd("{reactor:4xb}:rooms", {"lobby": 1})
+    redis_server.control.set("{reactor:5yb}:damaged:rooms", "x")
+    with untouched(redis_server):
+        found = await examine(redis_server.url)
+    damaged, aside = found.all("keys")
+    assert (damaged.severity, damaged.found) == ("problem", "1 of a wrong type, such as {reactor:3gbg}:pulse")
+    assert (aside.severity, "{reactor:5yb}:damaged:rooms" in aside.found) == ("note", True)
 
 
 async def test_without_the_active_cycle_only_a_touched_key_expires(redis_server: Server, monkeypatch):

@@ -10,8 +10,9 @@ from reactor.expiry.listener import Listener
 from reactor.expiry.pacemaker import Pacemaker
 from reactor.expiry.reaper import Reaper
 from reactor.expiry.sweep import Sweep
-from reactor.presence.keys import SHARDS, wake_channel
+from reactor.presence.bans import Bans
 from tests.redis.presence.probe import Probe
+from tests.support.keyspace import SHARDS, wake_channel
 from tests.support.servers import Server
 from tests.support.stores import NAMESPACE, Connected, connected
 
@@ -24,7 +25,7 @@ class ExpiryPath:
         self.reaper = Reaper(redis.store)
         self.gaps: list[bool] = []
         self.listener = Listener(
-            redis.backend, namespace=NAMESPACE, database=0, reaper=self.reaper, on_gap=self.gaps.append
+            redis.backend, keys=redis.store.keys, reaper=self.reaper, on_gap=self.gaps.append
         )
         self.swept: list[int] = []
         self._deadlines: dict[tuple[str, str], int] = {}
@@ -58,9 +59,11 @@ class ExpiryPath:
         return pacing
 
     def sweep(self, node: str = "n1", *, interval: float = 0.0) -> Sweep:
+        bans = Bans(self.redis.backend.runner, self.redis.store.keys)
         return Sweep(
             self.redis.store, self.redis.registry, self.reaper, node=lambda: node, interval=interval,
             detach_unregistered=self._detach_unregistered,
+            repair_bans=lambda: bans.repair(self.redis.registry.now()),
         )  # fmt: skip
 
     async def _detach_unregistered(self, shard: int) -> None:

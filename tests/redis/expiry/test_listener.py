@@ -4,15 +4,16 @@ import pytest
 
 from reactor.expiry.listener import Listener
 from reactor.expiry.reaper import Reaper
-from reactor.presence.keys import shard_of
 from tests.redis.expiry.path import expiry_path
 from tests.redis.presence.cases import probing
+from tests.support.keyspace import keyspace, shard_of, shard_prefix
 from tests.support.servers import Server
 from tests.support.stores import NAMESPACE, connected
 from tests.support.waiting import until
 
 EXPIRED = "__keyevent@0__:expired"
 LOBBY = shard_of("lobby")
+HERE = shard_prefix("t", LOBBY)
 
 
 async def test_an_event_leads_to_one_departure_even_when_it_is_repeated(redis_server: Server) -> None:
@@ -50,8 +51,8 @@ async def test_a_forged_or_stale_event_never_removes_a_live_member(redis_server:
 async def test_keys_of_other_applications_are_neither_claimed_nor_touched(redis_server: Server) -> None:
     foreign = [
         "session:1", "room:lobby:user:ann", f"{{other:{LOBBY}}}:room:lobby:user:ann",
-        f"{{t:{LOBBY}}}:room:lobby", f"{{t:0{LOBBY}}}:room:lobby:user:ann", "{t:fleet}:lease:n1",
-        f"{{t:{LOBBY}}}:shadow:room:lobby:user:ann", f"{{t:{(LOBBY + 1) % 16}}}:room:lobby:user:ann",
+        f"{HERE}:room:lobby", f"{{t:{LOBBY}}}:room:lobby:user:ann", "{t:fleet}:lease:n1",
+        f"{HERE}:shadow:room:lobby:user:ann", f"{shard_prefix('t', (LOBBY + 1) % 16)}:room:lobby:user:ann",
     ]  # fmt: skip
     async with expiry_path(redis_server) as it:
         await it.listen()
@@ -103,7 +104,7 @@ async def test_deferred_events_are_claimed_when_the_leader_is_gone(redis_server:
     led_elsewhere = True
     async with expiry_path(redis_server) as it:
         listener = Listener(
-            it.redis.backend, namespace=NAMESPACE, database=0, reaper=it.reaper, on_gap=it.gaps.append,
+            it.redis.backend, keys=it.redis.store.keys, reaper=it.reaper, on_gap=it.gaps.append,
             led_elsewhere=lambda: led_elsewhere,
         )  # fmt: skip
         it.redis.tasks.start_soon(listener.serve)
@@ -127,14 +128,13 @@ async def test_it_listens_only_to_the_database_in_use(redis_server: Server, data
             reaper = Reaper(redis.store)
             listener = Listener(
                 redis.backend,
-                namespace=NAMESPACE,
-                database=database,
+                keys=keyspace(NAMESPACE, database),
                 reaper=reaper,
                 on_gap=lambda _first: None,
             )
             redis.tasks.start_soon(listener.serve)
             await listener.subscribed()
-            key = f"{{t:{LOBBY}}}:room:lobby:user:ann"
+            key = f"{HERE}:room:lobby:user:ann"
             for other in (1 - min(database, 1), database):
                 redis_server.control.publish(f"__keyevent@{other}__:expired", key)
             await until(lambda: listener.received == 1)

@@ -7,8 +7,8 @@ import pytest
 
 from reactor.expiry import pacemaker
 from reactor.fleet.election import LEADERSHIP_TTL_MS, RENEWAL_INTERVAL
-from reactor.presence.keys import SHARDS, shard_of
 from tests.redis.expiry.path import expiry_path
+from tests.support.keyspace import SHARDS, shard_of
 from tests.support.servers import Server
 from tests.support.waiting import until
 
@@ -46,7 +46,8 @@ async def test_each_member_of_a_room_expires_at_its_own_deadline(redis_server: S
         await it.listen()
         await it.pace()
         for number in range(40):
-            it.join(f"u{number}", ttl=300 + 15 * number)
+            # The first one must outlive the last join, which would otherwise make its departure.
+            it.join(f"u{number}", ttl=1500 + 15 * number)
         await until(lambda: it.reaper.found_by.total() == 40)
         late = sorted(it.lateness(40))
         assert late[0] > 0
@@ -212,3 +213,25 @@ async def test_a_shorter_ttl_takes_effect_on_time(redis_server: Server) -> None:
         await it.redis.store.refresh(shard_of("lobby"), "n1", [("lobby:user:ann", 300)])
         await until(lambda: it.reaper.found_by.total() == 1)
         assert max(it.lateness(1)) < SLACK
+
+
+async def test_rooms_come_up_again_the_later_the_more_claims_are_pending(redis_server: Server) -> None:
+    async with expiry_path(redis_server, reaps=False) as it:
+        it.reaper.enqueue(shard_of("lobby"), [f"room:user:u{number}" for number in range(50_000)], "event")
+        await it.pace()
+        it.join("ann", ttl=50)
+        rooms = it.probe.key("rooms")
+        await until(lambda: (it.probe.client.zscore(rooms, "lobby") or 0) > it.probe.now() + 3000)
+
+
+async def test_a_room_with_more_expired_members_than_a_scan_reads_is_scanned_on(
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacemaker, "ROWS_PER_SCAN", 10)
+    async with expiry_path(redis_server) as it:
+        await it.listen()
+        for number in range(95):
+            it.join(f"u{number}", ttl=300)
+        await it.pace()
+        await until(lambda: len(it.probe.departures()) == 95)
+        assert max(it.lateness(95)) < SLACK

@@ -1,12 +1,17 @@
 """The reaper: every member found gone departs exactly once, also when Redis fails in between."""
 
+import asyncio
+from typing import Any
+
+import anyio
 import pytest
 
 from reactor.backend import clients
 from reactor.errors import Unavailable
-from reactor.expiry.reaper import MAX_CLAIMS
-from reactor.presence.keys import SHARDS, shard_of
+from reactor.expiry.reaper import MAX_CALLS, MAX_CLAIMS, Reaper
+from reactor.presence.store import Claimed
 from tests.redis.expiry.path import ExpiryPath, expiry_path
+from tests.support.keyspace import SHARDS, shard_of
 from tests.support.servers import Server
 from tests.support.waiting import until
 
@@ -83,3 +88,32 @@ async def test_claim_raises_unavailable_while_redis_is_away(redis_server: Server
         redis_server.kill()
         with pytest.raises(Unavailable):
             await it.reaper.claim(shard_of("lobby"), [ann], {})
+
+
+async def test_a_bounded_number_of_claims_is_under_way_and_all_that_wait_are_counted() -> None:
+    under_way, largest, release = 0, 0, asyncio.Event()
+
+    class Store:
+        async def ask_nodes(self, _shard: int, _suffixes: list[str]) -> bool:
+            return False
+
+        async def claim(self, _shard: int, _suffixes: list[str]) -> list[Claimed]:
+            nonlocal under_way, largest
+            under_way += 1
+            largest = max(largest, under_way)
+            await release.wait()
+            under_way -= 1
+            return []
+
+    store: Any = Store()
+    reaper = Reaper(store)
+    for shard in range(SHARDS):
+        reaper.enqueue(shard, [f"lobby:user:u{number}" for number in range(2 * MAX_CLAIMS)], "event")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(reaper.serve)
+        await until(lambda: under_way == MAX_CALLS)
+        assert reaper.pending == 2 * MAX_CLAIMS * SHARDS
+        release.set()
+        await until(lambda: reaper.pending == 0)
+        tasks.cancel_scope.cancel()
+    assert largest == MAX_CALLS

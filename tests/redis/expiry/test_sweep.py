@@ -4,11 +4,13 @@ from time import monotonic
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
+from reactor.backend.interface import Stopping
 from reactor.expiry.sweep import Sweep
-from reactor.presence.keys import SHARDS
 from tests.redis.expiry.path import ExpiryPath, expiry_path
 from tests.redis.presence.probe import MAX_ROWS
+from tests.support.keyspace import SHARDS
 from tests.support.servers import Server
 from tests.support.waiting import until
 
@@ -113,6 +115,26 @@ async def test_a_round_that_failed_is_repeated(bundled_server: Server) -> None:
         it.probe.client.delete(it.probe.presence_key("ann"))
         await until(lambda: sweep.rounds == 1)
         assert it.reaper.found_by == {"sweep": 1}
+
+
+async def test_the_end_of_the_server_is_no_failed_round(
+    bundled_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = anyio.Event()
+
+    async def stops(_shard: int) -> None:
+        asked.set()
+        raise Stopping
+
+    async with expiry_path(bundled_server) as it:
+        sweep = it.sweep(interval=0)
+        monkeypatch.setattr(it.redis.store, "audit_indexes", stops)
+        with capture_logs() as logs:
+            it.redis.tasks.start_soon(sweep.serve)
+            sweep.trigger()
+            await asked.wait()
+            await anyio.wait_all_tasks_blocked()
+        assert not logs
 
 
 def serve_alone(it: ExpiryPath, sweep: Sweep) -> anyio.CancelScope:

@@ -13,7 +13,7 @@ from tests.support.servers import Server
 from tests.support.stores import Connected, connected
 
 LEASE = 0.6
-TERMS = RoomPolicy(ttl=TTL, grace=GRACE, away_grace=AWAY_GRACE, message="", max_members=0)
+TERMS = RoomPolicy(ttl=TTL, grace=GRACE, away_grace=AWAY_GRACE, close_grace=50, message="", max_members=0)
 
 
 class Node:

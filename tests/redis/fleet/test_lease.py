@@ -7,9 +7,9 @@ import pytest
 
 from reactor.errors import Unavailable
 from reactor.fleet import lease
-from reactor.presence.keys import SHARDS
 from tests.redis.fleet.nodes import LEASE, Node, fleet
 from tests.redis.presence.probe import AWAY_GRACE, GRACE
+from tests.support.keyspace import SHARDS
 from tests.support.servers import Server
 
 

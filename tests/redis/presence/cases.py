@@ -118,6 +118,8 @@ def plain(probe: Probe, reply: Any, since: int, until: int, diffs: Sequence[byte
         return next((f"now+{life}" for life, ms in LIVES.items() if since <= reply - ms <= until), reply)
     if reply in diffs:
         return "diff"
+    if reply is None:
+        return None
     text = reply.decode()
     if text and text == probe.epoch():
         return "epoch"

@@ -3,10 +3,12 @@
 from collections import defaultdict
 from typing import Any
 
-from reactor.presence.keys import Entry, parse_suffix, presence_key, shard_of, shard_prefix, unescape
+from reactor.presence.keys import Entry, parse_suffix, unescape
+from tests.support.keyspace import presence_key, shard_of, shard_prefix
 
 MEMBER_FIELDS = {"socketId", "userId", "roomId", "username", "lastActiveAt", "joinedAt"}
 EMPTY_ROOM_TTL = 60_000
+REMOVAL_TTL = 3_600_000
 
 
 class Shard:
@@ -19,6 +21,7 @@ class Shard:
         self.shadows: dict[Entry, dict[str, str]] = {}
         self.rows: dict[str, dict[str, float]] = {}
         self.states: dict[str, int] = {}
+        self.removals: dict[Entry, int] = {}
         self.rooms: dict[str, float] = {}
         self.nodes: set[str] = set()
         self.node_rooms: dict[str, set[str]] = {}
@@ -37,6 +40,8 @@ class Shard:
             self.rows[unescape(name)] = _scores(content)
         elif kind == "state":
             self.states[unescape(name)] = ends
+        elif kind == "removal":
+            self.removals[parse_suffix(name.removeprefix("room:"))] = ends
         elif kind == "rooms":
             self.rooms = _scores(content)
         elif kind == "nodes":
@@ -54,6 +59,8 @@ class Shard:
         self._check_rooms(now)
         if not shadow_deleted:
             self._check_nodes()
+        for entry, ends in self.removals.items():
+            assert 0 < ends <= now + REMOVAL_TTL, f"the note of a removal expires: {entry}"
         assert self.others <= {"departures", "totals", "fenced", "lost", "pulse"}, self.others
 
     def _check_members(self) -> None:

@@ -5,13 +5,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from reactor.backend.interface import ChannelCallbacks
-from reactor.presence.keys import diff_channel
+from reactor.presence.recent_diffs import RecentDiffs
 from reactor.presence.room_feed import RoomFeed
 from reactor.presence.rows import LeftRow
 from reactor.presence.store import RoomListing
 from reactor.protocol.messages import Member, RoomDiff
 from reactor.protocol.room import RoomView
 from tests.redis.presence.probe import Probe
+from tests.support.keyspace import diff_channel
 from tests.support.servers import Server
 from tests.support.stores import NAMESPACE, connected
 from tests.support.waiting import until
@@ -89,7 +90,7 @@ class Follower:
 
 
 @asynccontextmanager
-async def following(server: Server, *, follow: bool = True) -> AsyncIterator[Follower]:
+async def following(server: Server, *, follow: bool = True, recent_diffs: int = 0) -> AsyncIterator[Follower]:
     probe = Probe(server)
     try:
         async with connected(server) as redis:
@@ -99,7 +100,7 @@ async def following(server: Server, *, follow: bool = True) -> AsyncIterator[Fol
             )
             follower.feed = RoomFeed(
                 redis.store, follower.channels, redis.departures, redis.tasks,
-                on_diff=follower.on_diff, on_left=follower.on_left,
+                on_diff=follower.on_diff, on_left=follower.on_left, recent=RecentDiffs(recent_diffs),
             )  # fmt: skip
             redis.tasks.start_soon(follower.channels.serve)
             if follow:

@@ -8,17 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from reactor.presence.keys import (
-    Entry,
-    escape,
-    presence_key,
-    shadow_key,
-    shard_of,
-    shard_prefix,
-    suffix,
-    unescape,
-)
+from reactor.presence.keys import Entry, escape, suffix, unescape
 from reactor.presence.rows import DiffRow, decode_diff
+from tests.support.keyspace import presence_key, shadow_key, shard_of, shard_prefix
 from tests.support.servers import Server
 from tests.support.stores import NAMESPACE, Direct, DirectRunner
 
@@ -99,7 +91,8 @@ class Probe(Direct):
     def join(self, user: str, connection: str = "n1.1", *, room: str = "lobby", **options: Any) -> Any:
         given: dict[str, Any] = {
             "username": "", "data": "", "connection": connection, "ttl": TTL, "max_members": 0,
-            "epoch": "", "replaces": "", "away": 0, "joined_at": "",
+            "epoch": "", "replaces": "", "away": 0, "joined_at": "", "resume": "", "max_connections": 0,
+            "person": "",
         }  # fmt: skip
         return self.ask("join", user, self.id(room), self.id(user), *(given | options).values(), room=room)
 
@@ -111,14 +104,16 @@ class Probe(Direct):
         pipe = self.client.pipeline(transaction=False)
         for number, user in enumerate(users):
             names = escape(self.id(room)), escape(self.id(user)), self.id(room), self.id(user)
-            pipe.evalsha(digest, 1, prefix, *names, "", "", f"n1.{number}", ttl, 0, "", "", 0, "")
-        assert all(reply[0] == b"joined" for reply in pipe.execute())
+            terms = "", "", f"n1.{number}", ttl, 0, "", "", 0, "", "", 0, ""
+            pipe.evalsha(digest, 1, prefix, *names, *terms, self.runner.run_id)
+        assert all(reply[0][0] == b"joined" for reply in pipe.execute())
 
     def detach(
         self, user: str, connection: str = "n1.1", *, grace: int = GRACE, away_grace: int = AWAY_GRACE,
         room: str = "lobby",
     ) -> Any:  # fmt: skip
-        return self.ask("detach", user, connection, grace, away_grace, room=room)
+        (reply,) = self.ask("detach", user, connection, grace, away_grace, 0, room=room)
+        return reply
 
     def refresh(self, *users: str, node: str = "n1", room: str = "lobby", ttl: int = TTL) -> Any:
         flat = [part for user in users for part in (suffix(self.entry(user, room)), ttl)]
@@ -195,6 +190,10 @@ class Probe(Direct):
     def shadow_key(self, user: str, room: str = "lobby") -> str:
         return shadow_key(NAMESPACE, self.entry(user, room))
 
+    def removal_key(self, user: str, room: str = "lobby") -> str:
+        """The note of how the user's last membership ended."""
+        return self.key(f"removal:room:{suffix(self.entry(user, room))}", room)
+
     def presence(self, user: str, room: str = "lobby") -> dict[str, str]:
         return self.hash(self.presence_key(user, room))
 
@@ -205,6 +204,12 @@ class Probe(Direct):
         """The life that is left to a member (ms), -2 when it is gone."""
         remaining: Any = self.client.pttl(self.presence_key(user, room))
         return int(remaining)
+
+    def joined_at(self, user: str, room: str = "lobby") -> int:
+        """When the member joined (ms), or had joined that departed last."""
+        known = self.shadow(user, room).get("j")
+        left = [one["joinedAt"] for one in self.departures(room) if one["user"] == self.id(user)]
+        return int(known or left[-1])
 
     def expires_at(self, user: str, room: str = "lobby") -> int:
         """When the presence key ends (ms), -2 when it is gone."""

@@ -13,6 +13,45 @@ def joins(user: str, connection: str = "n1.1", **options: Any) -> Step:
     return lambda probe: probe.join(user, connection, **options)
 
 
+def returns(
+    user: str = "ann", connection: str = "n1.1", *, keep: str = "ud", epoch: str = "", version: int = 1,
+    joined_at: int | None = None, **options: Any,
+) -> Step:  # fmt: skip
+    """A client joins again by itself: of the membership on record, in the present epoch, unless given."""
+
+    def come_back(probe: Probe) -> Any:
+        joined = probe.joined_at(user) if joined_at is None else joined_at
+        return probe.join(
+            user, connection, resume=f"{keep} {version} {joined} {epoch or probe.epoch()}", **options
+        )
+
+    return come_back
+
+
+def updates(username: str, data: str) -> Step:
+    """Ann changes her name or data."""
+    return lambda probe: probe.ask("update", "ann", username, data, "", 0)
+
+
+def patches(patch: str, username: str = "", *, max_data: int = 4096) -> Step:
+    """Ann changes fields of her data."""
+    return lambda probe: probe.ask("update", "ann", username, "", patch, max_data)
+
+
+def is_kicked(user: str, message: str = "") -> Step:
+    return lambda probe: probe.ask("kick", user, message)
+
+
+def is_removed(user: str, reason: str) -> Step:
+    """Removed as if Redis had gone back to before that departure."""
+    return lambda probe: probe.ask("repeat_departure", user, probe.shadow(user)["j"], reason, probe.now())
+
+
+def loses_all(probe: Probe) -> None:
+    """Redis loses all its data."""
+    probe.client.flushall()
+
+
 def detaches(user: str, connection: str = "n1.1") -> Step:
     return lambda probe: probe.detach(user, connection)
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from reactor.presence.keys import SHARDS, shard_of
 from tests.redis.presence.cases import probing
 from tests.redis.presence.probe import MAX_ROWS, Probe
+from tests.support.keyspace import SHARDS, shard_of
 from tests.support.servers import Server
 from tests.support.stores import done
 
@@ -17,17 +17,17 @@ def audit(probe: Probe) -> list[str]:
             page = done(probe.store.audit(shard, cursor))
             gone += page.gone
             for room in page.large_rooms:
-                gone += audit_room(probe, room)
+                gone += audit_room(probe, shard, room)
             cursor = page.cursor
             if cursor == 0:
                 break
     return gone
 
 
-def audit_room(probe: Probe, room: str) -> list[str]:
+def audit_room(probe: Probe, shard: int, room: bytes) -> list[str]:
     gone, cursor = [], 0
     while True:
-        page = done(probe.store.audit_room(room, cursor))
+        page = done(probe.store.audit_room(shard, room, cursor))
         gone += page.gone
         cursor = page.cursor
         if cursor == 0:
@@ -59,7 +59,7 @@ def test_the_audit_finds_members_without_a_presence_key(redis_server: Server, ho
 def test_a_large_room_is_audited_in_pages(redis_server: Server) -> None:
     with probing(redis_server) as probe:
         probe.join_many(f"u{number}" for number in range(MAX_ROWS + 1))
-        assert done(probe.store.audit(shard_of("lobby"), 0)).large_rooms == ["lobby"]
+        assert done(probe.store.audit(shard_of("lobby"), 0)).large_rooms == [b"lobby"]
         for number in (0, 500, MAX_ROWS):
             probe.client.delete(probe.presence_key(f"u{number}"))
         assert sorted(audit(probe)) == ["lobby:user:u0", f"lobby:user:u{MAX_ROWS}", "lobby:user:u500"]

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from reactor.presence.keys import shard_of
 from reactor.presence.store import Joined, JoinRefused
 from reactor.protocol.messages import Member
 from tests.redis.presence.cases import Case, check, each, probing
 from tests.redis.presence.probe import GRACE, MAX_ROWS, Probe
 from tests.redis.presence.steps import Step, detaches, expires, is_lost, joins, passes
+from tests.support.keyspace import shard_of
 from tests.support.servers import Server
 from tests.support.stores import done
 
@@ -18,13 +18,13 @@ LEASE = 5_000
 
 def marks_alive(probe: Probe) -> Any:
     """A node that has not noticed that anything changed marks_alive."""
-    return probe.on_shard("mark_shard_alive", "lobby", LEASE, "another server", 0)
+    return probe.on_shard("mark_shard_alive", "lobby", LEASE, "another server", 0)[0]
 
 
 def marks_alive_knowing(probe: Probe, *, all_there: bool = False) -> Any:
     """A node that knows this server marks_alive."""
     servers = f"another {run_id(probe)}"
-    return probe.on_shard("mark_shard_alive", "lobby", LEASE, servers, int(all_there))
+    return probe.on_shard("mark_shard_alive", "lobby", LEASE, servers, int(all_there))[0]
 
 
 def marks_alive_with_all_registered(probe: Probe) -> Any:
@@ -94,9 +94,9 @@ CASES = [
     Case("the count omits it", SUSPENDED, lambda p: p.in_room("count"), ["now", "epoch", 1, 0], [],
          ANN_SUSPENDED),
     Case("it is not present", SUSPENDED, lambda p: p.ask("is_present", "ann"), 0, [], ANN_SUSPENDED),
-    Case("it cannot be updated", SUSPENDED, lambda p: p.ask("update", "ann", "B", ""), ["absent"], [],
+    Case("it cannot be updated", SUSPENDED, lambda p: p.ask("update", "ann", "B", "", "", 0), ["absent"], [],
          ANN_SUSPENDED),
-    Case("it cannot go away", SUSPENDED, lambda p: p.ask("set_away", "ann", "n1.1", 1), ["absent"], [],
+    Case("it cannot go away", SUSPENDED, lambda p: p.ask("set_away", "ann", "n1.1", 1), ["now", None], [],
          ANN_SUSPENDED),
     Case("its heartbeat is refused and creates no key", SUSPENDED, lambda p: p.refresh("ann"), ["now", "0"],
          [],
@@ -201,7 +201,7 @@ def test_a_suspended_member_of_a_lost_node_will_depart_as_disconnected(redis_ser
         stalls(probe)
         probe.received()
         done(probe.store.fence_node(shard_of("lobby"), "n1"))
-        done(probe.store.detach_node("n1", "lobby", grace=GRACE, away_grace=GRACE))
+        done(probe.store.detach_node(shard_of("lobby"), "n1", b"lobby", grace=GRACE, away_grace=GRACE))
         done(probe.store.fence_node(shard_of("lobby"), "n1"))
         assert probe.received().changes == []
         assert probe.shadow("ann")["r"] == "disconnected"

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from reactor.presence.keys import SHARDS, shard_of
 from tests.redis.presence.cases import probing
 from tests.redis.presence.probe import AWAY_GRACE, TTL, Probe
+from tests.support.keyspace import SHARDS, shard_of
 from tests.support.servers import Server
 from tests.support.stores import done
 
@@ -24,7 +24,7 @@ def everything(probe: Probe) -> dict[str, Any]:
         "due": done(store.due(shard, limit=100, retry=0)),
         "audit": [done(store.audit(one, 0)) for one in range(SHARDS)],
         "join": probe.join("ann", "n1.2"),
-        "update": probe.ask("update", "ann", "A", "1"),
+        "update": probe.ask("update", "ann", "A", "1", "", 0),
         "away": probe.ask("set_away", "ann", "n1.2", 1),
     }
 
@@ -88,3 +88,40 @@ def test_a_deleted_member_row_is_restored_by_the_next_join(redis_server: Server)
         probe.join("bob", "n1.2")
         assert done(probe.store.count("lobby")).count == 2
         assert probe.stored_deadline("ann") <= probe.expires_at("ann")
+
+
+@pytest.mark.parametrize("kind", ["string", "list"])
+def test_a_presence_key_of_another_type_keeps_its_user_out_no_longer(redis_server: Server, kind: str) -> None:
+    with probing(redis_server) as probe:
+        probe.join("ann")
+        probe.join("bob")
+        probe.client.delete(probe.presence_key("ann"))
+        if kind == "string":
+            probe.client.set(probe.presence_key("ann"), "?", px=TTL)
+        else:
+            probe.client.rpush(probe.presence_key("ann"), "?")
+            probe.client.pexpire(probe.presence_key("ann"), TTL)
+        outcome, _, _, _, count, *_ = probe.join("ann", "n1.2")
+        assert (outcome, count) == (b"resumed", 2)
+        assert probe.presence("ann")["userId"] == probe.id("ann")
+        assert probe.departures() == [], "no one has left"
+        aside = [key for key in probe.client.keys("*") if b":damaged:" in key]
+        assert len(aside) == 1
+        assert probe.client.ttl(aside[0]) > 0
+        probe.client.delete(*aside)
+
+
+def test_what_a_lost_row_leaves_of_a_member_is_removed_with_its_presence_key(redis_server: Server) -> None:
+    with probing(redis_server) as probe:
+        probe.join("ann")
+        probe.join("bob")
+        probe.client.delete(probe.members_key())
+        probe.client.set(probe.members_key(), "?")
+        probe.client.delete(probe.presence_key("ann"))
+        assert probe.client.exists(probe.shadow_key("ann")) == 1
+        (_now,) = probe.claim("ann")
+        assert probe.client.exists(probe.shadow_key("ann")) == 0
+        assert not [key for key in probe.client.keys("*") if b"ann" in key]
+        assert probe.client.exists(probe.shadow_key("bob")) == 1, "its presence key lives"
+        probe.join("bob")  # as its node does
+        probe.client.delete(probe.key("damaged:members:lobby"))

@@ -13,14 +13,14 @@ from reactor.backend import clients
 from reactor.errors import Unavailable
 from reactor.presence.attachment import Attachment, AttachmentEvent
 from reactor.presence.heartbeats import MAX_MEMBERS, MAX_WAITING, Heartbeats
-from reactor.presence.keys import shard_of
 from reactor.settings import RoomPolicy
 from tests.redis.presence.probe import GRACE, TTL, Probe
+from tests.support.keyspace import keyspace, shard_of
 from tests.support.servers import Server
 from tests.support.stores import Connected, connected
 from tests.support.waiting import until
 
-TERMS = RoomPolicy(ttl=TTL, grace=GRACE, away_grace=GRACE, message="", max_members=0)
+TERMS = RoomPolicy(ttl=TTL, grace=GRACE, away_grace=GRACE, close_grace=50, message="", max_members=0)
 
 
 class Acks:
@@ -29,7 +29,8 @@ class Acks:
     def __init__(self) -> None:
         self.taken_at: list[int] = []
         self.refusals: list[Attachment] = []
-        self.ends = self.too_many = 0
+        self.ends = self.too_many = self.absorbed = 0
+        self.absorbs = True
 
     def acknowledged(self, now: int) -> None:
         self.taken_at.append(now)
@@ -39,6 +40,10 @@ class Acks:
 
     def ended(self) -> None:
         self.ends += 1
+
+    def absorb(self, _other: Any) -> bool:
+        self.absorbed += self.absorbs
+        return self.absorbs
 
     def overflowed(self) -> None:
         self.too_many += 1
@@ -70,7 +75,8 @@ class Beating:
 
     def member(self, user: str, connection: str = "n1.1", room: str = "lobby") -> Attachment:
         self.probe.join(user, connection, room=room)
-        attachment = Attachment(self.probe.entry(user, room), connection, TERMS)
+        entry = self.probe.entry(user, room)
+        attachment = Attachment(entry, connection, TERMS, *keyspace().place_of(entry))
         attachment.submitted(connection)
         attachment.advance(AttachmentEvent.JOINED)
         return attachment
@@ -119,17 +125,30 @@ async def test_heartbeats_that_arrive_while_a_batch_is_sent_form_one_batch(redis
         assert (it.heartbeats.batches, it.heartbeats.members) == (2, 101)
 
 
-async def test_a_limited_number_of_heartbeats_a_member_waits_while_redis_is_away(
-    redis_server: Server,
-) -> None:
+async def test_each_of_many_tabs_waits_with_its_heartbeat_while_redis_is_away(redis_server: Server) -> None:
     async with beating(redis_server) as it:
-        ann, bob = it.member("ann"), it.member("bob")
+        tabs = [it.member("ann", f"n1.{number}") for number in range(3 * MAX_WAITING)]
         redis_server.kill()
+        it.beat(*tabs)
+        await it.one_more_fails()
+        assert it.acks.too_many == 0
+        redis_server.start()
+        await until(lambda: len(it.acks.refusals) == len(tabs))
+
+
+@pytest.mark.parametrize("absorbs", [True, False])
+async def test_a_limited_number_of_heartbeats_a_connection_waits_while_redis_is_away(
+    bundled_server: Server, absorbs: bool
+) -> None:
+    async with beating(bundled_server) as it:
+        it.acks.absorbs = absorbs
+        ann, bob = it.member("ann"), it.member("bob")
+        bundled_server.kill()
         for _ in range(MAX_WAITING + 5):
             it.beat(ann, bob)
             await anyio.lowlevel.checkpoint()
-        assert it.acks.too_many == 10
-        redis_server.start()
+        assert (it.acks.absorbed, it.acks.too_many) == ((10, 0) if absorbs else (0, 10))
+        bundled_server.start()
         await until(lambda: len(it.acks.refusals) == 2 * MAX_WAITING)
 
 

@@ -3,8 +3,10 @@
 from typing import Any
 
 import anyio
+import pytest
 
 from reactor.errors import Unavailable
+from reactor.presence import lingering
 from reactor.protocol.room import RoomView
 from tests.redis.presence.following import CHANNEL, following
 from tests.support.servers import Server
@@ -17,7 +19,7 @@ async def test_a_view_starts_with_a_list_and_is_advanced_by_diffs(redis_server: 
         view = await it.follow()
         assert set(view.members) == {"ann"}
         it.probe.join("bob", username="B")
-        it.probe.ask("update", "ann", "A", '{"n":1}')
+        it.probe.ask("update", "ann", "A", '{"n":1}', "", 0)
         it.probe.ask("kick", "bob", "")
         await it.agrees()
         assert view.members["ann"].username == "A"
@@ -49,6 +51,74 @@ async def test_a_room_is_followed_from_the_first_follow_to_the_last_unfollow(red
         it.probe.join("bob")
         view = await it.follow()
         assert set(view.members) == {"ann", "bob"}
+
+
+async def test_a_room_is_followed_on_for_a_while_after_the_last_unfollow(
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with following(redis_server, follow=False, recent_diffs=1 << 20) as it:
+        it.probe.join("ann")
+        view = await it.follow()
+        it.feed.unfollow("lobby")
+        it.feed.unfollow("lobby")  # once too often has no effect
+        it.probe.join("bob")
+        await it.agrees()
+        assert await it.feed.follow("lobby") is view
+        monkeypatch.setattr(lingering, "LINGER", 0.2)
+        it.feed.unfollow("lobby")
+        await until(lambda: redis_server.control.pubsub_numsub(CHANNEL) == [(CHANNEL, 0)])
+        assert set(it.feed.rooms()) == set()
+        assert it.feed.recent.bytes == 0
+
+
+async def test_a_room_that_becomes_empty_much_larger_or_uncertain_is_not_followed_on(
+    redis_server: Server,
+) -> None:
+    async with following(redis_server, follow=False, recent_diffs=1 << 20) as it:
+
+        async def lingers() -> None:
+            await it.follow()
+            it.feed.unfollow("lobby")
+            assert it.feed.view("lobby") is not None
+
+        def ended() -> bool:
+            return it.feed.view("lobby") is None
+
+        await it.feed.follow("lobby")
+        it.feed.unfollow("lobby")
+        assert ended(), "an empty room"
+        it.probe.join("ann")
+        await lingers()
+        it.probe.ask("kick", "ann", "")
+        await until(ended)
+        it.probe.join("ann")
+        await lingers()
+        for user in ("bob", "cy"):
+            it.probe.join(user)
+        await until(ended)
+        await lingers()
+        it.feed.pause()
+        assert ended()
+        it.feed.resume()
+        await lingers()
+        it.feed.on_message(CHANNEL.encode(), b"not a diff")
+        assert ended()
+        assert it.feed.resyncs.total() == 0
+
+
+async def test_the_rooms_that_are_followed_on_take_a_quarter_of_the_bound(redis_server: Server) -> None:
+    async with following(redis_server, follow=False, recent_diffs=8 * 1024) as it:
+        rooms = ["lobby", "hall", "attic"]
+        for room_id in rooms:
+            it.probe.join("ann", room=room_id)
+            await it.feed.follow(room_id)
+        for room_id in rooms:
+            it.feed.unfollow(room_id)
+        assert set(it.feed.rooms()) == {"lobby", "hall"}
+        await it.feed.follow("lobby")
+        await it.feed.follow("attic")
+        it.feed.unfollow("attic")
+        assert set(it.feed.rooms()) == set(rooms)
 
 
 async def test_concurrent_followers_share_one_list(redis_server: Server) -> None:

@@ -3,11 +3,11 @@
 import msgspec
 import pytest
 
-from reactor.presence.keys import SHARDS, shard_of, shard_prefix
 from reactor.presence.rows import members_from_flat
 from tests.redis.presence.cases import Case, check, each, plain, probing
 from tests.redis.presence.probe import HOSTILE, MAX_ROWS
 from tests.redis.presence.steps import detaches, expires, joins, leaves, loses_presence, passes
+from tests.support.keyspace import SHARDS, shard_of, shard_prefix
 from tests.support.servers import Server
 from tests.support.stores import NAMESPACE, done
 
@@ -199,7 +199,7 @@ def test_the_stream_is_capped_and_the_totals_are_not(redis_server: Server) -> No
         assert probe.totals() == {"left": 400, "kicked": 100}
 
 
-def test_only_departures_and_totals_remain_of_an_emptied_room(redis_server: Server) -> None:
+def test_only_departures_totals_and_notes_for_an_hour_remain_of_an_emptied_room(redis_server: Server) -> None:
     with probing(redis_server, ids=HOSTILE) as probe:
         for user in ("ann", "bob", "cy"):
             probe.join(user, "n1.1")
@@ -209,8 +209,11 @@ def test_only_departures_and_totals_remain_of_an_emptied_room(redis_server: Serv
         probe.claim("bob")
         probe.detach("cy", "n1.1", grace=0)
         probe.detach("cy", "n2.1", grace=0)
-        assert probe.keys() == {probe.key("departures"), probe.key("totals"), probe.state_key()}
+        notes = {probe.removal_key("ann"), probe.removal_key("bob")}
+        assert probe.keys() == {probe.key("departures"), probe.key("totals"), probe.state_key()} | notes
         probe.pass_time(60_000)
+        assert probe.keys() == {probe.key("departures"), probe.key("totals")} | notes
+        probe.pass_time(3_600_000)
         assert probe.keys() == {probe.key("departures"), probe.key("totals")}
 
 

@@ -8,20 +8,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from reactor.presence.keys import (
-    SHARDS,
-    Entry,
-    ExpiredKeys,
-    departures_stream,
-    parse_suffix,
-    presence_key,
-    shard_of,
-    unescape,
-)
+from reactor.presence.keys import Entry, ExpiredKeys, parse_suffix, unescape
 from reactor.presence.rows import decode_diff
 from reactor.presence.store import JoinRefused
+from reactor.protocol.intents import FormerJoining
 from reactor.protocol.room import DiffResult, RoomView
 from tests.redis.presence.consistent import assert_consistent
+from tests.support.keyspace import SHARDS, departures_stream, keyspace, presence_key, shard_of
 from tests.support.model import PresenceModel, node_of
 from tests.support.servers import Server
 from tests.support.stores import NAMESPACE, Direct, done
@@ -50,10 +43,11 @@ class Machine(RuleBasedStateMachine):
         self.store = self.direct.store
         self.model = PresenceModel(TTL, GRACE, AWAY_GRACE)
         self.received: list[tuple[int, str]] = []
+        self.joinings: dict[tuple[str, str], list[tuple[int, FormerJoining]]] = {}
         self.views = {name: RoomView(name) for name in ROOMS}
         for view in self.views.values():
             view.reset("", 0, ())
-        self.keys = ExpiredKeys(NAMESPACE)
+        self.keys = ExpiredKeys(keyspace(NAMESPACE))
 
     def teardown(self) -> None:
         self.events.close()
@@ -63,13 +57,27 @@ class Machine(RuleBasedStateMachine):
 
     @rule(room=room, user=user, connection=connection)
     def join(self, room: str, user: str, connection: str) -> None:
-        expected = self.model.join(room, user, connection)
-        reply = done(self.store.join(Entry(room, user), connection, ttl=TTL))
+        self._join(room, user, connection)
+
+    @rule(room=room, user=user, connection=connection, ago=st.integers(0, 2))
+    def come_back(self, room: str, user: str, connection: str, ago: int) -> None:
+        known = self.joinings.get((room, user), [])
+        if ago < len(known):
+            self._join(room, user, connection, *known[-1 - ago])
+
+    def _join(
+        self, room: str, user: str, connection: str,
+        number: int | None = None, former: FormerJoining | None = None,
+    ) -> None:  # fmt: skip
+        expected = self.model.join(room, user, connection, number)
+        reply = done(self.store.join(Entry(room, user), connection, ttl=TTL, former=former))
         if isinstance(reply, JoinRefused):
             assert reply.reason == expected
         else:
             assert ("resumed" if reply.resumed else "joined") == expected
             assert reply.count == len(self.model.alive(room))
+            joining = FormerJoining(reply.epoch, reply.version, reply.joined_at)
+            self.joinings.setdefault((room, user), []).append((self.model.joinings, joining))
 
     @rule(room=room, user=user, node=st.sampled_from(["n1", "n2", "n3"]))
     def heartbeat(self, room: str, user: str, node: str) -> None:
@@ -84,7 +92,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(room=room, user=user, connection=connection, away=st.booleans())
     def go_away(self, room: str, user: str, connection: str, away: bool) -> None:
-        found = done(self.store.set_away(Entry(room, user), connection, away=away))
+        (found,) = done(self.store.set_away(shard_of(room), [(Entry(room, user), connection, away)]))
         assert (found is not None) == self.model.set_away(room, user, connection, away)
 
     @rule(room=room, user=user, connection=connection)
@@ -157,7 +165,7 @@ class Machine(RuleBasedStateMachine):
         for shard in range(SHARDS):
             while rooms := done(self.store.fence_node(shard, node)):
                 for room in rooms:
-                    done(self.store.detach_node(node, room, grace=GRACE, away_grace=AWAY_GRACE))
+                    done(self.store.detach_node(shard, node, room, grace=GRACE, away_grace=AWAY_GRACE))
         self.model.detach_node(node)
 
     @rule()

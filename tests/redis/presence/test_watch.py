@@ -17,7 +17,7 @@ async def test_a_watch_yields_a_list_and_then_each_event(redis_server: Server) -
             assert await it.next_change() == "=ann (1)"
             probe.join("bob", username="B")
             assert await it.next_change() == "+bob (2)"
-            probe.ask("update", "bob", "Bob", "")
+            probe.ask("update", "bob", "Bob", "", "", 0)
             event = await it.next()
             assert (event.kind, event.member and event.member.username) == ("update", "Bob")
             probe.ask("leave", "ann", "n1.1")
@@ -36,7 +36,7 @@ async def test_watchers_of_one_room_and_of_others_are_independent(redis_server: 
             probe.join("bob", room="hall")
             assert await one.next_change() == await two.next_change() == "+ann (1)"
             assert await other.next_change() == "+bob (1)"
-        channel = "{t:7}:diff:lobby"
+        channel = "{t:7wc}:diff:lobby"
         await until(lambda: redis_server.control.pubsub_numsub(channel) == [(channel, 0)])
         async with watching(presence) as again:
             assert await again.next_change() == "=ann (1)"
@@ -54,7 +54,7 @@ async def test_after_a_lost_connection_a_watch_yields_each_difference_once(
             if how == "killed":
                 redis_server.control.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
                 probe.ask("leave", "ann", "n1.1")
-                probe.ask("update", "bob", "B", "")
+                probe.ask("update", "bob", "B", "", "", 0)
             else:
                 redis_server.restart()
                 for user in ("bob", "cy"):
@@ -109,6 +109,6 @@ async def test_a_watch_raises_unavailable_while_redis_is_away(
 async def test_an_unreadable_publication_ends_no_watch(redis_server: Server) -> None:
     async with presence_and_probe(redis_server) as (presence, probe), watching(presence) as it:
         assert await it.next_change() == "= (0)"
-        redis_server.control.publish("{t:7}:diff:lobby", "garbage")
+        redis_server.control.publish("{t:7wc}:diff:lobby", "garbage")
         probe.join("ann")
         assert await it.next_change() == "+ann (1)"

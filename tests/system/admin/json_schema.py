@@ -71,5 +71,7 @@ def _array_violations(value: Any, schema: Any, document: Any, where: str) -> lis
 
 def path_of(url: str, paths: Any) -> str:
     """The path template of the description that a request's path matches."""
+    if url in paths:  # a path without parameters takes precedence (OpenAPI 3.1, Paths Object)
+        return url
     (found,) = [path for path in paths if re.fullmatch(re.sub(r"{\w+}", "[^/]+", path), url)]
     return str(found)

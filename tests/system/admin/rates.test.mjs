@@ -25,7 +25,7 @@ test("rates count the increases between overviews only", () => {
   assert.equal(rates.joins, 90);
   assert.equal(rates.joinsOf("a"), 90);
   assert.equal(rates.joinsOf("b"), 0);
-  assert.deepEqual(rates.left, { left: 30, disconnected: 0, inactivity_timeout: 0, kicked: 30 });
+  assert.deepEqual(rates.left, { left: 30, disconnected: 0, inactivity_timeout: 0, kicked: 30, banned: 0 });
 });
 
 test("a new server adds no past, a stopped one removes nothing, a restarted one counts from 0", () => {
@@ -47,11 +47,11 @@ test("departure counters that were reset with Redis count from 0", () => {
 test("a reason that only a later server knows is counted beside the known ones", () => {
   const history = new History();
   history.add(overview({}, { left: 1 }), 0);
-  history.add(overview({}, { left: 1, banned: 2 }), 30_000);
-  history.add(overview({}, { left: 1, banned: 3 }), 60_000);
-  assert.deepEqual(history.reasons, ["left", "disconnected", "inactivity_timeout", "kicked", "banned"]);
-  assert.equal(history.perMinute(60_000, 120_000).left.banned, 3);
-  assert.equal(history.intervals(60_000, 1)[0].banned, 3);
+  history.add(overview({}, { left: 1, paused: 2 }), 30_000);
+  history.add(overview({}, { left: 1, paused: 3 }), 60_000);
+  assert.deepEqual(history.reasons, ["left", "disconnected", "inactivity_timeout", "kicked", "banned", "paused"]);
+  assert.equal(history.perMinute(60_000, 120_000).left.paused, 3);
+  assert.equal(history.intervals(60_000, 1)[0].paused, 3);
 });
 
 test("a server without a report is ignored", () => {

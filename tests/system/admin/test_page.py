@@ -1,5 +1,6 @@
 """The overview page in a real browser: signing in, what it shows, and that it contacts only its server."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,7 +11,7 @@ from playwright.async_api import Browser, ConsoleMessage, Page, expect
 
 from reactor.server.node import Node
 from tests.browser.page.browser import PATIENCE, PHONE
-from tests.support.nodes import served
+from tests.support.nodes import NodeProcess, served
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 from tests.system.admin.serving import KEY, admin_served
@@ -64,10 +65,10 @@ async def test_it_shows_rooms_members_and_servers(browser: Browser, bundled_serv
         await expect(page.locator("#members")).to_have_text("3")
         await expect(page.locator("#rooms")).to_have_text("2")
         await expect(page.locator("#connections")).to_have_text("2")
-        first = page.locator("#largest li").first
+        first = page.locator("#room-list li").first
         await expect(first).to_contain_text("lobby")
         await expect(first).to_contain_text("2")
-        await expect(page.locator("#largest li .name").nth(1)).to_have_text("<b>hall</b> \u202eabc")
+        await expect(page.locator("#room-list li .name").nth(1)).to_have_text("<b>hall</b> \u202eabc")
         await expect(page.locator("#nodes tr")).to_have_count(2)
         await expect(page.locator("#nodes").get_by_text("leader")).to_have_count(1)
 
@@ -136,6 +137,60 @@ async def test_it_shows_lost_redis_and_lost_server_and_recovers(
         await expect(page.locator("#status-text")).to_have_text("The server does not answer")
 
 
+async def test_a_killed_server_is_shown_with_when_it_was_last_seen(
+    browser: Browser, bundled_server: Server
+) -> None:
+    async with (
+        admin_served(bundled_server, lease=30) as (node, _),
+        overview_page(browser, node) as page,
+        NodeProcess.start(bundled_server, lease=30) as other,
+    ):
+        rows = page.locator("#nodes tr")
+        await expect(rows).to_have_count(2)
+        await expect(rows.filter(has_text="last seen")).to_have_count(0)
+        await other.kill()
+        await expect(rows.filter(has_text="last seen")).to_have_count(1)
+        await expect(rows.filter(has_text="leader").filter(has_text="last seen")).to_have_count(0)
+
+
+async def test_a_server_that_stops_answering_is_not_live(browser: Browser, bundled_server: Server) -> None:
+    async with admin_served(bundled_server) as (node, _), overview_page(browser, node, may_fail=True) as page:
+        await expect(page.locator("#as-of")).to_have_text(re.compile(r"as of \d\d:\d\d:\d\d"))
+        await page.route("**/v1/overview", lambda _route: None)
+        await expect(page.locator("#status-text")).to_have_text("The server does not answer")
+        await expect(page.locator("#as-of")).to_have_text(re.compile(r"as of \d\d:\d\d:\d\d"))
+
+
+async def test_a_room_is_found_and_its_members_are_listed(browser: Browser, bundled_server: Server) -> None:
+    async with (
+        admin_served(bundled_server) as (node, _),
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+        overview_page(browser, node) as page,
+    ):
+        await expect(page.locator("#no-rooms")).to_have_text("No room has members.")
+        await expect(page.locator("#no-departures")).to_be_visible()
+        await expect(page.locator("#no-traffic")).to_be_visible()
+        await ann.join("a room/with & signs", "ann", username="<b>Ann</b>")
+        await bob.join("lobby", "bob")
+        await expect(page.locator("#room-list li")).to_have_count(2)
+        await page.get_by_label("Search").fill("SIGNS")
+        await expect(page.locator("#room-list li")).to_have_count(1)
+        await page.locator("#room-list button").click()
+        await expect(page.get_by_role("heading", name="a room/with & signs")).to_be_focused()
+        member = page.locator("#room-members tr")
+        await expect(member).to_have_count(1)
+        await expect(member.locator("td").nth(0)).to_have_text("<b>Ann</b>")
+        await expect(member.locator("td").nth(2)).to_have_text("here")
+        await ann.ask("leave_room", "room:left", roomId="a room/with & signs")
+        await page.get_by_role("button", name="Refresh").click()
+        await expect(page.locator("#no-members")).to_be_visible()
+        await page.get_by_role("button", name="Close").click()
+        await expect(page.locator("#room")).to_be_hidden()
+        await page.get_by_label("Search").fill("nowhere")
+        await expect(page.locator("#no-rooms")).to_contain_text("No room with members has this")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_it_fits_a_phone_in_light_and_dark(
     browser: Browser, bundled_server: Server, scheme: str
@@ -149,3 +204,28 @@ async def test_it_fits_a_phone_in_light_and_dark(
             assert overflow <= 0
             background = await page.evaluate("getComputedStyle(document.body).backgroundColor")
             assert (background == "rgb(18, 20, 19)") is (scheme == "dark")
+
+
+async def test_forced_colours_keep_the_dot_the_legend_and_the_bars(
+    browser: Browser, bundled_server: Server
+) -> None:
+    shown: list[list[str]] = []
+    async with admin_served(bundled_server) as (node, _), RawClient.connect(node) as ann:
+        await ann.join("lobby", "ann")
+        for mode in ("none", "active"):
+            async with overview_page(browser, node, forced_colors=mode, color_scheme="light") as page:
+                await expect(page.locator("#members")).to_have_text("1")
+                shown.append([await _background(page, *one) for one in _COLOURED])
+                edge = await page.locator(".bars .fill").evaluate(
+                    "one => getComputedStyle(one).borderBottomWidth"
+                )
+                assert edge == ("3px" if mode == "active" else "0px")
+    assert shown[0] == shown[1]
+
+
+_COLOURED = ((".dot", None), (".legend li", "::before"), ("#reasons td", "::before"))
+
+
+async def _background(page: Page, selector: str, part: str | None) -> str:
+    script = "(one, part) => getComputedStyle(one, part).backgroundColor"
+    return str(await page.locator(selector).first.evaluate(script, part))

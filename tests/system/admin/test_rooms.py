@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import anyio
 import pytest
 
 from reactor.admin import handlers
@@ -60,9 +61,9 @@ async def test_an_expired_member_is_never_reported(redis_server: Server) -> None
         RawClient.connect(node) as ann,
     ):
         await ann.join("lobby", "ann")
-        redis_server.control.pexpire("{reactor:7}:room:lobby:user:ann", 30)
-        redis_server.control.zadd("{reactor:7}:members:lobby", {"ann": 1})
-        await until(lambda: redis_server.control.exists("{reactor:7}:room:lobby:user:ann") == 0)
+        redis_server.control.pexpire("{reactor:7kf}:room:lobby:user:ann", 30)
+        redis_server.control.zadd("{reactor:7kf}:members:lobby", {"ann": 1})
+        await until(lambda: redis_server.control.exists("{reactor:7kf}:room:lobby:user:ann") == 0)
         assert await rejected(admin, "/v1/rooms/lobby/members/ann") == (404, "not_found")
         assert (await ok(admin, "/v1/rooms/lobby/count"))["count"] == 0
         assert (await ok(admin, "/v1/rooms/lobby/members"))["members"] == []
@@ -156,7 +157,7 @@ async def test_departures_come_in_pages_and_the_cursor_stays_valid(redis_server:
         ("/v1/rooms?limit=x", 400, "bad_request"),
         ("/v1/rooms?cursor=x", 400, "bad_cursor"),
         ("/v1/rooms/lobby/members?cursor=IiI", 400, "bad_cursor"),
-        (f"/v1/departures?cursor={encode_cursor({'{reactor:0}:departures': 'x'})}", 400, "bad_cursor"),
+        (f"/v1/departures?cursor={encode_cursor({'{reactor:0lf}:departures': 'x'})}", 400, "bad_cursor"),
         ("/v1/departures?since=yesterday", 400, "bad_request"),
         ("/v1/departures?room=", 400, "bad_id"),
         ("/v1/rooms/%FF", 400, "bad_id"),
@@ -185,12 +186,12 @@ async def test_while_redis_is_away_requests_fail_with_503(bundled_server: Server
         bundled_server.kill()
         assert await rejected(admin, "/v1/rooms/lobby") == (503, "unavailable")
         assert (await admin.get("/healthz")).status_code == 200
-        await until(lambda: not node.ready()[0])
+        await until(lambda: not node.readiness.status()[0])
         assert (await admin.get("/readyz")).status_code == 503
         metrics = (await admin.get("/metrics")).text
         assert "reactor_redis_up 0.0" in metrics
         bundled_server.start()
-        await until(lambda: node.ready()[0])
+        await until(lambda: node.readiness.status()[0])
         assert (await ok(admin, "/v1/rooms/lobby"))["count"] == 0
 
 
@@ -207,6 +208,8 @@ async def test_two_nodes_give_the_same_answers(bundled_server: Server) -> None:
         overview = await ok(admin, "/v1/overview")
         assert {one["node"] for one in overview["nodes"]} == {node.name(), other.name()}
         assert overview["largest"] == [{"roomId": "lobby", "count": 1}]
+        assert all(0 <= one["reportAge"] < 10_000 for one in overview["nodes"])
+        assert overview["asOf"] <= overview["now"]
 
 
 async def test_the_scan_of_rooms_is_reused(bundled_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,3 +220,73 @@ async def test_the_scan_of_rooms_is_reused(bundled_server: Server, monkeypatch: 
         await ok(admin, "/v1/overview")
         await ok(admin, "/v1/rooms")
         assert node.backend.times["list_rooms"].count == scans
+
+
+async def test_the_scan_of_rooms_is_reused_for_seconds_at_most(
+    bundled_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers, "SCAN_PAUSE", 1_000_000)
+    monkeypatch.setattr(handlers, "MAX_AGE", 0.3)
+    async with admin_served(bundled_server) as (node, admin), RawClient.connect(node) as ann:
+        assert (await ok(admin, "/v1/overview"))["members"] == 0
+        await ann.join("lobby", "ann")
+        await anyio.sleep(0.3)
+        assert (await ok(admin, "/v1/overview"))["members"] == 1
+
+
+async def test_rooms_are_searched_by_a_part_of_their_id(bundled_server: Server) -> None:
+    async with admin_served(bundled_server) as (node, admin), RawClient.connect(node) as ann:
+        for room in ("Lobby", "lobby-2", "hall", "a+b"):
+            await ann.join(room, "ann")
+        found = {
+            part: await ok(admin, "/v1/rooms", params={"search": part}) for part in ("LOB", "+", "", "x")
+        }
+        assert {part: [room["roomId"] for room in page["rooms"]] for part, page in found.items()} == {
+            "LOB": ["Lobby", "lobby-2"], "+": ["a+b"], "": ["Lobby", "a+b", "hall", "lobby-2"], "x": [],
+        }  # fmt: skip
+        first = await ok(admin, "/v1/rooms", params={"search": "lob", "limit": 1})
+        second = await ok(admin, "/v1/rooms", params={"search": "lob", "limit": 1, "cursor": first["cursor"]})
+        assert [room["roomId"] for room in first["rooms"] + second["rooms"]] == ["Lobby", "lobby-2"]
+        assert second["cursor"] is None
+
+
+async def test_many_rooms_are_listed_page_by_page_without_reading_all(
+    bundled_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reactor.admin.handlers.MAX_SORTED_ROOMS", 20)
+    async with admin_served(bundled_server, max_rooms=500) as (node, admin), RawClient.connect(node) as ann:
+        for number in range(300):
+            await ann.join(f"room-{number:03}", "ann")
+        for limit in (7, 100, 1000):
+            rooms = [room["roomId"] for room in await walk(admin, "/v1/rooms", "rooms", limit)]
+            assert sorted(rooms) == [f"room-{number:03}" for number in range(300)]
+        calls = node.backend.times["list_rooms"].count
+        await ok(admin, "/v1/rooms?limit=5")
+        assert node.backend.times["list_rooms"].count - calls == 1
+        searched = await ok(admin, "/v1/rooms?search=m-29")
+        assert [room["roomId"] for room in searched["rooms"]] == [f"room-29{n}" for n in range(10)]
+        wrong = [[16, "0", "0", ""], [0, "x", "0", ""], [0, "0"], {"shard": 0}, [-1, "0", "0", ""]]
+        for cursor in wrong[1:]:
+            assert await rejected(admin, f"/v1/rooms?cursor={encode_cursor(cursor)}") == (400, "bad_cursor")
+        last = await ok(admin, f"/v1/rooms?cursor={encode_cursor(wrong[0])}")
+        assert last == {"rooms": [], "cursor": None}
+
+
+async def test_rooms_that_stay_are_all_listed_while_others_come_and_go(
+    bundled_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reactor.admin.handlers.MAX_SORTED_ROOMS", 0)
+    async with admin_served(bundled_server, max_rooms=999) as (node, admin), RawClient.connect(node) as ann:
+        for number in range(100):
+            await ann.join(f"stays-{number}", "ann")
+        found: set[str] = set()
+        cursor: str | None = ""
+        number = 0
+        while cursor is not None:
+            page = await ok(admin, "/v1/rooms", params={"limit": 5, "cursor": cursor})
+            found |= {room["roomId"] for room in page["rooms"]}
+            cursor = page["cursor"]
+            for _ in range(9):
+                number += 1
+                await ann.join(f"comes-{number}", "ann")
+        assert {f"stays-{number}" for number in range(100)} <= found

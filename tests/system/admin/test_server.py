@@ -10,7 +10,7 @@ import anyio
 import httpx
 import pytest
 
-from reactor.admin import parameters, uvicorn_server
+from reactor.admin import parameters
 from reactor.server.process import serve_node
 from reactor.settings import Settings
 from tests.support.certificates import trusting, write_certificate
@@ -33,17 +33,6 @@ async def answer_to(port: int | None, *parts: bytes) -> bytes:
             return await reader.read()
     finally:
         writer.close()
-
-
-async def test_a_connection_without_a_whole_request_is_closed(
-    bundled_server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(uvicorn_server, "FIRST_REQUEST_TIMEOUT", 0.2)
-    async with admin_served(bundled_server) as (node, admin):
-        start = time.monotonic()
-        assert await answer_to(node.settings.admin_port, b"GET /healthz HTT") == b""
-        assert time.monotonic() - start < 5
-        await ok(admin, "/v1/rooms")
 
 
 async def test_a_body_that_does_not_arrive_is_answered_with_408(
@@ -133,6 +122,8 @@ async def test_each_worker_has_a_port_and_each_answers_for_the_fleet(bundled_ser
             await ann.join("lobby", "ann")
             for url in (first, second):
                 assert (await ok(client, f"{url}/v1/rooms/lobby"))["count"] == 1
+
+            await anyio.sleep(1)  # a page is up to a second old
             counted = [
                 "reactor_connections 1.0" in (await client.get(f"{url}/metrics")).text
                 for url in (first, second)

@@ -26,7 +26,14 @@ async def test_every_node_applies_new_settings_within_a_second(redis_server: Ser
         body = {"ttl": "2m", "away_grace": 7, "message": "Bye."}
         done = await ok(admin, PATH, "PUT", json=body)
         assert done["settings"] == {"ttl": 120, "away_grace": 7, "message": "Bye."}
-        expected = {"ttl": 120, "grace": 5, "away_grace": 7, "message": "Bye.", "max_members": 9}
+        expected = {
+            "ttl": 120,
+            "grace": 5,
+            "away_grace": 7,
+            "close_grace": 5,
+            "message": "Bye.",
+            "max_members": 9,
+        }
         assert done["effective"] == expected
         assert await ok(admin, PATH) == done
         await until(lambda: other.rules.policy("lobby").ttl == 120_000, patience=1.0)
@@ -64,8 +71,8 @@ async def test_grace_and_message_apply_at_once_to_present_members(bundled_server
         await ok(admin, PATH, "PUT", json={"grace": 0.1, "message": "Time is up."})
         ann.vanish()
         assert await bob.receive_departure_of("ann") == "disconnected"
-        bundled_server.control.pexpire("{reactor:7}:room:lobby:user:bob", 1)
-        await until(lambda: bundled_server.control.exists("{reactor:7}:room:lobby:user:bob") == 0)
+        bundled_server.control.pexpire("{reactor:7kf}:room:lobby:user:bob", 1)
+        await until(lambda: bundled_server.control.exists("{reactor:7kf}:room:lobby:user:bob") == 0)
         force_leave = await bob.receive("room:force-leave")
         assert (force_leave["message"], force_leave["reason"]) == ("Time is up.", "inactivity_timeout")
 

@@ -51,11 +51,7 @@ class RoomRecorder:
 
     @property
     def reasons(self) -> dict[str, str | None]:
-        return {
-            event.member.user_id: event.reason
-            for event in self.events
-            if event.kind == "leave" and event.member
-        }
+        return {event.member.user_id: event.reason for event in self.events if event.kind == "leave"}
 
     async def until(self, condition: Callable[[], bool]) -> None:
         await self._recorded.until(condition)

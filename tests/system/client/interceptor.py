@@ -10,6 +10,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
+from reactor.protocol.closing import CloseCode
 from reactor.server.node import Node
 from tests.system.client.clients import url_of
 
@@ -60,6 +61,8 @@ class Interceptor:
             ):
                 tasks.start_soon(self._from_client, client, node)
                 await self._from_node(client, node)
+                if node.close_code == CloseCode.FORCE_LEAVE:
+                    await client.close(node.close_code)
                 tasks.cancel_scope.cancel()
         finally:
             self._clients.discard(client)

@@ -7,11 +7,14 @@ import anyio
 import pytest
 
 from reactor.client.delivery import Callbacks, EventFeed, Events
-from reactor.protocol.events import RoomEvent
+from reactor.protocol.events import JoinEvent, RoomEvent, SyncEvent
+from reactor.protocol.messages import Member
 
 
 def numbered(number: int, kind: str = "join") -> RoomEvent:
-    return RoomEvent(kind=kind, room_id="r", count=number)  # type: ignore[arg-type]
+    if kind == "sync":
+        return SyncEvent(kind="sync", room_id="r", count=number)
+    return JoinEvent(kind="join", room_id="r", count=number, member=Member("ann", "Ann", 1, 1))
 
 
 class Source:

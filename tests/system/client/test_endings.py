@@ -20,14 +20,17 @@ from tests.support.proxy import Proxy
 from tests.support.servers import Server
 from tests.support.waiting import PATIENCE, until
 from tests.system.client.clients import RoomRecorder, client_of, ended
+from tests.system.client.interceptor import Interceptor
 
 
 async def test_a_member_without_heartbeats_gets_a_force_leave_and_the_room_ends(redis_server: Server):
     async with (
         served(redis_server, ttl=0.4, inactivity_message="Still there?", heartbeat_interval=0.1) as node,
+        Interceptor.before(node) as interceptor,
         client_of(node) as other,
-        client_of(node, heartbeat_interval=60) as silent,
+        client_of(interceptor.port, heartbeat_interval=60) as silent,
     ):
+        interceptor.drop = lambda message: message["type"] == "room:heartbeat:due"
         witness = RoomRecorder(await other.join("lobby", user_id="bob"))
         room = await silent.join("lobby", user_id="ann")
         recorder = RoomRecorder(room)

@@ -8,8 +8,8 @@ import anyio
 import pytest
 
 from reactor.client import Client, Status
-from reactor.client.memberships import RoomMembership
 from reactor.client.open_connection import OpenConnection
+from reactor.client.room_membership import RoomMembership
 from reactor.errors import (
     ConnectionClosed,
     NotJoined,
@@ -165,7 +165,7 @@ async def test_an_internal_error_ends_the_rooms_and_is_raised_at_the_end_of_the_
 ):
     async with served(bundled_server) as node:
         client = client_of(node)
-        with pytest.raises(ExceptionGroup) as raised:  # noqa: PT012 - the block is what raises
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the block is what raises
             async with client:
                 room = await client.join("lobby", user_id="ann")
                 monkeypatch.setattr(client._reconnector._delays, "after_connection", lambda *_: 1 / 0)
@@ -173,5 +173,4 @@ async def test_an_internal_error_ends_the_rooms_and_is_raised_at_the_end_of_the_
                 connection.abort()
                 end = await ended(room)
                 assert isinstance(end, ConnectionClosed)
-        assert raised.group_contains(ZeroDivisionError)
         assert "the client failed" in caplog.text

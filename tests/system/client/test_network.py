@@ -72,7 +72,7 @@ async def test_changes_during_a_reconnect_are_reported_once_and_together(bundled
 
 async def test_a_reconnect_after_the_grace_is_noticed_by_the_other_members(bundled_server: Server):
     async with (
-        served(bundled_server, grace=0.2) as node,
+        served(bundled_server, grace=0.2, away_grace=0.2) as node,
         Proxy.to(node.gateway.port) as proxy,
         client_of(node) as other,
         client_of(proxy.port) as client,

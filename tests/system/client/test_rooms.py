@@ -163,13 +163,18 @@ async def test_refusals_are_exceptions_with_the_message_of_the_server(bundled_se
         assert refused.value.code == "too_many_rooms"
         with pytest.raises(Refused) as refused:
             await room.update(data="x" * 5000)
-        assert refused.value.code == "data_too_big"
+        assert refused.value.code == "too_big"
         assert room.me is not None
         assert room.me.data == "before"
-        for wrong in ("", "x" * 300, "a\nb"):
+        for wrong, code in (
+            ("", "bad_id"),
+            ("a\nb", "bad_id"),
+            ("x" * 300, "too_big"),
+            (True, "bad_request"),
+        ):
             with pytest.raises(Refused) as refused:
                 await one.join(wrong, user_id="ann")
-            assert refused.value.code == "bad_id"
+            assert refused.value.code == code
         with pytest.raises(Refused, match="whole number"):
             await one.join(True, user_id="ann")
         for odd in ("a:b{c}*?[d]\\", "🧑‍🚀", " ", "__proto__"):
@@ -239,3 +244,11 @@ async def test_a_missing_reply_raises_request_timed_out(bundled_server: Server):
         await until(lambda: room.members["ann"].username == "Ann")
         assert issubclass(RequestTimedOut, TimeoutError)
         assert issubclass(RequestTimedOut, ReactorError)
+
+
+async def test_refusals_name_arguments_as_they_are_called_in_python(bundled_server: Server):
+    async with served(bundled_server) as node, client_of(node) as client:
+        with pytest.raises(Refused, match=r"^join needs user_id: text or a whole number$"):
+            await client.join("lobby")
+        with pytest.raises(Refused, match=r"^room_id is empty: give it at least one character$"):
+            await client.count("")

@@ -12,9 +12,10 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.support.nodes import served
+from tests.support.nodes import NodeProcess, served
 from tests.support.raw_client import RawClient
-from tests.support.servers import Server
+from tests.support.servers import Server, free_port
+from tests.support.waiting import PATIENCE
 
 
 @pytest.mark.parametrize(("options", "named"), [(["--as", "eve"], True), ([], False)])
@@ -92,3 +93,27 @@ async def test_a_terminal_shows_a_live_table(bundled_server: Server) -> None:
                 command.kill()
                 await command.wait()
             os.close(ours)
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_it_says_when_the_server_goes_and_when_it_is_back(bundled_server: Server, named: bool) -> None:
+    port = free_port()
+    options = ["--as", "eve"] if named else []
+    async with NodeProcess.start(bundled_server, port=port) as node:
+        command = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "reactor", "watch", f"ws://127.0.0.1:{port}/ws", "lobby", *options,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        assert command.stdout is not None
+        assert command.stderr is not None
+        with anyio.fail_after(PATIENCE):
+            await command.stdout.readline()
+        await node.kill()
+        with anyio.fail_after(PATIENCE):
+            lost = await command.stderr.readline()
+    assert lost == b"note: the connection to the server is lost; trying again.\n"
+    async with NodeProcess.start(bundled_server, port=port):
+        with anyio.fail_after(PATIENCE):
+            assert await command.stderr.readline() == b"note: the server is back.\n"
+        command.terminate()
+        await command.wait()

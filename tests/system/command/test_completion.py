@@ -45,7 +45,7 @@ def test_bash_completes_commands(script: Path):
 
 def test_bash_completes_flags(script: Path):
     assert completed(script, "reactor doctor --fi") == {"--fix"}
-    assert completed(script, "reactor serve --redis") == {"--redis-url"}
+    assert completed(script, "reactor serve --max-mess") == {"--max-message"}
     assert "--follow" in completed(script, "reactor departures --")
     assert "--follow" not in completed(script, "reactor rooms --")
 

@@ -5,12 +5,15 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from websockets.datastructures import Headers
 
+from reactor.gateway.addresses import UNNAMED_FACTOR
 from reactor.gateway.admission import Admission
 from reactor.gateway.http import Site
 from reactor.settings import Settings
 from tests.support.gateway import HEARTBEAT, Raw, Served, bystander, request, serving, text
+from tests.support.signing import SECRET, token
 
 NO_PROXIES: dict[str, Any] = {"trusted_proxies": "none"}
 
@@ -111,6 +114,49 @@ async def test_behind_a_trusted_proxy_the_client_address_is_counted():
             pass
 
 
+@pytest.mark.parametrize("forwarded", [{}, {"X_Forwarded_For": "unknown"}, {"X_Forwarded_For": "unix:"}])
+async def test_clients_that_a_trusted_proxy_does_not_name_share_larger_limits(forwarded: dict[str, str]):
+    async with serving(max_per_address=1, new_per_second=0) as served, AsyncExitStack() as stack:
+        for _ in range(UNNAMED_FACTOR):
+            await stack.enter_async_context(await served.raw(handshake=True, **forwarded))
+        with capture_logs() as logs:
+            assert (await rejection(served, **forwarded))[0] == 429
+        assert logs[0]["address"] == "127.0.0.1 (a trusted proxy)"
+        async with await served.raw(X_Forwarded_For="203.0.113.7") as named:
+            assert await works(named)
+
+
+async def test_those_that_have_not_joined_have_a_smaller_limit():
+    async with (
+        serving(max_unjoined_per_address=1, max_per_address=3, **NO_PROXIES) as served,
+        await served.raw() as one,
+    ):
+        assert (await rejection(served))[0] == 429
+        manager = served.gateway._manager
+        assert manager is not None
+        manager.settled(served.handler.opened_[0])  # as the handler notes a join
+        async with await served.raw():
+            assert (await rejection(served))[0] == 429
+            manager.settled(served.handler.opened_[1])
+            async with await served.raw():
+                manager.settled(served.handler.opened_[2])
+                assert (await rejection(served))[0] == 429  # the limit of all
+        await served.handler.until(lambda: len(served.handler.closed_) == 2)
+        assert await works(one)
+        (usage,) = manager.admission._addresses._usage._values.values()
+        assert (usage.accepted, usage.unsettled) == (1, 0)
+
+
+async def test_a_token_counts_as_having_joined():
+    options: dict[str, Any] = {"auth_secret": SECRET, "max_unjoined_per_address": 1}
+    async with serving(**options, **NO_PROXIES) as served, AsyncExitStack() as stack:
+        for _ in range(3):
+            client = await stack.enter_async_context(await served.raw(Authorization=f"Bearer {token()}"))
+            assert (await client.message())["type"] == "auth:ok"
+        await stack.enter_async_context(await served.raw())
+        assert (await rejection(served))[0] == 429
+
+
 async def test_the_forwarded_header_of_an_untrusted_peer_is_ignored():
     async with (
         serving(max_per_address=1, trusted_proxies="10.0.0.0/8") as served,
@@ -134,7 +180,7 @@ async def test_connections_are_uncounted_however_they_end():
         manager = served.gateway._manager
         assert manager is not None
         await manager.empty.wait()
-        assert [usage.accepted for usage in manager.admission._addresses._usage.values()] == [0]
+        assert [usage.accepted for usage in manager.admission._addresses._usage._values.values()] == [0]
 
 
 async def test_the_size_of_request_headers_is_bounded():
@@ -153,8 +199,10 @@ async def test_the_size_of_request_headers_is_bounded():
 
 # Origins.
 
+_PROBE = b"GET /ws HTTP/1.1\r\nHost: x\r\nOrigin: https://evil.example\r\n\r\n"
 LOCAL = {"host": "127.0.0.1"}
 PUBLIC = {"host": "0.0.0.0"}
+HOSTS = PUBLIC | {"allowed_hosts": "Chat.example, *.other.example"}
 TOKENS = {"auth_secret": "x" * 32}
 
 
@@ -174,11 +222,22 @@ TOKENS = {"auth_secret": "x" * 32}
         (LOCAL, "null", "127.0.0.1:8765", False),
         (LOCAL, "", "127.0.0.1:8765", False),
         (LOCAL, "http://[::1", "127.0.0.1:8765", False),
-        (PUBLIC, "https://chat.example", "chat.example", True),
-        (PUBLIC, "https://chat.example", "chat.example:443", True),
-        (PUBLIC, "https://CHAT.example", "chat.Example", True),
-        (PUBLIC, "http://chat.example:8765", "chat.example:8765", True),
-        (PUBLIC, "http://chat.example:8765", "chat.example:9000", False),
+        (PUBLIC, "http://evil.example:8765", "evil.example:8765", False),  # DNS rebinding
+        (PUBLIC, "http://evil.example.:8765", "evil.example.:8765", False),
+        (PUBLIC, "http://192.168.1.7:8765", "192.168.1.7:8765", True),
+        (PUBLIC, "http://[fd00::7]:8765", "[fd00::7]:8765", True),
+        (PUBLIC, "http://desk:8765", "desk:8765", True),
+        (PUBLIC, "http://desk.local", "desk.local", True),
+        (PUBLIC, "http://desk.local.evil.example", "desk.local.evil.example", False),
+        (HOSTS, "https://chat.example", "chat.example", True),
+        (HOSTS, "https://chat.example", "chat.example:443", True),
+        (HOSTS, "https://CHAT.example", "chat.Example", True),
+        (HOSTS, "http://chat.example:8765", "chat.example:8765", True),
+        (HOSTS, "http://chat.example:8765", "chat.example:9000", False),
+        (HOSTS, "https://a.b.other.example", "a.b.other.example", True),
+        (HOSTS, "https://other.example", "other.example", False),
+        (HOSTS, "http://desk:8765", "desk:8765", False),
+        (PUBLIC | {"allowed_hosts": "*"}, "https://any.example", "any.example", True),
         (PUBLIC, "https://evil.example", "chat.example", False),
         (PUBLIC, "https://chat.example.evil.example", "chat.example", False),
         (TOKENS, "https://any.example", "127.0.0.1:8765", True),
@@ -187,6 +246,34 @@ TOKENS = {"auth_secret": "x" * 32}
         (TOKENS | {"origins": "https://ours.example"}, "https://theirs.example", "x", False),
         (TOKENS | {"origins": "https://ours.example"}, None, "x", True),
         ({"origins": "*"}, "https://any.example", "x", True),
+        ({"origins": "*"}, "null", "x", True),
+        ({"origins": "null"}, "null", "x", True),
+        ({"origins": "null"}, "https://any.example", "x", False),
+        ({"origins": "https://*.app.example"}, "https://one.app.example", "x", True),
+        ({"origins": "https://*.app.example"}, "https://a.b.APP.example", "x", True),
+        ({"origins": "https://*.app.example"}, "https://app.example", "x", False),
+        ({"origins": "https://*.app.example"}, "https://*.app.example", "x", False),
+        ({"origins": "https://*.app.example"}, "https://.app.example", "x", False),
+        ({"origins": "https://*.app.example"}, "https://evilapp.example", "x", False),
+        ({"origins": "https://*.app.example"}, "https://one.app.example.evil.example", "x", False),
+        ({"origins": "https://*.app.example"}, "https://evil.example/.app.example", "x", False),
+        ({"origins": "https://*.app.example"}, "https://evil.example:1.app.example", "x", False),
+        ({"origins": "https://*.app.example"}, "http://one.app.example", "x", False),
+        ({"origins": "https://*.app.example"}, "https://one.app.example:8443", "x", False),
+        ({"origins": "https://*.app.example:8443"}, "https://one.app.example:8443", "x", True),
+        ({"origins": "http://localhost:*"}, "http://localhost:5173", "x", True),
+        ({"origins": "http://localhost:*"}, "http://localhost", "x", True),
+        ({"origins": "http://localhost:*"}, "http://localhost:5173.evil.example", "x", False),
+        ({"origins": "http://localhost:*"}, "http://localhost.evil.example:80", "x", False),
+        ({"origins": "http://[::1]:*"}, "http://[::1]:3000", "x", True),
+        ({"origins": "https://app-*-team.host.example"}, "https://app-7f-team.host.example", "x", True),
+        ({"origins": "https://app-*-team.host.example"}, "https://app-7.f-team.host.example", "x", False),
+        ({"origins": "https://a.*.example"}, "https://a.b.example", "x", True),
+        ({"origins": "https://a.*.example"}, "https://a.b.c.example", "x", False),
+        ({"origins": "https://App.example:443/, http://b.example:80"}, "https://app.example", "x", True),
+        ({"origins": "https://App.example:443/, http://b.example:80"}, "http://b.example", "x", True),
+        ({"origins": "capacitor://localhost"}, "capacitor://localhost", "x", True),
+        ({"origins": "https://b\u00fccher.example"}, "https://xn--bcher-kva.example", "x", True),
         ({"origins": "https://ours.example"}, "http://127.0.0.1:8765", "127.0.0.1:8765", False),
     ],
 )
@@ -207,10 +294,72 @@ def test_which_origins_may_connect(settings, origin, host, allowed):
         assert not admission.allows_origin(headers), "two Origin headers"
 
 
+async def test_a_name_that_a_trusted_proxy_passes_on_is_this_host():
+    names = {"Host": "chat.example", "Origin": "https://chat.example"}
+    async with serving(host="0.0.0.0") as served:
+        assert (await rejection(served, **names))[0] == 403
+        async with await served.raw(handshake=True, **names, X_Forwarded_For="203.0.113.7") as client:
+            assert await works(client)
+        other = names | {"Origin": "https://other.example", "X_Forwarded_For": "203.0.113.7"}
+        assert (await rejection(served, **other))[0] == 403
+    async with serving(host="0.0.0.0", **NO_PROXIES) as served:
+        assert (await rejection(served, **names, X_Forwarded_For="203.0.113.7"))[0] == 403
+
+
+@pytest.mark.parametrize("path", ["/ws", "/", "/healthz", "/nothing"])
+async def test_a_request_has_one_host(path: str):
+    async with serving() as served:
+        for hosts, version, status in (
+            (b"", b"1.1", b"400"),
+            (b"Host: a\r\nHost: a\r\n", b"1.1", b"400"),
+            (b"Host: a\r\nX-Y: z\r\nHost: b\r\n", b"1.0", b"400"),
+        ):
+            async with await served.raw(handshake=False) as client:
+                head = (
+                    request(path)
+                    .replace(b"Host: 127.0.0.1\r\n", hosts)
+                    .replace(b"HTTP/1.1", b"HTTP/" + version)
+                )
+                client.write(head)
+                assert (await client.reader.read()).split()[1] == status
+        assert served.gateway.counts.rejected == {"400": 3}
+
+
+async def test_a_probe_of_http_1_0_needs_no_host():
+    async with serving() as served, await served.raw(handshake=False) as client:
+        client.write(b"GET /readyz HTTP/1.0\r\n\r\n")
+        assert (await client.reader.read()).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_the_headers_of_a_plain_request_are_bounded_too():
+    async with serving(max_headers=2000) as served, await served.raw(handshake=False) as client:
+        client.write(request("/", **{f"X_{number}": "y" * 90 for number in range(30)}))
+        assert (await client.reader.read()).startswith(b"HTTP/1.1 431 ")
+
+
 async def test_a_rejected_origin_learns_which_setting_allows_it():
     async with serving() as served, bystander(served):
+        for headers in (request(Origin="https://evil.example"), _PROBE):
+            with capture_logs() as logs:
+                async with await served.raw(handshake=False) as client:
+                    client.write(headers)
+                    response = await client.reader.read()
+            assert response.startswith(b"HTTP/1.1 403 ")
+            assert response.endswith(
+                b"origin not allowed: add this page's origin to the server's setting origins "
+                b"(null for a sandboxed frame)"
+            )
+            assert b"\r\nAccess-Control-Allow-Origin: *\r\n" in response
+            if headers is not _PROBE:
+                (line,) = logs
+                assert (line["event"], line["setting"]) == ("origin_not_allowed", "origins")
+                assert (line["origin"], line["log_level"]) == ("https://evil.example", "warning")
+
+
+async def test_a_page_can_read_by_fetch_why_the_websocket_does_not_open():
+    async with serving(origins="https://allowed.example") as served, bystander(served):
         async with await served.raw(handshake=False) as client:
-            client.write(request(Origin="https://evil.example"))
+            client.write(_PROBE.replace(b"evil", b"allowed"))
             response = await client.reader.read()
-        assert response.startswith(b"HTTP/1.1 403 ")
-        assert b"setting origins" in response
+        assert response.startswith(b"HTTP/1.1 426 ")
+        assert b"\r\nAccess-Control-Allow-Origin: *\r\n" in response

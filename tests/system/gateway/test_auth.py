@@ -2,8 +2,10 @@
 
 import asyncio
 import time
+import tracemalloc
 from typing import Any
 
+import msgspec
 import pytest
 from websockets.frames import Opcode
 
@@ -12,7 +14,7 @@ from reactor.gateway.server import Gateway
 from reactor.protocol import intents as want
 from reactor.settings import Settings
 from tests.support import hooks
-from tests.support.gateway import BELOW_DEFAULT, Raw, Recorder, Served, request, serving, text
+from tests.support.gateway import BELOW_DEFAULT, Raw, Recorder, Served, client_frame, request, serving, text
 from tests.support.signing import SECRET, token
 from tests.support.waiting import PATIENCE, until
 
@@ -51,12 +53,13 @@ async def test_a_token_in_the_first_message_admits_the_requests_behind_it():
     expires = int(time.time()) + 60
     async with serving(**KEYS) as served, await served.raw() as client:
         client.write(auth(token(exp=expires)), text(JOIN), text(BEAT))
-        assert await client.message() == {
-            "type": "auth:ok",
-            "userId": "ann",
-            "expiresAt": expires * 1000,
-            "id": 1,
-        }
+        accepted = await client.message()
+        assert (
+            expires * 1000 - 60_000
+            <= time.time() * 1000 + accepted.pop("expiresIn")
+            <= expires * 1000 + 60_000
+        )
+        assert accepted == {"type": "auth:ok", "userId": "ann", "expiresAt": expires * 1000, "id": 1}
         assert (await client.message())["type"] == "room:heartbeat:ack"
 
 
@@ -221,6 +224,33 @@ async def test_closed_connections_leave_no_state():
         assert manager.context.wheel._slots == {}
 
 
+async def test_the_connections_of_one_user_are_limited():
+    async with (
+        serving(**KEYS, max_per_user=2) as served,
+        await served.raw() as one,
+        await served.raw(Authorization=f"Bearer {token()}") as two,
+    ):
+        one.write(auth(token()))
+        assert (await one.message())["type"] == (await two.message())["type"] == "auth:ok"
+        async with await served.raw() as three, await served.raw() as other:
+            three.write(auth(token()), text(JOIN))
+            assert (await three.message())["code"] == "too_many_connections"
+            assert await three.close_code() == 4029
+            other.write(auth(token(sub="bob")))
+            assert (await other.message())["type"] == "auth:ok"
+        one.write(auth(token()))  # a fresh token is no further connection
+        assert (await one.message())["type"] == "auth:ok"
+        two.writer.transport.abort()
+        await served.handler.until(lambda: len(served.handler.closed_) == 3)
+        async with await served.raw(Authorization=f"Bearer {token()}") as late:
+            assert (await late.message())["type"] == "auth:ok"
+        manager = served.gateway._manager
+        assert manager is not None
+        assert manager.auth is not None
+        await served.handler.until(lambda: len(served.handler.closed_) == 4)
+        assert [len(manager.auth.connections_of(user)) for user in ("ann", "bob")] == [1, 0]
+
+
 # Hooks.
 
 HOOK: dict[str, Any] = {"auth_hook": "tests.support.hooks:check"}
@@ -253,6 +283,33 @@ async def test_requests_wait_for_a_slow_hook():
         assert [(await client.message())["type"] for _ in range(2)] == ["auth:ok", "room:heartbeat:ack"]
         assert intents(served)[0].user_id == "ann soon"
         assert (await other.message())["expiresAt"] > time.time() * 1000
+
+
+async def test_early_messages_are_kept_as_bytes_and_released_with_their_connection():
+    large = client_frame(
+        Opcode.BINARY, msgspec.msgpack.encode({**JOIN, "username": "x" * 250, "data": [[]] * 2000})
+    )
+    login = client_frame(Opcode.BINARY, msgspec.msgpack.encode({"type": "auth", "token": "slow"}))
+    async with serving(**HOOK, auth_timeout=PATIENCE) as served:
+        manager = served.gateway._manager
+        assert manager is not None
+        assert manager.auth is not None
+        budget = manager.auth._early
+        clients = [
+            await served.raw(Sec_WebSocket_Protocol="reactor.msgpack", X_Forwarded_For=f"10.0.0.{number}")
+            for number in range(5)
+        ]
+        tracemalloc.start()
+        for client in clients:
+            client.write(login, large * 32)
+        # 32 of 2,300 bytes each, of which the first 8 KiB are free.
+        await until(lambda: budget.bytes.used > 5 * 60_000)
+        taken = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert taken < 5 * 150_000  # the same 160 messages, decoded, take 20 MB
+        for client in clients:
+            client.writer.transport.abort()
+        await until(lambda: budget.bytes.used == 0)
 
 
 @pytest.mark.parametrize(

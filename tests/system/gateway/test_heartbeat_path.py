@@ -15,8 +15,9 @@ from websockets.server import ServerProtocol
 from websockets.streams import StreamReader
 
 from reactor.gateway.connection import Connection, ConnectionState
-from reactor.gateway.context import GatewayContext
+from reactor.gateway.context import ConnectionCounts, GatewayContext
 from reactor.gateway.framing import at_rest, frame
+from reactor.gateway.outbox import SendBudget
 from reactor.gateway.rate_limit import RateLimit
 from reactor.gateway.timing_wheel import TimingWheel
 from reactor.protocol.codec import JSON, MSGPACK
@@ -52,12 +53,16 @@ class Transport:
 class FakeContext(GatewayContext):
     def __init__(self) -> None:
         self.now = 1.0
+        self.counts = ConnectionCounts()
         self.send_buffer = 1 << 20
+        self.send_budget = SendBudget(1 << 30)
+        self._blocked: dict[Any, float] = {}
         self.wheel: Any = TimingWheel(0.1, 0.0)
         self.close_timeout = 1.0
         self.rate_limit = RateLimit(0, 1, 0.1)
         self._idle_parsers: list[ServerProtocol] = []
         self._max_message = MAX
+        self.message_timeout = 30.0
 
     def schedule_flush(self, target: Any) -> None:
         target.flush()

@@ -2,7 +2,9 @@
 
 import asyncio
 import time
+from typing import Any
 
+import pytest
 from websockets.frames import Opcode
 
 from tests.support.gateway import BELOW_DEFAULT, HEARTBEAT, bystander, client_frame, serving, text
@@ -58,6 +60,55 @@ async def test_pings_can_be_disabled():
             pass
         client.write(text(HEARTBEAT))
         assert (await client.message())["type"] == "room:heartbeat:ack"
+
+
+LONG = client_frame(Opcode.TEXT, b" " * 2000)
+
+
+@pytest.mark.parametrize("ping_interval", [0, 0.1, 60])
+@pytest.mark.parametrize("compression", [False, True])
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(LONG[:1], id="a byte of a header"),
+        pytest.param(LONG[:500], id="half a frame"),
+        pytest.param(client_frame(Opcode.TEXT, b"{", fin=False), id="a fragment"),
+    ],
+)
+async def test_a_message_has_a_deadline_however_it_drips(
+    first: bytes, ping_interval: float, compression: bool
+):
+    options: dict[str, Any] = {"ping_interval": ping_interval, "compression": compression}
+    extension = {"Sec_WebSocket_Extensions": "permessage-deflate"} if compression else {}
+    async with (
+        serving(message_timeout=0.5, **options) as served,
+        await served.raw(handshake=True, **extension) as client,
+    ):
+
+        async def drip() -> None:
+            while True:  # a part that completes nothing, again and again
+                client.write(client_frame(Opcode.PONG) if len(first) != 500 else b" ")
+                await asyncio.sleep(0.05)
+
+        client.write(text(HEARTBEAT))
+        assert (await client.frame())[0] in (Opcode.TEXT, Opcode.PING)
+        client.write(first)
+        dripping = asyncio.create_task(drip()) if len(first) > 1 else None
+        try:
+            assert await client.close_code() == 1008
+        finally:
+            if dripping:
+                dripping.cancel()
+
+
+async def test_whole_messages_have_no_common_deadline():
+    async with serving(message_timeout=0.4) as served, await served.raw() as client:
+        for _ in range(10):
+            client.write(LONG[:500])
+            await asyncio.sleep(0.1)
+            client.write(LONG[500:])
+            assert (await client.message())["code"] == "bad_json"
+        assert served.handler.closed_ == []
 
 
 async def test_many_connections_with_the_same_deadline_are_all_handled():

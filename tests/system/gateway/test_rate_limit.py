@@ -48,6 +48,29 @@ async def test_a_rejection_names_its_request():
         assert served.handler.intents[-1].room_id is None, "the rejected request was not processed"
 
 
+async def test_a_large_message_counts_as_several():
+    async with (
+        serving(messages_per_second=1, message_burst=20) as served,
+        await served.raw() as client,
+    ):
+        large = [
+            text({"type": "leave_room", "roomId": "a", "id": number, "x": "x" * 60_000})
+            for number in range(3)
+        ]
+        client.write(*large)
+        errors = [await client.message() for _ in large]
+        assert [error["code"] for error in errors] == ["not_joined", "not_joined", "too_many_requests"]
+        assert (errors[2]["id"], errors[2]["roomId"]) == (2, "a")
+        await flood(client, 4)
+        assert await codes(client, 4) == ["ok"] * 4
+
+
+async def test_the_largest_message_is_accepted_whatever_the_burst():
+    async with serving(messages_per_second=1, message_burst=2) as served, await served.raw() as client:
+        client.write(text({"type": "leave_room", "roomId": "a", "x": "x" * 65_000}))
+        assert (await client.message())["code"] == "not_joined"
+
+
 async def test_a_client_that_waits_is_served_again():
     async with serving(**SLOW) as served, await served.raw() as client:
         for _ in range(3):

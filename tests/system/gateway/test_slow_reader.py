@@ -8,11 +8,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 from websockets.frames import Opcode
 
+from reactor.gateway.connection import Connection
 from reactor.gateway.fanout import broadcast
 from reactor.gateway.framing import frame
-from reactor.protocol.messages import ServiceDegraded
-from tests.support.gateway import Raw, bystander, serving
-from tests.support.waiting import PATIENCE
+from reactor.gateway.snapshots import MAX_CACHED, Snapshots
+from reactor.protocol.messages import Member, MembersReply, ServiceDegraded
+from reactor.protocol.room import RoomView
+from tests.support.gateway import Raw, bystander, serving, text
+from tests.support.waiting import PATIENCE, until
 
 
 @asynccontextmanager
@@ -119,8 +122,9 @@ async def test_a_message_above_the_limit_reaches_a_client_that_reads():
         connection = served.handler.opened_[-1]
         for _ in range(3):
             connection.send(ServiceDegraded("x" * 8_000_000))
-            connection.send(ServiceDegraded("second"))
             assert len((await client.message())["reason"]) == 8_000_000
+            await until(lambda: not connection.blocked)
+            connection.send(ServiceDegraded("second"))
             assert (await client.message())["reason"] == "second"
 
 
@@ -220,3 +224,112 @@ async def test_one_stalled_client_in_a_hundred_does_not_affect_the_fan_out_to_th
                 reader in served.gateway.connections for reader in connections if reader is not stalled
             )
             assert limit / 2 < peak <= limit
+
+
+def keep_little_in_the_kernel(connection: Connection) -> None:
+    """Otherwise it would buffer megabytes."""
+    sock = connection._transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+
+
+def list_of(number: int, members: int = 700) -> RoomView:
+    """A room whose list takes 2.8 MB."""
+    view = RoomView("large")
+    view.reset("e", 1, [Member(f"{number} {user}", "n", 1, 1, data="x" * 4000) for user in range(members)])
+    return view
+
+
+def send_list(snapshots: Snapshots, connection: Connection, view: RoomView) -> None:
+    snapshots.send(connection, MembersReply("large", "e", 1, len(view.members)), view)
+
+
+async def test_a_list_larger_than_the_limit_reaches_a_client_that_reads_late_and_what_follows_too():
+    async with serving(send_buffer=65_536) as served, not_reading(served) as client:
+        connection, view = served.handler.opened_[-1], list_of(0)
+        keep_little_in_the_kernel(connection)
+        send_list(Snapshots(), connection, view)
+        connection.send(ServiceDegraded("behind it"))
+        assert connection.blocked
+        client.writer.transport.resume_reading()
+        reply = await client.message()
+        assert [one["userId"] for one in reply["members"]] == list(view.members)
+        assert (await client.message())["reason"] == "behind it"
+
+
+async def test_lists_that_wait_for_clients_that_do_not_read_take_little_memory():
+    snapshots, number = Snapshots(), 8
+    views = [list_of(one) for one in range(number)]
+    async with serving() as served, bystander(served), AsyncExitStack() as stack:
+        for _ in range(number):
+            await stack.enter_async_context(not_reading(served))
+            keep_little_in_the_kernel(served.handler.opened_[-1])
+        tracemalloc.start()
+        for connection, view in zip(served.handler.opened_[-number:], views, strict=True):
+            send_list(snapshots, connection, view)
+        kept = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert all(connection.blocked for connection in served.handler.opened_[-number:])
+        assert kept < MAX_CACHED + number * 400_000, kept
+
+
+async def test_a_client_that_reads_nothing_for_the_send_time_out_is_closed():
+    async with (
+        serving(send_timeout=0.3, ping_interval=0, close_timeout=0.2) as served,
+        bystander(served),
+        not_reading(served) as client,
+    ):
+        connection = served.handler.opened_[-1]
+        keep_little_in_the_kernel(connection)
+        send_list(Snapshots(), connection, list_of(0))
+        assert connection.blocked
+        for _ in range(3):  # it sends all the same
+            client.write(text({"type": "room:heartbeat"}))
+        await served.handler.until(lambda: connection in served.handler.closed_)
+        assert served.gateway.counts.too_slow == 1
+
+
+async def test_beyond_the_budget_of_the_node_the_connection_with_most_is_closed_first():
+    async with (
+        serving(send_buffers=1_000_000, close_timeout=0.2) as served,
+        bystander(served),
+        AsyncExitStack() as stack,
+    ):
+        for _ in range(3):
+            await stack.enter_async_context(not_reading(served))
+        connections = served.handler.opened_[-3:]
+        for connection in connections:
+            keep_little_in_the_kernel(connection)
+            while not connection.blocked:
+                connection.send(ServiceDegraded("x" * 40_000))
+                await asyncio.sleep(0)
+        small, large, third = connections
+        for _ in range(10):
+            large.send(ServiceDegraded("x" * 40_000))
+        budget = large._context.send_budget
+        while budget.used < 960_000:
+            third.send(ServiceDegraded("x" * 4_000))
+        third.send(ServiceDegraded("x" * 60_000))
+        assert [connection.state == 1 for connection in connections].count(False) == 1
+        assert small.state == 1
+        assert budget.used < 1_000_000
+
+
+async def test_a_blocked_connection_lags_until_all_that_waits_is_written():
+    async with serving(send_buffer=400_000) as served, not_reading(served) as client:
+        connection = served.handler.opened_[-1]
+        keep_little_in_the_kernel(connection)
+        while not connection.lags:
+            connection.send(ServiceDegraded("x" * 20_000))
+            await asyncio.sleep(0)
+        assert connection.held < 400_000
+        reading = asyncio.ensure_future(client.message())
+        client.writer.transport.resume_reading()
+        await reading
+
+        async def read_on() -> None:
+            while True:
+                await client.message()
+
+        reading = asyncio.ensure_future(read_on())
+        await until(lambda: not connection.blocked and not connection.lags)
+        reading.cancel()

@@ -9,15 +9,16 @@ from hypothesis import strategies as st
 
 from reactor.gateway import snapshots as snapshots_module
 from reactor.gateway.connection import Connection
-from reactor.gateway.snapshots import _MAX_CACHED, Snapshots
+from reactor.gateway.snapshots import Snapshots
 from reactor.protocol.codec import JSON, MSGPACK, Codec
 from reactor.protocol.messages import Departed, Member, MembersReply, RoomDiff, RoomJoined
 from reactor.protocol.room import RoomView
 
 
 @pytest.fixture(autouse=True)
-def all_rooms_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+def all_rooms_are_large_and_in_several_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshots_module, "LARGE", 0)
+    monkeypatch.setattr(snapshots_module, "PART_BYTES", 250)
 
 
 USERS = [f"u{number}" for number in range(6)]
@@ -30,8 +31,15 @@ class FakeConnection:
         self.codec = codec
         self.reply: Any = None
 
-    def send_pieces(self, *pieces: bytes) -> None:
-        self.reply = self.codec.decode_reply(b"".join(pieces))
+    def send_parts(self, size: int, *parts: Any) -> None:
+        self.parts = parts
+        payload = self.read()
+        assert len(payload) == size
+        self.reply = self.codec.decode_reply(payload)
+
+    def read(self) -> bytes:
+        """The message as it is written now, which may be later."""
+        return b"".join(part if isinstance(part, bytes) else part.encode() for part in self.parts)
 
 
 def member(user: str, at: int = 1) -> Member:
@@ -96,8 +104,42 @@ def test_only_new_members_of_a_cached_list_are_encoded() -> None:
     assert [message.user_id for message in encoded if isinstance(message, Member)] == ["u1", "u2", "u3"]
 
 
-def test_the_number_of_cached_lists_is_bounded() -> None:
+def test_after_a_change_only_the_part_with_it_is_encoded_again() -> None:
+    snapshots, view, encoded = Snapshots(), room(*(f"u{number}" for number in range(60))), []
+    codec = Codec("json", msgspec.json, binary=False)
+    encode = codec.encode
+
+    def counted(message: Any) -> bytes:
+        encoded.append(message)
+        return encode(message)
+
+    codec.encode = counted
+    sent_members(snapshots, view, codec)
+    encoded.clear()
+    view.apply(RoomDiff("lobby", "e", 60, 61, 60, [], [member("u30", 9)], []))
+    assert sent_members(snapshots, view, codec) == list(view.members.values())
+    assert 1 <= len([message for message in encoded if isinstance(message, Member)]) < 10
+
+
+def test_a_list_that_waits_holds_no_bytes_once_another_has_replaced_it_and_is_the_same_later() -> None:
+    snapshots, view = Snapshots(), room(*(f"u{number}" for number in range(60)))
+    connection = FakeConnection(JSON)
+    message = MembersReply(view.room_id, view.epoch, view.version, 60)
+    snapshots.send(cast("Connection", connection), message, view)
+    before = connection.read()
+    view.reset("e2", 1, [member(f"u{number}", 5) for number in range(60)])
+    sent_members(snapshots, view, JSON)
+    waiting = [part for part in connection.parts if not isinstance(part, bytes)]
+    assert all(part.encoded is None for part in waiting)
+    assert connection.read() == before
+    assert sum(map(len, waiting)) < 100 * len(waiting)
+
+
+def test_the_bytes_of_cached_lists_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots_module, "MAX_CACHED", 2000)
     snapshots = Snapshots()
-    for number in range(3 * _MAX_CACHED):
-        assert sent_members(snapshots, room("u1", name=f"r{number}"), JSON) == [member("u1")]
-    assert len(snapshots._lists) == _MAX_CACHED
+    for number in range(100):
+        users = [f"u{user}" for user in range(5)]
+        sent_members(snapshots, room(*users, name=f"r{number}"), JSON)
+    assert len(snapshots._lists) < 10
+    assert snapshots._cached <= 2000

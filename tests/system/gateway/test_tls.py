@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 
 from reactor.errors import SettingError
@@ -190,3 +191,19 @@ async def test_connections_in_the_tls_handshake_count_towards_the_limit(tmp_path
             None, lambda: context.wrap_socket(plain, server_hostname="127.0.0.1")
         )
         secure.close()
+
+
+async def test_an_expired_certificate_is_warned_of_when_it_is_loaded(tmp_path: Path):
+    cert, key = write_certificate(tmp_path, "one", days=60)
+    async with serving(tls_cert=cert, tls_key=key) as served:
+        certificate = served.gateway.certificate
+        assert certificate is not None
+        assert certificate.expires - time.time() == pytest.approx(60 * 86_400, abs=3600)
+        for days in (-1, 3):
+            write_certificate(tmp_path, "two", days=days)
+            with capture_logs() as logs:
+                served.gateway.reload()
+            (line,) = (line for line in logs if line["event"] == "certificate_expires")
+            assert line["expired"] is (days < 0)
+            assert line["file"] == str(cert)
+            assert certificate.expires - time.time() == pytest.approx(days * 86_400, abs=3600)

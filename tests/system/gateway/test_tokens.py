@@ -136,7 +136,14 @@ def test_audience_and_issuer_are_checked_where_they_are_configured():
         {"aud": 7},
     ):
         rejected(strict, token(**(good | wrong)))
-    assert accepted(with_secret(), token(**good)).user_id == "ann", "not configured, so not checked"
+    assert accepted(with_secret(), token(iss="https://us.example")).user_id == "ann"
+
+
+@pytest.mark.parametrize("audience", ["reactor", ["reactor", "other"], 7, {"a": 1}])
+def test_a_token_for_an_audience_is_refused_where_none_is_configured(audience: Any):
+    """RFC 7519 section 4.1.3: a server that is not among the audience must reject the token."""
+    rejected(with_secret(), token(aud=audience))
+    assert accepted(with_secret(), token(aud=None)).user_id == "ann"
 
 
 # Public keys.

@@ -1,5 +1,7 @@
 """The metrics of a node: their names, what changes them, and that they hold no ids."""
 
+import inspect
+import json
 import re
 from typing import Any
 
@@ -9,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import InvalidStatus
 
 from reactor.histogram import Histogram
+from reactor.presence import room_feed
 from reactor.presence.api import Presence
 from reactor.server.metrics import TOTALS_TIMEOUT, Metrics
 from reactor.server.node import Node
@@ -22,9 +25,26 @@ NAMES = {
     "reactor_departures_total", "reactor_departures_found_total", "reactor_expiry_lateness_seconds",
     "reactor_heartbeats_total", "reactor_heartbeat_batch_size", "reactor_script_seconds",
     "reactor_pubsub_lag_seconds", "reactor_resyncs_total", "reactor_slow_clients_closed_total",
-    "reactor_redis_up", "reactor_build_info",
+    "reactor_redis_up", "reactor_build_info", "reactor_redis_calls_waiting",
+    "reactor_redis_calls_refused_total", "reactor_returns_by_position_total", "reactor_recent_diffs_bytes",
 }  # fmt: skip
-LABELS = {"reason", "status", "path", "script", "link", "cause", "code", "outcome", "le", "version", "python"}
+LABELS = {
+    "answer",
+    "account",
+    "lane",
+    "reason",
+    "status",
+    "path",
+    "script",
+    "link",
+    "cause",
+    "code",
+    "outcome",
+    "le",
+    "version",
+    "python",
+    "command",
+}
 
 
 class Read:
@@ -54,7 +74,7 @@ async def test_every_metric_is_exported_and_no_label_holds_an_id(bundled_server:
         await ann.ask("leave_room", "room:left", roomId="a-secret-room")
         found = await read(node)
         exported = {sample.name for sample in found.samples}
-        for name in NAMES - {"reactor_resyncs_total"}:
+        for name in NAMES:
             assert exported & {name, f"{name}_bucket"}, name
         assert "reactor_resyncs" in found.families
         assert {label for sample in found.samples for label in sample.labels} <= LABELS
@@ -77,6 +97,8 @@ async def test_connections_joins_heartbeats_and_departures_are_counted(redis_ser
         assert found.value("reactor_connections") == 2
         assert (found.value("reactor_members"), found.value("reactor_rooms")) == (3, 2)
         assert found.value("reactor_joins_total") == 3
+        received = sum(len(json.dumps(message)) for client in (ann, bob) for message in client.received)
+        assert 0.7 * received < found.value("reactor_sent_bytes_total") < 1.5 * received
         assert found.value("reactor_heartbeats_total") == 6
         assert found.value("reactor_heartbeat_batch_size_count") >= 3
         assert found.value("reactor_heartbeat_batch_size_sum") == 6
@@ -125,9 +147,9 @@ async def test_lateness_is_the_time_since_the_deadline(bundled_server: Server) -
     async with served(bundled_server, **options) as node, RawClient.connect(node) as ann:
         await ann.join("lobby", "ann")
         ann.vanish()
-        key = "{reactor:7}:members:lobby"
+        key = "{reactor:7kf}:members:lobby"
         deadline = await until(lambda: bundled_server.control.zrangebyscore(key, 0, 4e12, withscores=True))
-        await until(lambda: not bundled_server.control.exists("{reactor:7}:room:lobby:user:ann"))
+        await until(lambda: not bundled_server.control.exists("{reactor:7kf}:room:lobby:user:ann"))
         now = bundled_server.control.time()
         await until(lambda: bundled_server.control.time()[0] > now[0] + 1)
         node.sweep.trigger()
@@ -157,7 +179,7 @@ async def test_a_frozen_redis_delays_no_scrape_and_resets_no_counter(bundled_ser
         await ann.ask("leave_room", "room:left", roomId="lobby")
         metrics = Metrics(node)
         await metrics.page()
-        metrics._totals_read_at = -10.0
+        metrics._pages.clear()
         bundled_server.pause()
         try:
             with anyio.fail_after(TOTALS_TIMEOUT + 2):
@@ -168,15 +190,21 @@ async def test_a_frozen_redis_delays_no_scrape_and_resets_no_counter(bundled_ser
 
 
 async def test_slow_clients_are_counted(bundled_server: Server) -> None:
-    async with served(bundled_server, send_buffer=1024) as node, RawClient.connect(node) as ann:
+    async with (
+        served(bundled_server, send_timeout=0.5, diff_window=0) as node,
+        RawClient.connect(node) as ann,
+    ):
         await ann.join("lobby", "ann")
         ann.socket.transport.pause_reading()
+        (connection,) = node.gateway.connections
         data = b'"' + b"x" * 60_000 + b'"'
-        for _ in range(1000):
+        while not connection.blocked:
             await node.store.publish_message("lobby", data)
-            if node.gateway.counts.too_slow:
-                break
-        assert (await read(node)).value("reactor_slow_clients_closed_total") == 1
+        assert (await read(node)).value("reactor_send_buffered_bytes") > 0
+        await until(lambda: node.gateway.counts.too_slow)
+        found = await read(node)
+        assert found.value("reactor_slow_clients_closed_total") == 1
+        assert found.value("reactor_send_buffered_bytes") == 0
 
 
 async def test_rejected_handshakes_are_counted_by_status(bundled_server: Server) -> None:
@@ -194,7 +222,7 @@ async def test_rejected_handshakes_are_counted_by_status(bundled_server: Server)
 async def test_resynchronisations_are_counted_by_cause(bundled_server: Server) -> None:
     async with served(bundled_server) as node, RawClient.connect(node) as ann:
         await ann.join("lobby", "ann")
-        bundled_server.control.publish("{reactor:7}:diff:lobby", "nonsense")
+        bundled_server.control.publish("{reactor:7kf}:diff:lobby", "nonsense")
         await until(lambda: node.feed.resyncs["unreadable"] == 1)
         assert (await read(node)).value("reactor_resyncs_total", cause="unreadable") == 1
 
@@ -219,3 +247,19 @@ def test_a_histogram_counts_values_at_and_below_its_bounds() -> None:
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_names_follow_the_conventions_of_prometheus(name: str) -> None:
     assert re.fullmatch(r"reactor_[a-z_]+", name)
+
+
+async def test_series_with_labels_are_there_before_their_first_event(bundled_server: Server) -> None:
+    async with served(bundled_server) as node:
+        found = await read(node)
+    zeros = {(sample.name, *sample.labels.values()) for sample in found.samples if sample.value == 0}
+    assert {
+        ("reactor_refusals_total", "unavailable"), ("reactor_resyncs_total", "gap"),
+        ("reactor_turned_away_total", "503"), ("reactor_departures_total", "kicked"),
+        ("reactor_departures_found_total", "sweep"), ("reactor_webhook_attempts_total", "failed"),
+    } <= zeros  # fmt: skip
+
+
+async def test_every_cause_of_a_resync_is_declared() -> None:
+    text = inspect.getsource(room_feed)
+    assert set(re.findall(r'_start_resync\(room, "(\w+)"', text)) == set(room_feed.CAUSES)

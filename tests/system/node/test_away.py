@@ -1,9 +1,12 @@
 """The app goes to the background: the member is away."""
 
+import asyncio
 from typing import Any
 
+from reactor.server.node import Node
 from reactor.settings import RoomRule
 from tests.support import redis_state
+from tests.support.keyspace import SHARDS, shard_of, shard_prefix
 from tests.support.nodes import served
 from tests.support.raw_client import Message, RawClient
 from tests.support.servers import Server
@@ -133,3 +136,70 @@ async def test_a_member_is_away_while_all_its_connections_are(redis_server: Serv
         await tab.ask("room:away", "room:away:ok", roomId="lobby")
         await watcher.until(lambda: len(_seen(watcher, "ann")) == 5)
         assert _seen(watcher, "ann") == [(False, 2), (True, 2), (False, 2), (False, 1), (True, 1)]
+
+
+def writes(node: Node) -> int:
+    """How often the script that writes changes of `away` has run."""
+    return node.backend.times["set_away"].count if "set_away" in node.backend.times else 0
+
+
+async def test_away_back_and_away_again_is_one_write(bundled_server: Server) -> None:
+    async with (
+        served(bundled_server, diff_window=0) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await bob.join("lobby", "bob")
+        await ann.join("lobby", "ann")
+        for number, kind in enumerate(("room:away", "room:back", "room:away")):
+            await ann.send(kind, id=number)
+        await ann.send("room:members", roomId="lobby", id="list")
+        listed = await ann.has_received("room:members", id="list")
+        assert [message["id"] for message in ann.received if message.get("id") in (0, 1, 2)] == [0, 1, 2]
+        assert {m["userId"]: m["away"] for m in listed["members"]} == {"ann": True, "bob": False}
+        await bob.until(lambda: _seen(bob, "ann") == [(True, 1)])
+        assert writes(node) == 1
+
+
+async def test_a_change_in_all_rooms_is_one_write_for_each_shard(bundled_server: Server) -> None:
+    rooms = [f"room {number}" for number in range(128)]
+    async with served(bundled_server) as node, RawClient.connect(node) as ann:
+        for room in rooms:
+            await ann.send("join_room", roomId=room, userId="ann")
+        await ann.until(lambda: len(ann.of("room:joined")) == len(rooms))
+        await ann.ask("room:away", "room:away:ok")
+        assert all(redis_state.members(bundled_server, room)["ann"]["away"] == "1" for room in rooms)
+        assert writes(node) <= SHARDS
+
+
+async def test_a_client_that_goes_away_and_closes_at_once_has_the_away_grace(bundled_server: Server) -> None:
+    async with (
+        served(bundled_server, ttl=60, grace=0.2, away_grace=30) as node,
+        RawClient.connect(node) as watcher,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await watcher.join("lobby", "watcher")
+        await ann.join("lobby", "ann")
+        await bob.join("lobby", "bob")
+        await ann.send("room:away")
+        await ann.socket.close()
+        await bob.socket.close()
+        assert await watcher.receive_departure_of("bob") == "disconnected"
+        assert redis_state.members(bundled_server, "lobby")["ann"]["away"] == "1"
+
+
+async def test_a_damaged_member_fails_no_other_change(bundled_server: Server) -> None:
+    async with (
+        served(bundled_server) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await ann.join("lobby", "ann")
+        await bob.join("lobby", "bob")
+        prefix = shard_prefix("reactor", shard_of("lobby"))
+        bundled_server.control.delete(f"{prefix}:shadow:room:lobby:user:ann")
+        bundled_server.control.set(f"{prefix}:shadow:room:lobby:user:ann", "no hash")
+        await asyncio.gather(ann.send("room:away"), bob.send("room:away"))
+        await bob.receive("room:away:ok")
+        assert redis_state.members(bundled_server, "lobby")["bob"]["away"] == "1"

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support import redis_state
 from tests.support.nodes import served
+from tests.support.people import until_record
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 from tests.support.waiting import until
@@ -79,6 +80,8 @@ async def test_bad_input_gets_one_error_each_and_leaves_no_trace(redis_server: S
         await ann.join("home", "ann")
         await bob.join("home", "bob")
         await ann.receive("room:diff")
+        for user in ("ann", "bob"):
+            await until_record(node, user, lambda record: bool(record.counted))
         before = _content(redis_server)
         for name, (payload, code) in ERRORS.items():
             heard = len(ann.received)
@@ -116,6 +119,9 @@ async def test_an_error_repeats_the_id_and_the_room_of_its_request(redis_server:
         assert (error["code"], error["roomId"]) == ("not_joined", "nowhere")
         error = await ann.answer("join_room", roomId="lobby", userId="")
         assert error["code"] == "bad_id"
+        await ann.socket.send('{"type":"room:update","roomId":"lobby","data":{"t":"\\ud83d"},"id":7}')
+        error = await ann.has_received("error", id=7)
+        assert error["code"] == "bad_json"
         error = await ann.answer("join_room", roomId="lobby", userId="u", username=3)
         assert (error["code"], error["roomId"]) == ("bad_message", "lobby")
         assert redis_state.everywhere(redis_server) == {}

@@ -10,9 +10,11 @@ from typing import Any
 
 import reactor
 from reactor.gateway.connection import Connection
+from tests.support import redis_state
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 PACKAGE = str(Path(reactor.__file__).parent) + "/"
 
@@ -21,7 +23,8 @@ class CallPath:
     """The functions of the package that are called from `first` on, up to `last`.
 
     Calls count, and not that a coroutine continues. Of the tasks that run already when it begins only those
-    named in `tasks`, by the coroutine of each, are on the path; the others are about something else.
+    named in `tasks`, by the coroutine of each, are on the path; the others are about something else. A path
+    that begins at a connection ends at the same one, since the others write meanwhile as well.
     """
 
     def __init__(self, first: str, last: str, tasks: set[str]) -> None:
@@ -29,7 +32,7 @@ class CallPath:
         self._foreign: set[asyncio.Task[Any]] = set()
         self._frames: set[FrameType] = set()
         self._begun = self.complete = False
-        self.of: Connection | None = None  # whose call of `last` it is that counts
+        self.of: Connection | None = None
         self.calls: list[str] = []
         self.visits: list[str] = []
 
@@ -67,7 +70,11 @@ class CallPath:
         ):
             return
         self._frames.add(frame)
-        self._begun = self._begun or code.co_qualname == self._first
+        if not self._begun and code.co_qualname == self._first:
+            self._begun = True
+            at = frame.f_locals.get("self")
+            if self.of is None and isinstance(at, Connection):
+                self.of = at
         if not self._begun or current_task() in self._foreign:
             return
         file = code.co_filename.removeprefix(PACKAGE)
@@ -75,7 +82,7 @@ class CallPath:
         if not self.visits or self.visits[-1] != file:
             self.visits.append(file)
         if code.co_qualname == self._last:
-            self.complete = self.of in (None, frame.f_locals.get("self"))
+            self.complete = self.of is frame.f_locals.get("self")
 
     @property
     def files(self) -> list[str]:
@@ -102,9 +109,21 @@ def coroutines_of(task: "asyncio.Task[Any]") -> Iterator[Any]:
         coroutine = coroutine.cr_await
 
 
-def undisturbed(paths: list[CallPath]) -> CallPath:
-    """The shortest of several recordings: other tasks run scripts through the same queue meanwhile."""
-    return min(paths, key=lambda path: len(path.visits))
+MAX_RECORDINGS = 20
+"""Recordings until one is undisturbed; on a quiet machine nearly each is."""
+
+
+async def departures_taken_in(server: Server) -> None:
+    """Return once the index of people has taken in all departures, for which it runs scripts."""
+    await until(lambda: not server.control.keys("*:exits"))
+
+
+def to_be_repeated(paths: list[CallPath], *, files: int, returns: int = 1000) -> bool:
+    """Whether to record the path once more: other tasks use the same queue of scripts meanwhile."""
+    if not paths:
+        return True
+    longer = len(paths[-1].files) > files or paths[-1].returns > returns
+    return longer and len(paths) < MAX_RECORDINGS
 
 
 async def test_a_join_is_followed_through_few_files(bundled_server: Server) -> None:
@@ -125,35 +144,37 @@ async def test_a_join_is_followed_through_few_files(bundled_server: Server) -> N
             return reply
 
         node.store.join = answered_after_its_publication  # type: ignore[method-assign]
-        for _ in range(5):
-            path = CallPath("Connection.message_received", "Connection._write_outbox", {"ScriptRunner.serve"})
+        while to_be_repeated(paths, files=28, returns=38):
+            path = CallPath("Connection.message_received", "Connection._write_outbox", {"_Lane.serve"})
             paths.append(path)
             with path.recorded():
                 await ann.join("lobby", "ann")
             await ann.ask("leave_room", "room:left", roomId="lobby")
             await bob.receive_departures(len(paths))
-    path = undisturbed(paths)
-    assert len(path.files) <= 22, path.files
-    assert path.returns <= 18, path.visits
+            await departures_taken_in(bundled_server)
+    assert len(paths[-1].files) <= 28, paths[-1].files
+    assert paths[-1].returns <= 38, paths[-1].visits
 
 
 async def test_an_expiry_is_followed_through_few_files(bundled_server: Server) -> None:
     """From the event, over the expulsion of the member's connection, to the diff that another receives."""
-    tasks = {"ScriptRunner.serve", "Reaper.serve", "Subscription._read"}
+    tasks = {"_Lane.serve", "Reaper.serve", "Subscription._read"}
     paths: list[CallPath] = []
     async with (
-        served(bundled_server, pacemaker=False, ttl=0.5) as node,
+        served(bundled_server, pacemaker=False, diff_window=0.001) as node,
         RawClient.connect(node) as bob,
     ):
         await bob.join("lobby", "bob")
-        bob.start_heartbeats(0.1)
-        for number in range(3):
+        while to_be_repeated(paths, files=34):
+            number = len(paths)
             async with RawClient.connect(node) as ann:
                 await ann.join("lobby", f"ann-{number}")
                 path = CallPath("Listener._on_event", "Connection._write_outbox", tasks)
                 (path.of,) = node.roster.connections_of("lobby", "bob")
                 paths.append(path)
                 with path.recorded():
+                    bundled_server.control.pexpire(redis_state.presence_key("lobby", f"ann-{number}"), 1)
                     await bob.receive_departure_of(f"ann-{number}")
-    path = undisturbed(paths)
-    assert len(path.files) <= 26, path.files
+                await departures_taken_in(bundled_server)
+    # With the index of people, into which each departure is taken behind the claim.
+    assert len(paths[-1].files) <= 34, paths[-1].files

@@ -46,7 +46,7 @@ async def test_the_client_sends_heartbeats_by_itself(redis_server: Server) -> No
 
 async def test_the_client_reconnects_within_the_grace_and_no_leave_is_sent(redis_server: Server) -> None:
     async with (
-        served(redis_server, grace=5) as node,
+        served(redis_server, grace=60) as node,
         RawClient.connect(node) as watcher,
         client_of(node) as client,
     ):
@@ -70,7 +70,7 @@ async def test_the_client_reconnects_within_the_grace_and_no_leave_is_sent(redis
 
 async def test_the_client_reconnects_after_a_deploy_of_its_node(redis_server: Server) -> None:
     """The node is stopped and another one listens on its port."""
-    options: dict[str, Any] = {"lease": 1.0, "grace": 10}
+    options: dict[str, Any] = {"lease": 1.0, "grace": 60}
     async with served(redis_server, **options) as other, RawClient.connect(other) as watcher:
         await watcher.join("lobby", "watcher")
         async with NodeProcess.start(redis_server, **options) as old:
@@ -93,14 +93,16 @@ async def test_a_force_leave_is_raised_with_its_message_and_the_client_does_not_
     redis_server: Server,
 ) -> None:
     async with (
-        served(redis_server, ttl=0.8, inactivity_message="Are you there?") as node,
-        client_of(node, heartbeat_interval=30.0) as sleepy,
+        served(redis_server, inactivity_message="Are you there?") as node,
+        client_of(node) as sleepy,
         client_of(node) as troll_client,
         Presence.open(redis_server.socket_url) as presence,
     ):
         room = await sleepy.join("lobby", user_id="ann")
         received: list[ForceLeave] = []
         room.on("force-leave", received.append)
+        # A client that lives answers room:heartbeat:due, so its TTL is cut short in Redis.
+        redis_server.control.pexpire(redis_state.presence_key("lobby", "ann"), 20)
         with anyio.fail_after(PATIENCE):
             end = await room.ended()
         assert isinstance(end, ForceLeave)

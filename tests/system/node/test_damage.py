@@ -1,14 +1,20 @@
-"""External changes to a member's keys affect that member alone."""
+"""External changes to a member's keys affect that member alone, and those to an index no member."""
 
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+from structlog.testing import capture_logs
+
 from reactor import Presence
+from reactor.fleet.registry import NodeRecord
+from reactor.presence.keys import Entry
 from tests.support import redis_state
 from tests.support.nodes import served
-from tests.support.raw_client import RawClient
+from tests.support.raw_client import RawClient, departures
 from tests.support.servers import Server
 from tests.support.waiting import until
+from tests.system.webhooks.receiver import Receiver, webhook_settings
 
 Damage = Callable[[Server, str], Any]
 
@@ -27,7 +33,7 @@ def _presence(*fields: str, **changed: Any) -> Damage:
 
 
 def _shard(room: str) -> str:
-    return f"{{reactor:{redis_state.shard(room)}}}"
+    return redis_state.prefix(room)
 
 
 DAMAGE: dict[str, Damage] = {
@@ -100,3 +106,150 @@ def _left(client: RawClient, room: str) -> bool:
         if diff["roomId"] == room
         for left in diff["left"]
     )
+
+
+SHARD = redis_state.prefix("lobby")
+INDEXES = (
+    "rooms", "nodes", "pulse", "departures", "totals", "members:lobby", "state:lobby",
+    "shadow:room:lobby:user:ann",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("index", [f"{SHARD}:{name}" for name in INDEXES])
+async def test_an_index_of_a_wrong_type_is_renamed_aside_and_restored(
+    redis_server: Server, index: str
+) -> None:
+    """Dead nodes are noticed, users join, and everything is listed as before, in that room and in others."""
+    control = redis_server.control
+    with capture_logs() as logs:
+        async with (
+            served(redis_server, ttl=60, grace=0.3, lease=1, sweep_interval=0.5) as node,
+            RawClient.connect(node) as ann,
+            RawClient.connect(node) as late,
+        ):
+            dead = NodeRecord(1, "dead", "-", "a node that renews its lease only once")
+            await node.registry.renew("dead", dead, lease_ms=1000, first=True)
+            for room in ("lobby", "hall"):
+                await ann.join(room, "ann")
+                await node.store.join(Entry(room, "bob"), "dead.1", ttl=60_000)
+            control.delete(index)
+            control.set(index, "x")
+            await ann.receive_departures(2)
+            assert dict(departures(ann.received)) == {"bob": "disconnected"}
+            joined = await late.join("lobby", "late")
+            assert {member["userId"] for member in joined["members"]} == {"ann", "late"}
+            await until(lambda: control.type(index) in {"hash", "set", "zset", "stream", "none"})
+            await until(lambda: _complete(redis_server, node.name(), {"ann", "late"}))
+            assert control.get(index.replace("}", "}:damaged")) == "x"
+            assert 0 < control.ttl(index.replace("}", "}:damaged")) <= 7 * 86_400
+            assert node.roster_audit.damaged.total() == 1
+    assert [line["key"] for line in logs if line["event"] == "key_damaged"] == [index.partition("}:")[2]]
+    assert not [line for line in logs if line["log_level"] == "error"]
+
+
+def _complete(server: Server, node: str, users: set[str]) -> bool:
+    """Whether the indexes of the lobby's shard have its members and their node."""
+    control = server.control
+    return (
+        set(control.zrange(f"{SHARD}:members:lobby", 0, -1)) == users
+        and control.zscore(f"{SHARD}:rooms", "lobby") is not None
+        and set(control.smembers(f"{SHARD}:nodes")) == {node}
+        and "lobby" in control.smembers(f"{SHARD}:node:{node}")
+        and set(control.zrange(f"{SHARD}:node:{node}:lobby", 0, -1)) == users
+        and all(control.hexists(redis_state.shadow_key("lobby", user), "j") for user in users)
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "field", "value"),
+    [
+        ("pulse", "at", "x"), ("pulse", "lease", ""),
+        ("state:lobby", "version", "x"), ("totals", "left", "x"),
+    ],
+)  # fmt: skip
+async def test_a_damaged_number_in_an_index_stops_no_join_and_no_departure(
+    redis_server: Server, key: str, field: str, value: str
+) -> None:
+    async with (
+        served(redis_server, ttl=60, lease=1, sweep_interval=0.5) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await ann.join("lobby", "ann")
+        await bob.join("lobby", "bob")
+        await bob.ask("leave_room", "room:left", roomId="lobby")
+        await ann.receive_departures(1)
+        redis_server.control.hset(f"{SHARD}:{key}", field, value)
+        await bob.join("lobby", "bob")
+        await bob.ask("leave_room", "room:left", roomId="lobby")
+        await ann.receive_departures(2)
+        await until(lambda: str(redis_server.control.hget(f"{SHARD}:pulse", "at")).isdigit())
+        assert (await ann.ask("room:count", "room:count", roomId="lobby"))["count"] == 1
+
+
+async def test_entries_of_other_programs_in_the_registry_and_the_streams_harm_nothing(
+    redis_server: Server,
+) -> None:
+    control = redis_server.control
+    control.hset("{reactor:fleet}:registry", mapping={"x": "y", "z": b"\xff"})
+    control.xadd(f"{SHARD}:departures", {"not": "ours"})
+    async with (
+        served(redis_server, ttl=60, lease=0.5) as node,
+        RawClient.connect(node) as ann,
+        Presence.open(redis_server.socket_url) as presence,
+    ):
+        await ann.join("lobby", "ann")
+        await ann.ask("leave_room", "room:left", roomId="lobby")
+        # They are judged as nodes that never renew their lease.
+        await until(lambda: control.hkeys("{reactor:fleet}:registry") == [node.name()])
+        assert [one.user_id async for one in presence.departures()] == ["ann"]
+
+
+async def test_names_that_are_no_text_stop_neither_sweep_nor_webhooks_nor_the_detaching_of_a_dead_node(
+    redis_server: Server,
+) -> None:
+    """Entries of another program: bytes that are no UTF-8, no escaped name, or a room of another shard."""
+    control = redis_server.control
+    foreign: tuple[Any, ...] = (b"\xff\xfe", b"", b"%", b"a:b:c", b"room0")
+    with capture_logs() as logs:
+        async with (
+            Receiver.listening() as receiver,
+            served(
+                redis_server, ttl=60, grace=0.3, lease=1, sweep_interval=0.3, **webhook_settings(receiver)
+            ) as node,
+            RawClient.connect(node) as ann,
+            RawClient.connect(node) as bob,
+            Presence.open(redis_server.socket_url) as presence,
+        ):
+            await ann.join("lobby", "ann")
+            await presence.ban("evil", "lobby", for_=600)
+            dead = NodeRecord(1, "dead", "-", "a node that renews its lease only once")
+            for name in ("dead", b"\xffdead"):
+                control.hset("{reactor:fleet}:registry", name, "1 dead - 1-1/16 0 a node that is dead")
+                control.sadd(f"{SHARD}:nodes", name)
+            await node.registry.renew("dead", dead, lease_ms=1000, first=True)
+            await node.store.join(Entry("lobby", "carol"), "dead.1", ttl=60_000)
+            for name in foreign:
+                control.sadd(f"{SHARD}:nodes", name)
+                control.sadd(f"{SHARD}:node:dead", name)
+                control.zadd(f"{SHARD}:members:lobby", {name: 1})
+                control.zadd(f"{SHARD}:rooms", {name: 1})
+                control.zadd(f"{SHARD}:bans", {name: "+inf", b"room:lobby:user:" + name: "+inf"})
+                control.zadd("{reactor:fleet}:bans", {name: "+inf", b"user:" + name: "+inf"})
+                control.zadd("{reactor:fleet}:revoked", {name: "+inf"})
+                control.xadd(f"{SHARD}:changes", {"room": name, "change": name})
+            control.xadd(f"{SHARD}:changes", {"not": "ours"})
+            await ann.receive_departure_of("carol")
+            await bob.join("lobby", "bob")
+            await bob.ask("leave_room", "room:left", roomId="lobby")
+            await receiver.until(lambda: [one for one in receiver.accepted if one.get("userId") == "bob"][1:])
+            rounds = node.sweep.rounds
+            await until(lambda: node.sweep.rounds > rounds + 1)
+            await until(lambda: control.scard(f"{SHARD}:nodes") == 1)
+            await until(lambda: control.hlen("{reactor:fleet}:registry") == 1)
+            assert "evil" in [ban.user_id async for ban in presence.bans()]
+            assert await presence.revoke("old")
+            await node.revocations.load()
+            assert (await ann.ask("room:count", "room:count", roomId="lobby"))["count"] == 1
+            assert {room.room_id: room.count for room in await presence.rooms()}["lobby"] == 1
+    assert not [line for line in logs if line["log_level"] == "error"]

@@ -95,7 +95,7 @@ async def test_the_record_of_departures_outlives_the_nodes_and_is_capped(redis_s
         for _ in range(kept * 4):
             await ann.send("join_room", roomId="lobby", userId="ann")
             await ann.ask("leave_room", "room:left", roomId="lobby")
-    key = f"{{reactor:{redis_state.shard('lobby')}}}"
+    key = redis_state.prefix("lobby")
     length: Any = redis_server.control.xlen(f"{key}:departures")
     assert kept <= length < kept * 3  # it is trimmed by whole blocks
     assert redis_server.control.hgetall(f"{key}:totals") == {"left": str(kept * 4)}

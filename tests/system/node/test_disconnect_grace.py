@@ -2,6 +2,7 @@
 
 import time
 
+from reactor.settings import RoomRule
 from tests.support import redis_state
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient, departures
@@ -107,6 +108,38 @@ async def test_without_a_grace_a_disconnected_member_leaves_at_once(redis_server
         ann.vanish()
         assert await watcher.receive_departure_of("ann") == "disconnected"
         assert redis_state.members(redis_server, "lobby").keys() == {"watcher"}
+
+
+async def test_a_page_that_said_that_it_closes_has_the_close_grace(redis_server: Server) -> None:
+    rooms = (RoomRule(match="chess", close_grace=0.9),)
+    async with (
+        served(redis_server, ttl=60, grace=20, away_grace=30, close_grace=0.3, rooms=rooms) as node,
+        RawClient.connect(node) as watcher,
+        RawClient.connect(node) as closed,
+        RawClient.connect(node) as away,
+        RawClient.connect(node) as reloaded,
+        RawClient.connect(node) as lost,
+    ):
+        for client, name in (
+            (watcher, "watcher"), (closed, "closed"), (away, "away"), (reloaded, "reloaded"), (lost, "lost"),
+        ):  # fmt: skip
+            await client.join("lobby", name)
+        await closed.join("chess", "closed")
+        await away.ask("room:away", "room:away:ok")
+        began = time.time() * 1000
+        for client in (closed, away, reloaded):
+            await client.send("closing")
+            await client.barrier()
+            assert client.received[-1]["code"] == "bad_json", "closing has no reply"
+            await client.socket.close()
+        lost.vanish()
+        async with RawClient.connect(node) as page:
+            assert (await page.join("lobby", "reloaded"))["resumed"] is True
+            await watcher.receive_departures(2)
+            await until(lambda: redis_state.stream(redis_server, "chess"))
+        assert sorted(departures(watcher.received)) == [("away", "disconnected"), ("closed", "disconnected")]
+        assert int(redis_state.stream(redis_server, "chess")[0]["leftAt"]) - began >= 900
+        assert redis_server.control.pttl(redis_state.presence_key("lobby", "lost")) > 5_000
 
 
 async def test_a_heartbeat_of_a_closed_connection_does_not_extend_the_grace(redis_server: Server) -> None:

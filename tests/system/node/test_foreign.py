@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from structlog.testing import capture_logs
+
+from reactor import Presence
 from reactor.settings import RoomRule
 from tests.support import redis_state
 from tests.support.nodes import served
@@ -13,15 +16,15 @@ NEARLY = [
     "room:lobby:user:ann",
     "{reactor}:room:lobby:user:ann",
     "{reactor2:7}:room:lobby:user:ann",
-    "{reactor:7}room:lobby:user:ann",
+    "{reactor:7kf}room:lobby:user:ann",
     "reactor:7:room:lobby:user:ann",
-    "{reactor:8}:room:lobby:user:ann",  # the name of a shard that the room is not in
+    "{reactor:8df}:room:lobby:user:ann",  # the name of a shard that the room is not in
     "{reactor:16}:room:lobby:user:ann",
-    "{reactor:7}:rooms:lobby",
-    "{reactor:7}:shadow",
-    "{reactor:7}:room:lobby",
-    "{reactor:7}:room:lobby:user:",
-    "x{reactor:7}:room:lobby:user:ann",
+    "{reactor:7kf}:rooms:lobby",
+    "{reactor:7kf}:shadow",
+    "{reactor:7kf}:room:lobby",
+    "{reactor:7kf}:room:lobby:user:",
+    "x{reactor:7kf}:room:lobby:user:ann",
     "{Reactor:7}:room:lobby:user:ann",
     "{another:7}:members:lobby",
     "{another:7}:rooms",
@@ -88,7 +91,7 @@ async def test_expired_events_of_foreign_keys_are_ignored(redis_server: Server) 
         names = [*NEARLY, *(f"app:{number}" for number in range(300))]
         for name in names:
             control.set(name, "x", px=30)
-        control.set("{reactor:7}:room:lobby:user:last", "x", px=30)  # one that is named like ours
+        control.set("{reactor:7kf}:room:lobby:user:last", "x", px=30)  # one that is named like ours
         await until(lambda: control.exists(*names) == 0 and node.listener.received)
         assert node.listener.received == 1
         await bob.ask("room:update", "room:updated", roomId="lobby", username="Bob")
@@ -121,3 +124,30 @@ async def test_events_of_another_database_are_ignored(redis_server: Server) -> N
         assert (node.listener.received, there.listener.received) == (0, 1)
         await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
     elsewhere.close()
+
+
+async def test_fleets_in_two_databases_do_not_hear_each_other(redis_server: Server) -> None:
+    """Both use the same namespace, room and user; joins, rules and messages of one do not reach the other."""
+    elsewhere = redis_server.socket_url.replace("db=0", "db=3")
+    with capture_logs() as logs:
+        async with (
+            served(redis_server, ttl=60) as node,
+            served(redis_server, redis_url=elsewhere, ttl=60) as there,
+            RawClient.connect(node) as ann,
+            RawClient.connect(there) as bob,
+            Presence.open(elsewhere) as presence,
+        ):
+            await ann.join("lobby", "ann")
+            await bob.join("lobby", "bob")
+            await presence.say("lobby", {"for": "database 3"})
+            await bob.receive("room:message", roomId="lobby")
+            await there.rules.put(RoomRule(match="lobby", max_members=1))
+            assert await presence.kick("lobby", "bob")
+            await bob.receive("room:force-leave", roomId="lobby")
+            # What the other database had published would have arrived before the diff of this update.
+            await ann.ask("room:update", "room:updated", roomId="lobby", username="Ann")
+            diff = await ann.has_received("room:diff")
+            assert (diff["from"], diff["count"], diff["left"]) == (1, 1, [])
+            assert len(ann.of("room:message", "room:diff")) == 1
+            assert node.rules.policy("lobby").max_members == 0
+    assert not [line for line in logs if line["event"] in {"redis_lost_data", "room_resync"}]

@@ -49,7 +49,7 @@ async def test_a_join_writes_the_presence_key_with_the_rooms_ttl_and_its_shadow_
         assert (joined["count"], joined["view"]) == (1, "members")
 
         key = redis_state.presence_key("lobby", "u1")
-        assert key == "{reactor:7}:room:lobby:user:u1"
+        assert key == "{reactor:7kf}:room:lobby:user:u1"
         fields: Any = redis_server.control.hgetall(key)
         times = int(fields.pop("joinedAt")), int(fields.pop("lastActiveAt"))
         assert before <= times[0] == times[1] <= redis_state.now(redis_server)
@@ -90,6 +90,23 @@ async def test_a_client_that_joins_receives_the_room_and_the_other_members_a_dif
         assert diff["joined"][0]["userId"] == "bob"
         await other_room.barrier()
         assert not other_room.of("room:diff")
+
+
+async def test_the_reply_to_a_join_has_the_limits_and_the_time_of_the_membership(
+    bundled_server: Server,
+) -> None:
+    settings: dict[str, Any] = {"max_message": 9000, "max_data": 100, "max_id": 40}
+    async with (
+        served(bundled_server, **settings) as node,
+        RawClient.connect(node) as tab,
+        RawClient.connect(node) as phone,
+    ):
+        first = await tab.join("lobby", "ann", view="none")
+        assert first["limits"] == {"message": 9000, "data": 100, "id": 40}
+        stored = redis_state.members(bundled_server, "lobby")["ann"]
+        assert first["joinedAt"] == int(stored["joinedAt"])
+        assert (await phone.join("lobby", "ann"))["joinedAt"] == first["joinedAt"]
+        assert (await tab.join("lobby", "ann"))["joinedAt"] == first["joinedAt"]
 
 
 async def test_a_second_connection_of_a_user_is_the_same_member(redis_server: Server) -> None:

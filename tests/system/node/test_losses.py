@@ -4,6 +4,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
+import pytest
 
 from reactor.membership.recovery_state import RecoveryState
 from reactor.presence.store import Joined, JoinRefused
@@ -20,13 +21,17 @@ def present(client: RawClient) -> set[str]:
     return {member["userId"] for member in fresh[-1]["joined"]} if fresh else set()
 
 
-async def test_after_flushall_no_client_receives_an_empty_room(redis_server: Server) -> None:
-    """FLUSHALL cuts no connection. The first member to be registered again is alone in Redis for a while."""
+@pytest.mark.parametrize("on_first", [4, 1], ids=["half", "one"])
+async def test_after_flushall_no_client_receives_an_empty_room(redis_server: Server, on_first: int) -> None:
+    """FLUSHALL cuts no connection. The first member to be registered again is alone in Redis for a while.
+
+    on_first: how many members its node has. With one, no member of the node's own is missing.
+    """
     async with AsyncExitStack() as stack:
         nodes = [await stack.enter_async_context(served(redis_server, lease=1.5)) for _ in range(2)]
         clients = []
         for i in range(8):
-            client = await stack.enter_async_context(RawClient.connect(nodes[i % 2]))
+            client = await stack.enter_async_context(RawClient.connect(nodes[i >= on_first]))
             await client.join("lobby", f"u{i}")
             clients.append(client)
         everybody = {f"u{i}" for i in range(8)}

@@ -165,7 +165,7 @@ def all_agree(server: Server, clients: list[RawClient], *, after_outage: bool = 
     """Whether every client in a room has what Redis has, at the same position."""
     for room in ROOMS:
         position: Any = server.control.hgetall(
-            f"{{reactor:{redis_state.shard(room)}}}:state:{redis_state.encoded(room)}"
+            f"{redis_state.prefix(room)}:state:{redis_state.encoded(room)}"
         )
         present = redis_state.members(server, room)
         for client in clients:

@@ -109,7 +109,7 @@ async def test_after_a_return_to_an_older_state_departures_and_joins_still_hold(
         server.stop()
 
 
-async def test_of_many_heartbeats_in_an_outage_the_first_count_and_each_is_answered(
+async def test_of_many_heartbeats_in_an_outage_each_is_acknowledged(
     redis_server: Server,
 ) -> None:
     async with served(redis_server, messages_per_second=0) as node, RawClient.connect(node) as client:
@@ -117,7 +117,7 @@ async def test_of_many_heartbeats_in_an_outage_the_first_count_and_each_is_answe
             await client.join(room_id, "ann")
         redis_server.kill()
         await client.receive("service:degraded")
-        for number in range(MAX_WAITING + 8):
+        for number in range(3 * MAX_WAITING):
             await client.send("room:heartbeat", id=f"all {number}")
         redis_server.start()
         await client.receive("service:restored")
@@ -127,7 +127,7 @@ async def test_of_many_heartbeats_in_an_outage_the_first_count_and_each_is_answe
                 one["type"] == kind and str(one.get("id")).startswith("all") for one in client.received
             )
 
-        while answers("room:heartbeat:ack") < MAX_WAITING:
+        while answers("room:heartbeat:ack") < 3 * MAX_WAITING:
             await client.receive("room:heartbeat:ack")
         await hear_all(client)
-        assert (answers("room:heartbeat:ack"), answers("error")) == (MAX_WAITING, 8)
+        assert (answers("room:heartbeat:ack"), answers("error")) == (3 * MAX_WAITING, 0)

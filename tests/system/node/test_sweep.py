@@ -84,6 +84,7 @@ async def test_the_sweep_removes_what_a_killed_node_left_behind(redis_server: Se
                 if e["user"] != "late"
             ]
             assert ends == [(user, "disconnected")]
+        await until(lambda: set(redis_state.leftovers(redis_server)) <= {"{reactor:fleet}:registry"})
     await until(lambda: redis_state.leftovers(redis_server) == [])
 
 
@@ -130,7 +131,7 @@ def _entry(room_id: str, user_id: str) -> Any:
 async def test_no_key_is_left_when_all_members_are_gone(redis_server: Server) -> None:
     """Departures of every kind; only the record of departures stays, and keys with a TTL."""
     rooms = (RoomRule(match="brief", ttl=0.4),)
-    options: dict[str, Any] = {"ttl": 60, "grace": 0.3, "rooms": rooms}
+    options: dict[str, Any] = {"ttl": 60, "grace": 0.3, "away_grace": 0.3, "rooms": rooms}
     async with (
         served(redis_server, **options) as node,
         RawClient.connect(node) as silent,

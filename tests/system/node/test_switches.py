@@ -99,15 +99,15 @@ async def test_a_forged_late_or_duplicate_event_has_no_effect(redis_server: Serv
             redis_state.presence_key("lobby", "nobody"),  # never was
             redis_state.presence_key("nowhere", "bob"),
             redis_state.shadow_key("lobby", "bob"),
-            "{reactor:8}:room:lobby:user:bob",  # not its shard
+            "{reactor:8df}:room:lobby:user:bob",  # not its shard
             "{reactor:07}:room:lobby:user:bob",
             "{reactor:}:room:lobby:user:bob",
             "{reactor:99999999999999999999999}:room:lobby:user:bob",
-            "{reactor:7}:room::user:",
-            "{reactor:7}:room:lobby:user:bob:user:bob",
-            "{reactor:7}:room:%zz:user:%",
-            "{reactor:7}",
-            b"{reactor:7}:room:\xff\xfe:user:\xff",
+            "{reactor:7kf}:room::user:",
+            "{reactor:7kf}:room:lobby:user:bob:user:bob",
+            "{reactor:7kf}:room:%zz:user:%",
+            "{reactor:7kf}",
+            b"{reactor:7kf}:room:\xff\xfe:user:\xff",
             b"",
         ]
         for key in keys * 3:
@@ -143,8 +143,8 @@ async def test_a_forged_message_on_the_nodes_channels_does_no_lasting_harm(redis
         await ann.join("lobby", "ann")
         await bob.join("lobby", "bob")
         for payload in (b"", b"\xc1", b"garbage", b"\x97", b"{}", b"9" * 400, b"-1", b"1e9"):
-            redis_server.control.publish("{reactor:7}:diff:lobby", payload)
-            redis_server.control.publish("{reactor:7}:wake", payload)
+            redis_server.control.publish("{reactor:7kf}:diff:lobby", payload)
+            redis_server.control.publish("{reactor:7kf}:wake", payload)
         for number in range(3):
             await bob.ask("room:update", "room:updated", roomId="lobby", data=number)
         await ann.until(lambda: any(m.get("data") == 2 for d in ann.of("room:diff") for m in d["updated"]))

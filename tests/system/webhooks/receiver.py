@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import Any, NamedTuple
 
 from tests.support.waiting import Changes
@@ -25,15 +26,19 @@ class Request(NamedTuple):
 
 
 class Receiver:
-    """Answers each request with the next of `answers`, else with `failing`, else with 204.
+    """Answers each request with the next of `answers`, else with `failing`, else by `decide`.
 
-    Requests wait for their answer while `answering` is not set.
+    Requests wait for their answer while `answering` is not set; `arrived` has them at once. decide: from a
+    body to the answer.
     """
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
         self.answers: list[str] = []
         self.failing = ""
+        self.decide: Callable[[bytes], str] = lambda _body: "204 No Content"
+        self.arrived: list[Request] = []
+        self.times: list[float] = []
         self.port = 0
         self.connections = 0
         self.answering = asyncio.Event()
@@ -54,6 +59,11 @@ class Receiver:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/hooks"
+
+    @property
+    def accepted_sizes(self) -> list[int]:
+        """Bytes of each body that it accepted."""
+        return [len(request.body) for request in self.requests if request.status < 300]
 
     @property
     def accepted(self) -> list[dict[str, Any]]:
@@ -78,8 +88,11 @@ class Receiver:
                 }
                 assert head[0] == "POST /hooks HTTP/1.1"
                 body = await reader.readexactly(int(headers["content-length"]))
+                self.times.append(monotonic())
+                self.arrived.append(Request(headers, body, 0))
+                self._received.notify()
                 await self.answering.wait()
-                answer = self.answers.pop(0) if self.answers else self.failing or "204 No Content"
+                answer = self.answers.pop(0) if self.answers else self.failing or self.decide(body)
                 writer.write(f"HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n".encode())
                 await writer.drain()
                 self.requests.append(Request(headers, body, int(answer[:3])))

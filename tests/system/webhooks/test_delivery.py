@@ -181,7 +181,7 @@ async def test_changes_removed_by_the_length_limit_are_counted(bundled_server: S
         await ann.join("first", "ann")
         await receiver.until(lambda: receiver.requests)
         shard, changes = redis_state.shard("lobby"), 0
-        log = f"{{reactor:{shard}}}:changes"
+        log = f"{{reactor:{redis_state.TAGS[shard]}}}:changes"
         while bundled_server.control.xlen(log) >= changes * 0.9:  # Redis trims whole nodes of a stream
             await ann.join("lobby", "ann")
             await ann.ask("leave_room", "room:left", roomId="lobby")
@@ -205,11 +205,11 @@ async def test_the_keys_of_the_change_log_expire(bundled_server: Server) -> None
         await ann.join("lobby", "ann")
         await receiver.until(lambda: receiver.accepted)
         for name in ("changes", "places"):
-            left: Any = bundled_server.control.ttl(f"{{reactor:{redis_state.shard('lobby')}}}:{name}")
+            left: Any = bundled_server.control.ttl(f"{redis_state.prefix('lobby')}:{name}")
             assert 6 * 86_400 < left <= 7 * 86_400
 
 
 async def test_without_webhooks_there_is_no_change_log(bundled_server: Server) -> None:
     async with served(bundled_server) as node, RawClient.connect(node) as ann:
         await ann.join("lobby", "ann")
-        assert bundled_server.control.exists(f"{{reactor:{redis_state.shard('lobby')}}}:changes") == 0
+        assert bundled_server.control.exists(f"{redis_state.prefix('lobby')}:changes") == 0

@@ -50,12 +50,12 @@ def test_a_script_gets_what_it_uses_each_behind_what_that_uses() -> None:
     assert linked("touch(ARGV[1])\n") == [
         "local MAX_ROWS = 1000",
         "local LIMITS = {",
-        "  rows = MAX_ROWS,",
+        "rows = MAX_ROWS,",
         "}",
         "local SHARD = KEYS[1]",
         "local function room_key(room) return SHARD .. ':room:' .. room end",
         "local clock_reply, clock_ms",
-        *strip_comments(CLOCK).splitlines()[1:],
+        *(line.lstrip() for line in strip_comments(CLOCK).splitlines()[1:]),
         "local function touch(room) redis.call('SET', room_key(room), now(), 'PX', LIMITS.rows) end",
         "touch(ARGV[1])",
     ]
@@ -65,6 +65,7 @@ def test_a_script_gets_what_it_uses_each_behind_what_that_uses() -> None:
     "script",
     [
         "local row = { now = 1 }\nreturn row.now",
+        "return { now = { SHARD, { 1 } }, { now = 2 } }",
         "return 'now -- not a comment'",
         'return "now"',
         "return 1 -- now",

@@ -84,6 +84,11 @@ def test_addresses(url, expected):
         ("unix://run/redis.sock", "names no socket; use three slashes"),
         ("redis+sentinel://h:1", "lacks the name of the primary"),
         ("redis+cluster://h:1/2", "a cluster has only database 0."),
+        (
+            "rediss://h?ssl_cert_reqs=some",
+            'has "some" for ssl_cert_reqs, which takes none, optional, required',
+        ),
+        ("rediss://h?ssl_check_hostname=flase", 'has "flase" for ssl_check_hostname, which takes yes or no'),
     ],
 )
 def test_a_wrong_address_gives_one_line_without_the_password(url, line):

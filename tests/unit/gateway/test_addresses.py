@@ -6,8 +6,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from websockets.datastructures import Headers
 
+from reactor.gateway import addresses
 from reactor.gateway.addresses import AddressLimiter, Decision
+from reactor.gateway.proxy_notices import ProxyNotices
+from reactor.settings import security
 from reactor.settings.security import LOOPBACK
 
 
@@ -101,3 +105,17 @@ def test_addresses_without_connections_are_pruned():
         assert address is not None
         limiter.remove(address, decision)
     assert len(limiter._usage) < 2048
+
+
+def test_the_address_of_a_trusted_proxy_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    limiter, proxies = make_limiter(limit=9), ProxyNotices()
+    headers = Headers(Host="127.0.0.1:8765")
+
+    def connect() -> None:
+        limiter.add_unnamed(limiter.client_address("127.0.0.1", ()), 0.0)
+        proxies.unnamed("127.0.0.1", headers)
+
+    connect()
+    for module in (addresses, security):
+        monkeypatch.setattr(module, "ip_address", lambda text: pytest.fail(f"parsed {text} again"))
+    connect()

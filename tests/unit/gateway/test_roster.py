@@ -90,3 +90,26 @@ def test_the_roster_equals_a_plain_table(steps):
             assert {(s, v) for v, ss in roster.views(room).items() for s in ss} == {
                 (s, v) for s, (_, v) in here.items()
             }
+
+
+def test_observers_are_no_members_and_keep_a_room_in_the_roster():
+    roster: Roster[str] = Roster()
+    assert roster.observe("r", "page", "members")
+    assert not roster.observe("r", "page", "count")
+    assert (len(roster), roster.members, roster.users("r"), "r" in roster) == (0, 0, frozenset(), True)
+    assert not roster.add("r", "u", "page", "members")
+    assert not roster.observe("r", "other", "members")
+    assert {view: list(found) for view, found in roster.audience("r").items()} == {
+        "members": ["page", "other"],
+        "count": ["page"],
+    }
+    assert list(roster.views("r")) == ["members"]
+    assert not roster.remove("r", "page")
+    assert {view: list(found) for view, found in roster.observers("r").items()} == {
+        "count": ["page"],
+        "members": ["other"],
+    }
+    assert not roster.unobserve("r", "page")
+    assert not roster.unobserve("r", "page")
+    assert roster.unobserve("r", "other")
+    assert "r" not in roster

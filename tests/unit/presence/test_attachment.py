@@ -33,12 +33,12 @@ DETACH_QUEUED          .        DETACHING  .              .              DEPARTE
 DETACHED               .        .          .              .              .          .              ENDED      .
 """  # noqa: E501 - a table
 
-POLICY = RoomPolicy(ttl=1000, grace=100, away_grace=200, message="", max_members=0)
+POLICY = RoomPolicy(ttl=1000, grace=100, away_grace=200, close_grace=50, message="", max_members=0)
 
 
 def attachment_in(state: State) -> Attachment:
     """An attachment in that state, brought there by the shortest sequence of legal events."""
-    attachment = Attachment(Entry("lobby", "ann"), "n1.1", POLICY)
+    attachment = Attachment(Entry("lobby", "ann"), "n1.1", POLICY, 7, "lobby:user:ann")
     for event in shortest_paths(TRANSITIONS, State.NEW)[state]:
         attachment.advance(event)
     assert attachment.state is state
@@ -140,7 +140,7 @@ def test_a_new_attachment_continues_the_connection_of_one_that_ended():
     ended.submitted("n2.7")
     ended.answered(9)
     ended.advance(Event.EXPELLED)
-    attachment = Attachment(ended.entry, "n2.8", POLICY)
+    attachment = Attachment(ended.entry, "n2.8", POLICY, 7, ended.suffix)
     attachment.continue_from(ended)
     assert (attachment.state, attachment.connection, attachment.joined_at) == (State.LIVE, "n2.7", 9)
     assert not ended.live

@@ -1,26 +1,35 @@
 """Names of keys: any id round-trips, no two things share a key, and keys of others are not taken for ours."""
 
+import re
+from importlib.resources import files
+from pathlib import Path
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reactor.presence.keys import (
-    SHARDS,
+    KEY_TYPES,
     Entry,
     ExpiredKeys,
-    departures_stream,
-    diff_channel,
     escape,
     fleet_prefix,
     parse_suffix,
+    suffix,
+    unescape,
+)
+from tests.support.keyspace import (
+    departures_stream,
+    diff_channel,
+    keyspace,
     presence_key,
     shadow_key,
     shard_of,
     shard_prefix,
-    suffix,
-    unescape,
     wake_channel,
 )
+
+LUA = Path(str(files("reactor.presence"))) / "lua"
 
 SEPARATORS = st.sampled_from(
     [":", ":user:", ":room:", "%", "%3A", "{", "}", "*", "?", "[", "]", "\\", " ", "\n"]
@@ -50,7 +59,7 @@ def test_any_id_round_trips(identifier: str) -> None:
 def test_any_member_round_trips(entry: Entry) -> None:
     assert parse_suffix(suffix(entry)) == entry
     shard = shard_of(entry.room_id)
-    assert ExpiredKeys("ns").parse(presence_key("ns", entry).encode()) == (shard, suffix(entry))
+    assert ExpiredKeys(keyspace("ns")).parse(presence_key("ns", entry).encode()) == (shard, suffix(entry))
 
 
 @given(ENTRIES, ENTRIES)
@@ -67,7 +76,7 @@ def test_no_two_members_share_a_key(one: Entry, other: Entry) -> None:
 
 @given(st.one_of(st.binary(), st.text().map(lambda text: text.encode("utf-8", "surrogatepass"))))
 def test_no_key_of_another_program_is_recognised(key: bytes) -> None:
-    assert ExpiredKeys("ns").parse(key) is None
+    assert ExpiredKeys(keyspace("ns")).parse(key) is None
 
 
 @given(ENTRIES, st.data())
@@ -77,7 +86,7 @@ def test_a_key_that_differs_in_one_byte_is_recognised_only_as_another_members(
     key = bytearray(presence_key("ns", entry).encode())
     place = data.draw(st.integers(0, len(key) - 1))
     key[place] = data.draw(st.integers(0, 255))
-    found = ExpiredKeys("ns").parse(bytes(key))
+    found = ExpiredKeys(keyspace("ns")).parse(bytes(key))
     if found is not None:
         shard, text = found
         assert presence_key("ns", parse_suffix(text)).encode() == bytes(key)
@@ -85,43 +94,46 @@ def test_a_key_that_differs_in_one_byte_is_recognised_only_as_another_members(
 
 
 LOBBY = shard_of("lobby")
+TAG = "7dnb"
+"""Of the lobby's shard."""
 
 
 @pytest.mark.parametrize(
     "key",
     [
-        f"{{ns:{(LOBBY + 1) % SHARDS}}}:room:lobby:user:ann",  # another shard's
-        f"{{ns:{LOBBY + SHARDS}}}:room:lobby:user:ann",
-        f"{{ns:0{LOBBY}}}:room:lobby:user:ann",
-        f"{{ns:+{LOBBY}}}:room:lobby:user:ann",
-        f"{{ns:{LOBBY} }}:room:lobby:user:ann",
+        f"{shard_prefix('ns', LOBBY + 1)}:room:lobby:user:ann",  # another shard's
+        f"{keyspace('ns2').prefixes[LOBBY].replace('ns2', 'ns')}:room:lobby:user:ann",
+        f"{{ns:{LOBBY}}}:room:lobby:user:ann",
+        f"{{ns:0{TAG}}}:room:lobby:user:ann",
+        f"{{ns:+{TAG}}}:room:lobby:user:ann",
+        f"{{ns:{TAG} }}:room:lobby:user:ann",
         "{ns:²}:room:lobby:user:ann",
         f"{{ns:{'9' * 5000}}}:room:lobby:user:ann",
         "{ns:}:room:lobby:user:ann",
-        f"{{ns2:{LOBBY}}}:room:lobby:user:ann",  # another namespace's
-        f"{{ns:x:{LOBBY}}}:room:lobby:user:ann",
-        f"x{{ns:{LOBBY}}}:room:lobby:user:ann",
-        f"{{ns:{LOBBY}}}:shadow:room:lobby:user:ann",  # another kind
-        f"{{ns:{LOBBY}}}:fenced:n1",
+        f"{{ns2:{TAG}}}:room:lobby:user:ann",  # another namespace's
+        f"{{ns:x:{TAG}}}:room:lobby:user:ann",
+        f"x{{ns:{TAG}}}:room:lobby:user:ann",
+        f"{{ns:{TAG}}}:shadow:room:lobby:user:ann",  # another kind
+        f"{{ns:{TAG}}}:fenced:n1",
         "{ns:fleet}:lease:n1",
-        f"{{ns:{LOBBY}}}:room:lobby:user",  # cut off
-        f"{{ns:{LOBBY}}}:room:lobby:user:",
-        f"{{ns:{shard_of('')}}}:room::user:ann",
-        f"{{ns:{LOBBY}}}:room:lobby",
-        f"{{ns:{LOBBY}}}:room:lobby:user:ann:user:bob",  # written in a way of its own
-        f"{{ns:{LOBBY}}}:room:lobby:user:a b",
-        f"{{ns:{LOBBY}}}:room:lobby:user:%61nn",
-        f"{{ns:{LOBBY}}}:room:lobby:user:a%3ab",
-        f"{{ns:{LOBBY}}}:room:lobby:user:a%",
+        f"{{ns:{TAG}}}:room:lobby:user",  # cut off
+        f"{{ns:{TAG}}}:room:lobby:user:",
+        f"{{ns:{shard_prefix('ns', shard_of(''))[4:-1]}}}:room::user:ann",
+        f"{{ns:{TAG}}}:room:lobby",
+        f"{{ns:{TAG}}}:room:lobby:user:ann:user:bob",  # written in a way of its own
+        f"{{ns:{TAG}}}:room:lobby:user:a b",
+        f"{{ns:{TAG}}}:room:lobby:user:%61nn",
+        f"{{ns:{TAG}}}:room:lobby:user:a%3ab",
+        f"{{ns:{TAG}}}:room:lobby:user:a%",
         "room:lobby:user:ann",
     ],
 )
 def test_a_similar_key_is_not_recognised(key: str) -> None:
-    assert ExpiredKeys("ns").parse(key.encode()) is None
+    assert ExpiredKeys(keyspace("ns")).parse(key.encode()) is None
 
 
 def test_bytes_that_are_not_utf8_are_not_recognised() -> None:
-    assert ExpiredKeys("ns").parse(b"{ns:%d}:room:lobby:user:\xff" % LOBBY) is None
+    assert ExpiredKeys(keyspace("ns")).parse(b"{ns:%s}:room:lobby:user:\xff" % TAG.encode()) is None
 
 
 @pytest.mark.parametrize(
@@ -133,10 +145,16 @@ def test_a_room_is_always_in_the_same_shard(room: str, shard: int) -> None:
 
 def test_names_have_the_documented_format() -> None:
     entry = Entry("lobby", "ann")
-    assert presence_key("reactor", entry) == "{reactor:7}:room:lobby:user:ann"
-    assert shadow_key("reactor", entry) == "{reactor:7}:shadow:room:lobby:user:ann"
-    assert diff_channel("reactor", "lobby") == "{reactor:7}:diff:lobby"
-    assert wake_channel("reactor", 7) == "{reactor:7}:wake"
-    assert departures_stream("reactor", 7) == "{reactor:7}:departures"
-    assert shard_prefix("reactor", 7) == "{reactor:7}"
+    assert presence_key("reactor", entry) == "{reactor:7kf}:room:lobby:user:ann"
+    assert shadow_key("reactor", entry) == "{reactor:7kf}:shadow:room:lobby:user:ann"
+    assert diff_channel("reactor", "lobby") == "{reactor:7kf}:diff:lobby"
+    assert wake_channel("reactor", 7) == "{reactor:7kf}:wake"
+    assert departures_stream("reactor", 7) == "{reactor:7kf}:departures"
+    assert shard_prefix("reactor", 7) == "{reactor:7kf}"
     assert fleet_prefix("reactor") == "{reactor:fleet}"
+
+
+def test_the_types_of_all_keys_that_scripts_write_are_known() -> None:
+    lua = "\n".join(path.read_text() for path in LUA.rglob("*.lua"))
+    written = set(re.findall(r"SHARD \.\. ':(\w+)", lua)) - {"damaged"}
+    assert KEY_TYPES.keys() == written

@@ -37,6 +37,7 @@ def contents(session: Session) -> object:
         dict(session._joins),
         {room: list(deferred) for room, deferred in session._deferred.items()},
         session._deferred_count,
+        dict(session._deferred_bytes),
         session.closed,
     )
 

@@ -4,10 +4,20 @@ from typing import Any, get_args
 
 import msgspec
 from hypothesis import strategies as st
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
-from reactor.protocol.messages import Departed, Member, Message, ServerMessage
-from reactor.protocol.requests import Request
+from reactor.protocol.messages import (
+    Departed,
+    Member,
+    Message,
+    MessageLimits,
+    Person,
+    RefusedRoom,
+    RoomChanges,
+    RoomCounted,
+    ServerMessage,
+)
+from reactor.protocol.requests import Request, Resume
 
 REQUESTS: tuple[type[Message], ...] = get_args(Request)
 REPLIES: tuple[type[Message], ...] = get_args(ServerMessage)
@@ -25,6 +35,14 @@ members = st.builds(
     Member, texts, texts, positive, positive, st.booleans(), st.integers(1, 99), st.just(UNSET) | anything
 )
 
+people = st.builds(
+    Person,
+    texts,
+    st.sampled_from(["online", "away", "offline"]),
+    st.just(UNSET) | positive,
+    st.just(UNSET) | st.lists(texts, max_size=3),
+)
+
 _BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "id": st.none() | safe | st.text(st.characters(exclude_categories=["Cs"]), max_size=128),
     "view": st.sampled_from(["members", "count", "none"]),
@@ -34,16 +52,42 @@ _BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "updated": st.lists(members, max_size=3),
     "left": st.lists(st.builds(Departed, texts, texts), max_size=3),
     "resumed": st.booleans(),
+    "to": st.none() | st.lists(texts | whole, max_size=3),
+    "resume": st.none() | st.builds(Resume, texts, positive, positive, st.none() | positive),
+    "diffs": st.lists(
+        st.builds(
+            RoomChanges,
+            positive,
+            positive,
+            positive,
+            st.lists(members, max_size=2),
+            st.lists(members, max_size=2),
+            st.lists(st.builds(Departed, texts, texts), max_size=2),
+        ),
+        max_size=2,
+    ),
+    "limits": st.builds(MessageLimits, positive, positive, positive),
     "present": st.booleans(),
+    "rooms": st.lists(st.builds(RoomCounted, texts, texts, positive, positive), max_size=3),
+    "refused": st.lists(st.builds(RefusedRoom, texts, texts, texts), max_size=3),
+    "people": st.lists(people, max_size=3),
+    "changed": st.lists(people, max_size=3),
 }
 
 
 def _field(kind: type[Message], field: msgspec.structs.FieldInfo) -> st.SearchStrategy[Any]:
+    if field.name == "view" and "none" not in get_args(field.type):
+        return st.sampled_from(get_args(field.type))
+    if field.name == "room_ids":
+        return st.none() | st.lists(texts | whole if kind in REQUESTS else texts, max_size=3)
+    if field.name == "user_ids":
+        users = st.lists(texts | whole, max_size=3)
+        return users if field.required else st.none() | users
     if field.name in _BY_NAME:
         known = _BY_NAME[field.name]
         return st.just(UNSET) | known if field.default is UNSET else known
-    if field.type in (int, int | None):
-        return positive if field.required else st.none() | positive
+    if field.type in (int, int | None, int | UnsetType):
+        return positive if field.required else st.just(field.default) | positive
     strategy: st.SearchStrategy[Any] = texts
     if kind in REQUESTS and field.name in ("room_id", "user_id"):
         strategy = texts | whole

@@ -56,15 +56,17 @@ def test_without_a_token_every_request_is_refused(request_):
     assert (error.code, error.id, error.room_id) == ("unauthorized", 2, request_.room_id)
 
 
-def test_requests_are_deferred_until_the_first_token_is_checked():
-    session = AuthSession(Limits(max_pending=2))
+def test_requests_are_to_be_kept_until_the_first_token_is_checked():
+    session = AuthSession(Limits())
     assert session.receive(AUTH) == intents.Authenticate("token", 1)
     assert session.receive(OF_ALL_KINDS[0]) is None
-    assert session.receive(OF_ALL_KINDS[1]) is None
-    assert code_of(session, OF_ALL_KINDS[2]) == "too_many_pending"
+    assert session.checks_first_token
     assert code_of(session, AUTH) == "too_many_pending"
-    assert session.token_accepted(ANN) == OF_ALL_KINDS[:2]
+    session.token_accepted(ANN)
     assert session.identity is ANN
+    assert isinstance(session.receive(OF_ALL_KINDS[0]), intents.Join)
+    session.receive(AUTH)
+    assert not session.checks_first_token  # it is authenticated meanwhile
 
 
 def test_a_refused_first_token_rejects_the_connection():
@@ -81,7 +83,7 @@ def test_an_outcome_after_the_close_is_ignored():
     session = AuthSession(Limits())
     session.receive(AUTH)
     assert session.close() == []
-    assert session.token_accepted(ANN) == []
+    session.token_accepted(ANN)
     assert session.identity is None
     assert session.receive(OF_ALL_KINDS[0]) is None
 
@@ -153,7 +155,7 @@ def test_a_fresh_token_replaces_the_previous_identity():
     fresh = Identity("ann", ("lobby",), None, None, 3e9)
     session.receive(AUTH)
     assert session.receive(requests.Heartbeat("lobby")) is not None, "all goes on while it is checked"
-    assert session.token_accepted(fresh) == []
+    session.token_accepted(fresh)
     assert session.identity is fresh
     assert session.forbidden_room() is None
     assert code_of(session, requests.Count("game-1")) == "forbidden"
@@ -281,6 +283,7 @@ class AuthenticationMachine(RuleBasedStateMachine):
         self.session = AuthSession(Limits(max_pending=3))
         self.user: str | None = None
         self.refusal: str | None = None
+        self.early: list[requests.Request] = []
 
     def _take(self, request: requests.Request) -> None:
         try:
@@ -288,6 +291,8 @@ class AuthenticationMachine(RuleBasedStateMachine):
         except ProtocolError as error:
             self.refusal = error.code
             return
+        if intent is None and self.session.checks_first_token:
+            self.early.append(request)
         if intent is None or isinstance(intent, intents.Authenticate):
             return
         identity = self.session.identity
@@ -315,12 +320,13 @@ class AuthenticationMachine(RuleBasedStateMachine):
     @rule(identity=identities)
     def accept(self, identity):
         try:
-            early = self.session.token_accepted(identity)
+            self.session.token_accepted(identity)
         except ProtocolError:
             assert self.user not in (None, identity.user_id)
             return
         if self.session.auth_state is AuthState.AUTHENTICATED:
             self.user = identity.user_id
+        early, self.early = self.early, []
         for request in early:
             self._take(request)
 

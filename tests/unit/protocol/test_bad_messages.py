@@ -1,6 +1,7 @@
 """Whatever comes, one clear error answers it."""
 
 import json
+import timeit
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,7 +24,8 @@ codecs = pytest.mark.parametrize("codec", [JSON, MSGPACK], ids=["json", "msgpack
 HEARTBEAT = b'{"type":"room:heartbeat","roomId":"lobby"}'
 ALL_TYPES = (
     "auth, join_room, room:heartbeat, room:update, room:away, room:back, room:members, room:count, "
-    "room:is_present, leave_room"
+    "room:is_present, leave_room, room:send, room:watch, room:unwatch, people:watch, "
+    "people:unwatch, closing"
 )
 
 
@@ -49,6 +51,8 @@ BAD: list[tuple[Any, str, str, Any, str | None]] = [
     ({"type": "join", "id": "a", "roomId": 5}, "unknown_type", f'"join": use one of {ALL_TYPES}', "a", "5"),
     ({"type": "x" * 999}, "unknown_type", f'unknown type "{"x" * 64}"', None, None),
     ({"type": "error", "code": "internal", "message": ""}, "unknown_type", '"error"', None, None),
+    ({"type": "room:members", "roomId": "r", "limit": "1"}, "bad_message", "a whole number", None, "r"),
+    ({"type": "room:members", "roomId": "r", "cursor": 1}, "bad_message", "must be text", None, "r"),
     ({"type": "auth"}, "bad_message", 'auth needs "token": text', None, None),
     ({"type": "auth", "token": 1}, "bad_message", '"token" of auth must be text', None, None),
     ({"type": "join_room", "userId": "u"}, "bad_message", 'join_room needs "roomId": text or a', None, None),
@@ -134,6 +138,67 @@ def test_invalid_json_messages(payload: bytes, code: str, words: str):
     error = refused(JSON, payload)
     assert error.code == code
     assert words in error.message
+
+
+UNREADABLE_DATA = [
+    rb'{"t":"\ud83d"}',
+    b'{"n":NaN}',
+    b"1e999",
+    b"9" * 5000,
+    b"[" * 5000 + b"]" * 5000,
+    b"{'a':1}",
+    b'{"id":8,"b":undefined}',
+    rb'"\" \\\",\"id\":8,{" NaN',
+    rb'[{"\"id":8}, "}", {"id": 8}, +1]',
+]
+
+
+@pytest.mark.parametrize("data", UNREADABLE_DATA, ids=lambda data: repr(data)[:40])
+@pytest.mark.parametrize("request_id", [7, -7, 2**53 - 1, "a", "", 'x"\\é', "id"], ids=repr)
+def test_the_error_for_broken_json_repeats_the_id_at_its_top_level(data: bytes, request_id: Any):
+    of_id = b'"id" : ' + msgspec.json.encode(request_id)
+    for fields in (
+        [b'"type":"room:update"', b'"data":' + data, of_id],
+        [of_id, b'"type":"room:update"', b'"data":' + data],
+        [b'"type":"room:update"', of_id, b'"data":' + data],
+    ):
+        error = refused(JSON, b" {" + b", ".join(fields) + b"}\n")
+        assert (error.code, error.id) == ("bad_json", request_id)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"data":{"id":8},"x":NaN}',
+        b'{"data":[{"id":8}],"x":',
+        rb'{"a\"id":8,"x":NaN}',
+        b'{"id":8.5,"x":NaN}',
+        b'{"id":9007199254740992,"x":NaN}',
+        b'{"id":"' + b"x" * 129 + b'","x":NaN}',
+        b'{"id":[8],"x":NaN}',
+        rb'{"id":"\ud83d"}',
+        b'{"t":"not closed,"id":8}',
+        b'{"id":8',
+        b'"id":8}',
+        b'{"a":{"id":8},' * 4000 + b"NaN",
+    ],
+    ids=lambda payload: repr(payload)[:40],
+)
+def test_the_error_for_broken_json_has_no_other_id(payload: bytes):
+    assert refused(JSON, payload).id is None
+
+
+@pytest.mark.parametrize("part", [b'""', b'"id":8,', b'{"id":8,', b'"\\"id":8 ', b"[", b"{}"])
+def test_the_id_in_broken_json_is_found_in_one_pass(part: bytes):
+    payload = b'{"x":[' + part * (65_000 // len(part))
+    # A few milliseconds when measured; the bound only catches a search that begins again and again.
+    assert min(timeit.repeat(lambda: refused(JSON, payload), number=1, repeat=3)) < 0.3
+
+
+def test_the_error_for_invalid_messagepack_repeats_the_id():
+    broken = msgspec.msgpack.encode({"type": "room:update", "roomId": "r", "data": "xx", "id": 7})
+    error = refused(MSGPACK, broken.replace(b"xx", b"\xff\xfe"))
+    assert (error.code, error.id) == ("bad_message", 7)
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_messages_as_clients_decode_them():
         ],
         "left": [{"userId": "cy", "reason": "kicked"}],
     }
-    joined = RoomJoined("r", "u", "s", 9, 8, False, "e", 1, 1, "members", [ann], id=0)
+    joined = RoomJoined("r", "u", "s", 9, 8, False, "e", 1, 1, "members", members=[ann], id=0)
     assert (
         json.loads(JSON.encode(joined)).items() >= {"socketId": "s", "heartbeatInterval": 8, "id": 0}.items()
     )

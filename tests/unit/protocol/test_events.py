@@ -1,6 +1,6 @@
 """Events of a diff: each true, each once, whatever was known already."""
 
-from reactor.protocol.events import RoomEvent, events_of
+from reactor.protocol.events import SyncEvent, events_of
 from reactor.protocol.messages import Departed, Member, RoomDiff
 
 ANN = Member("ann", "Ann", 1, 1)
@@ -52,4 +52,4 @@ def test_a_member_that_left_and_joined_again_makes_both_events():
 
 
 def test_an_event_is_a_value():
-    assert RoomEvent(kind="sync", room_id="r", count=0) == RoomEvent(kind="sync", room_id="r", count=0)
+    assert SyncEvent(kind="sync", room_id="r", count=0) == SyncEvent(kind="sync", room_id="r", count=0)

@@ -13,10 +13,10 @@ PACKAGE = ROOT / "reactor"
 
 
 def test_an_unknown_reason_expels_and_its_text_is_in_the_message():
-    banned = leave_reason("banned")
-    assert banned.expels
-    assert banned.message is not None
-    assert "banned" in banned.message
+    moved = leave_reason("moved")
+    assert moved.expels
+    assert moved.message is not None
+    assert "moved" in moved.message
 
 
 def test_only_a_lost_connection_does_not_expel():
@@ -24,21 +24,22 @@ def test_only_a_lost_connection_does_not_expel():
 
 
 def test_a_diff_with_an_unknown_reason_and_further_elements_is_read():
-    row = ["e", 1, 2, 0, [], [], [["ann", "banned", 5, "", "moderator"]], "more"]
+    row = ["e", 1, 2, 0, [], [], [["ann", "moved", 5, "", 0, "moderator"]], "more"]
     diff = decode_diff(msgspec.msgpack.encode(row)).diff("lobby")
-    assert [(left.user_id, left.reason) for left in diff.left] == [("ann", "banned")]
+    assert [(left.user_id, left.reason) for left in diff.left] == [("ann", "moved")]
 
 
 def test_kinds_of_publication_that_a_later_version_may_add_are_told_from_diffs():
-    assert [is_unknown_kind(payload) for payload in (b"+{}", b"#", b"/1")] == [True] * 3
+    assert [is_unknown_kind(payload) for payload in (b"+{}", b"%", b"/1")] == [True] * 3
     known = (
         b'!5 {"a": 1}',
+        b'#5 ["ann","n1.1",null,1]',
         b"",
         b"nonsense",
         msgspec.msgpack.encode([1] * 3),
         msgspec.msgpack.encode([1] * 20),
     )
-    assert [is_unknown_kind(payload) for payload in known] == [False] * 5
+    assert [is_unknown_kind(payload) for payload in known] == [False] * 6
 
 
 def test_the_scripts_the_types_and_the_documents_have_the_same_reasons():

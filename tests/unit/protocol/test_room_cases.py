@@ -34,6 +34,9 @@ def diff_of(case: dict[str, Any]) -> RoomDiff:
 def step(view: RoomView, case: dict[str, Any]) -> str | None:
     if snapshot := case.get("reset"):
         return view.reset(snapshot["epoch"], snapshot["version"], members(snapshot["members"])).value
+    if answer := case.get("resume"):
+        diffs = [diff_of({**diff, "epoch": answer["epoch"]}) for diff in answer["diffs"]]
+        return view.resume(answer["epoch"], answer["version"], diffs).value
     if diff := case.get("apply"):
         return view.apply(diff_of(diff)).value
     if case.get("lose"):

@@ -1,6 +1,10 @@
 """A session with several rooms: what waits, what is bounded, and how it ends."""
 
+from typing import Any
+
+import msgspec
 import pytest
+from msgspec import Raw, UnsetType
 
 from reactor.protocol import requests
 from reactor.protocol.intents import (
@@ -159,3 +163,41 @@ def test_close_returns_the_memberships_to_detach(state: MembershipState):
     assert session.receive(join()) is None
     assert session.receive(requests.Heartbeat()) == Refresh((), None, None)
     assert (session.rooms, session._deferred, session._deferred_count) == ({}, {}, 0)
+
+
+def test_data_that_waits_for_a_join_waits_as_json():
+    many: dict[str, Any] = {f"field{number}": [] for number in range(20)}
+    session = Session(Limits())
+    session.receive(join("lobby"))
+    waiting: list[requests.Request] = [
+        requests.Update("lobby", data=many),
+        requests.Update("lobby", patch=many),
+        requests.Send("lobby", many),
+    ]
+    assert [session.receive(request) for request in waiting] == [None, None, None]
+    deferred: list[Any] = session.joined("lobby")
+    assert [type(request.data) for request in deferred] == [Raw, UnsetType, Raw]
+    assert type(deferred[1].patch) is Raw
+    intents: list[Any] = [session.receive(request) for request in deferred]
+    whole, patched, sent = intents
+    assert whole.data_json == patched.patch_json == sent.data_json == msgspec.json.encode(many)
+
+
+def test_requests_that_wait_for_a_join_take_a_bounded_number_of_bytes():
+    session = Session(Limits())
+    session.receive(join("a"))
+    send = requests.Send("a", "x" * 4000, ["y" * 256] * 100)
+    assert session.receive(send) is None
+    error = refused(session, send)
+    assert error.code == "too_many_pending"
+    assert 32 * 1024 < session._deferred_bytes["a"] <= 64 * 1024
+    assert len(session.joined("a")) == 1
+    assert session._deferred_bytes == {}
+
+
+def test_one_request_of_any_size_may_wait_for_a_join():
+    session = Session(Limits(max_data=200_000))
+    session.receive(join("a"))
+    assert session.receive(requests.Update("a", data="x" * 100_000)) is None
+    assert refused(session, requests.Count("a")).code == "too_many_pending"
+    assert len(session.refused("a")) == 1

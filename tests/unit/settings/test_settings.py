@@ -9,6 +9,7 @@ import pytest
 from reactor.errors import SettingError
 from reactor.settings import RoomPolicy, RoomRule, Settings, kinds, setting_fields
 from reactor.settings.load import advice, flag_name, load, variable_name
+from reactor.settings.rooms import read_rules
 
 
 def test_defaults_are_the_documented_ones():
@@ -21,7 +22,9 @@ def test_defaults_are_the_documented_ones():
         True,
         True,
     )
-    assert settings.policy("any") == RoomPolicy(21_600_000, 15_000, 15_000, settings.inactivity_message)
+    assert settings.policy("any") == RoomPolicy(
+        21_600_000, 15_000, 300_000, 5_000, settings.inactivity_message
+    )
 
 
 @pytest.mark.parametrize(
@@ -86,7 +89,32 @@ def test_switches_off(given):
         ({"log_level": "warn"}, "but takes one of debug, info, warning, error. Did you mean warning?"),
         ({"namespace": "a{b}"}, "but takes 1 to 64 letters, digits or . _ -."),
         ({"workers": 0}, "workers is 0, but takes a whole number from 1 to 256."),
-        ({"origins": "example.org"}, "but takes web origins such as https://example.org"),
+        (
+            {"origins": "example.org"},
+            "but takes web origins such as https://example.org, https://*.example.org (its",
+        ),
+        *(
+            ({"origins": origin}, f'origins is "{origin}", but takes web origins such as')
+            for origin in (
+                "*.app.example",
+                "*://app.example",
+                "https://*",
+                "https://app.*",
+                "https://app.example/chat",
+                "wss://app.example",
+                "https://app.example:80a",
+                "https://user@app.example",
+                "https://",
+                "http*://a.b",
+                "https://a..b",
+                "https://app.example, *.app.example",
+                "https://app.example?x",
+                "Null://",
+                "https://a b",
+                "https://[::1",
+                "https://app.example:8*",
+            )
+        ),
         ({"inactivity_message": "two\nlines"}, "but takes a text of 1 to 500 characters on one line."),
         ({"host": "a b"}, 'host is "a b", but takes a host name or an address.'),
         ({"sweep_interval": "0.01"}, "or 0 for off"),
@@ -186,6 +214,16 @@ def test_unreadable_files(tmp_path):
         load({"config": str(tmp_path / "latin")}, {})
 
 
+def test_the_built_in_rule_for_demonstrations_yields_to_every_other_rule():
+    assert Settings().policy("demo-lobby").ttl == 30_000
+    assert Settings().policy("a-demo-lobby").ttl == Settings().policy("demo").ttl == 21_600_000
+    assert Settings(ttl=5).policy("demo-lobby").ttl == 5000
+    ruled = Settings(rooms=read_rules({"demo-*": {"max_members": 3}, "demo-1": {"ttl": 60}}, ""))
+    assert ruled.policy("demo-lobby").ttl == 21_600_000
+    assert ruled.policy("demo-1").ttl == 60_000
+    assert Settings().policy_under(RoomRule(match="demo-1", ttl=90), "demo-1").ttl == 90_000
+
+
 def test_rules_for_rooms(tmp_path):
     file = tmp_path / "r.toml"
     file.write_text(
@@ -194,6 +232,7 @@ def test_rules_for_rooms(tmp_path):
         [rooms."lobby-*"]
         ttl = "1m"
         message = "Away for a minute."
+        close_grace = 2
         [rooms."lobby-?"]
         ttl = 5
         [rooms.lobby-7]
@@ -205,16 +244,16 @@ def test_rules_for_rooms(tmp_path):
     )
     settings = load({"config": str(file)}, {})
     usual = settings.inactivity_message
-    assert settings.policy("lobby-1") == RoomPolicy(60_000, 10_000, 10_000, "Away for a minute.")
-    assert settings.policy("lobby-7") == RoomPolicy(21_600_000, 0, 0, usual, 3)
-    assert settings.policy("hall") == RoomPolicy(21_600_000, 10_000, 3_600_000, usual)
+    assert settings.policy("lobby-1") == RoomPolicy(60_000, 10_000, 60_000, 2_000, "Away for a minute.")
+    assert settings.policy("lobby-7") == RoomPolicy(21_600_000, 0, 300_000, 0, usual, 3)
+    assert settings.policy("hall") == RoomPolicy(21_600_000, 10_000, 3_600_000, 5_000, usual)
     assert settings.policy("Lobby-1") == settings.policy("hall")
     assert settings.policy("x\ny") == settings.policy("hall")
     assert settings.policy("lobby-*").ttl == 60_000
 
 
 def test_a_grace_is_limited_by_the_ttl():
-    assert Settings(ttl=1).policy("r") == RoomPolicy(1000, 1000, 1000, Settings().inactivity_message)
+    assert Settings(ttl=1).policy("r") == RoomPolicy(1000, 1000, 1000, 1000, Settings().inactivity_message)
 
 
 def test_settings_can_be_copied_and_pickled():
@@ -233,6 +272,10 @@ def test_warnings():
         (
             "ttl is 30s, less than two intervals of heartbeat_interval (25s): "
             "one late heartbeat removes a member."
+        ),
+        (
+            "ttl is 30s: the timers of hidden pages run once a minute, so members may expire there. "
+            "75s or more is safe."
         ),
         'grace in rooms."a" is longer than ttl (30s), which limits it.',
     ]

@@ -12,7 +12,9 @@ from reactor.webhooks.payload import WebhookEvent, events_of
 def change(before: int, joined: int, left: int) -> Change:
     rows = [MemberRow(f"j{n}", f"J {n}", "", 5, 5, 0, 1) for n in range(joined)]
     gone = [LeftRow(f"l{n}", DISCONNECTED, 9, "") for n in range(left)]
-    return Change(3, "1700000000000-2", "lobby", DiffRow("e", 1, 2, before + joined - left, rows, [], gone))
+    return Change(
+        3, "1700000000000-2", 1, "lobby", DiffRow("e", 1, 2, before + joined - left, rows, [], gone)
+    )
 
 
 def test_the_last_of_several_departures_vacates_the_room() -> None:

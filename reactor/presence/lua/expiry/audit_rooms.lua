@@ -3,16 +3,16 @@
 -- ARGV: cursor ('0' first); count (rooms a page, about)
 -- Returns: {next cursor, {room that was too large for this call, ...}, {suffix of a member found gone, ...}}
 -- Publishes: nothing
-local page = redis.call('ZSCAN', ROOMS, ARGV[1], 'COUNT', ARGV[2])
+local page = call('ZSCAN', ROOMS, ARGV[1], 'COUNT', ARGV[2])
 local large, gone, rows = {}, {}, 0
 for i = 1, #page[2], 2 do
   local room = page[2][i]
-  local size = redis.call('ZCARD', members_key(room))
+  local size = call('ZCARD', members_key(room))
   if rows + size > MAX_ROWS then
     large[#large + 1] = room
   else
     rows = rows + size
-    collect_gone(room, redis.call('ZRANGE', members_key(room), 0, -1), 1, gone)
+    collect_gone(room, call('ZRANGE', members_key(room), 0, -1), 1, gone)
   end
 end
 return { page[1], large, gone }

@@ -4,21 +4,60 @@
 -- ARGV: for each member: room, user
 -- Returns: {now, then for each departed: suffix, reason, stored deadline}
 -- Publishes: a diff (left) for each room
+demand_right_to_change()
 if expiry_suspended_until() then return { now() } end
+
+-- Removes what is left of a member whose row was lost, as with a damaged `members:ROOM`: nothing else would find it.
+local function remove_orphan(room, user)
+  if redis.call('EXISTS', shadow_key(room, user)) == 0 then return end
+  local _, connections = read_shadow(room, user)
+  for connection in pairs(connections) do remove_from_node(room, { user }, node_of(connection)) end
+  redis.call('DEL', shadow_key(room, user))
+end
+
+-- Counted at once: usually none of them exists.
+local found_keys = { CHANGES }
+for i = 1, #ARGV, 2 do found_keys[#found_keys + 1] = presence_key(ARGV[i], ARGV[i + 1]) end
+local any_found = redis.call('EXISTS', unpack(found_keys)) > 0
+if not any_found then logs[SHARD] = false end
+
 local by_room, order = {}, {}
 for i = 1, #ARGV, 2 do
-  local room, user = ARGV[i], ARGV[i + 1]
-  if redis.call('EXISTS', presence_key(room, user)) == 0 then
-    if not by_room[room] then
-      by_room[room] = {}
-      order[#order + 1] = room
-    end
-    table.insert(by_room[room], user)
+  local room = ARGV[i]
+  if not by_room[room] then
+    by_room[room] = {}
+    order[#order + 1] = room
   end
+  table.insert(by_room[room], ARGV[i + 1])
 end
+
+-- Those of some users whose key is gone and whose row is still there, and the stored deadlines of these. What many of a
+-- room need is read at once.
+local function find_gone(room, users)
+  local stored, found, deadlines = {}, {}, {}
+  if #users > 1 then
+    local due = call('ZRANGE', members_key(room), '-inf', '(' .. now(), 'BYSCORE', 'LIMIT', 0, 2 * #users, 'WITHSCORES')
+    for i = 1, #due, 2 do stored[due[i]] = due[i + 1] end
+  end
+  for _, user in ipairs(users) do
+    local deadline = stored[user] or call('ZSCORE', members_key(room), user)
+    -- Before its stored deadline a key cannot have expired: it was deleted, or evicted.
+    local early = deadline and tonumber(deadline) > now()
+    local gone = not any_found or redis.call('EXISTS', presence_key(room, user)) == 0
+    if gone and not deadline and not may_evict() then
+      remove_orphan(room, user)
+    elseif gone and deadline and not (early and may_evict()) then
+      found[#found + 1] = user
+      deadlines[user] = deadline
+    end
+  end
+  return found, deadlines
+end
+
 local reply = { now() }
 for _, room in ipairs(order) do
-  local departed = remove_members(room, by_room[room])
+  local found, deadlines = find_gone(room, by_room[room])
+  local departed = remove_members(room, found, nil, { deadlines = deadlines })
   for i = 1, #departed, 3 do
     reply[#reply + 1] = room .. ':user:' .. departed[i]
     reply[#reply + 1] = departed[i + 1]

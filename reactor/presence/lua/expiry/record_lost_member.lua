@@ -4,8 +4,8 @@
 -- Returns: the reason that is recorded now, or '' when the user is a member
 -- Publishes: nothing
 local room, user, username, reason, joined_at, last_active = unpack(ARGV)
-local there = redis.call('ZSCORE', members_key(room), user)
-if there and redis.call('HGET', shadow_key(room, user), 'j') == joined_at then return '' end
+local there = call('ZSCORE', members_key(room), user)
+if there and call('HGET', shadow_key(room, user), 'j') == joined_at then return '' end
 local room_id, user_id = unescape(room), unescape(user)
 local known = recorded_reason(room_id, user_id, joined_at)
 if known then return known end

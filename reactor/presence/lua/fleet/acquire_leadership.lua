@@ -4,7 +4,7 @@
 -- Returns: 1 when this node leads, else 0
 -- Publishes: nothing
 local key = SHARD .. ':turn:' .. ARGV[1]
-local leader = redis.call('GET', key)
+local leader = call('GET', key)
 if leader and leader ~= ARGV[2] then return 0 end
 redis.call('SET', key, ARGV[2], 'PX', ARGV[3])
 return 1

@@ -3,17 +3,19 @@
 -- ARGV: node; room; grace, away_grace (ms)
 -- Returns: 1 when there is more to do in this room, else 0
 -- Publishes: diffs (updated) for members that have other connections; a diff (left) where the grace is 0
+demand_right_to_change()
 local node, room, grace, away_grace = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local by_room = node_room_key(node, room)
 local changed = {}
-for _, user in ipairs(redis.call('ZRANGE', by_room, 0, MAX_ROWS - 1)) do
-  redis.call('ZREM', by_room, user)
-  if settle_member(room, user) ~= 'gone' then
+for _, user in ipairs(call('ZRANGE', by_room, 0, MAX_ROWS - 1)) do
+  call('ZREM', by_room, user)
+  local last_active = read_last_active(room, user)
+  if last_active or settle_member(room, user) ~= 'gone' then
     local _, connections = read_shadow(room, user)
     local all_away = true
     for connection, flag in pairs(connections) do
       if node_of(connection) == node then
-        redis.call('HDEL', shadow_key(room, user), connection)
+        call('HDEL', shadow_key(room, user), connection)
         connections[connection] = nil
         if flag ~= '1' then all_away = false end
       end
@@ -21,11 +23,11 @@ for _, user in ipairs(redis.call('ZRANGE', by_room, 0, MAX_ROWS - 1)) do
     if next(connections) then
       if update_visible_fields(room, user, connections) then changed[#changed + 1] = read_member(room, user) end
     else
-      start_grace(room, user, node, all_away and away_grace or grace)
+      start_grace(room, user, node, all_away and away_grace or grace, last_active)
     end
   end
 end
 if #changed > 0 then publish_diff(room, #changed, {}, changed, {}) end
 if redis.call('EXISTS', by_room) == 1 then return 1 end
-redis.call('SREM', lost_node_key(node), room)
+call('SREM', lost_node_key(node), room)
 return 0

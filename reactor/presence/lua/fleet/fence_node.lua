@@ -5,10 +5,10 @@
 local node, count = ARGV[1], tonumber(ARGV[2])
 fence(node)
 local lost = lost_node_key(node)
-if redis.call('EXISTS', node_key(node)) == 1 then
-  redis.call('SUNIONSTORE', lost, lost, node_key(node))
+if call('SRANDMEMBER', node_key(node)) then
+  call('SUNIONSTORE', lost, lost, node_key(node))
   redis.call('DEL', node_key(node))
 end
-local rooms = redis.call('SRANDMEMBER', lost, count)
-if #rooms == 0 then redis.call('SREM', NODES, node) end
+local rooms = call('SRANDMEMBER', lost, count)
+if #rooms == 0 then call('SREM', NODES, node) end
 return rooms

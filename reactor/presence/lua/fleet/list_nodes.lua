@@ -3,4 +3,4 @@
 -- ARGV: none
 -- Returns: {node, 'COUNTER ABOUT', ...}
 -- Publishes: nothing
-return redis.call('HGETALL', SHARD .. ':registry')
+return call('HGETALL', SHARD .. ':registry')

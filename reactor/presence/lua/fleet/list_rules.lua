@@ -4,6 +4,6 @@
 -- Returns: {room, rule (JSON), ...}
 -- Publishes: nothing
 local rules, room = SHARD .. ':rules', ARGV[1]
-if room == '' then return redis.call('HGETALL', rules) end
-local rule = redis.call('HGET', rules, room)
+if room == '' then return call('HGETALL', rules) end
+local rule = call('HGET', rules, room)
 return rule and { room, rule } or {}

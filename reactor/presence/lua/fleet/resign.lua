@@ -4,10 +4,10 @@
 -- ARGV: node
 -- Returns: 1
 -- Publishes: nothing
-redis.call('HDEL', SHARD .. ':registry', ARGV[1])
+call('HDEL', SHARD .. ':registry', ARGV[1])
 redis.call('DEL', SHARD .. ':lease:' .. ARGV[1])
 for _, job in ipairs({ 'pacemaker', 'sweep', 'webhooks' }) do
   local leader = SHARD .. ':turn:' .. job
-  if redis.call('GET', leader) == ARGV[1] then redis.call('DEL', leader) end
+  if call('GET', leader) == ARGV[1] then redis.call('DEL', leader) end
 end
 return 1

@@ -5,9 +5,9 @@
 -- Publishes: the room
 local room, rule, most = unpack(ARGV)
 local rules = SHARD .. ':rules'
-local known = redis.call('HEXISTS', rules, room) == 1
+local known = call('HEXISTS', rules, room) == 1
 if rule == '' and not known then return 'absent' end
-if rule ~= '' and not known and redis.call('HLEN', rules) >= tonumber(most) then return 'full' end
-if rule == '' then redis.call('HDEL', rules, room) else redis.call('HSET', rules, room, rule) end
-redis.call(PUBLISH, rules, room)
+if rule ~= '' and not known and call('HLEN', rules) >= tonumber(most) then return 'full' end
+if rule == '' then call('HDEL', rules, room) else call('HSET', rules, room, rule) end
+redis.call(PUBLISH, CHANNELS .. ':rules', room)
 return rule == '' and 'gone' or 'set'

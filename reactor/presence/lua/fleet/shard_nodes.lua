@@ -3,4 +3,4 @@
 -- ARGV: none
 -- Returns: {node, ...}
 -- Publishes: nothing
-return redis.call('SMEMBERS', NODES)
+return call('SMEMBERS', NODES)

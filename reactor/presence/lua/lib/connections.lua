@@ -1,34 +1,34 @@
 -- A member's connections are fields of its shadow; indexes by node name the rooms and members to detach when the node
 -- is lost.
 
-local function add_connection(room, user, connection, away)
+-- Adds a connection, and with the same command other fields of the shadow, given as name and value.
+local function add_connection(room, user, connection, away, ...)
   local node = node_of(connection)
-  redis.call('HSET', shadow_key(room, user), connection, away)
-  if redis.call('ZADD', node_room_key(node, room), 0, user) == 1 then
-    redis.call('SADD', node_key(node), room)
-    redis.call('SADD', NODES, node)
+  call('HSET', shadow_key(room, user), connection, away, ...)
+  if call('ZADD', node_room_key(node, room), 0, user) == 1 and call('SADD', node_key(node), room) == 1 then
+    call('SADD', NODES, node)
   end
 end
 
--- Removes a member from a node's indexes.
-local function remove_from_node(room, user, node)
+-- Removes members of a room from a node's indexes.
+local function remove_from_node(room, users, node)
   local by_room = node_room_key(node, room)
-  if redis.call('ZREM', by_room, user) == 1 and redis.call('EXISTS', by_room) == 0 then
-    redis.call('SREM', node_key(node), room)
-    if redis.call('EXISTS', node_key(node), lost_node_key(node)) == 0 then redis.call('SREM', NODES, node) end
+  if call('ZREM', by_room, unpack(users)) > 0 and redis.call('EXISTS', by_room) == 0 then
+    call('SREM', node_key(node), room)
+    if redis.call('EXISTS', node_key(node), lost_node_key(node)) == 0 then call('SREM', NODES, node) end
   end
 end
 
 -- Removes one connection from the shadow that `connections` was read from.
 local function remove_connection(room, user, connection, connections)
   if not connections[connection] then return end
-  redis.call('HDEL', shadow_key(room, user), connection)
+  call('HDEL', shadow_key(room, user), connection)
   connections[connection] = nil
   local node = node_of(connection)
   for other in pairs(connections) do
     if node_of(other) == node then return end
   end
-  remove_from_node(room, user, node)
+  remove_from_node(room, { user }, node)
 end
 
 -- Derives the presence key's `away` and `connections` from the connections; true when that changed them. Both fields

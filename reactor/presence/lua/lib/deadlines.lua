@@ -4,10 +4,14 @@
 local MAX_ROWS = 1000 -- examined in one call at most, so that no call blocks Redis for more than a few milliseconds
 local PERMANENT_RECHECK = 60000 -- ms until a key that was made permanent externally is examined again
 
+local bounds = {} -- by room: a time (ms) that its stored deadline is known not to exceed
+
 -- Lowers the room's deadline if this one is nearer, and wakes the pacemaker if it is the shard's nearest.
 local function lower_room_deadline(room, deadline)
-  if redis.call('ZADD', ROOMS, 'LT', 'CH', deadline, room) == 1 then
-    if redis.call('ZRANGE', ROOMS, 0, 0)[1] == room then redis.call(PUBLISH, SHARD .. ':wake', deadline) end
+  if bounds[room] and bounds[room] <= deadline then return end
+  bounds[room] = deadline
+  if call('ZADD', ROOMS, 'LT', 'CH', deadline, room) == 1 then
+    if call('ZRANGE', ROOMS, 0, 0)[1] == room then redis.call(PUBLISH, CHANNELS .. ':wake', deadline) end
   end
 end
 
@@ -16,7 +20,7 @@ end
 -- delete it and publish the event. Returns the users whose key is gone, and how many rows were examined.
 local function scan_deadlines(room, limit, offset)
   local members, gone = members_key(room), {}
-  local due = redis.call('ZRANGE', members, '-inf', '(' .. now(), 'BYSCORE', 'LIMIT', offset or 0, limit)
+  local due = call('ZRANGE', members, '-inf', '(' .. now(), 'BYSCORE', 'LIMIT', offset or 0, limit)
   for _, user in ipairs(due) do
     local presence = presence_key(room, user)
     local deadline = redis.call('PEXPIRETIME', presence)
@@ -27,8 +31,8 @@ local function scan_deadlines(room, limit, offset)
       -- Redis 7.0 reads TIME later than the clock by which it expires keys: examine the row again in the next
       -- millisecond.
       if deadline < now() then deadline = now() end
-      redis.call('ZADD', members, deadline, user)
-      redis.call('HSET', shadow_key(room, user), 'a', read_last_active(room, user) or now())
+      call('ZADD', members, deadline, user)
+      call('HSET', shadow_key(room, user), 'a', read_last_active(room, user) or now())
     end
   end
   return gone, #due

@@ -1,7 +1,7 @@
 -- What is stored of one member: the presence key (alive while it exists) and the shadow key, which outlives it and
--- holds what a departure needs: username `u`, joinedAt `j`, lastActiveAt `a`, reason `r`, node `n`, and a field for
--- each connection. Commands on presence keys of many members go through `pcall`: a key that was edited externally and
--- is no longer a hash affects only its own member.
+-- holds what a departure needs: username `u`, joinedAt `j`, lastActiveAt `a`, reason `r`, node `n`, tokens in the index
+-- of people `p`, and a field for each connection. Commands on presence keys of many members go through `pcall`: a key
+-- that was edited externally and is no longer a hash affects only its own member.
 
 -- A member as diffs and lists carry it, in the order of MEMBER_FIELDS, or nil when its presence key is gone.
 -- MEMBER_FIELDS is a constant that the loader sets from `reactor.presence.rows`.
@@ -19,7 +19,7 @@ end
 
 -- The shadow's fields, its connections ({connection: '1' when away, else '0'}), and how many those are.
 local function read_shadow(room, user)
-  local flat = redis.call('HGETALL', shadow_key(room, user))
+  local flat = call('HGETALL', shadow_key(room, user))
   local fields, connections, count = {}, {}, 0
   for i = 1, #flat, 2 do
     if string.find(flat[i], '.', 1, true) then

@@ -1,97 +1,175 @@
--- Joins a user to a room over one connection: as a new member, by a further connection, or back within the grace.
--- The room is settled first, so that the departure of an earlier membership that expired unnoticed is published.
--- ARGV: room, user (escaped); room_id, user_id (as they are); username, data ('' keeps the stored one); connection
---       (NODE.SEQUENCE); ttl (ms); max_members (0 for no limit); epoch ('' for a client that joins; else the
---       connection registers again: in that epoch, so a member that departed since stays departed, or in any epoch
---       for '*'. Then username and data are used only if Redis lost them); replaces ('' or the connection's former
---       name); away ('1' or '0'); joined_at ('' or ms: when the member had joined, where Redis lost it)
--- Returns: {'again'} | {'fenced'} (the node was judged lost) | {'full', count} | {'departed'} (or it was detached) |
---          {'joined' or 'resumed', now, epoch, version, count, joinedAt, diff or ''}
+-- Joins users to rooms of one shard, each over one connection: as a new member, by a further connection, or back within
+-- the grace. The room is settled first, so that the departure of an earlier membership that expired unnoticed is
+-- published. Joins that come at the same time share a call; each is answered by itself.
+-- ARGV: for each member: room, user (escaped); room_id, user_id (as they are); username, data ('' keeps the stored
+--       one); connection (NODE.SEQUENCE); ttl (ms); max_members (0 for no limit); epoch ('' for a client that joins;
+--       else the connection registers again: in that epoch, so a member that departed since stays departed, or in any
+--       epoch for '*'. Then username and data are used only if Redis lost them); replaces ('' or the connection's
+--       former name); away ('1' or '0'); joined_at ('' or ms: when the member had joined, where Redis lost it);
+--       resume ('' or, of a client that returns, 'KEEP VERSION JOINED_AT EPOCH': its joining before, and by KEEP
+--       which values are used only if Redis lost them, u for the username and d for the data); max_connections (of
+--       the user in the room; 0 for no limit); person ('' or the token of this join in the index of people)
+-- Returns: {for each member: {'again'} | {'fenced'} (the node was judged lost) | {'full', count} (members) |
+--          {'crowded', count} (connections of the user) | {'departed'} (or it was detached) |
+--          {'removed', reason, message, at} (the joining before was ended while the client was offline) |
+--          {'banned', now, record (JSON)} |
+--          {'joined' or 'resumed', now, epoch, version, count, joinedAt, diff or ''} | an error}
 -- Publishes: a diff (joined or updated) where the member's visible fields changed
-local room, user, room_id, user_id, username, data, connection = unpack(ARGV, 1, 7)
-local ttl, max_members, known_epoch, replaces, away = tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10], ARGV[11], ARGV[12]
-local known_joined_at = ARGV[13]
-local presence, shadow, members = presence_key(room, user), shadow_key(room, user), members_key(room)
-
-if redis.call('EXISTS', fence_key(node_of(connection)), fence_key(connection)) > 0 then
-  return { redis.call('EXISTS', fence_key(connection)) == 1 and 'departed' or 'fenced' }
+-- The keys that may refuse one of the joins, or make it another than the first of a new member, are counted at once:
+-- usually there is none.
+local found_keys = { CHANGES }
+for i = 1, #ARGV, 16 do
+  found_keys[#found_keys + 1] = fence_key(node_of(ARGV[i + 6]))
+  found_keys[#found_keys + 1] = fence_key(ARGV[i + 6])
+  found_keys[#found_keys + 1] = ban_key(user_ban_id(ARGV[i + 1]))
+  found_keys[#found_keys + 1] = ban_key(room_ban_id(ARGV[i], ARGV[i + 1]))
+  found_keys[#found_keys + 1] = presence_key(ARGV[i], ARGV[i + 1])
 end
-if settle_room(room) then return { 'again' } end
-local time = now()
-local since = tonumber(known_joined_at) or time
+local found = redis.call('EXISTS', unpack(found_keys))
+if found == 0 then logs[SHARD] = false end
+local any_found = found > (has_log(SHARD) and 1 or 0)
+if found > 0 then demand_right_to_change() else demand_right_to_add() end
+local written = {} -- presence keys, by this call
+local rows_left = MAX_ROWS -- that may be examined in this call, to settle rooms
 
-local status = settle_member(room, user)
-if status == 'gone' then
-  if known_epoch ~= '' and redis.call('HGET', state_key(room), 'epoch') == known_epoch then return { 'departed' } end
-  -- In another epoch Redis lost the member, or it has departed since: a recorded departure is not undone.
-  if known_epoch ~= '' and known_epoch ~= '*' and known_joined_at ~= ''
-    and recorded_reason(room_id, user_id, known_joined_at) then
-    return { 'departed' }
+local function join(room, user, room_id, user_id, username, data, connection, ttl, max_members, known_epoch, replaces,
+    away, known_joined_at, resume, max_connections, person)
+  local presence, shadow, members = presence_key(room, user), shadow_key(room, user), members_key(room)
+  ttl, max_members, max_connections = tonumber(ttl), tonumber(max_members), tonumber(max_connections) or 0
+  if any_found and redis.call('EXISTS', fence_key(connection)) == 1 then return { 'departed' } end
+  if any_found and redis.call('EXISTS', fence_key(node_of(connection))) == 1 then return { 'fenced' } end
+  local ban = any_found and find_ban(room, user)
+  if ban then return { 'banned', now(), ban } end
+  local unsettled, examined = settle_room(room, rows_left)
+  rows_left = rows_left - examined
+  if unsettled then return { 'again' } end
+  local time = now()
+  local since = tonumber(known_joined_at) or time
+
+  local status, members_before
+  if not any_found and not written[presence] and known_epoch == '' and resume == '' then
+    -- Its presence key does not exist. Where it has no row either, it is a new member: one command finds that out, and
+    -- writes the row.
+    members_before = call('ZCARD', members)
+    if max_members == 0 or members_before < max_members then
+      if members_before == 0 then redis.call('PERSIST', state_key(room)) end
+      if call('ZADD', members, 'NX', time + ttl, user) == 1 then status = 'new' end
+    end
   end
-  local count = redis.call('ZCARD', members)
-  if max_members > 0 and count >= max_members then return { 'full', count } end
-  if count == 0 then redis.call('PERSIST', state_key(room)) end
-  if username == '' then username = user_id end
-  redis.call('HSET', presence, 'socketId', connection, 'userId', user_id, 'roomId', room_id, 'username', username,
-    'lastActiveAt', time, 'joinedAt', since)
+  status = status or settle_member(room, user)
+  if status == 'alive' and type(redis.pcall('HEXISTS', presence, 'userId')) == 'table' then
+    call('HEXISTS', presence, 'userId') -- it is of a wrong type: renamed aside, so that it keeps its user out no longer
+    status = 'suspended'
+  end
+  local keep, seen_version, former_joined_at, seen_epoch = string.match(resume, '^(%a*) (%d+) (%d+) (.*)$')
+  if keep then
+    local removal = find_removal(room, user, tonumber(former_joined_at), seen_epoch, tonumber(seen_version))
+    if removal then return { 'removed', removal.reason, removal.message, removal.at } end
+  end
+  if status == 'gone' then
+    if known_epoch ~= '' and call('HGET', state_key(room), 'epoch') == known_epoch then return { 'departed' } end
+    -- In another epoch Redis lost the member, or it has departed since: a recorded departure is not undone.
+    if known_epoch ~= '' and known_epoch ~= '*' and known_joined_at ~= ''
+      and recorded_reason(room_id, user_id, known_joined_at) then
+      return { 'departed' }
+    end
+    members_before = call('ZCARD', members)
+    if max_members > 0 and members_before >= max_members then return { 'full', members_before } end
+    if members_before == 0 then redis.call('PERSIST', state_key(room)) end
+    call('ZADD', members, time + ttl, user)
+    status = 'new'
+  end
+  if status == 'new' then
+    if username == '' then username = user_id end
+    written[presence] = true
+    local fields = { 'socketId', connection, 'userId', user_id, 'roomId', room_id, 'username', username,
+      'lastActiveAt', time, 'joinedAt', since }
+    for name, value in pairs({ data = data ~= '' and data or nil, away = away == '1' and 1 or nil }) do
+      fields[#fields + 1] = name
+      fields[#fields + 1] = value
+    end
+    redis.call('HSET', presence, unpack(fields))
+    redis.call('PEXPIREAT', presence, time + ttl)
+    if person == '' then
+      add_connection(room, user, connection, away, 'u', username, 'j', since)
+    else
+      add_connection(room, user, connection, away, 'u', username, 'j', since, 'p', person)
+    end
+    lower_room_deadline(room, time + ttl)
+    local member = { user_id, username, data, since, time, tonumber(away) or 0, 1 }
+    local epoch, version, total, diff = publish_diff(room, 1, { member }, {}, {}, members_before + 1)
+    return { 'joined', time, epoch, version, total, since, diff }
+  end
+
+  demand_right_to_change()
+  local fields, connections, count = read_shadow(room, user)
+  if max_connections > 0 and count >= max_connections and not connections[connection] then
+    return { 'crowded', count }
+  end
+
+  if status == 'suspended' then -- restored as if it had never expired; only its data is lost with the key
+    if username == '' then username = fields.u or user_id end
+    redis.call('HSET', presence, 'userId', user_id, 'roomId', room_id, 'username', fields.u or username,
+      'joinedAt', fields.j or since)
+    if data ~= '' then redis.call('HSET', presence, 'data', data) end
+    call('ZADD', members, time + ttl, user)
+  end
+  if not fields.j then -- lost with the shadow
+    local seen = redis.call('HMGET', presence, 'username', 'joinedAt')
+    call('HSET', shadow, 'u', seen[1] or user_id, 'j', seen[2] or since)
+  end
+  -- The membership that is registered again may be another than Redis holds: Redis went back to before its end, or lost
+  -- it, and the user joined over another connection before this one could register.
+  local other = false
+  if known_epoch ~= '' and known_joined_at ~= '' then
+    local known = tonumber(call('HGET', shadow, 'j')) or since
+    other = since > known or (since < known and not recorded_reason(room_id, user_id, known_joined_at))
+  end
+  if other then
+    redis.call('HSET', presence, 'joinedAt', since)
+    call('HSET', shadow, 'j', since)
+  end
+  redis.call('HSET', presence, 'socketId', connection, 'lastActiveAt', time)
   redis.call('PEXPIREAT', presence, time + ttl)
-  if data ~= '' then redis.call('HSET', presence, 'data', data) end
-  if away == '1' then redis.call('HSET', presence, 'away', 1) end
-  redis.call('HSET', shadow, 'u', username, 'j', since)
-  add_connection(room, user, connection, away)
-  redis.call('ZADD', members, time + ttl, user)
-  lower_room_deadline(room, time + ttl)
-  local epoch, version, total, diff = publish_diff(room, 1, { read_member(room, user) }, {}, {})
-  return { 'joined', time, epoch, version, total, since, diff }
+  -- Where the TTL was shortened since, the deadline is earlier than the stored one. The row itself may have been lost.
+  local stored = tonumber(call('ZSCORE', members, user) or nil)
+  if not stored or stored > time + ttl then
+    call('ZADD', members, time + ttl, user)
+    lower_room_deadline(room, time + ttl)
+  end
+  call('HDEL', shadow, 'r', 'n')
+  -- A member that comes back within the grace stays away until it says that it is back.
+  if count == 0 and known_epoch == '' and redis.call('HEXISTS', presence, 'away') == 1 then away = '1' end
+  if person == '' then
+    add_connection(room, user, connection, away)
+  else
+    add_connection(room, user, connection, away, 'p', add_token(fields.p, person))
+  end
+  connections[connection] = away
+  if replaces ~= '' then remove_connection(room, user, replaces, connections) end
+  -- A list made while the member was suspended, or had no row, lacks it, so its return is published.
+  local changed = update_visible_fields(room, user, connections) or status == 'suspended' or not stored or other
+  local visible = redis.call('HMGET', presence, 'username', 'data')
+  if known_epoch ~= '' or string.find(keep or '', 'u') then username = '' end
+  if known_epoch ~= '' or string.find(keep or '', 'd') then data = '' end
+  if username ~= '' and username ~= visible[1] then
+    redis.call('HSET', presence, 'username', username)
+    call('HSET', shadow, 'u', username)
+    changed = true
+  end
+  if data ~= '' and data ~= visible[2] then
+    redis.call('HSET', presence, 'data', data)
+    changed = true
+  end
+  local joined_at = tonumber(redis.call('HGET', presence, 'joinedAt')) or time
+  if changed then
+    local epoch, version, total, diff = publish_diff(room, 1, {}, { read_member(room, user) }, {})
+    return { 'resumed', time, epoch, version, total, joined_at, diff }
+  end
+  local epoch, version, total = read_position(room)
+  return { 'resumed', time, epoch, version, total, joined_at, '' }
 end
 
-if status == 'suspended' then -- restored as if it had never expired; only its data is lost with the key
-  local fields = read_shadow(room, user)
-  if username == '' then username = fields.u or user_id end
-  redis.call('HSET', presence, 'userId', user_id, 'roomId', room_id, 'username', fields.u or user_id,
-    'joinedAt', fields.j or time)
-  if data ~= '' then redis.call('HSET', presence, 'data', data) end
-  redis.call('ZADD', members, time + ttl, user)
-end
--- The membership that is registered again may be another than Redis holds: Redis went back to before its end, or lost
--- it, and the user joined over another connection before this one could register.
-local other = false
-if known_epoch ~= '' and known_joined_at ~= '' then
-  local known = tonumber(redis.call('HGET', shadow, 'j')) or since
-  other = since > known or (since < known and not recorded_reason(room_id, user_id, known_joined_at))
-end
-if other then
-  redis.call('HSET', presence, 'joinedAt', since)
-  redis.call('HSET', shadow, 'j', since)
-end
-redis.call('HSET', presence, 'socketId', connection, 'lastActiveAt', time)
-redis.call('PEXPIREAT', presence, time + ttl)
--- Where the TTL was shortened since, the deadline is earlier than the stored one.
-if redis.call('ZADD', members, 'LT', 'CH', time + ttl, user) == 1 then lower_room_deadline(room, time + ttl) end
-redis.call('HDEL', shadow, 'r', 'n')
-local _, connections, count = read_shadow(room, user)
--- A member that comes back within the grace stays away until it says that it is back.
-if count == 0 and known_epoch == '' and redis.call('HEXISTS', presence, 'away') == 1 then away = '1' end
-add_connection(room, user, connection, away)
-connections[connection] = away
-if replaces ~= '' then remove_connection(room, user, replaces, connections) end
--- A list made while the member was suspended lacks it, so its return is published.
-local changed = update_visible_fields(room, user, connections) or status == 'suspended' or other
-local visible = redis.call('HMGET', presence, 'username', 'data')
-if known_epoch ~= '' then username, data = '', '' end
-if username ~= '' and username ~= visible[1] then
-  redis.call('HSET', presence, 'username', username)
-  redis.call('HSET', shadow, 'u', username)
-  changed = true
-end
-if data ~= '' and data ~= visible[2] then
-  redis.call('HSET', presence, 'data', data)
-  changed = true
-end
-local joined_at = tonumber(redis.call('HGET', presence, 'joinedAt')) or time
-if changed then
-  local epoch, version, total, diff = publish_diff(room, 1, {}, { read_member(room, user) }, {})
-  return { 'resumed', time, epoch, version, total, joined_at, diff }
-end
-local epoch, version, total = read_position(room)
-return { 'resumed', time, epoch, version, total, joined_at, '' }
+local replies = {}
+for i = 1, #ARGV, 16 do replies[#replies + 1] = attempt(join, unpack(ARGV, i, i + 15)) end
+return replies

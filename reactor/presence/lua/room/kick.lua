@@ -1,8 +1,11 @@
 -- Removes a member with all its connections.
--- ARGV: room, user; message ('' for the usual one)
+-- ARGV: room, user; message ('' for the usual one); reason ('' for kicked);
+--       ends_at (ms, of a ban; or 0)
 -- Returns: 1 when the user was a member, else 0
 -- Publishes: a diff (left)
-local room, user, message = unpack(ARGV)
+demand_right_to_change()
+local room, user, message, reason, ends_at = unpack(ARGV)
 if settle_member(room, user) == 'gone' then return 0 end
-remove_members(room, { user }, 'kicked', message)
+remove_members(room, { user }, (reason or '') ~= '' and reason or 'kicked',
+  { message = message, ends_at = tonumber(ends_at) })
 return 1

@@ -6,7 +6,7 @@
 -- Publishes: a diff (left) for what it settled
 local room, cursor, size = unpack(ARGV)
 if cursor == '0' and settle_room(room) then return { 'again' } end
-local page = redis.call('ZSCAN', members_key(room), cursor, 'COUNT', size)
+local page = call('ZSCAN', members_key(room), cursor, 'COUNT', size)
 local epoch, version, count = read_position(room)
 local reply = { now(), epoch, version, count, page[1] }
 for i = 1, #page[2], 2 do

@@ -2,7 +2,7 @@
 -- ARGV: cursor ('0' first); count (rooms a page, about)
 -- Returns: {next cursor, then for each room: room, count}
 -- Publishes: diffs (left) for what it settled
-local page = redis.call('ZSCAN', ROOMS, ARGV[1], 'COUNT', ARGV[2])
+local page = call('ZSCAN', ROOMS, ARGV[1], 'COUNT', ARGV[2])
 local reply = { page[1] }
 for i = 1, #page[2], 2 do
   local room = page[2][i]

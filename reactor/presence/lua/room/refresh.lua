@@ -13,7 +13,7 @@ end
 local function shorten(suffix, presence, ttl)
   if redis.call('PEXPIREAT', presence, time + ttl) == 0 then return false end
   local room, user = string.match(suffix, '^(.*):user:(.*)$')
-  redis.call('ZADD', members_key(room), 'XX', 'LT', time + ttl, user)
+  call('ZADD', members_key(room), 'XX', 'LT', time + ttl, user)
   lower_room_deadline(room, time + ttl)
   return true
 end

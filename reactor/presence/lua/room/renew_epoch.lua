@@ -3,11 +3,12 @@
 -- ARGV: room; run (what names the server's present life)
 -- Returns: 1 when this call began the epoch, 0 when it had begun before or the room is empty
 -- Publishes: a diff that follows no known version and changes nothing, so that every node lists the room again
+demand_right_to_change()
 local room, run = ARGV[1], ARGV[2]
 local state = state_key(room)
-if redis.call('EXISTS', state) == 0 or redis.call('HGET', state, 'run') == run then return 0 end
+if redis.call('EXISTS', state) == 0 or call('HGET', state, 'run') == run then return 0 end
 local epoch = new_epoch()
-redis.call('HSET', state, 'run', run, 'epoch', epoch)
-local version, count = tonumber(redis.call('HGET', state, 'version') or 1), redis.call('ZCARD', members_key(room))
-redis.call(PUBLISH, SHARD .. ':diff:' .. room, cmsgpack.pack({ epoch, version, version, count, {}, {}, {} }))
+call('HSET', state, 'run', run, 'epoch', epoch)
+local version, count = tonumber(call('HGET', state, 'version')) or 1, call('ZCARD', members_key(room))
+redis.call(PUBLISH, CHANNELS .. ':diff:' .. room, cmsgpack.pack({ epoch, version, version, count, {}, {}, {} }))
 return 1

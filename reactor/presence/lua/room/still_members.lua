@@ -6,7 +6,7 @@
 local room, found = ARGV[1], {}
 for i = 2, #ARGV, 2 do
   local user, joined_at = ARGV[i], ARGV[i + 1]
-  if redis.call('ZSCORE', members_key(room), user) and redis.call('HGET', shadow_key(room, user), 'j') == joined_at then
+  if call('ZSCORE', members_key(room), user) and call('HGET', shadow_key(room, user), 'j') == joined_at then
     found[#found + 1] = user
   end
 end

@@ -5,7 +5,7 @@
 -- Publishes: nothing
 local endpoint, id, place = ARGV[1], ARGV[2], ARGV[3]
 local places = SHARD .. ':places'
-local known = string.match(redis.call('HGET', places, endpoint) or '', ' (%d+)$')
+local known = string.match(call('HGET', places, endpoint) or '', ' (%d+)$')
 if not known or tonumber(known) >= tonumber(place) then return 0 end
-redis.call('HSET', places, endpoint, id .. ' ' .. place)
+call('HSET', places, endpoint, id .. ' ' .. place)
 return 1

@@ -2,31 +2,36 @@
 -- it, and without further ones it expires.
 -- ARGV: endpoint; limit (entries); keep (ms: how long the log and the places outlive the last call)
 -- Returns: {first (place of the first entry below, counted from the log's beginning), missed (entries that the cap
---          removed unread), then for each entry: id, room (escaped), diff}
+--          removed unread, and those of rooms that filled the log), then for each entry: id, room (escaped), diff}
 -- Publishes: nothing
 local endpoint, limit, keep = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local places = SHARD .. ':places'
 
+call('XRANGE', CHANGES, '-', '+', 'COUNT', 1) -- XINFO does not have the key where `call` expects it
 if redis.call('EXISTS', CHANGES) == 0 then
   redis.call('DEL', places)
-  redis.call('XADD', CHANGES, '*', 'begun', now())
+  call('XADD', CHANGES, '*', 'begun', now())
 end
 local log, flat = {}, redis.call('XINFO', 'STREAM', CHANGES)
 for i = 1, #flat, 2 do log[flat[i]] = flat[i + 1] end
 local added, length = log['entries-added'], log['length']
-local id, place = string.match(redis.call('HGET', places, endpoint) or '', '^(%S+) (%d+)$')
-if not id then
-  id, place = log['last-generated-id'], added
-  redis.call('HSET', places, endpoint, id .. ' ' .. place)
+local id, place = string.match(call('HGET', places, endpoint) or '', '^(%S+) (%d+)$')
+local dropped = tonumber(call('HGET', places, ' dropped') or nil) or 0
+local reported = tonumber(call('HGET', places, endpoint .. ' dropped') or nil) or 0
+local is_new = not id
+if is_new then
+  id, place, reported = log['last-generated-id'], added, dropped
+end
+-- Changes that were removed from the middle of the log count as missed once, and in the places from then on.
+local lost = dropped - reported
+place = tonumber(place) + lost
+if lost ~= 0 or is_new then
+  call('HSET', places, endpoint, id .. ' ' .. place, endpoint .. ' dropped', dropped)
 end
 redis.call('PEXPIRE', CHANGES, keep)
 redis.call('PEXPIRE', places, keep)
 
-local first = math.max(tonumber(place), added - length)
-local reply = { first, first - place }
-for _, entry in ipairs(redis.call('XRANGE', CHANGES, '(' .. id, '+', 'COUNT', limit)) do
-  reply[#reply + 1] = entry[1]
-  reply[#reply + 1] = entry[2][2]
-  reply[#reply + 1] = entry[2][4]
-end
+local first = math.max(place, added - length)
+local reply = { first, first - place + lost }
+append_changes(reply, call('XRANGE', CHANGES, '(' .. id, '+', 'COUNT', limit))
 return reply

@@ -1,7 +1,7 @@
 // How an app in TypeScript uses the hooks, and what it must not do.
 import { ReactorClient, type ForceLeave, type Member } from "reactor-presence";
 import * as promised from "reactor-presence/react";
-import { ReactorProvider, useMember, useOthers, useRoomCount, useRoomEvent, useRoomHeartbeat, useRoomMembers, useSelf } from "reactor-presence/react";
+import { ReactorProvider, useMember, useOthers, useRoomCount, useRoomEvent, useRoomHeartbeat, useRoomMembers, useRoomView, useSelf, usePeople, useStatus } from "reactor-presence/react";
 import * as native from "reactor-presence/react-native";
 import * as made from "../../../../reactor/js/react.js";
 import * as madeForPhones from "../../../../reactor/js/react-native.js";
@@ -18,6 +18,13 @@ export function Chat({ roomId, userId }: { roomId: string; userId?: number }) {
   );
   useRoomHeartbeat(roomId, "7", (message) => message.trim());
   useRoomHeartbeat(roomId, null);
+  // Under exactOptionalPropertyTypes too, an option may be undefined.
+  const unknown = undefined;
+  useRoomHeartbeat(roomId, unknown, unknown, {
+    url: unknown, token: unknown, client: unknown, username: unknown, data: unknown, view: unknown, linger: unknown,
+    throttle: unknown, awayAfter: unknown, watch: unknown,
+  });
+  const shown: "members" | "count" | "none" = useRoomView(roomId, { url: unknown });
   native.useRoomHeartbeat(roomId, 7, () => {}, { url: "wss://example.org/ws", watch: native.watchApp });
   const members: readonly Member[] = useRoomMembers(roomId);
   const one: Member | undefined = useMember(roomId, 7) ?? useSelf(roomId);
@@ -30,9 +37,19 @@ export function Chat({ roomId, userId }: { roomId: string; userId?: number }) {
   if (status === "gone") rejoin();
   // @ts-expect-error: an event is asked for where there is only a text
   useRoomHeartbeat(roomId, userId, (event: ForceLeave) => event.reason);
+  const typed = useRoomHeartbeat<{ mood: string }>(roomId, 7, null, { data: { mood: "blue" } });
+  void typed.room?.patch({ mood: "red" });
+  const moods: (string | undefined)[] = useRoomMembers<{ mood: string }>(roomId).map(({ data }) => data?.mood);
+  // @ts-expect-error: data of another type
+  useRoomHeartbeat<{ mood: string }>(roomId, 7, null, { data: { mood: 7 } });
+  // @ts-expect-error: no such field
+  useSelf<{ mood: string }>(roomId)?.data?.colour;
+  const friends: readonly string[] = usePeople([7, "8", null]).people.map(({ userId: id, lastSeen }) => `${id} ${lastSeen}`);
+  // @ts-expect-error: there is no such status
+  if (useStatus(friends[0]) === "gone") rejoin();
   if (status === "closed") rejoin();
   void room?.update({ typing: false });
-  return <p title={error?.message}>{useRoomCount(roomId) + useOthers(roomId).length}</p>;
+  return <p title={error?.message ?? moods[0] ?? shown}>{useRoomCount(roomId) + useOthers(roomId).length}</p>;
 }
 
 export const app = (

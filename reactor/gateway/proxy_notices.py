@@ -1,0 +1,71 @@
+"""Notices a proxy in front of the server that its settings do not know, or that names no clients.
+
+Behind a proxy that is not trusted all clients share one address and its limits; behind one that names no
+clients they share the proxy's, which are larger. Both are reported once, with the remedy.
+"""
+
+from collections import deque
+
+import structlog
+from websockets.datastructures import Headers
+
+from reactor.settings.security import is_local_host, is_loopback
+
+log = structlog.get_logger(__name__)
+
+NOTICE_AFTER = 20
+"""WebSockets, one after the other, that look like it before it is reported."""
+
+_FORWARDED = "X-Forwarded-For"
+_OF_PROXIES = frozenset(
+    {"forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"}
+)
+"""Headers that proxies add, in lower case, as `Headers` iterates over them."""
+
+
+class ProxyNotices:
+    """What the handshakes of WebSockets show of proxies.
+
+    Attributes:
+        lines: The notices as sentences, for `reactor doctor`.
+
+    """
+
+    def __init__(self) -> None:
+        self._untrusted: deque[tuple[str, str]] = deque(maxlen=NOTICE_AFTER)
+        self._unnamed: deque[str] = deque(maxlen=NOTICE_AFTER)
+        self.lines: list[str] = []
+
+    def untrusted(self, peer: str, headers: Headers) -> None:
+        """Note a WebSocket from an address that is not a trusted proxy."""
+        self._untrusted.append((peer, ",".join(headers.get_all(_FORWARDED))))
+        clients = {forwarded for _, forwarded in self._untrusted}
+        same_peer = all(address == peer for address, _ in self._untrusted)
+        if len(self._untrusted) == NOTICE_AFTER and same_peer and len(clients) > 1 and "" not in clients:
+            remedy = (
+                f"set trusted_proxies to {peer}: it sends {_FORWARDED}, and all its clients share the limits "
+                "of one address"
+            )
+            if self._is_new(f"proxy not trusted: {remedy}"):
+                log.warning("proxy_not_trusted", address=peer, remedy=remedy)
+
+    def unnamed(self, peer: str, headers: Headers) -> None:
+        """Note a WebSocket from a trusted proxy that named no client: unless one connected directly."""
+        host = headers.get("Host", "").rpartition(":")[0] or headers.get("Host", "")
+        if is_loopback(peer) and is_local_host(host.strip("[]")) and _OF_PROXIES.isdisjoint(headers):
+            return
+        self._unnamed.append(peer)
+        if self._unnamed.count(peer) == NOTICE_AFTER:
+            remedy = (
+                f"have the proxy {peer} set {_FORWARDED} to the client's address: without it all its clients "
+                "share the limits of one address"
+            )
+            if self._is_new(f"proxy names no client: {remedy}"):
+                log.warning("proxy_names_no_client", address=peer, remedy=remedy)
+
+    def _is_new(self, line: str) -> bool:
+        kind = line.partition(":")[0]
+        if any(known.startswith(kind) for known in self.lines):
+            return False
+        self.lines.append(line)
+        return True

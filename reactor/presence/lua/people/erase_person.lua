@@ -1,0 +1,9 @@
+-- Forgets when a user was last seen. Of a user who is online the record stays, which ends with the last departure.
+-- ARGV: user
+-- Returns: 1 when something was on record, else 0
+-- Publishes: a change of the person, where something was
+demand_right_to_change()
+local user, person = ARGV[1], person_key(ARGV[1])
+local erased = call('ZREM', SEEN, user)
+if erased == 1 then publish_person(user, 'offline', 0, '') end
+return math.max(erased, call('HDEL', person, ':l'))

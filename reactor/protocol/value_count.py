@@ -1,0 +1,44 @@
+"""Counts the values in a message before they are built: an empty list takes 56 times its byte. PURE."""
+
+import re
+from itertools import islice
+
+# Each match is one value or key, or the beginning of a list or an object.
+_JSON_VALUE = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]|[^\s,:\[\]{}"]+', re.DOTALL)
+
+_WIDTHS = {  # of the length that follows the first byte of a text, of bytes, or of an extension
+    0xC4: 1, 0xC5: 2, 0xC6: 4, 0xC7: 1, 0xC8: 2, 0xC9: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4,
+}  # fmt: skip
+_FIXED = {  # bytes that follow the first one; lists and maps are followed by what they hold
+    0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8,
+    0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17, 0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4,
+}  # fmt: skip
+
+
+def count_in_json(text: bytes, most: int) -> int:
+    """Return how many values and keys valid JSON has, counting to `most`; or an upper bound below it."""
+    # Each value but one follows one of these, which may also stand in text; nothing follows in an empty list.
+    bound = 1 + sum(map(text.count, (b",", b":", b"[", b"{"))) - text.count(b"[]") - text.count(b"{}")
+    if bound < most:
+        return bound
+    return sum(1 for _ in islice(_JSON_VALUE.finditer(text), most))
+
+
+def count_in_msgpack(data: bytes, most: int) -> int:
+    """Return how many values and keys valid MessagePack has, counting to `most`.
+
+    Source: https://github.com/msgpack/msgpack/blob/master/spec.md#formats.
+    """
+    at = count = 0
+    while at < len(data) and count < most:
+        first = data[at]
+        at += 1
+        count += 1
+        if 0xA0 <= first < 0xC0:  # a short text
+            at += first & 31
+        elif (width := _WIDTHS.get(first)) is not None:
+            extension = 0xC7 <= first <= 0xC9  # its type is one more byte
+            at += width + int.from_bytes(data[at : at + width]) + extension
+        else:
+            at += _FIXED.get(first, 0)
+    return count

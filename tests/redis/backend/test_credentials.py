@@ -1,0 +1,95 @@
+"""The password of Redis is rotated while a server runs."""
+
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from reactor.backend.connect import open_backend, target_of
+from reactor.errors import RedisMisconfigured, SettingError
+from reactor.presence.lua_sources import lua_sources
+from reactor.server.process import serve_node
+from reactor.settings import Settings
+from reactor.settings.load import load
+from tests.support.raw_client import RawClient
+from tests.support.servers import Server
+from tests.support.waiting import until
+
+
+@contextmanager
+def password(server: Server, secret: str) -> Iterator[None]:
+    server.control.config_set("requirepass", secret)
+    try:
+        yield
+    finally:
+        server.control.config_set("requirepass", "")
+
+
+def cut_all(server: Server) -> None:
+    """End every connection but that of the test, as a server does whose sessions expire."""
+    for kind in ("normal", "pubsub"):
+        server.control.execute_command("CLIENT", "KILL", "TYPE", kind)
+
+
+async def test_new_connections_use_the_password_that_the_file_has_now(
+    redis_server: Server, tmp_path: Path
+) -> None:
+    file = tmp_path / "reactor.toml"
+
+    def write(secret: str) -> None:
+        file.write_text(f'redis_url = "redis://:{secret}@127.0.0.1:{redis_server.port}"')
+
+    def read() -> Settings:
+        return load({"config": str(file), "port": "0", "drain_seconds": "0"}, {})
+
+    write("first")
+    with password(redis_server, "first"):
+        async with serve_node(read(), load=read) as node, RawClient.connect(node) as ann:
+            await ann.join("lobby", "ann")
+            redis_server.control.config_set("requirepass", "second")
+            write("second")
+            cut_all(redis_server)
+            await until(lambda: node.channels.listening and node.backend.healthy)
+            await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
+            listed = await ann.ask("room:members", "room:members", roomId="lobby")
+            assert [member["userId"] for member in listed["members"]] == ["ann"]
+
+
+async def test_a_function_returns_the_password_of_each_new_connection(
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    module = types.ModuleType("password_of_the_test")
+    secret = "first"
+
+    def give() -> tuple[str, str]:
+        calls.append(secret)
+        return "default", secret
+
+    module.give = give  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    settings = Settings(redis_url=redis_server.url, redis_credentials="password_of_the_test:give")
+    sources = lua_sources(departures_kept=10, database=0)
+    with password(redis_server, "first"):
+        backend = await open_backend(target_of(settings), sources)
+        assert await backend.run_id()
+        await backend.aclose()
+        secret = "second"
+        redis_server.control.config_set("requirepass", secret)
+        cut_all(redis_server)
+        backend = await open_backend(target_of(settings), sources)
+        assert await backend.run_id()
+        assert calls[-1] == "second"
+        await backend.aclose()
+        secret = "wrong"
+        with pytest.raises(RedisMisconfigured, match="rejects the user name or password"):
+            await open_backend(target_of(settings), sources)
+
+
+def test_a_function_that_cannot_be_imported_is_refused_in_one_line() -> None:
+    settings = Settings(redis_url="redis://h", redis_credentials="no.such.module:function")
+    with pytest.raises(SettingError, match=r"redis_credentials .* cannot be imported"):
+        target_of(settings)

@@ -1,0 +1,87 @@
+"""What requests cost is charged to their client, which is refused further ones until it is paid off."""
+
+import asyncio
+from typing import Any
+
+from tests.support.nodes import served
+from tests.support.raw_client import RawClient
+from tests.support.servers import Server
+
+DATA = "x" * 4000
+
+
+async def test_a_client_that_asks_for_too_much_learns_when_to_ask_again(bundled_server: Server) -> None:
+    async with (
+        served(bundled_server, cost_per_second=10, cost_burst=10) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await bob.join("lobby", "bob")
+        await ann.join("lobby", "ann", data=DATA)
+        for number in range(180):
+            await ann.send("room:count", roomId="lobby", id=number)
+        await ann.until(lambda: len(ann.of("room:count", "error")) == 180)
+        refused = ann.of("error")
+        assert {error["code"] for error in refused} == {"too_many_requests"}
+        assert all(0 < error["retryAfter"] <= 1001 for error in refused)
+        assert node.handler.costs.refused["connection"] == len(refused) > 50
+        await ann.ask("room:heartbeat", "room:heartbeat:ack")  # never refused
+        assert (await bob.answer("room:count", roomId="lobby"))["count"] == 2
+        await asyncio.sleep(refused[-1]["retryAfter"] / 1000)
+        assert (await ann.answer("room:count", roomId="lobby"))["count"] == 2
+
+
+async def test_leaving_is_never_refused_and_a_refused_join_can_be_repeated(bundled_server: Server) -> None:
+    async with (
+        served(bundled_server, cost_per_second=1, cost_burst=3) as node,
+        RawClient.connect(node) as ann,
+    ):
+        await ann.join("lobby", "ann")  # costs more than twice the burst
+        await ann.send("join_room", roomId="den", userId="ann", id="join")
+        await ann.send("room:heartbeat", roomId="den", id="deferred")
+        refused = await ann.has_received("error", id="join")
+        assert (refused["code"], refused["roomId"]) == ("too_many_requests", "den")
+        assert (await ann.has_received("error", id="deferred"))["code"] == "not_joined"
+        await ann.ask("leave_room", "room:left", roomId="lobby")
+        await asyncio.sleep(3.1)  # the leave was charged since, up to twice the burst
+        await ann.join("den", "ann")
+
+
+async def test_what_a_change_costs_grows_with_the_room(bundled_server: Server) -> None:
+    async with served(bundled_server, cost_per_second=1, cost_burst=100_000) as node:
+        spent = []
+        for others in (1, 40):
+            async with RawClient.connect(node) as ann, RawClient.connect(node) as crowd:
+                room = f"room of {others}"
+                await ann.join(room, "ann")
+                for number in range(others):
+                    async with RawClient.connect(node) as other:
+                        await other.join(room, f"u{number}")
+                await crowd.join(room, "crowd")
+                (connection,) = node.roster.connections_of(room, "ann")
+                assert connection.spending is not None
+                before = connection.spending.own
+                await ann.ask("room:update", "room:updated", roomId=room, data=DATA)
+                spent.append(connection.spending.own - before)
+        assert spent[1] > 4 * spent[0]
+
+
+async def test_a_patch_is_charged_for_what_redis_reads_also_where_it_changes_nothing_or_is_too_large(
+    bundled_server: Server,
+) -> None:
+    async with (
+        served(bundled_server, cost_per_second=1, cost_burst=100_000) as node,
+        RawClient.connect(node) as ann,
+    ):
+        await ann.join("lobby", "ann", data={"long": DATA})
+        (connection,) = node.roster.connections_of("lobby", "ann")
+
+        async def spent(**fields: Any) -> float:
+            assert connection.spending is not None
+            before = connection.spending.own
+            await ann.answer("room:update", roomId="lobby", **fields)
+            return connection.spending.own - before
+
+        small = await spent(username="Ann")
+        assert await spent(patch={"none": None}) > small + 10
+        assert await spent(patch={"other": DATA}) > small + 20  # refused: data_too_big
