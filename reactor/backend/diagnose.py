@@ -167,6 +167,8 @@ async def _no_answer(error: BaseException, target: Target) -> ReactorError:
         )
     if target.hosts and not target.tls and await _answers_tls(target):
         return RedisMisconfigured(f"{target} uses TLS on that port; use rediss:// instead of redis://.")
+    if target.tls and (refusal := await _tls_alert(target)) is not None:
+        return RedisMisconfigured(f"{target}: {_tls_problem(refusal, target)}.")
     if any(isinstance(cause, RedisTimeoutError | TimeoutError) for cause in _chain(error)):
         return RedisUnreachable(
             f"{target} did not answer in time; check that it is running and that no firewall is in between."
@@ -195,6 +197,31 @@ async def _answers_tls(target: Target) -> bool:
         answered = True
         await anyio.aclose_forcefully(stream)
     return answered
+
+
+async def _tls_alert(target: Target) -> ssl.SSLError | None:
+    """Return the alert by which the server ends a connection once TLS is agreed on; None where it does not.
+
+    In TLS 1.3 it checks the client's certificate only then (RFC 8446, section 4.4.2.4). A command that was
+    written meanwhile can turn the alert into a reset, so nothing is sent here.
+    """
+    options = dict(target.tls_options)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        if "ssl_certfile" in options:
+            context.load_cert_chain(
+                options["ssl_certfile"], options.get("ssl_keyfile"), options.get("ssl_password", "")
+            )
+        with anyio.move_on_after(_PROBE_TIMEOUT):
+            async with await anyio.connect_tcp(
+                *target.hosts[0], ssl_context=context, tls_standard_compatible=False
+            ) as stream:
+                await stream.receive(1)
+    except (*_BROKEN, ssl.SSLError) as error:
+        alerts = (cause for cause in _chain(error) if isinstance(cause, ssl.SSLError))
+        return next((alert for alert in alerts if "ALERT" in (alert.reason or "")), None)
+    return None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -295,8 +295,11 @@ async def test_a_server_that_wants_a_certificate_of_its_clients(
     server = Server("redis7", binary, config)
     try:
         server.start()
-        line = await refused(f"rediss://127.0.0.1:{port}?ssl_ca_certs=cert.pem", RedisMisconfigured)
-        assert "add ssl_certfile and ssl_keyfile" in line
+        url = f"rediss://127.0.0.1:{port}?ssl_ca_certs=cert.pem"
+        assert "add ssl_certfile and ssl_keyfile" in await refused(url, RedisMisconfigured)
+        # A command that is written at that moment can find the connection reset, and the reason lost.
+        reset = await diagnose.explain(ConnectionResetError("Connection lost"), parse_url(url))
+        assert "add ssl_certfile and ssl_keyfile" in str(reset)
     finally:
         server.stop()
 
