@@ -33,6 +33,7 @@ from reactor.presence.tags import MAX_SHARDS
 from reactor.protocol.data import data_as_json
 from reactor.protocol.ids import clean_id
 from reactor.protocol.messages import Member, ProtocolError
+from reactor.protocol.reasons import REASONS
 from reactor.server.node import Node
 from reactor.settings import RoomPolicy, RoomRule
 from reactor.settings.kinds import duration
@@ -318,7 +319,7 @@ class AdminHandlers:
             rooms=len(rooms),
             members=sum(rooms.values()),
             largest=[schemas.RoomSize(room_id=room_id, count=count) for room_id, count in largest],
-            departures=dict(await node.departures.totals()),
+            departures={**dict.fromkeys(REASONS, 0), **await node.departures.totals()},
             nodes=[
                 _node_answer(_readable(name), record.about, *reports.get(name, (b"", 0)))
                 for name, record in sorted(nodes.items(), key=lambda item: (item[1].about, item[0]))

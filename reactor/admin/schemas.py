@@ -222,6 +222,7 @@ class NodeAnswer(_Response, frozen=True, kw_only=True):
 class Overview(_Response, frozen=True, kw_only=True):
     """The largest rooms, the number of departures by reason since the beginning, the servers.
 
+    Of the reasons, those that the server knows come first, in the order of `REASONS`.
     `now` and `as_of` are milliseconds since 1970: `rooms`, `members` and `largest` are as of the latter.
     """
 

@@ -140,7 +140,7 @@ export class MemberList {
     delete row.dataset.user;
     row.classList.remove("joining");
     row.classList.add("leaving");
-    row.querySelector(".detail").replaceChildren(element("span", "state", LEAVE_LABELS[reason] ?? "left"));
+    row.querySelector(".detail").replaceChildren(element("span", "state", LEAVE_LABELS[reason] ?? "removed"));
     this.#leaving.set(userId, row);
     setTimeout(() => {
       row.remove();

@@ -10,7 +10,8 @@ const TIMEOUT = 5000;
 /** The age (ms) of a report from which on its server is shown as silent; it sends one every two seconds. */
 const SILENT = 4000;
 const BARS = 60;
-const LABELS = { left: "left", disconnected: "disconnected", inactivity_timeout: "inactive", kicked: "kicked", banned: "banned" };
+/** What is shown for a reason of departures where that is not its name. */
+const LABELS = { inactivity_timeout: "inactive" };
 const SVG = "http://www.w3.org/2000/svg";
 
 const tenths = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
@@ -119,6 +120,7 @@ function render(overview, now) {
   byId("departures").textContent = rates ? rate.format(history.reasons.reduce((all, one) => all + rates.left[one], 0)) : "–";
   byId("lateness").textContent = formatLateness(history.lateness(now, 0.5));
   byId("lateness-p99").textContent = history.lateness(now, 0.99) === null ? "none in 5 minutes" : `p99 ${formatLateness(history.lateness(now, 0.99))}`;
+  byId("legend").replaceChildren(...["joins", ...history.reasons].map((kind) => labelled("li", kind)));
   byId("reasons").replaceChildren(...history.reasons.map((reason) => reasonRow(reason, rates, overview.departures[reason] ?? 0)));
   byId("no-departures").hidden = Object.values(overview.departures).some(Boolean);
   const leader = overview.nodes.filter(({ report }) => report?.leading).sort((a, b) => a.reportAge - b.reportAge)[0];
@@ -161,9 +163,14 @@ function bar(room, maximum) {
 }
 
 function reasonRow(reason, rates, all) {
-  const name = element("td", LABELS[reason] ?? reason);
-  name.dataset.kind = reason;
-  return row(name, number(rates ? rate.format(rates.left[reason]) : "–"), number(whole.format(all)));
+  return row(labelled("td", reason), number(rates ? rate.format(rates.left[reason]) : "–"), number(whole.format(all)));
+}
+
+/** An element with the name and the colour of a reason, or of joins. @param {string} tag @param {string} kind */
+function labelled(tag, kind) {
+  const made = element(tag, LABELS[kind] ?? kind);
+  made.dataset.kind = kind;
+  return made;
 }
 
 function nodeRow({ node, about, report, reportAge }, rates, leading) {

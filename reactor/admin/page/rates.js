@@ -2,14 +2,12 @@
 
 /** How long (ms) readings are kept. */
 export const WINDOW = 300_000;
-/** The known reasons of departures, in the order shown; a later server may have others. */
-const REASONS = ["left", "disconnected", "inactivity_timeout", "kicked", "banned"];
 
 /** The overviews of the last five minutes. Times are milliseconds of a monotonic clock. */
 export class History {
   #samples = [];
-  /** The reasons of all departures so far, the known ones first. */
-  reasons = REASONS;
+  /** The reasons of departures, in the server's order: those that it knows, then any others that it has counted. */
+  reasons = [];
 
   /** Add an overview. Increases since the former sample are stored, so a server that stops does not lower any sum. */
   add(overview, at) {

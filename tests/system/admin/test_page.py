@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, expect
 
+from reactor.protocol.reasons import REASONS
 from reactor.server.node import Node
 from tests.browser.page.browser import PATIENCE, PHONE
 from tests.support.nodes import NodeProcess, served
@@ -93,6 +94,24 @@ async def test_it_shows_joins_departures_and_lateness(browser: Browser, bundled_
         await expect(page.locator("#lateness")).to_contain_text("≤")
         await expect(page.locator('#traffic rect[data-kind="joins"]')).not_to_have_count(0)
         await expect(page.locator('#traffic rect[data-kind="left"]')).to_have_count(1)
+
+
+async def test_a_reason_of_a_later_version_has_a_row_a_colour_and_a_place_in_the_legend(
+    browser: Browser, bundled_server: Server
+) -> None:
+    async with admin_served(bundled_server) as (node, _), overview_page(browser, node) as page:
+        kinds = "all => all.map((one) => one.dataset.kind)"
+        legend = page.locator("#legend li")
+        await expect(legend).to_have_count(1 + len(REASONS))
+        assert await legend.evaluate_all(kinds) == ["joins", *REASONS]
+        bundled_server.control.hincrby(f"{node.keys.prefixes[0]}:totals", "moved", 3)
+        await expect(legend.last).to_have_text("moved")
+        reason = page.locator("#reasons tr").last.locator("td")
+        await expect(reason.first).to_have_text("moved")
+        await expect(reason.last).to_have_text("3")
+        colour = "(one) => getComputedStyle(one, '::before').backgroundColor"
+        shown = {await legend.nth(place).evaluate(colour) for place in range(len(REASONS) + 2)}
+        assert len(shown) == len(REASONS) + 2, "each has a colour of its own"
 
 
 async def test_a_wrong_key_shows_nothing(browser: Browser, bundled_server: Server) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from reactor.admin import handlers
 from reactor.admin.parameters import encode_cursor
+from reactor.protocol.reasons import REASONS
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
@@ -208,6 +209,7 @@ async def test_two_nodes_give_the_same_answers(bundled_server: Server) -> None:
         overview = await ok(admin, "/v1/overview")
         assert {one["node"] for one in overview["nodes"]} == {node.name(), other.name()}
         assert overview["largest"] == [{"roomId": "lobby", "count": 1}]
+        assert overview["departures"] == dict.fromkeys(REASONS, 0)
         assert all(0 <= one["reportAge"] < 10_000 for one in overview["nodes"])
         assert overview["asOf"] <= overview["now"]
 
