@@ -48,6 +48,17 @@ class Stopping(Unavailable):
         super().__init__("the server is shutting down")
 
 
+class RedisFull(Unavailable):
+    """Redis has reached its `maxmemory` and evicts nothing, so it refuses what adds data.
+
+    prefix: of the keys for which the call was.
+    """
+
+    def __init__(self, reply: str, prefix: str) -> None:
+        super().__init__(f"Redis is full: {reply}")
+        self.prefix = prefix
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelCallbacks:
     """What channels call. None of the functions may block.

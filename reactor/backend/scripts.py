@@ -31,13 +31,14 @@ from redis.exceptions import (
     MovedError,
     NoPermissionError,
     NoScriptError,
+    OutOfMemoryError,
     ReadOnlyError,
     ResponseError,
     TryAgainError,
 )
 
 from reactor.backend.clients import CONNECTION_ERRORS
-from reactor.backend.interface import LaneCounts, Stopping
+from reactor.backend.interface import LaneCounts, RedisFull, Stopping
 from reactor.backend.lua import Constant, Library, LuaLinkError
 from reactor.backend.pipeline import CommandPipeline
 from reactor.errors import Unavailable
@@ -470,7 +471,7 @@ class _Lane:
             if call.future.done():
                 continue
             if isinstance(reply, Exception):
-                call.future.set_exception(self._explain(call.script, reply))
+                call.future.set_exception(self._explain(call, reply))
             else:
                 call.future.set_result(reply)
 
@@ -478,11 +479,13 @@ class _Lane:
         return [*self._loads, *(_packed(command, run_id) for command in commands)]
 
     @staticmethod
-    def _explain(script: Script, error: Exception) -> Exception:
+    def _explain(call: _Call, error: Exception) -> Exception:
         if isinstance(error, MovedError | AskError | TryAgainError):
             return Redirected(moved=type(error) is MovedError)
         if isinstance(error, NoPermissionError) and "script|load" in str(error):
             return Unavailable(_MAY_NOT_LOAD)
+        if isinstance(error, OutOfMemoryError):
+            return RedisFull(str(error), call.prefix)
         if isinstance(error, ResponseError):
-            return Unavailable(f"Redis refused {script.name}: {error}")
+            return Unavailable(f"Redis refused {call.script.name}: {error}")
         return Unavailable(f"Redis did not answer: {error}")

@@ -13,6 +13,7 @@ import structlog
 from msgspec import UNSET
 from msgspec.structs import replace
 
+from reactor.backend.interface import RedisFull
 from reactor.errors import Unavailable
 from reactor.gateway.connection import Connection
 from reactor.gateway.cost import DIFF_READ, KIB_PATCHED, MEMBER_READ, CostLimiter, change_price, price_of
@@ -27,6 +28,7 @@ from reactor.membership.people_watch import NoPeople, PeopleWatches
 from reactor.membership.reconciler import Reconciler
 from reactor.membership.refusals import (
     ENDED,
+    FULL,
     INTERNAL,
     NO_AUTH,
     NO_MESSAGES,
@@ -62,7 +64,7 @@ class RequestHandler:
 
     policy: a room's present settings. ready: whether clients are well served, and a word on why not.
     degraded: the message for a client that connects while Redis is away, or None. bans: who may not watch or
-    ask. people: None where their index is off.
+    ask. on_full: called when Redis refuses to add data. people: None where their index is off.
     """
 
     def __init__(
@@ -70,13 +72,14 @@ class RequestHandler:
         heartbeats: Heartbeats, feed: RoomFeed, reconciler: Reconciler,
         roster: Roster[Connection], fanout: Fanout, tasks: Spawner, *,
         ready: Callable[[], tuple[bool, str]], degraded: Callable[[], Any], bans: BanCheck,
+        on_full: Callable[[RedisFull], None],
         people: PeopleFeed | None = None,
     ) -> None:  # fmt: skip
         self._settings, self._policy = settings, policy
         self._store, self._heartbeats = store, heartbeats
         self._feed, self._reconciler = feed, reconciler
         self._roster, self._fanout, self._tasks = roster, fanout, tasks
-        self.ready, self._degraded = ready, degraded
+        self.ready, self._degraded, self._on_full = ready, degraded, on_full
         self._snapshots = fanout.snapshots
         self._listings = Listings(store)
         self._away = AwayChanges(store, tasks)
@@ -216,8 +219,12 @@ class RequestHandler:
     async def _carry_out(self, connection: Connection, intent: Any) -> None:
         try:
             await self._methods[type(intent)](connection, intent)
-        except Unavailable:
-            connection.send(messages.ErrorMessage("unavailable", UNAVAILABLE, intent.id, _room_of(intent)))
+        except Unavailable as error:
+            sentence = UNAVAILABLE
+            if isinstance(error, RedisFull):
+                self._on_full(error)
+                sentence = FULL
+            connection.send(messages.ErrorMessage("unavailable", sentence, intent.id, _room_of(intent)))
         except Exception:
             log.exception("request_failed", socket_id=connection.socket_id, intent=type(intent).__name__)
             connection.send(messages.ErrorMessage("internal", INTERNAL, intent.id, _room_of(intent)))

@@ -37,6 +37,9 @@ REMEMBERED = 300.0
 RETRY_AFTER = 0.2
 """Seconds between attempts while Redis does not answer."""
 
+LONG = 1.0
+"""Seconds of a recovery after which this node says that it is not ready: joins wait for the end of it."""
+
 BARRIER_EVERY = 0.1
 """Seconds between two questions whether the other nodes are at the barrier."""
 
@@ -67,6 +70,7 @@ class Recovery:
         self._feed, self._reconciler, self._tasks = feed, reconciler, tasks
         self._broadcast, self._listening = broadcast, listening
         self._machine = RecoveryMachine()
+        self._unhealthy_since: float | None = None
         self._checks: deque[Callable[[], Coroutine[Any, Any, None]]] = deque()
         self._wakeup = Event()
         self._notified = False  # of the outage, by service:degraded
@@ -77,6 +81,11 @@ class Recovery:
     def state(self) -> RecoveryState:
         """Whether what Redis holds can be relied on."""
         return self._machine.state
+
+    @property
+    def takes_long(self) -> bool:
+        """Whether what Redis holds could not be relied on for so long that clients notice."""
+        return self._unhealthy_since is not None and monotonic() - self._unhealthy_since > LONG
 
     @property
     def degraded_message(self) -> ServiceDegraded | None:
@@ -101,12 +110,12 @@ class Recovery:
         """Redis takes no commands, or takes them again."""
         if healthy:
             log.info("redis_back")
-            self._machine.advance(RecoveryEvent.REDIS_RESTORED)
+            self._advance(RecoveryEvent.REDIS_RESTORED)
             self._tasks.start_soon(self._check_when_subscribed)
         else:
             log.warning("redis_away", reason=reason)
             self._feed.pause()  # the next server may be older, at versions that look alike
-            self._machine.advance(RecoveryEvent.REDIS_LOST)
+            self._advance(RecoveryEvent.REDIS_LOST)
             if not self._notified:
                 self._notified = True
                 self._broadcast(self.degraded_message)
@@ -114,7 +123,7 @@ class Recovery:
     def on_subscription_lost(self) -> None:
         """Diffs do not arrive any more, and the next replies may be those of another server."""
         self._feed.pause()
-        self._machine.advance(RecoveryEvent.SUBSCRIPTION_LOST)
+        self._advance(RecoveryEvent.SUBSCRIPTION_LOST)
 
     def on_gap(self) -> None:
         """The subscription was renewed: diffs were missed, and it may be another server."""
@@ -148,11 +157,19 @@ class Recovery:
         self._sweep.trigger()
         self._require(self._check_server)
 
+    def _advance(self, event: RecoveryEvent) -> RecoveryState:
+        state = self._machine.advance(event)
+        if state is RecoveryState.HEALTHY:
+            self._unhealthy_since = None
+        elif self._unhealthy_since is None:
+            self._unhealthy_since = monotonic()
+        return state
+
     # The steps.
 
     def _require(self, check: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._checks.append(check)
-        self._machine.advance(RecoveryEvent.CHECK_REQUIRED)
+        self._advance(RecoveryEvent.CHECK_REQUIRED)
         self._wakeup.set()
 
     async def serve(self) -> None:
@@ -171,11 +188,11 @@ class Recovery:
         while self._checks:
             while self._checks:
                 await self._checks.popleft()()
-            self._machine.advance(RecoveryEvent.REREGISTERED)
+            self._advance(RecoveryEvent.REREGISTERED)
             if await self._pass_barrier():
                 if not self._listening():
-                    self._machine.advance(RecoveryEvent.SUBSCRIPTION_LOST)
-                if self._machine.advance(RecoveryEvent.BARRIER_PASSED) is RecoveryState.HEALTHY:
+                    self._advance(RecoveryEvent.SUBSCRIPTION_LOST)
+                if self._advance(RecoveryEvent.BARRIER_PASSED) is RecoveryState.HEALTHY:
                     self._resume()
 
     async def _pass_barrier(self) -> bool:

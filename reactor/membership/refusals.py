@@ -1,6 +1,7 @@
 """The sentences with which requests are refused. Each says what to do."""
 
 UNAVAILABLE = "Redis does not answer: try again in a moment, this connection stays open"
+FULL = "Redis has no memory left to add anything: try again later, this connection stays open"
 INTERNAL = "the server failed on this request; others are served"
 NO_AUTH = "this server asks for no token: leave the auth message out"
 NO_MESSAGES = "this server does not pass on messages of members: its setting member_messages is off"

@@ -40,6 +40,7 @@ class RosterAudit:
 
     interval: seconds between rounds, 0 for none but those triggered. node: returns this node's name.
     healthy: whether what Redis holds can be relied on; during a recovery all members are registered anyway.
+    on_loss: called when keys may have been lost, of which a round restores those of rooms alone.
     `damaged` counts the keys that were renamed aside, by kind; `restored` the connections registered again.
     """
 
@@ -51,8 +52,10 @@ class RosterAudit:
         interval: float,
         node: Callable[[], str],
         healthy: Callable[[], bool],
+        on_loss: Callable[[], None] = lambda: None,
     ) -> None:
         self._store, self._reconciler = store, reconciler
+        self._on_loss = on_loss
         self._interval, self._node, self._healthy = interval, node, healthy
         self._triggered = asyncio.Event()
         self._log = RateLimitedLog()
@@ -60,8 +63,9 @@ class RosterAudit:
         self.restored = self.rounds = 0
 
     def trigger(self) -> None:
-        """Start a round as soon as possible."""
+        """Start a round as soon as possible, since keys may have been lost."""
         self._triggered.set()
+        self._on_loss()
 
     def on_damaged_key(self, key: str) -> None:
         """Take in that a script renamed a key aside, or deleted a field of it; restore what was in it."""

@@ -17,8 +17,11 @@ from reactor.presence.rows import MEMBER_FIELDS, PAGE_BYTES
 
 LIBRARY = "lib"
 
-GROWING = frozenset({"join", "update", "set_rule", "enter_people"})
-"""The scripts that add data to Redis. Beyond `maxmemory` Redis refuses these alone: no departure fails."""
+GROWING = frozenset({"join", "update", "set_rule", "enter_people", "check_memory"})
+"""The scripts that add data to Redis, and one that adds none, to ask whether they may.
+
+Beyond `maxmemory` Redis refuses these alone: no departure fails.
+"""
 
 URGENT = frozenset(
     {

@@ -13,7 +13,8 @@ no join that was under way can arrive any more. Suspects are found by the calls 
 departures with another token, and by `audit`, which compares the records with the presence keys, and the
 members of rooms with the records: members that records lack, since Redis lost these or the index was off,
 are added. It does so for all users after a node was lost and after whatever makes the sweep start by itself,
-and for one part of them with each regular sweep.
+with the next sweep after Redis evicted keys or one had a wrong type, and for one part of them with each other
+regular sweep.
 
 Where the setting `people` is off (`adding` false), a node adds nothing, and still takes departures out and
 removes what is too much: other nodes may keep the index, or have kept it.

@@ -56,6 +56,7 @@ from reactor.presence.rules import RoomRules
 from reactor.protocol.messages import Member
 from reactor.protocol.room import RoomView
 from reactor.server.eviction_watch import EvictionWatch
+from reactor.server.full_watch import FullWatch
 from reactor.server.loop_lag import LoopLag
 from reactor.server.people_parts import People
 from reactor.server.publications import Publications
@@ -257,7 +258,9 @@ class Node:
             interval=settings.sweep_interval,
             node=self.name,
             healthy=lambda: self.recovery.state is RecoveryState.HEALTHY,
+            on_loss=self.people.note_loss,
         )
+        self.fullness = FullWatch(backend.runner)
         self.evictions = EvictionWatch(backend, on_evicted=self.roster_audit.trigger)
 
         # Requests of clients.
@@ -275,6 +278,7 @@ class Node:
             ready=lambda: self.readiness.status(),  # noqa: PLW0108 - it is created later
             degraded=lambda: self.recovery.degraded_message,
             bans=self.ban_check,
+            on_full=self.fullness.note,
             people=people_feed,
         )
         self.gateway: Gateway = Gateway(
@@ -286,6 +290,8 @@ class Node:
             guarded,
             drain_seconds=settings.drain_seconds,
             subscribed=lambda: self.channels.listening,
+            recovering=lambda: self.recovery.takes_long,
+            full=lambda: self.fullness.full,
             expiry_warning=self._expiry_warning,
             on_outage=self._on_outage,
         )
@@ -357,6 +363,7 @@ class Node:
             self.roster_audit.serve,
             self.rights.serve,
             self.evictions.serve,
+            self.fullness.serve,
             self.rules.serve,
             self.revocations.serve,
             self.known_bans.serve,

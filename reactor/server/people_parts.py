@@ -32,6 +32,7 @@ class People:
         self._tasks = tasks
         self._interval = settings.sweep_interval
         self._rereading = False
+        self._loss_noted = False
         self.store = store
         self.index = PeopleIndex(
             self.store, tasks, ordered=target.kind != "cluster",
@@ -59,6 +60,13 @@ class People:
             self._rereading = True
             self._tasks.start_soon(self._reread)
 
+    def note_loss(self) -> None:
+        """Have the next sweep of this node audit all users, since records may have been lost.
+
+        Not at once: keys may be lost again and again, and an audit of all users costs as much as a sweep.
+        """
+        self._loss_noted = True
+
     async def serve(self) -> None:
         """Read the users again who are followed, in case something published was lost, until cancelled."""
         while self.feed is not None:
@@ -72,7 +80,8 @@ class People:
 
     async def audit(self, everyone: bool) -> None:
         """Audit all users, or the part that is due. Raises Unavailable."""
-        if everyone:
+        if everyone or self._loss_noted:
+            self._loss_noted = False
             await self.index.audit_all()
         else:
             await self.index.audit_part()

@@ -17,8 +17,10 @@ log = structlog.get_logger()
 class Readiness:
     """What keeps a node from admitting clients: its start, an operator's drain, an outage of Redis.
 
-    subscribed: whether diffs arrive. expiry_warning: a sentence that says why expired events do not arrive,
-    or are not known to; "" where they arrive. on_outage(healthy, reason): called as one begins or ends.
+    subscribed: whether diffs arrive. recovering: whether state is made right after an outage or a loss of
+    data, for which joins wait. full: whether Redis refuses joins for want of memory. expiry_warning: a
+    sentence that says why expired events do not arrive, or are not known to; "" where they arrive.
+    on_outage(healthy, reason): called as one begins or ends.
     """
 
     def __init__(
@@ -29,12 +31,15 @@ class Readiness:
         *,
         drain_seconds: float,
         subscribed: Callable[[], bool],
+        recovering: Callable[[], bool],
+        full: Callable[[], bool],
         expiry_warning: Callable[[], str],
         on_outage: Callable[[bool, str], None],
     ) -> None:
         self._gateway, self._evictions, self._tasks = gateway, evictions, tasks
         self._drain_seconds = drain_seconds
         self._subscribed, self._expiry_warning = subscribed, expiry_warning
+        self._recovering, self._full = recovering, full
         self._on_outage = on_outage
         self._outages: dict[str, str] = {}  # what is wrong with Redis, by what noticed it
         self._awaiting: str | None = "waiting for Redis: it has not answered yet"
@@ -50,6 +55,13 @@ class Readiness:
             return False, self._outages.get("rights") or self._outages["commands"]
         if not self._subscribed():
             return False, "not subscribed to Redis"
+        if self._recovering():
+            return False, "recovering: Redis was away or lost data, and members are registered again"
+        if self._full():
+            return (
+                False,
+                "Redis is full, so no client can join: raise maxmemory, or remove what is not needed",
+            )
         if self._evictions.state.evicts:
             policy = self._evictions.state.policy
             return True, f"ok; Redis may evict members (maxmemory-policy {policy}): set it to noeviction"

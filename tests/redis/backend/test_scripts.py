@@ -21,6 +21,7 @@ from reactor.presence.rows import DiffRow
 from reactor.presence.rules import RoomRules
 from reactor.presence.store import LostConnection, Store
 from reactor.protocol.messages import Member
+from reactor.server.full_watch import FullWatch
 from reactor.settings import RoomRule, Settings
 from tests.redis.presence.cases import probing
 from tests.redis.presence.probe import TTL
@@ -175,6 +176,7 @@ def call_everything(
         registry.deregister("n1"), registry.report("n1", b"{}", ttl_ms=1000), registry.reports(),
         store.publish_message("lobby", b"1"), store.publish_member_message(ann, "n1.1", b"1", None),
         RightsMonitor(runner, store.keys, cluster=False, on_change=lambda _missing: None).check(),
+        FullWatch(runner).check(shard),
         rules.put(RoomRule(match="lobby", ttl=60)), rules.read("lobby"), rules.remove("lobby"),
         changes.read(7, "hook", limit=10), changes.confirm(CHANGE, "hook"),
         changes.begin_request("hook", RequestRecord(1000, [RequestRange(7, "0-1", "1-1", 1)])),

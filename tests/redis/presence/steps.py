@@ -56,6 +56,11 @@ def detaches(user: str, connection: str = "n1.1") -> Step:
     return lambda probe: probe.detach(user, connection)
 
 
+def gets_no_reply(user: str, connection: str = "n1.1") -> Step:
+    """A join of the user got no reply, so the connection is detached and fenced."""
+    return lambda probe: probe.ask("detach", user, connection, GRACE, AWAY_GRACE, 1)
+
+
 def leaves(user: str, connection: str = "n1.1") -> Step:
     return lambda probe: probe.ask("leave", user, connection)
 

@@ -341,6 +341,21 @@ async def test_a_ban_ends_by_itself(redis_server: Server) -> None:
         assert not redis_server.control.keys("*:bans")
 
 
+@pytest.mark.parametrize("everywhere", [True, False])
+async def test_what_another_program_stores_in_place_of_a_ban_keeps_no_user_out(
+    redis_server: Server, everywhere: bool
+) -> None:
+    key = f"{redis_state.prefix('lobby')}:ban:" + ("user:ann" if everywhere else "room:lobby:user:ann")
+    control = redis_server.control
+    async with served(redis_server) as node, RawClient.connect(node) as ann:
+        for value in ("mine", '"mine"', "{}", '{"until": "later"}', '{"until": 1}'):
+            control.set(key, value)
+            await ann.join("lobby", "ann")
+            assert not control.exists(key)
+            await ann.ask("leave_room", "room:left", roomId="lobby")
+        await until(lambda: node.roster_audit.damaged["ban"] == 5)
+
+
 async def test_a_join_in_flight_on_another_node_does_not_survive_a_ban(redis_server: Server) -> None:
     seed = random.randrange(1 << 30)
     chance = random.Random(seed)

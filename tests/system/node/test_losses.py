@@ -71,8 +71,12 @@ async def test_no_diff_is_sent_before_the_slowest_node_has_registered_its_member
         await until(lambda: set(redis_state.members(redis_server, "lobby")) == {"ann"})
         await anyio.sleep(2.5)  # longer than the floor of the recovery barrier
         assert len(ann.of("service:restored", "room:diff")) == 1, "other than the join of bob"
+        ready, sentence = quick.readiness.status()
+        assert not ready, "joins wait"
+        assert sentence.startswith("recovering: ")
         may_enter.set()
         await ann.receive("service:restored")
+        assert quick.readiness.status()[0]
         await ann.receive("room:diff", **{"from": 0})
         assert present(ann) == {"ann", "bob"}
         assert departures(ann.received) == []

@@ -10,6 +10,7 @@ import redis
 from reactor.presence.api import Presence
 from reactor.presence.keys import Entry
 from reactor.presence.people import PersonRecord
+from reactor.presence.people_index import AUDIT_PARTS
 from reactor.presence.store import Store
 from reactor.settings import RoomRule
 from tests.support.nodes import served
@@ -314,3 +315,21 @@ async def test_nodes_with_and_without_the_index_serve_one_fleet(redis_server: Se
         assert await off.store.kick(Entry("lobby", "bob"))  # no node with the index is left
         await until_record(off, "bob", lambda record: not record.rooms)
         assert [*keys_of(redis_server, "person"), *keys_of(redis_server, "people")] == []
+
+
+async def test_damaged_records_are_restored_by_the_next_sweep_and_not_part_by_part(
+    redis_server: Server,
+) -> None:
+    users = [f"user{number}" for number in range(24)]
+    async with served(redis_server, sweep_interval=0.4) as node, RawClient.connect(node) as members:
+        for user in users:
+            await members.join(f"room of {user}", user)
+        for user in users:
+            await until_record(node, user, lambda record: bool(record.since))
+        before = node.sweep.rounds
+        for key in keys_of(redis_server, "person:"):
+            redis_server.control.set(key, "mine")
+        for user in users:
+            await until_record(node, user, lambda record: bool(record.since))
+        # Part by part it takes ten rounds. One may have begun before the loss was known.
+        assert node.sweep.rounds - before <= AUDIT_PARTS / 2

@@ -36,6 +36,10 @@ async def test_a_full_redis_refuses_joins_and_serves_present_members(redis_serve
         redis_server.control.config_set("maxmemory", "1")
         refused = await late.answer("join_room", roomId="lobby", userId="late")
         assert (refused["type"], refused["code"]) == ("error", "unavailable")
+        assert "memory" in refused["message"]
+        ready, sentence = node.readiness.status()
+        assert not ready
+        assert sentence.startswith("Redis is full")
         await bob.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
         await bob.ask("room:away", "room:away:ok", roomId="lobby")
         await bob.ask("leave_room", "room:left", roomId="lobby")
@@ -48,6 +52,7 @@ async def test_a_full_redis_refuses_joins_and_serves_present_members(redis_serve
         }
         assert not ann.of("service:degraded")
         redis_server.control.config_set("maxmemory", "0")
+        await until(lambda: node.readiness.status()[0], what="no join says so, but the node asks")
         assert (await late.join("lobby", "late"))["count"] == 2
 
 
@@ -229,5 +234,5 @@ async def test_what_redis_refuses_is_counted(redis_server: Server) -> None:
         await ann.answer("join_room", roomId="lobby", userId="ann")
         # The index of people is written along with the member.
         assert node.backend.refusals == {"enter_people": 1, "join": 1}
-        assert node.readiness.status()[0], "members that are present are served"
+        assert not node.recovery.degraded_message, "members that are present are served"
         redis_server.control.config_set("maxmemory", "0")

@@ -22,10 +22,20 @@ local function set_ban(id, room_id, user_id, ttl, message, by)
   return record, ends_at
 end
 
--- The record of the ban that refuses a user a room, or nil.
-local function find_ban(room, user)
-  return call('GET', ban_key(user_ban_id(user))) or call('GET', ban_key(room_ban_id(room, user))) or nil
+-- The record of a ban that has not ended, or nil. What another program stored in its place is no ban, and would have
+-- no end: it is renamed aside.
+local function read_ban(id)
+  local record = call('GET', ban_key(id))
+  if not record then return nil end
+  local readable, ban = pcall(cjson.decode, record)
+  local ends_at = readable and type(ban) == 'table' and tonumber(ban['until'])
+  if ends_at and ends_at > now() then return record end
+  pcall(call, 'HLEN', ban_key(id)) -- no hash, so that this renames it
+  return nil
 end
+
+-- The record of the ban that refuses a user a room, or nil.
+local function find_ban(room, user) return read_ban(user_ban_id(user)) or read_ban(room_ban_id(room, user)) end
 
 local LATEST_END = 99999999999999 -- ms; more digits than that a number loses as text
 

@@ -8,7 +8,7 @@
 -- Publishes: a diff (updated) while other connections remain; a diff (left) where the grace is 0
 demand_right_to_change()
 local function detach(room, user, connection, grace, away_grace, join_unanswered)
-  if join_unanswered == '1' then fence(connection) end
+  if join_unanswered == '1' then fence(join_fence(connection, room, user)) end
   local last_active = read_last_active(room, user)
   if not last_active and settle_member(room, user) == 'gone' then return { 'absent' } end
   local _, connections, count = read_shadow(room, user)

@@ -20,7 +20,7 @@
 local found_keys = { CHANGES }
 for i = 1, #ARGV, 16 do
   found_keys[#found_keys + 1] = fence_key(node_of(ARGV[i + 6]))
-  found_keys[#found_keys + 1] = fence_key(ARGV[i + 6])
+  found_keys[#found_keys + 1] = fence_key(join_fence(ARGV[i + 6], ARGV[i], ARGV[i + 1]))
   found_keys[#found_keys + 1] = ban_key(user_ban_id(ARGV[i + 1]))
   found_keys[#found_keys + 1] = ban_key(room_ban_id(ARGV[i], ARGV[i + 1]))
   found_keys[#found_keys + 1] = presence_key(ARGV[i], ARGV[i + 1])
@@ -36,7 +36,8 @@ local function join(room, user, room_id, user_id, username, data, connection, tt
     away, known_joined_at, resume, max_connections, person)
   local presence, shadow, members = presence_key(room, user), shadow_key(room, user), members_key(room)
   ttl, max_members, max_connections = tonumber(ttl), tonumber(max_members), tonumber(max_connections) or 0
-  if any_found and redis.call('EXISTS', fence_key(connection)) == 1 then return { 'departed' } end
+  local fenced = any_found and redis.call('EXISTS', fence_key(join_fence(connection, room, user))) == 1
+  if fenced then return { 'departed' } end
   if any_found and redis.call('EXISTS', fence_key(node_of(connection))) == 1 then return { 'fenced' } end
   local ban = any_found and find_ban(room, user)
   if ban then return { 'banned', now(), ban } end
