@@ -12,6 +12,7 @@ from time import time
 
 import structlog
 
+from reactor.gateway.addresses import counted_address
 from reactor.gateway.connection import Connection
 from reactor.gateway.context import GatewayContext
 from reactor.gateway.early_messages import EarlyBudget, EarlyMessages
@@ -127,7 +128,7 @@ class Authenticator:
 
         """
         assert self._calls is not None
-        identity = await self._calls.call(arrival.address, token, arrival)
+        identity = await self._calls.call(counted_address(arrival.address), token, arrival)
         if not isinstance(identity, Identity):
             raise TypeError(f"auth_hook returned {type(identity).__name__}, not a reactor.Identity")
         return checked(identity, self._limits, self._rooms)

@@ -90,9 +90,8 @@ class PeopleRights:
         }
         unknown = [user for user in user_ids if user not in known]
         if unknown:
-            handshake = connection.handshake
-            peer = handshake.peer if handshake is not None else ""
-            may_watch = await self._call(peer, viewer, unknown)
+            address = connection.address.name if connection.address is not None else ""
+            may_watch = await self._call(address, viewer, unknown)
             if len(self._answers) + len(unknown) > MAX_CACHED:
                 self._answers.clear()
             until = now + CACHE_TIME
@@ -104,7 +103,7 @@ class PeopleRights:
     async def _call(self, address: str, viewer: str | None, user_ids: list[str]) -> frozenset[Any]:
         assert self._calls is not None
         try:
-            return frozenset(await self._calls.call(address, viewer, list(user_ids)))
+            return frozenset(await self._calls.call(address, viewer, list(user_ids), user_id=viewer))
         except HookStuck:
             self._log.warning("people_hook_stuck", self._clock(), address=address)
         except TimeoutError:

@@ -1,4 +1,4 @@
-"""Authentication hooks, as tests name them in `auth_hook`."""
+"""Hooks, as tests name them in `auth_hook` and `people_hook`."""
 
 import asyncio
 import threading
@@ -36,3 +36,13 @@ def check_in_a_thread(token: str, _arrival: Arrival) -> Identity:
 
 
 not_callable = 7
+
+WATCHERS: list[str | None] = []
+
+
+def may_watch_in_a_thread(viewer: str | None, user_ids: list[str]) -> list[str]:
+    """Hang where a user is named "stuck…"; otherwise everyone may watch everyone."""
+    WATCHERS.append(viewer)
+    if user_ids[0].startswith("stuck"):
+        RELEASED.wait(60)
+    return user_ids

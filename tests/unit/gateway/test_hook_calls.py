@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from reactor.gateway import hook_calls
+from reactor.gateway.addresses import counted_address
 from reactor.gateway.hook_calls import HookCalls, HookStuck
 from tests.support.waiting import PATIENCE, until
 
@@ -36,6 +37,7 @@ def hook() -> Iterator[Hook]:
 def few_places(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hook_calls, "HOOK_THREADS", 4)
     monkeypatch.setattr(hook_calls, "HOOK_CALLS_PER_ADDRESS", 2)
+    monkeypatch.setattr(hook_calls, "HOOK_CALLS_PER_USER", 1)
 
 
 def hook_threads() -> int:
@@ -44,7 +46,7 @@ def hook_threads() -> int:
 
 async def outcome(calls: HookCalls, address: str, token: str) -> str:
     try:
-        return str(await calls.call(address, token))
+        return str(await calls.call(counted_address(address), token))
     except (TimeoutError, HookStuck) as error:
         return type(error).__name__
 
@@ -58,9 +60,7 @@ async def test_a_thread_keeps_its_place_until_it_ends(hook: Hook) -> None:
     hook.released.set()
     await until(lambda: hook_threads() == before)
     assert await outcome(calls, "10.0.0.9", "good") == "good"
-    assert not calls._running
-    assert not calls._abandoned
-    assert not calls._waiting
+    assert calls.idle
 
 
 async def test_clients_of_one_address_keep_out_no_others(hook: Hook) -> None:
@@ -86,12 +86,12 @@ async def test_a_waiting_call_gets_the_place_of_one_that_ended(hook: Hook) -> No
     assert await asyncio.gather(*slow) == ["slow 0", "slow 1"]
     assert await asyncio.gather(*good[:3], *good[4:])
     assert "good 3" not in hook.called
-    assert not calls._waiting
+    assert calls.idle
 
 
 async def test_the_network_of_an_ipv6_client_has_one_share(hook: Hook) -> None:
     calls = HookCalls(hook, PATIENCE)
-    slow = [asyncio.create_task(calls.call(f"2001:db8::{number}", f"slow {number}")) for number in range(4)]
+    slow = [asyncio.create_task(calls.call(counted_address(f"2001:db8::{number}"), f"slow {number}")) for number in range(4)]
     await until(lambda: len(hook.called) == 2)
     assert await outcome(calls, "2001:db8:0:1::1", "good") == "good"
     hook.released.set()
@@ -116,7 +116,7 @@ async def test_a_coroutine_function_is_cancelled_with_its_caller_and_shares_are_
     assert await asyncio.gather(*slow, outcome(calls, "10.0.0.2", "good")) == ["TimeoutError"] * 5 + ["good"]
     assert called == ["slow 0", "slow 1", "good"]
     assert sorted(ended) == sorted(called)
-    assert not calls._running
+    assert calls.idle
 
 
 async def test_what_a_hook_raises_is_raised_and_its_place_returned() -> None:
@@ -127,4 +127,21 @@ async def test_what_a_hook_raises_is_raised_and_its_place_returned() -> None:
     for _ in range(10):
         with pytest.raises(ValueError, match="bad"):
             await calls.call("10.0.0.1", "bad")
-    assert not calls._running
+    assert calls.idle
+
+
+async def test_a_user_for_whom_the_hook_hangs_keeps_out_no_others_of_the_same_address(hook: Hook) -> None:
+    calls = HookCalls(hook, PATIENCE)
+    slow = [asyncio.create_task(calls.call("10.0.0.1", f"slow {n}", user_id="mallory")) for n in range(10)]
+    await until(lambda: len(hook.called) == 1)
+    assert await asyncio.gather(*(calls.call("10.0.0.1", f"good {n}", user_id="ann") for n in range(20)))
+    assert await calls.call("10.0.0.1", "good")
+    assert len(hook.called) == 22
+    for task in slow:
+        task.cancel()
+    await asyncio.wait(slow)
+    with pytest.raises(HookStuck):
+        await calls.call("10.0.0.1", "good", user_id="mallory")
+    assert await calls.call("10.0.0.1", "good", user_id="ann")
+    hook.released.set()
+    await until(lambda: calls.idle)
