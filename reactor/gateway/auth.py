@@ -247,6 +247,10 @@ class AuthMiddleware:
         except ProtocolError as error:
             raise in_reply_to(error, request) from None
 
+    def admits(self, connection: Connection, payload: bytes) -> bool:
+        """Return what the handler says of a large message."""
+        return self._handler.admits(connection, payload)
+
     def drained(self, connection: Connection) -> None:
         """Pass on that a connection reads again."""
         self._handler.drained(connection)

@@ -23,7 +23,7 @@ from websockets.speedups import apply_mask
 from reactor.gateway.addresses import AddressUsage
 from reactor.gateway.admission import HandshakeContext
 from reactor.gateway.context import GatewayContext
-from reactor.gateway.cost import Spending
+from reactor.gateway.cost import LARGE_MESSAGE, Spending
 from reactor.gateway.framing import (
     BINARY,
     MAX_FRAGMENTS,
@@ -40,8 +40,9 @@ from reactor.gateway.framing import (
     pong,
     short_reason,
 )
-from reactor.gateway.handshake import headers_too_large, run_handshake
+from reactor.gateway.handshake import headers_too_large, proxy_protocol_refused, run_handshake
 from reactor.gateway.outbox import FLUSH_NOW, FLUSH_SOON, TOO_SLOW, Outbox, Part
+from reactor.gateway.proxy_notices import PROXY_PROTOCOL
 from reactor.gateway.rate_limit import ExcessDecision, ExcessMessages
 from reactor.gateway.timing_wheel import NOT_SCHEDULED
 from reactor.protocol.closing import CloseCode
@@ -149,6 +150,11 @@ class Connection(asyncio.Protocol):
         else:
             self._parse(data)
 
+    def note_not_tls(self, data: bytes) -> None:
+        """Take note of the first bytes of a connection that is about to be closed, as they are not TLS."""
+        if self.state is CONNECTING and data.startswith(PROXY_PROTOCOL):
+            self._context.manager.note_proxy_protocol(self)
+
     def eof_received(self) -> None:
         """Close: the peer has closed its side, with or without a closing handshake (RFC 6455, 7.1.4)."""
         self._start_closing()
@@ -221,10 +227,14 @@ class Connection(asyncio.Protocol):
             self._context.wheel.schedule_no_later(self, now + self._context.message_timeout)
 
     def _fast_handshake(self, data: bytes) -> bool:
-        """Complete the handshake without a parser; False if this request needs one."""
+        """Complete the handshake without a parser, or refuse it; False if this request needs one."""
         context = self._context
         if self.handshake is None:
             return True  # the connection is being aborted
+        if data.startswith(PROXY_PROTOCOL):
+            context.manager.note_proxy_protocol(self)
+            self._send_last(proxy_protocol_refused())
+            return True
         found = context.read_fast_handshake(data)
         if found is None or len(data) > context.max_headers:
             return False
@@ -337,6 +347,8 @@ class Connection(asyncio.Protocol):
         context = self._context
         request: Any = None
         try:
+            if len(payload) > LARGE_MESSAGE and not context.handler.admits(self, payload):
+                return
             request = self.codec.decode(payload, context.limits.max_data)
             intent = self.session.receive(request)
             if type(intent) is Refresh:

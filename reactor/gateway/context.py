@@ -82,6 +82,9 @@ class IntentHandler(Protocol):
     def intent(self, connection: Any, intent: Intent) -> None:
         """Act on an intent without blocking."""
 
+    def admits(self, connection: Any, payload: bytes) -> bool:
+        """Return whether a large message may be decoded; otherwise it was answered."""
+
     def drained(self, connection: Any) -> None:
         """Continue with a connection that reads again."""
 
@@ -98,6 +101,9 @@ class Manager(Protocol):
 
     def opened(self, connection: Any) -> None:
         """Register a connection whose handshake is complete."""
+
+    def note_proxy_protocol(self, connection: Any) -> None:
+        """Take note of a connection that began with the PROXY protocol."""
 
     def settled(self, connection: Any) -> None:
         """Note that a connection has joined a room or shown a token."""

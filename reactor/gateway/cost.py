@@ -47,6 +47,11 @@ PERSON_DROPPED: Final = 0.1
 """Units for a user who is not watched any more."""
 KIB_PATCHED: Final = 3.0
 """Units for a KiB of a patch, and of the data that Redis merges it into: up to 2.4 ms for 4 KiB of both."""
+KIB_RECEIVED: Final = 0.5
+"""Units for a KiB of a large message, whatever it is: what it takes to find out."""
+LARGE_MESSAGE: Final = 2048
+"""Bytes beyond which a message is charged, and may be refused, before it is decoded. Heartbeats and leaves,
+which are never refused, are smaller: an id has 256 bytes, or some 800 where all characters are escaped."""
 KIB_SENT: Final = 0.1
 """Units for a KiB that is sent to one socket."""
 SOCKET: Final = 0.02

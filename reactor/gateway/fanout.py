@@ -11,8 +11,8 @@ A room larger than `max_members_view` is served as a count, also to connections 
 they receive `room:count` until the room has shrunk to nine tenths of that size; then they receive the
 members again, and diffs from there on.
 
-A connection that watches a room is sent what the members of its view are; counts of watched rooms are sent
-together, see watched_counts.py. Messages to a room are for its members alone.
+A connection that watches a room is sent what the members of its view are, but in a time of its own: see
+watched_members.py, and for counts watched_counts.py. Messages to a room are for its members alone.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from reactor.gateway.framing import frame
 from reactor.gateway.roster import Roster
 from reactor.gateway.snapshots import Snapshots
 from reactor.gateway.watched_counts import WatchedCounts
+from reactor.gateway.watched_members import WatchedMembers
 from reactor.log import RateLimitedLog
 from reactor.protocol.closing import CloseCode
 from reactor.protocol.codec import JSON, Codec
@@ -89,6 +90,19 @@ def _list_of(view: RoomView) -> MembersReply:
     return MembersReply(view.room_id, view.epoch, view.version, len(view.members))
 
 
+def _count_of(diff: RoomDiff) -> CountChanged:
+    return CountChanged(diff.room_id, diff.epoch, diff.version, diff.count)
+
+
+def _seconds(connections: int, size: int) -> tuple[float, float]:
+    """Return for how long a message of `size` bytes to so many connections uses up their share of the time.
+
+    First that of all rooms together, then that of their room, which is bounded for each connection, too.
+    """
+    cost = connections * max(_SECONDS_PER_CONNECTION, size / _NODE_BYTES_PER_SECOND)
+    return cost, max(cost, size / _BYTES_PER_SECOND)
+
+
 class _Window:
     __slots__ = ("messages", "pending", "timer")
 
@@ -125,6 +139,13 @@ class Fanout:
         self.watched_counts = WatchedCounts(
             view, self._send_counts, self._loop, seconds_per_connection=_SECONDS_PER_CONNECTION
         )
+        self.watched_members = WatchedMembers(
+            self._send_watched,
+            lambda room_id: len(roster.observers(room_id).get("members", ())),
+            self._loop,
+            window=settings.diff_window,
+            seconds=_seconds,
+        )
         self._missed: dict[Connection, set[str]] = {}  # rooms of which a connection was not sent all changes
         self.lists_anew = 0
         self._windows: dict[str, _Window] = {}
@@ -138,6 +159,7 @@ class Fanout:
             window.timer.cancel()
         self._windows.clear()
         self.watched_counts.stop()
+        self.watched_members.stop()
 
     def send_diff(self, diff: RoomDiff) -> None:
         """Send a room's change; the diffs of a room have to come in the order of their versions."""
@@ -146,8 +168,9 @@ class Fanout:
         window = self._windows.get(diff.room_id)
         if window is not None:
             window.pending.append(diff)
-        elif diff.room_id in self._roster:
+        elif self._roster.views(diff.room_id):
             self._open_window(diff.room_id, self._send(diff.room_id, [diff]))
+        self.watched_members.changed(diff)
 
     def discard_pending(self, room_id: str) -> None:
         """Discard a room's pending changes: they are older than its first connection here."""
@@ -163,7 +186,7 @@ class Fanout:
         room_id = message.room_id
         window = self._windows.get(room_id)
         if window is None:
-            if room_id in self._roster:
+            if self._roster.views(room_id):
                 self._open_window(room_id, self._deliver(message, to))
         elif len(window.messages) < MAX_WINDOW_MESSAGES:
             window.messages.append((message, to))
@@ -188,13 +211,16 @@ class Fanout:
         self.messages_lost += len(receivers) - len(current)
         return broadcast(message, current)
 
-    def view_for(self, room_id: str, requested: View, count: int) -> View:
-        """Return the view that a connection, just added to the roster, is served with."""
+    def view_for(self, room_id: str, requested: View, count: int, *, observer: bool = False) -> View:
+        """Return the view that a connection, just added to the roster, is served with.
+
+        observer: whether it watches the room, in place of being in it.
+        """
         if requested != "members":
             return requested
         if count > self._limit:
-            self._roster.set_count_only(room_id, count_only=True)
-        return "count" if self._roster.is_count_only(room_id) else requested
+            self._roster.set_count_only(room_id, count_only=True, observers=observer)
+        return "count" if self._roster.is_count_only(room_id, observers=observer) else requested
 
     def force_leave(
         self, room_id: str, user_id: str, message: str, reason: str, timestamp: int, until: int | None = None
@@ -228,36 +254,51 @@ class Fanout:
 
     def _open_window(self, room_id: str, size: int) -> None:
         """Collect changes from here on; longer, the more bytes were just sent to each connection."""
-        views, observers = self._roster.views(room_id), self._roster.observers(room_id)
-        connections = sum(map(len, views.values())) + len(observers.get("members", ()))
         now = self._loop.time()
-        cost = connections * max(_SECONDS_PER_CONNECTION, size / _NODE_BYTES_PER_SECOND)
+        cost, alone = _seconds(sum(map(len, self._roster.views(room_id).values())), size)
         self._busy_until = min(max(self._busy_until, now) + cost, now + self._window * _MAX_BUSY_FACTOR)
-        seconds = max(self._window, cost, self._busy_until - now, size / _BYTES_PER_SECOND)
+        seconds = max(self._window, alone, self._busy_until - now)
         self._windows[room_id] = _Window(self._loop.call_later(seconds, self._on_window_end, room_id))
 
     def _send(self, room_id: str, diffs: list[RoomDiff]) -> int:
         """Send the changes to the connections of each view; return the bytes that one receives."""
-        members = self._roster.audience(room_id).get("members", ())
-        counts = self._roster.views(room_id).get("count", ())
-        last, size = diffs[-1], 0
-        count = CountChanged(room_id, last.epoch, last.version, last.count)
-        if self._roster.is_count_only(room_id):
-            view = self._view(room_id) if last.count <= self._limit * _MEMBERS_AGAIN else None
-            if view is None:
-                self._send_change(room_id, count, members)
-            else:
-                self._roster.set_count_only(room_id, count_only=False)
-                size = self._send_list(view, members)
-        elif last.count > self._limit:
-            self._roster.set_count_only(room_id, count_only=True)
-            self._send_change(room_id, count, members)
-        elif members:
-            size = self._send_diff(merge(diffs) if len(diffs) > 1 else last, members)
+        views = self._roster.views(room_id)
+        size = self._send_to_members_view(diffs, views.get("members", ()), observers=False)
         # An update does not change the count.
-        if counts and any(diff.joined or diff.left for diff in diffs):
-            self._send_change(room_id, count, counts)
+        if (counts := views.get("count", ())) and any(diff.joined or diff.left for diff in diffs):
+            self._send_change(room_id, _count_of(diffs[-1]), counts)
         return size
+
+    def _send_watched(self, room_id: str, diffs: list[RoomDiff]) -> tuple[int, int]:
+        """Send the changes to the connections that watch the members; return their number, and the bytes."""
+        watching = self._roster.observers(room_id).get("members", ())
+        members, window = self._roster.views(room_id).get("members", ()), self._windows.get(room_id)
+        if members and not (window is not None and window.pending):
+            # Those that are in the room, too, have been sent these changes as its members.
+            watching = [one for one in watching if one not in members]
+        return len(watching), self._send_to_members_view(diffs, watching, observers=True)
+
+    def _send_to_members_view(
+        self, diffs: list[RoomDiff], connections: Collection[Connection], *, observers: bool
+    ) -> int:
+        """Send changes to connections of the view `members`; return the bytes that one receives.
+
+        observers: whether they watch the room, in place of being in it.
+        """
+        last = diffs[-1]
+        room_id = last.room_id
+        if self._roster.is_count_only(room_id, observers=observers):
+            view = self._view(room_id) if last.count <= self._limit * _MEMBERS_AGAIN else None
+            if view is not None:
+                self._roster.set_count_only(room_id, count_only=False, observers=observers)
+                return self._send_list(view, connections)
+        elif last.count > self._limit:
+            self._roster.set_count_only(room_id, count_only=True, observers=observers)
+        else:
+            diff = merge(diffs) if len(diffs) > 1 else last
+            return self._send_diff(diff, connections) if connections else 0
+        self._send_change(room_id, _count_of(last), connections)
+        return 0
 
     def _send_diff(self, diff: RoomDiff, members: Collection[Connection]) -> int:
         view = self._view(diff.room_id) if len(diff.joined) + len(diff.updated) > _MANY else None
@@ -309,20 +350,23 @@ class Fanout:
         rooms.discard(room_id)
         if not rooms:
             del self._missed[connection]
-        views = self._roster.audience(room_id)
-        if connection in views.get("members", ()) and not self._roster.is_count_only(room_id):
+        views, observers = self._roster.views(room_id), self._roster.observers(room_id)
+        in_room, watching = (connection in one.get("members", ()) for one in (views, observers))
+        if (in_room and not self._roster.is_count_only(room_id)) or (
+            watching and not self._roster.is_count_only(room_id, observers=True)
+        ):
             self.lists_anew += 1
             self.snapshots.send(connection, _list_of(view), view)
             return
         count = len(view.members)
-        if connection in self._roster.observers(room_id).get("count", ()):
+        if connection in observers.get("count", ()):
             connection.send(RoomCounts([RoomCounted(room_id, view.epoch, view.version, count)]))
-        if connection in (*views.get("members", ()), *self._roster.views(room_id).get("count", ())):
+        if in_room or watching or connection in views.get("count", ()):
             connection.send(CountChanged(room_id, view.epoch, view.version, count))
 
     def _on_window_end(self, room_id: str) -> None:
         window = self._windows.pop(room_id)
-        if not (window.pending or window.messages) or room_id not in self._roster:
+        if not (window.pending or window.messages) or not self._roster.views(room_id):
             return
         size = self._send(room_id, window.pending) if window.pending else 0
         size += sum(self._deliver(*message) for message in window.messages)

@@ -15,6 +15,10 @@ class Handler(Protocol):
     def intent(self, connection: Connection, intent: Intent) -> None:
         """Act on a client's intent; the reply is sent later with `connection.send`."""
 
+    def admits(self, connection: Connection, payload: bytes) -> bool:
+        """Charge a large message before it is decoded; False where it was refused, and answered."""
+        ...
+
     def drained(self, connection: Connection) -> None:
         """Continue with a connection that reads again, after what waited for it was written."""
 

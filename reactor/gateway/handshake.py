@@ -122,5 +122,12 @@ def headers_too_large(limit: int) -> bytes:
     return text(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, sentence).serialize()
 
 
+def proxy_protocol_refused() -> bytes:
+    """Return the response to a connection that begins with the PROXY protocol."""
+    return _bad_request(
+        "this server does not read the PROXY protocol: have the proxy set X-Forwarded-For in its place"
+    )
+
+
 def _bad_request(sentence: str) -> bytes:
     return _BAD_REQUEST.format(len(sentence), sentence).encode()

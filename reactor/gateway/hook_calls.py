@@ -158,7 +158,7 @@ class _Places:
             raise
 
     def abandon(self, key: str) -> None:
-        """Note that nobody waits any more for the call that has the place."""
+        """Note that no caller waits any more for the call that has the place."""
         self._abandoned[key] += 1
 
     def give_back(self, key: str, *, abandoned: bool = False) -> None:

@@ -99,6 +99,12 @@ class ConnectionManager:
         connection.address = handshake.address
         return response
 
+    def note_proxy_protocol(self, connection: Connection) -> None:
+        """Take note of a connection that began with the PROXY protocol, which is not supported."""
+        handshake = connection.handshake
+        if handshake is not None:
+            self.admission.proxies.proxy_protocol(handshake.peer, trusted=handshake.address is None)
+
     def settled(self, connection: Connection) -> None:
         """Note that a connection has joined a room or shown a token: it has no smaller limit any more."""
         if connection in self._unsettled:

@@ -1,7 +1,8 @@
 """Notices a proxy in front of the server that its settings do not know, or that names no clients.
 
 Behind a proxy that is not trusted all clients share one address and its limits; behind one that names no
-clients they share the proxy's, which are larger. Both are reported once, with the remedy.
+clients they share the proxy's, which are larger. Behind one that speaks the PROXY protocol no client is
+served. Each is reported once, with the remedy.
 """
 
 from collections import deque
@@ -13,6 +14,8 @@ from reactor.settings.security import is_local_host, is_loopback
 
 log = structlog.get_logger(__name__)
 
+PROXY_PROTOCOL = (b"PROXY ", b"\r\n\r\n\x00\r\nQUIT\n")
+"""How a connection begins with version 1 and 2 of HAProxy's PROXY protocol."""
 NOTICE_AFTER = 20
 """WebSockets, one after the other, that look like it before it is reported."""
 
@@ -34,7 +37,19 @@ class ProxyNotices:
     def __init__(self) -> None:
         self._untrusted: deque[tuple[str, str]] = deque(maxlen=NOTICE_AFTER)
         self._unnamed: deque[str] = deque(maxlen=NOTICE_AFTER)
+        self._proxy_protocol: deque[str] = deque(maxlen=NOTICE_AFTER)
         self.lines: list[str] = []
+
+    def proxy_protocol(self, peer: str, *, trusted: bool) -> None:
+        """Note a connection that began with the PROXY protocol: any client could do that, but for a proxy."""
+        self._proxy_protocol.append(peer)
+        if trusted or self._proxy_protocol.count(peer) == NOTICE_AFTER:
+            remedy = (
+                f"have the proxy {peer} send {_FORWARDED} in place of the PROXY protocol (HAProxy: option "
+                "forwardfor, and no send-proxy): until then none of its clients is served"
+            )
+            if self._is_new(f"proxy sends the PROXY protocol: {remedy}"):
+                log.warning("proxy_protocol_not_supported", address=peer, remedy=remedy)
 
     def untrusted(self, peer: str, headers: Headers) -> None:
         """Note a WebSocket from an address that is not a trusted proxy."""

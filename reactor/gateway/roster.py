@@ -13,10 +13,10 @@ C = TypeVar("C")
 
 
 class _Room(Generic[C]):
-    __slots__ = ("count_only", "observers", "users", "views")
+    __slots__ = ("count_only", "observers", "users", "views", "watched_as_count")
 
     def __init__(self) -> None:
-        self.count_only = False
+        self.count_only = self.watched_as_count = False
         self.observers: dict[str, dict[C, None]] = {}
         self.views: dict[str, dict[C, str]] = {}
         self.users: dict[str, tuple[C, ...]] = {}
@@ -85,18 +85,6 @@ class Roster(Generic[C]):
         room = self._rooms.get(room_id)
         return room.observers if room is not None else MappingProxyType({})
 
-    def audience(self, room_id: str) -> Mapping[str, Collection[C]]:
-        """Return a room's connections by view, each of members and observers together."""
-        room = self._rooms.get(room_id)
-        if room is None:
-            return MappingProxyType({})
-        if not room.observers:
-            return room.views
-        return {
-            view: dict.fromkeys((*room.views.get(view, ()), *room.observers.get(view, ())))
-            for view in (*room.views, *room.observers)
-        }
-
     def connections_of(self, room_id: str, user_id: str) -> tuple[C, ...]:
         """Return a member's connections to this node, in the order they were added."""
         room = self._rooms.get(room_id)
@@ -112,15 +100,17 @@ class Roster(Generic[C]):
         room = self._rooms.get(room_id)
         return room.views if room is not None else MappingProxyType({})
 
-    def is_count_only(self, room_id: str) -> bool:
-        """Return whether a room is served as a count to all its connections."""
+    def is_count_only(self, room_id: str, *, observers: bool = False) -> bool:
+        """Return whether a room is served as a count to all its members' connections, or all observers."""
         room = self._rooms.get(room_id)
-        return room is not None and room.count_only
+        return room is not None and (room.watched_as_count if observers else room.count_only)
 
-    def set_count_only(self, room_id: str, *, count_only: bool) -> None:
-        """Set how a room is served; forgotten with the room's last connection."""
+    def set_count_only(self, room_id: str, *, count_only: bool, observers: bool = False) -> None:
+        """Set how a room is served to its members, or its observers; forgotten with its last connection."""
         room = self._rooms.get(room_id)
-        if room is not None:
+        if room is not None and observers:
+            room.watched_as_count = count_only
+        elif room is not None:
             room.count_only = count_only
 
     def _forget_empty(self, room_id: str, room: _Room[C]) -> bool:

@@ -79,9 +79,10 @@ class Gateway:
             self._refused_login,
         )
         manager.admission.admitting = admitting
-        factory: Callable[[], asyncio.Protocol] = partial(self.connection_class, manager.context)
+        make = partial(self.connection_class, manager.context)
+        factory: Callable[[], asyncio.Protocol] = make
         if self.certificate is not None:
-            factory = partial(_tls_connection, factory, self.certificate)
+            factory = partial(_tls_connection, make, self.certificate)
         host, port = self._settings.host, self._settings.port
         # asyncio's own loop also accepts, and logs errors, this many times in a row when files run out.
         backlog = 100 if isinstance(loop, asyncio.BaseEventLoop) else _BACKLOG
@@ -129,12 +130,6 @@ class Gateway:
             self.certificate.reload()
         if self._authenticator is not None:
             self._authenticator.reload()
-
-    @staticmethod
-    def _tls_connection(
-        make_connection: Callable[[], asyncio.Protocol], certificate: Certificate
-    ) -> TlsLayer:
-        return TlsLayer(make_connection(), certificate)
 
     @property
     def notices(self) -> list[str]:
@@ -196,8 +191,9 @@ def check_files(settings: Settings) -> None:
         Authenticator(settings)
 
 
-def _tls_connection(make: Callable[[], asyncio.Protocol], certificate: Certificate) -> TlsLayer:
-    return TlsLayer(make(), certificate)
+def _tls_connection(make: Callable[[], Connection], certificate: Certificate) -> TlsLayer:
+    connection = make()
+    return TlsLayer(connection, certificate, connection.note_not_tls)
 
 
 def _explain(error: OSError, host: str, port: int) -> ReactorError:

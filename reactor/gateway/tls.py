@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,14 +106,21 @@ class TlsLayer(asyncio.Protocol):
 
     It works in memory and needs no task, and the gateway's limits hold for it too: a connection is counted,
     and its opening time-out runs, from the first moment, however slowly the TLS handshake arrives.
+
+    note_not_tls: called with the bytes for which a TLS handshake fails.
     """
 
-    __slots__ = ("_connection", "_incoming", "_opened", "_outgoing", "_tls", "_transport")
+    __slots__ = ("_connection", "_incoming", "_note_not_tls", "_opened", "_outgoing", "_tls", "_transport")
 
     _transport: asyncio.Transport
 
-    def __init__(self, connection: asyncio.Protocol, certificate: Certificate) -> None:
-        self._connection = connection
+    def __init__(
+        self,
+        connection: asyncio.Protocol,
+        certificate: Certificate,
+        note_not_tls: Callable[[bytes], None] = lambda _data: None,
+    ) -> None:
+        self._connection, self._note_not_tls = connection, note_not_tls
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = certificate.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._opened = False
@@ -138,6 +146,8 @@ class TlsLayer(asyncio.Protocol):
             self._send()
         except ssl.SSLError:
             # Not TLS, not a version or cipher that is accepted, or the end of TLS: send the alert and close.
+            if not self._opened:
+                self._note_not_tls(data)
             self._send()
             self._transport.close()
 

@@ -16,7 +16,15 @@ from msgspec.structs import replace
 from reactor.backend.interface import RedisFull
 from reactor.errors import Unavailable
 from reactor.gateway.connection import Connection
-from reactor.gateway.cost import DIFF_READ, KIB_PATCHED, MEMBER_READ, CostLimiter, change_price, price_of
+from reactor.gateway.cost import (
+    DIFF_READ,
+    KIB_PATCHED,
+    KIB_RECEIVED,
+    MEMBER_READ,
+    CostLimiter,
+    change_price,
+    price_of,
+)
 from reactor.gateway.fanout import Fanout
 from reactor.gateway.roster import Roster
 from reactor.log import RateLimitedLog
@@ -141,6 +149,21 @@ class RequestHandler:
         else:
             self._refuse_request(connection, intent, "too_many_pending", TOO_MANY_HELD)
 
+    def admits(self, connection: Connection, payload: bytes) -> bool:
+        """Charge a large message before it is decoded, or refuse it where too much was spent."""
+        now = self._clock()
+        wait = self.costs.wait(connection, now)
+        if not wait:
+            self.costs.charge(connection, KIB_RECEIVED * len(payload) / 1024, now)
+            return True
+        self._log_refusal(connection, now)
+        request_id, room_id = connection.codec.identify(payload)
+        retry_after = round(wait * 1000) + 1
+        connection.send(
+            messages.ErrorMessage("too_many_requests", TOO_EXPENSIVE, request_id, room_id, retry_after)
+        )
+        return False
+
     def drained(self, connection: Connection) -> None:
         """Continue with a connection that reads again."""
         self._fanout.catch_up(connection)
@@ -185,12 +208,14 @@ class RequestHandler:
         self.costs.charge(connection, units, self._clock())
 
     def _charge_change(self, connection: Connection, room_id: str, diff: bytes) -> None:
-        """Charge a change that this connection made to all who are notified of it."""
+        """Charge a change that this connection made to the members who are notified of it.
+
+        Observers cost nothing here: they are sent as much as their node has time for, and no member can be
+        made to pay by those who watch it.
+        """
         view = self._feed.view(room_id)
         if diff and view is not None:
-            # Of members on other nodes it knows the number, and of observers only its own.
-            observers = len(self._roster.observers(room_id).get("members", ()))
-            self._charge(connection, change_price(len(diff), len(view.members) + observers))
+            self._charge(connection, change_price(len(diff), len(view.members)))
 
     def _admit(self, connection: Connection, intent: Any) -> bool:
         """Charge a request, or refuse it where too much was spent. Leaving a room is always possible."""
@@ -199,11 +224,14 @@ class RequestHandler:
         if not wait:
             self.costs.charge(connection, price_of(intent), now)
             return True
+        self._log_refusal(connection, now)
+        self._refuse_request(connection, intent, "too_many_requests", TOO_EXPENSIVE, retry_after=wait)
+        return False
+
+    def _log_refusal(self, connection: Connection, now: float) -> None:
         address = connection.address.name if connection.address is not None else ""
         setting = "cost_per_second, cost_burst"
         self._log.warning("cost_limit_reached", now, address=address, setting=setting)
-        self._refuse_request(connection, intent, "too_many_requests", TOO_EXPENSIVE, retry_after=wait)
-        return False
 
     def _refuse_request(
         self, connection: Connection, intent: Any, code: str, sentence: str, *, retry_after: float = 0.0

@@ -145,6 +145,8 @@ class Observers:
             observer.rooms[room_id] = intent.view
             if self._roster.observe(room_id, connection, intent.view):
                 self._fanout.discard_pending(room_id)
+            if len(self._roster.observers(room_id).get("members", ())) == 1:
+                self._fanout.watched_members.discard(room_id)
         if intent.view == "count":
             self._fanout.watched_counts.watch(connection, intent.room_ids)
         else:
@@ -190,7 +192,7 @@ class Observers:
             size = connection.send(messages.RoomCounts(rooms, list(intent.refused), intent.id))
         else:
             (view,) = views
-            shown = self._fanout.view_for(view.room_id, intent.view, len(view.members))
+            shown = self._fanout.view_for(view.room_id, intent.view, len(view.members), observer=True)
             answer = messages.RoomWatching(
                 view.room_id,
                 view.epoch,

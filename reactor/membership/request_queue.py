@@ -195,4 +195,5 @@ def size_of(intent: Any) -> int:
 
 
 def _size_of_ids(ids: Iterable[str]) -> int:
-    return sum(getsizeof(one) + 8 for one in ids)
+    ids = tuple(ids)
+    return sum(map(getsizeof, ids)) + 8 * len(ids)

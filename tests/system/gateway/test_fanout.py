@@ -74,15 +74,16 @@ class Clock:
         return self.now
 
     def call_later(self, seconds, callback, *args):
-        timer = SimpleNamespace(when=self.now + seconds, call=lambda: callback(*args), cancelled=False)
+        when = self.now + seconds
+        timer = SimpleNamespace(at=when, when=lambda: when, call=lambda: callback(*args), cancelled=False)
         timer.cancel = lambda: setattr(timer, "cancelled", True)
         self.timers.append(timer)
         return timer
 
     def advance(self, seconds):
         self.now += seconds
-        for timer in sorted(self.timers, key=lambda timer: timer.when):
-            if timer.when <= self.now and not timer.cancelled:
+        for timer in sorted(self.timers, key=lambda timer: timer.at):
+            if timer.at <= self.now and not timer.cancelled:
                 self.timers.remove(timer)
                 timer.call()
 
@@ -388,6 +389,80 @@ def test_while_many_rooms_change_each_window_is_up_to_four_times_as_long(simulat
         change(version, rooms[90:])
         simulation.clock.advance(0.004)
     assert len(sockets["room-99"][0].frames) - before == pytest.approx(18, abs=2)
+
+
+def watched_rooms(simulation, rooms, observers):
+    """Rooms, each with so many connections that watch its members; the connections."""
+    sockets = {}
+    for room in rooms:
+        sockets[room] = [Socket(simulation.json) for _ in range(observers)]
+        for socket in sockets[room]:
+            simulation.roster.observe(room, socket, "members")
+    return sockets
+
+
+def change_rooms(simulation, rooms, version):
+    for room in rooms:
+        simulation.fanout.send_diff(RoomDiff(room, "e", version, version + 1, 1, [], [member("x")], []))
+
+
+def test_what_all_observers_are_sent_is_bounded_and_rooms_that_few_watch_come_first(simulation):
+    attacked = watched_rooms(simulation, [f"attacked {number}" for number in range(100)], 200)
+    quiet = watched_rooms(simulation, ["quiet"], 2)
+    joined = simulation.socket("in a room")
+    for version in range(1000):
+        change_rooms(simulation, attacked, version)
+        if version % 100 == 0:
+            change_rooms(simulation, quiet, version)
+            simulation.change(joined=[f"u{version}"])
+        simulation.clock.advance(0.004)
+    sent = {room: [len(socket.frames) for socket in sockets] for room, sockets in attacked.items()}
+    # 4 s at 50 us a message.
+    assert sum(map(sum, sent.values())) == pytest.approx(80_000, rel=0.1)
+    assert all(min(frames) >= 2 for frames in sent.values())  # no room waits for ever
+    assert [len(socket.frames) for socket in quiet["quiet"]] == [10, 10]
+    assert len(joined.frames) == 10  # each at once
+    simulation.clock.advance(1)
+    for _ in range(100):
+        simulation.clock.advance(0.1)
+    last = [sockets[0].messages[-1] for sockets in attacked.values()]
+    assert {message["version"] for message in last} == {1000}
+    assert simulation.fanout.watched_members._rooms == {}
+    assert not [timer for timer in simulation.clock.timers if not timer.cancelled]
+
+
+def test_an_observer_receives_the_first_change_at_once_and_the_next_at_the_end_of_the_window(simulation):
+    sockets = watched_rooms(simulation, ["r"], 1)["r"]
+    for user in "abc":
+        simulation.change(joined=[user])
+    assert len(sockets[0].frames) == 1
+    simulation.clock.advance(0.06)
+    assert [message["version"] for message in sockets[0].messages] == [1, 3]
+
+
+def test_a_member_that_watches_its_room_loses_no_change_when_it_leaves(simulation):
+    both = simulation.socket("both")
+    simulation.roster.observe("r", both, "members")
+    simulation.change(joined=["a"])
+    simulation.change(joined=["b"])
+    simulation.roster.remove("r", both)
+    simulation.clock.advance(0.06)
+    simulation.clock.advance(0.06)
+    assert both.messages[-1]["version"] == 2
+    assert both.messages[0]["from"] == 0
+
+
+def test_observers_of_a_room_above_the_limit_are_sent_counts_until_it_is_well_below():
+    simulation = Simulation(limit=3)
+    (socket,) = watched_rooms(simulation, ["r"], 1)["r"]
+    for user in "abcd":
+        simulation.change(joined=[user])
+        simulation.clock.advance(1)
+    assert simulation.fanout.view_for("r", "members", 3, observer=True) == "count"
+    simulation.change(left=["a", "b"])
+    simulation.clock.advance(1)
+    kinds = [message["type"] for message in socket.messages]
+    assert kinds == ["room:diff", "room:diff", "room:diff", "room:count", "room:members"]
 
 
 def test_a_room_without_connections_starts_no_timer(simulation):

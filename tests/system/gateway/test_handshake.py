@@ -209,3 +209,17 @@ async def test_a_handler_that_fails_on_a_new_connection_affects_only_that_connec
 
 def failing(_connection: Connection) -> None:
     raise RuntimeError("on purpose")
+
+
+@pytest.mark.parametrize(
+    "head", [b"PROXY TCP4 203.0.113.9 127.0.0.1 4000 80\r\n", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0"]
+)
+async def test_the_proxy_protocol_is_refused_with_a_sentence_and_noticed(head):
+    async with serving() as served:
+        async with await served.raw(handshake=False) as client:
+            client.write(head + request())
+            answer = await response(client)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"does not read the PROXY protocol" in answer
+        (notice,) = served.gateway.notices
+        assert notice.startswith("proxy sends the PROXY protocol: have the proxy 127.0.0.1")

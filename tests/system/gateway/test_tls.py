@@ -121,6 +121,17 @@ async def test_data_that_is_not_tls_closes_the_connection(tmp_path: Path):
             await client.shake_hands()
 
 
+async def test_the_proxy_protocol_before_tls_is_noticed(tmp_path: Path):
+    cert, key = write_certificate(tmp_path, "one")
+    async with serving(tls_cert=cert, tls_key=key) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(b"PROXY TCP4 203.0.113.9 127.0.0.1 4000 443\r\n")
+        await reader.read()  # an alert
+        writer.close()
+        (notice,) = served.gateway.notices
+        assert notice.startswith("proxy sends the PROXY protocol: have the proxy 127.0.0.1")
+
+
 async def test_old_tls_versions_are_rejected(tmp_path: Path):
     cert, key = write_certificate(tmp_path, "one")
     async with serving(tls_cert=cert, tls_key=key) as served:

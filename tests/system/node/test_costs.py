@@ -31,6 +31,25 @@ async def test_a_client_that_asks_for_too_much_learns_when_to_ask_again(bundled_
         assert (await ann.answer("room:count", roomId="lobby"))["count"] == 2
 
 
+async def test_a_large_message_is_charged_and_refused_before_it_is_decoded(bundled_server: Server) -> None:
+    async with (
+        served(bundled_server, cost_per_second=1, cost_burst=6) as node,
+        RawClient.connect(node) as ann,
+    ):
+        users = [f"user {number}" for number in range(300)]
+        for number in range(6):  # each is invalid, which is found out for the first ones only
+            await ann.send("people:watch", userIds=[*users, "\x07"], id=number)
+        await ann.until(lambda: len(ann.of("error")) == 6)
+        codes = [error["code"] for error in ann.of("error")]
+        assert codes == sorted(codes)
+        assert set(codes) == {"bad_id", "too_many_requests"}
+        assert [error["id"] for error in ann.of("error")] == list(range(6))
+        assert ann.of("error")[-1]["retryAfter"] > 0
+        # As large as it can be, a heartbeat is accepted still.
+        room = "\U0001f600" * 64
+        assert (await ann.answer("room:heartbeat", roomId=room))["code"] == "not_joined"
+
+
 async def test_leaving_is_never_refused_and_a_refused_join_can_be_repeated(bundled_server: Server) -> None:
     async with (
         served(bundled_server, cost_per_second=1, cost_burst=3) as node,

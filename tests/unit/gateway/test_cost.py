@@ -1,9 +1,19 @@
+import json
 from dataclasses import dataclass, field
 from typing import get_args
 
 from reactor.gateway.addresses import AddressUsage
-from reactor.gateway.cost import GUARANTEED, PER_ADDRESS, PRICES, CostLimiter, Spending, change_price
+from reactor.gateway.cost import (
+    GUARANTEED,
+    LARGE_MESSAGE,
+    PER_ADDRESS,
+    PRICES,
+    CostLimiter,
+    Spending,
+    change_price,
+)
 from reactor.protocol.intents import Intent
+from reactor.settings import Settings
 
 
 @dataclass
@@ -113,3 +123,10 @@ def test_the_connections_of_an_address_are_guaranteed_a_bounded_share_together()
                 spent += 1
     of_address = 100 * PER_ADDRESS * 100
     assert of_address * 0.9 < spent < of_address * 1.5
+
+
+def test_requests_that_are_never_refused_are_smaller_than_what_is_refused_before_it_is_decoded():
+    room = "\U0001f600" * (Settings().max_id // 4)
+    escaped = json.dumps({"type": "room:heartbeat", "roomId": room, "id": "\x1f" * 128})
+    assert "\\ud83d" in escaped
+    assert len(escaped) < LARGE_MESSAGE

@@ -91,7 +91,10 @@ async def test_a_waiting_call_gets_the_place_of_one_that_ended(hook: Hook) -> No
 
 async def test_the_network_of_an_ipv6_client_has_one_share(hook: Hook) -> None:
     calls = HookCalls(hook, PATIENCE)
-    slow = [asyncio.create_task(calls.call(counted_address(f"2001:db8::{number}"), f"slow {number}")) for number in range(4)]
+    slow = [
+        asyncio.create_task(calls.call(counted_address(f"2001:db8::{number}"), f"slow {number}"))
+        for number in range(4)
+    ]
     await until(lambda: len(hook.called) == 2)
     assert await outcome(calls, "2001:db8:0:1::1", "good") == "good"
     hook.released.set()

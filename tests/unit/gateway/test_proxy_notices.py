@@ -82,3 +82,16 @@ def test_programs_on_this_machine_are_no_proxy(reported: Reported, host: str) ->
     for _ in range(3 * NOTICE_AFTER):
         reported.proxies.unnamed("127.0.0.1", headers(Host=host))
     assert reported.events == []
+
+
+@pytest.mark.parametrize(("trusted", "connections"), [(True, 1), (False, NOTICE_AFTER)])
+def test_a_proxy_that_sends_the_proxy_protocol_is_reported_once(
+    reported: Reported, trusted: bool, connections: int
+) -> None:
+    for _ in range(connections - 1):
+        reported.proxies.proxy_protocol("10.0.0.1", trusted=trusted)
+    assert reported.events == []
+    for _ in range(3):
+        reported.proxies.proxy_protocol("10.0.0.1", trusted=trusted)
+    assert reported.events == [("proxy_protocol_not_supported", "10.0.0.1")]
+    assert "send-proxy" in reported.proxies.lines[0]

@@ -5,11 +5,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reactor.protocol.data import MAX_DEPTH, data_as_json
-from reactor.protocol.ids import check_text, clean_id
+from reactor.protocol.ids import check_text, clean_id, clean_ids
 from reactor.protocol.messages import ProtocolError
 from tests.unit.protocol.strategies import anything
 
@@ -147,3 +147,27 @@ def test_data_that_json_or_msgpack_cannot_encode(value: Any, wrap):
     with pytest.raises(ProtocolError, match=r"^data ") as caught:
         data_as_json(wrap(value), 4096)
     assert caught.value.code == "bad_message"
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.integers(-(2**63) - 1, 2**64),
+            st.text(max_size=5),
+            st.sampled_from(
+                ["", "a\x07", "a\u200b", "\ud800", "é" * 9, "é" * 8, "x" * 16, "x" * 17, "1", "5"]
+            ),
+        ),
+        max_size=6,
+    )
+)
+def test_many_ids_are_cleaned_as_each_of_them_is(values):
+    def outcome(clean):
+        try:
+            return clean()
+        except ProtocolError as error:
+            return error.code
+
+    one_by_one = outcome(lambda: list(dict.fromkeys(clean_id(value, "it", 16) for value in values)))
+    assert outcome(lambda: clean_ids(values, "it", 16)) == one_by_one
