@@ -117,7 +117,7 @@ class PeopleBench:
         return online, (await self._memory() - empty) / users
 
     async def answer(self, people: int) -> tuple[float, float]:
-        """Return Redis's and all milliseconds of one answer for so many users, each in one room."""
+        """Return Redis's and all milliseconds of one answer for several users, each in one room."""
         entries = [Entry(f"room-{number % 20}", f"user-{number}") for number in range(people)]
         await _all(
             [self._join(entry, number, index=True) for number, entry in enumerate(entries)], together=True

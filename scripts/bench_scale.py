@@ -94,7 +94,7 @@ class Group:
         return total
 
     async def until_present(self, count: int, within: float) -> tuple[float, dict[str, Any]]:
-        """Wait until so many clients are joined; return the seconds that took, and all counters meanwhile."""
+        """Wait until `count` clients are joined; return the seconds that took, and all counters meanwhile."""
         began = time.monotonic()
         gathered: dict[str, list[float]] = {"away": [], "late": [], "delays": []}
         while True:

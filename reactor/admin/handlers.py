@@ -173,7 +173,7 @@ class AdminHandlers:
         return person
 
     async def users(self, request: Request) -> schemas.UsersAnswer:
-        """The same of several users."""
+        """Whether each of several users is online, and in which rooms."""
         max_id = self._node.settings.max_id
         body = await read_body(request, schemas.UsersBody, MAX_USERS * (6 * max_id + 3) + MAX_BODY)
         if len(body.user_ids) > MAX_USERS:

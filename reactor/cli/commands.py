@@ -95,7 +95,7 @@ async def rooms(
         By the number of members, the largest first, by name, or none: printed as they are read, so that any
         number of rooms is listed in little memory.
     limit
-        At most so many rooms.
+        The most rooms to list.
     """
     from reactor.cli import output
     from reactor.presence.api import Presence

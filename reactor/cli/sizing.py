@@ -143,7 +143,7 @@ def size_of(load: Load, figures: Mapping[str, float]) -> Size:
 
 
 def _node_cores(load: Load, figures: Mapping[str, float], workers: int) -> float:
-    """CPU of all nodes, in cores, if there are so many of them."""
+    """CPU of all nodes, in cores, with this number of workers."""
     heartbeats = load.users / load.heartbeat_interval * figures["heartbeat_us"]
     joins = load.joins_per_second * _join_us(load, figures, workers)
     deadlines = _deadlines_per_second(load) * figures["deadline_us"]
@@ -165,7 +165,7 @@ def _join_us(load: Load, figures: Mapping[str, float], workers: int) -> float:
 
 
 def _node_memory(load: Load, figures: Mapping[str, float], connections: int) -> int:
-    """Bytes of a node with so many connections."""
+    """Bytes of a node with this number of connections."""
     a_connection = figures["connection_bytes"] + (load.rooms_per_user - 1) * figures["further_room_bytes"]
     # It holds the whole list of each room in which it has a member; at most every member of every room.
     members = min(

@@ -38,7 +38,7 @@ class ReconnectDelays:
         self._failures = 0
 
     def after_connection(self, code: int, lasted: float) -> float:
-        """Return the delay (s) after a connection closed with this code that had lasted so many seconds."""
+        """Return the delay (s) after a connection that lasted `lasted` s and was closed with this code."""
         if lasted >= self._backoff.stable:
             self._failures = 0
         if code == CloseCode.RESTART and not self._failures:

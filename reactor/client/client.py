@@ -266,7 +266,7 @@ class Client:
             return await self._memberships.watched.watch(room, view)
 
     async def people(self, user_ids: Iterable[str | int]) -> WatchedPeople:
-        """Watch users, whatever the rooms, until it is closed or the client is.
+        """Watch whether users are online, in any room, until it is closed or the client is.
 
             async with await client.people(["7", "8"]) as people:
                 async for person in people:

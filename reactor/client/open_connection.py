@@ -254,7 +254,7 @@ class OpenConnection:
         return self._socket.close_code or 1006
 
     async def close(self, within: float) -> None:
-        """Close with a handshake that takes at most so many seconds; then abort."""
+        """Close with a handshake, and abort where that takes longer than `within` seconds."""
         with anyio.move_on_after(within):
             await self._socket.close()
         await self.abort()

@@ -265,7 +265,7 @@ class Reconnector:
             connection = following
 
     async def close(self, within: float) -> None:
-        """Close for good, with a handshake that takes at most so many seconds."""
+        """Close for good, with a handshake of at most `within` seconds."""
         self.give_up(ConnectionClosed("the client is closed", CloseCode.NORMAL))
         if self._connection is not None:
             await self._connection.close(within)

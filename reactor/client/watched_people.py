@@ -1,4 +1,4 @@
-"""Users whom a client watches, whatever the rooms: asked for on each new connection, and kept up to date."""
+"""Users whom a client watches, regardless of rooms: asked for on each new connection, and kept up to date."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import MappingProxyType

@@ -92,7 +92,7 @@ class InspectedServer:
         return self.config.get(name)
 
     def number(self, name: str) -> int | None:
-        """The same as a whole number."""
+        """A directive that is a whole number, or None where the server does not show it or it is none."""
         value = self.config.get(name, "")
         return int(value) if value.isdigit() else None
 

@@ -80,7 +80,7 @@ def price_of(intent: Any) -> float:
 
 
 def change_price(size: int, sockets: int) -> float:
-    """Return the units for a change of `size` bytes that is sent to so many sockets."""
+    """Return the units for a change of `size` bytes that is sent to `sockets` connections."""
     return sockets * (SOCKET + size * KIB_SENT / 1024)
 
 
@@ -95,7 +95,7 @@ class Account:
 
 
 class Spending:
-    """The same for one connection alone, at its whole rate and at its guaranteed share."""
+    """What one connection has spent: when that is paid off, at its whole rate and at its guaranteed share."""
 
     __slots__ = ("guaranteed", "own")
 

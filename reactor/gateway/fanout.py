@@ -57,7 +57,7 @@ MAX_WINDOW_MESSAGES = 64
 _BYTES_PER_SECOND = 2_000_000
 """Bytes a second that one room sends to one connection at most."""
 _NODE_BYTES_PER_SECOND = 100_000_000
-"""The same for all connections of a room: the share of the node's time and network that one room may take."""
+"""Bytes a second that one room sends to all connections together at most: its share of the node's network."""
 
 _LARGE_DIFF = 262_144
 """Bytes of a change from which on the members are sent as a list, which is encoded as it is written."""

@@ -112,7 +112,7 @@ class Outbox:
         return FLUSH_SOON if first else WAIT
 
     def block(self, in_transport: int) -> None:
-        """Note that the transport's buffer is full, with so many bytes."""
+        """Note that the transport's buffer is full. in_transport: its bytes."""
         if not self.blocked:
             self.blocked, self._in_transport = True, in_transport
             self._budget.used += self.held

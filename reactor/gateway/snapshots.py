@@ -90,9 +90,10 @@ class Snapshots:
         return connection.send(replace(message, diffs=[Raw(one) for one in encoded]))
 
     def send_members(self, connection: Connection, message: Any, members: list[Member]) -> int:
-        """The same with members of a room of which this node keeps no view.
+        """Send a message with the members of a room that this node does not follow.
 
-        Those who share a list are answered one after the other, so the last list is kept encoded.
+        Clients that share a list are answered one after the other, so the last list is kept encoded. Returns
+        the message's size in bytes.
         """
         if len(members) < LARGE:
             return connection.send(replace(message, members=members))

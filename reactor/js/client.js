@@ -164,7 +164,7 @@ export class ReactorClient extends Emitter {
     this.tick();
   }
 
-  /** Drop the socket as a lost network would, for so many ms (Infinity: until `wake`). @param {number} pause */
+  /** Drop the socket as a lost network would. @param {number} pause ms; Infinity: until `wake` */
   drop(pause) {
     if (this.#connection.state !== "closed") this.#connection.drop(pause);
   }

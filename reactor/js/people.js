@@ -1,5 +1,5 @@
 /**
- * Users whom an application watches, whatever the rooms: online, away or offline, and when last seen.
+ * Users whom an application watches, regardless of rooms: online, away or offline, and when last seen.
  *
  * All objects of one client share one watch on the server. A user whom several of them name is requested once, and is the
  * same object in all of them until something in it changes. One request is under way at a time, so that the server carries

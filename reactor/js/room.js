@@ -281,7 +281,7 @@ export class Room extends FollowedRoom {
     joining.given = {};
   }
 
-  /** Settle the promises of so many callers of `join`. @param {number} callers @param {ReactorError | null} error */
+  /** Settle the promises of the first callers of `join`. @param {number} callers how many @param {ReactorError | null} error */
   #settleJoins(callers, error) {
     for (const { update, resolve, reject } of this.#joining.splice(0, callers)) {
       if (error) reject(error);

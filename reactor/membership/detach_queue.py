@@ -91,7 +91,7 @@ class DetachQueue:
             self._tasks.start_soon(self._detach_waiting, attachment.shard)
 
     def expect(self, count: int) -> None:
-        """Count so many more attachments as pending, which will be added; or less, by a negative number."""
+        """Count `count` more attachments, which are yet to be added, as pending; a negative number: fewer."""
         if self.pending == 0:
             self._empty = anyio.Event()
         self.pending += count

@@ -46,7 +46,7 @@ class _Observer:
 class Observers:
     """The connections of this node that watch rooms.
 
-    charge: charges a connection so many units of cost. bans: who may not watch. max_watched: rooms that one
+    charge: charges a connection for units of cost. bans: who may not watch. max_watched: rooms that one
     connection may watch.
     """
 

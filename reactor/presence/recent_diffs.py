@@ -8,7 +8,7 @@ of the same version differ only where one was made while expiry was suspended: i
 expired by then. The one that was made later lacks all that the other lacks, so of the same size they are the
 same.
 
-The diffs of all rooms together take at most so many bytes. The rooms that have not changed for longest lose
+The diffs of all rooms together take at most `max_bytes`. The rooms that have not changed for longest lose
 theirs first: a client that returns to such a room most often has its last version already, and needs none.
 """
 

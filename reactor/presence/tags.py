@@ -56,7 +56,7 @@ def _letters(namespace: str, shard: int, shards: int) -> str:
 
 @cache
 def _ends(length: int) -> dict[int, str]:
-    """The first text of so many letters with each CRC, modulo the slots."""
+    """By CRC, modulo the slots: the first text of `length` letters that has it."""
     ends: dict[int, str] = {}
     for letters in product(_LETTERS, repeat=length):
         text = "".join(letters)

@@ -42,7 +42,7 @@ _EXPECTED = {
 
 
 _EXPECTED_IN = {("room:watch", "view"): '"members" or "count"'}
-"""The same where a field of one message differs from that of others."""
+"""By message and field: what is expected where it differs from the same field of other messages."""
 
 _MAP_16 = 0xDE
 _NOT_AN_OBJECT = 'a message must be an object with a "type"'

@@ -103,8 +103,9 @@ PersonStatus = Literal["online", "away", "offline"]
 
 
 class Person(Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A user, whatever the rooms: `last_seen` in milliseconds, of a user who is offline and on record.
+    """Whether a user is online, in any room.
 
+    last_seen: ms, of a user who is offline and on record.
     rooms: sorted ids; only for those who may learn them.
     """
 

@@ -78,7 +78,7 @@ class Attack:
                 return
 
     async def repeat(self, clients: int, run_client: Callable[[], Awaitable[None]]) -> None:
-        """Run so many clients at a time, one after the other, until the attack is over."""
+        """Run some clients at a time, one after the other, until the attack is over."""
 
         async def run_clients() -> None:
             while not self.over:

@@ -52,7 +52,7 @@ def service(client: RawClient) -> list[str]:
 async def expiring_members(
     fleet: ServerSet, node: Node, seconds: float
 ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """A disconnected and a silent member, each of which expires in so many seconds.
+    """A disconnected and a silent member, each of which expires in some seconds.
 
     Yields a function that waits until both departures were sent, in time and once.
     """

@@ -67,7 +67,7 @@ def reactor_in_terminal(*arguments: str, **env: str) -> Answer:
 
 
 def ended(pid: int, seconds: float = 10) -> bool:
-    """Whether a process, which need not be a child of this one, ends within so many seconds."""
+    """Whether a process, which need not be a child of this one, ends within some seconds."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -43,9 +43,10 @@ async def served(server: Server, **settings: Any) -> AsyncIterator[Node]:
 class NodeProcess:
     """A node in a process of its own, which a test may stop, freeze or kill."""
 
-    def __init__(self, child: "asyncio.subprocess.Process", port: int) -> None:
+    def __init__(self, child: "asyncio.subprocess.Process", port: int, log: Sequence[str] = ()) -> None:
         self._child = child
         self.port = port
+        self._log = log
 
     @classmethod
     @asynccontextmanager
@@ -79,7 +80,7 @@ class NodeProcess:
                 else:
                     raise AssertionError(f"the node did not start: {''.join(log)}")
             reading = asyncio.create_task(_read_rest(child.stderr, log))
-            yield cls(child, int(event["socket"].rpartition(":")[2].removesuffix("/ws")))
+            yield cls(child, int(event["socket"].rpartition(":")[2].removesuffix("/ws")), log)
         finally:
             if child.returncode is None:
                 child.kill()
@@ -92,6 +93,10 @@ class NodeProcess:
     def send(self, number: int) -> None:
         """Send the process a signal."""
         os.kill(self._child.pid, number)
+
+    def has_logged(self, event: str) -> bool:
+        """Whether there has been a log line with this event."""
+        return any(json.loads(line)["event"] == event for line in self._log)
 
     async def kill(self) -> None:
         """SIGKILL: the kernel closes its sockets, and it sends nothing more to Redis."""
@@ -106,7 +111,8 @@ class NodeProcess:
 
 
 async def _read_rest(stream: asyncio.StreamReader, log: list[str]) -> None:
-    log += (await stream.read()).decode().splitlines(keepends=True)
+    async for line in stream:
+        log.append(line.decode())  # noqa: PERF401 - tests read it meanwhile
 
 
 def _as_flag(value: Any) -> str:

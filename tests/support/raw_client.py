@@ -81,7 +81,7 @@ class RawClient:
         await self.has_received("error", start, code="bad_json")
 
     def start_heartbeats(self, every: float = 0.2) -> Self:
-        """Send heartbeats for all rooms in the background, every so many seconds."""
+        """Send heartbeats for all rooms in the background, every `every` seconds."""
         self._tasks.append(asyncio.create_task(self._send_heartbeats(every)))
         return self
 

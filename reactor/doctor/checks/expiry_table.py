@@ -26,7 +26,7 @@ class _Figures(msgspec.Struct):
 
 
 class _Row(msgspec.Struct):
-    """A server among so many idle keys. within_s: how long each probe was waited for."""
+    """What was measured on one server. within_s: how long each probe was waited for."""
 
     server: str
     keys: int

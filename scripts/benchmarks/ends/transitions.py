@@ -23,7 +23,7 @@ ROOM_SIZE = 50
 AT_A_TIME = 200
 """Joins, or leaves, that are under way at the same time in a storm."""
 ALONE = 100
-"""Members that depart one after the other, so many seconds apart in all: 10."""
+"""Members that depart one after the other."""
 IDLE = 3.0
 """Seconds for which an idle node is measured."""
 LIMITS = {

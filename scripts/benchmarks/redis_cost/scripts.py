@@ -28,8 +28,6 @@ PIPELINE = 250
 """Calls in one round trip: each is timed by Redis alone, so the batch only saves waiting."""
 
 Arguments = Sequence[str | bytes | int]
-Costs = dict[str, dict[str, float]]
-"""Microseconds a call, by case: the median of the rounds, and the lowest."""
 
 
 @dataclass(frozen=True)

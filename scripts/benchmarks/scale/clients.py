@@ -27,7 +27,7 @@ _RETURN_AFTER = 3.0
 """Seconds within which a client that lost its connection tries again, at random."""
 _ATTEMPTS_AT_A_TIME = 100
 _SAMPLE = 50
-"""One of so many heartbeats is timed."""
+"""Of this number of heartbeats one is timed."""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ export async function watcher(t, url, roomId, userId = "watcher") {
     client,
     room,
     seen,
-    /** Wait until so many events were recorded. */
+    /** Wait until this number of events was recorded. */
     sees: (...lines) => until(() => seen.length >= lines.length, () => seen).then(() => seen),
     /** All events until now: those sent before have arrived when this client's own update comes back. */
     async all() {

@@ -31,7 +31,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 async def pass_leases(clock: Clock, number: float, *living: Node) -> None:
-    """Let so many leases pass, in which the live nodes renew as usual."""
+    """Let a number of leases pass, in which the live nodes renew as usual."""
     for _ in range(round(3 * number)):
         clock.now += LEASE / 3
         for node in living:

@@ -34,7 +34,7 @@ def is_careful(probe: Probe) -> bool:
 
 
 def noted(probe: Probe, minutes: int) -> Probe:
-    """As if the number of evicted keys had last changed so many minutes ago."""
+    """As if the number of evicted keys had last changed `minutes` minutes ago."""
     # A node sets this mark every second.
     probe.on_shard("mark_shard_alive", "lobby", 86_400_000, "", "1")
     probe.client.hset(probe.key("pulse"), mapping={"evicted_at": probe.now() - minutes * MINUTE, "hold": 0})

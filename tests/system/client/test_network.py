@@ -17,7 +17,6 @@ from tests.support.waiting import until
 from tests.system.client.clients import RoomRecorder, client_of
 from tests.system.client.interceptor import Interceptor
 
-GONE_AND_BACK = [("leave", "ann"), ("join", "ann")]
 THERE_AND_BACK = [Status.RECONNECTING, Status.CONNECTED]
 
 

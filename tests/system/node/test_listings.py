@@ -12,7 +12,7 @@ from tests.support.waiting import until
 
 
 async def fill(node: Node, room_id: str, members: int) -> set[str]:
-    """Join so many users to a room that the node does not follow."""
+    """Join users to a room that the node does not follow; return their ids."""
     users = [f"u{number}" for number in range(members)]
     name = node.name()  # that of a node which is not registered would be taken for lost
     joins = (node.store.join(Entry(room_id, user), f"{name}.{user}", ttl=60_000) for user in users)

@@ -23,7 +23,7 @@ KEY = "{reactor:fleet}:revoked"
 
 
 def issued(ago: float, **more: Any) -> str:
-    """A token of ann that was issued so many seconds ago."""
+    """A token of ann that was issued some seconds ago."""
     return token(iat=int(time.time() - ago), **more)
 
 

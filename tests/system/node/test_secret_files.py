@@ -15,7 +15,7 @@ from websockets.exceptions import InvalidStatus
 from tests.support.nodes import NodeProcess
 from tests.support.servers import Server, free_port
 from tests.support.signing import token
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 
 FIRST, SECOND = "the first secret, of 32 bytes or more", "the second secret, of 32 bytes or more"
 
@@ -88,7 +88,7 @@ async def test_the_password_of_redis_is_replaced_on_sighup(bundled_server: Serve
             path.write_text("second")
             control.execute_command("ACL", "SETUSER", "rotated", "resetpass", ">second")
             node.send(signal.SIGHUP)
-            await anyio.sleep(0.5)
+            await until(lambda: node.has_logged("settings_reloaded"))
             for entry in control.client_list():
                 if entry["user"] == "rotated":
                     control.client_kill(entry["addr"])

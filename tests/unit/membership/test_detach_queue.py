@@ -132,7 +132,7 @@ async def test_only_a_connection_that_is_gone_has_its_unanswered_joins_refused()
 
 
 def lost_for(queue: DetachQueue, seconds: float, user: str = "ann", room: str = "lobby") -> None:
-    """Add a connection that was lost so many seconds ago."""
+    """Add a connection that was lost some seconds ago."""
     attachment = live_attachment(user, room)
     attachment.advance(AttachmentEvent.SOCKET_CLOSED)
     queue.add(attachment, since=asyncio.get_running_loop().time() - seconds)

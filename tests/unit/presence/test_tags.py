@@ -14,7 +14,7 @@ NAMESPACES = st.from_regex(r"[A-Za-z0-9._-]{1,64}", fullmatch=True)
 
 
 def busiest(slots: list[int], primaries: int) -> int:
-    """The most slots that one of so many primaries with equal, contiguous ranges has."""
+    """The most shards on one of several primaries with equal, contiguous ranges of slots."""
     # As redis-cli --cluster create divides them.
     first = [round(SLOTS * number / primaries) for number in range(primaries + 1)]
     return max(sum(low <= slot < high for slot in slots) for low, high in pairwise(first))
