@@ -6,11 +6,10 @@ its join or leave is answered, so requests keep their order. What a request cost
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import structlog
-from msgspec import UNSET
 from msgspec.structs import replace
 
 from reactor.backend.interface import RedisFull
@@ -20,7 +19,6 @@ from reactor.gateway.cost import (
     DIFF_READ,
     KIB_PATCHED,
     KIB_RECEIVED,
-    MEMBER_READ,
     CostLimiter,
     change_price,
     price_of,
@@ -33,6 +31,7 @@ from reactor.membership.closed_sockets import ClosedSockets
 from reactor.membership.observers import Observers
 from reactor.membership.pending import PendingAck, PendingAway, away_reply
 from reactor.membership.people_watch import NoPeople, PeopleWatches
+from reactor.membership.questions import RoomQuestions
 from reactor.membership.reconciler import Reconciler
 from reactor.membership.refusals import (
     ENDED,
@@ -51,11 +50,10 @@ from reactor.presence.away import AwayChanges
 from reactor.presence.bans import Ban
 from reactor.presence.heartbeats import Heartbeats
 from reactor.presence.keys import Entry
-from reactor.presence.listings import Listings
 from reactor.presence.people_feed import PeopleFeed
 from reactor.presence.room_feed import RoomFeed
 from reactor.presence.rows import LeftRow
-from reactor.presence.store import MAX_LISTED, Joined, JoinRefused, Position, Store, Updated
+from reactor.presence.store import Joined, JoinRefused, Store, Updated
 from reactor.protocol import intents, messages
 from reactor.protocol.membership import Membership
 from reactor.protocol.reasons import BANNED
@@ -89,7 +87,6 @@ class RequestHandler:
         self._roster, self._fanout, self._tasks = roster, fanout, tasks
         self.ready, self._degraded, self._on_full = ready, degraded, on_full
         self._snapshots = fanout.snapshots
-        self._listings = Listings(store)
         self._away = AwayChanges(store, tasks)
         self._closed_sockets = ClosedSockets(self._detach_closed, reconciler.detach_queue, tasks)
         max_held = settings.max_rooms + settings.message_burst
@@ -98,7 +95,6 @@ class RequestHandler:
             self._carry_out, self._admit, tasks, max_held=max_held, max_bytes=max_bytes
         )
         self.costs = CostLimiter(settings.cost_per_second, settings.cost_burst)
-        self.bans = bans
         self.observers = Observers(feed, roster, fanout, self._charge, bans, max_watched=settings.max_watched)
         self._clock = asyncio.get_running_loop().time
         self._log = RateLimitedLog()
@@ -110,13 +106,16 @@ class RequestHandler:
         self.people = (
             PeopleWatches(settings, people, charge=self._charge) if people is not None else NoPeople()
         )
+        self.questions = RoomQuestions(
+            store, feed, self._snapshots, self._charge, bans, max_members_view=settings.max_members_view
+        )
         self._methods: dict[type, Callable[[Connection, Any], Any]] = {
             intents.Join: self._join,
             intents.Leave: self._leave,
             intents.UpdateMember: self._update,
-            intents.ListMembers: self._unless_banned(self._list),
-            intents.CountMembers: self._unless_banned(self._count),
-            intents.AskPresent: self._unless_banned(self._is_present),
+            intents.ListMembers: self.questions.list_members,
+            intents.CountMembers: self.questions.count,
+            intents.AskPresent: self.questions.is_present,
             intents.SendMessage: self._send,
             intents.WatchRooms: self.observers.watch,
             intents.UnwatchRooms: self.observers.unwatch,
@@ -502,56 +501,6 @@ class RequestHandler:
         connection.send(answer)
         self._requests.end_barrier(connection)
 
-    def _unless_banned(self, method: Callable[[Connection, Any], Awaitable[None]]) -> Callable[..., Any]:
-        """Return a method that refuses users who are banned from the room, in place of one that answers."""
-
-        async def answer(connection: Connection, intent: Any) -> None:
-            ban = self.bans.ban_of(connection, intent.room_id)
-            if ban is None:
-                await method(connection, intent)
-            else:
-                self.bans.refuse(connection, ban, intent.room_id, intent.id)
-
-        return answer
-
-    async def _list(self, connection: Connection, intent: intents.ListMembers) -> None:
-        room_id, most = intent.room_id, self._settings.max_members_view
-        if intent.limit is not None or intent.cursor is not None:
-            await self._list_page(connection, intent)
-            return
-        position = await self._store.count(room_id)
-        if position.count > most:
-            connection.send(_members_reply(room_id, position, UNSET, intent.id))
-            return
-        if self._feed.view(room_id) is None:
-            listing = await self._listings.members(room_id)
-            self._charge(connection, MEMBER_READ * len(listing.members))
-            message = _members_reply(room_id, listing.position, UNSET, intent.id)
-            size = self._snapshots.send_members(connection, message, listing.members)
-        else:
-            view = await self._feed.wait_for_version(room_id, position.epoch, position.version)
-            position = Position(position.now, view.epoch, view.version, len(view.members))
-            message = _members_reply(room_id, position, UNSET, intent.id)
-            whole = position.count <= most  # it may have grown
-            size = self._snapshots.send(connection, message, view, whole=whole)
-        self._charge(connection, change_price(size, 1))
-
-    async def _list_page(self, connection: Connection, intent: intents.ListMembers) -> None:
-        room_id, limit = intent.room_id, intent.limit or MAX_LISTED
-        listing, cursor = await self._store.page(room_id, intent.cursor or "0", limit)
-        self._charge(connection, MEMBER_READ * len(listing.members))
-        reply = _members_reply(room_id, listing.position, listing.members, intent.id)
-        size = connection.send(replace(reply, cursor=cursor if cursor != "0" else None))
-        self._charge(connection, change_price(size, 1))
-
-    async def _count(self, connection: Connection, intent: intents.CountMembers) -> None:
-        at = await self._store.count(intent.room_id)
-        connection.send(messages.CountReply(intent.room_id, at.epoch, at.version, at.count, intent.id))
-
-    async def _is_present(self, connection: Connection, intent: intents.AskPresent) -> None:
-        present = await self._store.is_present(Entry(intent.room_id, intent.user_id))
-        connection.send(messages.IsPresentReply(intent.room_id, intent.user_id, present, intent.id))
-
     def _replay_deferred(self, connection: Connection, requests: Iterable[Request]) -> None:
         """Act on the requests that the session had deferred."""
         for request in requests:
@@ -568,9 +517,3 @@ def _room_of(intent: Any) -> str | None:
     membership = getattr(intent, "membership", None)
     room_id: str | None = membership.room_id if membership else getattr(intent, "room_id", None)
     return room_id
-
-
-def _members_reply(
-    room_id: str, at: Position, members: Any, request_id: messages.RequestId | None
-) -> messages.MembersReply:
-    return messages.MembersReply(room_id, at.epoch, at.version, at.count, members, request_id)

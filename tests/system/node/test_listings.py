@@ -78,6 +78,6 @@ async def test_a_list_that_no_client_waits_for_is_cancelled(redis_server: Server
                 await bob.send("room:members", roomId="large")
             bob.vanish()
             await until(lambda: len(node.gateway.connections) == 1)
-            assert node.handler._listings._next == {}
+            assert node.handler.questions._listings._next == {}
             await ann.answer("room:members", roomId="large")
             assert lists_made(node) <= made + 5
