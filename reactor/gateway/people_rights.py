@@ -4,12 +4,11 @@ Answers of the hook are kept for CACHE_TIME, so that a page that is opened again
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
 
-from reactor.errors import Unavailable
 from reactor.gateway.connection import Connection
 from reactor.gateway.hook_calls import HookCalls, HookStuck
 from reactor.log import RateLimitedLog
@@ -24,6 +23,11 @@ CACHE_TIME = 60.0
 """Seconds for which an answer of the hook holds."""
 MAX_CACHED = 100_000
 """Answers that are kept at most: about 20 MB."""
+
+
+class PeopleHookFailed(Exception):
+    """The `people_hook` failed, or took too long: nobody knows whom the viewer may watch."""
+
 
 PeopleHook = Callable[[str | None, list[str]], Iterable[str] | Awaitable[Iterable[str]]]
 """Called with the viewer's user id (None where tokens are not required) and up to 1,000 user ids. Returns
@@ -68,7 +72,7 @@ class PeopleRights:
         """Return those of some users whom a connection may watch.
 
         Raises:
-            Unavailable: The hook failed, or took too long.
+            PeopleHookFailed: The hook failed, or took too long.
 
         """
         identity = identity_of(connection)
@@ -100,10 +104,10 @@ class PeopleRights:
                 self._answers[viewer, user] = known[user], until
         return {user for user, may in known.items() if may}
 
-    async def _call(self, address: str, viewer: str | None, user_ids: list[str]) -> frozenset[Any]:
+    async def _call(self, address: str, viewer: str | None, user_ids: list[str]) -> frozenset[str]:
         assert self._calls is not None
         try:
-            return frozenset(await self._calls.call(address, viewer, list(user_ids), user_id=viewer))
+            return _checked(await self._calls.call(address, viewer, list(user_ids), user_id=viewer))
         except HookStuck:
             self._log.warning("people_hook_stuck", self._clock(), address=address)
         except TimeoutError:
@@ -111,4 +115,19 @@ class PeopleRights:
         except Exception:
             if self._log.is_due("people_hook_failed", self._clock()):
                 log.exception("people_hook_failed")
-        raise Unavailable("the people_hook gave no answer")
+        raise PeopleHookFailed
+
+
+def _checked(answer: Any) -> frozenset[str]:
+    """Return the users that a hook returned.
+
+    A text or a mapping can be iterated over, too, and would allow those who are named in it for another
+    reason; a number would allow no one. Raises TypeError.
+    """
+    if isinstance(answer, str | bytes | Mapping):
+        raise TypeError(f"people_hook must return user ids, such as a set, and not {type(answer).__name__}")
+    users = frozenset(answer)
+    wrong = next((user for user in users if not isinstance(user, str)), None)
+    if wrong is not None:
+        raise TypeError(f"people_hook must return user ids as text, and not {type(wrong).__name__}")
+    return users

@@ -3,8 +3,11 @@
 A change is sent at once, further ones within `diff_window` together, or within a longer time where many
 connections are sent many users: so what people do takes a bounded part of the node's time, however many
 watch them. All who watch a user have been sent the same state of that user, the last one in `_sent`, or are
-sent the next one; a client that reads too slowly is sent the present state once it reads again. Whom a
-client may not watch it sees as offline, and nothing of such a user is read.
+sent the next one; a client that reads too slowly is sent the present state once it reads again.
+
+Whom a client may not watch it sees as an unknown user. In the place of such a user a name is followed that no
+user can have (`placeholder_of`), by the same calls of Redis: neither the answer, nor its time, nor a limit
+says which of the two it was. Nothing of the user is read.
 """
 
 import asyncio
@@ -18,7 +21,7 @@ from reactor.gateway.address_share import AddressShare
 from reactor.gateway.connection import Connection
 from reactor.gateway.cost import PERSON_DROPPED, PERSON_READ
 from reactor.gateway.fanout import broadcast
-from reactor.gateway.people_rights import PeopleRights, identity_of
+from reactor.gateway.people_rights import PeopleHookFailed, PeopleRights, identity_of
 from reactor.presence.people_feed import FollowedPerson, PeopleFeed
 from reactor.protocol import intents, messages
 from reactor.protocol.identity import Identity
@@ -39,23 +42,39 @@ SECONDS_PER_CONNECTION, SECONDS_PER_PERSON = 50e-6, 20e-6
 what they take of the node's time."""
 
 
-class _Watch:
-    """The users whom one connection watches; those whom it may not watch are not followed.
+_NO_RIGHTS = "the application did not say whom this client may watch: try again in a moment"
+_PLACEHOLDER = "\0"  # no user id holds a control character
 
-    identity: by which that was decided. where: whether it learns their rooms. missed: those of whom it was
-    not sent the last change.
+
+def placeholder_of(user_id: str) -> str:
+    """Return the name that is followed in the place of a user whom a client may not watch."""
+    return _PLACEHOLDER + user_id
+
+
+class _Watch:
+    """What one connection watches.
+
+    followed: the users, and the placeholders of those whom it may not watch. lost: users whom it may watch no
+    more since it has another token. identity: by which that was decided. where: whether it learns their
+    rooms. missed: those of whom it was not sent the last change.
     """
 
-    __slots__ = ("followed", "identity", "missed", "refused", "where")
+    __slots__ = ("followed", "identity", "lost", "missed", "where")
 
     def __init__(self, identity: Identity | None, *, where: bool) -> None:
         self.identity, self.where = identity, where
         self.followed: set[str] = set()
-        self.refused: set[str] = set()
+        self.lost: set[str] = set()
         self.missed: set[str] = set()
 
-    def __len__(self) -> int:
-        return len(self.followed) + len(self.refused)
+    @property
+    def users(self) -> set[str]:
+        """Return the users whom it has asked for."""
+        return {name.removeprefix(_PLACEHOLDER) for name in self.followed} | self.lost
+
+    def names_of(self, users: Iterable[str]) -> set[str]:
+        """Return what is followed for these users."""
+        return {name for user in users for name in (user, placeholder_of(user)) if name in self.followed}
 
 
 class PeopleWatches:
@@ -90,53 +109,51 @@ class PeopleWatches:
         if self._refused(connection, intent):
             return
         identity = identity_of(connection)
-        allowed = await self._rights.allowed(connection, user_ids)
-        if self._are_too_many(connection, intent, allowed):
+        try:
+            allowed = await self._rights.allowed(connection, user_ids)
+        except PeopleHookFailed:
+            connection.send(messages.ErrorMessage("unavailable", _NO_RIGHTS, intent.id))
+            return
+        names = {user: user if user in allowed else placeholder_of(user) for user in user_ids}
+        wanted = set(names.values())
+        if self._are_too_many(connection, intent, wanted):
             return
         try:
-            await self._follow(allowed)
+            await self._follow(wanted)
         except BaseException:
-            self._share.release(allowed - self._watchers.keys())
+            self._share.release(wanted - self._watchers.keys())
             raise
         # Asked again: other requests may have been carried out, or have failed, meanwhile.
         if (
             connection.session.closed
             or self._refused(connection, intent)
-            or self._are_too_many(connection, intent, allowed)
+            or self._are_too_many(connection, intent, wanted)
         ):
-            self._feed.unfollow(allowed)
-            self._share.release(allowed - self._watchers.keys())
+            self._feed.unfollow(wanted)
+            self._share.release(wanted - self._watchers.keys())
             return
-        self._note_newer(connection, allowed)
+        self._note_newer(connection, wanted)
         watch = self._watch_of(connection, identity)
-        self._feed.unfollow(allowed & watch.followed)
-        for user_id in user_ids:
-            if user_id in allowed:
-                watch.followed.add(user_id)
-                watch.refused.discard(user_id)
-                self._watchers[user_id].add(connection)
-                self._sent.setdefault(user_id, self._person(user_id, where=True))
-            else:
-                self._unfollow(connection, watch, {user_id} & watch.followed)
-                watch.refused.add(user_id)
-        watch.missed.difference_update(user_ids)
-        people = [
-            self._person(user_id, where=watch.where)
-            if user_id in allowed
-            else messages.Person(user_id, "offline")
-            for user_id in user_ids
-        ]
+        self._feed.unfollow(wanted & watch.followed)
+        self._unfollow(connection, watch, watch.names_of(user_ids) - wanted)
+        watch.followed |= wanted
+        watch.lost.difference_update(user_ids)
+        watch.missed -= wanted
+        for name in wanted:
+            self._watchers[name].add(connection)
+            self._sent.setdefault(name, self._person(name, where=True))
+        people = [self._person(names[user], where=watch.where) for user in user_ids]
         connection.send(messages.PeopleState(people, intent.id))
 
     async def unwatch(self, connection: Connection, intent: intents.UnfollowPeople) -> None:
         """Send no more of users, or of all."""
         watch = self._watches.get(connection)
         if watch is not None:
-            users = set(intent.user_ids) if intent.user_ids is not None else watch.followed | watch.refused
+            users = set(intent.user_ids) if intent.user_ids is not None else watch.users
             self._charge(connection, PERSON_DROPPED * len(users))
-            watch.refused -= users
-            self._unfollow(connection, watch, users & watch.followed)
-            if not watch:
+            watch.lost -= users
+            self._unfollow(connection, watch, watch.names_of(users))
+            if not watch.users:
                 del self._watches[connection]
         connection.send(messages.PeopleUnwatched(intent.id))
 
@@ -196,16 +213,16 @@ class PeopleWatches:
     def _refused(self, connection: Connection, intent: intents.FollowPeople) -> bool:
         """Answer a request of a connection that would watch too many; whether this is one."""
         watch = self._watches.get(connection)
-        known = watch.followed | watch.refused if watch is not None else frozenset[str]()
+        known = watch.users if watch is not None else frozenset[str]()
         if len(known.union(intent.user_ids)) <= self._max_people:
             return False
         sentence = f"a connection may watch {self._max_people} people: unwatch some first"
         connection.send(messages.ErrorMessage("too_many_people", sentence, intent.id))
         return True
 
-    def _are_too_many(self, connection: Connection, intent: intents.FollowPeople, users: set[str]) -> bool:
-        """Count users for the client's address, or answer that it has too many; whether it has."""
-        if self._share.take(connection, users):
+    def _are_too_many(self, connection: Connection, intent: intents.FollowPeople, names: set[str]) -> bool:
+        """Count names for the client's address, or answer that it has too many; whether it has."""
+        if self._share.take(connection, names):
             return False
         sentence = "the clients of this address watch too many people: unwatch some first"
         connection.send(messages.ErrorMessage("too_many_people", sentence, intent.id))
@@ -220,25 +237,28 @@ class PeopleWatches:
             self._apply_new_token(connection, watch)
         return watch
 
-    def _unfollow(self, connection: Connection, watch: _Watch, users: set[str]) -> None:
-        watch.followed -= users
-        watch.missed -= users
-        for user_id in users:
-            watchers = self._watchers[user_id]
+    def _unfollow(self, connection: Connection, watch: _Watch, names: set[str]) -> None:
+        watch.followed -= names
+        watch.missed -= names
+        for name in names:
+            watchers = self._watchers[name]
             watchers.discard(connection)
-            if user_id in self._sent_newer:
-                self._sent_newer[user_id].pop(connection, None)
+            if name in self._sent_newer:
+                self._sent_newer[name].pop(connection, None)
             if not watchers:
-                del self._watchers[user_id]
-                self._share.release((user_id,))
-                self._sent.pop(user_id, None)
-                self._changed.pop(user_id, None)
-                self._sent_newer.pop(user_id, None)
-        self._feed.unfollow(users)
+                del self._watchers[name]
+                self._share.release((name,))
+                self._sent.pop(name, None)
+                self._changed.pop(name, None)
+                self._sent_newer.pop(name, None)
+        self._feed.unfollow(names)
 
-    def _person(self, user_id: str, *, where: bool) -> messages.Person:
-        person = self._feed.get(user_id)
-        return person.person(where=where) if person is not None else messages.Person(user_id, "offline")
+    def _person(self, name: str, *, where: bool) -> messages.Person:
+        """Return a user as clients see it; of a placeholder, as one who is unknown. where: with the rooms."""
+        person = self._feed.get(name)
+        if person is None or name.startswith(_PLACEHOLDER):
+            return FollowedPerson(name.removeprefix(_PLACEHOLDER)).person(where=where)
+        return person.person(where=where)
 
     def _send_changes(self) -> None:
         """Send each watcher the users who are not as they were sent last: MAX_SENT now, the rest later."""
@@ -284,13 +304,16 @@ class PeopleWatches:
     def _apply_new_token(self, connection: Connection, watch: _Watch) -> None:
         """Decide anew whom a connection may watch, since it has another token: it may be fewer."""
         watch.identity, watch.where = identity_of(connection), self._rights.may_learn_rooms(connection)
-        lost = {user for user in watch.followed if not self._rights.may_still_watch(connection, user)}
+        lost = {
+            name
+            for name in watch.followed
+            if not (name.startswith(_PLACEHOLDER) or self._rights.may_still_watch(connection, name))
+        }
         self._unfollow(connection, watch, lost)
-        watch.refused |= lost
+        watch.lost |= lost
         self._note_newer(connection, watch.followed)
-        people = [messages.Person(user_id, "offline") for user_id in sorted(lost)]
-        people += [self._person(user_id, where=watch.where) for user_id in sorted(watch.followed)]
-        connection.send(messages.PeopleDiff(people))
+        names = sorted(watch.lost | watch.followed, key=lambda name: name.removeprefix(_PLACEHOLDER))
+        connection.send(messages.PeopleDiff([self._person(name, where=watch.where) for name in names]))
 
     def _close_window(self) -> None:
         if self._timer is not None:

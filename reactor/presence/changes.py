@@ -14,7 +14,7 @@ from reactor.presence.keys import Keyspace
 from reactor.presence.rows import DiffRow, decode_diff, room_from
 
 LOG_TTL_MS = 7 * 86_400_000
-"""A log that is not read for a week is deleted."""
+"""A change is kept for a week, and a log that is not read for a week is deleted."""
 MAX_REFUSED = 1000
 """Events that the stream of refused events keeps, for a week after the last one."""
 

@@ -202,6 +202,7 @@ KEY_TYPES: Mapping[str, tuple[str, ...]] = {
     "people": ("set",),
     "person": ("hash",),
     "seen": ("zset",),
+    "erased": ("string",),
     "registry": ("hash",),
     "lease": ("string",),
     "turn": ("string",),

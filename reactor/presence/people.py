@@ -27,6 +27,9 @@ MAX_ROOMS = 500
 PAGE = 500
 """Departures, or users to forget, in one call."""
 
+ERASED_KEPT = 60_000
+"""Milliseconds for which departures from before an erasure are recognised; none waits that long for a node."""
+
 _AWAY_MARK, _JOINING_MARK = "~", "?"  # as in lua/lib/people.lua
 
 
@@ -188,8 +191,13 @@ class PeopleStore:
         )
 
     async def erase(self, user_id: str) -> bool:
-        """Forget when a user was last seen; return whether that was on record."""
-        erased: int = await self._run("erase_person", self.keys.shard_of(user_id), escape(user_id))
+        """Forget when a user was last seen; return whether that was on record.
+
+        That holds for departures from before, too, which are taken in within ERASED_KEPT.
+        """
+        erased: int = await self._run(
+            "erase_person", self.keys.shard_of(user_id), escape(user_id), ERASED_KEPT
+        )
         return erased == 1
 
     async def forget_old(self, shard: int, kept: int) -> None:

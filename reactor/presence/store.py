@@ -13,6 +13,7 @@ from msgspec import Raw, Struct, json
 from reactor.backend.interface import Runner
 from reactor.errors import Unavailable
 from reactor.presence.bans import Ban, ban_from
+from reactor.presence.changes import LOG_TTL_MS
 from reactor.presence.keys import Entry, Keyspace, escape, raw_of, text_of
 from reactor.presence.rows import (
     MESSAGE_OF_APPLICATION,
@@ -226,12 +227,13 @@ class Store:
                 raise Unavailable(f"Redis gave an unexpected reply to a join: {reply}")
 
     async def trim_logs(self, shard: int, max_bytes: int, max_age: int) -> tuple[int, int]:
-        """Trim a shard's logs; return how many departures and changes were removed. max_age: ms, or 0.
+        """Trim a shard's logs; return how many departures and changes were removed.
 
-        Both are -1 where the user may not trim.
+        max_age: ms that departures are kept, or 0; changes are kept for LOG_TTL_MS. Both are -1 where the
+        user may not trim.
         """
         prefix = self.keys.prefixes[shard]
-        departures, changes = await self._runner.run("trim_logs", prefix, max_bytes, max_age)
+        departures, changes = await self._runner.run("trim_logs", prefix, max_bytes, max_age, LOG_TTL_MS)
         return departures, changes
 
     async def refresh(self, shard: int, node: str, members: Sequence[tuple[str, int]]) -> tuple[int, bytes]:

@@ -127,7 +127,7 @@ class NodeCollector(Collector):
         yield _gauge("rooms", "Rooms that have a member with a connection to this node.", len(node.roster))
         watched = "Rooms that are watched by a connection that need not be in them, summed over connections."
         yield _gauge("watched_rooms", watched, node.handler.observers.watched)
-        people = "Users whom clients of this node watch, and may watch."
+        people = "Users whom clients of this node watch."
         yield _gauge("watched_people", people, len(node.handler.people))
         changed = (
             "Messages to clients about the users whom they watch, without the replies to their requests."

@@ -210,7 +210,7 @@ def test_every_key_that_is_written_has_the_hash_tag_of_its_shard(redis_server: S
     done(direct.store.join(Entry("lobby", "ann"), "n1.2", ttl=TTL))
     keys = {key.decode() for key in direct.client.scan_iter("*")}
     assert keys
-    assert {key.partition("}")[0] for key in keys} <= {"{t:7wc", "{t:fleet"}
+    assert {key.partition("}")[0] for key in keys} <= {"{t:7wc", "{t:3sc", "{t:fleet"}  # of lobby, and of ann
 
 
 @pytest.mark.parametrize("path", FILES)

@@ -13,7 +13,7 @@ LONG = "x" * 250
 
 
 def trim(probe: Probe, max_bytes: int, max_age: int = 0) -> Any:
-    return probe.on_shard("trim_logs", "lobby", max_bytes, max_age)
+    return probe.on_shard("trim_logs", "lobby", max_bytes, max_age, 7 * DAY)
 
 
 def read(probe: Probe, endpoint: str = "hook", limit: int = 10_000) -> Any:
@@ -44,6 +44,21 @@ def test_departures_are_trimmed_to_their_bytes(redis_server: Server) -> None:
         assert removed > 100
         assert memory(probe, "departures") < min(150_000, before / 2)
         assert probe.departures()[-1]["user"] == probe.id(f"{LONG[:100]}599"), "the oldest are removed"
+
+
+def test_changes_are_trimmed_by_age_and_those_not_read_are_missed(redis_server: Server) -> None:
+    """Received or not: names and data of users are in there, and the log lives as long as it is read."""
+    with probing(redis_server) as probe:
+        old = f"{probe.now() - 8 * DAY}"
+        for number in range(3):
+            probe.client.xadd(probe.key("changes"), {"room": "old", "diff": "x"}, id=f"{old}-{number + 1}")
+        probe.client.hset(probe.key("places"), "hook", f"{old}-1 1")
+        fill(probe, 2, room="lobby")
+        assert trim(probe, 10 << 20) == [0, 3]
+        first, missed, *changes = read(probe)
+        assert (first, missed, len(changes)) == (3, 2, 2 * 3)
+        assert trim(probe, 10 << 20) == [0, 0]
+        probe.client.delete(probe.key("changes"), probe.key("places"))
 
 
 def test_departures_are_trimmed_by_age(redis_server: Server) -> None:

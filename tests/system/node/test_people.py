@@ -155,7 +155,7 @@ async def test_a_token_says_whom_its_user_may_watch(redis_server: Server) -> Non
         await until_record(node, "friend-1", lambda record: bool(record.counted))
         assert await watch(viewer, "friend-1", "other") == [
             {"userId": "friend-1", "status": "online", "rooms": ["lobby"]},
-            {"userId": "other", "status": "offline"},
+            {"userId": "other", "status": "offline", "rooms": []},
         ]
         assert await watch(friend, "viewer") == [{"userId": "viewer", "status": "offline"}]
         await friend.join("hall", "friend-1")

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import redis
 
@@ -333,3 +334,40 @@ async def test_damaged_records_are_restored_by_the_next_sweep_and_not_part_by_pa
             await until_record(node, user, lambda record: bool(record.since))
         # Part by part it takes ten rounds. One may have begun before the loss was known.
         assert node.sweep.rounds - before <= AUDIT_PARTS / 2
+
+
+async def test_who_is_kicked_and_erased_at_once_leaves_no_time_when_the_index_takes_that_in(
+    redis_server: Server,
+) -> None:
+    """The departure waits for a node when the erasure comes."""
+    async with (
+        served(redis_server) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+        Presence.open(redis_server.socket_url) as presence,
+    ):
+        await ann.join("lobby", "zz-ann é")
+        await until_record(node, "zz-ann é", lambda record: bool(record.counted))
+        assert await presence.kick("lobby", "zz-ann é")
+        await presence.erase("zz-ann é")
+        await until_record(node, "zz-ann é", lambda record: not record.rooms)
+        await bob.join("lobby", "bob")
+        assert await presence.kick("lobby", "bob")  # behind it the first departure has been taken in
+        await until_person(lambda: presence.user("bob"), lambda person: person.last_seen is not None)
+        assert (await presence.user("zz-ann é")).last_seen is None
+        kinds = {key.partition("}:")[2].split(":")[0] for key in _keys_that_name(redis_server, "zz-ann")}
+        assert kinds <= {"erased", "removal", "departures"}, "documented under Privacy"
+
+
+def _keys_that_name(server: Server, user: str) -> list[str]:
+    reads: dict[str, Callable[[str], Any]] = {
+        "hash": server.control.hgetall,
+        "set": server.control.smembers,
+        "stream": server.control.xrange,
+        "zset": lambda key: server.control.zrange(key, 0, -1),
+    }
+    return [
+        key
+        for key in server.control.scan_iter("*", count=1000)
+        if user in str(key) or user in str(reads.get(str(server.control.type(key)), str)(key))
+    ]

@@ -1,6 +1,6 @@
 -- Removes from the shard's logs what is too old, and what exceeds the bytes that each may take, about: its size is
 -- estimated by its newest and its oldest entries.
--- ARGV: max_bytes (of each log); max_age (ms, of departures; 0 for any)
+-- ARGV: max_bytes (of each log); max_age (ms, of departures; 0 for any); max_change_age (ms, of changes)
 -- Returns: {removed departures, removed changes}; {-1, -1} where the user may not trim
 -- Publishes: nothing
 local max_bytes, max_age = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -62,10 +62,14 @@ local length = length_of(departures)
 if length > capacity then removed_departures = removed_departures + call('XTRIM', departures, 'MAXLEN', capacity) end
 
 capacity, storming = capacity_of(CHANGES)
+if length_of(CHANGES) > 0 then removed_changes = call('XTRIM', CHANGES, 'MINID', now() - ARGV[3]) end
 length = length_of(CHANGES)
 if not may('XDEL', '0-1') then storming = nil end
-if length > capacity and storming then removed_changes = remove_of_room(storming, math.min(1000, length - capacity)) end
+if length > capacity and storming then
+  local of_room = remove_of_room(storming, math.min(1000, length - capacity))
+  removed_changes, length = removed_changes + of_room, length - of_room
+end
 -- Twice as many stay where a room's changes are not removed fast enough.
 local most = storming and 2 * capacity or capacity
-if length - removed_changes > most then removed_changes = removed_changes + call('XTRIM', CHANGES, 'MAXLEN', most) end
+if length > most then removed_changes = removed_changes + call('XTRIM', CHANGES, 'MAXLEN', most) end
 return { removed_departures, removed_changes }

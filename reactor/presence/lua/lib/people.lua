@@ -17,6 +17,9 @@ local JOINING_MARK = '?' -- precedes the token of a room whose join is not confi
 -- number of rooms in which the user is away; `:u` the number of rooms whose join is not confirmed.
 local function person_key(user) return SHARD .. ':person:' .. user end
 
+-- Until when a user's activity was erased; kept for a while, since departures from before that may yet be taken in.
+local function erased_key(user) return SHARD .. ':erased:' .. user end
+
 -- Appends a departure to `exits`, for the index. Without a token the index was off when the member joined.
 local function append_exit(exits, room, user, tokens, last_active)
   if not tokens then return end

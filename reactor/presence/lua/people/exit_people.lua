@@ -8,9 +8,12 @@
 demand_right_to_change()
 local reply, keep, noted = {}, tonumber(ARGV[1]), false
 
+-- Whether a user's activity was erased after that time, so that it is not noted again.
+local function is_erased(user, last) return last <= tonumber(call('GET', erased_key(user)) or 0) end
+
 -- Notes the last activity of a user who is offline; returns it, 0 where it is not kept, and that before.
 local function note_seen(user, last)
-  if last <= 0 or keep <= 0 then return 0, 0 end
+  if last <= 0 or keep <= 0 or is_erased(user, last) then return 0, 0 end
   local before = tonumber(call('ZSCORE', SEEN, user) or 0)
   if before <= now() then last = math.max(before, last) end
   if last ~= before then call('ZADD', SEEN, string.format('%.0f', last), user) end
@@ -52,7 +55,7 @@ local function exit(user, exits)
     call('HDEL', person, ':s', ':l', ':a')
     last = note_seen(user, last)
     log_person(user, 'offline', last)
-  elseif active and keep > 0 then
+  elseif active and keep > 0 and not is_erased(user, last) then
     call('HSET', person, ':l', string.format('%.0f', last))
   end
   if #left > 0 and redis.call('EXISTS', person) == 0 then call('SREM', PEOPLE, user) end
