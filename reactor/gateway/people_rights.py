@@ -26,7 +26,7 @@ MAX_CACHED = 100_000
 
 
 class PeopleHookFailed(Exception):
-    """The `people_hook` failed, or took too long: nobody knows whom the viewer may watch."""
+    """The `people_hook` failed, or took too long: it is unknown whom the viewer may watch."""
 
 
 PeopleHook = Callable[[str | None, list[str]], Iterable[str] | Awaitable[Iterable[str]]]

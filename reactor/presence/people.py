@@ -28,7 +28,7 @@ PAGE = 500
 """Departures, or users to forget, in one call."""
 
 ERASED_KEPT = 60_000
-"""Milliseconds for which departures from before an erasure are recognised; none waits that long for a node."""
+"""Milliseconds for which departures from before an erasure are recognised: none waits so long for a node."""
 
 _AWAY_MARK, _JOINING_MARK = "~", "?"  # as in lua/lib/people.lua
 

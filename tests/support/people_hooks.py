@@ -27,8 +27,8 @@ async def friends(viewer: str | None, user_ids: list[str]) -> Iterable[str]:
             raise LookupError("the user database is down")
         case "slow":
             await asyncio.sleep(60)
-    found = WRONG.get(viewer or "", [user for user in user_ids if user.startswith("friend")] + ["nobody"])
-    user_ids.clear()  # what a hook does to its argument concerns nobody
+    found = WRONG.get(viewer or "", [user for user in user_ids if user.startswith("friend")] + ["other"])
+    user_ids.clear()  # what a hook does to its argument changes nothing here
     return found  # type: ignore[no-any-return]
 
 
