@@ -1,7 +1,7 @@
 """Attackers, each in its own process: `python -m tests.attack.attackers NAME PORT SECONDS [ADDRESSES]`.
 
-An attacker connects from ADDRESSES addresses of 127.1.0.0/16. At its end it prints its counters as one line
-of JSON.
+An attacker connects from ADDRESSES addresses of 127.1.0.0/16. It prints a line when it begins, and at its end
+its counters as one line of JSON.
 """
 
 import asyncio
@@ -376,6 +376,8 @@ def largest(kind: typing.Any, room: str, size: int = 4000) -> dict[str, typing.A
 
 
 async def main(name: str, port: int, seconds: float, addresses: int) -> None:
+    sys.stdout.write("begins\n")
+    sys.stdout.flush()
     attack = Attack(port, seconds, addresses)
     await getattr(attack, name)()
     sys.stdout.write(json.dumps(attack.counts) + "\n")

@@ -70,16 +70,18 @@ class Scenario:
 
     async def attack(self, name: str, seconds: float = 2.0, addresses: int = 1) -> Counter[str]:
         """Run one attacker and return its counters. Asserts that the server's memory stays within bounds."""
-        before = resident_bytes(self.pid)
+        before = peak = resident_bytes(self.pid)
         attacker = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tests.attack.attackers", name,
             str(self.server.port), str(seconds), str(addresses),
             cwd=Path(__file__).parents[2], stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        peak = before
-        ended = asyncio.ensure_future(attacker.communicate())
         try:
-            async with asyncio.timeout(seconds + 20):
+            assert attacker.stdout is not None
+            async with asyncio.timeout(PATIENCE):  # a busy machine takes seconds to start it
+                assert await attacker.stdout.readline() == b"begins\n"
+            ended = asyncio.ensure_future(attacker.communicate())
+            async with asyncio.timeout(seconds + PATIENCE):
                 while not ended.done():
                     peak = max(peak, resident_bytes(self.pid))
                     await asyncio.wait([ended], timeout=0.05)

@@ -8,7 +8,6 @@ from tests.bench.test_benchmarks import run
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 async def test_the_fleet_benchmark_counts_received_joins_and_leaves(tmp_path: Path) -> None:
     result = await run("bench_fleet.py", tmp_path, "--quick")
 

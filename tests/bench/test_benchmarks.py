@@ -54,7 +54,6 @@ async def test_each_script_explains_itself(script: str):
     assert printed.decode().startswith(f"usage: {script}")
 
 
-@pytest.mark.timeout(120)
 async def test_the_expiry_lab_measures_each_way_and_leaves_a_running_server_as_it_was(
     bundled_server: Server, tmp_path: Path
 ):

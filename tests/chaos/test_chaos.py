@@ -33,7 +33,6 @@ def _findings_of(job: Job, sets: RunningSets) -> list[Finding]:
     return [finding for finding in outcome.findings if finding.rule != "log"]
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     ("shape", "seed", "faults"),
     [
@@ -49,14 +48,12 @@ def test_a_schedule_without_findings(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(1001, 1013))
 def test_more_schedules_without_findings(seed: int, sets: RunningSets) -> None:
     assert _findings_of(Job(seed, ROOT), sets) == []
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=_mutant_id)
 def test_the_oracle_finds_a_mutation(mutant: Mutant, tmp_path: Path, sets: RunningSets) -> None:
     tree = mutant.make(tmp_path)

@@ -85,7 +85,7 @@ async def balancing(
         yield port
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE)
 
 
 def nodes_in_use(server: Server, clients: Crowd) -> set[str]:
@@ -104,7 +104,6 @@ async def node_behind(port: int) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", ["haproxy", "nginx"])
 async def test_behind_a_load_balancer_no_member_sees_a_deploy_of_both_servers(
     name: str, bundled_server: Server, tmp_path: Path

@@ -16,6 +16,7 @@ from reactor.server import node as node_module
 from reactor.settings import Settings, setting_fields
 from reactor.settings.load import advice
 from scripts.kubernetes_rules import rendered
+from tests.support.waiting import PATIENCE
 
 DEPLOY = Path(__file__).parents[2] / "scripts" / "deploy"
 BASE, CHART = DEPLOY / "kubernetes", DEPLOY / "helm"
@@ -51,7 +52,7 @@ def program(name: str, package: str) -> str:
 
 
 def output(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

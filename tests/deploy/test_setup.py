@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 PYTHON = """#!/bin/sh
 echo "python $*" >>"$CALLS"
@@ -49,7 +51,7 @@ def run(clone: Path, **environment: str) -> tuple[int, str, list[str]]:
     terminal, end = pty.openpty()
     try:
         done = subprocess.run(
-            [clone / "scripts" / "setup"], check=False, stdout=end, stderr=end, timeout=30,
+            [clone / "scripts" / "setup"], check=False, stdout=end, stderr=end, timeout=PATIENCE,
             env={"PATH": f"{clone / 'bin'}:/usr/bin:/bin", "CALLS": str(calls), **environment},
         )  # fmt: skip
         os.set_blocking(terminal, False)

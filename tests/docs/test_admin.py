@@ -19,6 +19,7 @@ from tests.docs.documents import document
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
+from tests.support.waiting import PATIENCE
 from tests.system.admin.json_schema import path_of
 from tests.system.admin.serving import KEY, admin_served
 from tests.system.metrics.test_metrics import Read
@@ -38,7 +39,7 @@ def run(command: str, port: int | None) -> Any:
         capture_output=True,
         text=True,
         check=True,
-        timeout=20,
+        timeout=PATIENCE,
     )
     return json.loads(done.stdout)
 

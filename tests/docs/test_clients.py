@@ -14,6 +14,7 @@ from tests.js.tools import installed, node_program
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
+from tests.support.waiting import PATIENCE
 
 
 async def test_the_page_of_another_host_shows_who_is_in_the_room(bundled_server: Server, tmp_path: Path):
@@ -53,7 +54,7 @@ async def test_the_program_for_node_prints_departures(bundled_server: Server, tm
                     await bob.ask("leave_room", "room:left", roomId="lobby")
                 assert process.stdout is not None
                 said = ""
-                with anyio.fail_after(15):
+                with anyio.fail_after(PATIENCE):
                     while "\n" not in said:
                         said += (await process.stdout.receive()).decode()
                 assert said == "leave Bob left 1\n"

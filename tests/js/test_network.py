@@ -13,6 +13,7 @@ from tests.support.nodes import served
 from tests.support.proxy import Proxy
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
+from tests.support.waiting import PATIENCE
 
 _USERS = ["ann", "bob", "cy", "dee"]
 
@@ -75,7 +76,7 @@ async def test_events_stay_consistent_through_cuts_and_stalls(bundled_server: Se
             stdout, stdin = follower.stdout, follower.stdin
 
             async def line() -> str:
-                with anyio.fail_after(15):
+                with anyio.fail_after(PATIENCE):
                     return (await stdout.readline()).decode()
 
             assert await line() == "ready\n"
@@ -89,7 +90,7 @@ async def test_events_stay_consistent_through_cuts_and_stalls(bundled_server: Se
             proxy.refuse = False
             proxy.cut()
             expected = await _present(ann)
-            with anyio.fail_after(30):
+            with anyio.fail_after(PATIENCE):
                 while True:
                     stdin.write(b"look\n")
                     seen = json.loads(await line())
@@ -98,7 +99,7 @@ async def test_events_stay_consistent_through_cuts_and_stalls(bundled_server: Se
                     await asyncio.sleep(0.05)
             assert seen["received"] > 10
             stdin.close()
-            with anyio.fail_after(15):
+            with anyio.fail_after(PATIENCE):
                 assert await follower.wait() == 0
         finally:
             if follower.returncode is None:

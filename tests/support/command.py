@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.waiting import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -42,7 +44,7 @@ def reactor(*arguments: str, **env: str) -> Answer:
         check=False,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
     )
     return Answer(done.returncode, done.stdout, done.stderr)
 
@@ -66,7 +68,7 @@ def reactor_in_terminal(*arguments: str, **env: str) -> Answer:
     return Answer(process.returncode, written.decode().replace("\r\n", "\n"), "")
 
 
-def ended(pid: int, seconds: float = 10) -> bool:
+def ended(pid: int, seconds: float = PATIENCE) -> bool:
     """Whether a process, which need not be a child of this one, ends within some seconds."""
     try:
         handle = os.pidfd_open(pid)

@@ -106,6 +106,10 @@ class NodeProcess:
     async def stop(self) -> int:
         """SIGTERM; the exit code."""
         self.send(signal.SIGTERM)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """Wait for the end of a process that was sent a signal; the exit code."""
         with anyio.fail_after(PATIENCE):
             return await self._child.wait()
 

@@ -78,7 +78,7 @@ class Server:
         self._forget()
         self.folder.mkdir(exist_ok=True)
         self._watch = spawn(self._binary, self._config, self.folder)
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 self.control.ping()
@@ -99,7 +99,7 @@ class Server:
             self.resume()
             assert self._watch.stdin is not None
             self._watch.stdin.close()
-            self._watch.wait(10)
+            self._watch.wait(PATIENCE)
         self._forget()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -107,7 +107,7 @@ class Server:
         """SIGKILL, and wait for the end of the process."""
         assert self._watch is not None
         os.kill(self.pid, signal.SIGKILL)
-        self._watch.wait(10)
+        self._watch.wait(PATIENCE)
         self.control.connection_pool.disconnect()
 
     def restart(self) -> None:
@@ -152,7 +152,7 @@ class Server:
         if self._watch is not None:
             assert self._watch.stdin is not None
             self._watch.stdin.close()
-            self._watch.wait(10)
+            self._watch.wait(PATIENCE)
             self._watch = None
 
 

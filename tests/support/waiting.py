@@ -8,8 +8,12 @@ from typing import Any
 import anyio
 import redis
 
-PATIENCE = 30.0
-"""Seconds after which a test that waits fails. Generous, so that a busy machine does not fail it."""
+PATIENCE = 60.0
+"""Seconds after which a test that waits fails. Generous, so that a busy machine does not fail it.
+
+Where a test waits for something to end that ought to end soon, it waits so long too: what it judges is the
+outcome, or a time of the product's own that is set to be longer than this.
+"""
 
 _EVERY = 0.005
 """Seconds between two evaluations of a condition that nothing announces."""

@@ -64,13 +64,13 @@ async def test_databases_are_separate(redis_server: Server):
 
 
 async def test_a_command_is_never_retried(redis_server: Server, monkeypatch):
-    monkeypatch.setattr(clients, "COMMAND_TIMEOUT", 0.2)
+    monkeypatch.setattr(clients, "COMMAND_TIMEOUT", 1.0)
     async with opened(redis_server.url) as client:
         await client.set("n", 0)
         redis_server.pause()
         try:
             command = asyncio.ensure_future(client.incr("n"))
-            await asyncio.wait([command], timeout=0.5)
+            await asyncio.wait([command], timeout=PATIENCE)
         finally:
             redis_server.resume()
         with pytest.raises(redis.TimeoutError):
@@ -83,8 +83,8 @@ async def test_a_subscription_may_wait_longer_than_a_command(redis_server: Serve
     client = pubsub_client(parse_url(redis_server.url))
     async with client, client.pubsub(ignore_subscribe_messages=True) as pubsub:
         await pubsub.subscribe("channel")
-        await pubsub.get_message(timeout=1)
-        waiting = asyncio.create_task(pubsub.get_message(timeout=5))
+        await pubsub.get_message(timeout=PATIENCE)
+        waiting = asyncio.create_task(pubsub.get_message(timeout=PATIENCE))
         await asyncio.wait([waiting], timeout=0.2)
         assert not waiting.done()
         redis_server.control.publish("channel", "data")
@@ -151,7 +151,7 @@ async def test_a_database_that_does_not_exist(redis_server: Server):
 
 
 async def test_tls_to_a_server_without_tls(redis_server: Server, monkeypatch):
-    monkeypatch.setattr(clients, "CONNECT_TIMEOUT", 0.3)
+    monkeypatch.setattr(clients, "CONNECT_TIMEOUT", 1.0)
     line = await refused(f"rediss://127.0.0.1:{redis_server.port}", RedisMisconfigured)
     assert line.endswith("does not use TLS on that port; use redis:// instead of rediss://.")
 
@@ -320,7 +320,7 @@ def tls_sentinel(tls_server: int, certificate: Path, tmp_path: Path) -> Iterator
     with subprocess.Popen([binary, file, "--sentinel"], stdout=subprocess.DEVNULL) as process:
         try:
             with redis.Redis(host="127.0.0.1", port=port, protocol=2, **tls) as control:
-                until_blocking(control.ping, what="the Sentinel answers", patience=10)
+                until_blocking(control.ping, what="the Sentinel answers", patience=PATIENCE)
             yield port
         finally:
             process.terminate()

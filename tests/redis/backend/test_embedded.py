@@ -19,7 +19,7 @@ from reactor.backend.embedded import EmbeddedServer, running_urls
 from reactor.errors import EmbeddedServerError
 from tests.support.command import ROOT, ended
 from tests.support.servers import free_port, version_of
-from tests.support.waiting import until_blocking
+from tests.support.waiting import PATIENCE, until_blocking
 
 OWNER = """
 import anyio, sys
@@ -109,7 +109,7 @@ def test_ctrl_c_in_a_terminal_does_not_reach_the_server():
         os.killpg(process.pid, signal.SIGINT)
         assert process.stdout is not None
         assert process.stdout.read().strip() == "alive"
-        assert process.wait(10) == 130
+        assert process.wait(PATIENCE) == 130
         wait_until_gone(pid)
         wait_until_gone(watcher)
         assert not folder.exists()

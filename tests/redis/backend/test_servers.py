@@ -13,6 +13,7 @@ import redis
 from tests.support import servers
 from tests.support.command import ROOT
 from tests.support.servers import Server
+from tests.support.waiting import PATIENCE
 
 
 def test_a_server_is_reset_for_each_test(redis_server: Server, running_servers):
@@ -84,7 +85,7 @@ def test_a_server_does_not_outlive_its_watcher(bundled_server: Server):
     bundled_server._watch.send_signal(signal.SIGKILL)
     assert select.select([pid], [], [], 5)[0]
     os.close(pid)
-    bundled_server._watch.wait(10)  # the server may end first; `start` needs to know that both have
+    bundled_server._watch.wait(PATIENCE)  # the server may end first; `start` needs to know that both have
 
 
 @pytest.fixture

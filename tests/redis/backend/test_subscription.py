@@ -14,7 +14,7 @@ from reactor.backend import subscription
 from reactor.backend.interface import ChannelCallbacks, Channels
 from tests.support.servers import Server
 from tests.support.stores import Connected, connected
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 
 class Recorder:
@@ -36,7 +36,7 @@ class Recorder:
         assert reason
         self.calls.append("disconnect")
 
-    async def expect(self, *expected: str, within: float = 15.0) -> None:
+    async def expect(self, *expected: str, within: float = PATIENCE) -> None:
         """Wait for exactly these calls since the last time."""
         await until(lambda: len(self.calls) >= len(expected), patience=within)
         assert self.calls == list(expected)
@@ -105,7 +105,7 @@ async def test_a_killed_connection_is_replaced_and_reported_as_a_gap(redis_serve
     async with listening(redis_server, "a", "b") as (recorder, _):
         for _ in range(3):
             redis_server.control.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
-            await recorder.expect("disconnect", "gap", within=3)
+            await recorder.expect("disconnect", "gap")
             redis_server.control.publish("b", "1")
             await recorder.expect("b=1")
 
@@ -152,9 +152,9 @@ async def test_a_hanging_connection_is_noticed_and_replaced(redis_server: Server
         redis_server.pause()
         frozen = monotonic()
         try:
-            await recorder.expect("disconnect", within=8)
+            await recorder.expect("disconnect")
             noticed = monotonic() - frozen
-            assert 2 < noticed < 5.5
+            assert 2 < noticed < 15, "nothing else would notice it"
             assert not recorder.channels.listening
         finally:
             redis_server.resume()
@@ -167,9 +167,9 @@ async def test_an_idle_connection_is_not_taken_for_a_hanging_one(
     bundled_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subscription, "PING_INTERVAL", 0.1)
-    monkeypatch.setattr(subscription, "PING_TIMEOUT", 0.5)
+    monkeypatch.setattr(subscription, "PING_TIMEOUT", 2.0)
     async with listening(bundled_server, "a") as (recorder, _):
-        await until(lambda: recorder.channels.lags.count >= 12)  # answered pings, in more than PING_TIMEOUT
+        await until(lambda: recorder.channels.lags.count >= 30)  # answered pings, in more than PING_TIMEOUT
         assert recorder.calls == []
 
 
@@ -194,7 +194,7 @@ async def test_a_channel_added_while_reconnecting_is_subscribed(redis_server: Se
                 recorder.channels.unsubscribe(channels[asked])
                 asked += 1
                 await anyio.lowlevel.checkpoint()
-            with anyio.fail_after(3):
+            with anyio.fail_after(PATIENCE):
                 for number in range(asked):
                     await recorder.channels.subscribe(f"late{number}")
         recorder.calls.clear()

@@ -87,8 +87,8 @@ async def test_disconnected_replicas(sentinels: SentinelSet):
 
 
 async def test_a_replica_that_hangs(sentinels: SentinelSet, monkeypatch):
-    monkeypatch.setattr("reactor.backend.clients.COMMAND_TIMEOUT", 0.3)
-    monkeypatch.setattr("reactor.backend.diagnose._PROBE_TIMEOUT", 0.2)
+    monkeypatch.setattr("reactor.backend.clients.COMMAND_TIMEOUT", 1.0)
+    monkeypatch.setattr("reactor.backend.diagnose._PROBE_TIMEOUT", 1.0)
     replica = next(server for server in sentinels.servers if not server.is_primary)
     replica.pause()
     try:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.redis.doctor.examination import examine
 from tests.support.servers import KINDS, Server, find, free_port
+from tests.support.waiting import PATIENCE
 
 
 @contextmanager
@@ -59,7 +60,7 @@ async def test_a_server_that_hangs(redis_server: Server, monkeypatch):
     monkeypatch.setattr("reactor.backend.diagnose._PROBE_TIMEOUT", 0.2)
     redis_server.pause()
     try:
-        found = await asyncio.wait_for(examine(redis_server.url), 10)
+        found = await asyncio.wait_for(examine(redis_server.url), PATIENCE)
     finally:
         redis_server.resume()
     assert found.report.exit_code == 2
@@ -77,7 +78,7 @@ async def test_connections_that_are_killed_all_the_time(redis_server: Server):
     for _ in range(5):
         killing = asyncio.create_task(kill_connections())
         try:
-            found = await asyncio.wait_for(examine(redis_server.url), 20)
+            found = await asyncio.wait_for(examine(redis_server.url), PATIENCE)
         finally:
             killing.cancel()
         assert found.report.exit_code in {1, 2}

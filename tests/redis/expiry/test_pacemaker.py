@@ -47,7 +47,7 @@ async def test_each_member_of_a_room_expires_at_its_own_deadline(redis_server: S
         await it.pace()
         for number in range(40):
             # The first one must outlive the last join, which would otherwise make its departure.
-            it.join(f"u{number}", ttl=1500 + 15 * number)
+            it.join(f"u{number}", ttl=3000 + 15 * number)
         await until(lambda: it.reaper.found_by.total() == 40)
         late = sorted(it.lateness(40))
         assert late[0] > 0
@@ -83,9 +83,9 @@ async def test_a_lost_event_is_noticed_although_the_room_is_scanned_all_the_time
         near = next(room for n in range(99) if it.probe.key("", room := f"room{n}") == it.probe.key(""))
         users = [f"u{number}" for number in range(60)]
         for number, user in enumerate(users):
-            it.join(user, room=near, ttl=300 + 50 * number)
+            it.join(user, room=near, ttl=3000 + 50 * number)  # the refresh comes before
         it.probe.refresh(*users, room=near, ttl=60_000)
-        it.join("ann", ttl=300)
+        it.join("ann", ttl=3500)
         await until(lambda: it.reaper.found_by.total() == 1)
         assert max(it.lateness(1)) < 1000 + SLACK
 
@@ -127,16 +127,16 @@ async def test_scans_are_in_proportion_to_due_deadlines_while_heartbeats_move_th
         pacing = await it.pace()
         users = [f"u{number}" for number in range(200)]
         for number, user in enumerate(users):
-            it.join(user, ttl=800 + number)
+            it.join(user, ttl=3000 + number)
         await until(lambda: pacing.pacemaker.leading)
-        began, scans, moved = monotonic(), pacing.pacemaker.scans, pacing.pacemaker.moved
-        while monotonic() - began < 1.7:
-            it.probe.refresh(*users, ttl=1_000)
+        began, scans, before = monotonic(), pacing.pacemaker.scans, pacing.pacemaker.moved
+        while (moved := pacing.pacemaker.moved - before) < len(users):
+            it.probe.refresh(*users, ttl=3000)
             await anyio.sleep(0.1)
         spent = monotonic() - began
-        scans, moved = pacing.pacemaker.scans - scans, pacing.pacemaker.moved - moved
+        scans = pacing.pacemaker.scans - scans
         assert it.reaper.found_by.total() == 0, "no member has expired"
-        assert len(users) <= moved <= len(users) * (spent / 0.8 + 1), "each at most once a TTL"
+        assert moved <= len(users) * (spent / 3 + 1), "each at most once a TTL"
         assert scans <= moved + SHARDS * (spent + 2)
 
 

@@ -100,7 +100,7 @@ async def test_one_node_does_the_regular_rounds_and_another_takes_over(bundled_s
         scope.cancel()
         died = monotonic()
         await until(lambda: two.rounds == 1)
-        assert monotonic() - died < 3.0
+        assert monotonic() - died < 8.0, "2 s, on a machine with time"
 
 
 async def test_a_round_that_failed_is_repeated(bundled_server: Server) -> None:

@@ -25,7 +25,7 @@ async def test_a_dead_node_is_judged_lost_within_two_leases_and_a_live_one_is_no
         dead.joins("bob")
         died = monotonic()
         await until(lambda: it.in_grace("bob"))
-        assert LEASE * 0.9 < monotonic() - died < 2 * LEASE + 1
+        assert LEASE * 0.9 < monotonic() - died < 2 * LEASE + 5
         assert not it.in_grace("ann")
         # The judges continue with the other shards.
         await until(lambda: not it.probe.client.hexists("{t:fleet}:registry", dead.name))

@@ -135,7 +135,7 @@ async def test_every_call_raises_unavailable_while_redis_is_away_and_works_when_
             lambda: presence.count("lobby"), lambda: presence.kick("lobby", "ann"),
             lambda: presence.is_present("lobby", "ann"),
         ):  # fmt: skip
-            with anyio.fail_after(5), pytest.raises(Unavailable):
+            with anyio.fail_after(PATIENCE), pytest.raises(Unavailable):
                 await call()
         redis_server.start()
         probe.join("ann")
@@ -160,7 +160,7 @@ async def test_after_closing_calls_fail_and_all_connections_are_closed(redis_ser
     async with Presence.open(redis_server.url) as presence, watching(presence) as it:
         assert await it.next_change() == "= (0)"
         assert len(connected()) > before
-    with anyio.fail_after(3), pytest.raises(Unavailable):
+    with anyio.fail_after(PATIENCE), pytest.raises(Unavailable):
         await presence.count("lobby")
     await until(lambda: len(connected()) == before)
 

@@ -10,7 +10,7 @@ from tests.redis.presence.following import CHANNEL, following
 from tests.redis.presence.probe import Probe
 from tests.support.servers import Server
 from tests.support.stores import done
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 
 async def test_a_gap_is_repaired_by_a_list_and_passed_on_as_one_diff(redis_server: Server) -> None:
@@ -155,7 +155,7 @@ async def test_waiting_for_a_version_detects_a_lost_diff(
         await it.agrees()
         it.publications_to_drop = 99
         reply = it.probe.join("bob")
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             view = await it.feed.wait_for_version("lobby", reply[2].decode(), reply[3])
         assert set(view.members) == {"ann", "bob"}
         assert it.feed.resyncs.total() == 1
@@ -172,7 +172,7 @@ async def test_waiting_for_a_version_of_a_past_epoch_returns_the_present_view(
         reply = it.probe.join("bob")
         it.probe.client.flushall()
         it.probe.join("cy")
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             view = await it.feed.wait_for_version("lobby", reply[2].decode(), reply[3] + 1)
         assert set(view.members) == {"cy"}
 

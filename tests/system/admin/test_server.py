@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -138,9 +137,7 @@ async def test_each_worker_has_a_port_and_each_answers_for_the_fleet(bundled_ser
 async def test_signals_are_left_to_the_node(bundled_server: Server) -> None:
     options: dict[str, Any] = {"admin_port": free_port(), "admin_key": KEY}
     async with NodeProcess.start(bundled_server, **options) as process:
-        start = time.monotonic()
         assert await process.stop() == 0
-        assert time.monotonic() - start < 5
     async with NodeProcess.start(bundled_server, **options) as process:
         process.send(signal.SIGINT)
         assert await process.stop() == 0

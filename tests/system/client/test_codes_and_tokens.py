@@ -15,7 +15,7 @@ from reactor.errors import (
 from reactor.protocol.closing import CloseCode
 from tests.support.nodes import served
 from tests.support.servers import Server
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 from tests.system.client.clients import RoomRecorder, client_of, ended
 from tests.system.client.interceptor import Interceptor
 
@@ -135,7 +135,7 @@ async def test_a_token_is_renewed_before_it_expires(bundled_server: Server, monk
         recorder = RoomRecorder(await client.join("lobby"))
         assert recorder.room.user_id == "ann"
         assert recorder.room.me is not None
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE):
             while len(given) < 4:
                 await client.is_present("lobby", "ann")
                 await anyio.sleep(0.1)

@@ -9,6 +9,7 @@ import pytest
 from reactor.client.delivery import Callbacks, EventFeed, Events
 from reactor.protocol.events import JoinEvent, RoomEvent, SyncEvent
 from reactor.protocol.messages import Member
+from tests.support.waiting import PATIENCE
 
 
 def numbered(number: int, kind: str = "join") -> RoomEvent:
@@ -31,7 +32,7 @@ class Source:
 
 
 async def taken(reader: Events, many: int) -> list[tuple[str, int]]:
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         return [(event.kind, event.count) for event in [await anext(reader) for _ in range(many)]]
 
 
@@ -84,7 +85,7 @@ async def test_the_iteration_ends_after_the_queued_events():
     await taken(reader, 1)
     source.happen(2)
     source.feed.end()
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         assert [event.count async for event in reader] == [1, 2]
         assert [event async for event in source.feed.iterator()] == []
 
@@ -96,7 +97,7 @@ async def test_the_end_wakes_a_waiting_iterator():
     rest = asyncio.ensure_future(anext(reader, None))
     await asyncio.sleep(0)
     source.feed.end()
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         assert await rest is None
 
 

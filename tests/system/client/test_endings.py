@@ -25,7 +25,7 @@ from tests.system.client.interceptor import Interceptor
 
 async def test_a_member_without_heartbeats_gets_a_force_leave_and_the_room_ends(redis_server: Server):
     async with (
-        served(redis_server, ttl=0.4, inactivity_message="Still there?", heartbeat_interval=0.1) as node,
+        served(redis_server, ttl=2.0, inactivity_message="Still there?", heartbeat_interval=0.1) as node,
         Interceptor.before(node) as interceptor,
         client_of(node) as other,
         client_of(interceptor.port, heartbeat_interval=60) as silent,
@@ -42,7 +42,7 @@ async def test_a_member_without_heartbeats_gets_a_force_leave_and_the_room_ends(
         assert isinstance(end, ForceLeave)
         assert str(end) == end.message == "Still there?"
         assert (end.room_id, end.reason) == ("lobby", "inactivity_timeout")
-        assert joined_at + 400 <= end.timestamp < joined_at + 2000
+        assert joined_at + 2000 <= end.timestamp < joined_at + 7000
         assert recorder.force_leaves == [end]
         assert recorder.statuses == [Status.CLOSED]
         await witness.until_members("bob")
@@ -61,7 +61,7 @@ async def test_a_member_without_heartbeats_gets_a_force_leave_and_the_room_ends(
 
 async def test_a_member_kicked_from_one_room_stays_in_the_other(bundled_server: Server):
     async with (
-        served(bundled_server, heartbeat_interval=0.1, ttl=0.8) as node,
+        served(bundled_server, heartbeat_interval=0.1, ttl=5) as node,
         client_of(node) as desk,
         client_of(node) as phone,
     ):
@@ -170,7 +170,7 @@ async def test_a_block_may_be_left_in_another_task_than_it_was_entered_in(bundle
 
 async def test_closing_does_not_wait_for_a_dead_connection(bundled_server: Server):
     async with served(bundled_server) as node, Proxy.to(node.gateway.port) as proxy:
-        with anyio.fail_after(3.0):
+        with anyio.fail_after(9):  # less than a request waits
             async with client_of(proxy.port, close_timeout=0.2) as client:
                 await client.join("lobby", user_id="ann")
                 proxy.withhold()

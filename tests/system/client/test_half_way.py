@@ -31,7 +31,7 @@ def tasks_of_clients() -> list[str]:
 
 
 async def test_a_cancelled_join_is_undone(bundled_server: Server):
-    async with served(bundled_server) as node, client_of(node, request_timeout=0.2) as client:
+    async with served(bundled_server) as node, client_of(node, request_timeout=1.0) as client:
         await client.join("hall", user_id="ann")
         bundled_server.pause()
         try:

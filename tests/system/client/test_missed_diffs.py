@@ -42,7 +42,7 @@ class TestMissedDiffs:
         async with (
             served(bundled_server) as node,
             Interceptor.before(node) as interceptor,
-            client_of(interceptor.port, request_timeout=0.2, heartbeat_interval=60) as client,
+            client_of(interceptor.port, request_timeout=1.0, heartbeat_interval=60) as client,
             client_of(node) as one,
             client_of(node) as two,
         ):

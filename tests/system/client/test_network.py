@@ -105,7 +105,7 @@ async def test_a_dead_connection_is_detected_by_a_heartbeat(bundled_server: Serv
     async with (
         served(bundled_server, heartbeat_interval=0.1) as node,
         Proxy.to(node.gateway.port) as proxy,
-        client_of(proxy.port, request_timeout=0.4) as client,
+        client_of(proxy.port, request_timeout=1.5) as client,
     ):
         recorder = RoomRecorder(await client.join("lobby", user_id="ann"))
         proxy.withhold()
@@ -119,7 +119,7 @@ async def test_a_dead_connection_is_detected_without_a_room(bundled_server: Serv
     async with (
         served(bundled_server) as node,
         Proxy.to(node.gateway.port) as proxy,
-        client_of(proxy.port, request_timeout=0.3, heartbeat_interval=0.1) as client,
+        client_of(proxy.port, request_timeout=1.5, heartbeat_interval=0.1) as client,
     ):
         proxy.withhold()
         await until(lambda: client.status is Status.RECONNECTING)
@@ -130,12 +130,12 @@ async def test_a_dead_connection_is_detected_without_a_room(bundled_server: Serv
 
 async def test_a_slow_network_is_not_taken_for_a_dead_one(bundled_server: Server):
     async with (
-        served(bundled_server, heartbeat_interval=0.1, ttl=2.0) as node,
+        served(bundled_server, heartbeat_interval=0.1, ttl=10) as node,
         Proxy.to(node.gateway.port) as proxy,
         client_of(node) as other,
     ):
         proxy.delay = 0.15
-        async with client_of(proxy.port, request_timeout=2.0) as client:
+        async with client_of(proxy.port, request_timeout=10) as client:
             recorder = RoomRecorder(await client.join("lobby", user_id="ann"))
             for number in range(3):
                 room = await other.join("lobby", user_id=f"user {number}")
@@ -185,11 +185,11 @@ async def test_reconnects_are_spread_over_time(bundled_server: Server):
     ):
         proxy.refuse = True
         proxy.cut()
-        await until(lambda: proxy.opened == 8)
+        await until(lambda: proxy.opened >= 8)
         assert client.status is Status.RECONNECTING
-        proxy.refuse = False
+        refused, proxy.refuse = proxy.opened, False
         await until(lambda: client.status is Status.CONNECTED)
-        assert proxy.opened == 9
+        assert proxy.opened == refused + 1
 
 
 async def test_a_suspended_machine_sends_a_heartbeat_when_it_resumes(bundled_server: Server, monkeypatch):

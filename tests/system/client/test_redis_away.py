@@ -10,7 +10,7 @@ from reactor.client import Status
 from reactor.errors import RequestTimedOut, Unavailable
 from tests.support.nodes import served
 from tests.support.servers import Server
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 from tests.system.client.clients import RoomRecorder, client_of
 from tests.system.client.interceptor import Interceptor
 
@@ -21,7 +21,7 @@ async def test_without_redis_the_status_is_degraded_and_requests_are_refused(red
     async with (
         served(redis_server, heartbeat_interval=0.1) as node,
         Interceptor.before(node) as interceptor,
-        client_of(interceptor.port, request_timeout=0.3) as client,
+        client_of(interceptor.port, request_timeout=1.0) as client,
     ):
         room = await client.join("lobby", user_id="ann", username="Ann")
         recorder = RoomRecorder(room)
@@ -71,7 +71,7 @@ async def test_a_loss_of_all_data_in_redis_makes_no_event(redis_server: Server):
         await asyncio.to_thread(redis_server.restart)
         # Someone new shows that all nodes follow the room of today.
         newcomer = await stack.enter_async_context(client_of(one))
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE):
             while True:
                 try:
                     await newcomer.join("lobby", user_id="newcomer")

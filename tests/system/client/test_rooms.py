@@ -221,23 +221,23 @@ async def test_a_client_can_be_entered_only_once(bundled_server: Server):
 
 
 async def test_many_rooms_share_one_connection_and_one_heartbeat(bundled_server: Server):
-    async with served(bundled_server, heartbeat_interval=0.1, ttl=0.6) as node, client_of(node) as client:
+    async with served(bundled_server, heartbeat_interval=0.1, ttl=2.0) as node, client_of(node) as client:
         rooms = [await client.join(f"room {number}", user_id="ann") for number in range(40)]
         assert len(node.gateway.connections) == 1
         refreshed = node.heartbeats.members
-        with anyio.move_on_after(1.5):
+        with anyio.move_on_after(3.0):
             await rooms[0].ended()
         assert all(room.status is Status.CONNECTED for room in rooms), "they live on by heartbeats"
-        assert node.heartbeats.members >= refreshed + 40 * 5
+        await until(lambda: node.heartbeats.members >= refreshed + 40 * 5)
         assert len(node.gateway.connections) == 1
 
 
 async def test_a_missing_reply_raises_request_timed_out(bundled_server: Server):
-    async with served(bundled_server) as node, client_of(node, request_timeout=0.3) as client:
+    async with served(bundled_server) as node, client_of(node, request_timeout=1.5) as client:
         room = await client.join("lobby", user_id="ann")
         bundled_server.pause()
         try:
-            with pytest.raises(RequestTimedOut, match=r"no reply to room:update from ws://.* within 0.3 s"):
+            with pytest.raises(RequestTimedOut, match=r"no reply to room:update from ws://.* within 1.5 s"):
                 await room.update(username="Ann")
         finally:
             bundled_server.resume()

@@ -31,7 +31,7 @@ async def test_each_event_is_one_json_line(bundled_server: Server, options: list
 
         async def line() -> dict[str, Any]:
             assert command.stdout is not None
-            with anyio.fail_after(15):
+            with anyio.fail_after(PATIENCE):
                 printed: dict[str, Any] = json.loads(await command.stdout.readline())
                 return printed
 
@@ -67,7 +67,7 @@ async def test_a_terminal_shows_a_live_table(bundled_server: Server) -> None:
 
         async def sees(pattern: str) -> None:
             nonlocal shown
-            with anyio.fail_after(15):
+            with anyio.fail_after(PATIENCE):
                 while not re.search(pattern, shown):
                     await anyio.wait_readable(ours)
                     shown += os.read(ours, 65536).decode()
@@ -85,7 +85,7 @@ async def test_a_terminal_shows_a_live_table(bundled_server: Server) -> None:
             await sees(r"ann +\d\d:\d\d:\d\d +away")
             command.send_signal(signal.SIGINT)
             await sees(r"\x1b\[\?25h")  # the cursor is shown again
-            with anyio.fail_after(15):
+            with anyio.fail_after(PATIENCE):
                 assert await command.wait() in {0, 130}
             assert "Traceback" not in shown
         finally:

@@ -28,6 +28,7 @@ from tests.support.command import ended, environment, reactor, reactor_in_termin
 from tests.support.nodes import serving, wait_for_event
 from tests.support.servers import Server, free_port
 from tests.support.signing import SECRET
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("own_runtime_folder")
 
@@ -221,7 +222,6 @@ def test_a_reactor_error_is_found_in_nested_groups(capsys, monkeypatch):
     assert called(capsys, "serve") == (1, "", "error: It is away.\n")
 
 
-@pytest.mark.timeout(180)  # a dozen processes, one after the other
 async def test_all_commands_with_an_embedded_server():
     with serving("--grace", "0") as server:
         assert server.said["redis"] == "embedded"
@@ -256,7 +256,7 @@ async def test_all_commands_with_an_embedded_server():
             await carl.close()
             assert '"reason":"disconnected"' in following.stdout.readline()
             following.send_signal(signal.SIGINT)
-            out, err = following.communicate(timeout=10)
+            out, err = following.communicate(timeout=PATIENCE)
             assert (out, err) == ("", "")
             assert following.returncode == 130
         again = reactor("kick", "lobby", "bert")
@@ -292,7 +292,7 @@ def test_no_embedded_server_outlives_serve(number, own_runtime_folder):
         pid = int((folder / "pid").read_text())
         watcher = int(Path(f"/proc/{pid}/stat").read_text().split()[3])
         os.killpg(server.process.pid, number)
-        code = server.process.wait(15)
+        code = server.process.wait(PATIENCE)
         assert code == (-signal.SIGKILL if number == signal.SIGKILL else 0)
         assert ended(pid)
         assert ended(watcher)
@@ -310,7 +310,7 @@ async def test_serve_with_a_given_redis(redis_server: Server):
         await client.close()
         server.process.send_signal(signal.SIGTERM)
         assert wait_for_event(server.process, "stopping")
-        assert server.process.wait(15) == 0
+        assert server.process.wait(PATIENCE) == 0
 
 
 def test_advice_on_settings_is_logged():
@@ -334,7 +334,7 @@ def test_serve_prints_its_addresses_in_a_terminal():
         while "Ctrl-C" not in written:
             written += os.read(ours, 65536).decode()
         process.send_signal(signal.SIGINT)
-        assert process.wait(15) == 0
+        assert process.wait(PATIENCE) == 0
     os.close(ours)
     assert f"reactor {package.__version__} is serving" in written
     assert "Page    http://127.0.0.1:" in written
@@ -369,7 +369,7 @@ def test_a_closed_pipe_ends_the_command_quietly(redis_server: Server):
                 await client.close()
 
             asyncio.run(come_and_go())
-            assert process.wait(10) == 128 + signal.SIGPIPE
+            assert process.wait(PATIENCE) == 128 + signal.SIGPIPE
         assert process.stderr.read() == ""
 
 

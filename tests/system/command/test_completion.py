@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command import reactor
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def completed(script: Path, line: str) -> set[str]:
             $(complete -p reactor | sed 's/.*-F \\([^ ]*\\).*/\\1/') reactor '{words[-1]}' '{words[-2]}'
             printf '%s\\n' "${{COMPREPLY[@]}}"
         """, script],
-        capture_output=True, text=True, check=True, timeout=20,
+        capture_output=True, text=True, check=True, timeout=PATIENCE,
     )  # fmt: skip
     assert done.stderr == ""
     return set(done.stdout.split())
@@ -61,7 +62,7 @@ def test_zsh_and_fish_scripts_are_valid(shell: str, check: str, tmp_path: Path):
     assert {"zsh": "#compdef reactor", "fish": "complete -c reactor"}[shell] in answer.out
     if shutil.which(shell):
         (tmp_path / "script").write_text(answer.out)
-        subprocess.run([shell, check, tmp_path / "script"], check=True, timeout=20)
+        subprocess.run([shell, check, tmp_path / "script"], check=True, timeout=PATIENCE)
 
 
 def test_an_unknown_shell_is_rejected():

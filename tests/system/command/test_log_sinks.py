@@ -18,7 +18,7 @@ from websockets.sync.client import ClientConnection, connect
 from reactor.log import MAX_WAITING, LogWriter
 from tests.support.command import environment
 from tests.support.servers import Server, free_port
-from tests.support.waiting import until_blocking
+from tests.support.waiting import PATIENCE, until_blocking
 
 Stderr = int | IO[bytes]
 
@@ -64,7 +64,7 @@ def make_it_log(redis: Server) -> None:
 
 def answer_to_join(client: ClientConnection, user_id: str) -> Any:
     client.send(json.dumps({"type": "join_room", "roomId": "quiz", "userId": user_id}))
-    return json.loads(client.recv(timeout=20))
+    return json.loads(client.recv(timeout=PATIENCE))
 
 
 def full_disk() -> IO[bytes]:
@@ -88,7 +88,7 @@ def test_a_log_that_cannot_be_written_does_not_stop_the_server(
         until_blocking(lambda: ready(port), what="the server is ready again")
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def test_closed_standard_streams_are_as_good_as_dev_null(bundled_server: Server) -> None:
@@ -97,14 +97,14 @@ def test_closed_standard_streams_are_as_good_as_dev_null(bundled_server: Server)
         make_it_log(bundled_server)
         until_blocking(lambda: ready(port), what="the server is ready again")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def test_an_error_that_cannot_be_printed_is_still_an_exit_code() -> None:
     with closed_pipe() as stderr:
         done = subprocess.run(
             [sys.executable, "-m", "reactor", "serve", "--ttl", "nonsense"],
-            env=environment(), stderr=stderr, stdout=subprocess.DEVNULL, check=False, timeout=30,
+            env=environment(), stderr=stderr, stdout=subprocess.DEVNULL, check=False, timeout=PATIENCE,
         )  # fmt: skip
     assert done.returncode == 2
 
@@ -171,4 +171,4 @@ def test_sighup_reloads_the_log_level_and_the_rules_of_rooms(
         )
         assert ready(port)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE) == 0

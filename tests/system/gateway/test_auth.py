@@ -162,8 +162,8 @@ async def test_a_token_in_a_subprotocol_works_with_messagepack():
 
 
 async def test_an_expired_token_is_requested_again_and_closes_the_connection_after_the_grace():
-    async with serving(**KEYS, auth_grace=0.4) as served, await served.raw() as client:
-        client.write(auth(token(exp=time.time() + 0.6)))
+    async with serving(**KEYS, auth_grace=1.5) as served, await served.raw() as client:
+        client.write(auth(token(exp=time.time() + 1.5)))
         expires_at = (await client.message())["expiresAt"] / 1000
         error = await client.message()
         assert (error["type"], error["code"]) == ("error", "token_expired")
@@ -172,15 +172,15 @@ async def test_an_expired_token_is_requested_again_and_closes_the_connection_aft
         client.write(text(BEAT))
         assert (await client.message())["type"] == "room:heartbeat:ack", "requests are still processed"
         assert await client.close_code() == 4001
-        assert 0.4 <= time.time() - expires_at < BELOW_DEFAULT
+        assert 1.5 <= time.time() - expires_at < BELOW_DEFAULT
 
 
 async def test_a_new_token_within_the_grace_keeps_the_connection():
-    async with serving(**KEYS, auth_grace=5) as served, await served.raw() as client:
-        client.write(auth(token(exp=time.time() + 0.4)))
+    async with serving(**KEYS, auth_grace=PATIENCE) as served, await served.raw() as client:
+        client.write(auth(token(exp=time.time() + 1.5)))
         await client.message()
         assert (await client.message())["code"] == "token_expired"
-        client.write(auth(token(exp=time.time() + 0.6), id=7))
+        client.write(auth(token(exp=time.time() + 1.5), id=7))
         assert (await client.message())["id"] == 7
         # The second token expires too, and is requested again.
         assert (await client.message())["code"] == "token_expired"
@@ -336,7 +336,7 @@ async def test_a_hook_that_rejects_fails_or_is_slow_affects_only_that_client(val
 
 
 async def test_a_token_sent_in_time_gets_the_whole_time_out_of_the_hook():
-    async with serving(**HOOK, auth_timeout=1.4) as served, await served.raw() as client:
+    async with serving(**HOOK, auth_timeout=2.4) as served, await served.raw() as client:
         await asyncio.sleep(0.6)  # the time-out for sending a token then passes before the hook's
         client.write(auth("slow"))
         assert (await client.message())["code"] == "unavailable"
@@ -356,7 +356,7 @@ async def test_a_hook_that_fails_on_a_new_token_changes_nothing():
 async def test_a_blocking_hook_runs_in_a_thread():
     hooks.RELEASED.clear()
     async with (
-        serving(auth_hook="tests.support.hooks:check_in_a_thread", auth_timeout=0.4) as served,
+        serving(auth_hook="tests.support.hooks:check_in_a_thread", auth_timeout=1.5) as served,
         await served.raw() as client,
         await served.raw() as other,
     ):

@@ -108,7 +108,7 @@ NOT_REQUESTS = {
 @pytest.mark.parametrize("data", NOT_REQUESTS.values(), ids=NOT_REQUESTS)
 async def test_data_that_is_not_a_request_is_answered_with_400(data):
     async with (
-        serving(open_timeout=0.5) as served,
+        serving(open_timeout=PATIENCE) as served,
         bystander(served),
         await served.raw(handshake=False) as client,
     ):
@@ -119,7 +119,7 @@ async def test_data_that_is_not_a_request_is_answered_with_400(data):
 
 async def test_a_tls_client_on_a_plain_port_is_rejected():
     context = ssl._create_unverified_context()
-    async with serving(open_timeout=0.5) as served, bystander(served):
+    async with serving(open_timeout=PATIENCE) as served, bystander(served):
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await asyncio.open_connection("127.0.0.1", served.port, ssl=context)
 

@@ -24,6 +24,7 @@ async def flood(client: Raw, number: int) -> None:
 
 async def test_messages_over_the_rate_are_rejected_and_then_close_the_connection():
     async with serving(**SLOW) as served, await served.raw() as client:
+        began = time.monotonic()
         await flood(client, 200)
         rejected, accepted = 0, 0
         while (received := await client.frame())[0] == Opcode.TEXT:
@@ -32,16 +33,17 @@ async def test_messages_over_the_rate_are_rejected_and_then_close_the_connection
         assert received[0] == Opcode.CLOSE
         assert int.from_bytes(received[1][:2]) == 4029
         assert rejected == MAX_REJECTIONS
-        assert 11 <= accepted <= 15, "the burst, and the credit for joining and leaving its rooms"
+        assert accepted >= 11, "the burst, and the credit for joining and leaving its rooms"
+        assert accepted <= 15 + 10 * (time.monotonic() - began)
 
 
 async def test_a_rejection_names_its_request():
-    async with serving(**SLOW) as served, await served.raw() as client:
+    async with serving(**SLOW | {"messages_per_second": 1}) as served, await served.raw() as client:
         await flood(client, 15)
-        await codes(client, 15)
         client.write(
             text({"type": "leave_room", "roomId": "lobby", "id": "x"}), client_frame(Opcode.TEXT, b"{")
         )
+        await codes(client, 15)
         error = await client.message()
         assert (error["code"], error["id"], error["roomId"]) == ("too_many_requests", "x", "lobby")
         assert (await client.message())["code"] == "too_many_requests"

@@ -88,13 +88,12 @@ async def test_stop_spreads_the_closes_over_time():
         clients = [asyncio.create_task(client()) for _ in range(40)]
         await handler.until(lambda: len(handler.opened_) == 40)
         began = time.monotonic()
-        await served.gateway.stop(code=1001, over_seconds=0.8)
+        await served.gateway.stop(code=1001, over_seconds=2.0)
         await asyncio.gather(*clients)
         times = sorted(moment - began for moment in times)
-        # A busy machine makes the closes later, but does not move them closer to each other.
-        assert times[20] > 0.2
-        assert 0.55 < times[-1] < BELOW_DEFAULT
-        assert times[-1] - times[9] > 0.3
+        assert times[20] > 0.5
+        assert 1.4 < times[-1] < BELOW_DEFAULT
+        assert times[-1] - times[9] > 0.5
 
 
 async def test_stop_does_not_wait_for_clients_that_do_not_answer():

@@ -78,8 +78,9 @@ async def test_a_disconnected_away_member_has_the_away_grace(redis_server: Serve
             diff = await watcher.receive("room:diff")
             assert all(left["reason"] == "disconnected" for left in diff["left"])
             received += sorted(gone(diff))
-        assert set(received[:4]) == {(r, u) for r in ("lobby", "long-grace") for u in ("here", "returned")}
-        assert received[4:] == [("lobby", "away"), ("long-grace", "away")]
+        rooms_of = {room: [user for one, user in received if one == room] for room in ("lobby", "long-grace")}
+        for users in rooms_of.values():
+            assert (sorted(users[:2]), users[2]) == (["here", "returned"], "away")
 
         left: dict[tuple[str, str], Any] = {
             (room, entry["user"]): int(entry["leftAt"]) - cut_at
@@ -88,7 +89,7 @@ async def test_a_disconnected_away_member_has_the_away_grace(redis_server: Serve
         }
         for (room, user), after in left.items():
             grace = {"lobby": 1200, "long-grace": 2000}[room] if user == "away" else 300
-            assert grace <= after < grace + 800, (room, user, after)
+            assert grace <= after < grace + 5000, (room, user, after)
 
 
 async def test_a_member_that_reconnects_within_the_away_grace_stays_away_until_room_back(

@@ -330,8 +330,8 @@ async def test_a_ban_ends_by_itself(redis_server: Server) -> None:
         Presence.open(redis_server.socket_url) as presence,
         RawClient.connect(node) as ann,
     ):
-        await presence.ban("ann", "lobby", for_=1)
-        await presence.ban("ann", for_=1)
+        await presence.ban("ann", "lobby", for_=3)
+        await presence.ban("ann", for_=3)
         wait = (await ann.answer("join_room", roomId="lobby", userId="ann"))["retryAfter"]
         await anyio.sleep(wait / 1000)
         await until(lambda: not redis_server.control.keys("*:ban:*"))

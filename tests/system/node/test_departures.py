@@ -13,7 +13,7 @@ from tests.support import redis_state
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 REASONS = {"left": "leaver", "kicked": "troll", "disconnected": "cut", "inactivity_timeout": "silent"}
 
@@ -74,7 +74,7 @@ async def test_every_departure_is_recorded_with_its_reason(redis_server: Server)
         assert [d async for d in presence.departures(since=began)] == found
         assert [d async for d in presence.departures(since=redis_state.now(redis_server) + 1)] == []
         assert await presence.totals() == {"left": 2, "kicked": 2, "disconnected": 2, "inactivity_timeout": 1}
-        with anyio.fail_after(15):
+        with anyio.fail_after(PATIENCE):
             followed = await following
         assert sorted(followed, key=lambda d: d.id) == sorted(found, key=lambda d: d.id)
 

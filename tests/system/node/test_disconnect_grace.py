@@ -2,6 +2,9 @@
 
 import time
 
+import pytest
+
+from reactor.expiry import pacemaker
 from reactor.settings import RoomRule
 from tests.support import redis_state
 from tests.support.nodes import served
@@ -9,12 +12,15 @@ from tests.support.raw_client import RawClient, departures
 from tests.support.servers import Server
 from tests.support.waiting import until
 
+SLACK = 5000
+"""Milliseconds after the end of its grace within which a member has to leave, on a busy machine too."""
+
 
 async def test_a_member_that_reconnects_within_the_grace_is_not_shown_as_gone(redis_server: Server) -> None:
-    """Back on the same node and on another; a third member, which does not return, marks its end."""
+    """Back on the same node and on another. A third member does not return; its grace is cut short."""
     async with (
-        served(redis_server, grace=1.0) as one,
-        served(redis_server, grace=1.0) as two,
+        served(redis_server) as one,
+        served(redis_server) as two,
         RawClient.connect(one) as watcher,
         RawClient.connect(two) as far_watcher,
         RawClient.connect(one) as ann,
@@ -30,8 +36,8 @@ async def test_a_member_that_reconnects_within_the_grace_is_not_shown_as_gone(re
             await client.receive("room:diff", version=seen["version"])
         for client in (ann, bob, lost):
             client.vanish()
-        key = redis_state.presence_key("lobby", "ann")
-        await until(lambda: redis_server.control.pttl(key) <= 1000)
+        keys = {name: redis_state.presence_key("lobby", name) for name in joined}
+        await until(lambda: all(redis_server.control.pttl(key) <= 15_000 for key in keys.values()))
         async with RawClient.connect(one) as ann_again, RawClient.connect(two) as bob_again:
             for client, name in ((ann_again, "ann"), (bob_again, "bob")):
                 back = await client.join("lobby", name)
@@ -41,7 +47,8 @@ async def test_a_member_that_reconnects_within_the_grace_is_not_shown_as_gone(re
                 me = next(member for member in back["members"] if member["userId"] == name)
                 before = next(member for member in joined[name]["members"] if member["userId"] == name)
                 assert (me["joinedAt"], me["data"]) == (before["joinedAt"], name)
-            assert redis_server.control.pttl(key) > 21_000_000
+                assert redis_server.control.pttl(keys[name]) > 21_000_000
+            redis_server.control.pexpire(keys["lost"], 1)
             for client in (watcher, far_watcher):
                 assert await client.receive_departure_of("lost") == "disconnected"
                 diff = client.of("room:diff")[-1]
@@ -70,7 +77,7 @@ async def test_a_disconnected_member_leaves_after_the_grace_and_not_before(redis
         entries = redis_state.stream(redis_server, "lobby")
         assert len(entries) == 2
         for entry in entries:
-            assert 700 <= int(entry["leftAt"]) - dropped_at < 1500
+            assert 700 <= int(entry["leftAt"]) - dropped_at < 700 + SLACK
         assert set(redis_state.rows(redis_server, "lobby")) == {"watcher"}
 
 
@@ -111,7 +118,7 @@ async def test_without_a_grace_a_disconnected_member_leaves_at_once(redis_server
 
 
 async def test_a_page_that_said_that_it_closes_has_the_close_grace(redis_server: Server) -> None:
-    rooms = (RoomRule(match="chess", close_grace=0.9),)
+    rooms = (RoomRule(match="chess", close_grace=0.9), RoomRule(match="news", close_grace=15))
     async with (
         served(redis_server, ttl=60, grace=20, away_grace=30, close_grace=0.3, rooms=rooms) as node,
         RawClient.connect(node) as watcher,
@@ -123,7 +130,8 @@ async def test_a_page_that_said_that_it_closes_has_the_close_grace(redis_server:
         for client, name in (
             (watcher, "watcher"), (closed, "closed"), (away, "away"), (reloaded, "reloaded"), (lost, "lost"),
         ):  # fmt: skip
-            await client.join("lobby", name)
+            await client.join("news" if name == "reloaded" else "lobby", name)
+        await watcher.join("news", "watcher")
         await closed.join("chess", "closed")
         await away.ask("room:away", "room:away:ok")
         began = time.time() * 1000
@@ -133,8 +141,10 @@ async def test_a_page_that_said_that_it_closes_has_the_close_grace(redis_server:
             assert client.received[-1]["code"] == "bad_json", "closing has no reply"
             await client.socket.close()
         lost.vanish()
+        key = redis_state.presence_key("news", "reloaded")
+        await until(lambda: redis_server.control.pttl(key) <= 15_000)
         async with RawClient.connect(node) as page:
-            assert (await page.join("lobby", "reloaded"))["resumed"] is True
+            assert (await page.join("news", "reloaded"))["resumed"] is True
             await watcher.receive_departures(2)
             await until(lambda: redis_state.stream(redis_server, "chess"))
         assert sorted(departures(watcher.received)) == [("away", "disconnected"), ("closed", "disconnected")]
@@ -160,9 +170,13 @@ async def test_a_heartbeat_of_a_closed_connection_does_not_extend_the_grace(redi
         assert await watcher.receive_departure_of("ann") == "disconnected"
 
 
-async def test_a_short_grace_ends_on_time(redis_server: Server) -> None:
-    """The pacemaker is notified of each deadline that is nearer than all it knows."""
+async def test_a_short_grace_ends_on_time(redis_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pacemaker is notified of each deadline that is nearer than all it knows.
+
+    Without it the next scan would be a minute later.
+    """
     redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+    monkeypatch.setattr(pacemaker, "MAX_SCAN_INTERVAL", 60.0)
     late = []
     async with served(redis_server, grace=0.1, sweep_interval=0) as node, RawClient.connect(node) as watcher:
         for number in range(9):
@@ -175,4 +189,4 @@ async def test_a_short_grace_ends_on_time(redis_server: Server) -> None:
                 assert await watcher.receive_departure_of("cut") == "disconnected"
             (entry,) = redis_state.stream(redis_server, room)
             late.append(int(entry["leftAt"]) - dropped_at - 100)
-    assert sorted(late)[4] < 200, late
+    assert max(late) < SLACK, late

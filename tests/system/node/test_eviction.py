@@ -68,7 +68,6 @@ async def test_an_inactive_member_leaves_also_where_redis_may_evict(redis_server
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("policy", POLICIES)
 async def test_under_pressure_no_member_leaves_and_counts_are_right_one_sweep_later(
     bundled_server: Server, policy: str, capsys: pytest.CaptureFixture[str]

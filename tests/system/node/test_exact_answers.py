@@ -11,7 +11,7 @@ from tests.support.servers import Server
 from tests.support.waiting import until
 
 NOTHING_REACTS: dict[str, Any] = {"pacemaker": False, "listener": False, "sweep_interval": 0}
-TTL = 0.6
+TTL = 2.0
 ROOMS = (
     "listed",
     "counted",

@@ -2,11 +2,29 @@
 
 from contextlib import AsyncExitStack
 
+import pytest
+
+from reactor.expiry import pacemaker
 from reactor.settings import RoomRule
 from tests.support import redis_state
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient, departures
 from tests.support.servers import Server
+
+SLACK = 5000
+"""Milliseconds after its deadline within which an expiry has to happen, on a busy machine too.
+
+Tests of punctuality switch off what would find it later: without a timely scan it would take a minute.
+"""
+
+
+@pytest.fixture
+def only_timely_scans(redis_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but a scan at its deadline expires a member, and nothing but the event claims it."""
+    redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+    monkeypatch.setattr(pacemaker, "MAX_SCAN_INTERVAL", 60.0)
+    monkeypatch.setattr(pacemaker, "EVENT_TIMEOUT", 60.0)
+    monkeypatch.setattr(pacemaker, "CLAIM_RETRY_MS", 60_000)
 
 
 async def test_a_member_without_heartbeats_for_its_ttl_is_force_left_closed_and_shown_as_gone(
@@ -25,7 +43,7 @@ async def test_a_member_without_heartbeats_for_its_ttl_is_force_left_closed_and_
         assert (force_leave["roomId"], force_leave["message"]) == ("lobby", "Gone quiet.")
         assert force_leave["reason"] == "inactivity_timeout"
         deadline = joined["members"][1]["joinedAt"] + 1000
-        assert deadline <= force_leave["timestamp"] < deadline + 500
+        assert deadline <= force_leave["timestamp"] < deadline + SLACK
         assert await bob.closed() == 4003
         assert await ann.receive_departure_of("bob") == "inactivity_timeout"
         assert not departures(bob.received)  # its own departure is sent as the force-leave alone
@@ -89,11 +107,9 @@ async def test_a_connection_that_is_in_other_rooms_stays_open_for_them(redis_ser
         assert await ann.closed() == 4003  # now it was the last room
 
 
+@pytest.mark.usefixtures("only_timely_scans")
 async def test_of_many_members_every_one_expires_on_time(redis_server: Server) -> None:
     """Each in a room of its own, one deadline shortly after the other."""
-    redis_server.control.execute_command(
-        "DEBUG", "SET-ACTIVE-EXPIRE", "0"
-    )  # only the pacemaker's touch expires them
     async with served(redis_server, ttl=1.0) as node, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(RawClient.connect(node)) for _ in range(4)]
         deadlines: dict[str, int] = {}
@@ -108,12 +124,12 @@ async def test_of_many_members_every_one_expires_on_time(redis_server: Server) -
         assert received.keys() == deadlines.keys()
         late = sorted(received[room] - deadlines[room] for room in deadlines)
         assert late[0] > 0
-        assert late[-1] < 1000
+        assert late[-1] < SLACK
 
 
+@pytest.mark.usefixtures("only_timely_scans")
 async def test_members_of_one_room_expire_each_at_their_own_deadline(redis_server: Server) -> None:
-    """A deadline shortly after another one does not wait until that one is verified."""
-    redis_server.control.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+    """A deadline shortly after another one does not wait until that one is claimed."""
     async with served(redis_server, ttl=1.0, diff_window=0) as node, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(RawClient.connect(node)) for _ in range(12)]
         late = []
@@ -122,5 +138,5 @@ async def test_members_of_one_room_expire_each_at_their_own_deadline(redis_serve
             late.append(-joined["members"][-1]["joinedAt"] - 1000)
         for number, client in enumerate(clients):
             late[number] += (await client.receive("room:force-leave"))["timestamp"]
-        # All within the time that the pacemaker gives an event before it looks at the same member again.
-        assert sorted(late)[len(late) // 2] < 100, late
+        assert min(late) > 0, late
+        assert max(late) < SLACK, late

@@ -17,7 +17,7 @@ from tests.support import redis_state
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 KEY = "{reactor:fleet}:format"
 NEXT = FormatRange(1, 2)
@@ -109,7 +109,7 @@ async def test_a_node_stops_with_one_line_when_the_format_becomes_another(redis_
     async def serve_until_stopped() -> None:
         async with served(redis_server, lease=0.6):
             redis_server.control.hset(KEY, "number", 9)
-            with anyio.fail_after(20):
+            with anyio.fail_after(PATIENCE):
                 await anyio.sleep_forever()
 
     with pytest.raises(FormatMismatch, match=r"in format 9, .* speaks 1: .*; this node stops\."):

@@ -167,7 +167,7 @@ async def test_a_message_is_charged_by_how_many_receive_it(bundled_server: Serve
 
 async def test_more_messages_than_a_window_takes_are_lost_and_counted(bundled_server: Server) -> None:
     async with (
-        served(bundled_server, diff_window=2) as node,
+        served(bundled_server, diff_window=6) as node,
         RawClient.connect(node) as ann,
         RawClient.connect(node) as bob,
     ):

@@ -56,7 +56,6 @@ class Stubborn(Person):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_after_random_outages_all_clients_agree_with_redis(bundled_server: Server, seed: int) -> None:
     chance = random.Random(seed)

@@ -102,7 +102,6 @@ async def observer(node: Node) -> AsyncIterator[RawClient]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("harmed", [False, True], ids=["unharmed", "harmed"])
 async def test_after_a_random_session_all_clients_agree_with_redis(

@@ -25,7 +25,7 @@ grace = "300ms"
 
 [rooms."small"]
 max_members = 2
-ttl = 1
+ttl = 3
 """
 
 

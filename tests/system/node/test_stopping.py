@@ -48,7 +48,7 @@ async def test_a_connection_to_a_stopping_node_is_refused(bundled_server: Server
             async with RawClient.connect(node):
                 pass
         assert await bob.closed() == 1012
-        assert await node.stop() == 0
+        assert await node.ended() == 0
 
 
 async def test_a_rolling_restart_of_every_node_sends_no_leave_and_no_join(

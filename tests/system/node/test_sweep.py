@@ -9,7 +9,7 @@ from tests.support import redis_state
 from tests.support.nodes import NodeProcess, served
 from tests.support.raw_client import RawClient, departures
 from tests.support.servers import Server
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 ONLY_THE_SWEEP: dict[str, Any] = {"pacemaker": False, "listener": False, "sweep_interval": 0.3}
 
@@ -116,7 +116,7 @@ async def test_a_room_larger_than_one_page_is_audited_too(redis_server: Server) 
             await node.store.join(_entry("lobby", f"u{number}"), f"{node.name()}.f{number}", ttl=60_000)
         gone = [redis_state.presence_key("lobby", f"u{number}") for number in range(0, 1500, 3)]
         redis_server.control.delete(*gone)
-        with anyio.fail_after(15):
+        with anyio.fail_after(PATIENCE):
             await node.sweep.sweep()
         assert len(redis_state.rows(redis_server, "lobby")) == 1001
         await watcher.has_received("room:count", count=1001)

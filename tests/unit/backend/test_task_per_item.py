@@ -3,6 +3,7 @@
 import anyio
 
 from reactor.backend.cluster import TaskPerItem
+from tests.support.waiting import PATIENCE
 
 
 class Item:
@@ -31,7 +32,7 @@ async def test_an_item_replaced_between_two_steps_of_the_loop_gets_a_task_of_its
         tasks_of.reconcile()
         replacement = items["a"] = Item()  # before `serve` has run again
         tasks_of.reconcile()
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             await replacement.started.wait()
         assert (first.running, replacement.running, other.running) == (0, 1, 1)
         tasks.cancel_scope.cancel()

@@ -9,6 +9,7 @@ import structlog.testing
 from reactor.errors import Unavailable
 from reactor.expiry.log_trimming import LogTrimmer
 from tests.support.keyspace import SHARDS, keyspace
+from tests.support.waiting import PATIENCE
 
 
 async def test_a_shard_that_does_not_answer_keeps_no_other_from_being_trimmed(
@@ -32,7 +33,7 @@ async def test_a_shard_that_does_not_answer_keeps_no_other_from_being_trimmed(
     trimmer = LogTrimmer(cast("Any", PartlyAway()), lambda: True, max_bytes=1, max_age=0)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(trimmer.serve)
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE):
             await done.wait()
         tasks.cancel_scope.cancel()
 
@@ -56,7 +57,7 @@ async def test_a_missing_right_is_logged_once_until_it_is_back(monkeypatch: pyte
         nonlocal changed
         changed = anyio.Event()
         rounds.update(dict.fromkeys(rounds, 0))
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE):
             await changed.wait()
 
     trimmer = LogTrimmer(cast("Any", Limited()), lambda: True, max_bytes=1, max_age=0)
