@@ -196,18 +196,17 @@ async def test_departures_are_taken_in_when_the_last_node_stops_and_when_one_sta
 
 async def test_who_falls_silent_was_last_seen_at_the_last_heartbeat(redis_server: Server) -> None:
     async with (
-        served(redis_server, ttl=1.5) as node,
+        served(redis_server, ttl=3) as node,
         RawClient.connect(node) as ann,
         RawClient.connect(node) as watcher,
     ):
         await watch(watcher, "ann")
         await ann.join("lobby", "ann")
-        ann.start_heartbeats(0.3)
-        await ann.until(lambda: len(ann.of("room:heartbeat:ack")) >= 7)
-        ann.stop_heartbeats()
+        # The scan at the first deadline copies this activity, well before the key that has it expires.
+        await asyncio.sleep(2)
+        last = await ann.ask("room:heartbeat", "room:heartbeat:ack")
         await watcher.until(lambda: statuses(watcher, "ann") == ["online", "offline"])
-        last = max(ack["timestamp"] for ack in ann.of("room:heartbeat:ack"))
-        assert watcher.of("people:diff")[-1]["changed"][0]["lastSeen"] == last
+        assert watcher.of("people:diff")[-1]["changed"][0]["lastSeen"] == last["timestamp"]
 
 
 async def test_a_user_is_away_once_all_connections_on_all_nodes_are(redis_server: Server) -> None:
