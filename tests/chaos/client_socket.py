@@ -289,6 +289,9 @@ class ClientSocket:
         if code not in CLOSES:
             self.violation("close", f"closed with {code}")
         self._end_all(f"closed with {code}")
+        for kind, room, *_ in self.pending.values():
+            if kind == "join_room":
+                self._history.unanswered.setdefault((room, self.user), []).append(self.node_life)
         self.pending.clear()
         self.closed.set()
 

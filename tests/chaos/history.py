@@ -101,7 +101,10 @@ class ReportedDeparture:
 
 @dataclass(slots=True)
 class History:
-    """Everything that the clients of one schedule recorded."""
+    """Everything that the clients of one schedule recorded.
+
+    unanswered: the nodes of sockets that closed before the reply to their join, which Redis may have taken.
+    """
 
     grace: int
     lease: int
@@ -110,6 +113,7 @@ class History:
     memberships: list[Membership] = field(default_factory=list)
     joins: dict[RoomUser, list[int]] = field(default_factory=dict)
     leaves: dict[RoomUser, list[int]] = field(default_factory=dict)
+    unanswered: dict[RoomUser, list[NodeLife]] = field(default_factory=dict)
     reported: list[ReportedDeparture] = field(default_factory=list)
     losses: list[list[int]] = field(default_factory=list)
     violations: list[Finding] = field(default_factory=list)
@@ -144,8 +148,9 @@ class History:
             requested = self.leaves.get((membership.room, membership.user), ())
             return max((at for at in requested if at <= ended), default=ended)
         if membership.how.startswith(("closed with", "removed")):
-            # Its node ended it some unknown time before the client received that.
-            return max((at for at in membership.acked if at <= ended), default=membership.since)
+            # Its node ended it some unknown time before the client received that, and the client may have
+            # been too busy to receive the reply to its join before.
+            return min(ended, max((at for at in membership.acked if at <= ended), default=membership.since))
         return ended
 
     def violation(self, rule: str, text: str, *evidence: str) -> None:

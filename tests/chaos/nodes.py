@@ -94,6 +94,9 @@ class NodeProcess:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._child.wait(), within)
         self.kill()
+        died = self._probe_file.with_suffix(".probe.died")
+        if died.exists():
+            self.node_life.ended_at = int(died.read_text())
 
     def freeze(self) -> None:
         """SIGSTOP."""

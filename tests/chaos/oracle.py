@@ -31,7 +31,8 @@ Of the whole record (`past`):
    just before it, may record the departure again as `disconnected`, because the reason is lost. A member that
    was reported as `disconnected` just after a loss may depart for another reason later, if a further loss
    removed that guess and restored the join. What only nodes knew that died with the data cannot be known.
-11. reason: `left` was requested, and a user who left over its only socket has no other reason;
+11. reason: `left` was requested, and a user who left over its only socket has no other reason, unless a
+   killed node had taken an earlier join of it without an answer, and was not declared lost yet;
    `inactivity_timeout` comes a whole TTL after the last stored heartbeat, and not for a member that sent
    later ones which Redis was not there to store; `disconnected` comes a whole grace after the last socket was
    gone (or at the end of the TTL if that is earlier; or after an earlier grace if Redis lost the return in
@@ -294,7 +295,8 @@ def _why_wrong(history: History, entry: Departure, memberships: list[Membership]
             early = left > ROUNDING and not history.lost(last_stored, entry.at)
             left_once = len(memberships) == 1 and memberships[0].how == "left"
             in_time = left_once and history.connected_until(memberships[0]) < entry.at - IN_FLIGHT
-            if in_time and not history.lost(memberships[0].since, entry.at):
+            alone = not _may_be_in_by_a_dead_node(history, entry)
+            if in_time and alone and not history.lost(memberships[0].since, entry.at):
                 return "removed for inactivity after it had left"
             if early:
                 return f"removed for inactivity {left} ms before the expiry"
@@ -330,6 +332,14 @@ def _why_wrong(history: History, entry: Departure, memberships: list[Membership]
             return ""  # judged by bans.py
         case _:
             return f"{entry.reason} is not a possible reason"
+
+
+def _may_be_in_by_a_dead_node(history: History, entry: Departure) -> bool:
+    """Whether a connection of a killed node, which took its join without an answer, may have been counted."""
+    return any(
+        node.ended_at is not None and node.ended_at <= entry.at
+        for node in history.unanswered.get((entry.room, entry.user), ())
+    )
 
 
 def after(state: State) -> list[Finding]:

@@ -295,8 +295,8 @@ def _missed_activity(history: History, departure: Departure) -> int:
     """Up to how many milliseconds before the last activity a departure may say that it was.
 
     The presence key holds the last activity and vanishes at its expiry. The scan at the stored deadline
-    copies it before: a member that has sent heartbeats is alive then. A scan that a stall of its node delays beyond
-    the expiry finds nothing to copy, and the departure has what the scan before copied.
+    copies it before: a member that has sent heartbeats is alive then. A scan that a stall of its node delays
+    beyond the expiry finds nothing to copy, and the departure has what the scan before copied.
     """
     due = departure.last_active + history.ttl_of[departure.room]
     stalls = [stall for membership in history.memberships for stall in membership.node.impaired]

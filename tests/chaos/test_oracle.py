@@ -373,6 +373,24 @@ def test_inactivity_after_a_leave_is_a_finding() -> None:
     case.membership.how = "left"
     case.record(("inactivity_timeout", 30_000))
     assert case.rules() == ["reason"]
+    other = NodeLife("n1a")
+    case.history.unanswered["lobby", "ann"] = [other]
+    assert case.rules() == ["reason"], "a node that lives detaches whom it could not answer"
+    other.ended_at = 19_000
+    assert case.rules() == [], "a killed one does not"
+
+
+def test_what_a_client_notices_late_is_judged_by_the_end_of_its_node() -> None:
+    """Its process was busy when the reply to its join arrived, and when its node was killed."""
+    case = Case()
+    case.history.reported.clear()
+    case.membership.acked.clear()
+    case.membership.joined_at, case.membership.since, case.membership.until = 15_000, 20_500, 21_500
+    case.membership.how = "closed with 1006"
+    case.state.departures = [Departure("lobby", "ann", 15_000, "disconnected", 21_000)]
+    assert case.rules() == ["reason"]
+    case.node.ended_at = 19_900
+    assert case.rules() == []
 
 
 def test_inactivity_in_spite_of_heartbeats_is_a_finding() -> None:

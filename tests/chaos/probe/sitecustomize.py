@@ -46,7 +46,10 @@ def _probe(path: str) -> None:
 
 
 def _die_at(path: str) -> None:
-    """Have the process kill itself at the next call of one of the package's functions."""
+    """Have the process kill itself at the next call of one of the package's functions.
+
+    It notes when (ms since 1970): the process of the clients may be busy and learn of it later.
+    """
 
     def prepare(_number: int, _frame: Any) -> None:
         from reactor.presence.people import PeopleStore
@@ -54,6 +57,8 @@ def _die_at(path: str) -> None:
 
         async def die(*_args: Any, **_fields: Any) -> None:
             await asyncio.sleep(ARRIVES_WITHIN)
+            real = time.clock_gettime(time.CLOCK_REALTIME)  # which is not skewed
+            Path(path).with_suffix(".died").write_text(f"{real * 1000:.0f}")
             os.kill(os.getpid(), signal.SIGKILL)
 
         if Path(path).read_text() == "index-join":

@@ -222,8 +222,10 @@ def test_a_reactor_error_is_found_in_nested_groups(capsys, monkeypatch):
     assert called(capsys, "serve") == (1, "", "error: It is away.\n")
 
 
+@pytest.mark.usefixtures("own_runtime_folder")
 async def test_all_commands_with_an_embedded_server():
-    with serving("--grace", "0") as server:
+    # Without pings: the clients of this process answer none while it waits for commands.
+    with serving("--grace", "0", "--ping-interval", "0") as server:
         assert server.said["redis"] == "embedded"
         assert server.said["page"].startswith("http://127.0.0.1:")
         anna = await joined(server.socket, "lobby", "anna", username="Anna\u202e", data={"color": "red"})
