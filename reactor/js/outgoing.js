@@ -15,7 +15,8 @@ const MAX_WAITING = 64;
  * @typedef {{fields: any, promise: Promise<void>, resolve: () => void, reject: (error: Error) => void}} Change
  *
  * @typedef {object} Wire
- * @property {(fields: any, callback: (error: ReactorError | null) => void) => boolean} send whether it was sent
+ * @property {(fields: any, callback: (error: ReactorError | null) => void, lost: () => void) => boolean} send whether it was
+ *   sent; `lost` is called in place of `callback` if the next `flush` has to send it again
  * @property {(call: () => void, error: ReactorError | null) => void} defer makes a call later, unless the connection is lost
  * @property {(former: any, later: any) => any} merge one change with the effect of two; undefined if there is none
  * @property {(fields: any) => void} acknowledged
@@ -75,7 +76,7 @@ export class OutgoingChanges {
       fields = merged;
       this.#sent += 1;
     }
-    if (!this.#wire.send(fields, (error) => this.#answered(fields, error))) this.#sent = 0;
+    if (!this.#wire.send(fields, (error) => this.#answered(fields, error), () => this.lost())) this.#sent = 0;
   }
 
   /** The request under way is lost; `flush` sends its changes again. */

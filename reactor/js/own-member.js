@@ -9,7 +9,7 @@ import { applyPatch, joinPatches } from "./patch.js";
 
 /**
  * @typedef {{username?: string, data?: any, patch?: any}} Fields
- * @typedef {{send: (request: any, callback: (error: any) => void) => boolean, defer: (call: () => void, error: any) => void}} Wire
+ * @typedef {{send: (request: any, callback: (error: any) => void, lost: () => void) => boolean, defer: (call: () => void, error: any) => void}} Wire
  */
 
 export class OwnMember {
@@ -24,13 +24,13 @@ export class OwnMember {
   constructor(wire) {
     this.#updates = new OutgoingChanges({
       ...wire,
-      send: (fields, callback) => wire.send({ type: "room:update", ...fields }, callback),
+      send: (fields, ...answer) => wire.send({ type: "room:update", ...fields }, ...answer),
       merge: mergeFields,
       acknowledged: (fields) => (this.confirmed = mergeFields(this.confirmed, fields) ?? {}),
     });
     this.#awayChanges = new OutgoingChanges({
       ...wire,
-      send: ({ away }, callback) => wire.send({ type: away ? "room:away" : "room:back" }, callback),
+      send: ({ away }, ...answer) => wire.send({ type: away ? "room:away" : "room:back" }, ...answer),
       merge: (_, later) => later,
       acknowledged: ({ away }) => (this.#confirmedAway = away),
     });

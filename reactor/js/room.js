@@ -46,7 +46,7 @@ export class Room extends FollowedRoom {
   #bare = false;
   #own = new OwnMember({
     defer: (call, error) => this.defer(call, error),
-    send: (request, callback) => this.#sendChange(request, callback),
+    send: (...change) => this.#sendChange(...change),
   });
   /** Rejects what is sent to the room and not answered yet. @type {Set<(error: Error) => void>} */
   #sending = new Set();
@@ -318,13 +318,18 @@ export class Room extends FollowedRoom {
     return answer;
   }
 
-  /** @param {{type: string}} request @param {(error: ReactorError | null) => void} callback @returns {boolean} */
-  #sendChange(request, callback) {
+  /**
+   * @param {{type: string}} request @param {(error: ReactorError | null) => void} callback
+   * @param {() => void} lost called in its place if it is to be sent again with the next join
+   * @returns {boolean}
+   */
+  #sendChange(request, callback, lost) {
     // A change must not overtake a join that makes one.
     const waits = this.joined ? this.#joining.some(({ given }) => !isEmpty(given)) : !this.#joinSent;
     return !waits && this.client.send({ ...request, roomId: this.id }, (error) => {
-      // The join before it was refused for now; when it is repeated, so is this.
-      if (error?.code === "not_joined" && !this.joined) this.#own.lost();
+      // The join before it was refused for now; when it is repeated, so is this. Others that are under way, or wait to be
+      // repeated, are not affected: they have answers of their own.
+      if (error?.code === "not_joined" && !this.joined) lost();
       else callback(error);
     });
   }

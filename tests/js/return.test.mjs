@@ -65,6 +65,25 @@ test("a change is sent behind a join that is refused for now, and again when tha
   await update;
 });
 
+test("while one change waits to be repeated, the refusal of another for the missing join does not send it twice", async (t) => {
+  const { tick, room } = await present(t);
+  room.back();
+  const first = room.update(2);
+  await back(tick);
+  Socket.last.answers("join_room", error("unavailable"));
+  Socket.last.answers("room:back", error("not_joined"));
+  Socket.last.answers("room:update", error("unavailable"));
+  await tick(2000);
+  Socket.last.answers("join_room", joined(mine(1), { resumed: true, joinedAt: 1000 }));
+  const second = room.update(3);
+  await tick(2000);
+  assert.equal(Socket.last.of("room:update").length, 2, "one request is under way at a time");
+  Socket.last.answers("room:update", updated(7));
+  await first;
+  if (Socket.last.of("room:update").length > 2) Socket.last.answers("room:update", error("forbidden"));
+  await assert.rejects(second, { code: "forbidden" });
+});
+
 test("changes are sent one request at a time; those that wait are sent as one", async (t) => {
   const { room } = await present(t);
   const all = [room.update(2), room.update(3, { username: "A" }), room.update(4), room.update(undefined, { username: "B" })];
