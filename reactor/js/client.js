@@ -8,7 +8,7 @@ import { SleepDetector, monotonic } from "./clock.js";
 import { Connection } from "./connection.js";
 import { DeferredCalls } from "./deferred.js";
 import { Emitter } from "./emitter.js";
-import { checkOptions, checkedFields, checkedId, jsonCopy, refuse } from "./encode.js";
+import { checkOptions, checkedFields, checkedId, jsonCopy, refuse, shown } from "./encode.js";
 import { ReactorError, isTransient } from "./error.js";
 import { watchNetwork } from "./network.js";
 import { OpenRequests } from "./open-requests.js";
@@ -121,11 +121,12 @@ export class ReactorClient extends Emitter {
     const id = checkedId("roomId", roomId, this.limits);
     const user = userId === undefined ? userId : checkedId("userId", userId, this.limits);
     const given = checkedFields(fields, this.limits);
-    if (view !== undefined && !/^(members|count|none)$/.test(view)) refuse("view", `"members", "count" or "none" is needed, not ${view}`);
-    if (signal && !signal.addEventListener) refuse("signal", "an AbortSignal is needed, as the property `signal` of a controller");
+    if (view !== undefined && !["members", "count", "none"].includes(view)) refuse("view", `"members", "count" or "none" is needed, not ${shown(view)}`);
+    if (signal && typeof signal.addEventListener !== "function") refuse("signal", "an AbortSignal is needed, as the property `signal` of a controller");
     await this.rooms.get(id)?.leaving;
     if (signal?.aborted) throw new ReactorError("aborted", "the signal was aborted");
-    for (const left of this.#departures.keys()) if (left.id === id) this.departed(left);
+    // The same user returns; another one follows the departure.
+    for (const left of this.#departures.keys()) if (left.id === id && (user ?? left.userId) === left.userId) this.departed(left);
     let room = this.rooms.get(id);
     if (!room) this.rooms.set(id, (room = new Room(this, id, user)));
     else if ((user ?? room.userId) !== room.userId) {
@@ -144,7 +145,7 @@ export class ReactorClient extends Emitter {
 
   /** @param {string | number} roomId @param {{view?: "members" | "count" | undefined}} [options] */
   watch(roomId, { view = "members" } = {}) {
-    if (view !== "members" && view !== "count") refuse("view", `"members" or "count" is needed, not ${view}`);
+    if (view !== "members" && view !== "count") refuse("view", `"members" or "count" is needed, not ${shown(view)}`);
     const room = this.#watched.add(checkedId("roomId", roomId, this.limits), view);
     this.#connection.open();
     return room;
@@ -246,8 +247,11 @@ export class ReactorClient extends Emitter {
       this.#heartbeatAt = monotonic(); // a join counts as a heartbeat
       // What follows need not wait for the reply: the server defers it until then.
       if (token !== undefined) this.sendToken(token);
+      // A room that one user has left and another one joins is left first; the others last, so that the connection is in use.
+      const departures = [...this.#departures.keys()];
+      for (const room of departures) if (this.rooms.has(room.id)) room.sendDeparture();
       for (const room of this.rooms.values()) room.sendJoin();
-      for (const room of this.#departures.keys()) room.sendDeparture();
+      for (const room of departures) if (!this.rooms.has(room.id)) room.sendDeparture();
       for (const feed of this.feeds) feed.opened();
       for (const { send } of this.#questions) send();
       this.tick();
@@ -258,8 +262,6 @@ export class ReactorClient extends Emitter {
     if (closed) this.#wasOpen = false;
     watchNetwork(closed ? "removeEventListener" : "addEventListener", this.#onPageEvent);
     this.#showStatus();
-    // A force-leave closed the connection while another room was being joined.
-    if (closed && this.#isUsed()) this.#connection.open();
   }
 
   /** @param {any} message a decoded message of the server */
@@ -307,7 +309,7 @@ export class ReactorClient extends Emitter {
   }
 
   closeIfUnused() {
-    if (!this.#isUsed() && this.#connection.state !== "closed") this.#connection.close();
+    if (!this.isUsed && this.#connection.state !== "closed") this.#connection.close();
   }
 
   // Called by rooms.
@@ -373,7 +375,8 @@ export class ReactorClient extends Emitter {
     return this.#departures.has(room);
   }
 
-  #isUsed() {
+  /** Whether a connection is needed. */
+  get isUsed() {
     return this.rooms.size + this.#questions.size + this.#departures.size || this.#followed;
   }
 

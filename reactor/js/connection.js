@@ -5,7 +5,7 @@
  * Deadlines are compared with the clock: timers of a sleeping or hidden page are late, and `tick` makes up for that.
  */
 import { monotonic } from "./clock.js";
-import { byteLength, refuse } from "./encode.js";
+import { byteLength, refuse, shown } from "./encode.js";
 import { ReactorError } from "./error.js";
 import { failureReason, probe } from "./probe.js";
 
@@ -19,6 +19,8 @@ export const json = { subprotocol: "reactor.json", encode: JSON.stringify, decod
 const TOKEN_PAUSE = 5000;
 /** How long (ms) after a wake a loss is a consequence of the sleep, and no sign that the server is in trouble. */
 const WAKING = 1000;
+
+const NOT_ASCII = /[^\x00-\x7f]/;
 
 /** The two codes by which a reactor server ends a connection for good; a proxy closes with any other. */
 const UNAUTHORISED = 4001;
@@ -35,6 +37,7 @@ const isComplaint = (code) => (code > 1001 && code < 1005) || (code > 1006 && co
  * @property {(event: "error" | "connection-error", error: Error) => void} emit
  * @property {(token?: string) => void} sendToken
  * @property {() => void} tick
+ * @property {unknown} isUsed whether it needs a connection
  */
 
 export class Connection {
@@ -75,13 +78,16 @@ export class Connection {
   #timer;
 
   /** @param {string} url @param {ConnectionOptions} options @param {Owner} owner */
-  constructor(url, { WebSocket = globalThis.WebSocket, random = Math.random, codec = json, token, backoff }, owner) {
+  constructor(url, { WebSocket = globalThis.WebSocket, random = Math.random, codec = json, token, backoff, requestTimeout = 0 }, owner) {
     this.#url = url;
     this.#options = { WebSocket, random, codec, token };
     this.#backoff = { ...BACKOFF, ...backoff };
     this.#owner = owner;
-    if (typeof url !== "string" && !(/** @type {any} */ (url)?.href)) refuse("url", `an address is needed, as in wss://example.org/ws, not ${url}`);
+    if (typeof url !== "string" && !(/** @type {any} */ (url)?.href)) refuse("url", `an address is needed, as in wss://example.org/ws, not ${shown(url)}`);
     if (token != null && !/^(string|function)$/.test(typeof token)) refuse("token", "a token is needed, or a function that returns one: pass the function itself, without calling it");
+    for (const [name, ms] of Object.entries({ requestTimeout, ...this.#backoff })) {
+      if (!(typeof ms === "number" && ms >= 0)) refuse(name, `a number of milliseconds is needed, not ${shown(ms)}`);
+    }
     if (!WebSocket) throw new TypeError("no WebSocket: pass one, as { WebSocket }");
   }
 
@@ -95,9 +101,14 @@ export class Connection {
     if (this.state === "open" || this.state === "connecting") return;
     const attempt = (this.#current = {});
     this.#retryAt = 0;
-    this.#setTimer(this.#backoff.timeout, () => this.#onClose(1006, ""));
+    const { timeout } = this.#backoff;
+    const retry = () => this.reconnect();
+    this.#setTimer(timeout, () => {
+      if (this.#current !== attempt) return this.#onClose(1006, "");
+      this.#tokenFailed(new ReactorError("timeout", `the token function has not returned within ${timeout} ms`), retry);
+    });
     this.#setState("connecting");
-    this.#getToken(attempt, (token) => this.#connect(token), () => this.reconnect());
+    this.#getToken(attempt, (token) => this.#connect(token), retry);
   }
 
   /** The machine or the page was asleep, or the network is another one: failures so far do not count. */
@@ -153,23 +164,32 @@ export class Connection {
     const { token } = this.#options;
     /** @type {any} */
     let result = token ?? undefined;
-    let failed = false;
+    /** @type {any} */
+    let failure;
     try {
       if (typeof token === "function") result = await token();
-      if (result && typeof result !== "string") throw new ReactorError("bad_request", `the token function returned ${typeof result}, not a token`);
       if (result === null) throw new ReactorError("closed", "the token function returned null", { permanent: true });
+      const isToken = typeof result === "string" && !NOT_ASCII.test(result);
+      if (result !== undefined && !isToken) {
+        const kind = typeof result === "string" ? "text that is not ASCII" : typeof result;
+        throw new ReactorError("bad_request", `the token function returned ${kind}, not a token`);
+      }
     } catch (error) {
-      failed = true;
-      result = error;
+      failure = error instanceof Error ? error : new ReactorError("bad_request", `the token function failed: ${shown(error)}`, {
+        permanent: /** @type {any} */ (error)?.permanent,
+      });
     }
     if (this.#current !== attempt) return;
-    if (!failed) use(result);
-    else if (result?.permanent) this.close(result);
-    else {
-      this.error = result;
-      this.#owner.emit("error", result);
-      retry();
-    }
+    if (failure) this.#tokenFailed(failure, retry);
+    else use(result);
+  }
+
+  /** @param {any} error @param {() => void} retry */
+  #tokenFailed(error, retry) {
+    if (error.permanent) return this.close(error);
+    this.error = error;
+    this.#owner.emit("error", error);
+    retry();
   }
 
   /**
@@ -271,9 +291,12 @@ export class Connection {
     this.error = error;
     if (code === UNAUTHORISED && !(this.#canRenew && this.#mayRenew)) return this.close(error);
     if (code === UNAUTHORISED) this.#mayRenew = false;
+    if (code !== FORCE_LEAVE) return this.reconnect(code);
     // After a force-leave from the last room, that room has the error.
-    if (code === FORCE_LEAVE) this.close(this.banned);
-    else this.reconnect(code);
+    if (this.banned || !this.#owner.isUsed) return this.close(this.banned);
+    // Another room was being joined. A peer that closes so without an answer is no reactor server with a reason.
+    this.drop(this.#answered ? 0 : this.#nextDelay(code));
+    if (this.#answered) this.open();
   }
 
   /** Add to an error why the server cannot be reached, and report it. @param {ReactorError} error */

@@ -18,7 +18,7 @@ export class Emitter {
    */
   on(event, listener) {
     if (!this.#events.includes(event)) throw new TypeError(`no event "${event}": there are ${this.#events.join(", ")}`);
-    if (typeof listener !== "function") throw new TypeError(`on("${event}"): a function is needed, not ${listener}`);
+    if (typeof listener !== "function") throw new TypeError(`on("${event}"): a function is needed, not ${typeof listener}`);
     /** @type {[string, (detail: any) => void]} */
     const entry = [event, listener];
     this.#listeners = [...this.#listeners, entry];

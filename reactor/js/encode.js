@@ -24,14 +24,33 @@ export function refuse(path, problem) {
 /** @param {unknown} value @returns {string} such as "Object", "Map" or "Date", also of another frame */
 const kindOf = (value) => Object.prototype.toString.call(value).slice(8, -1);
 
+/** A value in the sentence of an error; also one that cannot be converted to text. @param {unknown} value @returns {string} */
+export function shown(value) {
+  try {
+    return String(value);
+  } catch {
+    return `an ${typeof value}`;
+  }
+}
+
 /** @param {unknown} options @param {string} example */
 export function checkOptions(options, example) {
-  if (kindOf(options) !== "Object") refuse("options", `an object is needed, as in ${example}, not ${options}`);
+  if (kindOf(options) !== "Object") refuse("options", `an object is needed, as in ${example}, not ${shown(options)}`);
 }
 
 /** @param {string} path @param {string} text */
 function checkText(path, text) {
   return HALF_PAIR.test(text) ? refuse(path, "half a surrogate pair cannot be sent: cut text between characters") : text;
+}
+
+/** @param {string} path @param {number} number */
+function checkedNumber(path, number) {
+  if (!Number.isFinite(number)) refuse(path, `${number} cannot be sent: use null`);
+  // JSON has the larger ones with an exponent.
+  if (Number.isInteger(number) && (number >= 2 ** 64 || number < -(2 ** 63)) && Math.abs(number) < 1e21) {
+    refuse(path, "a whole number of more than 64 bits cannot be sent: use text");
+  }
+  return number;
 }
 
 /** @param {string} path @param {number} size @param {number} [limit] */
@@ -56,12 +75,15 @@ export function jsonCopy(value, path, depth = 0) {
     if (typeof value?.toJSON === "function") value = value.toJSON("");
     if (value === null || typeof value === "boolean") return value;
     if (typeof value === "string") return checkText(path, value);
-    if (typeof value === "number") return Number.isFinite(value) ? value : refuse(path, `${value} cannot be sent: use null`);
+    if (typeof value === "number") return checkedNumber(path, value);
     if (typeof value !== "object") refuse(path, value === undefined ? "undefined cannot be sent: use null, or leave it out" : `a ${typeof value} cannot be sent`);
     if (depth === MAX_DEPTH) refuse(path, `nested deeper than ${MAX_DEPTH} levels, or contains itself`);
     if (Array.isArray(value)) return Array.from(value, (item, index) => jsonCopy(item, `${path}[${index}]`, depth + 1));
     const kind = kindOf(value);
     if (kind !== "Object") refuse(path, `a ${kind} cannot be sent: use an object or an array`);
+    for (const key of Object.getOwnPropertySymbols(value)) {
+      if (Object.getOwnPropertyDescriptor(value, key)?.enumerable) refuse(path, `the key ${String(key)} cannot be sent: use text`);
+    }
     return Object.fromEntries(
       Object.entries(value).map(([key, item]) => {
         const inner = NAME.test(key) ? `${path}.${key}` : `${path}[${JSON.stringify(key)}]`;
@@ -70,7 +92,7 @@ export function jsonCopy(value, path, depth = 0) {
     );
   } catch (error) {
     // A getter, a proxy or a toJSON failed.
-    throw error instanceof ReactorError ? error : refuse(path, `it cannot be read: ${error}`);
+    throw error instanceof ReactorError ? error : refuse(path, `it cannot be read: ${shown(error)}`);
   }
 }
 
@@ -80,7 +102,7 @@ export function jsonCopy(value, path, depth = 0) {
  * @param {string} name @param {unknown} id @param {Partial<Limits>} limits @returns {string}
  */
 export function checkedId(name, id, limits) {
-  if (typeof id !== "string" && !Number.isSafeInteger(id)) refuse(name, `text or a whole number is needed, not ${id}`);
+  if (typeof id !== "string" && !Number.isSafeInteger(id)) refuse(name, `text or a whole number is needed, not ${shown(id)}`);
   const text = checkText(name, String(id));
   checkSize(name, byteLength(text), limits.id);
   return text;

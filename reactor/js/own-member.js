@@ -26,7 +26,11 @@ export class OwnMember {
       ...wire,
       send: (fields, ...answer) => wire.send({ type: "room:update", ...fields }, ...answer),
       merge: mergeFields,
-      acknowledged: (fields) => (this.confirmed = mergeFields(this.confirmed, fields) ?? {}),
+      // A patch of data that is not known is applied to none.
+      acknowledged: ({ patch, ...fields }) => {
+        this.confirmed = { ...this.confirmed, ...fields };
+        if (patch !== undefined) this.confirmed.data = applyPatch(this.confirmed.data, patch);
+      },
     });
     this.#awayChanges = new OutgoingChanges({
       ...wire,

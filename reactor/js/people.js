@@ -6,7 +6,7 @@
  * them out in their order.
  */
 import { Emitter } from "./emitter.js";
-import { byteLength, checkedId, refuse } from "./encode.js";
+import { byteLength, checkedId, refuse, shown } from "./encode.js";
 import { ReactorError, isTransient } from "./error.js";
 
 /**
@@ -28,7 +28,7 @@ const feeds = new WeakMap();
  * @param {any} client a ReactorClient @param {Iterable<string | number>} [userIds] @returns {People}
  */
 export function people(client, userIds = []) {
-  if (!client?.feeds) refuse("client", `a ReactorClient is needed, as in people(client, ids), not ${client}`);
+  if (!client?.feeds) refuse("client", `a ReactorClient is needed, as in people(client, ids), not ${shown(client)}`);
   let feed = feeds.get(client);
   if (!feed) {
     feed = new PeopleFeed(client);
@@ -334,7 +334,7 @@ class PeopleFeed {
 /** @param {Iterable<string | number>} userIds @param {ReactorClient} client @returns {string[]} each once, as text */
 function checkedIds(userIds, client) {
   if (typeof userIds === "string" || typeof userIds?.[Symbol.iterator] !== "function") {
-    refuse("userIds", `a list of ids is needed, not ${userIds}`);
+    refuse("userIds", `a list of ids is needed, not ${shown(userIds)}`);
   }
   return [...new Set(Array.from(userIds, (id, index) => checkedId(`userIds[${index}]`, id, client.limits)))];
 }

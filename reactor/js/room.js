@@ -1,5 +1,5 @@
 /** A room that the client is in: its members, and the member's own requests. Created by `client.join`. */
-import { checkedData, checkedFields, checkedId, refuse } from "./encode.js";
+import { checkedData, checkedFields, checkedId, refuse, shown } from "./encode.js";
 import { ReactorError, isTransient } from "./error.js";
 import { FollowedRoom } from "./followed-room.js";
 import { OwnMember } from "./own-member.js";
@@ -92,7 +92,8 @@ export class Room extends FollowedRoom {
 
   /** @param {unknown} patch @param {{username?: string}} [more] */
   patch(patch, more) {
-    return this.#change(() => this.#own.update(checkedFields({ ...more, patch }, this.client.limits)));
+    // As null it is refused when it is missing.
+    return this.#change(() => this.#own.update(checkedFields({ ...more, patch: patch ?? null }, this.client.limits)));
   }
 
   away() {
@@ -104,8 +105,8 @@ export class Room extends FollowedRoom {
   }
 
   /** @param {unknown} data @param {{to?: readonly (string | number)[] | undefined}} [more] */
-  send(data, { to } = {}) {
-    return this.#change(() => this.#send(data, to));
+  send(data, more) {
+    return this.#change(() => this.#send(data, more?.to));
   }
 
   /** @returns {Promise<void>} */
@@ -338,7 +339,7 @@ export class Room extends FollowedRoom {
   #send(data, to) {
     const { limits } = this.client;
     const copy = checkedData("data", data, limits);
-    if (to && !Array.isArray(to)) refuse("to", `a list of user ids is needed, not ${to}`);
+    if (to && !Array.isArray(to)) refuse("to", `a list of user ids is needed, not ${shown(to)}`);
     const users = to?.map((user, index) => checkedId(`to[${index}]`, user, limits));
     return new Promise((resolve, reject) => {
       this.#sending.add(reject);

@@ -28,6 +28,12 @@ test("without WebSocket the error says to pass one", () => {
   assert.throws(() => new ReactorClient("ws://here/ws", { WebSocket: null }), /no WebSocket: pass one/);
 });
 
+test("a time that is no number is refused, so that it cannot make a client reconnect without a pause", () => {
+  for (const options of [{ requestTimeout: NaN }, { requestTimeout: "10" }, { backoff: { first: NaN } }, { backoff: { most: -1 } }]) {
+    assert.throws(() => new ReactorClient("ws://here/ws", { WebSocket: Socket, ...options }), { code: "bad_request", message: /a number of milliseconds is needed/ });
+  }
+});
+
 test("an invalid address rejects the join", async (t) => {
   class Picky {
     constructor() {

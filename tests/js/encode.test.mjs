@@ -42,6 +42,11 @@ const REFUSED = [
   [{ bad: { toJSON() { throw new Error("no"); } } }, "data.bad: it cannot be read: Error: no"],
   [{ bad: { toJSON: () => undefined } }, /^data\.bad: undefined cannot be sent/],
   [new Proxy({}, { ownKeys() { throw new Error("revoked"); } }), /^data: it cannot be read/],
+  [{ [Symbol("k")]: 1 }, "data: the key Symbol(k) cannot be sent: use text"],
+  [{ n: 2 ** 64 }, "data.n: a whole number of more than 64 bits cannot be sent: use text"],
+  [[-(2 ** 64)], "data[0]: a whole number of more than 64 bits cannot be sent: use text"],
+  [{ bad: { toJSON() { throw Symbol("s"); } } }, "data.bad: it cannot be read: Symbol(s)"],
+  [{ get bad() { throw Object.create(null); } }, "data: it cannot be read: an object"],
 ];
 
 for (const [number, [value, message]] of REFUSED.entries()) {
@@ -54,6 +59,7 @@ const ACCEPTED = [
   [null],
   [[true, "😀", 1.5, { a: { b: [] } }]],
   [nested(32)],
+  [[2 ** 63, -(2 ** 63), 1e21, 1e300]],
   [new Date(0), "1970-01-01T00:00:00.000Z"],
   [{ at: new Date(0), url: new URL("http://x/") }, { at: "1970-01-01T00:00:00.000Z", url: "http://x/" }],
   [new Point(), { x: 1 }],
@@ -73,7 +79,7 @@ for (const [number, [value, copy = value]] of ACCEPTED.entries()) {
 
 test("ids are text or whole numbers", () => {
   assert.deepEqual([checkedId("roomId", 7, {}), checkedId("roomId", "7", {}), checkedId("roomId", -1, {})], ["7", "7", "-1"]);
-  for (const id of [null, {}, [], 1.5, 1e21, NaN, true]) {
+  for (const id of [null, {}, [], 1.5, 1e21, NaN, true, Symbol("x"), Object.create(null), 1n]) {
     assert.throws(() => checkedId("roomId", id, {}), { code: "bad_request", message: /^roomId: text or a whole number/ });
   }
 });

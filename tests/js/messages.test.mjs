@@ -74,9 +74,20 @@ test("where no members are served, an acknowledged patch is part of what a retur
   client.close();
 });
 
+test("a patch of data that is not known is presented as what it makes of none", async (t) => {
+  const { client, room, tick } = await enter(t, [], { members: undefined, view: "count", count: 1, joinedAt: 1000 });
+  const change = room.patch({ a: 1, b: null });
+  Socket.last.answers("room:update", updated(6));
+  await change;
+  Socket.last.ends(1006);
+  await Socket.again(tick);
+  assert.deepEqual([Socket.last.sent[0].data, Socket.last.sent[0].patch], [{ a: 1 }, undefined]);
+  client.close();
+});
+
 test("a patch is an object", async (t) => {
   const { room } = await enter(t);
-  for (const patch of [null, 5, "a", []]) await assert.rejects(room.patch(patch), { code: "bad_request", message: "patch: an object is needed" });
+  for (const patch of [undefined, null, 5, "a", []]) await assert.rejects(room.patch(patch), { code: "bad_request", message: "patch: an object is needed" });
   await assert.rejects(room.patch({ a: { b: undefined } }), { code: "bad_request", message: /^patch\.a\.b: undefined/ });
 });
 

@@ -101,6 +101,17 @@ test("force-leave from one room keeps the other, and joining again is possible a
   assert.deepEqual(Socket.last.of("join_room").map(({ roomId }) => roomId), ["den", "lobby"]);
 });
 
+test("a peer that closes with 4003 at once is not connected to without a pause", async (t) => {
+  const { client, tick } = await enter(t);
+  const { length } = Socket.all;
+  for (let round = 0; round < 10; round += 1) {
+    Socket.last.ends(4003);
+    await tick(100);
+    if (!Socket.last.closed && client.status === "reconnecting") Socket.last.onopen?.();
+  }
+  assert.ok(Socket.all.length - length < 5, `${Socket.all.length - length} connections in a second`);
+});
+
 test("a rejected token ends the client; after any other close code it returns", async (t) => {
   const { client, room, seen, tick } = await enter(t);
   const errors = [];
@@ -244,6 +255,22 @@ test("a leave without a socket is forgotten after a while, when the client is cl
   assert.equal(client.rooms.size, 1);
 });
 
+test("a room that is left without a socket, and joined as another user, is left before", async (t) => {
+  const { client, room, tick } = await enter(t);
+  Socket.last.ends(1006);
+  await room.leave();
+  const other = client.join("lobby", { userId: "you" });
+  await Socket.again(tick);
+  assert.deepEqual(Socket.last.sent.map(({ type, userId, roomId }) => [type, userId, roomId]), [
+    ["join_room", "me", "lobby"], ["leave_room", undefined, "lobby"], ["join_room", "you", "lobby"],
+  ]);
+  const [back, leave, join] = Socket.last.sent.map(({ id }) => id);
+  Socket.last.says({ ...joined([member("me")], { view: "none" }), id: back });
+  Socket.last.says({ type: "room:left", roomId: "lobby", id: leave });
+  Socket.last.says({ ...joined([member("you")], { userId: "you" }), id: join });
+  assert.deepEqual([(await other).userId, client.status, room.status], ["you", "connected", "closed"]);
+});
+
 test("a leave of one of two rooms without a socket is made when the other returns", async (t) => {
   const { client, room, tick } = await enter(t);
   const second = client.join("den", { userId: "me" });
@@ -315,6 +342,15 @@ test("a signal cancels a join or leaves the room, and its listener is removed", 
   await tick(60_000);
 });
 
+
+test("a join with a signal that is none is refused, and does not happen", async (t) => {
+  const { client } = await enter(t);
+  for (const signal of [new AbortController(), { addEventListener: 1 }, "signal", 5]) {
+    await assert.rejects(client.join("den", { userId: "me", signal }), { code: "bad_request", message: /^signal: / });
+  }
+  await settle();
+  assert.deepEqual([[...client.rooms.keys()], Socket.last.of("join_room").length], [["lobby"], 1]);
+});
 
 test("one signal for many joins has one listener", async (t) => {
   const { client, room } = await enter(t);

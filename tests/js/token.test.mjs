@@ -167,6 +167,58 @@ test("a token function that fails while connected is called again, and the error
   assert.equal(client.error, null);
 });
 
+test("what a token function returns or throws that is no token is an error with a sentence, and it is called again", async (t) => {
+  const half = "\ud83d";
+  const cases = [
+    [() => 0, "the token function returned number, not a token"],
+    [() => false, "the token function returned boolean, not a token"],
+    [() => ({ token: "abc" }), "the token function returned object, not a token"],
+    [() => Symbol("x"), "the token function returned symbol, not a token"],
+    [() => half, "the token function returned text that is not ASCII, not a token"],
+    [() => { throw "no session"; }, "the token function failed: no session"],
+    [() => { throw null; }, "the token function failed: null"],
+    [() => Promise.reject(), "the token function failed: undefined"],
+    [() => Promise.reject(Object.create(null)), "the token function failed: an object"],
+  ];
+  for (const [fails, message] of cases) {
+    let calls = 0;
+    const { client, tick } = begin(t, { token: () => (calls++ ? "abc" : fails()) });
+    const errors = [];
+    client.on("error", (error) => errors.push(error.message));
+    client.join("lobby").catch(() => {});
+    await settle();
+    assert.deepEqual([errors, client.error.message, Socket.all.length], [[message], message, 0]);
+    await Socket.again(tick);
+    assert.deepEqual([Socket.last.of("auth")[0].token, client.error], ["abc", null]);
+    t.mock.timers.reset();
+    t.mock.restoreAll();
+  }
+});
+
+test("whatever is thrown can say that it is permanent", async (t) => {
+  const { client } = begin(t, { token: () => Promise.reject({ permanent: true }) });
+  await assert.rejects(client.join("lobby"), { permanent: true });
+  assert.equal(client.status, "closed");
+});
+
+test("a token function that does not return is an error that says so, and is called again", async (t) => {
+  const late = [];
+  const { client, tick } = begin(t, { token: () => new Promise((resolve) => late.push(resolve)) });
+  const errors = [];
+  client.on("error", (error) => errors.push(error.message));
+  client.on("connection-error", (error) => errors.push(error.message));
+  client.join("lobby").catch(() => {});
+  await settle();
+  await tick(10_000);
+  assert.deepEqual(errors, ["the token function has not returned within 10000 ms"]);
+  await tick(500);
+  late[0]("old");
+  late[1]("new");
+  await settle();
+  Socket.last.opens();
+  assert.deepEqual([Socket.all.length, Socket.last.of("auth")[0].token], [1, "new"]);
+});
+
 test("a token that arrives after close opens no socket", async (t) => {
   for (const outcome of [(take) => take("abc"), (_, fail) => fail(new Error("no session"))]) {
     let settleToken;
