@@ -77,6 +77,12 @@ class Client:
             raise SettingError(f'codec takes "json" or "msgpack", not "{codec}"')
         if queue < 1:
             raise SettingError("queue takes a number of events, at least 1")
+        times: dict[str, Any] = {"request_timeout": request_timeout, "close_timeout": close_timeout}
+        if heartbeat_interval is not None:
+            times["heartbeat_interval"] = heartbeat_interval
+        for name, seconds in times.items():
+            if not (isinstance(seconds, int | float) and seconds > 0):
+                raise SettingError(f"{name} takes a number of seconds above 0, not {seconds!r}")
         self._reconnector = Reconnector(
             Dialer(url, codecs[codec], token, options),
             backoff=backoff or Backoff(),

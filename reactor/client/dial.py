@@ -111,12 +111,18 @@ class Dialer:
         """Return the token, or None without one. Raises TokenFailed when the function for it fails."""
         if not callable(self._token):
             return self._token
+        seconds: float | None = self._options["open_timeout"]
+        limit = anyio.CancelScope()
         try:
-            given: Any = self._token()
-            token = await given if inspect.isawaitable(given) else given
+            with anyio.fail_after(seconds) as limit:
+                given: Any = self._token()
+                token = await given if inspect.isawaitable(given) else given
         except Exception as error:
+            problem = f"failed ({error!r})"
+            if isinstance(error, TimeoutError) and limit.cancelled_caught:
+                problem = f"has not returned within {seconds:g} s"
             permanent = bool(getattr(error, "permanent", False))
-            raise TokenFailed(f"the token function failed ({error!r})", permanent=permanent) from error
+            raise TokenFailed(f"the token function {problem}", permanent=permanent) from error
         if token is None:
             raise TokenFailed("the token function returned None, so the client stops", permanent=True)
         if not isinstance(token, str) or not token.isascii():

@@ -1,7 +1,8 @@
 """A client's memberships by room: joining, and restoring all of them on each new connection.
 
 A room that the application leaves while there is no connection is left on the next one. Its membership is
-kept for that, although the application sees it as ended; joining the room again cancels the leave.
+kept for that, although the application sees it as ended; joining the room again as the same user cancels the
+leave, and another user joins after it.
 """
 
 import logging
@@ -12,6 +13,7 @@ from time import monotonic
 import anyio
 from anyio.abc import TaskGroup
 
+from reactor.client.delivery import ChangeNotifier
 from reactor.client.open_connection import ConnectionLost, OpenConnection, force_leave, is_transient
 from reactor.client.reconnector import Reconnector
 from reactor.client.room_membership import JoinOptions, RoomMembership
@@ -55,6 +57,7 @@ class RoomMemberships:
         self.people = PeopleWatcher(reconnector)
         self._memberships: dict[str, RoomMembership] = {}
         self._to_leave: dict[str, RoomMembership] = {}  # ended for the application, but not for the server
+        self._left = ChangeNotifier()  # notified when one is removed from there
 
     def __len__(self) -> int:
         return len(self._memberships) + len(self.watched) + len(self.people)
@@ -75,7 +78,9 @@ class RoomMemberships:
         """
         while (membership := self._memberships.get(room_id)) is not None and membership.leaving:
             await membership.wait_ended()
-        self._to_leave.pop(room_id, None)
+        left = self._to_leave.get(room_id)
+        if left is not None and (user_id in ("", left.user_id) or left.was_left_while_connected):
+            del self._to_leave[room_id]
         if membership is None:
             membership = self._memberships[room_id] = RoomMembership(
                 self._reconnector, self._tasks(), room_id, user_id, queue=self._queue, on_end=self._forget
@@ -116,6 +121,8 @@ class RoomMemberships:
     async def _ask_to_join(self, membership: RoomMembership, options: JoinOptions) -> None:
         while True:
             connection = await self._reconnector.connection()
+            while membership.room_id in self._to_leave:  # by another user
+                await self._left.wait()
             try:
                 await connection.ask(membership.join_request(options))
             except ConnectionLost:
@@ -140,6 +147,7 @@ class RoomMemberships:
             for room_id, membership in self._to_leave.items()
             if membership.left_at is not None and monotonic() - membership.left_at < LEAVE_TIMEOUT
         }
+        self._left.notify()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.watched.restore_all, connection)
             tasks.start_soon(self.people.restore_all, connection)
@@ -174,6 +182,7 @@ class RoomMemberships:
             membership.end(ReactorError(f"the room could not be joined again ({error!r})"))
         if self._to_leave.get(membership.room_id) is membership:
             del self._to_leave[membership.room_id]
+            self._left.notify()
 
     async def _rejoin(
         self, connection: OpenConnection, membership: RoomMembership, slots: anyio.Semaphore
@@ -208,7 +217,7 @@ class RoomMemberships:
         self.people.receive(message)
         room_id = getattr(message, "room_id", None) or ""
         membership = self._memberships.get(room_id)
-        if membership is None:
+        if membership is None or room_id in self._to_leave:
             self._receive_without_membership(connection, room_id, message)
             return
         match message:
@@ -235,8 +244,8 @@ class RoomMemberships:
             if leaves is None or not leaves.leave_sent:
                 # The call of `join` was cancelled or has timed out, or the room was left during a return.
                 connection.post(LeaveRoom(room_id))
-        elif isinstance(message, messages.RoomLeft):
-            self._to_leave.pop(room_id, None)
+        elif isinstance(message, messages.RoomLeft) and self._to_leave.pop(room_id, None) is not None:
+            self._left.notify()
 
 
 async def _leave_quietly(membership: RoomMembership) -> None:

@@ -59,6 +59,10 @@ _NAMES_ON_THE_WIRE = re.compile(rf'"?\b({"|".join(_NAMES)})\b"?')
 _TRANSIENT = frozenset({"too_many_pending", "too_many_requests", "internal"})
 
 
+_ALWAYS_ACCEPTED = 256
+"""Bytes of a message that every server accepts: the lowest value of its setting `max_message`."""
+
+
 class ConnectionLost(Exception):
     """The connection was lost, and with it the reply."""
 
@@ -306,10 +310,13 @@ class OpenConnection:
         return None
 
     def _refuse_largest(self) -> None:
-        """Let the largest open request fail, which the server closed the connection for, and it alone."""
+        """Let the largest open request fail, which the server closed the connection for, and it alone.
+
+        None may be that large: a proxy closes so for what the server has sent, too.
+        """
         waiting = [request for request in self._open_requests.values() if not request.reply.done()]
-        if waiting:
-            largest = max(waiting, key=lambda request: request.size)
+        largest = max(waiting, key=lambda request: request.size, default=None)
+        if largest is not None and largest.size > _ALWAYS_ACCEPTED:
             sentence = f"a message of {largest.size} bytes is more than the server takes: send less"
             largest.reply.set_result(ErrorMessage("too_big", sentence))
 

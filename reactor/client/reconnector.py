@@ -93,9 +93,10 @@ class TokenRenewal:
                 continue
             self._due, self._last = float("inf"), monotonic()
             try:
+                token = await self._dialer.fresh_token()
                 with anyio.fail_after(self._timeout):
                     # The reply schedules the next renewal.
-                    await connection.ask(Auth(await self._dialer.fresh_token() or ""))
+                    await connection.ask(Auth(token or ""))
             except ConnectionLost:
                 return
             except (ReactorError, TimeoutError) as error:

@@ -24,7 +24,7 @@ from reactor.client.status import Status
 from reactor.errors import ForceLeave, NotJoined, ReactorError, Refused, RequestTimedOut, Unavailable
 from reactor.protocol import messages
 from reactor.protocol.events import RoomEvent
-from reactor.protocol.json_value import check_whole_text, json_copy
+from reactor.protocol.json_value import check_whole_text, json_copy, plain_text
 from reactor.protocol.requests import Away, Back, JoinRoom, LeaveRoom, Members, Request, Resume, Send
 
 SETTLE_AFTER = 5.0
@@ -73,6 +73,7 @@ class RoomMembership(StatusReporter):
         self.leaving = False
         self.left_at: float | None = None
         self.leave_sent = False
+        self._left_on: OpenConnection | None = None
         self.ended = False
         self.restores_data = True
         self.error: ReactorError | None = None
@@ -200,8 +201,13 @@ class RoomMembership(StatusReporter):
     def _leave_later(self) -> None:
         """End the membership for the application; the next connection ends it for the server."""
         if not self.ended:
-            self.left_at = monotonic()
+            self.left_at, self._left_on = monotonic(), self.connection
             self.end(None)
+
+    @property
+    def was_left_while_connected(self) -> bool:
+        """Whether the leave was sent on a connection that is still open: its reply is late."""
+        return self._left_on is not None and not self._left_on.lost
 
     async def wait_ended(self) -> None:
         """Return once the membership has ended."""
@@ -367,7 +373,8 @@ def checked_id(value: str | int, what: str, limits: messages.MessageLimits | Non
     """Return an id as text. Raises Refused, `bad_request` or `too_big`, for one that cannot be sent."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise Refused(f"{what} takes text or a whole number, not {type(value).__name__}", "bad_request")
-    return _checked_text(str(value), what, limits)
+    text = plain_text(value) if isinstance(value, str) else str(int(value))
+    return _checked_text(text, what, limits)
 
 
 def listed(ids: Iterable[str | int], what: str) -> Iterable[str | int]:
@@ -390,7 +397,7 @@ def checked_name(username: str | None, limits: messages.MessageLimits | None) ->
         return None
     if not isinstance(username, str):
         raise Refused(f"username takes text, not {type(username).__name__}", "bad_request")
-    return _checked_text(username, "username", limits)
+    return _checked_text(plain_text(username), "username", limits)
 
 
 def checked_data(data: Any, limits: messages.MessageLimits | None, what: str = "data") -> Any:

@@ -7,6 +7,7 @@ its join or leave is answered, so requests keep their order. What a request cost
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -276,6 +277,8 @@ class RequestHandler:
             self._replay_deferred(connection, session.refused(room_id))
             raise
         if session.closed:
+            if room_id in session.departing and isinstance(reply, Joined):
+                await self._leave_closed(attachment, view)
             self._feed.unfollow(room_id)
             self._reconciler.detach_queue.add(attachment, closing=session.closing)
             return True
@@ -421,6 +424,16 @@ class RequestHandler:
             self._reconciler.abort_join(connection, attachment)
         connection.send(messages.RoomLeft(room_id, intent.id))
         self._replay_deferred(connection, session.left(room_id))
+
+    async def _leave_closed(self, attachment: Attachment, view: RoomView) -> None:
+        """Leave the room for a client that left it and closed its connection before its join was answered."""
+        with suppress(Unavailable):  # The grace of a lost connection applies.
+            await self._store.leave(
+                attachment.entry,
+                attachment.connection,
+                known=self._feed.last_known(*attachment.entry),
+                known_epoch=view.epoch,
+            )
 
     async def _update(self, connection: Connection, intent: intents.UpdateMember) -> None:
         attachment: Attachment = intent.membership.attachment

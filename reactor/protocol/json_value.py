@@ -25,7 +25,18 @@ def json_copy(value: object, path: str) -> Any:
         Refused: `bad_request`: JSON or MessagePack cannot hold the value. The message names the part.
 
     """
-    return _copy(value, path, ())
+    try:
+        return _copy(value, path, ())
+    except Refused:
+        raise
+    except Exception as error:
+        # A subclass of dict or list, or a number, whose methods fail.
+        raise _bad(f"{path} cannot be read ({error!r}): {_PLAIN}") from error
+
+
+def plain_text(text: str) -> str:
+    """Return the text itself, also of an enumeration or another subclass of `str`."""
+    return str.__str__(text)
 
 
 def check_whole_text(text: str, path: str) -> None:
@@ -55,8 +66,9 @@ def _scalar(value: object, path: str) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        check_whole_text(value, path)
-        return str.__str__(value)  # the text itself, also of an enumeration
+        text = plain_text(value)
+        check_whole_text(text, path)
+        return text
     if isinstance(value, int):
         if not -(2**63) <= value < 2**64:
             raise _bad(f"{path} is a whole number of more than 64 bits: pass it as text")
@@ -71,8 +83,9 @@ def _scalar(value: object, path: str) -> Any:
 def _key(key: object, path: str) -> str:
     if not isinstance(key, str):
         raise _bad(f"{path} has the key {key!a}, which is not text: {_PLAIN}")
-    check_whole_text(key, f"the key {key!a} of {path}")
-    return str.__str__(key)
+    text = plain_text(key)
+    check_whole_text(text, f"the key {text!a} of {path}")
+    return text
 
 
 def _step(path: str, key: object) -> str:

@@ -65,6 +65,7 @@ class Session:
         rooms: The memberships by room id, pending ones included.
         watched: The rooms that the connection watches, those that are being followed included.
         closing: Whether the client said that it is being closed.
+        departing: Rooms that the client has left while its join was pending, once the connection is closed.
         closed: Whether `close` was called. Outcomes reported later are ignored; the node then detaches what a
             late join has registered.
 
@@ -78,6 +79,7 @@ class Session:
         "_limits",
         "closed",
         "closing",
+        "departing",
         "rooms",
         "watched",
     )
@@ -86,6 +88,7 @@ class Session:
         self.rooms: dict[str, Membership] = {}
         self.watched: set[str] = set()
         self.closed = self.closing = False
+        self.departing: frozenset[str] = frozenset()
         self._limits = limits
         self._joins: dict[str, Join] = {}
         self._deferred: dict[str, list[requests.Request]] = {}
@@ -322,6 +325,7 @@ class Session:
     def close(self) -> list[Membership]:
         """Note that the connection is closed; return the memberships to detach, pending ones included."""
         memberships = list(self.rooms.values())
+        self.departing = frozenset(one.room_id for one in memberships if self._is_departing(one))
         for membership in memberships:
             membership.advance(MembershipEvent.CLOSED)
         self.closed = True
@@ -334,6 +338,13 @@ class Session:
         return memberships
 
     # Private methods.
+
+    def _is_departing(self, membership: Membership) -> bool:
+        if membership.state is not MembershipState.JOINING:
+            return False
+        waiting = self._deferred.get(membership.room_id, ())
+        kinds = [type(one) for one in waiting if isinstance(one, requests.JoinRoom | requests.LeaveRoom)]
+        return bool(kinds) and kinds[-1] is requests.LeaveRoom
 
     def _room_id(self, request: Any) -> str:
         return clean_id(request.room_id, "roomId", self._limits.max_id)

@@ -1,12 +1,13 @@
 """A call with an argument that cannot be sent is refused by itself; nothing else changes, then or later."""
 
 import asyncio
+from enum import Enum
 from typing import Any
 
 import pytest
 
 from reactor.client import Client, Room, Status
-from reactor.errors import Refused
+from reactor.errors import Refused, SettingError
 from tests.support.nodes import served
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
@@ -125,6 +126,71 @@ async def test_a_first_join_that_is_too_big_ends_neither_the_client_nor_other_re
         assert done[2] == 0
         assert done[1].status is Status.CONNECTED
         assert await client.count("one") == 0
+
+
+async def test_a_close_with_1009_that_no_request_explains_costs_none(bundled_server: Server):
+    async with (
+        served(bundled_server) as node,
+        Interceptor.before(node) as interceptor,
+        client_of(interceptor.port) as client,
+    ):
+        room = await client.join("lobby", user_id="ann", data={"ok": 1})
+        updating = 0
+
+        def closes(message: dict[str, Any]) -> int | None:
+            nonlocal updating
+            updating += message["type"] in ("room:update", "join_room")
+            return 1009 if updating in (1, 2) else None
+
+        interceptor.close_code = closes
+        # A proxy that does not pass a list on closes so, whatever the client asked for.
+        await room.update({"ok": 2})
+        assert updating == 4
+        assert room.status is Status.CONNECTED
+        assert room.me is not None
+        assert room.me.data == {"ok": 2}
+
+
+class Word(str, Enum):  # noqa: UP042 - the text of a StrEnum is its value anyway
+    """Text by a name, as before `StrEnum`."""
+
+    LOBBY = "lobby"
+
+
+class Number(int, Enum):
+    """The same of a number."""
+
+    SEVEN = 7
+
+
+async def test_ids_and_names_are_the_text_itself_also_of_an_enumeration(bundled_server: Server):
+    async with served(bundled_server) as node, client_of(node) as client:
+        room = await client.join(Word.LOBBY, user_id=Number.SEVEN, username=Word.LOBBY, data=[Word.LOBBY])
+        assert (room.room_id, room.user_id) == ("lobby", "7")
+        assert room.me is not None
+        assert (room.me.username, room.me.data) == ("lobby", ["lobby"])
+
+
+class Unreadable(dict[str, int]):
+    """A dict that fails when it is read."""
+
+    def items(self) -> Any:
+        raise LookupError("the session is closed")
+
+
+async def test_data_that_fails_when_it_is_read_is_refused(bundled_server: Server):
+    async with served(bundled_server) as node, client_of(node) as client:
+        room = await client.join("lobby", user_id="ann")
+        with pytest.raises(Refused, match=r"^data cannot be read \(LookupError") as refused:
+            await room.update([Unreadable(a=1)])
+        assert refused.value.code == "bad_request"
+
+
+@pytest.mark.parametrize("name", ["request_timeout", "close_timeout", "heartbeat_interval"])
+@pytest.mark.parametrize("value", [0, -1, "10", float("nan")])
+def test_a_time_that_is_no_number_of_seconds_is_refused(name: str, value: Any):
+    with pytest.raises(SettingError, match=f"^{name} takes a number of seconds above 0"):
+        Client("ws://127.0.0.1:8765/ws", **{name: value})
 
 
 async def test_a_return_that_is_refused_for_its_data_is_repeated_without_it(bundled_server: Server):

@@ -1,5 +1,6 @@
 """Why there is no connection is visible: in the client's error, and as an event."""
 
+import asyncio
 import time
 
 import anyio
@@ -154,6 +155,29 @@ async def test_a_failing_token_function_is_reported_and_asked_again(bundled_serv
                 "the token function failed (LookupError('the session store is down'))"
             ] * 2
             assert not failed[0].permanent
+
+
+async def test_a_token_function_that_does_not_return_is_reported_and_asked_again(bundled_server: Server):
+    hangs: list[asyncio.Event] = []
+
+    async def token() -> str:
+        if errors and len(hangs) < 2:
+            hangs.append(asyncio.Event())
+            await hangs[-1].wait()
+        return token_for(60)
+
+    async with (
+        served(bundled_server, auth_secret=SECRET.encode()) as node,
+        Proxy.to(node.gateway.port) as proxy,
+    ):
+        errors: list[ReactorError] = []
+        async with client_of(proxy.port, token=token, open_timeout=0.5) as client:
+            client.on("connection-error", errors.append)
+            room = await client.join("lobby")
+            proxy.cut()
+            await until(lambda: len(hangs) == 2 and room.status is Status.CONNECTED)
+            failed = [str(error) for error in errors if isinstance(error, TokenFailed)]
+            assert failed == ["the token function has not returned within 0.5 s"] * 2
 
 
 @pytest.mark.parametrize("value", [7, b"token", "t\u00f6ken", "\ud83d"])

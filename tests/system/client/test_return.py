@@ -326,6 +326,34 @@ async def test_a_room_that_is_left_while_offline_is_left_at_the_return(bundled_s
         assert await other.is_present("den", "ann"), "joining again cancels the leave"
 
 
+async def test_a_room_that_one_user_left_while_offline_is_left_before_another_one_joins(
+    bundled_server: Server,
+):
+    async with (
+        served(bundled_server, grace=300) as node,
+        Proxy.to(node.gateway.port) as proxy,
+        client_of(node) as other,
+        client_of(proxy.port, request_timeout=PATIENCE) as client,
+    ):
+        witness = RoomRecorder(await other.join("lobby", user_id="cy"))
+        hall = await client.join("hall", user_id="ann")
+        room = await client.join("lobby", user_id="ann")
+        await witness.until_members("ann", "cy")
+        proxy.refuse = True
+        proxy.cut()
+        await until(lambda: client.status is Status.RECONNECTING)
+        await room.leave()
+        joining = asyncio.ensure_future(client.join("lobby", user_id="bob"))
+        proxy.refuse = False
+        joined = await joining
+        assert (joined.user_id, set(joined.members)) == ("bob", {"bob", "cy"})
+        await witness.until_members("bob", "cy")
+        assert witness.changes == [("join", "ann"), ("leave", "ann"), ("join", "bob")]
+        await until(lambda: hall.status is Status.CONNECTED)
+        await joined.update({"x": 1})
+        await witness.until_member("bob", data={"x": 1})
+
+
 async def test_a_room_that_is_left_during_its_return_is_left(bundled_server: Server):
     async with (
         served(bundled_server, grace=60) as node,

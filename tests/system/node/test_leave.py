@@ -7,6 +7,7 @@ from tests.support import redis_state
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient, departures
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 
 async def test_a_member_that_leaves_is_removed_at_once_and_the_others_are_notified(
@@ -82,6 +83,33 @@ async def test_joins_and_leaves_sent_at_once_are_processed_in_order(redis_server
         assert redis_state.members(redis_server, "lobby").keys() == {"watcher"}
         assert len(redis_state.stream(redis_server, "lobby")) == 10
         assert not ann.of("error")
+
+
+async def test_a_client_that_leaves_and_closes_before_its_join_is_answered_leaves_no_ghost(
+    redis_server: Server,
+) -> None:
+    async with (
+        served(redis_server, grace=300) as node,
+        RawClient.connect(node) as watcher,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await watcher.join("lobby", "watcher")
+        redis_server.pause()
+        try:
+            for client, name in ((ann, "ann"), (bob, "bob")):
+                await client.send("join_room", roomId="lobby", userId=name)
+                await client.send("leave_room", roomId="lobby")
+            await bob.send("join_room", roomId="lobby", userId="bob")
+            for client in (ann, bob):
+                await client.barrier()
+                client.vanish()
+            await until(lambda: len(node.gateway.connections) == 1)
+        finally:
+            redis_server.resume()
+        await until(lambda: redis_state.members(redis_server, "lobby").keys() == {"watcher", "bob"})
+        # The reason of the departure, where the join was seen at all.
+        assert [entry["reason"] for entry in redis_state.stream(redis_server, "lobby")] == ["left"]
 
 
 async def test_a_member_whose_leave_failed_has_missed_no_diff(redis_server: Server) -> None:

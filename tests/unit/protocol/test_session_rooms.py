@@ -165,6 +165,26 @@ def test_close_returns_the_memberships_to_detach(state: MembershipState):
     assert (session.rooms, session._deferred, session._deferred_count) == ({}, {}, 0)
 
 
+@pytest.mark.parametrize(
+    ("waiting", "departs"),
+    [
+        ([], False),
+        ([requests.LeaveRoom("lobby")], True),
+        ([requests.LeaveRoom("lobby"), requests.Heartbeat("lobby"), requests.Count("lobby")], True),
+        ([requests.LeaveRoom("lobby"), join("lobby")], False),
+        ([join("lobby"), requests.LeaveRoom("lobby")], True),
+    ],
+)
+def test_what_was_left_behind_a_join_is_known_when_the_connection_is_closed(
+    waiting: list[requests.Request], departs: bool
+):
+    session = session_in(MembershipState.JOINING)
+    for request in waiting:
+        assert session.receive(request) is None
+    session.close()
+    assert session.departing == ({"lobby"} if departs else frozenset())
+
+
 def test_data_that_waits_for_a_join_waits_as_json():
     many: dict[str, Any] = {f"field{number}": [] for number in range(20)}
     session = Session(Limits())
