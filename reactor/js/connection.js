@@ -20,8 +20,6 @@ const TOKEN_PAUSE = 5000;
 /** How long (ms) after a wake a loss is a consequence of the sleep, and no sign that the server is in trouble. */
 const WAKING = 1000;
 
-const NOT_ASCII = /[^\x00-\x7f]/;
-
 /** The two codes by which a reactor server ends a connection for good; a proxy closes with any other. */
 const UNAUTHORISED = 4001;
 const FORCE_LEAVE = 4003;
@@ -86,7 +84,7 @@ export class Connection {
     if (typeof url !== "string" && !(/** @type {any} */ (url)?.href)) refuse("url", `an address is needed, as in wss://example.org/ws, not ${shown(url)}`);
     if (token != null && !/^(string|function)$/.test(typeof token)) refuse("token", "a token is needed, or a function that returns one: pass the function itself, without calling it");
     for (const [name, ms] of Object.entries({ requestTimeout, ...this.#backoff })) {
-      if (!(typeof ms === "number" && ms >= 0)) refuse(name, `a number of milliseconds is needed, not ${shown(ms)}`);
+      if (!(typeof ms === "number" && ms >= 0)) refuse(name, `milliseconds are needed, not ${shown(ms)}`);
     }
     if (!WebSocket) throw new TypeError("no WebSocket: pass one, as { WebSocket }");
   }
@@ -169,15 +167,12 @@ export class Connection {
     try {
       if (typeof token === "function") result = await token();
       if (result === null) throw new ReactorError("closed", "the token function returned null", { permanent: true });
-      const isToken = typeof result === "string" && !NOT_ASCII.test(result);
-      if (result !== undefined && !isToken) {
-        const kind = typeof result === "string" ? "text that is not ASCII" : typeof result;
-        throw new ReactorError("bad_request", `the token function returned ${kind}, not a token`);
+      if (!/^(string|undefined)$/.test(typeof result)) {
+        throw new ReactorError("bad_request", `the token function returned ${typeof result}, not a token`);
       }
     } catch (error) {
-      failure = error instanceof Error ? error : new ReactorError("bad_request", `the token function failed: ${shown(error)}`, {
-        permanent: /** @type {any} */ (error)?.permanent,
-      });
+      const { permanent } = /** @type {any} */ (error ?? {});
+      failure = error instanceof Error ? error : new ReactorError("bad_request", `the token function failed: ${shown(error)}`, { permanent });
     }
     if (this.#current !== attempt) return;
     if (failure) this.#tokenFailed(failure, retry);

@@ -46,10 +46,9 @@ function checkText(path, text) {
 /** @param {string} path @param {number} number */
 function checkedNumber(path, number) {
   if (!Number.isFinite(number)) refuse(path, `${number} cannot be sent: use null`);
+  const size = Math.abs(number);
   // JSON has the larger ones with an exponent.
-  if (Number.isInteger(number) && (number >= 2 ** 64 || number < -(2 ** 63)) && Math.abs(number) < 1e21) {
-    refuse(path, "a whole number of more than 64 bits cannot be sent: use text");
-  }
+  if (number % 1 === 0 && size >= 2 ** 64 && size < 1e21) refuse(path, "more than 64 bits cannot be sent: use text");
   return number;
 }
 
@@ -81,9 +80,8 @@ export function jsonCopy(value, path, depth = 0) {
     if (Array.isArray(value)) return Array.from(value, (item, index) => jsonCopy(item, `${path}[${index}]`, depth + 1));
     const kind = kindOf(value);
     if (kind !== "Object") refuse(path, `a ${kind} cannot be sent: use an object or an array`);
-    for (const key of Object.getOwnPropertySymbols(value)) {
-      if (Object.getOwnPropertyDescriptor(value, key)?.enumerable) refuse(path, `the key ${String(key)} cannot be sent: use text`);
-    }
+    const symbol = Object.getOwnPropertySymbols(value).find((key) => Object.getOwnPropertyDescriptor(value, key)?.enumerable);
+    if (symbol) refuse(path, `the key ${shown(symbol)} cannot be sent: use text`);
     return Object.fromEntries(
       Object.entries(value).map(([key, item]) => {
         const inner = NAME.test(key) ? `${path}.${key}` : `${path}[${JSON.stringify(key)}]`;

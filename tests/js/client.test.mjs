@@ -30,7 +30,7 @@ test("without WebSocket the error says to pass one", () => {
 
 test("a time that is no number is refused, so that it cannot make a client reconnect without a pause", () => {
   for (const options of [{ requestTimeout: NaN }, { requestTimeout: "10" }, { backoff: { first: NaN } }, { backoff: { most: -1 } }]) {
-    assert.throws(() => new ReactorClient("ws://here/ws", { WebSocket: Socket, ...options }), { code: "bad_request", message: /a number of milliseconds is needed/ });
+    assert.throws(() => new ReactorClient("ws://here/ws", { WebSocket: Socket, ...options }), { code: "bad_request", message: /: milliseconds are needed, not/ });
   }
 });
 

@@ -43,8 +43,8 @@ const REFUSED = [
   [{ bad: { toJSON: () => undefined } }, /^data\.bad: undefined cannot be sent/],
   [new Proxy({}, { ownKeys() { throw new Error("revoked"); } }), /^data: it cannot be read/],
   [{ [Symbol("k")]: 1 }, "data: the key Symbol(k) cannot be sent: use text"],
-  [{ n: 2 ** 64 }, "data.n: a whole number of more than 64 bits cannot be sent: use text"],
-  [[-(2 ** 64)], "data[0]: a whole number of more than 64 bits cannot be sent: use text"],
+  [{ n: 2 ** 64 }, "data.n: more than 64 bits cannot be sent: use text"],
+  [[-(2 ** 64)], "data[0]: more than 64 bits cannot be sent: use text"],
   [{ bad: { toJSON() { throw Symbol("s"); } } }, "data.bad: it cannot be read: Symbol(s)"],
   [{ get bad() { throw Object.create(null); } }, "data: it cannot be read: an object"],
 ];
