@@ -3,6 +3,7 @@
 import hmac
 import ssl
 from base64 import b64encode
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
@@ -19,12 +20,16 @@ TIMEOUT = 20.0
 
 _MAX_RESPONSE_BODY = 65_536
 """Bytes of a response's body that are read, so that the connection can be used again; they are discarded."""
+BODY_TIMEOUT = 2.0
+"""Seconds for which they are waited for. The status is the answer, whatever becomes of the body."""
 _MAX_RETRY_AFTER = 3600.0
 
 Outcome = Literal["delivered", "gone", "too_large", "invalid", "timed_out", "failed"]
 _OUTCOMES: dict[int, Outcome] = {
     400: "invalid", 408: "timed_out", 410: "gone", 413: "too_large", 422: "invalid", 504: "timed_out",
 }  # fmt: skip
+
+_NETWORK_ERRORS = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError)
 
 _USER_AGENT = f"reactor/{version('reactor-presence')}"
 
@@ -79,10 +84,11 @@ class Endpoint:
                 async with self._pool.stream(
                     "POST", self.url, headers=list(headers.items()), content=body
                 ) as response:
-                    await _discard_body(response)
+                    with anyio.move_on_after(BODY_TIMEOUT), suppress(*_NETWORK_ERRORS):
+                        await _discard_body(response)
         except TimeoutError:
             return DeliveryResult("timed_out", error=f"no answer within {TIMEOUT:g} s")
-        except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError) as error:
+        except _NETWORK_ERRORS as error:
             return DeliveryResult("failed", error=str(error) or type(error).__name__)
         return _result(response)
 
@@ -117,7 +123,12 @@ def _result(response: httpcore.Response) -> DeliveryResult:
     outcome = _OUTCOMES.get(status, "failed")
     if outcome == "too_large" and retry_after is not None:  # it is temporary (RFC 9110 section 15.5.14)
         outcome = "failed"
-    return DeliveryResult(outcome, retry_after, f"status {status}")
+    error = f"status {status}"
+    if 300 <= status < 400:
+        error += (
+            ": redirects are not followed, so that events reach no other address than the one in webhook_urls"
+        )
+    return DeliveryResult(outcome, retry_after, error)
 
 
 def _retry_after(response: httpcore.Response) -> float | None:

@@ -88,6 +88,30 @@ async def test_a_failed_request_is_repeated_until_the_endpoint_accepts_it(bundle
         ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "answer",
+    ["200 OK\r\ntransfer-encoding: chunked", "200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n"],
+    ids=["never ends", "is malformed"],
+)
+async def test_a_request_is_accepted_by_its_status_whatever_becomes_of_the_body(
+    bundled_server: Server, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    monkeypatch.setattr("reactor.webhooks.endpoint.BODY_TIMEOUT", 0.2)
+    async with (
+        Receiver.listening() as receiver,
+        served(bundled_server, **webhook_settings(receiver)) as node,
+        RawClient.connect(node) as ann,
+    ):
+        receiver.answers = [answer]
+        await ann.join("lobby", "ann")
+        await receiver.until(lambda: len(receiver.requests) == 1)
+        await ann.ask("leave_room", "room:left", roomId="lobby")
+        await receiver.until(lambda: len(receiver.accepted) >= 4)
+        assert [kind for kind, *_ in receiver.summary] == [
+            "room_occupied", "member_joined", "member_left", "room_vacated",
+        ]  # fmt: skip
+
+
 async def test_events_during_an_outage_of_endpoint_and_servers_are_sent_later_in_order(
     bundled_server: Server,
 ) -> None:
