@@ -1,8 +1,11 @@
 """Background tasks: one that fails is logged, and never stops the node."""
 
 import asyncio
+import concurrent.futures
+import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar
 
 import anyio
 import structlog
@@ -12,6 +15,9 @@ log = structlog.get_logger()
 
 RESTART_DELAY = 1.0
 """Seconds until a loop that failed is started again."""
+
+
+_Result = TypeVar("_Result")
 
 
 class Spawner(Protocol):
@@ -69,3 +75,26 @@ class GuardedTasks:
         while True:
             await self._guard(loop, ())
             await anyio.sleep(RESTART_DELAY)
+
+
+async def run_in_daemon_thread(work: Callable[[], _Result]) -> _Result:
+    """Return what `work` returns, or raise what it raises.
+
+    A caller that is cancelled waits no longer, and the thread goes on. One that never ends does not keep the
+    process from ending.
+    """
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    outcome: concurrent.futures.Future[_Result] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - it is raised again where the result is awaited
+            outcome.set_exception(error)
+        with suppress(RuntimeError):  # the event loop has ended meanwhile
+            loop.call_soon_threadsafe(ended.set)
+
+    threading.Thread(target=run, name=getattr(work, "__name__", "work"), daemon=True).start()
+    await ended.wait()
+    return outcome.result()

@@ -184,6 +184,8 @@ def _is_outage(script: Script, reply: Any) -> bool:
 
 def outage_reason(error: Exception) -> str:
     """What an outage is, in Redis's words where it answered, with the fix: the sentence of /readyz."""
+    if isinstance(error, BusyLoadingError):
+        return "Redis does not answer: it is loading its data"
     if not _is_refusal(error):
         return "Redis does not answer"
     reply = _PLACE_IN_SCRIPT.sub("", str(error).strip().rstrip("."))

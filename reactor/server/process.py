@@ -18,9 +18,13 @@ from reactor.presence.lua_sources import lua_sources
 from reactor.server.gc_tuning import tune_gc
 from reactor.server.node import Node
 from reactor.settings import Settings
+from reactor.tasks import run_in_daemon_thread
 from reactor.tracing.node_parts import Parts
 
 log = structlog.get_logger()
+
+READ_TIMEOUT = 10.0
+"""Seconds that reading the settings again may take."""
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that closing the connections to Redis may take."""
@@ -113,16 +117,13 @@ async def run_node(
     """
     tune_gc()
     serving: Node | None = None
-    reload_due = False
+    reload_due = anyio.Event()
     stop = anyio.Event()
 
     async def handle_signals() -> None:
-        nonlocal reload_due
         async for number in signals:
             if number not in stop_signals:
-                reload_due = serving is None
-                if serving is not None:
-                    reload_node(serving, load)
+                reload_due.set()
             elif stop.is_set():
                 if serving is not None:
                     serving.gateway.hurry()
@@ -132,29 +133,40 @@ async def run_node(
                 if serving is None:
                     starting.cancel()
 
+    async def reload_when_due(node: Node) -> None:
+        nonlocal reload_due
+        while True:
+            await reload_due.wait()
+            reload_due = anyio.Event()
+            await reload_node(node, load)
+
     with unwrapped_errors(), anyio.open_signal_receiver(*stop_signals, signal.SIGHUP) as signals:
         async with anyio.create_task_group() as tasks:
             with anyio.CancelScope() as starting:
                 tasks.start_soon(handle_signals)
                 async with serve_node(settings, sock=sock, admin=admin, load=load) as node:
                     serving = node
-                    if reload_due:
-                        reload_node(node, load)
+                    tasks.start_soon(reload_when_due, node)
                     if on_ready is not None:
                         on_ready(node)
                     await stop.wait()
             tasks.cancel_scope.cancel()
 
 
-def reload_node(node: Node, load: LoadSettings | None) -> None:
-    """Take over what may change while a node serves; what cannot be read stays as it was, and is logged."""
-    node.gateway.reload()
-    if load is None:
-        return
+async def reload_node(node: Node, load: LoadSettings | None) -> None:
+    """Take over what may change while a node serves; what cannot be read stays as it was, and is logged.
+
+    The files are read in a thread: on a file system that hangs, nothing else waits for them.
+    """
     try:
-        settings = load()
-    except SettingError as error:
-        log.error("settings_not_reloaded", reason=str(error))  # noqa: TRY400 - no traceback for an expected error
+        with anyio.fail_after(READ_TIMEOUT):
+            await run_in_daemon_thread(node.gateway.reload)
+            if load is None:
+                return
+            settings = await run_in_daemon_thread(load)
+    except (SettingError, TimeoutError) as error:
+        reason = str(error) or f"a file could not be read within {READ_TIMEOUT:g} s"
+        log.error("settings_not_reloaded", reason=reason)  # noqa: TRY400 - no traceback for an expected error
         return
     set_log_level(settings.log_level)
     node.rules.use(settings)

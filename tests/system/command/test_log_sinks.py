@@ -172,3 +172,27 @@ def test_sighup_reloads_the_log_level_and_the_rules_of_rooms(
         assert ready(port)
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0
+
+
+def test_a_file_of_settings_that_cannot_be_read_to_its_end_holds_up_no_client(
+    bundled_server: Server, tmp_path: Path
+) -> None:
+    """As on a file system that hangs; here a FIFO, whose reader waits for whoever writes into it."""
+    config, log = tmp_path / "reactor.toml", tmp_path / "log"
+    config.write_text('log_level = "info"\n')
+    with (
+        log.open("wb") as stderr,
+        server(bundled_server, stderr, "--config", str(config)) as (process, port),
+        connect(f"ws://127.0.0.1:{port}/ws") as ann,
+    ):
+        config.unlink()
+        os.mkfifo(config)
+        process.send_signal(signal.SIGHUP)
+        with config.open("w") as writer:  # opened once the server reads
+            assert answer_to_join(ann, "ann")["type"] == "room:joined"
+            writer.write('log_level = "info"\n')
+        until_blocking(lambda: "settings_reloaded" in log.read_text(), what="the settings are reloaded")
+        process.send_signal(signal.SIGHUP)
+        with config.open("w"):
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0
