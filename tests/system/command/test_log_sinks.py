@@ -177,7 +177,7 @@ def test_sighup_reloads_the_log_level_and_the_rules_of_rooms(
 def test_a_file_of_settings_that_cannot_be_read_to_its_end_holds_up_no_client(
     bundled_server: Server, tmp_path: Path
 ) -> None:
-    """As on a file system that hangs; here a FIFO, whose reader waits for whoever writes into it."""
+    """As on a file system that hangs; here a FIFO, whose reader waits for a writer."""
     config, log = tmp_path / "reactor.toml", tmp_path / "log"
     config.write_text('log_level = "info"\n')
     with (
