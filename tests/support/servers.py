@@ -255,9 +255,21 @@ def version_of(program: Path) -> Version | None:
 
 def moves_slots_at_once(kind: str) -> bool:
     """Whether servers of this kind can move a slot atomically, by CLUSTER MIGRATESLOTS (Valkey 9.0)."""
+    return is_valkey(kind, 9)
+
+
+def is_valkey(kind: str, *numbers: int) -> bool:
+    """Whether servers of this kind are Valkey of this version or a later one."""
     program, _ = find(kind)
     found = version_of(program) if program else None
-    return found is not None and found.product == "valkey" and found.numbers >= (9,)
+    return found is not None and found.product == "valkey" and found.numbers >= numbers
+
+
+def is_redis_before(kind: str, *numbers: int) -> bool:
+    """Whether servers of this kind are Redis, and older than this version."""
+    program, _ = find(kind)
+    found = version_of(program) if program else None
+    return found is not None and found.product == "redis" and found.numbers < numbers
 
 
 def _bundled() -> tuple[Path | None, str]:
