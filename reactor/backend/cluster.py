@@ -49,6 +49,9 @@ NO_OWNER_PAUSE = 0.05
 MOVE_TIMEOUT = 5.0
 """Seconds that a channel has to be confirmed by the primary to which its slot moved."""
 
+_NOWHERE: Address = ("", 0)
+"""Where a channel is subscribed to while no primary serves its slot."""
+
 T = TypeVar("T")
 Task = Callable[[T], Coroutine[Any, Any, None]]
 
@@ -194,6 +197,7 @@ class ClusterChannels:
         self._channels: set[str] = set()
         self._subscribed_at: dict[str, Address] = {}
         self._moved: set[str] = set()
+        self._filled_by_moves: set[Address] = set()  # primaries that took the place of no other
         self._moved_event = anyio.Event()
         self._tasks = TaskPerItem[Subscription]()
         self._started = anyio.Event()
@@ -239,21 +243,26 @@ class ClusterChannels:
         """The topology has changed: subscribe where the slots are served now.
 
         A channel whose slot moved to another primary is reported by itself: nothing else missed a message.
-        Where a primary is no longer one, this is a failover, and a gap for all.
+        Where one primary took the place of another, this is a failover, and a gap for all. One that gave its
+        last slots to primaries that were there before only moved them, as where a cluster is made smaller.
         """
         gone = self._subscriptions.keys() - self._topology.primaries
         new = self._topology.primaries - self._subscriptions.keys()
+        failed_over = bool(gone and new)
+        if not failed_over:
+            self._filled_by_moves |= new
+        self._filled_by_moves -= gone
         for address in gone:
             del self._subscriptions[address]
         for address in self._topology.primaries:
             self._subscription(address)
         if not self._on_every_primary:
             for channel, address in list(self._subscribed_at.items()):
-                if self._move(channel, address) and not gone:
+                if self._move(channel, address) and not failed_over:
                     self._moved.add(channel)
                     self._moved_event.set()
         self._tasks.reconcile()
-        if self._reported_first and (gone or (new and self._on_every_primary)):
+        if self._reported_first and (failed_over or (new and self._on_every_primary)):
             self._on_gap(False)
 
     def _move(self, channel: str, address: Address) -> bool:
@@ -261,6 +270,8 @@ class ClusterChannels:
         try:
             owner = self._topology.owner_of(channel)
         except LookupError:
+            if address not in self._subscriptions:  # should it come back, it knows nothing of the channel
+                self._subscribed_at[channel] = _NOWHERE
             return False
         if owner == address and address in self._subscriptions:
             return False
@@ -298,10 +309,12 @@ class ClusterChannels:
             self._tasks.reconcile()
         return subscription
 
-    def _on_gap_of_one(self, address: Address, _first: bool) -> None:
+    def _on_gap_of_one(self, address: Address, first: bool) -> None:
         if self._reported_first:
-            # A primary without any of the channels, such as one that has just got its first slot, is no gap.
-            if self._on_every_primary or address in self._subscribed_at.values():
+            # A primary without any of the channels is no gap, and one that has just got its first slots from
+            # others is none beyond the channels that are reported as moved.
+            moves_only = first and address in self._filled_by_moves
+            if self._on_every_primary or (address in self._subscribed_at.values() and not moves_only):
                 self._on_gap(False)
         elif self.listening:
             self._reported_first = True

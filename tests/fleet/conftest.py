@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support import servers
-from tests.support.cluster_set import ClusterSet
+from tests.support.cluster_set import ClusterSet, DatabasesClusterSet, TlsClusterSet
 from tests.support.sentinel_set import SentinelSet
 from tests.support.server_sets import RunningSets, ServerSet
 
@@ -49,6 +49,16 @@ def sentinels(request: Request, running_sets: ServerSets) -> ServerSet:
 
 @pytest.fixture(params=_params(ClusterSet))
 def cluster(request: Request, running_sets: ServerSets) -> ServerSet:
+    return running_sets(*request.param)
+
+
+@pytest.fixture(params=_params(TlsClusterSet))
+def tls_cluster(request: Request, running_sets: ServerSets) -> ServerSet:
+    return running_sets(*request.param)
+
+
+@pytest.fixture(params=_params(DatabasesClusterSet))
+def databases_cluster(request: Request, running_sets: ServerSets) -> ServerSet:
     return running_sets(*request.param)
 
 

@@ -11,6 +11,7 @@ import anyio
 import pytest
 from redis.crc import key_slot
 
+from reactor.errors import RedisMisconfigured
 from reactor.presence.api import Presence
 from reactor.presence.keys import fleet_prefix
 from reactor.server.node import Node
@@ -29,7 +30,7 @@ from tests.support import redis_state, servers
 from tests.support.cluster_set import ClusterSet, slot_of
 from tests.support.keyspace import SHARDS, shard_prefix
 from tests.support.raw_client import RawClient, departures
-from tests.support.server_sets import SetServer
+from tests.support.server_sets import USER, SetServer
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow  # a failover takes seconds
@@ -249,6 +250,19 @@ async def test_a_primary_that_never_returns_is_not_needed(cluster: ClusterSet) -
         assert not dead.alive
 
 
+async def test_a_user_that_may_not_read_the_slots_is_told_so(cluster: ClusterSet) -> None:
+    for server in cluster.servers:
+        server.control.acl_setuser("blind", enabled=True, nopass=True, keys=["*"], channels=["*"],
+                                   commands=["+@all", "-cluster|slots"])  # fmt: skip
+    try:
+        with pytest.raises(RedisMisconfigured, match=r"cluster\|slots.*ACL SETUSER"):
+            async with serving(cluster, redis_url=cluster.url.replace(USER, "blind:any")):
+                pass
+    finally:
+        for server in cluster.servers:
+            server.control.acl_deluser("blind")
+
+
 async def test_resharding_of_foreign_slots_lists_no_room_again(cluster: ClusterSet) -> None:
     """Slots without a key of the namespace move; then one of its own does, and only that shard is listed."""
     rooms = one_room_in_each_shard()
@@ -268,6 +282,67 @@ async def test_resharding_of_foreign_slots_lists_no_room_again(cluster: ClusterS
         await anyio.sleep(1.0)
         assert node.feed.resyncs == {"moved": len([one for one in rooms if slot_of(one) == slot])}
         assert node.readiness.status()[0]
+
+
+@pytest.mark.timeout(180)
+async def test_a_primary_that_gives_away_all_its_slots_and_gets_them_back(
+    cluster: ClusterSet, atomic: bool
+) -> None:
+    """As where a cluster is made smaller or larger: only the rooms that moved are listed again."""
+    rooms = one_room_in_each_shard()
+    async with (
+        serving(cluster) as one,
+        serving(cluster) as two,
+        crowd([one, two], rooms, 2) as clients,
+    ):
+        names = one.name(), two.name()
+        source = await in_thread(cluster.primary_of, rooms[0])
+        to = cluster.another_primary(source)
+        moving = [room for room in rooms if await in_thread(cluster.primary_of, room) is source]
+        assert 0 < len(moving) < len(rooms)
+        ranges = await in_thread(cluster.ranges_of, source)
+        for owner, next_owner in ((source, to), (to, source)):
+            before = one.feed.resyncs.copy(), two.feed.resyncs.copy()
+            await in_thread(lambda: cluster.move_ranges(ranges, owner, next_owner, atomic=atomic))  # noqa: B023
+            for node, noted in zip((one, two), before, strict=True):
+                await until(lambda: (node.feed.resyncs - noted)["moved"] >= len(moving))  # noqa: B023
+            for client in clients:
+                for room in rooms:
+                    await client.ask(BEAT, ACK, roomId=room, id=f"{room} at {next_owner.port}")
+            await anyio.sleep(1.0)  # two refreshes of the topology
+            for node, noted in zip((one, two), before, strict=True):
+                assert set(node.feed.resyncs - noted) == {"moved"}
+        for client in clients:
+            assert not client.of("service:degraded", "room:force-leave", "error")
+            assert departures(client.received) == []
+        for room in rooms:
+            await converged(clients, cluster, room, USERS[:2])
+        assert (one.name(), two.name()) == names
+
+
+@pytest.mark.timeout(120)
+async def test_moving_many_foreign_slots_at_once_lists_no_room_again(cluster: ClusterSet) -> None:
+    """CLUSTER MIGRATESLOTS with ranges, also one that is cancelled."""
+    if not servers.moves_slots_at_once(cluster.kind):
+        pytest.skip("only Valkey 9 and later move slots atomically")
+    rooms = one_room_in_each_shard()
+    own = {slot_of(room_id) for room_id in rooms} | {key_slot(fleet_prefix("reactor").encode())}
+    async with serving(cluster) as node, crowd([node], rooms, 2) as clients:
+        source = await in_thread(cluster.primary_of, rooms[0])
+        to = cluster.another_primary(source)
+        before = node.feed.resyncs.total()
+        foreign = cluster.ranges_of(source, without=own)
+        for owner, next_owner in ((source, to), (to, source)):
+            await in_thread(lambda: cluster.move_ranges(foreign, owner, next_owner, atomic=True))  # noqa: B023
+        slot = slot_of(rooms[0])
+        await in_thread(lambda: cluster.cancelled_move(slot, source, to))
+        for client in clients:
+            for room in rooms:
+                await client.ask(BEAT, ACK, roomId=room, id="at the end")
+            assert not client.of("service:degraded", "room:force-leave", "error")
+            assert departures(client.received) == []
+        await anyio.sleep(1.0)  # two refreshes of the topology
+        assert node.feed.resyncs.total() == before
 
 
 @pytest.mark.timeout(400)

@@ -18,12 +18,16 @@ from cryptography.x509.oid import NameOID
 
 
 def write_certificate(
-    folder: Path, name: str, password: bytes | None = None, *, days: int = 30
+    folder: Path, name: str, password: bytes | None = None, *, days: int = 30, host: str = ""
 ) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 with this common name that expires after `days`, and its key."""
+    """A certificate with this common name that expires after `days`, and its key.
+
+    host: the one DNS name for which it is issued; without it, the IP 127.0.0.1.
+    """
     key = Ed25519PrivateKey.generate()
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
+    issued_for = x509.DNSName(host) if host else x509.IPAddress(ip_address("127.0.0.1"))
     certificate = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -32,7 +36,7 @@ def write_certificate(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=9))
         .not_valid_after(now + timedelta(days=days))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([issued_for]), critical=False)
         .sign(key, None)
     )
     cert_path, key_path = folder / "cert.pem", folder / "key.pem"

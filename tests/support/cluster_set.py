@@ -4,12 +4,16 @@ https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/
 """
 
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
+import redis
 from redis.crc import key_slot
 
+from tests.support import servers
+from tests.support.certificates import write_certificate
 from tests.support.keyspace import shard_of, shard_prefix
 from tests.support.server_sets import USER, DataServer, ServerSet, SetServer
 from tests.support.servers import free_port
@@ -22,13 +26,19 @@ SLOTS = 16384
 
 
 class ClusterSet(ServerSet):
-    """Three primaries with a replica each."""
+    """Three primaries with a replica each.
+
+    FURTHER: configuration of every server in addition, which a running server cannot take.
+    """
+
+    FURTHER: ClassVar[dict[str, str]] = {}
 
     def __init__(self, kind: str, binary: Path) -> None:
         super().__init__(kind, binary)
         config = {
             "cluster-node-timeout": f"{NODE_TIMEOUT * 1000:.0f}",
             "cluster-allow-replica-migration": "no",  # tests rely on the primary of each replica
+            **self.FURTHER,
         }
         self.servers = [
             DataServer(kind, binary, "cluster.conf", {**config, "cluster-port": str(free_port())})
@@ -137,6 +147,51 @@ class ClusterSet(ServerSet):
         for server in (to, source, *(one for one in self.primaries() if one not in (to, source))):
             _cluster(server, "SETSLOT", slot, "NODE", self._id(to))
 
+    def ranges_of(self, server: SetServer, *, without: Collection[int] = ()) -> list[tuple[int, int]]:
+        """The slots of a server in ranges, which leave out some slots."""
+        slots = {
+            slot
+            for node in _nodes(server)
+            if node.id == self._id(server)
+            for first, last in node.slots
+            for slot in range(first, last + 1)
+            if slot not in without
+        }
+        return _ranges(slots)
+
+    def move_ranges(
+        self, ranges: Sequence[tuple[int, int]], source: SetServer, to: SetServer, *, atomic: bool
+    ) -> None:
+        """Move ranges of slots with their keys: key by key, or all at once."""
+        slots = [slot for first, last in ranges for slot in range(first, last + 1)]
+        if atomic:
+            words = [slot for pair in ranges for slot in pair]
+            _cluster(source, "MIGRATESLOTS", "SLOTSRANGE", *words, "NODE", self._id(to))
+        else:
+            counts = _pipelined(source, [("COUNTKEYSINSLOT", slot) for slot in slots])
+            filled = [slot for slot, keys in zip(slots, counts, strict=True) if keys]
+            for slot in filled:
+                self.move_slot(slot, to)
+            # For each empty slot SETSLOT would write the configuration of every server to disk.
+            edges = [edge for pair in _ranges({*slots} - {*filled}) for edge in pair]
+            for server in (source, *(one for one in self.servers if one is not source)):
+                if server.is_primary:
+                    _cluster(server, "DELSLOTSRANGE", *edges)
+            _cluster(to, "ADDSLOTSRANGE", *edges)
+        until_blocking(
+            lambda: all(self._agreed(slot) is to for pair in ranges for slot in pair), what="the slots moved"
+        )
+
+    def cancelled_move(self, slot: int, source: SetServer, to: SetServer) -> None:
+        """Begin to move a slot atomically, and cancel it before it is complete."""
+        source.control.execute_command("DEBUG", "SLOTMIGRATION", "PREVENT-PAUSE", 1)
+        try:
+            _cluster(source, "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", self._id(to))
+            _cluster(source, "CANCELSLOTMIGRATIONS")
+        finally:
+            source.control.execute_command("DEBUG", "SLOTMIGRATION", "PREVENT-PAUSE", 0)
+        assert self.owner_of(slot) is source
+
     def _repair(self) -> None:
         for server in self.servers:
             for slot in re.findall(r"\[(\d+)-[<>]-", _cluster(server, "NODES")):
@@ -167,6 +222,53 @@ class ClusterSet(ServerSet):
         )
 
 
+class DatabasesClusterSet(ClusterSet):
+    """A cluster with several databases (https://valkey.io/topics/cluster-spec/), on Valkey 9 and later."""
+
+    FURTHER: ClassVar[dict[str, str]] = {"cluster-databases": "4"}
+
+    def start(self) -> Self:
+        if not servers.is_valkey(self.kind, 9):
+            raise LookupError("only Valkey 9 and later have clusters with several databases")
+        return super().start()
+
+
+class TlsClusterSet(ClusterSet):
+    """A cluster with TLS alone, for its servers among themselves too, and certificates that have no IP.
+
+    So clients have to be given the servers' hostname.
+    """
+
+    HOST = "localhost"
+
+    def __init__(self, kind: str, binary: Path) -> None:
+        super().__init__(kind, binary)
+        self._folder = self.servers[0].folder
+        cert, key = write_certificate(self._folder, "servers", host=self.HOST)
+        for server in self.servers:
+            server._config |= {
+                "port": "0",
+                "tls-port": str(server.port),
+                "tls-cert-file": str(cert),
+                "tls-key-file": str(key),
+                "tls-ca-cert-file": str(cert),
+                "tls-auth-clients": "no",
+                "tls-cluster": "yes",
+                "tls-replication": "yes",
+                "cluster-announce-hostname": self.HOST,
+                "cluster-preferred-endpoint-type": "hostname",
+            }
+        url = self.url.replace("redis+", "rediss+").replace("127.0.0.1", self.HOST)
+        self.url = f"{url}?ssl_ca_certs={cert}"
+
+    def start(self) -> Self:
+        try:
+            self.servers[0].start()
+        except redis.RedisError:
+            raise LookupError(f"{self.kind} is built without TLS") from None
+        return super().start()
+
+
 @dataclass
 class _Node:
     """A line of CLUSTER NODES (https://redis.io/docs/latest/commands/cluster-nodes/)."""
@@ -193,6 +295,20 @@ def _nodes(server: SetServer) -> list[_Node]:
 
 def _is_ok(server: SetServer) -> bool:
     return "cluster_state:ok" in _cluster(server, "INFO")
+
+
+def _ranges(slots: Collection[int]) -> list[tuple[int, int]]:
+    starts = sorted(slot for slot in slots if slot - 1 not in slots)
+    ends = sorted(slot for slot in slots if slot + 1 not in slots)
+    return list(zip(starts, ends, strict=True))
+
+
+def _pipelined(server: SetServer, calls: Sequence[tuple[str | int, ...]]) -> list[Any]:
+    """The replies to many CLUSTER commands."""
+    pipeline = server.control.pipeline(transaction=False)
+    for words in calls:
+        pipeline.execute_command("CLUSTER", *words)
+    return list(pipeline.execute())
 
 
 def _cluster(server: SetServer, *words: str | int) -> Any:

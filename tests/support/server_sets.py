@@ -240,6 +240,10 @@ class RunningSets:
             binary, missing = find(kind)
             if binary is None:
                 raise LookupError(missing)
-            self._started[set_type, kind] = set_type(kind, binary)
-            self._started[set_type, kind].start()
+            server_set = set_type(kind, binary)
+            try:
+                self._started[set_type, kind] = server_set.start()
+            except BaseException:
+                server_set.stop()
+                raise
         return self._started[set_type, kind]
