@@ -1,6 +1,7 @@
 """Turns an error of the Redis client into one line for the operator: what happened, and how to fix it."""
 
 import errno
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -25,6 +26,15 @@ _PROBE_TIMEOUT = 1.0
 _BROKEN = (OSError, anyio.BrokenResourceError, anyio.EndOfStream, RuntimeError)
 # OpenSSL's X509_V_ERR_ codes (https://docs.openssl.org/3.0/man3/X509_STORE_CTX_get_error/).
 _HOSTNAME = "use a name that it has in the address, or issue one for this name"
+NAMED_BY_CLUSTER = (
+    "the cluster gives its servers this name: on each set cluster-announce-hostname to a name that its "
+    "certificate has, and cluster-preferred-endpoint-type hostname; or map the name with redis_address_map"
+)
+NAMED_BY_SENTINELS = (
+    "the Sentinels give the server this name: set replica-announce-ip to a name that its certificate has, "
+    "with resolve-hostnames and announce-hostnames on the Sentinels; or map the name with redis_address_map"
+)
+"""The fix where a certificate lacks the name of a server that the address did not give."""
 _UNKNOWN_AUTHORITY = "add its CA file to the address, as in rediss://host:6379?ssl_ca_certs=ca.pem"
 _CERTIFICATE_FIXES = {
     9: "it is not valid yet: check the clocks of both machines",
@@ -62,6 +72,8 @@ def _error_reply(error: BaseException, target: Target) -> ReactorError | None:
             return RedisUnreachable(f"{target} is still loading its data; try again later.")
         case ResponseError() if reply.startswith(_BUSY_WORDS):
             return RedisUnreachable(f"{target} takes no commands at present ({reply}); try again later.")
+        case ResponseError() if target.db and (problem := _database_problem(reply, target)):
+            return RedisMisconfigured(f"{target} {problem}.")
         case ResponseError() if target.kind == "sentinel" and "unknown command" in reply:
             return RedisMisconfigured(f"{target} is not a Sentinel; use redis://HOST:PORT.")
         case ResponseError():
@@ -71,6 +83,16 @@ def _error_reply(error: BaseException, target: Target) -> ReactorError | None:
         case _ if "max number of clients" in reply:
             return RedisUnreachable(f"{target} has reached its limit of clients; raise maxclients.")
     return None
+
+
+def _database_problem(reply: str, target: Target) -> str:
+    """What is wrong with the database of the address, and the fix; empty where it is something else."""
+    if "SELECT is not allowed in cluster mode" in reply:
+        return "has only database 0, as every cluster before Valkey 9: leave the number out of the address"
+    if "DB index is out of range" in reply:
+        setting = "cluster-databases" if target.kind == "cluster" else "databases"
+        return f"has no database {target.db}: use a lower number, or set {setting} on every server"
+    return ""
 
 
 def _login_error(reply: str, target: Target) -> ReactorError:
@@ -111,7 +133,7 @@ def _system_error(error: BaseException, target: Target) -> ReactorError | None:
 def _tls_problem(error: ssl.SSLError, target: Target) -> str:
     """What is wrong with TLS, and the fix."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        fix = _CERTIFICATE_FIXES.get(error.verify_code, _UNKNOWN_AUTHORITY)
+        fix = _other_name(error, target) or _CERTIFICATE_FIXES.get(error.verify_code, _UNKNOWN_AUTHORITY)
         return f"its certificate cannot be verified ({error.verify_message.rstrip('.')}); {fix}"
     options = dict(target.tls_options)
     if "ssl_certfile" in options and (problem := _key_problem(options)):
@@ -132,6 +154,14 @@ def _tls_problem(error: ssl.SSLError, target: Target) -> str:
     if "PROTOCOL" in reason or "VERSION" in reason:
         return f"no common version of TLS ({error.args[-1]}); enable TLS 1.2 or later on the server"
     return f"the TLS handshake failed ({error.args[-1]}); check the ssl_ options"
+
+
+def _other_name(error: ssl.SSLCertVerificationError, target: Target) -> str:
+    """The fix where the name that a certificate lacks is not one of the address; empty where it is."""
+    name = re.search(r"certificate is not valid for '(.+)'", error.verify_message)
+    if name is None or name[1] in {host for host, _ in target.hosts}:
+        return ""
+    return {"cluster": NAMED_BY_CLUSTER, "sentinel": NAMED_BY_SENTINELS, "single": ""}[target.kind]
 
 
 def _key_problem(options: dict[str, str]) -> str:

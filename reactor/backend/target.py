@@ -61,8 +61,9 @@ def parse_url(url: str) -> Target:
     The forms are `redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]`, `rediss://...` (TLS),
     `unix://[[USER]:PASSWORD@]/PATH[?db=DB]`, `redis+sentinel://HOST:PORT,HOST:PORT/NAME[/DB]` (where the
     Sentinels have a password of their own, `?sentinel_password=PASSWORD`) and
-    `redis+cluster://HOST:PORT,HOST:PORT`; `rediss+sentinel` and `rediss+cluster` are these with TLS, to the
-    Sentinels as well unless `?sentinel_tls=no` is given.
+    `redis+cluster://HOST:PORT,HOST:PORT[/DB]`; `rediss+sentinel` and `rediss+cluster` are these with TLS, to
+    the Sentinels as well unless `?sentinel_tls=no` is given. Whether a cluster has the database shows only
+    when it is connected to: Valkey 9 can have several.
     Raises SettingError; its line does not show the password.
     """
     parts = _split(url)
@@ -84,7 +85,7 @@ def parse_url(url: str) -> Target:
         hosts=() if path else _split_hosts(url, place, _PORTS[kind]),
         path=path,
         master_name=segments.pop(0) if kind == "sentinel" else None,
-        db=_database(url, kind, options.get("db"), segments),
+        db=_database(url, options.get("db"), segments),
         username=options.get("username") or user,
         password=options.get("password") or password,
         tls=scheme == "rediss",
@@ -137,12 +138,10 @@ def _switch(url: str, name: str, value: str | None, *, default: bool) -> bool:
         raise _wrong(url, f'has "{value}" for {name}, which takes yes or no') from None
 
 
-def _database(url: str, kind: Kind, option: str | None, segments: list[str]) -> int:
+def _database(url: str, option: str | None, segments: list[str]) -> int:
     number = option or "/".join(segments) or "0"
     if not (number.isascii() and number.isdigit()):
         raise _wrong(url, f'has "{number}" where the database number belongs, as in redis://host:6379/0')
-    if kind == "cluster" and int(number):
-        raise _wrong(url, "selects a database, but a cluster has only database 0")
     return int(number)
 
 

@@ -147,7 +147,7 @@ async def test_a_user_without_permission_for_info_is_accepted(redis_server: Serv
 
 async def test_a_database_that_does_not_exist(redis_server: Server):
     line = await refused(f"redis://127.0.0.1:{redis_server.port}/99", RedisMisconfigured)
-    assert line.endswith("answered: DB index is out of range.")
+    assert line.endswith("has no database 99: use a lower number, or set databases on every server.")
 
 
 async def test_tls_to_a_server_without_tls(redis_server: Server, monkeypatch):

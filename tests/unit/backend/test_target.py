@@ -83,7 +83,7 @@ def test_addresses(url, expected):
         ("redis://u:secret?secret@h", "has reserved characters in its password"),
         ("unix://run/redis.sock", "names no socket; use three slashes"),
         ("redis+sentinel://h:1", "lacks the name of the primary"),
-        ("redis+cluster://h:1/2", "a cluster has only database 0."),
+        ("redis+cluster://h:1/2/3", 'has "2/3" where the database number belongs'),
         (
             "rediss://h?ssl_cert_reqs=some",
             'has "some" for ssl_cert_reqs, which takes none, optional, required',
