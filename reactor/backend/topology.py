@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from redis.crc import key_slot
 
 from reactor.backend.clients import CONNECTION_ERRORS, client_at
+from reactor.backend.diagnose import explain
 from reactor.backend.target import Target
 from reactor.errors import RedisUnreachable
 
@@ -22,6 +23,8 @@ log = structlog.get_logger()
 
 REFRESH_INTERVAL = 0.5
 ANSWER_TIMEOUT = 1.0
+START_TIMEOUT = 5.0
+"""Seconds for the first answers, for which connections have to be made, with TLS perhaps."""
 STRAGGLER_TIMEOUT = 0.1
 """Seconds that the other servers have for their answers after the first answer."""
 MAX_STALE_ROUNDS = 6
@@ -45,6 +48,8 @@ class Topology:
         self._nodes: set[Address] = set(target.hosts)
         self._owners: list[tuple[int, int, Address]] = []
         self._epoch = self._stale_rounds = 0
+        self._answered = False
+        self._failure: BaseException | None = None
         self._refresh_now = anyio.Event()
         self.on_change: Callable[[], None] = lambda: None
 
@@ -69,12 +74,20 @@ class Topology:
         raise LookupError(f"no primary serves slot {slot}")
 
     async def start(self) -> None:
-        """Read the topology for the first time. Raises RedisUnreachable."""
-        if not await self.refresh():
+        """Read the topology for the first time. Raises RedisUnreachable or RedisMisconfigured."""
+        if await self.refresh(START_TIMEOUT):
+            return
+        if self._answered:
             raise RedisUnreachable(
                 f"{self._target}: no server of the cluster reports cluster_state:ok; "
                 "run `redis-cli cluster info` on one of them."
             )
+        if self._failure is not None:
+            raise await explain(self._failure, self._target) from self._failure
+        raise RedisUnreachable(
+            f"{self._target}: no server of the cluster answered CLUSTER INFO and CLUSTER SLOTS in "
+            f"{START_TIMEOUT:.0f} s; check its load and the network."
+        )
 
     def refresh_soon(self) -> None:
         """Refresh without waiting for the interval: a server answered unexpectedly."""
@@ -88,9 +101,9 @@ class Topology:
             self._refresh_now = anyio.Event()
             await self.refresh()
 
-    async def refresh(self) -> bool:
-        """Ask every known server; whether one of them reports `cluster_state:ok`."""
-        answers = await self._answers()
+    async def refresh(self, timeout: float = ANSWER_TIMEOUT) -> bool:
+        """Ask every known server; whether one of them reports `cluster_state:ok` within `timeout` seconds."""
+        answers = await self._answers(timeout)
         if not answers:
             return False
         newest = max(answers, key=lambda answer: (answer.epoch, -answer.unnamed))
@@ -108,9 +121,10 @@ class Topology:
             self.on_change()
         return True
 
-    async def _answers(self) -> "list[_Answer]":
+    async def _answers(self, seconds: float) -> "list[_Answer]":
         """The answers of all servers; a frozen one does not delay those of the rest."""
         answers: list[_Answer] = []
+        self._answered, self._failure = False, None
 
         async def ask(address: Address) -> None:
             answer = await self._ask(address)
@@ -118,7 +132,7 @@ class Topology:
                 answers.append(answer)
                 timeout.deadline = min(timeout.deadline, anyio.current_time() + STRAGGLER_TIMEOUT)
 
-        with anyio.move_on_after(ANSWER_TIMEOUT) as timeout:
+        with anyio.move_on_after(seconds) as timeout:
             async with anyio.create_task_group() as tasks:
                 for address in self._nodes:
                     tasks.start_soon(ask, address)
@@ -129,8 +143,10 @@ class Topology:
         try:
             info: Any = await client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]
             slots: Any = await client.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
-        except CONNECTION_ERRORS:
+        except CONNECTION_ERRORS as error:
+            self._failure = error
             return None
+        self._answered = True
         if info.get("cluster_state") != "ok":
             return None
         return _Answer(int(info["cluster_current_epoch"]), slots, address[0], self._target)
@@ -151,21 +167,25 @@ class _Answer:
         self.unnamed = 0  # servers whose name has not reached this one yet; another may know it
         for first, last, *servers in slots:
             self.unnamed += sum(server[0] == UNNAMED for server in servers)
-            addresses = [target.reachable((_host_of(server, asked_host), server[1])) for server in servers]
+            addresses = [target.reachable((host_of(server, asked_host), server[1])) for server in servers]
             self.owners.append((first, last, addresses[0]))
             self.nodes.update(addresses)
         self.owners.sort()
 
 
-def _host_of(server: list[Any], asked_host: str) -> str:
+def host_of(server: list[Any], asked_host: str) -> str:
     """The host of a server that CLUSTER SLOTS lists as [host, port, identity, [b"ip", host, ...]].
 
     With `cluster-preferred-endpoint-type hostname` a server whose name is not set, or not known yet to the
     one that was asked, is `?`, and its IP is behind it. Where the host is empty or null, it is the one that
     was asked (https://redis.io/docs/latest/commands/cluster-slots/).
     """
-    host = server[0]
-    if host == UNNAMED:
-        further = (server[3] if len(server) > 3 else None) or []
-        host = dict(zip(further[::2], further[1::2], strict=False)).get(b"ip")
+    host = ip_of(server) if server[0] == UNNAMED else server[0]
     return host.decode() if host else asked_host
+
+
+def ip_of(server: list[Any]) -> bytes | None:
+    """The IP of a server that CLUSTER SLOTS lists by its hostname, or without a host."""
+    further = (server[3] if len(server) > 3 else None) or []
+    found: bytes | None = dict(zip(further[::2], further[1::2], strict=False)).get(b"ip")
+    return found

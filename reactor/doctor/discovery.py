@@ -1,8 +1,9 @@
 """Finds every server of a Redis, whatever its shape, and which of them can be reached."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import anyio
@@ -20,12 +21,13 @@ from reactor.backend.clients import (
 from reactor.backend.connect import target_of
 from reactor.backend.diagnose import explain
 from reactor.backend.target import Target
-from reactor.backend.topology import SLOTS
+from reactor.backend.topology import SLOTS, UNNAMED, host_of, ip_of
 from reactor.doctor.deployment import (
     Address,
     Deployment,
     InspectedSentinel,
     InspectedServer,
+    Role,
     SlotMap,
     error_text,
 )
@@ -62,7 +64,7 @@ async def _discover_single(deployment: Deployment) -> None:
     server = InspectedServer(name, address, client_at(target, address))
     deployment.servers.append(server)
     await check_server(target, server.client)
-    await _add_replicas(deployment, await _replicas_of(server))
+    await _add_replicas(deployment, await _replicas_of(target, server))
 
 
 async def _discover_by_sentinels(deployment: Deployment) -> None:
@@ -103,7 +105,8 @@ async def _replicas_by_sentinels(deployment: Deployment) -> list[Address]:
         except CONNECTION_ERRORS as error:
             sentinel.unreachable = f"disconnected: {error_text(error)}"
         else:
-            return [(str(replica["ip"]), int(replica["port"])) for replica in found]
+            named = [(str(replica["ip"]), int(replica["port"])) for replica in found]
+            return [deployment.target.reachable(address) for address in named]
     return []
 
 
@@ -124,7 +127,8 @@ async def _discover_cluster(deployment: Deployment) -> None:
     deployment.servers = seeds  # `discovered` closes their clients
     if not answering:
         raise failed[0]
-    nodes = await _read_slots(deployment, answering[0])
+    slots = await _read_slots(deployment, answering[0])
+    nodes = slots.roles
     for seed in seeds:
         if seed.address not in nodes:
             await close_client(seed.client)
@@ -136,63 +140,102 @@ async def _discover_cluster(deployment: Deployment) -> None:
         [server for server in deployment.servers if server not in seeds],
         lambda server: _reach(target, server),
     )
-    # CLUSTER SLOTS leaves out a replica that has not received any data yet.
+    # CLUSTER SLOTS leaves out a replica that has not received any data yet. The primary names replicas by the
+    # IP from which they connect, which may be another name of one that is listed: so only if it has more.
     for primary in deployment.primaries:
-        known_addresses = {server.address for server in deployment.servers}
-        missing = [address for address in await _replicas_of(primary) if address not in known_addresses]
-        await _add_replicas(deployment, missing)
+        connected = await _replicas_of(target, primary)
+        if len(connected) > slots.replicas[primary.address]:
+            missing = [address for address in connected if address not in {*nodes, *slots.further_names}]
+            await _add_replicas(deployment, missing)
 
 
-async def _read_slots(deployment: Deployment, seed: InspectedServer) -> "dict[Address, Any]":
+@dataclass
+class _Slots:
+    """The servers of a cluster by their addresses, as the first that answered names them.
+
+    replicas: how many each primary has. further_names: addresses with the IP of a server that is listed by
+    its hostname. by_hostname: whether the cluster wants its servers to be reached by their hostnames.
+    """
+
+    roles: dict[Address, Role] = field(default_factory=dict)
+    replicas: Counter[Address] = field(default_factory=Counter)
+    further_names: set[Address] = field(default_factory=set)
+    by_hostname: bool = False
+
+
+async def _read_slots(deployment: Deployment, seed: InspectedServer) -> _Slots:
     """The address and role of each server of the cluster; notes which slots no primary serves."""
+    target, found = deployment.target, _Slots()
     try:
         info: Any = await seed.client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]
         ranges: Any = await seed.client.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
     except CONNECTION_ERRORS as error:
-        raise await explain(error, _single(deployment.target, seed.address)) from error
-    nodes: dict[Address, Any] = {}
+        raise await explain(error, _single(target, seed.address)) from error
     owners, missing, next_slot = [], [], 0
+    ids: set[str] = set()
     for first, last, *servers in sorted(ranges, key=lambda slots: int(slots[0])):
         if first > next_slot:
             missing.append((next_slot, first - 1))
         next_slot = last + 1
-        for position, server in enumerate(servers):
-            host = str_if_bytes(server[0]) or seed.address[0]
-            nodes[deployment.target.reachable((host, int(server[1])))] = "replica" if position else "primary"
-            if not position:
-                owners.append((int(first), int(last), _name((host, int(server[1])))))
-    nodes |= {address: "replica" for address in await _nodes_known_to(seed) if address not in nodes}
+        named = ((host_of(server, seed.address[0]), int(server[1])) for server in servers)
+        primary, *replicas = map(target.reachable, named)
+        owners.append((int(first), int(last), _name(primary)))
+        found.roles |= {primary: "primary", **dict.fromkeys(replicas, "replica")}
+        found.replicas[primary] = len(replicas)
+        for server in servers:
+            ids.add(str_if_bytes(server[2]))
+            if ip := ip_of(server):
+                found.by_hostname |= server[0] not in (None, b"", UNNAMED)
+                found.further_names.add(target.reachable((ip.decode(), int(server[1]))))
+    for address in await _nodes_known_to(target, seed, besides=ids, by_hostname=found.by_hostname):
+        found.roles.setdefault(address, "replica")
     if next_slot < SLOTS:
         missing.append((next_slot, SLOTS - 1))
     deployment.slots = SlotMap(str(info["cluster_state"]), tuple(missing), tuple(owners))
-    if not nodes:
+    if not found.roles:
         raise RedisUnreachable(
-            f"{deployment.target}: no server of the cluster serves a slot; see `redis-cli --cluster help`."
+            f"{target}: no server of the cluster serves a slot; see `redis-cli --cluster help`."
         )
-    return nodes
+    return found
 
 
-async def _nodes_known_to(seed: InspectedServer) -> list[Address]:
-    """All servers that a server knows, also dead ones; none where the user may not ask."""
+async def _nodes_known_to(
+    target: Target, seed: InspectedServer, *, besides: set[str], by_hostname: bool
+) -> list[Address]:
+    """All servers that a server knows, also dead ones; none where the user may not ask.
+
+    besides: ids of servers that are left out. They may go by another name here: CLUSTER NODES has the IP also
+    where clients are to use hostnames.
+    """
     try:
         found: Any = await seed.client.execute_command("CLUSTER NODES")  # type: ignore[no-untyped-call]
     except CONNECTION_ERRORS:
         return []
-    known = {name: about for name, about in found.items() if not {"noaddr", "handshake"} & _flags(about)}
-    return [_address(name) for name in known if _address(name)[0] and _address(name)[1]]
+    known = {
+        name: about
+        for name, about in found.items()
+        if about["node_id"] not in besides and not {"noaddr", "handshake"} & _flags(about)
+    }
+    addresses = [
+        (about["hostname"] if by_hostname and about["hostname"] else _address(name)[0], _address(name)[1])
+        for name, about in known.items()
+    ]
+    return [target.reachable(address) for address in addresses if address[0] and address[1]]
 
 
 def _flags(about: Any) -> set[str]:
     return set(str(about["flags"]).split(","))
 
 
-async def _replicas_of(server: InspectedServer) -> list[Address]:
+async def _replicas_of(target: Target, server: InspectedServer) -> list[Address]:
+    """The replicas that a primary knows: one that gets its first copy over two connections is there twice."""
     try:
         info: Any = await server.client.info("replication")
     except CONNECTION_ERRORS:
         return []
     found = [value for key, value in info.items() if key.startswith("slave") and isinstance(value, dict)]
-    return [(str(replica["ip"]), int(replica["port"])) for replica in found]
+    named = dict.fromkeys((str(replica["ip"]), int(replica["port"])) for replica in found)
+    return [target.reachable(address) for address in named]
 
 
 async def _add_replicas(deployment: Deployment, addresses: list[Address]) -> None:

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from reactor.backend.diagnose import NAMED_BY_CLUSTER, NAMED_BY_SENTINELS
 from reactor.doctor.checks import deployment_check
-from reactor.doctor.deployment import Deployment
+from reactor.doctor.deployment import Deployment, InspectedServer
 from reactor.doctor.finding import Finding, Severity, Subject
 from reactor.doctor.units import milliseconds
 
@@ -29,7 +30,14 @@ def reachable(deployment: Deployment) -> Iterator[Finding]:
         elif deployment.target.kind == "single" and server.role == "replica":
             yield _unreachable(server.role, server.name, server.unreachable, _NOT_NEEDED, "note")
         else:
-            yield _unreachable(server.role, server.name, server.unreachable, _NEEDED)
+            yield _unreachable(server.role, server.name, server.unreachable, _fix_of(deployment, server))
+
+
+def _fix_of(deployment: Deployment, server: InspectedServer) -> str:
+    """The fix of a server that every node has to reach."""
+    if "certificate is not valid for" in server.unreachable and server.address not in deployment.target.hosts:
+        return NAMED_BY_CLUSTER if deployment.target.kind == "cluster" else NAMED_BY_SENTINELS
+    return _NEEDED
 
 
 def _unreachable(what: str, where: str, reason: str, fix: str, severity: Severity = "problem") -> Finding:

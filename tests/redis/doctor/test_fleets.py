@@ -182,6 +182,38 @@ async def test_an_unreachable_address_in_the_url_of_a_cluster(cluster: ClusterSe
     assert found.one("reachable", "address in the URL").where == f"127.0.0.1:{port}"
 
 
+@pytest.mark.parametrize("endpoint", ["hostname", "unknown-endpoint"])
+async def test_a_cluster_whose_servers_have_no_names_is_examined(cluster: ClusterSet, endpoint: str):
+    """CLUSTER SLOTS then lists `?` with an IP behind it, or null for the host that was asked."""
+    for server in cluster.servers:
+        server.control.config_set("cluster-preferred-endpoint-type", endpoint)
+    try:
+        found = await examine(cluster.admin_url)
+    finally:
+        for server in cluster.servers:
+            server.control.config_set("cluster-preferred-endpoint-type", "ip")
+    assert found.problems == []
+    assert {one.where for one in found.all("reachable")} == {server.address for server in cluster.servers}
+
+
+async def test_servers_behind_an_address_map_are_listed_once_and_tried(cluster: ClusterSet):
+    for server in cluster.servers:
+        server.control.config_set("cluster-announce-hostname", "inside.invalid")
+        server.control.config_set("cluster-preferred-endpoint-type", "hostname")
+    try:
+        await to_thread.run_sync(_until_named, cluster)
+        found = await examine(cluster.admin_url, redis_address_map="inside.invalid=127.0.0.1")
+    finally:
+        for server in cluster.servers:
+            server.control.config_set("cluster-announce-hostname", "")
+            server.control.config_set("cluster-preferred-endpoint-type", "ip")
+    assert found.problems == []
+    assert sorted(one.where for one in found.all("reachable")) == sorted(
+        server.address for server in cluster.servers
+    )
+    assert len(found.all("expiry", "expiry of a touched")) == 3
+
+
 async def test_a_long_cluster_node_timeout_is_a_problem(cluster: ClusterSet):
     for server in cluster.servers:
         server.control.config_set("cluster-node-timeout", "30000")
@@ -192,6 +224,15 @@ async def test_a_long_cluster_node_timeout_is_a_problem(cluster: ClusterSet):
     finally:
         for server in cluster.servers:
             server.control.config_set("cluster-node-timeout", server._config["cluster-node-timeout"])
+
+
+def _until_named(cluster: ServerSet) -> None:
+    until_blocking(
+        lambda: all(
+            "?" not in str(server.control.execute_command("CLUSTER SLOTS")) for server in cluster.servers
+        ),
+        what="all names are known to all",
+    )
 
 
 def _until_broken(cluster: ServerSet) -> None:
