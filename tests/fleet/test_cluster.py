@@ -250,7 +250,7 @@ async def test_a_primary_that_never_returns_is_not_needed(cluster: ClusterSet) -
         assert not dead.alive
 
 
-async def test_a_user_that_may_not_read_the_slots_is_told_so(cluster: ClusterSet) -> None:
+async def test_a_missing_right_to_read_the_slots_is_named(cluster: ClusterSet) -> None:
     for server in cluster.servers:
         server.control.acl_setuser("blind", enabled=True, nopass=True, keys=["*"], channels=["*"],
                                    commands=["+@all", "-cluster|slots"])  # fmt: skip
