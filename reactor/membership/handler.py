@@ -74,6 +74,8 @@ class RequestHandler:
     ask. on_full: called when Redis refuses to add data. people: None where their index is off.
     """
 
+    _make_people_watches: Callable[..., PeopleWatches] = PeopleWatches
+
     def __init__(
         self, settings: Settings, policy: Callable[[str], RoomPolicy], store: Store,
         heartbeats: Heartbeats, feed: RoomFeed, reconciler: Reconciler,
@@ -105,7 +107,9 @@ class RequestHandler:
         self._heartbeat_ms = round(settings.heartbeat_interval * 1000)
         self._limits = messages.MessageLimits(settings.max_message, settings.max_data, settings.max_id)
         self.people = (
-            PeopleWatches(settings, people, charge=self._charge) if people is not None else NoPeople()
+            self._make_people_watches(settings, people, charge=self._charge)
+            if people is not None
+            else NoPeople()
         )
         self.questions = RoomQuestions(
             store, feed, self._snapshots, self._charge, bans, max_members_view=settings.max_members_view

@@ -5,13 +5,16 @@ from functools import partial
 from time import time_ns
 from typing import Any
 
+from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, Status, StatusCode, get_current_span, use_span
 
 from reactor.expiry.reaper import FoundBy, Reaper
 from reactor.gateway.connection import Connection
 from reactor.gateway.fanout import Fanout
 from reactor.membership.handler import RequestHandler
+from reactor.membership.people_watch import PeopleWatches
 from reactor.presence.keys import Entry, parse_suffix
+from reactor.presence.people_feed import FollowedPerson
 from reactor.presence.room_feed import RoomFeed
 from reactor.presence.rows import LeftRow
 from reactor.presence.store import Claimed, Due, Joined, JoinRefused, Store
@@ -129,10 +132,47 @@ class TracedFanout(Fanout):
         return size
 
 
+class TracedPeopleWatches(PeopleWatches):
+    """The watches of people, with a span for each request and for each round in which changes are sent."""
+
+    def __init__(self, traces: Traces, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._traces = traces
+        self._waiting_since = 0
+
+    async def watch(self, connection: Connection, intent: intents.FollowPeople) -> None:
+        """See `PeopleWatches.watch`."""
+        attributes = {"reactor.people": len(intent.user_ids)}
+        with self._traces.tracer.start_as_current_span(
+            "people.watch", kind=SpanKind.SERVER, attributes=attributes
+        ):
+            await super().watch(connection, intent)
+
+    def on_changed(self, person: FollowedPerson) -> None:
+        """See `PeopleWatches.on_changed`."""
+        first = not self._changed
+        super().on_changed(person)
+        if first and self._changed:
+            self._waiting_since = time_ns()
+
+    def _send_changes(self) -> None:
+        began, before, sent = self._waiting_since, len(self._changed), self.sent
+        super()._send_changes()
+        self._waiting_since = time_ns()  # of those that wait for the next round
+        if self.sent == sent:
+            return
+        attributes = {
+            "reactor.people": before - len(self._changed), "reactor.connections": self.sent - sent,
+        }  # fmt: skip
+        tracer = self._traces.tracer
+        tracer.start_span("people.fanout", Context(), attributes=attributes, start_time=began).end()
+
+
 class TracedHandler(RequestHandler):
     """The handler, with a span for each join from its arrival to its answer."""
 
     def __init__(self, traces: Traces, *args: Any, **options: Any) -> None:
+        self._make_people_watches = partial(TracedPeopleWatches, traces)
         super().__init__(*args, **options)
         self._traces = traces
         self._arrived: dict[int, tuple[intents.Join, int]] = {}

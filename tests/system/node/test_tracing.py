@@ -83,6 +83,23 @@ async def test_a_join_is_traced_from_its_arrival_to_its_answer(bundled_server: S
     assert "42" not in str(whole.attributes), "a user's id is personal data"
 
 
+async def test_watching_people_is_traced_without_their_names(bundled_server: Server):
+    spans = Spans()
+    async with (
+        traced(bundled_server, spans.parts) as node,
+        RawClient.connect(node) as watcher,
+        RawClient.connect(node) as ann,
+    ):
+        await watcher.ask("people:watch", "people:state", userIds=["ann", "bob"])
+        await ann.join("lobby", "ann")
+        await watcher.receive("people:diff")
+        await until(lambda: {"people.watch", "people.fanout"} <= spans.names("people."))
+    asked, sent = (spans.named(name)[0] for name in ("people.watch", "people.fanout"))
+    assert dict(asked.attributes) == {"reactor.people": 2}
+    assert dict(sent.attributes) == {"reactor.people": 1, "reactor.connections": 1}
+    assert asked.end_time <= sent.start_time <= sent.end_time
+
+
 async def test_an_expiry_is_one_trace_over_the_nodes_that_see_it(bundled_server: Server):
     first, second = Spans(), Spans()
     async with (
