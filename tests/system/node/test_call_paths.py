@@ -1,6 +1,7 @@
 """How many files a reader opens to follow a join or an expiry, counted on the calls of a real one."""
 
 import asyncio
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 
 import reactor
 from reactor.gateway.connection import Connection
+from tests.docs.documents import section
 from tests.support import redis_state
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient
@@ -109,6 +111,10 @@ def coroutines_of(task: "asyncio.Task[Any]") -> Iterator[Any]:
         coroutine = coroutine.cr_await
 
 
+JOIN_FILES, JOIN_RETURNS = 28, 38
+EXPIRY_FILES, EXPIRY_RETURNS = 33, 54
+"""With the index of people, into which each departure is taken behind the claim."""
+
 MAX_RECORDINGS = 20
 """Recordings until one is undisturbed; on a quiet machine nearly each is."""
 
@@ -118,12 +124,21 @@ async def departures_taken_in(server: Server) -> None:
     await until(lambda: not server.control.keys("*:exits"))
 
 
-def to_be_repeated(paths: list[CallPath], *, files: int, returns: int = 1000) -> bool:
+def to_be_repeated(paths: list[CallPath], *, files: int, returns: int) -> bool:
     """Whether to record the path once more: other tasks use the same queue of scripts meanwhile."""
     if not paths:
         return True
     longer = len(paths[-1].files) > files or paths[-1].returns > returns
     return longer and len(paths) < MAX_RECORDINGS
+
+
+def document() -> str:
+    """The section of ARCHITECTURE.md that says what each file on these paths is for."""
+    return section("reactor/ARCHITECTURE.md", "### The files on these paths")
+
+
+def documented_files() -> set[str]:
+    return set(re.findall(r"`([\w/]+\.py)`", document()))
 
 
 async def test_a_join_is_followed_through_few_files(bundled_server: Server) -> None:
@@ -144,7 +159,7 @@ async def test_a_join_is_followed_through_few_files(bundled_server: Server) -> N
             return reply
 
         node.store.join = answered_after_its_publication  # type: ignore[method-assign]
-        while to_be_repeated(paths, files=28, returns=38):
+        while to_be_repeated(paths, files=JOIN_FILES, returns=JOIN_RETURNS):
             path = CallPath("Connection.message_received", "Connection._write_outbox", {"_Lane.serve"})
             paths.append(path)
             with path.recorded():
@@ -152,8 +167,9 @@ async def test_a_join_is_followed_through_few_files(bundled_server: Server) -> N
             await ann.ask("leave_room", "room:left", roomId="lobby")
             await bob.receive_departures(len(paths))
             await departures_taken_in(bundled_server)
-    assert len(paths[-1].files) <= 28, paths[-1].files
-    assert paths[-1].returns <= 38, paths[-1].visits
+    assert len(paths[-1].files) <= JOIN_FILES, paths[-1].files
+    assert paths[-1].returns <= JOIN_RETURNS, paths[-1].visits
+    assert set(paths[-1].files) <= documented_files(), "each has a line in ARCHITECTURE.md"
 
 
 async def test_an_expiry_is_followed_through_few_files(bundled_server: Server) -> None:
@@ -165,7 +181,7 @@ async def test_an_expiry_is_followed_through_few_files(bundled_server: Server) -
         RawClient.connect(node) as bob,
     ):
         await bob.join("lobby", "bob")
-        while to_be_repeated(paths, files=34):
+        while to_be_repeated(paths, files=EXPIRY_FILES, returns=EXPIRY_RETURNS):
             number = len(paths)
             async with RawClient.connect(node) as ann:
                 await ann.join("lobby", f"ann-{number}")
@@ -176,5 +192,11 @@ async def test_an_expiry_is_followed_through_few_files(bundled_server: Server) -
                     bundled_server.control.pexpire(redis_state.presence_key("lobby", f"ann-{number}"), 1)
                     await bob.receive_departure_of(f"ann-{number}")
                 await departures_taken_in(bundled_server)
-    # With the index of people, into which each departure is taken behind the claim.
-    assert len(paths[-1].files) <= 34, paths[-1].files
+    assert len(paths[-1].files) <= EXPIRY_FILES, paths[-1].files
+    assert paths[-1].returns <= EXPIRY_RETURNS, paths[-1].visits
+    assert set(paths[-1].files) <= documented_files(), "each has a line in ARCHITECTURE.md"
+
+
+def test_the_document_has_the_numbers_of_files() -> None:
+    join, expiry = re.findall(r"through (\d+)", document())
+    assert (int(join), int(expiry)) == (JOIN_FILES, EXPIRY_FILES)
