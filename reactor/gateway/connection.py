@@ -175,7 +175,7 @@ class Connection(asyncio.Protocol):
         """Write what was kept while the transport's buffer was full."""
         self._outbox.unblock()
         self._context.note_unblocked(self)
-        self._write_outbox()
+        self.flush()
 
     @property
     def blocked(self) -> bool:
@@ -440,10 +440,6 @@ class Connection(asyncio.Protocol):
         if self.state is OPEN:
             self._put(data)
 
-    def flush(self) -> None:
-        """Write the outbox, unless the transport's buffer is full."""
-        self._write_outbox()
-
     def close_as_too_slow(self) -> None:
         """Close with 4008, and discard what waits; abort where a large message was written in part."""
         if self.state is not OPEN:
@@ -462,15 +458,18 @@ class Connection(asyncio.Protocol):
         if result is FLUSH_SOON:
             self._context.schedule_flush(self)
         elif result is FLUSH_NOW:
-            self._write_outbox()
+            self.flush()
         elif result is TOO_SLOW:
             self.close_as_too_slow()
         elif self._outbox.blocked:
             self.lags = self._outbox.size > self._context.lag_bytes
             self._context.check_budget()
 
-    def _write_outbox(self) -> None:
-        """Write what waits; of more than a slice the rest later, so that others are served in between."""
+    def flush(self) -> None:
+        """Write what waits, unless the transport's buffer is full; of more than a slice the rest later.
+
+        Other connections are served in between.
+        """
         outbox = self._outbox
         if outbox.size and not outbox.blocked:
             self._write_slice()

@@ -542,18 +542,16 @@ class Store:
             self.on_kept(entry)
         return outcome
 
-    def _prefix(self, room_id: str) -> str:
-        return self.keys.prefix_of(room_id)
-
     async def _run_in_shard(self, script: str, shard: int, *args: str | bytes | int) -> Any:
         return await self._runner.run(script, self.keys.prefixes[shard], *args)
 
     async def _run_for_room(self, script: str, room_id: str, *args: str | bytes | int) -> Any:
-        return await self._runner.run(script, self._prefix(room_id), escape(room_id), *args)
+        return await self._runner.run(script, self.keys.prefix_of(room_id), escape(room_id), *args)
 
     async def _run_for_member(self, script: str, entry: Entry, *args: str | bytes | int) -> Any:
         room_id, user_id = entry
-        return await self._runner.run(script, self._prefix(room_id), escape(room_id), escape(user_id), *args)
+        prefix = self.keys.prefix_of(room_id)
+        return await self._runner.run(script, prefix, escape(room_id), escape(user_id), *args)
 
 
 def _resumed(former: FormerJoining | None) -> str:

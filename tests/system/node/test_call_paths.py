@@ -160,7 +160,7 @@ async def test_a_join_is_followed_through_few_files(bundled_server: Server) -> N
 
         node.store.join = answered_after_its_publication  # type: ignore[method-assign]
         while to_be_repeated(paths, files=JOIN_FILES, returns=JOIN_RETURNS):
-            path = CallPath("Connection.message_received", "Connection._write_outbox", {"_Lane.serve"})
+            path = CallPath("Connection.message_received", "Connection.flush", {"_Lane.serve"})
             paths.append(path)
             with path.recorded():
                 await ann.join("lobby", "ann")
@@ -185,7 +185,7 @@ async def test_an_expiry_is_followed_through_few_files(bundled_server: Server) -
             number = len(paths)
             async with RawClient.connect(node) as ann:
                 await ann.join("lobby", f"ann-{number}")
-                path = CallPath("Listener._on_event", "Connection._write_outbox", tasks)
+                path = CallPath("Listener._on_event", "Connection.flush", tasks)
                 (path.of,) = node.roster.connections_of("lobby", "bob")
                 paths.append(path)
                 with path.recorded():
