@@ -39,7 +39,8 @@ async def test_rooms_messages_settings_and_kicks_work_on_every_shard(fleet: Serv
             (room, "kicked") for room in rooms
         }
         overview = await ok(admin, "/v1/overview")
-        assert overview["departures"] == {"kicked": len(rooms)}
+        counted = {reason: number for reason, number in overview["departures"].items() if number}
+        assert counted == {"kicked": len(rooms)}
         assert {one["node"] for one in overview["nodes"]} == {one.name(), two.name()}
         text = (await admin.get("/metrics")).text
         assert f'reactor_departures_total{{reason="kicked"}} {len(rooms)}.0' in text

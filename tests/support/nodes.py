@@ -85,8 +85,8 @@ class NodeProcess:
             if child.returncode is None:
                 child.kill()
             await child.wait()
-            if reading is not None:
-                await reading
+            # To its end, also where the start failed: an open pipe is an error of the next test.
+            await (_read_rest(child.stderr, log) if reading is None else reading)
             sys.stdout.write("".join(log))
         assert not [line for line in log if json.loads(line).get("level") == "error"]
 
@@ -94,9 +94,9 @@ class NodeProcess:
         """Send the process a signal."""
         os.kill(self._child.pid, number)
 
-    def has_logged(self, event: str) -> bool:
-        """Whether there has been a log line with this event."""
-        return any(json.loads(line)["event"] == event for line in self._log)
+    def has_logged(self, event: str, times: int = 1) -> bool:
+        """Whether there have been so many log lines with this event."""
+        return [json.loads(line)["event"] for line in self._log].count(event) >= times
 
     async def kill(self) -> None:
         """SIGKILL: the kernel closes its sockets, and it sends nothing more to Redis."""

@@ -114,7 +114,7 @@ async def test_connections_joins_heartbeats_and_departures_are_counted(redis_ser
         assert found.value("reactor_departures_total", reason="disconnected") == 2
         assert found.value("reactor_departures_found_total", path="event") == 2
         assert found.value("reactor_expiry_lateness_seconds_count") == 2
-        assert found.value("reactor_expiry_lateness_seconds_sum") < 2
+        assert found.value("reactor_expiry_lateness_seconds_sum") < 10
         assert found.value("reactor_redis_up") == found.value("reactor_ready") == 1
 
 
@@ -191,7 +191,7 @@ async def test_a_frozen_redis_delays_no_scrape_and_resets_no_counter(bundled_ser
 
 async def test_slow_clients_are_counted(bundled_server: Server) -> None:
     async with (
-        served(bundled_server, send_timeout=0.5, diff_window=0) as node,
+        served(bundled_server, send_timeout=3, diff_window=0) as node,
         RawClient.connect(node) as ann,
     ):
         await ann.join("lobby", "ann")

@@ -25,7 +25,7 @@ def client_of(node: Node | NodeProcess, **options: Any) -> Client:
 async def test_the_client_sends_heartbeats_by_itself(redis_server: Server) -> None:
     """As often as the server asks for; a member without heartbeats marks the end of a whole TTL."""
     async with (
-        served(redis_server, ttl=1.2, heartbeat_interval=0.3) as node,
+        served(redis_server, ttl=3, heartbeat_interval=0.3) as node,
         client_of(node) as client,
         RawClient.connect(node) as metronome,
     ):
@@ -41,7 +41,7 @@ async def test_the_client_sends_heartbeats_by_itself(redis_server: Server) -> No
         assert room.members.keys() == {"ann"}
         assert room.status is Status.CONNECTED
         here = redis_state.members(redis_server, "lobby")["ann"]
-        assert int(here["lastActiveAt"]) >= int(here["joinedAt"]) + 600
+        assert int(here["lastActiveAt"]) >= int(here["joinedAt"]) + 1500
 
 
 async def test_the_client_reconnects_within_the_grace_and_no_leave_is_sent(redis_server: Server) -> None:

@@ -53,7 +53,7 @@ async def test_when_the_clock_goes_back_an_hour_members_leave_when_they_should(r
         began = time.monotonic()
         redis_server.control.eval(LATER, 0, HOUR)
         await ann.receive_departures(2)
-        assert departures(ann.received) == [("cut", "disconnected"), ("silent", "inactivity_timeout")]
-        assert time.monotonic() - began < 25, "and not an hour"
+        assert sorted(departures(ann.received)) == [("cut", "disconnected"), ("silent", "inactivity_timeout")]
+        assert time.monotonic() - began < 50, "and not an hour"
         assert (await ann.ask("room:count", "room:count", roomId="lobby"))["count"] == 1
         assert not ann.of("room:force-leave")

@@ -23,7 +23,7 @@ def _short_retry_delay(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_joins_and_departures_are_sent_with_their_reasons(redis_server: Server) -> None:
     async with (
         Receiver.listening() as receiver,
-        served(redis_server, ttl=0.8, grace=0.3, **webhook_settings(receiver)) as node,
+        served(redis_server, ttl=3, grace=0.3, **webhook_settings(receiver)) as node,
         RawClient.connect(node) as ann,
         RawClient.connect(node) as bob,
         RawClient.connect(node) as cy,
