@@ -16,7 +16,7 @@ from tests.fleet.serving import (
 )
 from tests.support.raw_client import RawClient, departures
 from tests.support.sentinel_set import SentinelSet
-from tests.support.servers import Server
+from tests.support.servers import Server, is_valkey
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow  # a failover takes seconds
@@ -78,6 +78,44 @@ async def test_a_node_starts_with_one_sentinel_and_runs_without_any(sentinels: S
         await until(lambda: has_listener(new), patience=NOTIFIED_WITHIN)
         for client in (ann, bob):
             await client.ask(BEAT, ACK, roomId="lobby", id="after all")
+
+
+async def test_clients_do_not_notice_a_coordinated_failover(sentinels: SentinelSet) -> None:
+    """SENTINEL FAILOVER with COORDINATED: Sentinels need the rights to FAILOVER and CLIENT PAUSE."""
+    if not is_valkey(sentinels.kind, 9):
+        pytest.skip("only Sentinels of Valkey 9 and later coordinate a failover with the primary")
+    async with serving(sentinels) as node, crowd([node], ["lobby"], 4) as clients:
+        old = sentinels.primary
+        sentinels.sentinels[0].control.execute_command("SENTINEL", "FAILOVER", "main", "COORDINATED")
+        new = await in_thread(sentinels.promoted, old)
+        await until(lambda: has_listener(new))
+        for client in clients:
+            await client.ask(BEAT, ACK, roomId="lobby", id="after it")
+            assert not client.of("room:force-leave", "error")
+            assert departures(client.received) == []
+        await converged(clients, sentinels, "lobby", ["u0", "u1", "u2", "u3"])
+
+
+async def test_a_replica_with_the_documented_rights_copies_over_two_connections(
+    sentinels: SentinelSet,
+) -> None:
+    """With `dual-channel-replication-enabled` a replica sends SYNC over the second connection."""
+    if not is_valkey(sentinels.kind, 8):
+        pytest.skip("only Valkey 8 and later replicate over two connections")
+    name = "dual-channel-replication-enabled"
+    primary = sentinels.primary
+    replica = next(server for server in sentinels.servers if server is not primary)
+    for server in sentinels.servers:
+        server.control.config_set(name, "yes")
+    try:
+        await in_thread(replica.kill)
+        replica._config[name] = "yes"
+        await in_thread(sentinels.restart, replica)
+        assert "Dual channel" in (replica.folder / "server.log").read_text()
+    finally:
+        del replica._config[name]
+        for server in sentinels.servers:
+            server.control.config_set(name, "no")
 
 
 async def test_a_wrong_address_is_an_error_of_one_line(
