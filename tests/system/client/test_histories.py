@@ -4,7 +4,8 @@ One device, the desk, loses its connection at random messages, before or after t
 which changes were accepted: a change is made between its call and its return, which for one that is made
 offline is after the return of the device. The last one is shown to all; where those of both devices overlap,
 either is. A change that is refused, or cannot be sent, is seen by no one. A user who is kicked or has left
-stays out until the next join.
+stays out until the next join, and one who is banned until the ban is lifted. For who watches the user, the
+user is online once the devices are back, and offline after they are closed.
 """
 
 import asyncio
@@ -17,13 +18,13 @@ from typing import Any
 import anyio
 import pytest
 
-from reactor import Client, ForceLeave, Refused, Room, Status
+from reactor import Client, ForceLeave, Presence, Refused, Room, Status, WatchedPeople
 from reactor.client import open_connection, reconnector
 from reactor.presence.keys import Entry
 from reactor.server.node import Node
 from tests.support.nodes import served
 from tests.support.servers import Server
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 from tests.system.client.clients import RoomRecorder, client_of, ended
 from tests.system.client.lossy import Lossy
 
@@ -46,10 +47,17 @@ class Write:
 class History:
     """One history: `live` draws its steps, and `settle` compares everyone's view with the model."""
 
-    def __init__(self, node: Node, line: Lossy, seed: int, clients: tuple[Client, Client, Client]) -> None:
-        self.node, self.line = node, line
+    def __init__(
+        self,
+        node: Node,
+        presence: Presence,
+        line: Lossy,
+        seed: int,
+        clients: tuple[Client, Client, Client],
+    ) -> None:
+        self.node, self.presence, self.line = node, presence, line
         self.desk, self.phone, self.other = clients
-        self.room_id, self.hall_id = f"room {seed}", f"hall {seed}"
+        self.room_id, self.hall_id, self.user = f"room {seed}", f"hall {seed}", f"ann {seed}"
         self.draw = random.Random(seed)
         self.log: list[str] = []
         self.value: str | None = None  # as of the last time that all was settled; None where it is not known
@@ -60,18 +68,20 @@ class History:
         self.rooms: dict[str, Room] = {}
         self.views: dict[str, RoomRecorder] = {}
         self.hall: Room
+        self.people: WatchedPeople
 
     # The steps.
 
     async def live(self) -> None:
+        self.people = await self.other.people([self.user])
         self.views["other"] = RoomRecorder(await self.other.join(self.room_id, user_id="other"))
-        self.hall = await self.desk.join(self.hall_id, user_id="ann", data="hall")
+        self.hall = await self.desk.join(self.hall_id, user_id=self.user, data="hall")
         await self.both_join()
         steps: dict[Callable[[], Awaitable[None]], int] = {
             self.desk_changes: 6, self.phone_changes: 4, self.desk_is_refused: 3,
             self.desk_cannot_send: 1, self.desk_loses_a_message: 5, self.desk_is_cut: 2,
             self.desk_goes_offline: 2, self.desk_is_away: 1, self.clock_jumps: 1, self.settle: 3,
-            self.is_kicked: 1, self.desk_leaves: 1,
+            self.is_kicked: 1, self.is_banned: 1, self.desk_leaves: 1,
         }  # fmt: skip
         for step in self.draw.choices(list(steps), list(steps.values()), k=STEPS):
             self.log.append(step.__name__)
@@ -83,13 +93,13 @@ class History:
     async def both_join(self) -> None:
         self.value = self.fresh()
         await self.desk_joins(self.value)
-        self.rooms["phone"] = await self.phone.join(self.room_id, user_id="ann")
+        self.rooms["phone"] = await self.phone.join(self.room_id, user_id=self.user)
         self.views["phone"] = RoomRecorder(self.rooms["phone"])
 
     async def desk_joins(self, *data: Any) -> None:
         view = self.draw.choice(["members", "members", "count"])
         given = {"data": data[0]} if data else {}
-        self.rooms["desk"] = await self.desk.join(self.room_id, user_id="ann", view=view, **given)  # type: ignore[arg-type]
+        self.rooms["desk"] = await self.desk.join(self.room_id, user_id=self.user, view=view, **given)  # type: ignore[arg-type]
 
     async def desk_changes(self) -> None:
         self.writes.append(Write(value := self.fresh(), self.rooms["desk"].update(value)))
@@ -125,17 +135,35 @@ class History:
         Clock.ahead = self.draw.choice([-3600.0, -30.0, 0.0, 30.0, 3600.0])
 
     async def is_kicked(self) -> None:
-        await self.node.store.kick(Entry(self.room_id, "ann"), "Out.")
+        await self.node.store.kick(Entry(self.room_id, self.user), "Out.")
+        await self.is_removed("kicked")
+        assert not await self.other.is_present(self.room_id, self.user), "it returned by itself"
+        await self.both_join()
+
+    async def is_banned(self) -> None:
+        await self.presence.ban(self.user, self.room_id, for_="1h", message="Out.")
+        lifted = self.draw.random() < 0.5
+        if lifted:
+            # The desk may be back only now, and learns of the removal all the same.
+            await self.presence.unban(self.user, self.room_id)
+        await self.is_removed("banned")
+        assert not await self.other.is_present(self.room_id, self.user), "it returned by itself"
+        if not lifted:
+            with pytest.raises(Refused) as refused:
+                await self.desk.join(self.room_id, user_id=self.user)
+            assert refused.value.code == "banned"
+            await self.presence.unban(self.user, self.room_id)
+        await self.both_join()
+
+    async def is_removed(self, reason: str) -> None:
         self.line.refuse, self.line.fuse = False, math.inf
         for room in self.rooms.values():
             end = await ended(room)
             assert isinstance(end, ForceLeave), end
-            assert (end.reason, end.message) == ("kicked", "Out.")
+            assert (end.reason, end.message) == (reason, "Out.")
         await asyncio.gather(*(write.done for write in self.writes), *self.marks, return_exceptions=True)
         self.forget_writes()
         await self.until_connected(self.hall)
-        assert not await self.other.is_present(self.room_id, "ann"), "it returned by itself"
-        await self.both_join()
 
     async def desk_leaves(self) -> None:
         await self.rooms["desk"].leave()
@@ -183,7 +211,7 @@ class History:
         await self.until_connected(self.hall)
         possible = await self.possible_values()
         await self.until_connected(self.rooms["desk"])
-        (ann,) = [one for one in await self.other.members(self.room_id) if one.user_id == "ann"]
+        (ann,) = [one for one in await self.other.members(self.room_id) if one.user_id == self.user]
         assert ann.data in possible or possible == {None}, f"{ann.data} and not {possible}"
         self.forget_writes()
         self.value = ann.data
@@ -191,7 +219,7 @@ class History:
         if self.rooms["desk"].view == "members":
             views.append(RoomRecorder(self.rooms["desk"]))
         for view in views:
-            await view.until_member("ann", data=self.value)
+            await view.until_member(self.user, data=self.value)
         if self.rooms["desk"].view == "members":
             with anyio.fail_after(PATIENCE):
                 while as_seen(self.rooms["desk"]) != as_seen(self.views["other"].room):  # noqa: ASYNC110
@@ -200,6 +228,10 @@ class History:
         assert not [data for data in seen if data.startswith(TOO_BIG)]
         assert self.hall.me is not None
         assert self.hall.me.data == "hall"
+        await self.until_person("online")
+
+    async def until_person(self, status: str) -> None:
+        await until(lambda: (person := self.people.get(self.user)) and person.status == status)
 
     async def until_connected(self, room: Room) -> None:
         with anyio.fail_after(PATIENCE):
@@ -226,17 +258,23 @@ class Clock:
         return time.time() + cls.ahead
 
 
-async def run(node: Node, seed: int) -> None:
+async def run(node: Node, presence: Presence, seed: int) -> None:
     async with (
         Lossy.before(node) as line,
         client_of(line.port, request_timeout=PATIENCE, heartbeat_interval=0.1) as desk,
         client_of(node) as phone,
         client_of(node) as other,
     ):
-        history = History(node, line, seed, (desk, phone, other))
+        history = History(node, presence, line, seed, (desk, phone, other))
         try:
             with anyio.fail_after(2 * PATIENCE):
                 await history.live()
+                # A desk that has not noticed a cut yet could not leave: this is answered after its return.
+                await desk.count(history.hall_id)
+                await history.settle()
+                await desk.close()
+                await phone.close()
+                await history.until_person("offline")
         except BaseException as error:
             error.add_note(f"seed {seed}: {', '.join(history.log)}; value {history.value}")
             raise
@@ -247,21 +285,23 @@ async def run_all(server: Server, seeds: range, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(module, "time", Clock.time)
     limiter = anyio.Semaphore(AT_A_TIME)
 
-    async def limited(node: Node, seed: int) -> None:
+    async def limited(node: Node, presence: Presence, seed: int) -> None:
         async with limiter:
-            await run(node, seed)
+            await run(node, presence, seed)
 
     async with (
         served(server, grace=60, away_grace=60, max_data=200) as node,
+        Presence.open(server.socket_url) as presence,
         anyio.create_task_group() as tasks,
     ):
         for seed in seeds:
-            tasks.start_soon(limited, node, seed)
+            tasks.start_soon(limited, node, presence, seed)
     assert node.feed.recent.results["diffs"] > len(seeds)
 
 
+@pytest.mark.timeout(180)
 async def test_random_histories_of_two_devices(bundled_server: Server, monkeypatch):
-    await run_all(bundled_server, range(40), monkeypatch)
+    await run_all(bundled_server, range(24), monkeypatch)
 
 
 @pytest.mark.slow
