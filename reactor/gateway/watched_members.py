@@ -63,7 +63,8 @@ class WatchedMembers:
         self._ready: list[tuple[float, str]] = []
         self._virtual = 0.0
         self._busy_until = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0  # uvloop's handle of a timer that is due at once has no `when()`
 
     def stop(self) -> None:
         """Discard what waits."""
@@ -93,7 +94,7 @@ class WatchedMembers:
 
     def _schedule(self, when: float) -> None:
         if self._timer is not None:
-            if self._timer.when() <= when:
+            if self._timer_at <= when:
                 return
             self._timer.cancel()
             self._timer = None
@@ -101,6 +102,7 @@ class WatchedMembers:
         if delay <= 0:
             self._flush()
         else:
+            self._timer_at = when
             self._timer = self._loop.call_later(delay, self._flush)
 
     def _flush(self) -> None:
@@ -115,6 +117,7 @@ class WatchedMembers:
             self._schedule_later(max(self._busy_until - self._window, self._windows[0][0]), now)
 
     def _schedule_later(self, when: float, now: float) -> None:
+        self._timer_at = when
         self._timer = self._loop.call_later(max(0.0, when - now), self._flush)
 
     def _end_windows(self, now: float) -> None:
