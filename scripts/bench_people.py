@@ -1,15 +1,21 @@
-"""Measures what the index of people costs Redis: joins, departures, answers and bytes.
+"""Measures the index of people: what joins, departures, answers and bytes cost, and how soon watchers know.
 
-    python scripts/bench_people.py                               about a minute, on the bundled server
+    python scripts/bench_people.py                               two minutes, on the bundled server
     python scripts/bench_people.py --server /usr/bin/redis-server
+    python scripts/bench_people.py --update-readme     writes the results and the table in scripts/README.md
 
 Joins and departures are made by the store, as a node makes them: in rounds with the index and without it by
 turns, one at a time and many at once. Each figure is Redis's own processor time, so load on the machine
 changes it little. A departure with the index includes what takes it into the index.
+
+Watchers are sent changes by two nodes in processes of their own: a user joins and leaves on one, a client on
+the other watches. The time is that from the request of the user's client to the message that the watcher's
+received, and depends on the load of the machine. Then many clients on both nodes watch that user.
 """
 
 import argparse
 import asyncio
+import re
 import sys
 import time
 from collections.abc import Awaitable, Sequence
@@ -28,13 +34,27 @@ from reactor.presence.lua_sources import lua_sources
 from reactor.presence.people import Exit, PeopleStore
 from reactor.presence.people_index import PeopleIndex
 from reactor.presence.store import Store
-from scripts.benchmarks.figures import write_json
+from scripts.benchmarks.figures import quantile, write_json
 from scripts.benchmarks.machine import machine_facts
-from scripts.benchmarks.running import TRIAL, benchmark_parser, console, parse_sizes, run_benchmark
-from scripts.benchmarks.server import Bench, bench_server, server_facts, server_name
+from scripts.benchmarks.node import NodeProcess, node_process
+from scripts.benchmarks.running import ROOT, TRIAL, benchmark_parser, console, parse_sizes, run_benchmark
+from scripts.benchmarks.server import (
+    Bench,
+    bench_server,
+    remove_namespace,
+    server_facts,
+    server_name,
+)
+from scripts.benchmarks.timed_socket import Socket
 
 TTL = 3_600_000
 ROOMS = 50  # over which the members of a round are spread
+RESULTS = ROOT / "scripts" / "results"
+README = ROOT / "scripts" / "README.md"
+_BETWEEN = re.compile(r"(<!-- table: people -->\n).*?(<!-- end people -->)", re.DOTALL)
+RECEIVED_WITHIN = 30.0
+PAUSE = 0.12
+"""Seconds between two changes: one within `diff_window` (50 ms) of the last would wait for its end."""
 
 
 def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
@@ -44,7 +64,13 @@ def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     add("--users", type=int, default=50_000, help="users on record, for their bytes (50000)")
     add("--calls", type=int, default=300, help="joins and departures a round (300)")
     add("--rounds", type=int, default=7, help="rounds with and without the index (7)")
-    return parse_sizes(parser, given, users=2000, calls=50, rounds=2)
+    add("--changes", type=int, default=300, help="changes that are watched (300)")
+    add("--watchers", type=int, default=1000, help="clients that watch one user (1000)")
+    add("--update-readme", action="store_true", help="write the results, and the table in scripts/README.md")
+    arguments = parse_sizes(parser, given, users=2000, calls=50, rounds=2, changes=10, watchers=20)
+    if arguments.update_readme:
+        arguments.output = RESULTS
+    return arguments
 
 
 class PeopleBench:
@@ -139,6 +165,84 @@ class PeopleBench:
         return int((await self._redis.info("memory"))["used_memory"])
 
 
+class Watcher:
+    """A client that watches one user. received: when it was sent each change."""
+
+    def __init__(self) -> None:
+        self.received: asyncio.Queue[float] = asyncio.Queue()
+        self.socket: Socket
+
+    async def open(self, port: int, user: str) -> None:
+        """Connect, and watch."""
+        self.socket = await Socket.open(port, self._take)
+        await self.socket.ask({"type": "people:watch", "userIds": [user]})
+
+    def _take(self, message: dict[str, Any], at: float) -> None:
+        if message["type"] == "people:diff":
+            self.received.put_nowait(at)
+
+
+class WatchBench:
+    """Two nodes, and a user who joins and leaves on the first of them."""
+
+    USER = "user watched"
+
+    def __init__(self, bench: Bench, nodes: Sequence[NodeProcess]) -> None:
+        self._bench, self._nodes = bench, nodes
+        self._user: Socket
+
+    async def measure(self, changes: int, watchers: int) -> dict[str, float]:
+        """Return the milliseconds until a watcher and until all know a change, and Redis's messages."""
+        self._user = await Socket.open(self._nodes[0].port, lambda _message, _at: None)
+        found = await self._changes("change", changes, [self._nodes[1]])
+        channel = self._bench.keys.person_channel(self.USER)
+        async with self._bench.redis.pubsub() as subscription:
+            await subscription.subscribe(channel)
+            some = max(2, changes // 10)
+            ports = [self._nodes[number % 2] for number in range(watchers)]
+            found |= await self._changes("all_watchers", some, ports, channel)
+            published = 0
+            while (message := await subscription.get_message(timeout=0.5)) is not None:
+                published += message["type"] == "message"
+            found["publishes_a_change"] = published / some
+        self._user.close()
+        return found
+
+    async def _changes(
+        self, name: str, changes: int, nodes: Sequence[NodeProcess], channel: str = ""
+    ) -> dict[str, float]:
+        watchers = [Watcher() for _ in nodes]
+        for start in range(0, len(watchers), 50):
+            pairs = list(zip(watchers, nodes, strict=True))[start : start + 50]
+            await asyncio.gather(*(watcher.open(node.port, self.USER) for watcher, node in pairs))
+        found: dict[str, float] = {}
+        if channel:  # one more is the benchmark's own
+            ((_, subscribers),) = await self._bench.redis.pubsub_numsub(channel)
+            found["subscriptions"] = subscribers - 1
+        took = []
+        for number in range(changes):
+            kind = "leave_room" if number % 2 else "join_room"
+            who = {} if number % 2 else {"userId": self.USER, "view": "none"}
+            began = time.time()
+            await self._user.ask({"type": kind, "roomId": "room", **who})
+            with anyio.fail_after(RECEIVED_WITHIN):
+                times = await asyncio.gather(*(watcher.received.get() for watcher in watchers))
+            took.append((max(times) - began) * 1000)
+            await asyncio.sleep(PAUSE)
+        for watcher in watchers:
+            watcher.socket.close()
+        return found | {f"{name}_ms_p50": quantile(took, 0.5), f"{name}_ms_p99": quantile(took, 0.99)}
+
+
+async def _watching(bench: Bench, arguments: argparse.Namespace) -> dict[str, float]:
+    settings = {
+        "redis_url": bench.url, "namespace": bench.namespace, "port": 0, "max_per_address": 0,
+        "new_per_second": 0, "messages_per_second": 0,
+    }  # fmt: skip
+    async with node_process(settings) as one, node_process(settings) as other:
+        return await WatchBench(bench, (one, other)).measure(arguments.changes, arguments.watchers)
+
+
 async def _all(work: Sequence[Awaitable[None]], *, together: bool) -> None:
     if together:
         await asyncio.gather(*work)
@@ -162,11 +266,47 @@ async def measure(arguments: argparse.Namespace) -> None:
             found = await _figures(PeopleBench(bench, store, people, index), arguments)
             tasks.cancel_scope.cancel()
         await backend.aclose()
-    result = {"machine": machine_facts(), "server": facts, **found}
+        await remove_namespace(bench)
+        found |= await _watching(bench, arguments)
+    sizes = {"users": arguments.users, "changes": arguments.changes, "watchers": arguments.watchers}
+    result = {
+        "machine": machine_facts(), "server": facts, "server_name": server_name(facts), **sizes, **found
+    }  # fmt: skip
     write_json(arguments.output / "people.json", result)
     console.print(server_name(facts))
     for name, value in found.items():
         console.print(f"{name}: {value:.2f}")
+    if arguments.update_readme:
+        text = README.read_text(encoding="utf-8")
+        README.write_text(
+            _BETWEEN.sub(lambda kept: kept[1] + markdown(result) + kept[2], text), encoding="utf-8"
+        )
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Return the figures as Markdown."""
+    rows, machine = "", result["machine"]
+    for way, what in (("together", "{}, of many at once"), ("alone", "{} alone")):
+        for kind, name in (("join", "a join"), ("departure", "a departure")):
+            off, on, more = (result[f"{kind}_{way}_{part}"] for part in ("off_us", "on_us", "more_percent"))
+            rows += f"| {what.format(name)} | {off:.1f} us | {on:.1f} us | {more:.0f} % |\n"
+    return (
+        f"{result['server_name']}, processor time of Redis, medians with the index and without it by turns:"
+        "\n\n"
+        f"| | without | with | more |\n|---|---|---|---|\n{rows}\n"
+        "| | |\n|---|---|\n"
+        "| bytes of a user while online in one room; while only `lastSeen` is kept "
+        f"({result['users']:,} users) | {result['bytes_online']:.0f}; {result['bytes_seen']:.0f} |\n"
+        "| one answer for 1,000 users: Redis's time; in all "
+        f"| {result['answer_1000_redis_ms']:.1f} ms; {result['answer_1000_ms']:.1f} ms |\n"
+        f"| from a join or leave to a watcher on another node, of {result['changes']}: p50; p99 "
+        f"| {result['change_ms_p50']:.1f} ms; {result['change_ms_p99']:.1f} ms |\n"
+        f"| to the last of {result['watchers']:,} watchers on two nodes: p50; p99 "
+        f"| {result['all_watchers_ms_p50']:.1f} ms; {result['all_watchers_ms_p99']:.1f} ms |\n"
+        f"| messages that this publishes in Redis, and to how many subscriptions: one a node "
+        f"| {result['publishes_a_change']:.1f}; {result['subscriptions']:.0f} |\n\n"
+        f"Made on {machine['cores']} cores of {machine['cpu']}, at commit {machine['commit']}.\n"
+    )
 
 
 async def _figures(bench: PeopleBench, arguments: argparse.Namespace) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from scripts.bench_people import markdown as people_table
 from scripts.bench_scale import markdown as scale_table
 from scripts.benchmarks.expiry.report import read_result, update_documents
 from scripts.benchmarks.expiry.stages import STAGES
@@ -177,6 +178,9 @@ async def test_the_benchmark_of_people_compares_with_and_without_the_index(tmp_p
     assert result["join_alone_on_us"] > 0
     assert result["departure_together_off_us"] > 0
     assert result["answer_1000_ms"] > 0
+    assert 0 < result["change_ms_p50"] <= result["change_ms_p99"]
+    assert (result["publishes_a_change"], result["subscriptions"]) == (1, 2), "one message a node"
+    assert people_table(result).count("| a departure") == 2
 
 
 async def test_the_benchmark_of_bans_closes_every_socket(tmp_path: Path):
