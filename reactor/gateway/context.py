@@ -6,7 +6,7 @@ protocols below, so that `connection` can import it.
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
@@ -31,6 +31,13 @@ from reactor.settings import Settings
 
 log = structlog.get_logger(__name__)
 
+PART = 4096
+"""Bytes that are parsed at a time: of a flood of tiny frames, these never become many objects at once."""
+MAX_UNREAD = 16 * 1024 * 1024
+"""Bytes that wait to be parsed, of all connections; beyond it what is received is parsed at once."""
+_MAX_PARTS = (
+    8  # parsed in a turn of the event loop: a part may take 0.5 ms, and a heartbeat needs several turns
+)
 _MAX_IDLE_PARSERS = 64
 _BATCH = 1000  # connections served before other callbacks of the event loop get their turn
 # websockets logs each handshake and each close at lower levels.
@@ -67,6 +74,13 @@ class Blockable(Abortable, Protocol):
 
     def close_as_too_slow(self) -> None:
         """Close it, and discard what waits."""
+
+
+class Reader(Abortable, Protocol):
+    """A connection that has received more than is parsed at a time."""
+
+    def read_on(self) -> None:
+        """Parse the next part."""
 
 
 class TimeoutTarget(WheelItem, Abortable, Protocol):
@@ -182,6 +196,10 @@ class GatewayContext:
 
         self._ticker = self._loop.call_later(tick, self._tick)
         self._to_flush: list[Flushable] = []
+        self._to_read: deque[Reader] = deque()
+        self._parts = 0  # that were parsed in this turn of the event loop
+        self._turn_scheduled = False
+        self.unread = 0  # bytes that wait to be parsed
         self._idle_parsers: list[ServerProtocol] = []
         self._extensions = [_DEFLATE] if settings.compression else None
 
@@ -247,6 +265,38 @@ class GatewayContext:
             for connection in [one for one, at in self._blocked.items() if at <= since]:
                 self.note_unblocked(connection)
                 connection.close_as_too_slow()
+
+    # Large messages
+
+    def take_part(self) -> bool:
+        """Return whether one more part of what was received may be parsed in this turn of the event loop."""
+        if self._parts >= _MAX_PARTS or self._to_read:
+            return False
+        self._parts += 1
+        self._schedule_turn()
+        return True
+
+    def schedule_read(self, reader: Reader) -> None:
+        """Let a connection parse its next part when those before it have done the same."""
+        self._to_read.append(reader)
+        self._schedule_turn()
+
+    def _schedule_turn(self) -> None:
+        if not self._turn_scheduled:
+            self._turn_scheduled = True
+            self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        self._turn_scheduled = False
+        self._parts = min(_MAX_PARTS, len(self._to_read))
+        if self._parts:
+            self._schedule_turn()
+        for reader in [self._to_read.popleft() for _ in range(self._parts)]:
+            try:
+                reader.read_on()
+            except Exception:
+                log.exception("connection_failed", socket_id=reader.socket_id)
+                reader.abort()
 
     # Flushes and time-outs
 

@@ -45,7 +45,7 @@ PERSON_READ: Final = 0.3
 """Units for a user who is watched: a subscription, and a record to read."""
 PERSON_DROPPED: Final = 0.1
 """Units for a user who is not watched any more."""
-KIB_PATCHED: Final = 3.0
+KIB_PATCHED: Final = 4.0
 """Units for a KiB of a patch, and of the data that Redis merges it into: up to 2.4 ms for 4 KiB of both."""
 KIB_RECEIVED: Final = 0.5
 """Units for a KiB of a large message, whatever it is: what it takes to find out."""
@@ -64,6 +64,8 @@ PER_USER: Final = 2
 PER_ADDRESS: Final = 5
 PER_NODE: Final = 20
 """Shares of each account, as multiples of a connection's."""
+NODE_BURST: Final = 0.5
+"""Of `cost_burst` times PER_NODE, what the node may spend at once: others wait for that time."""
 
 _MAX_DEBT = 2  # times the burst: what was overdrawn is forgotten beyond it
 _MAX_GUARANTEED_DEBT = 30  # times that: at a guaranteed share a single request may take minutes to pay off
@@ -178,7 +180,7 @@ class CostLimiter:
             yield "user", self._user(user, now).paid_at
         if connection.address is not None:
             yield "address", connection.address.account.paid_at
-        yield "node", self._node.paid_at
+        yield "node", self._node.paid_at + (1 - NODE_BURST) * self._tolerance
 
     def _user(self, user_id: str, now: float) -> Account:
         return self._users.get(user_id, now, lambda: Account(PER_USER))

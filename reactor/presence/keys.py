@@ -9,6 +9,7 @@ percent-encoded, so that any id round-trips and no two ids give the same key.
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote
 from zlib import crc32
@@ -36,7 +37,12 @@ def unescape(text: str) -> str:
 
 
 def _percent(match: re.Match[str]) -> str:
-    return "".join(f"%{byte:02X}" for byte in match[0].encode())
+    return _percent_of(match[0])
+
+
+@lru_cache(256)  # of the 36 characters that are reserved
+def _percent_of(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode())
 
 
 def fleet_prefix(namespace: str) -> str:

@@ -33,10 +33,20 @@ _STATUSES: dict[str, PersonStatus] = {"online": "online", "away": "away", "offli
 class FollowedPerson:
     """A user as known now: status, since when online or last seen (ms), and rooms."""
 
-    __slots__ = ("_since", "_waiting", "followers", "known", "last_seen", "rooms", "status", "user_id")
+    __slots__ = (
+        "_since",
+        "_waiting",
+        "channel",
+        "followers",
+        "known",
+        "last_seen",
+        "rooms",
+        "status",
+        "user_id",
+    )
 
-    def __init__(self, user_id: str) -> None:
-        self.user_id = user_id
+    def __init__(self, user_id: str, channel: str) -> None:
+        self.user_id, self.channel = user_id, channel
         self.status: PersonStatus = "offline"
         self._since: int | None = None
         self.last_seen: int | None = None
@@ -125,8 +135,8 @@ class PeopleFeed:
         for user_id in user_ids:
             person = self._people.get(user_id)
             if person is None:
-                person = self._people[user_id] = FollowedPerson(user_id)
-                self._by_channel[self._store.channel(user_id).encode()] = person
+                person = self._people[user_id] = FollowedPerson(user_id, self._store.channel(user_id))
+                self._by_channel[person.channel.encode()] = person
             if not person.known:
                 new.append(person)
             person.followers += 1
@@ -144,9 +154,8 @@ class PeopleFeed:
             person.followers -= 1
             if not person.followers:
                 del self._people[user_id]
-                channel = self._store.channel(user_id)
-                del self._by_channel[channel.encode()]
-                self._channels.unsubscribe(channel)
+                del self._by_channel[person.channel.encode()]
+                self._channels.unsubscribe(person.channel)
 
     def on_message(self, channel: bytes, payload: bytes) -> None:
         """Apply what was published on a user's channel."""
@@ -177,7 +186,7 @@ class PeopleFeed:
             person.begin_read()
         # A subscription that is disconnected means most often that Redis is away: fail soon.
         timeout = SUBSCRIBE_TIMEOUT if self._channels.listening else DISCONNECTED_TIMEOUT
-        channels = [self._store.channel(person.user_id) for person in people]
+        channels = [person.channel for person in people]
         try:
             with anyio.fail_after(timeout):
                 await asyncio.gather(*map(self._channels.subscribe, channels))

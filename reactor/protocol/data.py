@@ -1,7 +1,7 @@
 """A member's `data`: any JSON up to a limit, checked once and passed on as its compact encoding. PURE."""
 
 import math
-from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -14,6 +14,7 @@ MAX_DEPTH = 32
 _NOT_JSON = "data must be JSON: no extension types, no bytes, no NaN, and only text as keys"
 
 _TEXT = frozenset({str})
+_JSON_TYPES = frozenset({str, int, float, bool, list, dict, type(None)})
 _MIN, _MAX = -(2**63), 2**64 - 1
 
 _encode = msgspec.json.Encoder().encode
@@ -41,31 +42,36 @@ def data_as_json(value: Any, limit: int) -> bytes:
         raise ProtocolError(
             "data_too_big", f"data takes {len(encoded)} bytes as JSON, the limit is {limit}: send less"
         )
-    # Checked after the size, so that the recursion is bounded too.
-    _check((value,), MAX_DEPTH)
+    # Checked after the size, so that there are not too many values.
+    _check(value)
     return encoded
 
 
-def _check(values: Iterable[Any], depth: int) -> None:
-    """Raise a ProtocolError for values that JSON or MessagePack cannot hold.
+def _check(value: Any) -> None:
+    """Raise a ProtocolError for a value that JSON or MessagePack cannot hold.
 
-    depth: how many levels of lists and objects may follow. Written for speed: 4 KB can hold 2,000 values.
+    Written for speed, level by level: 4 KB can hold 2,000 values, which take 0.5 ms one by one.
     """
-    for value in values:
-        kind = type(value)
-        if kind is str or value is None or kind is bool:
-            continue
-        if kind is int:
+    level = [value]
+    for depth in range(MAX_DEPTH + 1):
+        types = set(map(type, level))
+        if not types <= _JSON_TYPES:
+            raise ProtocolError("bad_message", _NOT_JSON)
+        if int in types:
+            whole = [one for one in level if type(one) is int]
             # MessagePack holds no larger numbers, and each message must be valid in both encodings.
-            if not _MIN <= value <= _MAX:
+            if min(whole) < _MIN or max(whole) > _MAX:
                 raise ProtocolError(
                     "bad_message", "data holds a number of more than 64 bits: send it as text"
                 )
-        elif kind is list or kind is dict:
-            if depth == 0:
-                raise ProtocolError("bad_message", f"data nests deeper than {MAX_DEPTH} levels: flatten it")
-            if kind is dict and not _TEXT.issuperset(map(type, value)):
-                raise ProtocolError("bad_message", _NOT_JSON)
-            _check(value if kind is list else value.values(), depth - 1)
-        elif kind is not float or not math.isfinite(value):
+        if float in types and not all(math.isfinite(one) for one in level if type(one) is float):
             raise ProtocolError("bad_message", _NOT_JSON)
+        lists = [one for one in level if type(one) is list] if list in types else []
+        objects = [one for one in level if type(one) is dict] if dict in types else []
+        if not lists and not objects:
+            return
+        if depth == MAX_DEPTH:
+            raise ProtocolError("bad_message", f"data nests deeper than {MAX_DEPTH} levels: flatten it")
+        if not _TEXT.issuperset(map(type, chain.from_iterable(objects))):
+            raise ProtocolError("bad_message", _NOT_JSON)
+        level = list(chain(*lists, *map(dict.values, objects)))
