@@ -121,6 +121,7 @@ class CostLimiter:
         self._interval = 1 / rate if rate else 0.0
         self._tolerance = burst * self._interval
         self._max_debt = _MAX_DEBT * self._tolerance
+        self._node_ahead = (1 - NODE_BURST) * self._tolerance
         self._node = Account(PER_NODE)
         self._users = UsageByKey[Account](lambda account, now: account.paid_at > now)
         self.refused: Counter[str] = Counter()
@@ -160,7 +161,7 @@ class CostLimiter:
         spending.guaranteed = paid_at if paid_at < latest_guaranteed else latest_guaranteed
         account = self._node
         paid_at = (account.paid_at if account.paid_at > now else now) + seconds / PER_NODE
-        account.paid_at = paid_at if paid_at < latest else latest
+        account.paid_at = paid_at if paid_at < latest - self._node_ahead else latest - self._node_ahead
         if connection.address is not None:
             account = connection.address.account
             paid_at = (account.paid_at if account.paid_at > now else now) + seconds / account.share
@@ -180,7 +181,7 @@ class CostLimiter:
             yield "user", self._user(user, now).paid_at
         if connection.address is not None:
             yield "address", connection.address.account.paid_at
-        yield "node", self._node.paid_at + (1 - NODE_BURST) * self._tolerance
+        yield "node", self._node.paid_at + self._node_ahead
 
     def _user(self, user_id: str, now: float) -> Account:
         return self._users.get(user_id, now, lambda: Account(PER_USER))

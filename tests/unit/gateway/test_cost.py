@@ -130,3 +130,15 @@ def test_requests_that_are_never_refused_are_smaller_than_what_is_refused_before
     escaped = json.dumps({"type": "room:heartbeat", "roomId": room, "id": "\x1f" * 128})
     assert "\\ud83d" in escaped
     assert len(escaped) < LARGE_MESSAGE
+
+
+def test_a_node_spends_less_at_once_than_its_connections_might_and_leaves_each_a_share():
+    costs = CostLimiter(100, 1000)
+    attackers = [Client() for _ in range(40)]
+    for attacker in attackers:
+        while not costs.wait(attacker, 0.0):
+            costs.charge(attacker, 50, 0.0)
+    assert costs.refused["node"] > 0
+    ordinary = Client()
+    costs.charge(ordinary, 1000 * GUARANTEED, 0.0)
+    assert costs.wait(ordinary, 0.0) == 0
