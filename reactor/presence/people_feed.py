@@ -45,7 +45,7 @@ class FollowedPerson:
         "user_id",
     )
 
-    def __init__(self, user_id: str, channel: str) -> None:
+    def __init__(self, user_id: str, channel: str = "") -> None:
         self.user_id, self.channel = user_id, channel
         self.status: PersonStatus = "offline"
         self._since: int | None = None
