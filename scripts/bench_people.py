@@ -6,7 +6,8 @@
 
 Joins and departures are made by the store, as a node makes them: in rounds with the index and without it by
 turns, one at a time and many at once. Each figure is Redis's own processor time, so load on the machine
-changes it little. A departure with the index includes what takes it into the index.
+changes it little. This is what one server does, where
+the same script changes the index.
 
 Watchers are sent changes by two nodes in processes of their own: a user joins and leaves on one, a client on
 the other watches. The time is that from the request of the user's client to the message that the watcher's
@@ -18,6 +19,7 @@ import asyncio
 import re
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from statistics import median
@@ -31,7 +33,7 @@ from reactor.backend.connect import open_backend
 from reactor.backend.target import parse_url
 from reactor.presence.keys import Entry
 from reactor.presence.lua_sources import lua_sources
-from reactor.presence.people import Exit, PeopleStore
+from reactor.presence.people import Correction, Exit, PeopleStore
 from reactor.presence.people_index import PeopleIndex
 from reactor.presence.store import Store
 from scripts.benchmarks.figures import quantile, write_json
@@ -95,11 +97,6 @@ class PeopleBench:
         if joining is not None:
             self._index.joined(joining, away=False)
 
-    async def _leave(self, entry: Entry, number: int, *, index: bool) -> None:
-        await self._store.leave(entry, f"node.{number:x}")
-        if index:
-            await self._index.drain(self._store.keys.shard_of(entry.room_id))
-
     async def transitions(self, calls: int, *, index: bool, together: bool) -> tuple[float, float]:
         """Return the microseconds of a join and of a departure: one at a time, or all together."""
         entries = [Entry(f"room-{number % ROOMS}", f"user-{number}") for number in range(calls)]
@@ -109,17 +106,10 @@ class PeopleBench:
             await _all(work, together=together)
 
         async def departures() -> None:
-            if not together:
-                work = [self._leave(entry, number, index=index) for number, entry in enumerate(entries)]
-                await _all(work, together=False)
-                return
-            await _all(
-                [self._leave(entry, number, index=False) for number, entry in enumerate(entries)],
-                together=True,
-            )
-            if index:
-                await asyncio.gather(*map(self._index.drain, self._store.keys.shards))
+            work = [self._store.leave(entry, f"node.{number:x}") for number, entry in enumerate(entries)]
+            await _all(work, together=together)
 
+        self._store.last_seen_kept = self._index.keep if index else None
         return await self._cpu(joins()) / calls, await self._cpu(departures()) / calls
 
     async def bytes_per_user(self, users: int) -> tuple[float, float]:
@@ -128,7 +118,12 @@ class PeopleBench:
         entries = [Entry(f"room-{number % 1000}", f"user-{number:07}") for number in range(users)]
         for start in range(0, users, 2000):
             page = entries[start : start + 2000]
-            await asyncio.gather(*(self._index.enter(entry, "node") for entry in page))
+            by_shard: defaultdict[int, list[tuple[Entry, str]]] = defaultdict(list)
+            for number, entry in enumerate(page, start):
+                by_shard[self._people.keys.shard_of(entry.user_id)].append((entry, f"node-{number:x}"))
+            for shard, joins in by_shard.items():
+                await self._people.enter(shard, joins)
+            await self._people.correct(Correction(entry, away=False) for entry in page)
         online = (await self._memory() - empty) / users
         records = await self._people.records([entry.user_id for entry in entries])
         now = int(time.time() * 1000)
@@ -145,6 +140,7 @@ class PeopleBench:
     async def answer(self, people: int) -> tuple[float, float]:
         """Return Redis's and all milliseconds of one answer for several users, each in one room."""
         entries = [Entry(f"room-{number % 20}", f"user-{number}") for number in range(people)]
+        self._store.last_seen_kept = self._index.keep
         await _all(
             [self._join(entry, number, index=True) for number, entry in enumerate(entries)], together=True
         )
@@ -243,7 +239,7 @@ async def _watching(bench: Bench, arguments: argparse.Namespace) -> dict[str, fl
         return await WatchBench(bench, (one, other)).measure(arguments.changes, arguments.watchers)
 
 
-async def _all(work: Sequence[Awaitable[None]], *, together: bool) -> None:
+async def _all(work: Sequence[Awaitable[object]], *, together: bool) -> None:
     if together:
         await asyncio.gather(*work)
     else:
@@ -261,7 +257,7 @@ async def measure(arguments: argparse.Namespace) -> None:
                 tasks.start_soon(loop)
             keys = bench.keys
             store, people = Store(backend.runner, keys), PeopleStore(backend.runner, keys)
-            index = PeopleIndex(people, tasks, ordered=True, keep=86_400_000)
+            index = PeopleIndex(people, tasks, direct=True, keep=86_400_000)
             tasks.start_soon(index.confirm)
             found = await _figures(PeopleBench(bench, store, people, index), arguments)
             tasks.cancel_scope.cancel()

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 _COMMENT_OR_STRING = re.compile(r"""('(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*")|--[^\n]*""")
+_STRING_OR_SPACES = re.compile(r"""('(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*")| ?([=~<>,{}()+*/]+) ?""")
 _IDENTIFIER = re.compile(r"(?:(?<=\.\.)|(?<![\w.:]))[A-Za-z_]\w*")
 _DECLARED = re.compile(
     r"\blocal (?!function\b)([\w, ]+)|\bfunction ?\w*\(([\w,.\s]*)\)|\bfor ([\w, ]+?) (?:in|=)"
@@ -130,6 +131,11 @@ def strip_comments(text: str) -> str:
     """Lua without comments and empty lines."""
     code = _COMMENT_OR_STRING.sub(lambda match: match[1] or "", text)
     return "\n".join(line.rstrip() for line in code.splitlines() if line.strip())
+
+
+def strip_spaces(code: str) -> str:
+    """Lua without spaces beside characters that separate words by themselves."""
+    return _STRING_OR_SPACES.sub(lambda match: match[1] or match[2], code)
 
 
 def _declarations(file: str, text: str) -> Iterator[Unit]:

@@ -39,7 +39,7 @@ from redis.exceptions import (
 
 from reactor.backend.clients import CONNECTION_ERRORS
 from reactor.backend.interface import LaneCounts, RedisFull, Stopping
-from reactor.backend.lua import Constant, Library, LuaLinkError
+from reactor.backend.lua import Constant, Library, LuaLinkError, strip_spaces
 from reactor.backend.pipeline import CommandPipeline
 from reactor.errors import Unavailable
 from reactor.histogram import SECONDS, Histogram
@@ -157,12 +157,13 @@ def load_scripts(sources: ScriptSources, *, publish: str = "PUBLISH") -> dict[st
         # Beyond maxmemory Redis refuses only what makes it grow, so that a departure never fails
         # (https://redis.io/docs/latest/develop/programmability/lua-api/#script-flags).
         flags = "" if name in sources.growing else " flags=allow-oom"
-        source = f"#!lua{flags}\n{library.link(file, text)}"
+        linked = library.link(file, text)
+        source = f"#!lua{flags}\n{strip_spaces(linked)}"
         digest = sha1(source.encode(), usedforsecurity=False).hexdigest()
         reply_bytes = sources.reply_bytes.get(name, _REPLY_BYTES)
         scripts[name] = Script(
             name, source, digest, name in sources.urgent, name in sources.vital, reply_bytes,
-            sources.together.get(name, 0), name in sources.reading, _TAKES_SERVER in source,
+            sources.together.get(name, 0), name in sources.reading, _TAKES_SERVER in linked,
             _pack(("EVALSHA", digest, 1))[4:],
         )  # fmt: skip
     return scripts

@@ -1,14 +1,16 @@
 """Keeps the index of people: what a node writes there with joins and departures, and how it is repaired.
 
-What it guarantees. A room is in the record of its user before the join reaches Redis: on one server the call
-goes before the join over the same connection, on a cluster it is answered first. It counts, and brings its
-user online, once the join has succeeded (`joined`), so no watcher sees a join that is refused. Joins of the
-same moment share a call for each shard. A departure is noted in the room's shard by the script that makes it,
-so that it cannot be lost; whichever node made it has it taken out of the record at once (`departed`), and the
-leader does that for the rest once a second, so a node that dies in between delays it by that.
+What it guarantees. On one server (`direct`) the script that makes a join, a leave or a claim changes the
+record of the user as well, so that both are done or neither. On a cluster the record may be on another server
+than the room. There a room is in the record before the join is sent; it counts, and brings its user online,
+once the join has succeeded (`joined`), so no watcher sees a join that is refused. Joins of the same moment
+share a call for each shard. A departure is noted in the room's shard by the script that makes it, so that it
+cannot be lost; whichever node made it has it taken out of the record at once (`departed`), and the leader
+does that for the rest once a second, so a node that dies in between delays it by that. So it is on one server
+too for the departures that other scripts make: of a kick or a ban, say.
 
-What is repaired. Where a join was refused, or got no answer, or its node died before it, the record names a
-room too much. Such a suspect is removed when its token and its absence are the same SETTLE_TIME later, when
+What is repaired. Where a join was refused, or got no answer, or its node died before it, the record may name
+a room too much. Such a suspect is removed when its token and its absence are the same SETTLE_TIME later, when
 no join that was under way can arrive any more. Suspects are found by the calls of this node that failed, by
 departures with another token, and by `audit`, which compares the records with the presence keys, and the
 members of rooms with the records: members that records lack, since Redis lost these or the index was off,
@@ -61,34 +63,34 @@ class _Suspect(NamedTuple):
 class Joining(NamedTuple):
     """A room that was added to a record: of this member, for the join with this token, at a time of the loop.
 
-    added: done when Redis has taken it, with what the join asks for once it has succeeded.
+    asked: what is to be done once the join has succeeded; None where the join itself adds the room.
     """
 
     entry: Entry
     token: str
     at: float
-    added: "asyncio.Future[Entered]"
+    asked: Entered | None
 
 
 class PeopleIndex:
     """The index as one process keeps it. `confirm` has to run, and `serve` on nodes.
 
-    ordered: whether calls of one moment reach Redis in their order, as they do on one server. keep: the
-    milliseconds for which it is kept when users were last seen, 0 for not at all. leading: whether this node
-    does what one node does for all. adding: whether members are added that records lack.
+    direct: whether joins, leaves and claims change the index themselves: see `Store.last_seen_kept`. keep:
+    the milliseconds for which it is kept when users were last seen, 0 for not at all. leading: whether this
+    node does what one node does for all. adding: whether members are added that records lack.
     """
 
     def __init__(
-        self, store: PeopleStore, tasks: Spawner, *, ordered: bool, keep: int,
+        self, store: PeopleStore, tasks: Spawner, *, direct: bool, keep: int,
         leading: Callable[[], bool] = lambda: False, adding: bool = True,
     ) -> None:  # fmt: skip
         self._adding = adding
         self._store, self._tasks = store, tasks
         self._name = f"restored.{token_hex(4)}"  # of the tokens that members get who have none
-        self._ordered, self._keep, self._leading = ordered, keep, leading
+        self.direct, self.keep, self._leading = direct, keep, leading
         self._loop = asyncio.get_running_loop()
         self._numbers = count(1)
-        self._joining: defaultdict[int, list[tuple[Joining, asyncio.Future[None]]]] = defaultdict(list)
+        self._joining: defaultdict[int, list[tuple[Entry, str, asyncio.Future[Entered]]]] = defaultdict(list)
         self._confirming: list[Correction] = []
         self._joined = asyncio.Event()
         self._draining: dict[int, bool] = {}  # shards, and whether they are to be drained once more
@@ -103,41 +105,32 @@ class PeopleIndex:
     async def enter(self, entry: Entry, node: str) -> Joining:
         """Add the room to the user's record; return once the join may be sent, and confirm that after it.
 
-        node: the name under which the join will be sent. Raises Unavailable, on a cluster alone: elsewhere
-        `joined` repeats what failed.
+        node: the name under which the join will be sent. Raises Unavailable.
         """
-        joining = Joining(entry, self._new_token(node), self._loop.time(), self._loop.create_future())
-        sent: asyncio.Future[None] = self._loop.create_future()
+        token, at = self._new_token(node), self._loop.time()
+        if self.direct:
+            return Joining(entry, token, at, None)
+        added: asyncio.Future[Entered] = self._loop.create_future()
         if not self._joining:
             self._loop.call_soon(self._send_joining)
-        self._joining[self._store.keys.shard_of(entry.user_id)].append((joining, sent))
-        await sent
-        if not self._ordered:
-            try:
-                await joining.added
-            except Unavailable:
-                self.suspect(entry, joining.token)
-                raise
-        return joining
+        self._joining[self._store.keys.shard_of(entry.user_id)].append((entry, token, added))
+        try:
+            return Joining(entry, token, at, await added)
+        except Unavailable:
+            self.suspect(entry, token)
+            raise
 
     def joined(self, joining: Joining, *, away: bool) -> None:
         """Have the room count, now that Redis took the join. away: whether the user is."""
-        if joining.added.done():
-            self._on_joined(joining, away=away)
-        else:
-            joining.added.add_done_callback(lambda _added: self._on_joined(joining, away=away))
-
-    def _on_joined(self, joining: Joining, *, away: bool) -> None:
-        added = joining.added
-        if added.cancelled():  # this node is stopping
+        if joining.asked is None:
             return
-        if added.exception() is not None or self._loop.time() - joining.at >= SETTLE_TIME / 2:
+        if self._loop.time() - joining.at >= SETTLE_TIME / 2:
             self._tasks.start_soon(self._add_late, joining)
             return
-        if added.result() is Entered.CONFIRM:
+        if joining.asked is Entered.CONFIRM:
             self._confirming.append(Correction(joining.entry, away, joining.token))
             self._joined.set()
-        if away or added.result() is Entered.VERIFY:
+        if away or joining.asked is Entered.VERIFY:
             self.verify(joining.entry)
 
     async def confirm(self) -> None:
@@ -187,13 +180,13 @@ class PeopleIndex:
 
     def refused(self, joining: Joining) -> None:
         """Take the room out of the record again, after a join that Redis refused."""
-        joining.added.add_done_callback(_ignore_failure)
-        self._tasks.start_soon(self._check_refused, joining)
+        if joining.asked is not None:
+            self._tasks.start_soon(self._check_refused, joining)
 
     def unanswered(self, joining: Joining) -> None:
         """Take the room out of the record later, unless the join has reached Redis."""
-        joining.added.add_done_callback(_ignore_failure)
-        self.suspect(joining.entry, joining.token)
+        if joining.asked is not None:
+            self.suspect(joining.entry, joining.token)
 
     def _new_token(self, node: str = "") -> str:
         return f"{node or self._name}-{next(self._numbers):x}"
@@ -204,27 +197,24 @@ class PeopleIndex:
             for start in range(0, len(joins), MAX_ROOMS):
                 self._tasks.start_soon(self._send_shard, shard, joins[start : start + MAX_ROOMS])
 
-    async def _send_shard(self, shard: int, joins: list[tuple[Joining, "asyncio.Future[None]"]]) -> None:
-        # What waits for `sent` continues after this task has queued the call.
-        for _, sent in joins:
-            if not sent.done():
-                sent.set_result(None)
+    async def _send_shard(
+        self, shard: int, joins: list[tuple[Entry, str, "asyncio.Future[Entered]"]]
+    ) -> None:
         try:
-            asked = await self._store.enter(shard, [(joining.entry, joining.token) for joining, _ in joins])
+            asked = await self._store.enter(shard, [(entry, token) for entry, token, _ in joins])
         except BaseException as error:
-            for joining, _ in joins:
-                _fail(joining.added, error)
+            for _, _, added in joins:
+                _fail(added, error)
             if not isinstance(error, Unavailable):
                 raise
         else:
-            for (joining, _), what in zip(joins, asked, strict=True):
-                if not joining.added.done():
-                    joining.added.set_result(what)
+            for (_, _, added), what in zip(joins, asked, strict=True):
+                if not added.done():
+                    added.set_result(what)
 
     async def _check_refused(self, joining: Joining) -> None:
         entry, token = joining.entry, joining.token
         try:
-            await joining.added
             if await self._is_excess(entry, token):
                 await self._exit([Exit(entry, token, "")])
         except Unavailable:
@@ -272,7 +262,7 @@ class PeopleIndex:
             del self._draining[shard]
 
     async def _exit(self, exits: Iterable[Exit]) -> None:
-        for entry, token in await self._store.exit(exits, keep=self._keep):
+        for entry, token in await self._store.exit(exits, keep=self.keep):
             self.suspect(entry, token)
 
     async def _set_away(self, entry: Entry, away: bool) -> None:
@@ -350,7 +340,7 @@ class PeopleIndex:
         Raises Unavailable.
         """
         if self._adding:
-            await self._store.forget_old(shard, self._keep)
+            await self._store.forget_old(shard, self.keep)
         await self._audit_records(shard)
         if self._adding:
             await self._audit_members(shard)
@@ -435,15 +425,9 @@ class PeopleIndex:
 
 
 def _fail(added: "asyncio.Future[Entered]", error: BaseException) -> None:
-    added.add_done_callback(_ignore_failure)
     if added.done():
         return
     if isinstance(error, Exception):
         added.set_exception(error)
     else:
         added.cancel()
-
-
-def _ignore_failure(added: "asyncio.Future[Entered]") -> None:
-    if not added.cancelled():
-        added.exception()

@@ -14,7 +14,7 @@ from reactor.backend.interface import Runner
 from reactor.errors import Unavailable
 from reactor.presence.bans import Ban, ban_from
 from reactor.presence.changes import LOG_TTL_MS
-from reactor.presence.keys import Entry, Keyspace, escape, raw_of, text_of
+from reactor.presence.keys import Entry, Keyspace, escape, raw_of, text_of, unescape
 from reactor.presence.rows import (
     MESSAGE_OF_APPLICATION,
     MESSAGE_OF_MEMBER,
@@ -170,6 +170,10 @@ class Store:
         """Called with the shard in which a call of this store made a departure."""
         self.on_kept: Callable[[Entry], None] = lambda _entry: None
         """Called with a member that has lost a connection and kept others."""
+        self.last_seen_kept: int | None = None
+        """Where joins, leaves and claims change the index of people in the same script: the milliseconds for
+        which it is kept when users were last seen, 0 for not at all. None where they do not, as on a cluster:
+        there the record of a user may be on another server than the room."""
 
     def diff_channel(self, room_id: str) -> str:
         """Return the channel of a room's diffs and messages."""
@@ -206,6 +210,7 @@ class Store:
         reply = await _until_settled(
             self._run_for_member, "join", entry, *entry, username, data, connection, ttl, max_members,
             known_epoch, replaces, int(away), joined_at or "", _resumed(former), max_connections, person,
+            self._home(entry.user_id) if person else "",
         )  # fmt: skip
         match reply:
             case [b"joined" | b"resumed" as status, now, epoch, version, count, joined_at, diff]:
@@ -304,7 +309,11 @@ class Store:
         departure is recorded from them.
         """
         last_seen = (known_epoch, known.username, known.joined_at) if known is not None else ("", "", "")
-        reply = await self._run_for_member("leave", entry, connection, *last_seen)
+        reply = await self._run_for_member(
+            "leave", entry, connection, *last_seen, self._home(entry.user_id), self.last_seen_kept or 0
+        )
+        if reply[0] == b"left" and self.last_seen_kept is not None:
+            return "left"
         return self._noted(entry, reply[0].decode())  # type: ignore[no-any-return]
 
     async def kick(self, entry: Entry, message: str = "", *, reason: str = KICKED, ends_at: int = 0) -> bool:
@@ -441,9 +450,12 @@ class Store:
 
     async def claim(self, shard: int, suffixes: Sequence[str]) -> list[Claimed]:
         """Make the departures of those members whose key is gone, and return those that this call made."""
-        flat = [raw_of(part) for text in suffixes for part in text.split(":user:", 1)]
-        now, *rows = await self._run_in_shard("claim", shard, *flat)
-        if rows:
+        flat: list[str | bytes] = []
+        for text in suffixes:
+            room, _, user = text.partition(":user:")
+            flat += (raw_of(room), raw_of(user), self._home(unescape(user)))
+        now, *rows = await self._run_in_shard("claim", shard, self.last_seen_kept or 0, *flat)
+        if rows and self.last_seen_kept is None:
             self.on_departed(shard)
         return [
             Claimed(
@@ -541,6 +553,15 @@ class Store:
         elif outcome == "kept":
             self.on_kept(entry)
         return outcome
+
+    def _home(self, user_id: str) -> str:
+        """Return what the keys of the user's shard start with; "" where scripts do not change the index."""
+        if self.last_seen_kept is None:
+            return ""
+        try:
+            return self.keys.prefix_of(user_id)
+        except UnicodeEncodeError:  # a member that another program wrote: see `text_of`
+            return ""
 
     async def _run_in_shard(self, script: str, shard: int, *args: str | bytes | int) -> Any:
         return await self._runner.run(script, self.keys.prefixes[shard], *args)

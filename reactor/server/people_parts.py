@@ -35,14 +35,15 @@ class People:
         self._loss_noted = False
         self.store = store
         self.index = PeopleIndex(
-            self.store, tasks, ordered=target.kind != "cluster",
+            self.store, tasks, direct=target.kind != "cluster",
             keep=round(settings.last_seen_kept * 1000), leading=leading, adding=settings.people,
         )  # fmt: skip
         self.feed: PeopleFeed | None = None
 
     def observe(self, store: Store) -> None:
-        """Have the index take in the departures that calls of this store make."""
+        """Have the index take in what calls of this store change, or the calls do so themselves."""
         store.on_departed, store.on_kept = self.index.departed, self.index.verify
+        store.last_seen_kept = self.index.keep if self.index.direct else None
 
     def follow(self, channels: Channels, on_changed: Callable[[FollowedPerson], None]) -> PeopleFeed:
         """Create the feed of the users whom clients watch."""

@@ -92,7 +92,7 @@ class Probe(Direct):
         given: dict[str, Any] = {
             "username": "", "data": "", "connection": connection, "ttl": TTL, "max_members": 0,
             "epoch": "", "replaces": "", "away": 0, "joined_at": "", "resume": "", "max_connections": 0,
-            "person": "",
+            "person": "", "home": "",
         }  # fmt: skip
         return self.ask("join", user, self.id(room), self.id(user), *(given | options).values(), room=room)
 
@@ -104,7 +104,7 @@ class Probe(Direct):
         pipe = self.client.pipeline(transaction=False)
         for number, user in enumerate(users):
             names = escape(self.id(room)), escape(self.id(user)), self.id(room), self.id(user)
-            terms = "", "", f"n1.{number}", ttl, 0, "", "", 0, "", "", 0, ""
+            terms = "", "", f"n1.{number}", ttl, 0, "", "", 0, "", "", 0, "", ""
             pipe.evalsha(digest, 1, prefix, *names, *terms, self.runner.run_id)
         assert all(reply[0][0] == b"joined" for reply in pipe.execute())
 
@@ -120,8 +120,8 @@ class Probe(Direct):
         return self.on_shard("refresh", room, node, *flat)
 
     def claim(self, *users: str, room: str = "lobby") -> Any:
-        flat = [part for user in users for part in (escape(self.id(room)), escape(self.id(user)))]
-        return self.on_shard("claim", room, *flat)
+        flat = [part for user in users for part in (escape(self.id(room)), escape(self.id(user)), "")]
+        return self.on_shard("claim", room, 0, *flat)
 
     def due(self, *, room: str = "lobby", limit: int = 1000, retry: int = 250) -> Any:
         return self.on_shard("due", room, limit, retry)

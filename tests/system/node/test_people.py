@@ -109,6 +109,33 @@ async def test_a_killed_node_leaves_no_user_online(redis_server: Server) -> None
         assert statuses(watcher, "ann") == []
 
 
+async def test_on_one_server_joins_leaves_and_expiries_need_no_call_of_the_index(
+    redis_server: Server,
+) -> None:
+    async with (
+        served(redis_server, ttl=1.0) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as watcher,
+    ):
+        called: list[str] = []
+        run = node.backend.runner.run
+
+        async def note(name: str, prefix: str, *args: Any) -> Any:
+            called.append(name)
+            return await run(name, prefix, *args)
+
+        node.backend.runner.run = note  # type: ignore[method-assign]
+        await watch(watcher, "ann")
+        await ann.join("lobby", "ann")
+        await watcher.until(lambda: statuses(watcher, "ann") == ["online"])
+        await ann.ask("leave_room", "room:left", roomId="lobby")
+        await watcher.until(lambda: statuses(watcher, "ann") == ["online", "offline"])
+        await ann.join("hall", "ann")  # and no heartbeat
+        await until_record(node, "ann", lambda record: "claim" in called and not record.rooms)
+        assert {"join", "leave", "claim"} <= set(called)
+        assert not set(called) & {"enter_people", "correct_people", "exit_people", "drop_exits"}
+
+
 async def test_a_departure_whose_node_dies_before_the_index_is_taken_in_by_another(
     redis_server: Server,
 ) -> None:

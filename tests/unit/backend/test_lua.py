@@ -2,7 +2,7 @@
 
 import pytest
 
-from reactor.backend.lua import Library, LuaLinkError, strip_comments
+from reactor.backend.lua import Library, LuaLinkError, strip_comments, strip_spaces
 
 KEYS = """\
 -- Names of keys.
@@ -95,6 +95,13 @@ def test_a_constant_is_declared_with_its_value() -> None:
     assert linked("redis.call(PUBLISH, FIELDS[1], MAX_ROWS)")[:3] == [
         "local MAX_ROWS = 1000", "local PUBLISH = 'SPUBLISH'", "local FIELDS = { 'a', 'b' }",
     ]  # fmt: skip
+
+
+def test_spaces_are_left_out_where_no_word_needs_them_and_never_in_a_string() -> None:
+    code = """local a, b = { 1 - -2 }, 3 ~= 4 and ' = , ( \\' ) ' .. "a + b" or f(x) >= y\nreturn 1 .. 2\n"""
+    assert strip_spaces(code) == (
+        """local a,b={1 - -2},3~=4 and ' = , ( \\' ) ' .. "a + b" or f(x)>=y\nreturn 1 .. 2\n"""
+    )
 
 
 def test_an_unknown_name_is_reported_with_the_file() -> None:

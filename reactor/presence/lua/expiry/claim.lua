@@ -1,9 +1,10 @@
 -- Claims departures: removes each named member whose presence key is gone and whose row is still there. A second claim
 -- finds nothing, and a member that joined anew is left alone. While expiry is suspended nothing is done; the
 -- pacemaker and the sweep try again.
--- ARGV: for each member: room, user
+-- ARGV: keep (ms for which it is kept when users were last seen); then for each member: room, user; home (where the
+--       departure is to be taken into the index of people: what the keys of the user's shard start with; else '')
 -- Returns: {now, then for each departed: suffix, reason, stored deadline}
--- Publishes: a diff (left) for each room
+-- Publishes: a diff (left) for each room; a change of each person
 demand_right_to_change()
 if expiry_suspended_until() then return { now() } end
 
@@ -17,18 +18,19 @@ end
 
 -- Counted at once: usually none of them exists.
 local found_keys = { CHANGES }
-for i = 1, #ARGV, 2 do found_keys[#found_keys + 1] = presence_key(ARGV[i], ARGV[i + 1]) end
+for i = 2, #ARGV, 3 do found_keys[#found_keys + 1] = presence_key(ARGV[i], ARGV[i + 1]) end
 local any_found = redis.call('EXISTS', unpack(found_keys)) > 0
 if not any_found then logs[SHARD] = false end
 
-local by_room, order = {}, {}
-for i = 1, #ARGV, 2 do
+local by_room, order, homes = {}, {}, {}
+for i = 2, #ARGV, 3 do
   local room = ARGV[i]
   if not by_room[room] then
     by_room[room] = {}
     order[#order + 1] = room
   end
   table.insert(by_room[room], ARGV[i + 1])
+  homes[ARGV[i + 1]] = ARGV[i + 2] ~= '' and ARGV[i + 2] or nil
 end
 
 -- Those of some users whose key is gone and whose row is still there, and the stored deadlines of these. What many of a
@@ -54,14 +56,26 @@ local function find_gone(room, users)
   return found, deadlines
 end
 
-local reply = { now() }
-for _, room in ipairs(order) do
+local reply, exits = { now() }, {}
+local function claim(room)
   local found, deadlines = find_gone(room, by_room[room])
-  local departed = remove_members(room, found, nil, { deadlines = deadlines })
+  local departed = remove_members(room, found, nil, { deadlines = deadlines, exits = next(homes) and exits })
   for i = 1, #departed, 3 do
     reply[#reply + 1] = room .. ':user:' .. departed[i]
     reply[#reply + 1] = departed[i + 1]
     reply[#reply + 1] = departed[i + 2]
   end
 end
+
+-- The departures of the rooms before one that fails are taken in.
+local failure
+for _, room in ipairs(order) do
+  local claimed, problem = pcall(claim, room)
+  if not claimed then
+    failure = problem
+    break
+  end
+end
+take_in_exits(exits, homes, tonumber(ARGV[1]))
+if failure then error(failure) end
 return reply

@@ -31,12 +31,13 @@ end
 -- client that returns. A user without a row is skipped. Without `reason` it is the one that the shadow holds, or else
 -- inactivity. `given` may hold `message`; `at` (ms), if it is not now; `ends_at` (ms), when a ban ends; and what the
 -- caller has read already: `deadlines` of users whose presence key is known to be gone, `shadows` as {fields,
--- connections} by user. What all members of the room share is written once for all of them.
+-- connections} by user; and `exits`, to which the departures are appended that the caller takes into the index of
+-- people. What all members of the room share is written once for all of them.
 -- Returns the departed as {user, reason, stored deadline, ...}, flat.
 local function remove_members(room, users, reason, given)
   given = given or {}
   local deadlines, shadows, at, message = given.deadlines, given.shadows, given.at or now(), given.message or ''
-  local departed, left, removals, keys, rows, exits = {}, {}, {}, {}, {}, {}
+  local departed, left, removals, keys, rows, exits = {}, {}, {}, {}, {}, given.exits or {}
   local by_node, totals = {}, {}
   local members, room_id = members_key(room), unescape(room)
   for _, user in ipairs(users) do
@@ -59,7 +60,8 @@ local function remove_members(room, users, reason, given)
       local user_id = unescape(user)
       append_departure(room_id, user_id, fields.u or user_id, why, fields.j or now(), last_active, node)
       totals[why] = (totals[why] or 0) + 1
-      append_exit(exits, room, user, fields.p, why == 'left' and now() or last_active)
+      -- Without a token the index of people was off when the member joined.
+      if fields.p then exits[#exits + 1] = { room, user, fields.p, why == 'left' and now() or last_active } end
       left[#left + 1] = { user_id, why, at, message, given.ends_at }
       local joined_at = tonumber(fields.j) or now()
       removals[user] = { reason = why, message = message, at = at, joined_at = joined_at }
@@ -69,7 +71,7 @@ local function remove_members(room, users, reason, given)
     end
   end
   if #left > 0 then
-    if #exits > 0 then call('HSET', EXITS, unpack(exits)) end
+    if not given.exits then note_exits(exits) end
     for node, there in pairs(by_node) do remove_from_node(room, there, node) end
     call('ZREM', members, unpack(rows))
     redis.call('DEL', unpack(keys))

@@ -9,11 +9,11 @@ local DAMAGED_TTL = 604800000 -- ms
 local function call(command, key, ...)
   local reply = redis.pcall(command, key, ...)
   if type(reply) ~= 'table' or not reply.err then return reply end
-  local name = string.sub(key, #SHARD + 2)
-  local aside = SHARD .. ':damaged:' .. name
+  local shard, name = string.match(key, '^({[^}]*}):(.*)$')
+  local aside = shard .. ':damaged:' .. name
   local damaged = string.find(reply.err, '^WRONGTYPE') or string.find(reply.err, 'not an integer', 1, true)
   if not damaged or redis.pcall('RENAME', key, aside).err then error(reply) end
   redis.pcall('PEXPIRE', aside, DAMAGED_TTL)
-  redis.pcall(PUBLISH, CHANNELS .. ':wake', DAMAGED_MARK .. name)
+  redis.pcall(PUBLISH, shard .. DATABASE .. ':wake', DAMAGED_MARK .. name)
   return redis.call(command, key, ...)
 end

@@ -4,8 +4,8 @@
 -- Returns: 1 when something was on record, else 0
 -- Publishes: a change of the person, where something was
 demand_right_to_change()
-local user, person = ARGV[1], person_key(ARGV[1])
-redis.call('SET', erased_key(user), now(), 'PX', ARGV[2])
-local erased = call('ZREM', SEEN, user)
-if erased == 1 then publish_person(user, 'offline', 0, '') end
+local user, person = ARGV[1], person_key(SHARD, ARGV[1])
+redis.call('SET', erased_key(SHARD, user), now(), 'PX', ARGV[2])
+local erased = call('ZREM', seen_key(SHARD), user)
+if erased == 1 then publish_person(SHARD, user, 'offline', 0, '') end
 return math.max(erased, call('HDEL', person, ':l'))

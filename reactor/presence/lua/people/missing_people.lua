@@ -6,9 +6,9 @@
 demand_right_to_change()
 local missing = {}
 for i = 1, #ARGV, 2 do
-  local person = person_key(ARGV[i])
+  local person = person_key(SHARD, ARGV[i])
   local found = call('HGET', person, ARGV[i + 1])
-  if found then call('SADD', PEOPLE, ARGV[i]) end
+  if found then call('SADD', people_key(SHARD), ARGV[i]) end
   local _, mark = split_token(found or JOINING_MARK)
   if mark == JOINING_MARK then missing[#missing + 1] = (i + 1) / 2 end
 end

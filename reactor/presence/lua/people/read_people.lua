@@ -4,13 +4,13 @@
 -- Publishes: nothing
 local reply = {}
 for i = 1, #ARGV, 1 do
-  local person = person_key(ARGV[i])
+  local person = person_key(SHARD, ARGV[i])
   local fields = call('HGETALL', person)
   if #fields == 0 then
-    reply[i] = call('ZSCORE', SEEN, ARGV[i]) or ''
+    reply[i] = call('ZSCORE', seen_key(SHARD), ARGV[i]) or ''
   else
     -- A user whose joins are all unconfirmed is offline.
-    local seen = call('HEXISTS', person, ':s') == 0 and call('ZSCORE', SEEN, ARGV[i])
+    local seen = call('HEXISTS', person, ':s') == 0 and call('ZSCORE', seen_key(SHARD), ARGV[i])
     if seen then
       fields[#fields + 1] = ':l'
       fields[#fields + 1] = seen

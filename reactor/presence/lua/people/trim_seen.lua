@@ -3,7 +3,7 @@
 -- Returns: how many were forgotten
 -- Publishes: nothing
 local kept = tonumber(ARGV[1])
-local old = call('ZRANGE', SEEN, '-inf', now() - kept, 'BYSCORE', 'LIMIT', 0, ARGV[2])
-if #old > 0 then call('ZREM', SEEN, unpack(old)) end
-if kept > 0 then redis.call('PEXPIRE', SEEN, kept) end -- in case no server runs any more
+local old = call('ZRANGE', seen_key(SHARD), '-inf', now() - kept, 'BYSCORE', 'LIMIT', 0, ARGV[2])
+if #old > 0 then call('ZREM', seen_key(SHARD), unpack(old)) end
+if kept > 0 then redis.call('PEXPIRE', seen_key(SHARD), kept) end -- in case no server runs any more
 return #old

@@ -8,32 +8,40 @@
 --       former name); away ('1' or '0'); joined_at ('' or ms: when the member had joined, where Redis lost it);
 --       resume ('' or, of a client that returns, 'KEEP VERSION JOINED_AT EPOCH': its joining before, and by KEEP
 --       which values are used only if Redis lost them, u for the username and d for the data); max_connections (of
---       the user in the room; 0 for no limit); person ('' or the token of this join in the index of people)
+--       the user in the room; 0 for no limit); person ('' or the token of this join in the index of people); home
+--       (where the room is to be added to the user's record: what the keys of the user's shard start with; else '')
 -- Returns: {for each member: {'again'} | {'fenced'} (the node was judged lost) | {'full', count} (members) |
 --          {'crowded', count} (connections of the user) | {'departed'} (or it was detached) |
 --          {'removed', reason, message, at} (the joining before was ended while the client was offline) |
 --          {'banned', now, record (JSON)} |
 --          {'joined' or 'resumed', now, epoch, version, count, joinedAt, diff or ''} | an error}
--- Publishes: a diff (joined or updated) where the member's visible fields changed
+-- Publishes: a diff (joined or updated) where the member's visible fields changed; a change of the person
 -- The keys that may refuse one of the joins, or make it another than the first of a new member, are counted at once:
 -- usually there is none.
-local found_keys = { CHANGES }
-for i = 1, #ARGV, 16 do
+local found_keys, adds_rooms = { CHANGES }, false
+for i = 1, #ARGV, 17 do
   found_keys[#found_keys + 1] = fence_key(node_of(ARGV[i + 6]))
   found_keys[#found_keys + 1] = fence_key(join_fence(ARGV[i + 6], ARGV[i], ARGV[i + 1]))
   found_keys[#found_keys + 1] = ban_key(user_ban_id(ARGV[i + 1]))
   found_keys[#found_keys + 1] = ban_key(room_ban_id(ARGV[i], ARGV[i + 1]))
   found_keys[#found_keys + 1] = presence_key(ARGV[i], ARGV[i + 1])
+  adds_rooms = adds_rooms or ARGV[i + 16] ~= ''
 end
 local found = redis.call('EXISTS', unpack(found_keys))
 if found == 0 then logs[SHARD] = false end
 local any_found = found > (has_log(SHARD) and 1 or 0)
-if found > 0 then demand_right_to_change() else demand_right_to_add() end
+if found > 0 or adds_rooms then demand_right_to_change() else demand_right_to_add() end
 local written = {} -- presence keys, by this call
 local rows_left = MAX_ROWS -- that may be examined in this call, to settle rooms
 
+-- Adds the room to the user's record, or notes there the token of this join.
+local function add_room(home, user, room, token, away)
+  if home == '' then return end
+  count_room(home, user, room, call('HMGET', person_key(home, user), room, ':s'), token, away)
+end
+
 local function join(room, user, room_id, user_id, username, data, connection, ttl, max_members, known_epoch, replaces,
-    away, known_joined_at, resume, max_connections, person)
+    away, known_joined_at, resume, max_connections, person, home)
   local presence, shadow, members = presence_key(room, user), shadow_key(room, user), members_key(room)
   ttl, max_members, max_connections = tonumber(ttl), tonumber(max_members), tonumber(max_connections) or 0
   local fenced = any_found and redis.call('EXISTS', fence_key(join_fence(connection, room, user))) == 1
@@ -82,6 +90,7 @@ local function join(room, user, room_id, user_id, username, data, connection, tt
   end
   if status == 'new' then
     if username == '' then username = user_id end
+    add_room(home, user, room, person, away == '1')
     written[presence] = true
     local fields = { 'socketId', connection, 'userId', user_id, 'roomId', room_id, 'username', username,
       'lastActiveAt', time, 'joinedAt', since }
@@ -150,7 +159,8 @@ local function join(room, user, room_id, user_id, username, data, connection, tt
   if replaces ~= '' then remove_connection(room, user, replaces, connections) end
   -- A list made while the member was suspended, or had no row, lacks it, so its return is published.
   local changed = update_visible_fields(room, user, connections) or status == 'suspended' or not stored or other
-  local visible = redis.call('HMGET', presence, 'username', 'data')
+  local visible = redis.call('HMGET', presence, 'username', 'data', 'away')
+  add_room(home, user, room, person, visible[3] and true or false)
   if known_epoch ~= '' or string.find(keep or '', 'u') then username = '' end
   if known_epoch ~= '' or string.find(keep or '', 'd') then data = '' end
   if username ~= '' and username ~= visible[1] then
@@ -172,5 +182,5 @@ local function join(room, user, room_id, user_id, username, data, connection, tt
 end
 
 local replies = {}
-for i = 1, #ARGV, 16 do replies[#replies + 1] = attempt(join, unpack(ARGV, i, i + 15)) end
+for i = 1, #ARGV, 17 do replies[#replies + 1] = attempt(join, unpack(ARGV, i, i + 16)) end
 return replies

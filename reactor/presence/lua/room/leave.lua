@@ -1,11 +1,15 @@
 -- Connections leave rooms of one shard by request; with a member's last connection the member is removed at once. Where
 -- Redis lost the member together with its data, the departure is recorded all the same. Leaves that come at the same
 -- time share a call; each is answered by itself.
--- ARGV: for each member: room, user; connection; known_epoch (in which it was a member), username, joined_at (ms or '')
+-- ARGV: for each member: room, user; connection; known_epoch (in which it was a member), username, joined_at (ms, or
+--       ''); home (where the leave is to be taken into the index of people: what the keys of the user's shard start
+--       with; else ''); keep (ms for which it is kept when users were last seen)
 -- Returns: {for each member: {'absent'} | {'kept', now} | {'left', now} | an error}
--- Publishes: a diff (left, or updated while other connections remain)
+-- Publishes: a diff (left, or updated while other connections remain); a change of the person
 demand_right_to_change()
-local function leave(room, user, connection, known_epoch, username, joined_at)
+local exits, homes, kept = {}, {}, 0 -- departures to take into the index, the homes of their users, and `keep`
+
+local function leave(room, user, connection, known_epoch, username, joined_at, home, keep)
   if settle_member(room, user) == 'gone' then
     local lost = call('HGET', state_key(room), 'epoch') ~= known_epoch or expiry_suspended_until()
     local room_id, user_id = unescape(room), unescape(user)
@@ -23,10 +27,13 @@ local function leave(room, user, connection, known_epoch, username, joined_at)
     end
     return { 'kept', now() }
   end
-  remove_members(room, { user }, 'left', { shadows = { [user] = { fields, connections } } })
+  homes[user], kept = home, tonumber(keep)
+  remove_members(room, { user }, 'left',
+    { shadows = { [user] = { fields, connections } }, exits = (home or '') ~= '' and exits or nil })
   return { 'left', now() }
 end
 
 local replies = {}
-for i = 1, #ARGV, 6 do replies[#replies + 1] = attempt(leave, unpack(ARGV, i, i + 5)) end
+for i = 1, #ARGV, 8 do replies[#replies + 1] = attempt(leave, unpack(ARGV, i, i + 7)) end
+take_in_exits(exits, homes, kept)
 return replies
