@@ -207,6 +207,11 @@ class PeopleStore:
 
     # Departures that the index has yet to take in
 
+    async def shards_with_exits(self) -> list[int]:
+        """Return the shards that have such departures, where one server has all shards."""
+        places = await self._run("find_exits", 0, *self.keys.prefixes)
+        return [place - 1 for place in places]
+
     async def exits(self, shard: int, cursor: str) -> tuple[str, list[tuple[bytes, bytes]]]:
         """Return some departures from rooms of a shard, for `read_exit`, and the next cursor.
 

@@ -305,7 +305,8 @@ class PeopleIndex:
 
     async def drain_all(self) -> None:
         """Take the departures from all rooms out of the records. Raises Unavailable."""
-        await asyncio.gather(*map(self.drain, self._store.keys.shards))
+        shards = await self._store.shards_with_exits() if self.direct else self._store.keys.shards
+        await asyncio.gather(*map(self.drain, shards))
 
     def suspect(self, entry: Entry, token: str) -> None:
         """Remove a room from a record later, unless the user is there, or another join has begun."""

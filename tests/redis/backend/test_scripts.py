@@ -165,6 +165,7 @@ def call_everything(
         *(people._run("read_people", 7, *["ann"] * rows) for rows in (0, 2)),
         people.erase("ann"), people.forget_old(7, 1000), people.page(7, "0"), people.exits(7, "0"),
         people.drop_exits(7, []), people.drop_exits(7, [(b"lobby:user:ann", b"1 t")] * 2),
+        *(people._run("find_exits", 7, *KEYS.prefixes[7:7 + rows]) for rows in (0, 2)),
         people.rooms(7, "0"), people.tokens(7, [], new_token="t"),
         people.tokens(7, [("lobby", "0")] * 2, new_token="t"),
         *(people._run("missing_people", 7, *["ann", "lobby"] * rows) for rows in (0, 2)),

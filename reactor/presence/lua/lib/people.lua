@@ -5,7 +5,8 @@
 -- may be in a shard of another server: a room is added before the join, and counts, and makes its user online, once the
 -- join is confirmed; a departure is noted in the shard of the room until the index has taken it in.
 
-local EXITS = SHARD .. ':exits' -- ROOM:user:USER -> last activity and tokens, until the index has it
+-- ROOM:user:USER -> last activity and tokens, until the index has it. In the shard of the room.
+local function exits_key(shard) return shard .. ':exits' end
 local AWAY_MARK = '~' -- precedes the token of a room in which the user is away
 local JOINING_MARK = '?' -- precedes the token of a room whose join is not confirmed
 
@@ -27,7 +28,7 @@ local function note_exits(exits)
     flat[#flat + 1] = exit[1] .. ':user:' .. exit[2]
     flat[#flat + 1] = exit[4] .. ' ' .. exit[3]
   end
-  if #flat > 0 then call('HSET', EXITS, unpack(flat)) end
+  if #flat > 0 then call('HSET', exits_key(SHARD), unpack(flat)) end
 end
 
 -- The tokens of a membership with one more, the newest first. Three are kept, since of joins at the same moment the

@@ -5,7 +5,7 @@
 local suffixes, done = {}, {}
 for i = 1, #ARGV, 2 do suffixes[#suffixes + 1] = ARGV[i] end
 if #suffixes == 0 then return 0 end
-for place, exit in ipairs(call('HMGET', EXITS, unpack(suffixes))) do
+for place, exit in ipairs(call('HMGET', exits_key(SHARD), unpack(suffixes))) do
   if exit == ARGV[2 * place] then done[#done + 1] = suffixes[place] end
 end
-return #done > 0 and call('HDEL', EXITS, unpack(done)) or 0
+return #done > 0 and call('HDEL', exits_key(SHARD), unpack(done)) or 0

@@ -13,7 +13,7 @@ for i = 2, #ARGV, 2 do
   elseif call('ZSCORE', members_key(room), user) then
     state = 's'
   else
-    local exit = call('HGET', EXITS, room .. ':user:' .. user)
+    local exit = call('HGET', exits_key(SHARD), room .. ':user:' .. user)
     if exit then state = 'd ' .. string.match(exit, '^%d*') end
   end
   if state == 'a' or state == 'o' or state == 's' then

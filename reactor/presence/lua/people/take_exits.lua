@@ -3,4 +3,4 @@
 -- ARGV: cursor ('0' first); count (departures a page, about)
 -- Returns: {next cursor, {ROOM:user:USER, last activity and tokens, ...}}
 -- Publishes: nothing
-return call('HSCAN', EXITS, ARGV[1], 'COUNT', ARGV[2])
+return call('HSCAN', exits_key(SHARD), ARGV[1], 'COUNT', ARGV[2])
