@@ -4,7 +4,7 @@
 -- Publishes: nothing
 local keys, found = {}, {}
 for i = 1, #ARGV, 1 do keys[i] = exits_key(ARGV[i]) end
-if redis.call('EXISTS', unpack(keys)) > 0 then
+if #keys > 0 and redis.call('EXISTS', unpack(keys)) > 0 then
   for i, key in ipairs(keys) do
     if redis.call('EXISTS', key) == 1 then found[#found + 1] = i end
   end
