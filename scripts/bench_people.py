@@ -6,8 +6,7 @@
 
 Joins and departures are made by the store, as a node makes them: in rounds with the index and without it by
 turns, one at a time and many at once. Each figure is Redis's own processor time, so load on the machine
-changes it little. This is what one server does, where
-the same script changes the index.
+changes it little. This is what one server does, where the same script changes the index.
 
 Watchers are sent changes by two nodes in processes of their own: a user joins and leaves on one, a client on
 the other watches. The time is that from the request of the user's client to the message that the watcher's
