@@ -90,7 +90,7 @@ class SetServer(Server):
         control = self.control
         control.execute_command("CLIENT", "UNPAUSE")
         if "aclfile" in self._config:
-            control.execute_command("ACL", "SETUSER", "replica", "+psync")
+            control.execute_command("ACL", "SETUSER", "replica", "+psync", "+sync")
         for name in _CHANGED_BY_TESTS:
             if name in self._settings:
                 control.config_set(name, self._settings[name])
@@ -204,7 +204,7 @@ class ServerSet(ABC):
     def unreplicated(self, primary: SetServer) -> Iterator[None]:
         """Let no write of a primary reach its replicas, so that a failover in the block loses it."""
         primary.control.config_set("min-replicas-to-write", 0)
-        primary.control.execute_command("ACL", "SETUSER", "replica", "-psync")
+        primary.control.execute_command("ACL", "SETUSER", "replica", "-psync", "-sync")
         primary.control.execute_command("CLIENT", "KILL", "TYPE", "replica")
         until_blocking(
             lambda: primary.info("replication")["connected_slaves"] == 0, what="its replicas are cut off"
@@ -213,7 +213,7 @@ class ServerSet(ABC):
             yield
         finally:
             if primary.alive:
-                primary.control.execute_command("ACL", "SETUSER", "replica", "+psync")
+                primary.control.execute_command("ACL", "SETUSER", "replica", "+psync", "+sync")
 
 
 class RunningSets:
