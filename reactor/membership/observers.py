@@ -145,7 +145,7 @@ class Observers:
             observer.rooms[room_id] = intent.view
             if self._roster.observe(room_id, connection, intent.view):
                 self._fanout.discard_pending(room_id)
-            if len(self._roster.observers(room_id).get("members", ())) == 1:
+            if intent.view == "members" and len(self._roster.observers(room_id)["members"]) == 1:
                 self._fanout.watched_members.discard(room_id)
         if intent.view == "count":
             self._fanout.watched_counts.watch(connection, intent.room_ids)

@@ -62,6 +62,26 @@ async def test_an_observer_sees_members_on_another_node_and_is_no_member(redis_s
         assert two.handler.observers.watched == 1
 
 
+async def test_a_connection_that_watches_the_count_takes_no_change_from_one_that_watches_members(
+    bundled_server: Server,
+) -> None:
+    async with (
+        served(bundled_server, diff_window=1) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as page,
+        RawClient.connect(node) as other,
+    ):
+        await watch(page, "lobby")
+        await ann.join("lobby", "ann")
+        diff = await page.receive("room:diff")
+        async with RawClient.connect(node) as bob:
+            await bob.join("lobby", "bob")
+            await other.answer("room:watch", roomId="lobby", view="count")  # while bob's join waits
+            following = await page.receive("room:diff")
+            assert following["from"] == diff["version"]
+            assert [member["userId"] for member in following["joined"]] == ["bob"]
+
+
 async def test_an_empty_room_is_watched_emptied_and_begun_anew(redis_server: Server) -> None:
     async with (
         served(redis_server) as one,
