@@ -143,9 +143,9 @@ class BanBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
     `message` is for the user; `by`, who decided it, is kept for the list of bans.
     """
 
-    user_id: str
+    user_id: str | int
     for_: float | str
-    room_id: str | None = None
+    room_id: str | int | None = None
     message: str = ""
     by: str = ""
 

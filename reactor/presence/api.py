@@ -20,7 +20,7 @@ from msgspec import Struct, json
 from reactor.backend.connect import open_backend, target_of
 from reactor.backend.interface import Backend
 from reactor.backend.target import Target
-from reactor.errors import FormatMismatch, RedisUnreachable, Refused
+from reactor.errors import FormatMismatch, RedisUnreachable, Refused, SettingError
 from reactor.presence.bans import BY as BAN_BY
 from reactor.presence.bans import FOR, Ban, Bans, TooManyBans
 from reactor.presence.bans import MESSAGE as BAN_MESSAGE
@@ -35,11 +35,14 @@ from reactor.presence.rows import Departure
 from reactor.presence.store import Store
 from reactor.presence.watch import Watches
 from reactor.protocol.events import RoomEvent
+from reactor.protocol.ids import clean_id
 from reactor.protocol.json_value import json_copy
-from reactor.protocol.messages import Member
+from reactor.protocol.messages import Member, ProtocolError
 from reactor.settings import Settings
 from reactor.settings.load import load
 
+_LONGEST_ID = 4096
+"""Bytes of the longest id that the setting `max_id` allows."""
 READ_AGAIN = 60.0
 """Seconds after which users who are watched are read again, where the setting `sweep_interval` is off."""
 MAX_MESSAGE_BYTES = 65_536
@@ -161,24 +164,31 @@ class Presence:
         return await self._store.is_present(Entry(room_id, user_id))
 
     async def user(self, user_id: str) -> PersonInfo:
-        """Return whether a user is online, since when or when last seen, and in which rooms."""
-        await self._format.check()
-        (person,) = await self._people.people([user_id])
+        """Return whether a user is online, since when or when last seen, and in which rooms.
+
+        Raises SettingError for an id that no user can have.
+        """
+        (person,) = await self.users([user_id])
         return person
 
     async def users(self, user_ids: Iterable[str]) -> list[PersonInfo]:
-        """Return the same of several users, in this order; a thousand take about as long as one."""
+        """Return the same of several users, in this order; a thousand take about as long as one.
+
+        Raises SettingError.
+        """
+        users = _users(user_ids)
         await self._format.check()
-        return await self._people.people(list(user_ids))
+        return await self._people.people(users)
 
     async def watch_users(self, user_ids: Iterable[str]) -> AsyncGenerator[PersonInfo]:
         """Yield users as they are now, and each of them again whenever it changes; without `connections`.
 
-        What is yielded is what the index says: for the truth of the moment, ask `users`.
+        What is yielded is what the index says: for the truth of the moment, ask `users`. Raises SettingError.
         """
+        users = _users(user_ids)
         await self._format.check()
         self._format.pin()
-        async with aclosing(self._person_watches.watch(list(user_ids))) as people:
+        async with aclosing(self._person_watches.watch(users)) as people:
             async for person in people:
                 yield person
 
@@ -186,8 +196,9 @@ class Presence:
         """Forget when a user was last seen; return whether that was on record.
 
         A user who is online leaves a new record with the next departure: kick the user first. The user's
-        departures stay in the log of departures until they are too old.
+        departures stay in the log of departures until they are too old. Raises SettingError.
         """
+        user_id = _id("user_id", user_id)
         await self._format.check()
         return await self._people.erase(user_id)
 
@@ -219,6 +230,8 @@ class Presence:
         it is kept for `bans`, and is not sent to clients. Raises SettingError for an argument that is not
         valid, and TooManyBans.
         """
+        user_id = _id("user_id", user_id)
+        room_id = _id("room_id", room_id) if room_id is not None else None
         seconds = FOR.read("for_", for_)
         await self._format.check()
         message = BAN_MESSAGE.read("message", message) if message else ""
@@ -228,8 +241,10 @@ class Presence:
     async def unban(self, user_id: str, room_id: str | None = None) -> bool:
         """Lift the ban of a user from a room, or the one from every room; return whether there was one.
 
-        The two are separate: lifting one leaves the other.
+        The two are separate: lifting one leaves the other. Raises SettingError.
         """
+        user_id = _id("user_id", user_id)
+        room_id = _id("room_id", room_id) if room_id is not None else None
         await self._format.check()
         return await self._bans.unban(user_id, room_id)
 
@@ -249,6 +264,7 @@ class Presence:
         issued_before: milliseconds since 1970; None for now, as is a time to come. An earlier revocation up
         to a later time goes on. Raises SettingError for another argument, and TooManyRevocations.
         """
+        user_id = _id("user_id", user_id)
         issued_before = checked_time("issued_before", issued_before)
         await self._format.check()
         return await self._revocations.revoke(user_id, issued_before)
@@ -303,6 +319,20 @@ class Presence:
         async with aclosing(self._watches.watch(room_id)) as events:
             async for event in events:
                 yield event
+
+
+def _id(name: str, value: object) -> str:
+    """Return an id as text. Raises SettingError for one that no user and no room can have."""
+    try:
+        return clean_id(value, name, _LONGEST_ID)
+    except ProtocolError as error:
+        raise SettingError(f"{error.message}.") from None
+
+
+def _users(user_ids: Iterable[str]) -> list[str]:
+    if isinstance(user_ids, str):
+        raise SettingError(f"user_ids takes a list of user ids, not the text {user_ids!r}: use user().")
+    return [_id("a user in user_ids", user_id) for user_id in user_ids]
 
 
 def _with_redis(settings: Settings) -> Settings:

@@ -2,6 +2,9 @@
 
 Time is a number that only `pass_time` moves. A member whose deadline has passed is missing in every
 answer at once; its departure happens when the first call notices it.
+
+A user is online in any room, away while away in all of them, and offline otherwise. A ban from a room, or
+from every room (None), ends memberships at once and refuses joins until it is lifted.
 """
 
 from collections import Counter
@@ -35,6 +38,7 @@ class PresenceModel:
     departures: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     versions: Counter[str] = field(default_factory=Counter)
     fenced: set[str] = field(default_factory=set)
+    bans: set[tuple[str | None, str]] = field(default_factory=set)
     joinings: int = 0  # joins that were accepted so far
     removals: dict[tuple[str, str], tuple[int, int]] = field(
         default_factory=dict
@@ -48,6 +52,20 @@ class PresenceModel:
     def expired(self, room: str) -> list[str]:
         return [user for user, m in self.rooms.get(room, {}).items() if m.deadline < self.now]
 
+    def person(self, user: str) -> tuple[str, list[str]]:
+        """The status of a user over all rooms, and the rooms."""
+        there = {room: members[user] for room in self.rooms if user in (members := self.alive(room))}
+        if not there:
+            return "offline", []
+        return "away" if all(member.away for member in there.values()) else "online", sorted(there)
+
+    def is_settled(self, user: str) -> bool:
+        """Whether no membership of the user has expired without that being noticed."""
+        return all(user not in self.expired(room) for room in self.rooms)
+
+    def is_banned(self, room: str, user: str) -> bool:
+        return (room, user) in self.bans or (None, user) in self.bans
+
     # Changes.
 
     def pass_time(self, milliseconds: int) -> None:
@@ -58,6 +76,8 @@ class PresenceModel:
         if node_of(connection) in self.fenced:
             return "fenced"
         self.settle(room)
+        if self.is_banned(room, user):
+            return "banned"
         until, kept_until = self.removals.get((room, user), (0, 0))
         if former is not None and former <= until and self.now <= kept_until:
             return "removed"
@@ -122,6 +142,13 @@ class PresenceModel:
             return False
         self.depart(room, user, "kicked")
         return True
+
+    def ban(self, room: str | None, user: str) -> None:
+        self.bans.add((room, user))
+        for one in list(self.rooms) if room is None else [room]:
+            self.settle_member(one, user)
+            if user in self.rooms.get(one, {}):
+                self.depart(one, user, "banned")
 
     def detach_node(self, node: str) -> None:
         self.fenced.add(node)

@@ -9,6 +9,10 @@ from tests.support.keyspace import presence_key, shard_of, shard_prefix
 MEMBER_FIELDS = {"socketId", "userId", "roomId", "username", "lastActiveAt", "joinedAt"}
 EMPTY_ROOM_TTL = 60_000
 REMOVAL_TTL = 3_600_000
+OTHERS = {
+    "departures", "totals", "fenced", "lost", "pulse", "changes", "places", "ban", "bans", "exits", "people",
+    "person", "seen", "erased",
+}  # fmt: skip
 
 
 class Shard:
@@ -61,7 +65,7 @@ class Shard:
             self._check_nodes()
         for entry, ends in self.removals.items():
             assert 0 < ends <= now + REMOVAL_TTL, f"the note of a removal expires: {entry}"
-        assert self.others <= {"departures", "totals", "fenced", "lost", "pulse"}, self.others
+        assert self.others <= OTHERS, self.others
 
     def _check_members(self) -> None:
         rows = {Entry(room, user) for room, users in self.rows.items() for user in users}

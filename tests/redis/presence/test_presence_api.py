@@ -1,6 +1,7 @@
 """`reactor.Presence`: the API for back ends that have only Redis, without a server."""
 
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import anyio
@@ -173,3 +174,26 @@ async def test_namespaces_are_separate(redis_server: Server) -> None:
             assert await other.count("lobby") == 0
             assert not await other.kick("lobby", "ann")
         assert await presence.count("lobby") == 1
+
+
+async def test_an_id_that_no_user_and_no_room_can_have_is_refused_by_its_name(bundled_server: Server) -> None:
+    """A number is one that can: it is the text of its digits, as on the wire."""
+    async with Presence.open(bundled_server.socket_url) as presence:
+        number: Any = 7
+        assert (await presence.user(number)).user_id == "7"
+        assert [person.user_id for person in await presence.users(["ann", "ann"])] == ["ann", "ann"]
+        wrong: list[Any] = ["", None, True, 1.5, b"ann", "\0ann", "\ud800", "x" * 5000]
+        for user in wrong:
+            with pytest.raises(SettingError, match="a user in user_ids"):
+                await presence.users([user])
+            calls = presence.erase, presence.unban, presence.revoke, partial(presence.ban, for_="10m")
+            for call in calls:
+                with pytest.raises(SettingError, match="user_id"):
+                    await call(user)
+        with pytest.raises(SettingError, match="room_id"):
+            await presence.ban("ann", "", for_="10m")
+        with pytest.raises(SettingError, match="a list of user ids"):
+            await presence.users("ann")
+        with pytest.raises(SettingError, match="a list of user ids"):
+            await anext(presence.watch_users("ann"))
+        assert [ban async for ban in presence.bans()] == []

@@ -24,6 +24,9 @@ async def test_a_ban_is_made_listed_and_lifted(redis_server: Server) -> None:
         assert await rejected(admin, "/v1/bans/ann", method="DELETE") == (404, "not_found")
         assert (await admin.delete("/v1/bans/ann?room=lobby")).json() == {"userId": "ann", "roomId": "lobby"}
         assert (await admin.delete("/v1/bans/bob")).json() == {"userId": "bob", "roomId": None}
+        numbers = await admin.post("/v1/bans", json={"userId": 7, "roomId": 8, "for": 60})
+        assert (numbers.json()["userId"], numbers.json()["roomId"]) == ("7", "8")
+        assert (await admin.delete("/v1/bans/7?room=8")).status_code == 200
         assert (await ok(admin, "/v1/bans"))["bans"] == []
 
 
