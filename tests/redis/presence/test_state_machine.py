@@ -212,6 +212,7 @@ class Machine(RuleBasedStateMachine):
                 assert (watched.status, sorted(watched.rooms)) == (status, rooms)
                 if status == "offline":
                     assert watched.last_seen == record.last_seen
+                    self._check_last_seen(user, record.last_seen)
 
     @rule(user=user)
     def erase(self, user: str) -> None:
@@ -347,8 +348,6 @@ class Machine(RuleBasedStateMachine):
             assert (found.status, found.rooms) == (status, rooms)
             assert records[user].counted >= set(rooms)
             assert (found.since is not None) == (status != "offline")
-            if status == "offline" and self.model.is_settled(user):
-                self._check_last_seen(user, found.last_seen)
 
     def _check_last_seen(self, user: str, last_seen: int | None) -> None:
         """It is the last activity that a departure has on record, or the leave, since the last erasure."""
