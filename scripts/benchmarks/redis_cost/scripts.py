@@ -23,7 +23,7 @@ TOGETHER = 20
 """Members in one measured call of `refresh`."""
 CASES = ("is_present", "report", "due", "mark_shard_alive", "refresh", "join", "claim")
 READ_ONLY_CASE = "is_present_ro"
-_SERVER = "local SERVER = "  # in a script whose last argument is the run id of the server
+_SERVER = "local SERVER="  # in a script, as loaded, whose last argument is the run id of the server
 PIPELINE = 250
 """Calls in one round trip: each is timed by Redis alone, so the batch only saves waiting."""
 
@@ -156,7 +156,7 @@ class ScriptBench:
                 for entry in guests:
                     pipe.zadd(f"{self._prefix}:members:{entry.room_id}", {entry.user_id: 1})
                 await pipe.execute()
-                return [self._names(entry) for entry in guests]
+                return [(0, *self._names(entry), "") for entry in guests]
 
     def _guests(self) -> list[Entry]:
         """Members beyond those that stay, a few for each room."""
@@ -170,7 +170,7 @@ class ScriptBench:
         username, data = payload(number)
         connection = f"node{number % NODES}.{number:x}"
         names = (entry.room_id, entry.user_id, entry.room_id, entry.user_id)
-        return *names, username, data, connection, TTL_MS, 0, "", "", 0, "", "", 0, ""
+        return *names, username, data, connection, TTL_MS, 0, "", "", 0, "", "", 0, "", ""
 
     def _mark_arguments(self) -> Arguments:
         return LEASE_MS, self._run_id, 1
