@@ -133,7 +133,7 @@ def test_every_log_event_is_listed_and_no_other() -> None:
 
 def test_every_key_that_the_scripts_write_is_listed_and_no_other() -> None:
     lua = "\n".join(path.read_text(encoding="utf-8") for path in SCRIPTS.rglob("*.lua"))
-    written = set(re.findall(r"SHARD \.\. ':(\w+)", lua)) - {"diff", "wake"}
+    written = set(re.findall(r"(?:SHARD|home|shard) \.\. ':(\w+)", lua)) - {"diff", "wake"}
     listed = re.findall(r"^\| `\{NS:\w+\}:(\w+)", section(DOCUMENT, "## Redis keys"), re.MULTILINE)
     channels = re.findall(r"^\| `\{NS:\w+\}:(\w+)", section(DOCUMENT, "### Channels"), re.MULTILINE)
     assert set(listed) - {"diff", "wake"} == written

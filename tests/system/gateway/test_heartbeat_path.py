@@ -43,6 +43,12 @@ class Transport:
     def write_eof(self) -> None:
         self.closed = True
 
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
     def is_closing(self) -> bool:
         return False
 
@@ -63,6 +69,13 @@ class FakeContext(GatewayContext):
         self._idle_parsers: list[ServerProtocol] = []
         self._max_message = MAX
         self.message_timeout = 30.0
+        self.unread = 0
+
+    def take_part(self) -> bool:
+        return True
+
+    def schedule_read(self, reader: Any) -> None:
+        reader.read_on()
 
     def schedule_flush(self, target: Any) -> None:
         target.flush()

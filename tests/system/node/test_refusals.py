@@ -233,6 +233,6 @@ async def test_what_redis_refuses_is_counted(redis_server: Server) -> None:
         redis_server.control.config_set("maxmemory", "1")
         await ann.answer("join_room", roomId="lobby", userId="ann")
         # The index of people is written along with the member.
-        assert node.backend.refusals == {"enter_people": 1, "join": 1}
+        assert node.backend.refusals == {"join": 1}
         assert not node.recovery.degraded_message, "members that are present are served"
         redis_server.control.config_set("maxmemory", "0")

@@ -156,5 +156,5 @@ def test_names_have_the_documented_format() -> None:
 
 def test_the_types_of_all_keys_that_scripts_write_are_known() -> None:
     lua = "\n".join(path.read_text() for path in LUA.rglob("*.lua"))
-    written = set(re.findall(r"SHARD \.\. ':(\w+)", lua)) - {"damaged"}
+    written = set(re.findall(r"(?:SHARD|home|shard) \.\. ':(\w+)", lua)) - {"damaged"}
     assert KEY_TYPES.keys() == written
