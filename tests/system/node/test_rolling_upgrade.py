@@ -20,6 +20,7 @@ from tests.support import redis_state
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
+from tests.support.waiting import until
 from tests.system.client.clients import RoomRecorder, client_of, ended
 from tests.system.client.interceptor import Interceptor
 
@@ -236,8 +237,7 @@ class TestPythonClient:
             )
             await room.update({"mood": "blue"})
             assert await still_works(client)
-            assert room.me is not None
-            assert room.me.data == {"mood": "blue"}
+            await until(lambda: room.me is not None and room.me.data == {"mood": "blue"})
 
 
 async def still_works(client: Client) -> bool:
