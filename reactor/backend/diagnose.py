@@ -217,16 +217,21 @@ async def _answers_without_tls(target: Target) -> bool:
 
 
 async def _answers_tls(target: Target) -> bool:
-    any_certificate = ssl.create_default_context()
-    any_certificate.check_hostname, any_certificate.verify_mode = False, ssl.CERT_NONE
     answered = False
     with suppress(*_BROKEN), anyio.move_on_after(_PROBE_TIMEOUT):
         stream = await anyio.connect_tcp(
-            *target.hosts[0], ssl_context=any_certificate, tls_standard_compatible=False
+            *target.hosts[0], ssl_context=_any_certificate(), tls_standard_compatible=False
         )
         answered = True
         await anyio.aclose_forcefully(stream)
     return answered
+
+
+def _any_certificate() -> ssl.SSLContext:
+    """For a question about TLS alone: nothing is sent over the connection that would need a known server."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 async def _tls_alert(target: Target) -> ssl.SSLError | None:
@@ -236,8 +241,7 @@ async def _tls_alert(target: Target) -> ssl.SSLError | None:
     written meanwhile can turn the alert into a reset, so nothing is sent here.
     """
     options = dict(target.tls_options)
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context = _any_certificate()
     try:
         if "ssl_certfile" in options:
             context.load_cert_chain(

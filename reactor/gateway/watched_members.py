@@ -98,12 +98,11 @@ class WatchedMembers:
                 return
             self._timer.cancel()
             self._timer = None
-        delay = when - self._loop.time()
-        if delay <= 0:
+        now = self._loop.time()
+        if when <= now:
             self._flush()
         else:
-            self._timer_at = when
-            self._timer = self._loop.call_later(delay, self._flush)
+            self._schedule_later(when, now)
 
     def _flush(self) -> None:
         self._timer = None

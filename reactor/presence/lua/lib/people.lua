@@ -193,10 +193,9 @@ local function remove_rooms(home, user, exits, keep)
   return other
 end
 
--- Takes departures into the records of their users, each in the shard that `homes` names. What cannot be taken in, as
--- where a record has another token, is noted.
-local function take_in_exits(exits, homes, keep)
-  local by_user, order, noted = {}, {}, {}
+-- Departures by user, and the users in their order.
+local function exits_by_user(exits)
+  local by_user, order = {}, {}
   for _, exit in ipairs(exits) do
     local user = exit[2]
     if not by_user[user] then
@@ -205,6 +204,14 @@ local function take_in_exits(exits, homes, keep)
     end
     table.insert(by_user[user], exit)
   end
+  return by_user, order
+end
+
+-- Takes departures into the records of their users, each in the shard that `homes` names. What cannot be taken in, as
+-- where a record has another token, is noted.
+local function take_in_exits(exits, homes, keep)
+  local by_user, order = exits_by_user(exits)
+  local noted = {}
   for _, user in ipairs(order) do
     local taken, other = pcall(remove_rooms, homes[user], user, by_user[user], keep)
     for _, exit in ipairs(taken and other or by_user[user]) do noted[#noted + 1] = taken and exit[1] or exit end

@@ -7,15 +7,9 @@
 -- Publishes: a change of each person
 demand_right_to_change()
 local reply, keep = {}, tonumber(ARGV[1])
-local by_user, order = {}, {}
-for i = 2, #ARGV, 4 do
-  local user = ARGV[i]
-  if not by_user[user] then
-    by_user[user] = {}
-    order[#order + 1] = user
-  end
-  table.insert(by_user[user], { ARGV[i + 1], user, ARGV[i + 2], ARGV[i + 3], (i + 2) / 4 })
-end
+local exits = {}
+for i = 2, #ARGV, 4 do exits[#exits + 1] = { ARGV[i + 1], ARGV[i], ARGV[i + 2], ARGV[i + 3], #exits + 1 } end
+local by_user, order = exits_by_user(exits)
 for _, user in ipairs(order) do
   for _, other in ipairs(remove_rooms(SHARD, user, by_user[user], keep)) do
     reply[#reply + 1] = other[1][5]
