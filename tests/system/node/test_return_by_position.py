@@ -22,9 +22,26 @@ def resume(joined: Message, *, members: int | None = None) -> dict[str, Any]:
     return position | {"members": len(joined["members"]) if members is None else members}
 
 
-async def return_to(node: Node, user: str, position: dict[str, Any], **more: Any) -> Message:
+async def vanish(server: Server, ann: RawClient) -> None:
+    """Lose ann's connection, and wait until that is in Redis.
+
+    A join before that would find two connections, and the end of one of them is a change of the room.
+    """
+    ann.vanish()
+    await in_its_grace(server)
+
+
+async def in_its_grace(server: Server) -> None:
+    """Wait until ann has no connection, by her remaining life, which is the grace of 15 s then."""
+    await until(lambda: server.control.pttl(redis_state.presence_key("lobby", "ann")) <= 15_000)
+
+
+async def return_to(server: Server, node: Node, position: dict[str, Any], **more: Any) -> Message:
+    """Ann's return and its answer; her connection is closed then."""
     async with RawClient.connect(node) as back:
-        return await back.join("lobby", user, resume=position, **more)
+        joined = await back.join("lobby", "ann", resume=position, **more)
+    await in_its_grace(server)
+    return joined
 
 
 @asynccontextmanager
@@ -52,8 +69,8 @@ def answers(node: Node) -> dict[str, int]:
 async def test_a_return_to_an_unchanged_room_is_sent_neither_a_list_nor_diffs(redis_server: Server) -> None:
     async with served(redis_server) as node, in_the_lobby(node, "bob"), RawClient.connect(node) as ann:
         before = await ann.join("lobby", "ann")
-        ann.vanish()
-        joined = await return_to(node, "ann", resume(before))
+        await vanish(redis_server, ann)
+        joined = await return_to(redis_server, node, resume(before))
         assert joined["diffs"] == []
         assert "members" not in joined
         assert (joined["resumed"], joined["version"], joined["count"]) == (True, before["version"], 2)
@@ -67,12 +84,12 @@ async def test_a_return_is_sent_the_changes_since_its_list_merged_into_one(redis
         RawClient.connect(node) as ann,
     ):
         before = await ann.join("lobby", "ann")
-        ann.vanish()
+        await vanish(redis_server, ann)
         async with in_the_lobby(node, "gus"):
             for number in range(3):
                 await others[1].ask("room:update", "room:updated", roomId="lobby", data={"n": number})
             await node.store.kick(Entry("lobby", "bob"), "")
-            joined = await return_to(node, "ann", resume(before))
+            joined = await return_to(redis_server, node, resume(before))
             (diff,) = joined["diffs"]
             assert "members" not in joined
             assert set(diff) == {"from", "version", "count", "joined", "updated", "left"}
@@ -81,7 +98,7 @@ async def test_a_return_is_sent_the_changes_since_its_list_merged_into_one(redis
             assert diff["updated"][0]["data"] == {"n": 2}
             # The next client that returns from there gets the same and what has changed since.
             await others[2].ask("room:update", "room:updated", roomId="lobby", data=1)
-            (later,) = (await return_to(node, "ann", resume(before)))["diffs"]
+            (later,) = (await return_to(redis_server, node, resume(before)))["diffs"]
             assert changed(later) == (["gus"], ["cy", "dee"], [("bob", "kicked")])
             assert later["from"] == before["version"]
 
@@ -92,10 +109,10 @@ async def test_a_client_that_does_not_say_how_many_members_it_has_is_sent_a_list
     """An earlier client does not know `diffs`."""
     async with served(redis_server) as node, in_the_lobby(node, "bob"), RawClient.connect(node) as ann:
         before = await ann.join("lobby", "ann")
-        ann.vanish()
+        await vanish(redis_server, ann)
         position = resume(before)
         del position["members"]
-        joined = await return_to(node, "ann", position)
+        joined = await return_to(redis_server, node, position)
         assert len(joined["members"]) == 2
         assert "diffs" not in joined
         assert answers(node) == {}
@@ -104,14 +121,14 @@ async def test_a_client_that_does_not_say_how_many_members_it_has_is_sent_a_list
 async def test_a_client_whose_list_is_another_one_is_sent_a_list(redis_server: Server) -> None:
     async with served(redis_server) as node, in_the_lobby(node, "bob"), RawClient.connect(node) as ann:
         before = await ann.join("lobby", "ann")
-        ann.vanish()
+        await vanish(redis_server, ann)
         for wrong in (
             resume(before, members=3),
             resume(before) | {"version": before["version"] + 1},
             resume(before) | {"version": 0},
             resume(before) | {"epoch": "another"},
         ):
-            joined = await return_to(node, "ann", wrong)
+            joined = await return_to(redis_server, node, wrong)
             assert len(joined["members"]) == 2
             assert "diffs" not in joined
         assert answers(node) == {"other_list": 1, "forgotten": 3}
@@ -120,11 +137,11 @@ async def test_a_client_whose_list_is_another_one_is_sent_a_list(redis_server: S
 async def test_changes_that_take_more_than_the_list_are_sent_as_a_list(redis_server: Server) -> None:
     async with served(redis_server) as node, in_the_lobby(node, "bob"), RawClient.connect(node) as ann:
         before = await ann.join("lobby", "ann")
-        ann.vanish()
+        await vanish(redis_server, ann)
         for number in range(3):
             async with in_the_lobby(node, f"guest {number}") as (guest,):
                 await guest.ask("leave_room", "room:left", roomId="lobby")
-        joined = await return_to(node, "ann", resume(before))
+        joined = await return_to(redis_server, node, resume(before))
         assert {one["userId"] for one in joined["members"]} == {"ann", "bob"}
         assert answers(node) == {"larger": 1}
 
@@ -136,17 +153,17 @@ async def test_diffs_that_the_bound_has_dropped_are_replaced_by_a_list(redis_ser
         RawClient.connect(node) as ann,
     ):
         before = await ann.join("lobby", "ann")
-        ann.vanish()
+        await vanish(redis_server, ann)
         await bob.ask("room:update", "room:updated", roomId="lobby", data=0)
-        assert "diffs" in await return_to(node, "ann", resume(before))
+        assert "diffs" in await return_to(redis_server, node, resume(before))
         for number in range(20):
             await bob.ask("room:update", "room:updated", roomId="lobby", data=str(number) * 100)
             assert node.feed.recent.bytes <= 4096
-        after = await return_to(node, "ann", resume(before))
+        after = await return_to(redis_server, node, resume(before))
         assert len(after["members"]) == 4
         assert answers(node) == {"diffs": 1, "forgotten": 1}
         # From there on it is known again.
-        assert (await return_to(node, "ann", resume(after)))["diffs"] == []
+        assert (await return_to(redis_server, node, resume(after)))["diffs"] == []
 
 
 async def test_with_a_bound_of_0_a_return_is_sent_a_list(redis_server: Server) -> None:
@@ -156,8 +173,8 @@ async def test_with_a_bound_of_0_a_return_is_sent_a_list(redis_server: Server) -
         RawClient.connect(node) as ann,
     ):
         before = await ann.join("lobby", "ann")
-        ann.vanish()
-        assert len((await return_to(node, "ann", resume(before)))["members"]) == 2
+        await vanish(redis_server, ann)
+        assert len((await return_to(redis_server, node, resume(before)))["members"]) == 2
         assert node.feed.recent.bytes == 0
 
 
@@ -171,9 +188,9 @@ async def test_a_return_to_another_node_is_sent_the_diffs_if_that_node_follows_t
         RawClient.connect(one) as ann,
     ):
         before = await ann.join("lobby", "ann")
-        ann.vanish()
+        await vanish(redis_server, ann)
         await bob.ask("room:update", "room:updated", roomId="lobby", data=1)
-        (diff,) = (await return_to(two, "ann", resume(before)))["diffs"]
+        (diff,) = (await return_to(redis_server, two, resume(before)))["diffs"]
         assert changed(diff) == ([], ["bob"], [])
 
 
@@ -186,21 +203,21 @@ async def test_a_node_that_did_not_follow_the_room_sends_diffs_only_where_nothin
         RawClient.connect(one) as ann,
     ):
         before = await ann.join("lobby", "ann")
-        ann.vanish()
+        await vanish(redis_server, ann)
         async with served(redis_server) as new:
-            assert (await return_to(new, "ann", resume(before)))["diffs"] == []
+            assert (await return_to(redis_server, new, resume(before)))["diffs"] == []
         await bob.ask("room:update", "room:updated", roomId="lobby", data=1)
         async with served(redis_server) as new:
-            assert len((await return_to(new, "ann", resume(before)))["members"]) == 2
+            assert len((await return_to(redis_server, new, resume(before)))["members"]) == 2
 
 
 async def test_a_new_epoch_is_sent_as_a_list(redis_server: Server) -> None:
     async with served(redis_server) as node, in_the_lobby(node, "bob"), RawClient.connect(node) as ann:
         before = await ann.join("lobby", "ann")
-        ann.vanish()
+        await vanish(redis_server, ann)
         redis_server.control.flushall()
         await until(lambda: redis_state.members(redis_server, "lobby").keys() >= {"bob"})
-        joined = await return_to(node, "ann", resume(before))
+        joined = await return_to(redis_server, node, resume(before))
         assert joined["epoch"] != before["epoch"]
         assert "ann" in {one["userId"] for one in joined["members"]}
 
@@ -213,7 +230,7 @@ async def test_a_kick_while_away_still_force_leaves(redis_server: Server) -> Non
         RawClient.connect(node) as back,
     ):
         before = await ann.join("lobby", "ann")
-        ann.vanish()
+        await vanish(redis_server, ann)
         await node.store.kick(Entry("lobby", "ann"), "Enough.")
         answer = await back.answer("join_room", roomId="lobby", userId="ann", resume=resume(before))
         assert (answer["type"], answer["reason"]) == ("room:force-leave", "kicked")
@@ -224,8 +241,8 @@ async def test_a_kick_while_away_still_force_leaves(redis_server: Server) -> Non
 async def test_other_views_are_sent_neither_list_nor_diffs(redis_server: Server, view: str) -> None:
     async with served(redis_server) as node, in_the_lobby(node, "bob"), RawClient.connect(node) as ann:
         before = await ann.join("lobby", "ann")
-        ann.vanish()
-        joined = await return_to(node, "ann", resume(before), view=view)
+        await vanish(redis_server, ann)
+        joined = await return_to(redis_server, node, resume(before), view=view)
         assert (joined["view"], joined["count"]) == (view, 2)
         assert not joined.keys() & {"members", "diffs"}
 
@@ -237,9 +254,9 @@ async def test_a_room_that_is_served_as_a_count_meanwhile_is_sent_as_a_count(red
         RawClient.connect(node) as ann,
     ):
         before = await ann.join("lobby", "ann")
-        ann.vanish()
+        await vanish(redis_server, ann)
         async with in_the_lobby(node, "cy"):
-            joined = await return_to(node, "ann", resume(before))
+            joined = await return_to(redis_server, node, resume(before))
         assert (joined["view"], joined["count"]) == ("count", 3)
         assert not joined.keys() & {"members", "diffs"}
 
@@ -252,10 +269,10 @@ async def test_the_room_is_followed_on_for_the_return_of_its_last_client_here(re
         RawClient.connect(one) as ann,
     ):
         before = await ann.join("lobby", "ann")
-        ann.vanish()
+        await vanish(redis_server, ann)
         await until(lambda: not one.gateway.connections)
         await bob.ask("room:update", "room:updated", roomId="lobby", data=1)
-        (diff,) = (await return_to(one, "ann", resume(before)))["diffs"]
+        (diff,) = (await return_to(redis_server, one, resume(before)))["diffs"]
         assert changed(diff) == ([], ["bob"], [])
 
 
@@ -269,7 +286,7 @@ async def test_a_member_that_was_suspended_as_a_list_was_made_is_not_lost_by_a_r
         RawClient.connect(one) as ann,
     ):
         before = await ann.join("lobby", "ann")
-        ann.vanish()
+        await vanish(redis_server, ann)
         # What a node sees whose list is made while expiry is suspended.
         async with served(redis_server) as two:
             members = two.store.members
@@ -280,6 +297,6 @@ async def test_a_member_that_was_suspended_as_a_list_was_made_is_not_lost_by_a_r
                 return replace(listing, members=kept)
 
             two.store.members = without_cy  # type: ignore[method-assign]
-            joined = await return_to(two, "ann", resume(before))
+            joined = await return_to(redis_server, two, resume(before))
             assert {member["userId"] for member in joined["members"]} == {"ann", "bob"}
             assert answers(two) == {"other_list": 1}
