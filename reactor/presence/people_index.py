@@ -25,7 +25,7 @@ removes what is too much: other nodes may keep the index, or have kept it.
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from itertools import count
+from itertools import count, islice
 from secrets import token_hex
 from typing import NamedTuple
 
@@ -49,6 +49,8 @@ RETRY_DELAY = 0.2
 """Seconds between attempts while Redis does not answer."""
 AUDIT_PARTS = 10
 """Regular sweeps after which all users have been audited."""
+MAX_AWAY = 100
+"""Changes of `away` in one call: about 2 ms of Redis's time."""
 MAX_AUDITED = 500
 """Members of rooms in one call of an audit: about a millisecond of Redis's time."""
 
@@ -94,6 +96,8 @@ class PeopleIndex:
         self._confirming: list[Correction] = []
         self._joined = asyncio.Event()
         self._draining: dict[int, bool] = {}  # shards, and whether they are to be drained once more
+        self._away: dict[int, dict[Entry, bool]] = {}  # by shard: what is to be written after the call for it
+        self._verifying: dict[Entry, bool] = {}  # members, and whether they are to be compared once more
         self._suspects: dict[Entry, _Suspect] = {}
         self._audit_all = False
         self._wakeup = asyncio.Event()
@@ -231,12 +235,25 @@ class PeopleIndex:
             self._tasks.start_soon(self._drain_soon, shard)
 
     def set_away(self, entry: Entry, *, away: bool) -> None:
-        """Note whether a user is away in a room."""
-        self._tasks.start_soon(self._set_away, entry, away)
+        """Note whether a user is away in a room.
+
+        One call for each shard is under way; of what changes meanwhile the last state is written after it. So
+        however often members change, what waits is bounded by their number.
+        """
+        shard = self._store.keys.shard_of(entry.user_id)
+        if shard in self._away:
+            self._away[shard][entry] = away
+        else:
+            self._away[shard] = {entry: away}
+            self._tasks.start_soon(self._write_away, shard)
 
     def verify(self, entry: Entry) -> None:
         """Compare what a record says of a room with the presence key, since either may have changed."""
-        self._tasks.start_soon(self._verify_soon, entry)
+        if entry in self._verifying:
+            self._verifying[entry] = True
+        else:
+            self._verifying[entry] = False
+            self._tasks.start_soon(self._verify_soon, entry)
 
     async def drain(self, shard: int) -> None:
         """Take the departures from rooms of a shard out of the records. Raises Unavailable."""
@@ -265,24 +282,42 @@ class PeopleIndex:
         for entry, token in await self._store.exit(exits, keep=self.keep):
             self.suspect(entry, token)
 
-    async def _set_away(self, entry: Entry, away: bool) -> None:
+    async def _write_away(self, shard: int) -> None:
+        waiting = self._away[shard]
         try:
-            if not await self._store.correct([Correction(entry, away)]):
-                return
-        except Unavailable:
-            pass
-        self.verify(entry)
+            while waiting:
+                changes = dict(islice(waiting.items(), MAX_AWAY))
+                for entry in changes:
+                    del waiting[entry]
+                try:
+                    lacking = await self._store.correct(
+                        [Correction(entry, away) for entry, away in changes.items()]
+                    )
+                except Unavailable:
+                    lacking = list(changes)
+                for entry in lacking:
+                    self.verify(entry)
+        finally:
+            del self._away[shard]
 
     async def _verify_soon(self, entry: Entry) -> None:
-        while True:
-            try:
-                state = (await self._store.memberships([entry], "tokens"))[entry]
-                if state.present and await self._store.correct([Correction(entry, state.away)]):
-                    await self._restore({entry: state.details[0] if state.details else self._new_token()})
-            except Unavailable:
-                await anyio.sleep(RETRY_DELAY)
-            else:
-                return
+        try:
+            while True:
+                self._verifying[entry] = False
+                try:
+                    await self._verify(entry)
+                except Unavailable:
+                    await anyio.sleep(RETRY_DELAY)
+                    continue
+                if not self._verifying[entry]:
+                    return
+        finally:
+            del self._verifying[entry]
+
+    async def _verify(self, entry: Entry) -> None:
+        state = (await self._store.memberships([entry], "tokens"))[entry]
+        if state.present and await self._store.correct([Correction(entry, state.away)]):
+            await self._restore({entry: state.details[0] if state.details else self._new_token()})
 
     # Repairs
 
