@@ -1,7 +1,7 @@
-"""Attackers, each in its own process: `python -m tests.attack.attackers NAME PORT SECONDS [ADDRESSES]`.
+"""Attackers, each in its own process: `python -m tests.attack.attackers NAME PORT SECONDS ADDRESSES SEED`.
 
-An attacker connects from ADDRESSES addresses of 127.1.0.0/16. It prints a line when it begins, and at its end
-its counters as one line of JSON.
+An attacker connects from ADDRESSES (1) addresses of 127.1.0.0/16. It prints a line when it begins, and at
+its end its counters as one line of JSON. The same seed makes the same messages.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ import uvloop
 from websockets.frames import Opcode
 
 from reactor.protocol import requests
+from tests.attack.fuzzing import Frames
 from tests.support.gateway import Raw, client_frame, request, text
 
 SEED = 7
@@ -36,12 +37,12 @@ HOSTILE = [
 class Attack:
     """The attacks, and what they share: the target, the time, the source addresses, and the counters."""
 
-    def __init__(self, port: int, seconds: float, addresses: int) -> None:
+    def __init__(self, port: int, seconds: float, addresses: int, seed: int) -> None:
         self.port = port
         self.end = time.monotonic() + seconds
         self.addresses = addresses
         self.counts: Counter[str] = Counter()
-        self.random = random.Random(SEED)
+        self.random = random.Random(seed)
         self._number = count()
 
     @property
@@ -352,6 +353,22 @@ class Attack:
 
         await self.repeat(10, run_client)
 
+    async def structured_frames(self) -> None:
+        """Requests that do something, of which some are wrong in one place."""
+
+        def make(frames: Frames) -> bytes:
+            self.counts["frames"] += 50
+            return frames.batch(50)
+
+        async def run_client() -> None:
+            binary = self.random.random() < 0.5
+            headers = {"Sec_WebSocket_Protocol": "reactor.msgpack"} if binary else {}
+            frames = Frames(self.random, binary=binary)
+            client = await self.opened(**headers)
+            await self.flood(client, lambda: make(frames), pause=0.05)
+
+        await self.repeat(10, run_client)
+
 
 def largest(kind: typing.Any, room: str, size: int = 4000) -> dict[str, typing.Any]:
     """A request of this type whose fields are as large as they may be; `size` is in bytes of data."""
@@ -375,14 +392,14 @@ def largest(kind: typing.Any, room: str, size: int = 4000) -> dict[str, typing.A
     return {"type": kind.__struct_config__.tag, **message}
 
 
-async def main(name: str, port: int, seconds: float, addresses: int) -> None:
+async def main(name: str, port: int, seconds: float, addresses: int = 1, seed: int = SEED) -> None:
     sys.stdout.write("begins\n")
     sys.stdout.flush()
-    attack = Attack(port, seconds, addresses)
+    attack = Attack(port, seconds, addresses, seed)
     await getattr(attack, name)()
     sys.stdout.write(json.dumps(attack.counts) + "\n")
 
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int((sys.argv[4:] or ["1"])[0])))
+        runner.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), *map(int, sys.argv[4:])))

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.attack.attackers import SEED
 from tests.support.nodes import NodeProcess
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
@@ -68,12 +69,14 @@ class Scenario:
         self.pid: int = server._child.pid
         self.clients = clients
 
-    async def attack(self, name: str, seconds: float = 2.0, addresses: int = 1) -> Counter[str]:
+    async def attack(
+        self, name: str, seconds: float = 2.0, addresses: int = 1, seed: int = SEED
+    ) -> Counter[str]:
         """Run one attacker and return its counters. Asserts that the server's memory stays within bounds."""
         before = peak = resident_bytes(self.pid)
         attacker = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tests.attack.attackers", name,
-            str(self.server.port), str(seconds), str(addresses),
+            str(self.server.port), str(seconds), str(addresses), str(seed),
             cwd=Path(__file__).parents[2], stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         try:
