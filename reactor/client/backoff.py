@@ -2,7 +2,7 @@
 
 Full jitter: a delay is drawn uniformly between zero and a bound that doubles with each failure up to a cap,
 so that clients which lost one server do not reconnect at the same time. The bound is reset once a connection
-has lasted.
+has lasted, or the server has answered on it and did not close it because of what the client did.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,8 @@ class Backoff:
     Attributes:
         first: Bound of the first delay.
         cap: Bound of the longest delay.
-        stable: A connection that lasted this long was good: the bound falls back to the first.
+        stable: A connection that lasted this long was good, also where the server did not answer: the bound
+            falls back to the first.
         restart: Bound of the delay when a server said that it restarts (close code 1012).
 
     """
@@ -29,6 +30,15 @@ class Backoff:
     restart: float = 1.0
 
 
+_COMPLAINTS = frozenset(
+    {
+        CloseCode.PROTOCOL_ERROR, CloseCode.UNSUPPORTED, CloseCode.NOT_UTF8, CloseCode.POLICY,
+        CloseCode.TOO_BIG, CloseCode.TOO_SLOW, CloseCode.TOO_MANY,
+    }
+)  # fmt: skip
+"""Codes by which a server closes because of what the client did: the same may happen at once again."""
+
+
 class ReconnectDelays:
     """The delays of one client. draw(low, high) returns a number in between, as `random.uniform` does."""
 
@@ -37,10 +47,15 @@ class ReconnectDelays:
         self._draw = draw
         self._failures = 0
 
-    def after_connection(self, code: int, lasted: float) -> float:
-        """Return the delay (s) after a connection that lasted `lasted` s and was closed with this code."""
-        if lasted >= self._backoff.stable:
+    def after_connection(self, code: int, lasted: float, *, answered: bool) -> float:
+        """Return the delay (s) after a connection that lasted `lasted` s and was closed with this code.
+
+        answered: whether the server has answered on it, with other than errors.
+        """
+        if lasted >= self._backoff.stable or (answered and code not in _COMPLAINTS):
             self._failures = 0
+        if code == CloseCode.FORCE_LEAVE and answered:
+            return 0.0  # The server has ended the last room, while another one was being joined.
         if code == CloseCode.RESTART and not self._failures:
             self._failures = 1
             return self._draw(0.0, self._backoff.restart)

@@ -120,6 +120,7 @@ class OpenConnection:
         degraded: Whether the server has sent that it has no Redis.
         limits: What the server takes, in bytes; None until it has said so.
         lost: Whether the WebSocket is closed.
+        answered: Whether the server has sent anything but errors.
         opened_at: When it was opened, by the monotonic clock.
 
     """
@@ -136,6 +137,7 @@ class OpenConnection:
         self.degraded = False
         self.limits: MessageLimits | None = None
         self.lost = False
+        self.answered = False
         self.opened_at = monotonic()
         self._socket = socket
         self._codec = codec_for(socket.subprotocol)
@@ -291,6 +293,7 @@ class OpenConnection:
         message = self._codec.decode_reply(payload)
         if message is None:
             return
+        self.answered = self.answered or not isinstance(message, ErrorMessage)
         self._on_message(self, message)
         request = self._request_answered(message)
         if request is not None and not request.reply.done():

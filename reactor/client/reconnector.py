@@ -250,6 +250,7 @@ class Reconnector:
         connection.limits = self.limits
         if self._interval is not None:
             connection.set_interval(self._interval)
+        connection.answered = any(not isinstance(message, ErrorMessage) for message in early)
         for message in early:
             self._receive(connection, message)
         return connection
@@ -310,7 +311,8 @@ class Reconnector:
                 await self._changed.wait()
             return await self._reconnect(0.0)
         lasted = monotonic() - connection.opened_at
-        return await self._reconnect(self._delays.after_connection(code, lasted))
+        delay = self._delays.after_connection(code, lasted, answered=connection.answered)
+        return await self._reconnect(delay)
 
     def _is_final(self, code: int) -> bool:
         renewable = code == CloseCode.UNAUTHORISED and self._dialer.can_renew

@@ -57,7 +57,7 @@ class InPython:
         if "tokens" in options:
             left = list(options["tokens"])
             token = lambda: left.pop(0)  # noqa: E731 - as a program would write it
-        client = Client(url, token=token, backoff=Backoff(first=0.02, restart=0.02))
+        client = Client(url, token=token, backoff=Backoff(first=0.02, cap=0.2, restart=0.02))
         living = asyncio.create_task(program._live(client))
         try:
             yield program

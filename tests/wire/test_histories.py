@@ -1,7 +1,7 @@
 """Both clients hold to one model: random histories of one user on two devices, on a real server.
 
 One device runs the JavaScript client, the other the Python client. Connections are lost and return, data is
-changed with and without them, and the user leaves or is kicked while a device is away.
+changed with and without them, and the user leaves, is kicked or is banned while a device is away.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from reactor.presence.api import Presence
+from reactor.server.node import Node
 from tests.js.tools import installed
 from tests.support import redis_state
 from tests.support.nodes import served
@@ -44,14 +45,22 @@ class Device:
     confirmed: Any = None
     pending: list[Any] = field(default_factory=list)
 
+    async def outcome(self, command: str, given: Any) -> tuple[str, Any]:
+        """Do this, and wait for its end."""
+        self.program.outcomes.pop(command, None)
+        await self.program.do(command, given)
+        await self.program.changes.until(lambda: command in self.program.outcomes)
+        return self.program.outcomes[command]
+
 
 class History:
     """Random steps of two devices of a user; `present` and `data` are the member as the model has it."""
 
     def __init__(
-        self, chance: random.Random, server: Server, presence: Presence, devices: list[Device]
+        self, chance: random.Random, server: Server, node: Node, presence: Presence, devices: list[Device]
     ) -> None:
         self._chance = chance
+        self._node = node
         self._server = server
         self._presence = presence
         self._devices = devices
@@ -66,7 +75,9 @@ class History:
         moves = [self._update, self._update, self._leave, self._cut if device.online else self._return]
         if not device.joined:
             moves = [self._join if device.online else self._return]
-        move = self._kick if self.present and self._chance.random() < 0.1 else self._chance.choice(moves)
+        move = self._chance.choice(moves)
+        if self.present and self._chance.random() < 0.15:
+            move = self._ban if self._chance.random() < 0.3 else self._kick
         self.steps.append(f"{device.name} {move.__name__.strip('_')}")
         await move(device)
         await self._agrees()
@@ -113,10 +124,7 @@ class History:
         await device.program.do("update", {"data": value})
 
     async def _refused(self, device: Device) -> None:
-        program = device.program
-        program.outcomes.pop("update", None)
-        await program.do("update", {"data": _TOO_BIG})
-        await program.changes.until(lambda: program.outcomes.get("update") == ("refused", "too_big"))
+        assert await device.outcome("update", {"data": _TOO_BIG}) == ("refused", "too_big")
 
     async def _leave(self, device: Device) -> None:
         if device.online:
@@ -141,7 +149,8 @@ class History:
 
     async def _return(self, device: Device) -> None:
         device.online = True
-        if device.leaves:
+        leaves, version = device.leaves, await self._version()
+        if leaves:
             device.leaves = False
             self._leave_now(device)
         elif device.kicked:
@@ -153,8 +162,26 @@ class History:
                 self._write(device.pending[-1])
         device.confirmed, device.pending = self.data, []
         device.proxy.refuse = False
+        while leaves and self.present and await self._version() < version + 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)  # It returns and then leaves; no event of the client's says so.
 
-    async def _kick(self, _: Device) -> None:
+    async def _kick(self, device: Device) -> None:
+        self._out()
+        assert await self._presence.kick("lobby", self.user, "Out.")
+
+    async def _ban(self, device: Device) -> None:
+        """A device that is connected tries in vain to join; the ban is lifted before the others are."""
+        self._out()
+        await self._presence.ban(self.user, "lobby", for_="1h", message="Out.")
+        for other in self._devices:
+            if other.online:
+                await self._shows(other, "closed")
+                assert await other.outcome("join", {"userId": self.user}) == ("refused", "banned")
+        assert await self._presence.unban(self.user, "lobby")
+        await until(lambda: not self._node.known_bans.find(self.user, "lobby"))
+
+    def _out(self) -> None:
+        """The user is removed: a device without a connection learns of it as it returns."""
         for device in self._devices:
             if device.online:
                 device.joined = False
@@ -162,13 +189,14 @@ class History:
                 device.kicked = device.kicked or device.joined
                 device.leaves = False
         self.present = False
-        assert await self._presence.kick("lobby", self.user, "Out.")
 
     # What must hold after each step.
 
     async def _agrees(self) -> None:
         model = self.present, self.data if self.present else None
         await until(lambda: self._stored() == model, what=f"present, data: {model}")
+        connected = sum(device.online and device.joined for device in self._devices)
+        await until(lambda: self._connections() == connected, what=f"{connected} connections")
         for device in self._devices:
             if device.online:
                 await self._shows(device, "connected" if device.joined else "closed")
@@ -176,6 +204,14 @@ class History:
     def _stored(self) -> tuple[bool, Any]:
         fields = redis_state.members(self._server, "lobby").get(self.user)
         return fields is not None, json.loads(fields["data"]) if fields else None
+
+    def _connections(self) -> int:
+        """How many connections of the user Redis has."""
+        fields: Any = self._server.control.hgetall(redis_state.shadow_key("lobby", self.user))
+        return sum("." in name for name in fields)
+
+    async def _version(self) -> int:
+        return (await self._node.store.members("lobby")).position.version
 
     async def _shows(self, device: Device, status: str) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -200,7 +236,7 @@ async def _run(server: Server, seed: int, histories: int) -> None:
         _device("Python", InPython, node.gateway.port) as phone,
     ):
         for number in range(seed, seed + histories):
-            history = History(random.Random(number), server, presence, [tab, phone])
+            history = History(random.Random(number), server, node, presence, [tab, phone])
             try:
                 for _ in range(_STEPS):
                     await history.step()

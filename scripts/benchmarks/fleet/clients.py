@@ -95,7 +95,8 @@ class Client:
                 return
             self._lost_at = time.monotonic()
             self._crowd.closings[link.code] = self._crowd.closings.get(link.code, 0) + 1
-            await anyio.sleep(delays.after_connection(link.code, time.monotonic() - began))
+            lasted = time.monotonic() - began
+            await anyio.sleep(delays.after_connection(link.code, lasted, answered=True))
 
     async def _join(self) -> Link:
         link = await Link.open(self._port, self._on_message)

@@ -6,7 +6,7 @@ from contextlib import suppress
 import anyio
 import pytest
 
-from reactor.client import Status
+from reactor.client import Backoff, Status
 from reactor.errors import (
     ConnectionClosed,
     ForceLeave,
@@ -14,6 +14,7 @@ from reactor.errors import (
     RoomFull,
 )
 from reactor.presence.keys import Entry
+from reactor.protocol.closing import CloseCode
 from reactor.settings import RoomRule
 from tests.support.nodes import served
 from tests.support.proxy import Proxy
@@ -57,6 +58,22 @@ async def test_a_member_without_heartbeats_gets_a_force_leave_and_the_room_ends(
         assert again != room
         assert again.status is Status.CONNECTED
         assert again.members.keys() == {"ann", "bob"}
+
+
+async def test_a_join_that_crosses_the_close_after_a_kick_is_not_delayed_by_the_backoff(
+    bundled_server: Server,
+):
+    async with (
+        served(bundled_server) as node,
+        Interceptor.before(node) as interceptor,
+        client_of(interceptor.port, backoff=Backoff(first=600, cap=600)) as client,
+    ):
+        room = await client.join("lobby", user_id="ann")
+        await room.leave()
+        interceptor.close_code = lambda _: CloseCode.FORCE_LEAVE if len(interceptor.received) == 1 else None
+        hall = await client.join("hall", user_id="ann")
+        assert hall.status is Status.CONNECTED
+        assert len(interceptor.received) == 2
 
 
 async def test_a_member_kicked_from_one_room_stays_in_the_other(bundled_server: Server):

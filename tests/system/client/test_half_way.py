@@ -168,7 +168,7 @@ async def test_an_internal_error_ends_the_rooms_and_is_raised_at_the_end_of_the_
         with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the block is what raises
             async with client:
                 room = await client.join("lobby", user_id="ann")
-                monkeypatch.setattr(client._reconnector._delays, "after_connection", lambda *_: 1 / 0)
+                monkeypatch.setattr(client._reconnector._delays, "after_connection", lambda *_, **__: 1 / 0)
                 (connection,) = node.gateway.connections
                 connection.abort()
                 end = await ended(room)
