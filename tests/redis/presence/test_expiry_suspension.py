@@ -40,6 +40,13 @@ def stalls(probe: Probe) -> None:
     probe.client.hincrby(probe.key("pulse"), "at", -(LEASE + 1))
 
 
+def clock_goes_back(probe: Probe) -> None:
+    """The clock of the Redis host was set back by an hour since the last mark."""
+    for field in ("at", "hold"):
+        if int(probe.client.hget(probe.key("pulse"), field) or 0):
+            probe.client.hincrby(probe.key("pulse"), field, 3_600_000)
+
+
 def fails_over(probe: Probe) -> None:
     """A replica was promoted, a moment after the last mark."""
     probe.client.hset(probe.key("pulse"), "servers", "another server")
@@ -85,6 +92,13 @@ CASES = [
          lambda p: p.claim("ann")[1:3], ["lobby/ann", "inactivity_timeout"],
          ["1>2 (0) -ann:inactivity_timeout"], [],
          ["ann:inactivity_timeout"]),
+    Case("a claim finds nothing where the clock went back since the last mark, which may be long ago",
+         [*SUSPENDED, clock_goes_back], lambda p: p.claim("ann"), ["now"], [], ANN_SUSPENDED),
+    Case("nor where it went back while expiry was suspended", [*SUSPENDED, marks_alive, clock_goes_back,
+         marks_alive],
+         lambda p: p.claim("ann"), ["now"], [], ANN_SUSPENDED),
+    Case("nor for a lease after the first mark then", [*SUSPENDED, clock_goes_back, marks_alive],
+         lambda p: p.claim("ann"), ["now"], [], ANN_SUSPENDED),
     Case("a claim counts when the marks were in time", [marks_alive, joins("ann"), expires("ann")],
          lambda p: p.claim("ann")[1:3], ["lobby/ann", "inactivity_timeout"],
          ["1>2 (0) -ann:inactivity_timeout"], [],

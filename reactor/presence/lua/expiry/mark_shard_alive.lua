@@ -1,6 +1,6 @@
--- Marks the shard as alive: a node runs, and this shard takes its writes. After a time without any mark, or on a server
--- that no mark names, expiry is suspended for one lease; on a new server not longer than until all nodes have
--- registered their members. An empty shard has no members to wait for.
+-- Marks the shard as alive: a node runs, and this shard takes its writes. After a time without any mark, on a server
+-- that no mark names, or where the clock went back since the last mark, expiry is suspended for one lease; on a new
+-- server not longer than until all nodes have registered their members. An empty shard has no members to wait for.
 -- ARGV: lease (ms); servers (run ids of the primaries that the node knows); all_there ('1' when every node has
 --       registered its members on these, else '0')
 -- Returns: {the time (ms) until which expiry is suspended, or 0; the ms by which the clock went back since the last
@@ -9,7 +9,6 @@
 -- In the mark, `hold` is the time until which expiry is suspended, and `moved` is '1' where that began on a new server.
 local info = redis.pcall('INFO', 'server')
 local run_id = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or 'unknown' -- as in clients.py
-local CLOCK_STEP = 1000 -- ms; less than that is not worth the work
 local lease, servers, all_there = tonumber(ARGV[1]), ARGV[2], ARGV[3] == '1'
 local mark = SHARD .. ':pulse'
 local before = call('HMGET', mark, 'at', 'hold', 'servers', 'moved', 'evicted')
@@ -18,7 +17,7 @@ local moved, known = before[4] == '1', before[3] or ''
 local step = at and at - now() or 0
 if step < CLOCK_STEP then step = 0 end
 if suspended_until > now() + 10 * lease then suspended_until = 0 end -- set before the clock went back
-local silent, new = not at or now() - at > lease, not is_known_server(known, run_id)
+local silent, new = is_silent(at, lease), not is_known_server(known, run_id)
 if (silent or new) and redis.call('EXISTS', ROOMS) == 1 then
   suspended_until, moved = now() + lease, new
 end
