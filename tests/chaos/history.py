@@ -31,12 +31,13 @@ class NodeLife:
     """The life of one node process: when it ended, and when it could not work.
 
     `impaired` holds [from, to] of each period in which it was frozen, or cut off from Redis while other nodes
-    were not.
+    were not. `suspensions` has the times at which it logged that expiry is suspended.
     """
 
     name: str
     ended_at: int | None = None
     impaired: list[list[int]] = field(default_factory=list)
+    suspensions: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -35,7 +35,7 @@ MUTANTS = (
         "a departure is recorded twice",
         "presence/lua/lib/departures.lua",
         "      append_departure(room_id,",
-        "      append_departure(room_id, user_id, user_id, why, fields.j or now(), now(), node)\n"
+        "      append_departure(room_id, user_id, user_id, why, fields.j or now(), now(), node, at)\n"
         "      append_departure(room_id,",
         ("drop",),
         frozenset({"once"}),

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,9 @@ class NodeProcess:
         while line := await self._child.stderr.readline():
             text = line.decode(errors="replace").rstrip()
             self._log.append(text)
+            if '"expiry_suspended"' in text:
+                logged_at = datetime.fromisoformat(json.loads(text)["timestamp"])
+                self.node_life.suspensions.append(int(logged_at.timestamp() * 1000))
             if not serving.done() and '"serving"' in text:
                 serving.set_result(int(json.loads(text)["socket"].rpartition(":")[2].removesuffix("/ws")))
         if not serving.done():

@@ -30,7 +30,9 @@ Of the whole record (`past`):
    continuation of an earlier one (see 3). A node that was frozen during the loss, or that missed the messages
    just before it, may record the departure again as `disconnected`, because the reason is lost. A member that
    was reported as `disconnected` just after a loss may depart for another reason later, if a further loss
-   removed that guess and restored the join. What only nodes knew that died with the data cannot be known.
+   removed that guess and restored the join. What only nodes knew that died with the data cannot be known. Nor
+   can Redis know of a departure that it lost before a node has repeated it: until then a ban ends the
+   membership that is there again, and, once expiry was suspended for a lease, the end of its TTL.
 11. reason: `left` was requested, and a user who left over its only socket has no other reason, unless a
    killed node had taken an earlier join of it without an answer, and was not declared lost yet;
    `inactivity_timeout` comes a whole TTL after the last stored heartbeat, and not for a member that sent
@@ -139,9 +141,9 @@ def _continued_an_earlier_join(
 
 
 def _on_record(history: History, state: State) -> list[Finding]:
-    record: dict[tuple[str, str, int], set[str]] = defaultdict(set)
+    record: dict[tuple[str, str, int], list[Departure]] = defaultdict(list)
     for entry in state.departures:
-        record[entry.room, entry.user, entry.joined_at].add(entry.reason)
+        record[entry.room, entry.user, entry.joined_at].append(entry)
     present = {
         (room, user, int(fields.get("joinedAt", 0)))
         for room, members in state.members.items()
@@ -163,14 +165,17 @@ def _on_record(history: History, state: State) -> list[Finding]:
     return found + _reported_as_recorded(history, record)
 
 
-def _reported_as_recorded(history: History, record: Mapping[tuple[str, str, int], Set[str]]) -> list[Finding]:
+def _reported_as_recorded(
+    history: History, record: Mapping[tuple[str, str, int], list[Departure]]
+) -> list[Finding]:
     found = []
     for reported in history.reported:
         room_user = (reported.room, reported.user)
-        reasons = record.get((*room_user, reported.joined_at))
+        entries = record.get((*room_user, reported.joined_at), [])
+        reasons = {entry.reason for entry in entries}
         lost = history.lost(_known_since(history, reported) - IN_FLIGHT)
         text = ""
-        if reasons is None:
+        if not entries:
             text = "" if lost else "a departure was sent that is not on record"
         elif reported.reason not in reasons and not _rejoined_after_a_loss(
             history, room_user, reported.at, now_ms()
@@ -183,11 +188,17 @@ def _reported_as_recorded(history: History, record: Mapping[tuple[str, str, int]
             guess_lost = (
                 reported.reason == "disconnected" and history.just_lost(known) and history.lost(reported.at)
             )
-            excused = guessed or guess_lost or _known_to_dead_nodes_alone(history, reported)
+            excused = (
+                guessed
+                or guess_lost
+                or _known_to_dead_nodes_alone(history, reported)
+                or any(_ended_before_it_was_repeated(history, reported, entry) for entry in entries)
+            )
             text = "" if excused else f"a reason was sent that differs from those on record, {reasons}"
         if text:
             messages = history.messages_of(reported.socket, reported.room, reported.at)
-            found.append(Finding("record" if reasons is None else "reason", text, (str(reported), *messages)))
+            evidence = (str(reported), *messages, *map(str, entries))
+            found.append(Finding("reason" if entries else "record", text, evidence))
     return found
 
 
@@ -201,6 +212,32 @@ def _known_to_dead_nodes_alone(history: History, reported: ReportedDeparture) ->
         for loss in history.losses
         if loss[1] >= reported.at - IN_FLIGHT
     )
+
+
+def _ended_before_it_was_repeated(history: History, reported: ReportedDeparture, entry: Departure) -> bool:
+    """Whether Redis lost the departure, and ended the member that it held again before a node repeated it.
+
+    What Redis has forgotten only nodes know, and until they have repeated it nothing tells Redis that the
+    member is not there: a ban that is made in this moment ends the membership. So does the end of its TTL,
+    if the nodes needed longer than the lease for which expiry is suspended, as on a busy machine; before, it
+    must not.
+    """
+    known = _known_since(history, reported) - IN_FLIGHT
+    for begun, ended in history.losses:
+        if not (ended >= known and begun <= entry.at <= ended + 3 * history.lease and entry.at > reported.at):
+            continue
+        if entry.reason == "banned":
+            return True
+        suspended = [
+            at
+            for node in {id(one.node): one.node for one in history.memberships}.values()
+            for at in node.suspensions
+            if begun <= at
+        ]
+        late = bool(suspended) and entry.at >= min(suspended) + history.lease - IN_FLIGHT // 2
+        if entry.reason == "inactivity_timeout" and late:
+            return True
+    return False
 
 
 def _known_since(history: History, reported: ReportedDeparture) -> int:

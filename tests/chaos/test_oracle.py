@@ -98,6 +98,23 @@ def test_a_different_reason_is_excused_if_redis_lost_the_record() -> None:
     assert case.rules() == []
 
 
+def test_a_departure_that_redis_lost_may_end_otherwise_before_a_node_repeats_it() -> None:
+    case = Case()
+    case.history.reported[0] = ReportedDeparture("lobby", "ann", 10_000, "left", 21_001, "bob.1")
+    case.history.losses.append([21_100, 22_000])
+    case.record(("banned", 21_900))
+    assert case.rules() == [], "the member was there again when the ban was made"
+    case.record(("banned", 22_000 + 4 * LEASE))
+    assert case.rules() == ["reason"], "a node has repeated it by then"
+    case.membership.acked.clear()
+    case.record(("inactivity_timeout", 22_900))
+    assert case.rules() == ["reason"], "expiry was not suspended"
+    case.node.suspensions.append(22_600)
+    assert case.rules() == []
+    case.history.losses[0][1] = 20_000
+    assert case.rules() == ["reason"], "Redis did not lose it"
+
+
 def test_a_reason_known_only_to_a_node_that_died_with_the_data_is_excused() -> None:
     case = Case()
     reporter = NodeLife("n1a")

@@ -263,6 +263,10 @@ def test_a_departure_is_repeated_only_for_the_membership_that_ended(
         probe.received()
         assert done(probe.store.repeat_departure(entry, joined_at=joined_at, reason="left", left_at=LATER))
         assert probe.received().changes == ["1>2 (0) -ann:left"]
+        (recorded,) = probe.departures()
+        assert (recorded["reason"], int(recorded["leftAt"])) == ("left", LATER), (
+            "the record says when it left"
+        )
         assert not done(
             probe.store.repeat_departure(entry, joined_at=joined_at, reason="left", left_at=LATER)
         )

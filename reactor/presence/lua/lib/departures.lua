@@ -4,11 +4,11 @@ local EMPTY_ROOM_TTL = 60000 -- ms that an emptied room keeps its version, so th
 
 local function count_departures(reason, count) call('HINCRBY', SHARD .. ':totals', reason, count) end
 
--- Appends a departure to the stream; the caller counts it.
-local function append_departure(room_id, user_id, username, reason, joined_at, last_active, node)
+-- Appends a departure to the stream; the caller counts it. at: when it happened (ms), if it is not now.
+local function append_departure(room_id, user_id, username, reason, joined_at, last_active, node, at)
   call('XADD', SHARD .. ':departures', 'MAXLEN', '~', DEPARTURES_KEPT, '*', 'room', room_id, 'user', user_id,
     'username', username, 'reason', reason, 'joinedAt', joined_at, 'lastActiveAt', last_active,
-    'leftAt', now(), 'node', node)
+    'leftAt', at or now(), 'node', node)
 end
 
 -- Appends a departure to the stream and counts it.
@@ -58,10 +58,10 @@ local function remove_members(room, users, reason, given)
       keys[#keys + 1] = presence_key(room, user)
       keys[#keys + 1] = shadow_key(room, user)
       local user_id = unescape(user)
-      append_departure(room_id, user_id, fields.u or user_id, why, fields.j or now(), last_active, node)
+      append_departure(room_id, user_id, fields.u or user_id, why, fields.j or now(), last_active, node, at)
       totals[why] = (totals[why] or 0) + 1
       -- Without a token the index of people was off when the member joined.
-      if fields.p then exits[#exits + 1] = { room, user, fields.p, why == 'left' and now() or last_active } end
+      if fields.p then exits[#exits + 1] = { room, user, fields.p, why == 'left' and at or last_active } end
       left[#left + 1] = { user_id, why, at, message, given.ends_at }
       local joined_at = tonumber(fields.j) or now()
       removals[user] = { reason = why, message = message, at = at, joined_at = joined_at }
