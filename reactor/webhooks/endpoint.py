@@ -24,7 +24,7 @@ BODY_TIMEOUT = 2.0
 """Seconds for which they are waited for. The status is the answer, whatever becomes of the body."""
 _MAX_RETRY_AFTER = 3600.0
 
-Outcome = Literal["delivered", "gone", "too_large", "invalid", "timed_out", "failed"]
+Outcome = Literal["delivered", "gone", "too_large", "invalid", "timed_out", "broken", "failed"]
 _OUTCOMES: dict[int, Outcome] = {
     400: "invalid", 408: "timed_out", 410: "gone", 413: "too_large", 422: "invalid", 504: "timed_out",
 }  # fmt: skip
@@ -39,7 +39,8 @@ class DeliveryResult:
     """The result of one attempt.
 
     outcome: `delivered` (2xx), `gone` (410: the endpoint wants no more requests) or `failed`; `too_large`
-    (413), `invalid` (400, 422) and `timed_out` are failures that a request with fewer events may not have.
+    (413), `invalid` (400, 422), `timed_out` and `broken` (the connection ended without a response) are
+    failures that a request with fewer events may not have.
     retry_after: the seconds after which the endpoint wants the request again. error: for people.
     """
 
@@ -89,7 +90,10 @@ class Endpoint:
         except TimeoutError:
             return DeliveryResult("timed_out", error=f"no answer within {TIMEOUT:g} s")
         except _NETWORK_ERRORS as error:
-            return DeliveryResult("failed", error=str(error) or type(error).__name__)
+            broken = isinstance(
+                error, httpcore.ReadError | httpcore.WriteError | httpcore.RemoteProtocolError
+            )
+            return DeliveryResult("broken" if broken else "failed", error=_text_of(error))
         return _result(response)
 
 
@@ -106,6 +110,16 @@ def signed_headers(keys: tuple[bytes, ...], message_id: str, timestamp: int, bod
         "webhook-timestamp": str(timestamp),
         "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
     }
+
+
+def _text_of(error: BaseException) -> str:
+    """What happened, in words: httpcore's own errors often have none, but their causes do."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if text := str(cause):
+            return text
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__
 
 
 async def _discard_body(response: httpcore.Response) -> None:

@@ -31,8 +31,11 @@ BATCH_CHANGES = 200
 """Changes of all shards that are read at once."""
 MIN_RETRY_DELAY, MAX_RETRY_DELAY = 1.0, 300.0
 """Seconds until the next attempt: doubled each time, with the second half of it at random."""
-_SENT_IN_HALVES = frozenset({"too_large", "invalid", "timed_out"})
-"""Outcomes that may be due to the size or to one event: the events are sent again in smaller requests."""
+_SENT_IN_HALVES: Mapping[str, int] = {"too_large": 1, "invalid": 1, "timed_out": 1, "broken": 3}
+"""Outcomes that may be due to the size or to one event, and how many of them lead to smaller requests.
+
+Some servers close the connection on a large body; but most connections that break do so by chance.
+"""
 _MAX_REFUSALS: Mapping[str, int] = {"too_large": 1, "invalid": 10}
 """Refusals of a single event after which it is given up, so that it does not hold up all later ones."""
 REFUSAL_LOG_INTERVAL = 60.0
@@ -161,11 +164,11 @@ class Sender:
                 )
                 return False
             self.attempts["failed"] += 1
-            if result.outcome in _SENT_IN_HALVES and len(batch.events) > 1:
+            if attempts >= _SENT_IN_HALVES.get(result.outcome, math.inf) and len(batch.events) > 1:
                 self._max_bytes = len(body) // 2
                 if result.outcome == "too_large":
                     self._ceiling = self._max_bytes
-                await self._wait(result, delay if result.outcome == "timed_out" else 0.0)
+                await self._wait(result, delay if result.outcome in {"timed_out", "broken"} else 0.0)
                 return False
             if attempts >= _MAX_REFUSALS.get(result.outcome, math.inf):
                 await self._give_up(batch, result)

@@ -26,7 +26,7 @@ class Request(NamedTuple):
 
 
 class Receiver:
-    """Answers each request with the next of `answers`, else with `failing`, else by `decide`.
+    """Answers each request with the next of `answers`, else with `failing`, else by `decide`; "" breaks off.
 
     Requests wait for their answer while `answering` is not set; `arrived` has them at once. decide: from a
     body to the answer.
@@ -63,12 +63,12 @@ class Receiver:
     @property
     def accepted_sizes(self) -> list[int]:
         """Bytes of each body that it accepted."""
-        return [len(request.body) for request in self.requests if request.status < 300]
+        return [len(request.body) for request in self.requests if 200 <= request.status < 300]
 
     @property
     def accepted(self) -> list[dict[str, Any]]:
         """All events that it accepted, each as often as it did."""
-        return [event for request in self.requests if request.status < 300 for event in request.events]
+        return [event for request in self.requests if 200 <= request.status < 300 for event in request.events]
 
     @property
     def summary(self) -> list[tuple[Any, ...]]:
@@ -93,6 +93,10 @@ class Receiver:
                 self._received.notify()
                 await self.answering.wait()
                 answer = self.answers.pop(0) if self.answers else self.failing or self.decide(body)
+                if not answer:
+                    self.requests.append(Request(headers, body, 0))
+                    writer.transport.abort()
+                    return
                 writer.write(f"HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n".encode())
                 await writer.drain()
                 self.requests.append(Request(headers, body, int(answer[:3])))

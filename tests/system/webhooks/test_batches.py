@@ -73,6 +73,21 @@ async def test_a_batch_that_is_too_large_for_the_endpoint_is_sent_in_smaller_req
         assert len(refusals) < 10  # it remembers the size
 
 
+async def test_an_endpoint_that_breaks_connections_with_large_requests_gets_smaller_ones(
+    bundled_server: Server,
+) -> None:
+    """As a firewall in front of it may: no status says what is wrong."""
+    async with delivering(bundled_server) as (receiver, _node, ann):
+        receiver.decide = lambda body: "" if len(body) > 3000 else "204 No Content"
+        await collect(receiver, ann, 20)
+        await receiver.until(lambda: len(receiver.accepted) >= 40)
+        assert len(receiver.accepted) == 40
+        assert max(receiver.accepted_sizes) <= 3000
+        broken = [request for request in receiver.requests if request.status == 0]
+        ids = [request.headers["webhook-id"] for request in broken]
+        assert ids[0] == ids[1] == ids[2], "a connection that broke by chance is no reason for another id"
+
+
 async def test_a_request_that_times_out_is_sent_in_halves(bundled_server: Server) -> None:
     async with delivering(bundled_server) as (receiver, _node, ann):
         receiver.decide = lambda body: "504 Gateway Time-out" if len(body) > 3000 else "204 No Content"
