@@ -11,10 +11,12 @@ from reactor.protocol.closing import CloseCode
 from reactor.server.node import Node
 from reactor.server.readiness import Readiness
 from tests.docs.documents import section
+from tests.support.command import ROOT
 
 PAGE = section("scripts/deploy/README.md", "## Troubleshooting by symptom")
 ROWS = [row.strip("|").split(" | ") for row in re.findall(r"^\| .*\|$", PAGE, re.MULTILINE)]
 SYMPTOMS = "\n".join(row[0] for row in ROWS)
+ALERTS = (ROOT / "scripts/deploy/alerts.yml").read_text()
 EVENTS = section("reactor/ARCHITECTURE.md", "## Log events")
 
 
@@ -58,6 +60,11 @@ def alarming_events() -> list[str]:
 @pytest.mark.parametrize("event", alarming_events())
 def test_every_event_of_a_warning_or_an_error_has_a_row(event: str) -> None:
     assert f"`{event}`" in SYMPTOMS
+
+
+@pytest.mark.parametrize("alert", re.findall(r"- alert: (\w+)", ALERTS))
+def test_every_alert_has_a_row(alert: str) -> None:
+    assert [row for row in ROWS if row[0].strip() == f"`{alert}`"]
 
 
 def test_no_row_is_about_an_event_that_does_not_exist() -> None:
