@@ -3,6 +3,7 @@
 Every error that leaves this module is one line that names the server, what is wrong and how to fix it.
 """
 
+import re
 from asyncio import gather
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -17,14 +18,14 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    BusyLoadingError,
     ConnectionError,  # noqa: A004 - as redis-py names it
-    NoPermissionError,
     RedisError,
     ResponseError,
 )
 from redis.utils import str_if_bytes
 
-from reactor.backend.diagnose import explain
+from reactor.backend.diagnose import BUSY_WORDS, explain
 from reactor.backend.target import Target
 from reactor.errors import RedisMisconfigured, RedisTooOld, Unavailable
 from reactor.settings.kinds import parse_switch
@@ -38,6 +39,7 @@ CONNECTION_ERRORS = (RedisError, OSError, RuntimeError)
 transport that the peer has closed, and redis-py does not translate it."""
 
 _MIN_VERSION = (7, 0)
+_VERSION = re.compile(r"(\d+)(?:\.(\d+))?")
 _EVENTS = "notify-keyspace-events"
 
 
@@ -100,10 +102,23 @@ UNKNOWN_RUN = "unknown"
 async def run_id_of(client: Redis) -> str:
     """The server's run id (https://redis.io/docs/latest/commands/info/). Raises Unavailable."""
     with errors_as_unavailable():
-        try:
-            return str((await client.info("server"))["run_id"])
-        except (NoPermissionError, KeyError):
-            return UNKNOWN_RUN
+        return str((await shown_info(client, "server")).get("run_id", UNKNOWN_RUN))
+
+
+async def shown_info(client: Redis, section: str) -> Mapping[str, Any]:
+    """What INFO shows of a section to this user; empty where it is refused.
+
+    Managed services rename INFO, refuse it or some of its sections in words of their own, or leave fields
+    out; nothing that is needed depends on it. Raises an error of redis-py where the server does not answer,
+    or takes no commands at present.
+    """
+    try:
+        shown: Mapping[str, Any] = await client.info(section)
+    except ResponseError as error:
+        if isinstance(error, BusyLoadingError) or str(error).startswith(BUSY_WORDS):
+            raise
+        return {}
+    return shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +137,16 @@ class MemoryState:
 async def memory_state_of(client: Redis) -> MemoryState:
     """The state of a server's memory (https://redis.io/docs/latest/commands/info/). Raises Unavailable."""
     with errors_as_unavailable():
-        try:
-            memory, stats = await client.info("memory"), await client.info("stats")
-        except NoPermissionError:
-            return MemoryState()
-    policy, limit = str(memory.get("maxmemory_policy", "")), int(memory.get("maxmemory", 0))
-    return MemoryState(policy, limit > 0 and policy != "noeviction", int(stats.get("evicted_keys", 0)))
+        memory, stats = await shown_info(client, "memory"), await shown_info(client, "stats")
+    policy, limit = str(memory.get("maxmemory_policy", "")), number_in(memory, "maxmemory")
+    evicts = limit > 0 and policy not in {"", "noeviction"}
+    return MemoryState(policy, evicts, number_in(stats, "evicted_keys"))
+
+
+def number_in(info: Mapping[str, Any], name: str) -> int:
+    """A whole number that INFO shows; 0 where it shows none, or something else in its place."""
+    shown = info.get(name)
+    return shown if isinstance(shown, int) else 0
 
 
 async def close_client(client: Redis) -> None:
@@ -192,10 +211,10 @@ def with_expired(flags: str) -> str:
 
 
 def check_version(info: Mapping[str, Any], target: Target) -> None:
-    """Raise RedisTooOld unless `info`, a reply to INFO server, is from Redis 7.0 or later, or Valkey."""
-    version = str(info.get("redis_version", "0"))
-    numbers = tuple(int(part) if part.isdigit() else 0 for part in version.split(".")[:2])
-    if numbers < _MIN_VERSION:
+    """Raise RedisTooOld where `info`, a reply to INFO server, shows a release before Redis 7.0."""
+    version = str(info.get("redis_version", ""))
+    found = _VERSION.match(version)
+    if found and (int(found[1]), int(found[2] or 0)) < _MIN_VERSION:
         raise RedisTooOld(f"{target} is Redis {version}; reactor needs Redis 7.0 or later, or Valkey.")
 
 
@@ -308,17 +327,14 @@ def _tls(target: Target) -> dict[str, Any]:
 
 
 async def _check_server(client: Redis, target: Target) -> None:
-    try:
-        server, replication = await client.info("server"), await client.info("replication")
-    except NoPermissionError:
-        return
+    server, replication = await shown_info(client, "server"), await shown_info(client, "replication")
     check_version(server, target)
     mode = server.get("server_mode", server.get("redis_mode"))  # the name in Valkey, then in Redis
     if mode == "sentinel":
         raise RedisMisconfigured(f"{target} is a Sentinel; use redis+sentinel://HOST:PORT/NAME.")
     if mode == "cluster" and target.kind != "cluster":
         raise RedisMisconfigured(f"{target} is a cluster node; use redis+cluster://HOST:PORT.")
-    if mode != "cluster" and target.kind == "cluster":
+    if mode not in {"cluster", None} and target.kind == "cluster":
         raise RedisMisconfigured(f"{target} is not a cluster; use redis://HOST:PORT.")
     if replication.get("role") == "slave" and target.kind != "cluster":
         primary = f"{replication.get('master_host')}:{replication.get('master_port')}"

@@ -44,7 +44,7 @@ _CERTIFICATE_FIXES = {
     64: _HOSTNAME,
 }
 _REFUSED = "nothing listens there; start Redis, or correct the address."
-_BUSY_WORDS = ("BUSY", "UNKILLABLE", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
+BUSY_WORDS = ("BUSY", "UNKILLABLE", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
 """Error replies of a server that will take commands again by itself."""
 _UNROUTABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.EHOSTDOWN}
 
@@ -70,7 +70,7 @@ def _error_reply(error: BaseException, target: Target) -> ReactorError | None:
             return RedisMisconfigured(f"{target}: {reply}; grant it with ACL SETUSER, or use another user.")
         case BusyLoadingError():
             return RedisUnreachable(f"{target} is still loading its data; try again later.")
-        case ResponseError() if reply.startswith(_BUSY_WORDS):
+        case ResponseError() if reply.startswith(BUSY_WORDS):
             return RedisUnreachable(f"{target} takes no commands at present ({reply}); try again later.")
         case ResponseError() if target.db and (problem := _database_problem(reply, target)):
             return RedisMisconfigured(f"{target} {problem}.")

@@ -77,6 +77,8 @@ class InspectedServer:
     config: dict[str, str] = field(default_factory=dict)
     undeclared_keys: str = ""
     """Why the server refused a script that uses a key which it does not declare; empty where it does not."""
+    division: str = ""
+    """What shows that a proxy divides its keys over several servers; empty where nothing does."""
     refused: dict[str, str] = field(default_factory=dict)
     clock: ClockOffset | None = None
     missing_permissions: list[MissingPermission] = field(default_factory=list)

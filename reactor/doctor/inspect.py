@@ -12,6 +12,7 @@ from redis.exceptions import NoPermissionError, RedisError, ResponseError
 from redis.utils import str_if_bytes
 
 from reactor.backend.clients import CONNECTION_ERRORS, client_at, close_client
+from reactor.backend.division import division_of
 from reactor.backend.target import Target
 from reactor.doctor.deployment import ClockOffset, Deployment, InspectedServer, error_text
 from reactor.doctor.expiry_probe import measure_expiry
@@ -76,6 +77,8 @@ async def _inspect_server(deployment: Deployment, server: InspectedServer) -> No
     await try_permissions(server, keys, cluster=target.kind == "cluster")
     if server.role == "replica":
         return
+    if target.kind == "single":
+        server.division = await division_of(server.client, [*keys.prefixes, keys.fleet])
     prefix = next(_prefixes_on(deployment, server, keys), None)
     if prefix is not None:
         if "dragonfly_version" in server.info:  # Redis and Valkey accept them

@@ -16,7 +16,8 @@ import structlog
 from anyio.abc import TaskGroup
 
 from reactor import __version__
-from reactor.backend.clients import EventsState
+from reactor.backend.clients import EventsState, errors_as_unavailable
+from reactor.backend.division import DIVIDED, DIVISION_FIX, division_of
 from reactor.backend.interface import Backend, ChannelCallbacks
 from reactor.backend.target import Target
 from reactor.errors import FormatMismatch, ReactorError, RedisMisconfigured, RedisUnreachable, Unavailable
@@ -419,6 +420,7 @@ class Node:
     async def _register(self) -> None:
         if self.settings.listener:
             await self.check_events()
+        await self._demand_one_server()
         await self._demand_rights()  # those of the fleet's keys, which the next call needs
         found = await open_format(
             self.backend.runner, self.keys,
@@ -432,6 +434,16 @@ class Node:
         await self.lease.register()
         if self.webhooks.senders:
             await self.webhooks.begin()
+
+    async def _demand_one_server(self) -> None:
+        """Check, before anything is written there, that a plain address stands for one server."""
+        if self._target.kind != "single":
+            return
+        probes = Keyspace(self.settings.namespace, shards=default_shards(self._target.kind))
+        with errors_as_unavailable():
+            found = await division_of(self.backend.client_of(probes.fleet), [*probes.prefixes, probes.fleet])
+        if found:
+            raise RedisMisconfigured(f"{self._target} {DIVIDED}: {found}; {DIVISION_FIX}.")
 
     async def _demand_rights(self) -> None:
         if missing := await self.rights.check():

@@ -13,11 +13,13 @@ import socket
 import subprocess
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 import redis
 
 from reactor.backend.embedded import find_binaries, spawn
@@ -184,6 +186,23 @@ class Version(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.product}-{'.'.join(map(str, self.numbers))}"
+
+
+@contextmanager
+def without(commands: Sequence[str], kind: str, **config: str) -> Iterator[Server]:
+    """A server without these commands, as managed services are without CONFIG."""
+    binary, missing = find(kind)
+    if binary is None:
+        pytest.skip(missing)
+    server = Server(kind, binary, config)
+    lines = "".join(f'rename-command {command} ""\n' for command in commands)
+    (server.folder / "gone.conf").write_text(lines)
+    server._config["include"] = str(server.folder / "gone.conf")
+    server._settings = {"": ""}  # CONFIG GET may be missing
+    try:
+        yield server.start()
+    finally:
+        server.stop()
 
 
 def find(kind: str) -> tuple[Path | None, str]:

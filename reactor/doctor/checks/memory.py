@@ -55,7 +55,7 @@ def _judge_use(server: InspectedServer, used: int, limit: int) -> Finding:
 
 def _limit(server: InspectedServer) -> int | None:
     shown = server.info.get("maxmemory")
-    return server.number("maxmemory") if shown is None else int(shown)
+    return shown if isinstance(shown, int) else server.number("maxmemory")
 
 
 def _policy(server: InspectedServer) -> str | None:

@@ -22,14 +22,14 @@ def permissions(deployment: Deployment) -> Iterator[Finding]:
             continue
         for missing in server.missing_permissions:
             subject = Subject("permissions", f"permission: {missing.what}", server.name, missing.rule)
-            if "unknown command" in missing.error:
-                yield subject.problem(
-                    "no such command: renamed or disabled", "remove its rename-command from redis.conf"
-                )
-            elif lost := OPTIONAL_COMMANDS.get(missing.rule.removeprefix("+")):
-                yield subject.note(f"denied to user {user}: {lost}", f"ACL SETUSER {user} {missing.rule}")
-            else:
-                yield subject.problem(f"denied to user {user}", f"ACL SETUSER {user} {missing.rule}")
+            lost = OPTIONAL_COMMANDS.get(missing.rule.removeprefix("+"))
+            gone = "unknown command" in missing.error
+            found = "no such command: renamed or disabled" if gone else f"denied to user {user}"
+            yield subject.rated(
+                "note" if lost else "problem",
+                f"{found}: {lost}" if lost else found,
+                "remove its rename-command from redis.conf" if gone else f"ACL SETUSER {user} {missing.rule}",
+            )
         lacking = {missing.rule.removeprefix("+") for missing in server.missing_permissions}
         if lacking - OPTIONAL_COMMANDS.keys():
             known = {missing.rule for missing in server.missing_permissions}

@@ -27,6 +27,8 @@ if is_known_server(servers, run_id) then
 elseif new then
   known = known .. ' ' .. run_id
 end
+-- A service may answer INFO itself, or refuse it to clients alone, so that calls name the server otherwise.
+if SERVER ~= 'none' and not is_known_server(known, SERVER) then known = known .. ' ' .. SERVER end
 call('HSET', mark, 'at', now(), 'lease', lease, 'hold', suspended_until, 'servers', known,
   'moved', moved and '1' or '0')
 local evicted = evicted_keys()
