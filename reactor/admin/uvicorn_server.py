@@ -51,7 +51,8 @@ async def serving(node: Node) -> AsyncIterator[int]:
     config = uvicorn.Config(
         make_app(node, settings.admin_key),
         loop="none", http=make_connection, ws="none", lifespan="off", interface="asgi3",
-        log_config=None, access_log=False, server_header=False, proxy_headers=False,
+        # Its warnings are about requests, and as many as those: who may send them is anyone.
+        log_config=None, log_level="error", access_log=False, server_header=False, proxy_headers=False,
         limit_concurrency=MAX_CONNECTIONS + 1, timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT, h11_max_incomplete_event_size=16_384,
     )  # fmt: skip

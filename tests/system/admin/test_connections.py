@@ -4,17 +4,19 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
+import h11
 import pytest
 
 from reactor.admin import connections
 from reactor.server.metrics import NodeCollector
 from reactor.server.node import Node
 from tests.support.certificates import write_certificate
+from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 from tests.support.waiting import PATIENCE, until
 from tests.system.admin.serving import BEARER, KEY, admin_client, admin_served, ok
@@ -81,6 +83,79 @@ async def test_a_client_that_does_not_read_its_responses_is_closed(bundled_serve
         writer.transport.resume_reading()  # type: ignore[attr-defined]
         await ended(reader)
         await ok(admin, "/v1/rooms")
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        pytest.param(
+            b"POST /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+            + b"1\r\na\r\n" * 20_000,
+            id="chunks of one byte",
+        ),
+        pytest.param(PROBE * 5000, id="pipelined requests"),
+    ],
+)
+async def test_clients_without_the_key_hold_up_no_one(
+    bundled_server: Server, flood: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "BODY_TIMEOUT", 60.0)
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT", 60.0)
+    async with AsyncExitStack() as stack:
+        node, admin = await stack.enter_async_context(admin_served(bundled_server))
+        client = await stack.enter_async_context(RawClient.connect(node))
+        await client.join("lobby", "ann")
+        parsed = count_parsed_bytes(monkeypatch)
+        for number in range(8):
+            _, writer = await stack.enter_async_context(connected(node, number + 1))
+            writer.write(flood)
+        await until(lambda: parsed[0] > 0)
+        began = parsed[0]
+        for _ in range(3):
+            await client.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
+            await ok(admin, "/v1/node")
+            async with admin_client(node) as another:
+                await ok(another, "/v1/node")
+        # In the meantime little of the flood was parsed: it takes turns with others.
+        assert parsed[0] - began < len(flood) * 8 / 4
+
+
+def count_parsed_bytes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list with how many bytes the admin port has parsed, from now on."""
+    parsed, receive = [0], h11.Connection.receive_data
+
+    def counted(self: h11.Connection, data: bytes) -> None:
+        parsed[0] += len(data)
+        receive(self, data)
+
+    monkeypatch.setattr(h11.Connection, "receive_data", counted)
+    return parsed
+
+
+async def test_a_body_that_is_larger_than_a_part_arrives_whole(bundled_server: Server) -> None:
+    async with admin_served(bundled_server) as (node, _), RawClient.connect(node) as client:
+        await client.join("lobby", "ann")
+        for number, data in enumerate(("x" * 30_000, "y" * 50_000)):
+            async with admin_client(node) as admin:
+                for part in (data, data[1:]):
+                    reply = await admin.post("/v1/rooms/lobby/messages", json={"data": part}, headers=BEARER)
+                    assert reply.status_code == 200, reply.text
+            await client.until(lambda: len(client.of("room:message")) == 2 * number + 2)  # noqa: B023
+            assert [len(each["data"]) for each in client.of("room:message")][-2:] == [
+                len(data),
+                len(data) - 1,
+            ]
+
+
+async def test_pipelined_requests_are_answered_in_their_order(bundled_server: Server) -> None:
+    async with admin_served(bundled_server) as (node, _), connected(node) as (reader, writer):
+        paths = [b"healthz", b"nothing", b"openapi.json"] * 20
+        writer.write(b"".join(PROBE.replace(b"healthz", path) for path in paths))
+        for path in paths:
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 404" if path == b"nothing" else b"HTTP/1.1 200"), path
+            size = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            await reader.readexactly(size)
 
 
 async def test_requests_that_are_answered_have_no_common_deadline(
