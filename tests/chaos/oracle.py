@@ -217,7 +217,7 @@ def _known_to_dead_nodes_alone(history: History, reported: ReportedDeparture) ->
 def _ended_before_it_was_repeated(history: History, reported: ReportedDeparture, entry: Departure) -> bool:
     """Whether Redis lost the departure, and ended the member that it held again before a node repeated it.
 
-    What Redis has forgotten only nodes know, and until they have repeated it nothing tells Redis that the
+    What Redis has forgotten only nodes know, and until they have repeated it Redis cannot know that the
     member is not there: a ban that is made in this moment ends the membership. So does the end of its TTL,
     if the nodes needed longer than the lease for which expiry is suspended, as on a busy machine; before, it
     must not.
