@@ -281,7 +281,8 @@ class ScriptRunner:
         self._lane_of = {script.name: self._lanes[not script.urgent] for script in scripts.values()}
         self._on_health = on_health
         self._log = RateLimitedLog()
-        self._refused: dict[str, float] = {}  # vital scripts, and when Redis refused them last
+        # Vital scripts and the prefixes for which Redis refuses them, and when it did last.
+        self._refused: dict[tuple[str, str], float] = {}
         self.healthy = True
 
     async def run(self, name: str, prefix: str, *args: str | bytes | int | float) -> Any:
@@ -321,10 +322,10 @@ class ScriptRunner:
         """Take in the replies of a batch: count what was refused, and judge whether this is an outage."""
         failed: Exception | None = None
         now = perf_counter()
-        for (script, *_), reply in zip(calls, replies, strict=True):
+        for (script, prefix, *_), reply in zip(calls, replies, strict=True):
             if not isinstance(reply, Exception):
                 if script.vital and self._refused:
-                    self._refused.pop(script.name, None)
+                    self._refused.pop((script.name, prefix), None)
                 continue
             if _is_refusal(reply):
                 self.refusals[script.name] += 1
@@ -332,10 +333,10 @@ class ScriptRunner:
             if _is_outage(script, reply):
                 failed = failed or reply
                 if script.vital and _is_refusal(reply):
-                    self._refused[script.name] = now
+                    self._refused[script.name, prefix] = now
         if self._refused and now - max(self._refused.values()) > REFUSAL_HOLDS:
             self._refused.clear()
-        # While one vital script is refused, the success of others shows nothing.
+        # While one vital script is refused for one shard, the success of others, or elsewhere, shows nothing.
         healthy = failed is None and not self._refused
         if healthy is not self.healthy and (healthy or failed is not None):
             self.healthy = healthy

@@ -36,8 +36,11 @@ A detach shortens the life that a heartbeat extends, and it starts one grace or 
 connection was away. So these three keep their order in one lane.
 """
 
-VITAL = frozenset({"refresh", "renew_lease", "mark_shard_alive", "acquire_leadership"})
-"""The scripts that keep members and this node alive: while Redis refuses one, it is as if it were away."""
+VITAL = frozenset({"refresh", "renew_lease", "mark_shard_alive", "acquire_leadership", "check_rights"})
+"""The scripts that keep members and this node alive: while Redis refuses one, it is as if it were away.
+
+`check_rights` stands for all others in a shard: it runs there each second or two, whatever else does.
+"""
 
 READING = frozenset({"list", "list_rooms", "count", "is_present", "still_members", "read_format", "has_data"})
 """The scripts that change nothing, beyond settling a room, which any call may do."""

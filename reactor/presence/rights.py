@@ -158,6 +158,7 @@ class RightsMonitor:
             [(*name.upper().split("|"), *commands[name]) for name in self._commands]
         )
         self._by_prefix: dict[str, tuple[str, ...]] = {}
+        self._refused: set[str] = set()  # prefixes of shards in which it cannot be asked
         self.missing: tuple[str, ...] = ()
 
     async def serve(self) -> None:
@@ -165,8 +166,8 @@ class RightsMonitor:
         prefixes = [self._keys.fleet, *self._keys.prefixes]
         following, number = cycle(prefixes), ceil(len(prefixes) / CHECKS_OF_ALL)
         while True:
-            known = [prefix for prefix, missing in self._by_prefix.items() if missing]
-            await gather(*map(self._check_unless_away, {*islice(following, number), *known}))
+            known = {prefix for prefix, missing in self._by_prefix.items() if missing}
+            await gather(*map(self._check_unless_away, {*islice(following, number), *known, *self._refused}))
             self._report()
             await anyio.sleep(CHECK_INTERVAL)
 
@@ -181,10 +182,12 @@ class RightsMonitor:
         return self.missing
 
     async def _check_unless_away(self, prefix: str) -> None:
+        # Where it is refused itself, for a user without the shard's keys, the runner reports that.
+        self._refused.discard(prefix)
         try:
             await self._check(prefix)
         except Unavailable:
-            return  # an outage, or a user that may run no script at all: the runner reports that
+            self._refused.add(prefix)
 
     async def _check(self, prefix: str) -> None:
         places = await self._runner.run("check_rights", prefix, self._packed)

@@ -8,6 +8,7 @@ import anyio
 import pytest
 import redis
 
+from reactor.backend.scripts import REFUSAL_HOLDS
 from reactor.errors import RedisMisconfigured
 from reactor.presence.heartbeats import MAX_WAITING
 from reactor.settings import RoomRule
@@ -16,6 +17,9 @@ from tests.support.nodes import served
 from tests.support.raw_client import RawClient, departures
 from tests.support.servers import Server
 from tests.support.waiting import until
+
+SCHEDULING = 2.0
+"""Seconds that a busy machine may add."""
 
 
 async def test_a_full_redis_refuses_joins_and_serves_present_members(redis_server: Server) -> None:
@@ -236,3 +240,34 @@ async def test_what_redis_refuses_is_counted(redis_server: Server) -> None:
         assert node.backend.refusals == {"join": 1}
         assert not node.recovery.degraded_message, "members that are present are served"
         redis_server.control.config_set("maxmemory", "0")
+
+
+async def test_a_user_that_loses_the_keys_of_some_shards_is_one_outage(redis_server: Server) -> None:
+    """The other shards' scripts succeed meanwhile, and show nothing."""
+    control = redis_server.control
+    control.execute_command("ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all")
+    url = f"redis://app:secret@127.0.0.1:{redis_server.port}"
+    async with served(redis_server, redis_url=url, lease=30) as node, RawClient.connect(node) as ann:
+        await ann.join("lobby", "ann")
+        ann.start_heartbeats()
+        outages: list[bool] = []
+        on_health = node.backend.on_health
+
+        def note(healthy: bool, reason: str) -> None:
+            outages.append(healthy)
+            on_health(healthy, reason)
+
+        node.backend.on_health = note
+        kept = [f"~{prefix}*" for prefix in node.keys.prefixes if prefix != node.keys.prefixes[3]]
+        began = asyncio.get_running_loop().time()
+        control.execute_command("ACL", "SETUSER", "app", "resetkeys", "~{reactor:fleet}*", *kept)
+        await ann.receive("service:degraded")
+        assert asyncio.get_running_loop().time() - began < 3 + SCHEDULING, "not only with the next lease"
+        ready, sentence = node.readiness.status()
+        assert not ready
+        assert sentence.startswith("Redis refuses commands (")
+        await anyio.sleep(2 * REFUSAL_HOLDS + 1)  # in which the shard is asked again, and the others too
+        assert outages == [False]
+        control.execute_command("ACL", "SETUSER", "app", "~*")
+        await ann.receive("service:restored")
+        assert outages == [False, True]
