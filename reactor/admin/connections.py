@@ -135,7 +135,7 @@ class AdminConnection(H11Protocol):
         self._is_pipelined = True
         self._places.turns.add(self)
 
-    def take_turn(self) -> float:
+    def parse_part(self) -> float:
         """Parse the next part of what was received; return the seconds that this takes, with the response."""
         began, cycle = monotonic(), self.cycle
         if self.transport.is_closing():
@@ -221,12 +221,12 @@ class Turns:
         self._handle = None
         for connection in [each for each in self._waiting if each.key_shown]:
             self.remove(connection)
-            connection.take_turn()
+            connection.parse_part()
         now = monotonic()
         if self._waiting and self._paid_at - now < _BURST:
             connection = min(self._waiting, key=lambda each: max(each.paid_at, now))
             self.remove(connection)
-            seconds = connection.take_turn()
+            seconds = connection.parse_part()
             connection.paid_at = max(connection.paid_at, now) + seconds / CONNECTION_SHARE
             self._paid_at = max(self._paid_at, now) + seconds / SHARE
         if self._waiting and self._handle is None:

@@ -90,10 +90,10 @@ async def test_a_client_that_does_not_read_its_responses_is_closed(bundled_serve
     [
         pytest.param(
             b"POST /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-            + b"1\r\na\r\n" * 20_000,
+            + b"1\r\na\r\n" * 40_000,
             id="chunks of one byte",
         ),
-        pytest.param(PROBE * 5000, id="pipelined requests"),
+        pytest.param(PROBE * 10_000, id="pipelined requests"),
     ],
 )
 async def test_clients_without_the_key_hold_up_no_one(
@@ -110,14 +110,13 @@ async def test_clients_without_the_key_hold_up_no_one(
             _, writer = await stack.enter_async_context(connected(node, number + 1))
             writer.write(flood)
         await until(lambda: parsed[0] > 0)
-        began = parsed[0]
         for _ in range(3):
             await client.ask("room:heartbeat", "room:heartbeat:ack", roomId="lobby")
             await ok(admin, "/v1/node")
             async with admin_client(node) as another:
                 await ok(another, "/v1/node")
-        # In the meantime little of the flood was parsed: it takes turns with others.
-        assert parsed[0] - began < len(flood) * 8 / 4
+        # Until now little of the flood was parsed: it takes turns with others.
+        assert parsed[0] < len(flood) * 8 / 4
 
 
 def count_parsed_bytes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
