@@ -183,10 +183,13 @@ class Presence:
     async def watch_users(self, user_ids: Iterable[str]) -> AsyncGenerator[PersonInfo]:
         """Yield users as they are now, and each of them again whenever it changes; without `connections`.
 
-        What is yielded is what the index says: for the truth of the moment, ask `users`. Raises SettingError.
+        What is yielded is what the index says: for the truth of the moment, ask `users`. Without any user it ends
+        at once, since no one can be added. Raises SettingError.
         """
         users = _users(user_ids)
         await self._format.check()
+        if not users:
+            return
         self._format.pin()
         async with aclosing(self._person_watches.watch(users)) as people:
             async for person in people:

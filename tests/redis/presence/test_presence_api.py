@@ -196,4 +196,6 @@ async def test_an_id_that_no_user_and_no_room_can_have_is_refused_by_its_name(bu
             await presence.users("ann")
         with pytest.raises(SettingError, match="a list of user ids"):
             await anext(presence.watch_users("ann"))
+        with anyio.fail_after(PATIENCE):
+            assert await presence.users([]) == [person async for person in presence.watch_users([])] == []
         assert [ban async for ban in presence.bans()] == []
