@@ -1,5 +1,6 @@
 """Opens WebSockets to a server and authenticates them."""
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
@@ -17,6 +18,7 @@ from reactor.client.open_connection import refusal
 from reactor.errors import ConnectionClosed, ServerUnreachable, SettingError, TokenFailed
 from reactor.protocol.closing import CloseCode
 from reactor.protocol.codec import Codec, codec_for
+from reactor.protocol.json_value import plain_text
 from reactor.protocol.messages import AuthOk, ErrorMessage, ProtocolError, ServerMessage
 from reactor.protocol.requests import Auth
 
@@ -60,6 +62,10 @@ class Dialer:
         self.url = _valid_url(url)
         if not (token is None or callable(token) or isinstance(token, str)):
             raise SettingError(f"token takes text or a function that returns it, not {type(token).__name__}")
+        if isinstance(token, str):
+            if not token.isascii():
+                raise SettingError("token takes a token, not text that is not ASCII")
+            token = plain_text(token)
         self._token = token
         self._options: dict[str, Any] = {
             "subprotocols": [Subprotocol(codec.subprotocol)],
@@ -97,7 +103,8 @@ class Dialer:
         token = await self.fresh_token()
         try:
             socket = await connect(self.url, **self._options)
-        except (OSError, TimeoutError, WebSocketException) as error:
+        except (OSError, TimeoutError, WebSocketException, UnicodeError) as error:
+            # UnicodeError: the name of the host is not one.
             raise self._unreachable(error) from error
         try:
             return socket, await self._authorise(socket, token)
@@ -117,6 +124,12 @@ class Dialer:
             with anyio.fail_after(seconds) as limit:
                 given: Any = self._token()
                 token = await given if inspect.isawaitable(given) else given
+        except asyncio.CancelledError as error:
+            # Of this task, or only of something that the function waited for.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise TokenFailed("the token function was cancelled", permanent=False) from error
         except Exception as error:
             problem = f"failed ({error!r})"
             if isinstance(error, TimeoutError) and limit.cancelled_caught:
@@ -128,7 +141,7 @@ class Dialer:
         if not isinstance(token, str) or not token.isascii():
             kind = "text that is not ASCII" if isinstance(token, str) else type(token).__name__
             raise TokenFailed(f"the token function returned {kind}, not a token", permanent=False)
-        return token
+        return plain_text(token)
 
     async def _authorise(self, socket: ClientConnection, token: str | None) -> list[ServerMessage]:
         early: list[ServerMessage] = []
@@ -203,9 +216,9 @@ def _explanation(code: int, reason: str) -> str:
 def _valid_url(url: str) -> str:
     message = f'"{url}" is not a WebSocket URL: use one like ws://127.0.0.1:8765/ws'
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(plain_text(url))
         valid = parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise SettingError(message) from error
     if not valid:
         raise SettingError(message)

@@ -188,6 +188,48 @@ async def test_what_is_no_token_is_reported_before_anything_is_sent(bundled_serv
                 pytest.fail("no token")
         with pytest.raises(SettingError, match="token takes text"):
             client_of(node, token=7)
+        for text in ("t\u00f6ken", "\ud83d"):
+            with pytest.raises(SettingError, match="not ASCII"):
+                client_of(node, token=text)
+
+
+class SafeText(str):
+    """As frameworks mark text that needs no escaping; the encoder takes no subclass of str."""
+
+
+async def test_a_token_may_be_text_of_a_subclass(bundled_server: Server):
+    token = SafeText(token_for(100))
+    async with served(bundled_server, auth_secret=SECRET.encode()) as node:
+        for given in (token, lambda: token):
+            async with client_of(node, token=given) as client:
+                assert (await client.join("lobby")).user_id == "ann"
+
+
+async def test_a_token_function_whose_own_work_was_cancelled_is_called_again(bundled_server: Server):
+    cancelled = asyncio.get_running_loop().create_future()
+    cancelled.cancel()
+    calls = 0
+
+    async def token() -> str:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            await cancelled
+        return token_for(100)
+
+    async with (
+        served(bundled_server, auth_secret=SECRET.encode()) as node,
+        Proxy.to(node.gateway.port) as proxy,
+        client_of(proxy.port, token=token) as client,
+    ):
+        errors: list[ReactorError] = []
+        client.on("connection-error", errors.append)
+        room = await client.join("lobby")
+        proxy.cut()
+        await until(lambda: calls == 3 and room.status is Status.CONNECTED)
+        assert [str(error) for error in errors if isinstance(error, TokenFailed)] == [
+            "the token function was cancelled"
+        ]
 
 
 class Renewals:

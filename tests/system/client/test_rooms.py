@@ -196,10 +196,19 @@ async def test_an_unreachable_server_is_reported_in_one_line(bundled_server: Ser
     for url in ("http://127.0.0.1/ws", "127.0.0.1:8765", "ws://", "ws://host:99999999/ws"):
         with pytest.raises(SettingError, match="is not a WebSocket URL"):
             Client(url)
+    with pytest.raises(SettingError, match="is not a WebSocket URL"):
+        Client(5)  # type: ignore[arg-type]
+    with pytest.raises(ServerUnreachable, match=r"cannot connect to ws://a\.\.b/ws"):
+        async with Client("ws://a..b/ws"):
+            pytest.fail("there is no such host")
     with pytest.raises(SettingError, match="codec"):
         Client("ws://host/ws", codec="xml")  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="queue"):
         Client("ws://host/ws", queue=0)
+    with pytest.raises(SettingError, match="queue"):
+        Client("ws://host/ws", queue="10")  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="backoff takes a Backoff, not dict"):
+        Client("ws://host/ws", backoff={"first": 1})  # type: ignore[arg-type]
 
 
 async def test_a_client_can_be_entered_only_once(bundled_server: Server):
