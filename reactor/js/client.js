@@ -319,7 +319,7 @@ export class ReactorClient extends Emitter {
     const sentence = message
       .replace(/^this server requires a token.*/, "the server requires a token: pass `token` to ReactorClient")
       .replace(/^join_room needs "(\w+)"/, "join needs `$1`");
-    return new ReactorError(code, sentence, until === undefined ? { retryAfter } : { retryAfter, until });
+    return new ReactorError(code, sentence, { retryAfter, until });
   }
 
   /**

@@ -171,8 +171,12 @@ export class Connection {
         throw new ReactorError("bad_request", `the token function returned ${typeof result}, not a token`);
       }
     } catch (error) {
-      const { permanent } = /** @type {any} */ (error ?? {});
-      failure = error instanceof Error ? error : new ReactorError("bad_request", `the token function failed: ${shown(error)}`, { permanent });
+      const { message = error, permanent } = /** @type {any} */ (Object(error));
+      const isError = error instanceof ReactorError || (error instanceof Error && !permanent);
+      // What ends the client is the error of its rooms too, and has a code as their other errors do.
+      failure = isError
+        ? error
+        : new ReactorError(permanent ? "closed" : "bad_request", `the token function failed: ${shown(message)}`, { permanent });
     }
     if (this.#current !== attempt) return;
     if (failure) this.#tokenFailed(failure, retry);

@@ -2,6 +2,8 @@
 export class ReactorError extends Error {
   /** How long (ms) to wait before the same request, if the server says so. @type {number | undefined} */
   retryAfter;
+  /** Of a ban: when it ends, in ms since 1970. @type {number | undefined} */
+  until;
 
   /**
    * @param {string} code stable, for programs

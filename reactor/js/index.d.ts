@@ -106,7 +106,7 @@ export class ReactorError extends Error {
   /** How long (ms) to wait before the same request, if the server says so. */
   retryAfter?: number | undefined;
   /** Of `banned`, and of `force-leave` with that reason: when the ban ends, in milliseconds since 1970. */
-  until?: number;
+  until?: number | undefined;
   /** Whether the client does not try again. */
   permanent?: boolean;
   /** Of an `error` of `people()`: the users who are not watched. */

@@ -6,7 +6,6 @@ const PROBE_TIMEOUT = 5000;
 const REASONS = {
   401: "the server rejects the token",
   403: "origin not allowed: name the origin of this page in the server's setting `origins`",
-  404: "no reactor server at this address: its path is /ws",
   426: "a proxy before the server does not pass WebSockets on",
   429: "too many connections from this address",
   503: "the server is full or stopping",
@@ -34,5 +33,5 @@ export async function probe(url) {
 /** @param {string} url @param {number} [status] @returns {string} */
 export function failureReason(url, status) {
   if (!status) return `cannot connect to ${url}: is a server there, and does the page's Content-Security-Policy allow it?`;
-  return `cannot connect to ${url}: ${REASONS[status] ?? "no reactor server answers"} (HTTP ${status})`;
+  return `cannot connect to ${url}: ${REASONS[status] ?? "no reactor server; its path is /ws"} (HTTP ${status})`;
 }

@@ -218,8 +218,7 @@ export class Room extends FollowedRoom {
 
   /** @param {any} message */
   #forceLeave({ roomId, message, reason, timestamp, until }) {
-    const ban = until === undefined ? {} : { until };
-    this.end(new ReactorError("force-leave", message, { roomId, reason, timestamp, ...ban }));
+    this.end(new ReactorError("force-leave", message, { roomId, reason, timestamp, until }));
   }
 
   /** A join was answered. @param {any} reply @param {number} callers for whom it was sent */

@@ -173,7 +173,7 @@ function visibleFields({ userId, joinedAt, lastActiveAt, ...visible }) {
   return JSON.stringify(visible, (_, value) =>
     value && typeof value === "object" && !Array.isArray(value)
       ? // By the key alone: an entry as a whole has no text where its value has a key such as "toString".
-        Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
+        Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a > b ? 1 : -1)))
       : value,
   );
 }

@@ -127,7 +127,7 @@ test("a token function can end the client: by an error that says permanent, or b
     const errors = [];
     client.on("error", (error) => errors.push(error));
     const coming = client.join("lobby");
-    await assert.rejects(coming, /signed out|returned null/);
+    await assert.rejects(coming, { name: "ReactorError", code: "closed", message: /signed out|returned null/ });
     await tick(60_000);
     assert.deepEqual([client.status, errors.length, Socket.all.length], ["closed", 1, 0]);
     assert.equal(client.error, errors[0]);
@@ -175,6 +175,7 @@ test("what a token function returns or throws that is no token is an error with 
     [() => Symbol("x"), "the token function returned symbol, not a token"],
     [() => { throw "no session"; }, "the token function failed: no session"],
     [() => { throw null; }, "the token function failed: null"],
+    [() => { throw { message: "no session" }; }, "the token function failed: no session"],
     [() => Promise.reject(), "the token function failed: undefined"],
     [() => Promise.reject(Object.create(null)), "the token function failed: an object"],
   ];
@@ -194,8 +195,8 @@ test("what a token function returns or throws that is no token is an error with 
 });
 
 test("whatever is thrown can say that it is permanent", async (t) => {
-  const { client } = begin(t, { token: () => Promise.reject({ permanent: true }) });
-  await assert.rejects(client.join("lobby"), { permanent: true });
+  const { client } = begin(t, { token: () => Promise.reject({ permanent: true, message: "signed out" }) });
+  await assert.rejects(client.join("lobby"), { code: "closed", permanent: true, message: "the token function failed: signed out" });
   assert.equal(client.status, "closed");
 });
 
