@@ -75,7 +75,7 @@ class Client:
         codecs = {"json": JSON, "msgpack": MSGPACK}
         if codec not in codecs:
             raise SettingError(f'codec takes "json" or "msgpack", not "{codec}"')
-        if not (isinstance(queue, int) and queue >= 1):
+        if queue < 1:
             raise SettingError("queue takes a number of events, at least 1")
         if not (backoff is None or isinstance(backoff, Backoff)):
             raise SettingError(f"backoff takes a Backoff, not {type(backoff).__name__}")

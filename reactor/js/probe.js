@@ -6,7 +6,7 @@ const PROBE_TIMEOUT = 5000;
 const REASONS = {
   401: "the server rejects the token",
   403: "origin not allowed: name the origin of this page in the server's setting `origins`",
-  426: "a proxy before the server does not pass WebSockets on",
+  426: "a proxy does not pass WebSockets on",
   429: "too many connections from this address",
   503: "the server is full or stopping",
 };

@@ -183,8 +183,8 @@ class Presence:
     async def watch_users(self, user_ids: Iterable[str]) -> AsyncGenerator[PersonInfo]:
         """Yield users as they are now, and each of them again whenever it changes; without `connections`.
 
-        What is yielded is what the index says: for the truth of the moment, ask `users`. Without any user it ends
-        at once, since no one can be added. Raises SettingError.
+        What is yielded is what the index says: for the truth of the moment, ask `users`. Without any user it
+        ends at once, since no one can be added. Raises SettingError.
         """
         users = _users(user_ids)
         await self._format.check()

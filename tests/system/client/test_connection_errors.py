@@ -196,6 +196,8 @@ async def test_what_is_no_token_is_reported_before_anything_is_sent(bundled_serv
 class SafeText(str):
     """As frameworks mark text that needs no escaping; the encoder takes no subclass of str."""
 
+    __slots__ = ()
+
 
 async def test_a_token_may_be_text_of_a_subclass(bundled_server: Server):
     token = SafeText(token_for(100))

@@ -205,8 +205,6 @@ async def test_an_unreachable_server_is_reported_in_one_line(bundled_server: Ser
         Client("ws://host/ws", codec="xml")  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="queue"):
         Client("ws://host/ws", queue=0)
-    with pytest.raises(SettingError, match="queue"):
-        Client("ws://host/ws", queue="10")  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="backoff takes a Backoff, not dict"):
         Client("ws://host/ws", backoff={"first": 1})  # type: ignore[arg-type]
 
