@@ -47,7 +47,8 @@ BARRIER_EVERY = 0.1
 class Recovery:
     """Makes the state right after a loss. `serve` has to run; the `on_` methods say what was noticed.
 
-    listening: whether the subscription works. broadcast: sends a message to all clients.
+    listening: whether the subscription works. broadcast: sends a message to all clients. repeat_bans: makes
+    the changes of bans again that Redis may have forgotten.
     """
 
     def __init__(
@@ -64,7 +65,9 @@ class Recovery:
         *,
         broadcast: Callable[[Any], object],
         listening: Callable[[], bool],
+        repeat_bans: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
+        self._repeat_bans = repeat_bans
         self._backend, self._store, self._sweep = backend, store, sweep
         self._lease, self._detector, self._barrier = lease, detector, barrier
         self._feed, self._reconciler, self._tasks = feed, reconciler, tasks
@@ -230,14 +233,14 @@ class Recovery:
     async def _reregister_under_new_name(self, *, same_server: bool) -> None:
         """Take another name, since nothing that Redis stores under this one can be relied on."""
         old = await self._persist(self._lease.rename)
-        await self._remove_departed()
+        await self._repeat_changes(same_server=same_server)
         await self._reregister_all(old, same_server=same_server)
 
     async def _reregister_renamed(self, old: str) -> None:
         # Asked here, since the gap that shows another server comes later: to register once is enough.
         another = await self._is_another_server()
         if another:
-            await self._remove_departed()
+            await self._repeat_changes(same_server=False)
         await self._reregister_all(old, same_server=not another)
 
     async def _reregister_all(self, old: str, *, same_server: bool) -> None:
@@ -253,6 +256,13 @@ class Recovery:
             log.warning("redis_is_another", was=former, now=run_id)
             self._run_id = run_id
         return bool(run_id != former)
+
+    async def _repeat_changes(self, *, same_server: bool) -> None:
+        """Repeat what Redis may have forgotten, before any connection is registered again."""
+        # Departures first: who had left before a ban is not removed by it.
+        await self._remove_departed()
+        if not same_server:  # an operator who empties a server that goes on lifts the bans, too
+            await self._persist(self._repeat_bans)
 
     async def _remove_departed(self) -> None:
         async def remove(_now: float, entry: Entry, joined_at: int, reason: str, left_at: int) -> None:

@@ -105,37 +105,48 @@ class Bans:
         Memberships end with it. Where this raises Unavailable, it may hold in part: repeat it.
         Raises TooManyBans.
         """
-        ttl = round(seconds * 1000)
-        if room_id is not None:
-            prefix = self._keys.prefix_of(room_id)
-            status, record, *_ = await self._runner.run(
-                "ban", prefix, escape(room_id), escape(user_id), ttl, message, by, MAX_BANS
-            )
-        else:
-            status, record, *_ = await self._set_user_ban(user_id, ttl, message, by)
+        status, *reply = await self._set(user_id, room_id, round(seconds * 1000), message, by)
         if status == b"full":
             where = "of rooms in this shard" if room_id is not None else "of users everywhere"
             raise TooManyBans(f"there are {MAX_BANS} bans {where}, the most there may be: lift some")
-        ban = ban_from(record, user_id, room_id)
+        ban = ban_from(reply[0], user_id, room_id)
         if room_id is None:
-            await self._apply_everywhere(ban, record)
+            await self._apply_everywhere(ban, reply[0])
         return ban
 
     async def unban(self, user_id: str, room_id: str | None = None) -> bool:
         """Lift the ban of a user from a room, or the one everywhere; return whether there was one."""
+        return await self._lift(user_id, room_id)
+
+    async def repeat(self, change: Ban) -> None:
+        """Make a change again that Redis may have forgotten: a ban, or the end of one where it has no end.
+
+        What was changed later stays. `at` says when it was.
+        """
+        user_id, room_id = change.user_id, change.room_id
+        if not change.until:
+            await self._lift(user_id, room_id, before=change.at)
+            return
+        ttl = change.until - change.at
+        status, *reply = await self._set(user_id, room_id, ttl, change.message, change.by, change.at)
+        if status == b"banned" and room_id is None:
+            await self._apply_everywhere(change, reply[0])
+
+    async def _lift(self, user_id: str, room_id: str | None, before: int | str = "") -> bool:
         if room_id is not None:
             prefix = self._keys.prefix_of(room_id)
-            ban_id = f"room:{escape(room_id)}:user:{escape(user_id)}"
-            notice = json.encode(Ban(user_id=user_id, room_id=room_id))
-            return bool(await self._runner.run("lift_ban", prefix, ban_id, notice))
-        ban_id = f"user:{escape(user_id)}"
+            return bool(await self._runner.run("lift_ban", prefix, _id_of(user_id, room_id), 1, before))
         # The list comes last: while the ban is in it, the sweep restores the copies of an interrupted call.
-        lifted = await gather(
-            *(self._runner.run("lift_ban", self._shard(shard), ban_id, "") for shard in self._keys.shards)
+        lifted = await self._remove_copies(user_id, before)
+        listed = await self._runner.run("lift_ban", self._fleet, _id_of(user_id, None), 1, before)
+        return lifted or listed == 1
+
+    async def _remove_copies(self, user_id: str, before: int | str) -> bool:
+        calls = (
+            self._runner.run("lift_ban", self._shard(shard), _id_of(user_id, None), 0, before)
+            for shard in self._keys.shards
         )
-        notice = json.encode(Ban(user_id=user_id))
-        listed = await self._runner.run("lift_ban", self._fleet, ban_id, notice)
-        return any(lifted) or listed == 1
+        return any(await gather(*calls))
 
     async def page(self, at: BanPosition = FIRST, limit: int = 100) -> tuple[list[Ban], BanPosition | None]:
         """Return some bans, and the position of the next ones, or None on the last page.
@@ -186,10 +197,13 @@ class Bans:
     def _shard(self, shard: int) -> str:
         return self._keys.prefixes[shard]
 
-    async def _set_user_ban(self, user_id: str, ttl: int, message: str, by: str) -> Any:
-        return await self._runner.run(
-            "set_user_ban", self._fleet, escape(user_id), ttl, message, by, MAX_BANS
-        )
+    async def _set(
+        self, user_id: str, room_id: str | None, ttl: int, message: str, by: str, made: int | str = ""
+    ) -> Any:
+        terms = escape(user_id), ttl, message, by, MAX_BANS, made
+        if room_id is None:
+            return await self._runner.run("set_user_ban", self._fleet, *terms)
+        return await self._runner.run("ban", self._keys.prefix_of(room_id), escape(room_id), *terms)
 
     async def _apply_everywhere(self, ban: Ban, record: bytes) -> None:
         """Set the copies of a ban and end all memberships."""
@@ -235,13 +249,21 @@ class Bans:
 
     async def _apply_again(self, ban: Ban) -> None:
         await self._apply_everywhere(ban, json.encode(ban))
-        if not await self._is_listed(ban):  # it was lifted meanwhile
-            await self.unban(ban.user_id)
+        if not await self._is_listed(ban):
+            # It was lifted meanwhile, or Redis went back to before it: then nodes that know it may repeat it.
+            await self._remove_copies(ban.user_id, ban.at + 1 if ban.at else "")
+            if await self._is_listed(ban):
+                await self._apply_everywhere(ban, json.encode(ban))
 
     async def _is_listed(self, ban: Ban) -> bool:
         rows = await self._runner.run("list_bans", self._fleet, ban.until, "", AUDIT_PAGE)
-        known = f"user:{escape(ban.user_id)}".encode()
-        return known in rows[::3]
+        return _id_of(ban.user_id, None).encode() in rows[::3]
+
+
+def _id_of(user_id: str, room_id: str | None) -> str:
+    """Return the name of a ban in Redis."""
+    user = f"user:{escape(user_id)}"
+    return user if room_id is None else f"room:{escape(room_id)}:{user}"
 
 
 def _listed(ban_id: bytes, ends_at: int, record: bytes) -> Ban:

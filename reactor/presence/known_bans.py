@@ -3,10 +3,11 @@
 A join is judged by Redis, in its own script. What no script goes with is judged here: a login, a watch, and a
 question about a room cost no call, and are answered while Redis is away. A node reads all bans before it
 admits clients, and again whenever its subscription was renewed or Redis lost data; what is made or lifted
-meanwhile is published.
+meanwhile is published. What was published lately is kept, to be repeated after a failover that lost it.
 """
 
 from collections.abc import AsyncIterator, Callable
+from time import monotonic
 
 import anyio
 from msgspec.structs import replace
@@ -18,6 +19,10 @@ READ_INTERVAL = 600.0
 """Seconds until all are read again, which also removes those that have ended."""
 READ_RETRY = 1.0
 """Seconds until the next attempt while Redis is away."""
+
+REMEMBERED = 300.0
+"""Seconds for which changes are remembered. A failover loses less than that; `lib/bans.lua` notes for longer
+which bans were lifted."""
 
 _Key = tuple[str, str | None]
 
@@ -43,6 +48,7 @@ class KnownBans:
         self._bans: dict[_Key, Ban] = {}
         # What was published while the bans are being read, which may be newer than what is read.
         self._published: dict[_Key, Ban] | None = None
+        self._recent: dict[_Key, tuple[float, Ban]] = {}
         self._wakeup = anyio.Event()
 
     def __len__(self) -> int:
@@ -57,6 +63,11 @@ class KnownBans:
             if ban is not None and ban.until > now:
                 return ban
         return None
+
+    def recent_changes(self) -> list[Ban]:
+        """Return the last change of each ban that was published lately; one that was lifted has no end."""
+        self._forget()
+        return [ban for _, ban in self._recent.values()]
 
     async def load(self) -> None:
         """Read all bans. Raises Unavailable."""
@@ -79,6 +90,9 @@ class KnownBans:
             self.changed()
             return
         key = ban.user_id, ban.room_id
+        self._forget()
+        self._recent.pop(key, None)  # so that the oldest stay in front
+        self._recent[key] = monotonic(), ban
         if self._published is not None:
             self._published[key] = _kept(ban)
         if ban.until:
@@ -87,6 +101,11 @@ class KnownBans:
                 self._on_banned(ban)
         else:
             self._bans.pop(key, None)
+
+    def _forget(self) -> None:
+        oldest = monotonic() - REMEMBERED
+        while self._recent and next(iter(self._recent.values()))[0] < oldest:
+            del self._recent[next(iter(self._recent))]
 
     def changed(self) -> None:
         """Note that publications may have been missed, or that Redis lost bans."""

@@ -248,6 +248,7 @@ class Node:
             guarded,
             listening=lambda: self.channels.listening,
             broadcast=lambda message: broadcast(message, self.gateway.connections),
+            repeat_bans=self._repeat_bans,
         )
         backend.on_health = self._on_redis_health
         self.rights = RightsMonitor(
@@ -560,6 +561,10 @@ class Node:
             return False
         self._on_data_lost(room_id)
         return True
+
+    async def _repeat_bans(self) -> None:
+        for change in self.known_bans.recent_changes():
+            await self.bans.repeat(change)
 
     def _on_data_lost(self, room_id: str) -> None:
         self.known_bans.changed()

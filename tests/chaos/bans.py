@@ -9,9 +9,10 @@ banned: while a ban holds, no one joins whom it concerns: no reply to a join tha
    had been made, and none before it is lifted. At a quiet point the user of a ban that holds is in none of
    its rooms; with tokens, one who is banned everywhere has no socket, and one who is banned from a room does
    not watch it. No one else is refused as banned, removed as banned, or on record as that.
-   Exceptions: Redis lost data since the ban was made, or lifted. Servers that evict keys restore a ban by
-   their sweep. A login, and a watch, may be refused for a moment longer than the ban, since a node hears of
-   its end, and for longer by a node that was frozen or cut off from Redis.
+   Exceptions: Redis lost data since the ban was made, or lifted: nodes that heard of that make it so again,
+   but a node hears nothing while it is cut off, and which node heard what no client can see. Servers that
+   evict keys restore a ban by their sweep. A login, and a watch, may be refused for a moment longer than the
+   ban, since a node hears of its end, and for longer by a node that was frozen or cut off from Redis.
 """
 
 from collections.abc import Iterable

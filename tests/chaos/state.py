@@ -18,7 +18,9 @@ from tests.support.server_sets import ServerSet
 _OURS = re.compile(r"^\{reactor:(\w+)\}:(.+)$")
 _MEMBER = re.compile(r"^room:([^:]+):user:([^:]+)$")
 _RECORDS = {"departures", "totals", "format", "changes", "bans"}
-_TEMPORARY = re.compile(r"^(state:|fenced:|pulse$|lease:|turn:|report:|recorded:|removal:|ban:|seen$)")
+_TEMPORARY = re.compile(
+    r"^(state:|fenced:|pulse$|lease:|turn:|report:|recorded:|removal:|ban:|lifted:|seen$)"
+)
 """Keys with a TTL that belong to no member and may remain for a while."""
 
 

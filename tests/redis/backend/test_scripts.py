@@ -155,7 +155,7 @@ def call_everything(
         store.leave(ann, "n1.1"), store.kick(ann),
         store.still_members("lobby", []), store.trim_logs(7, 1_000_000, 60_000),
         store.still_members("lobby", [Member("ann", "Ann", 1, 1), Member("bob", "Bob", 1, 1)]),
-        bans.ban("ann", "lobby", seconds=60), bans._set_user_ban("ann", 60_000, "", ""),
+        bans.ban("ann", "lobby", seconds=60), bans._set("ann", None, 60_000, "", ""),
         bans._apply(7, ban, b"{}", "0"), bans._audit(shard), bans._audit(shard, copies=[ban, ban]),
         bans.page(), bans.unban("ann", "lobby"),
         *(people._run("enter_people", 7, *["ann", "lobby", "t"] * rows) for rows in (0, 2)),

@@ -11,7 +11,7 @@ EMPTY_ROOM_TTL = 60_000
 REMOVAL_TTL = 3_600_000
 OTHERS = {
     "departures", "totals", "fenced", "lost", "pulse", "changes", "places", "ban", "bans", "exits", "people",
-    "person", "seen", "erased",
+    "person", "seen", "erased", "lifted",
 }  # fmt: skip
 
 

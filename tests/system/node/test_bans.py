@@ -8,10 +8,12 @@ from typing import Any
 
 import anyio
 import pytest
+from msgspec import structs
 from structlog.testing import capture_logs
 from websockets.exceptions import ConnectionClosed
 
 from reactor import Presence
+from reactor.membership.recovery_state import RecoveryState
 from reactor.presence.keys import escape, fleet_prefix
 from reactor.server.node import Node
 from tests.support import redis_state
@@ -260,8 +262,8 @@ async def test_bans_that_a_node_missed_hold_there_once_it_hears_from_redis(redis
         await login(stack, node, "cy")
 
 
-async def test_a_ban_that_redis_lost_is_no_longer_held_against_anyone(redis_server: Server) -> None:
-    """Nothing says whether a ban that is missing was lost or lifted, so it counts as lifted."""
+async def test_a_ban_that_flushall_removed_is_no_longer_held_against_anyone(redis_server: Server) -> None:
+    """An operator who empties a server that goes on lifts the bans, too."""
     async with AsyncExitStack() as stack:
         options: dict[str, Any] = {"auth_secret": SECRET, "lease": 0.8}
         nodes = [await stack.enter_async_context(served(redis_server, **options)) for _ in range(2)]
@@ -274,6 +276,64 @@ async def test_a_ban_that_redis_lost_is_no_longer_held_against_anyone(redis_serv
             await login(stack, node)
         await presence.ban("ann", for_=600)
         await until(lambda: all(len(node.known_bans) for node in nodes))
+
+
+async def _bans(presence: Presence) -> set[tuple[str, str | None]]:
+    return {(ban.user_id, ban.room_id) async for ban in presence.bans()}
+
+
+@pytest.mark.parametrize("room", ["lobby", None])
+async def test_bans_that_were_made_or_lifted_before_redis_went_back_are_again(
+    redis_server: Server, room: str | None
+) -> None:
+    """As after a failover that lost the last writes: the nodes know what was published."""
+    async with AsyncExitStack() as stack:
+        nodes = [await stack.enter_async_context(served(redis_server, lease=0.8)) for _ in range(2)]
+        presence = await stack.enter_async_context(Presence.open(redis_server.socket_url))
+        ann = await stack.enter_async_context(RawClient.connect(nodes[0]))
+        await ann.join("lobby", "ann")
+        await presence.ban("bob", room, for_=600)
+        await presence.ban("cy", room, for_=5)
+        await presence.ban("eve", "attic", for_=600)
+        redis_server.control.save()
+        banned = await presence.ban("ann", room, for_=600, message="Be kind.", by="a moderator")
+        await presence.ban("cy", room, for_=600)
+        assert await presence.unban("bob", room)
+        await presence.ban("dan", room, for_=600)
+        assert await presence.unban("dan", room)
+        assert (await ann.receive("room:force-leave"))["reason"] == "banned"
+        lifted = ("dan", 0)
+        for node in nodes:
+            await until(
+                lambda: lifted in {(ban.user_id, ban.until) for ban in node.known_bans.recent_changes()}  # noqa: B023
+            )
+        redis_server.kill()
+        redis_server.start()
+        expected = {("ann", room), ("cy", room), ("eve", "attic")}
+        run_id = str(redis_server.control.info("server")["run_id"])
+        for node in nodes:
+            await until(
+                lambda: node.lease.run_id == run_id and node.recovery.state is RecoveryState.HEALTHY  # noqa: B023
+            )
+        assert await _bans(presence) == expected
+        found = {ban.user_id: ban async for ban in presence.bans()}
+        assert found["ann"] == banned
+        assert found["cy"].until > banned.at + 500_000, "the longer one, which took the place of the first"
+        for node in nodes:
+            await until(lambda: node.known_bans.find("ann", "lobby") is not None)  # noqa: B023
+            one = await stack.enter_async_context(RawClient.connect(node))
+            assert (await one.answer("join_room", roomId="lobby", userId="ann"))["code"] == "banned"
+        for node, user in zip(nodes, ("bob", "dan"), strict=True):
+            one = await stack.enter_async_context(RawClient.connect(node))
+            await one.join("lobby", user)
+        assert set(redis_state.members(redis_server, "lobby")) == {"bob", "dan"}
+        # A node that has missed that a ban was lifted restores nothing.
+        await nodes[0].bans.unban("ann", room)
+        await nodes[1].bans.repeat(banned)
+        assert await _bans(presence) == expected - {("ann", room)}
+        again = await presence.ban("ann", room, for_=600)
+        await nodes[1].bans.repeat(structs.replace(banned, until=0))
+        assert {ban.user_id: ban async for ban in presence.bans()}["ann"] == again, "it was made later"
 
 
 async def test_a_ban_while_a_watch_is_being_answered_wins(bundled_server: Server) -> None:

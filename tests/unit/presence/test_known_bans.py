@@ -6,8 +6,9 @@ import pytest
 from msgspec import json
 
 from reactor.errors import Unavailable
+from reactor.presence import known_bans
 from reactor.presence.bans import Ban
-from reactor.presence.known_bans import KnownBans
+from reactor.presence.known_bans import REMEMBERED, KnownBans
 
 
 class Case:
@@ -35,6 +36,19 @@ class Case:
 
 def ban(user: str, room: str | None = None, *, until: int = 20_000) -> Ban:
     return Ban(user_id=user, room_id=room, until=until)
+
+
+async def test_the_last_change_of_each_ban_is_remembered_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    case, seconds = Case(), 0.0
+    monkeypatch.setattr(known_bans, "monotonic", lambda: seconds)
+    case.stored = [ban("old")]
+    await case.bans.load()
+    for change in (ban("ann"), ban("bob", "lobby"), ban("ann", until=0)):
+        case.publish(change)
+        seconds += 100.0
+    assert case.bans.recent_changes() == [ban("bob", "lobby"), ban("ann", until=0)]
+    seconds = 100.0 + REMEMBERED + 1.0
+    assert case.bans.recent_changes() == [ban("ann", until=0)], "what was read was not lost lately"
 
 
 async def test_a_ban_everywhere_is_found_for_each_room_and_one_from_a_room_for_that_alone() -> None:

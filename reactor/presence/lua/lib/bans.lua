@@ -4,22 +4,42 @@
 
 local BANS = SHARD .. ':bans'
 
+local LIFTED_TTL = 600000 -- ms; nodes repeat no change that is older (presence/known_bans.py)
+
+local function lifted_key(id) return SHARD .. ':lifted:' .. id end
 local function ban_key(id) return SHARD .. ':ban:' .. id end
 local function room_ban_id(room, user) return 'room:' .. room .. ':user:' .. user end
 local function user_ban_id(user) return 'user:' .. user end
 
--- Stores a new ban in place of an earlier one, and notifies all nodes of it; returns its record (JSON) and when it ends
--- (ms). `room_id`: nil for all.
-local function set_ban(id, room_id, user_id, ttl, message, by)
-  local ends_at = now() + ttl
-  local ban = { userId = user_id, roomId = room_id, at = now(), ['until'] = ends_at }
+-- Stores a ban in place of an earlier one, and notifies all nodes of it; returns its record (JSON) and when it ends
+-- (ms). `room_id`: nil for all. `made`: when it was made (ms), if it is not now.
+local function set_ban(id, room_id, user_id, ttl, message, by, made)
+  local at = made or now()
+  local ends_at = at + ttl
+  local ban = { userId = user_id, roomId = room_id, at = at, ['until'] = ends_at }
   if message ~= '' then ban['message'] = message end
   if by ~= '' then ban['by'] = by end
   local record = cjson.encode(ban)
   redis.call('SET', ban_key(id), record, 'PXAT', ends_at)
   call('ZADD', BANS, ends_at, id)
+  redis.call('DEL', lifted_key(id))
   redis.call(PUBLISH, CHANNELS .. ':wake', BAN_MARK .. record)
   return record, ends_at
+end
+
+-- When the stored ban was made (ms), or nil where there is none; 0 where its record was evicted, or overwritten.
+local function banned_at(id)
+  local record = call('GET', ban_key(id))
+  if not record then return (tonumber(call('ZSCORE', BANS, id) or nil) or 0) > now() and 0 or nil end
+  local readable, ban = pcall(cjson.decode, record)
+  return readable and type(ban) == 'table' and tonumber(ban.at) or 0
+end
+
+-- Whether a ban that was made at `made` (ms) is not to be repeated: it has ended, was lifted since, or Redis has it, or
+-- a later one.
+local function is_outdated(id, made, ttl)
+  local there, lifted_at = banned_at(id), tonumber(call('GET', lifted_key(id)) or nil) or 0
+  return made + ttl <= now() or there == 0 or (there or 0) >= made or lifted_at >= made
 end
 
 -- The record of a ban that has not ended, or nil. What another program stored in its place is no ban, and would have
