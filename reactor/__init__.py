@@ -82,7 +82,14 @@ __all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - all of these are text
 def __getattr__(name: str) -> Any:
     """Import a public name from its home (PEP 562)."""
     if home := _HOMES.get(name):
-        return getattr(import_module(home), name)
+        try:
+            module = import_module(home)
+        except ModuleNotFoundError as error:
+            if (error.name or "reactor").partition(".")[0] == "reactor":
+                raise
+            sentence = f"reactor.{name} needs {error.name}: pip install 'reactor-presence[server]'."
+            raise ModuleNotFoundError(sentence, name=error.name) from error
+        return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -128,3 +128,8 @@ def test_the_command_without_the_extra_names_it_in_one_line():
     done = without_the_extra("from reactor.cli import main; main(['serve'])")
     assert done.returncode == 1
     assert done.stderr == "error: cyclopts is not installed: pip install 'reactor-presence[server]'.\n"
+
+
+def test_serving_without_the_extra_names_it():
+    done = without_the_extra("reactor.serving")
+    assert done.stderr.splitlines()[-1].endswith(": pip install 'reactor-presence[server]'.")
