@@ -47,6 +47,8 @@ class Listener:
     ) -> None:
         self.channel = f"__keyevent@{keys.database}__:expired"
         self.received = 0
+        self.confirmed = False
+        """Whether any event has arrived, also of a key of another program: Redis publishes them."""
         self._keys = ExpiredKeys(keys)
         self._reaper = reaper
         self._on_gap = on_gap
@@ -80,6 +82,7 @@ class Listener:
         await self._subscription.serve([self.channel])
 
     def _on_event(self, _channel: bytes, key: bytes) -> None:
+        self.confirmed = True
         if (found := self._keys.parse(key)) is not None:
             self.received += 1
             shard, suffix = found

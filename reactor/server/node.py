@@ -10,6 +10,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from secrets import token_hex
 
 import anyio
 import structlog
@@ -388,6 +389,8 @@ class Node:
             await self.channels.subscribed()
             if settings.listener:
                 await self.listener.subscribed()
+                if self.events.kind == "unknown":
+                    await self._let_a_key_expire()
         if self.gateway.listening:
             self.gateway.admit()
         else:
@@ -446,6 +449,15 @@ class Node:
         if found:
             raise RedisMisconfigured(f"{self._target} {DIVIDED}: {found}; {DIVISION_FIX}.")
 
+    async def _let_a_key_expire(self) -> None:
+        """Make an event, by which this node learns that events arrive where it may not read the setting."""
+        key = f"{self.keys.fleet}:doctor:{token_hex(8)}"
+        with suppress(Unavailable), errors_as_unavailable():
+            redis = self.backend.client_of(key)
+            await redis.set(key, b"", px=1)
+            await anyio.sleep(0.01)
+            await redis.exists(key)  # Redis publishes the event when it finds the key expired
+
     async def _demand_rights(self) -> None:
         if missing := await self.rights.check():
             raise RedisMisconfigured(f"{self._target}: {missing_rights(self._target, missing)}.")
@@ -502,7 +514,7 @@ class Node:
 
     def _events_flow(self) -> bool:
         # A user without the right to read the setting learns that events are on from the first one.
-        known = self.events.ok or (self.events.kind == "unknown" and self.listener.received > 0)
+        known = self.events.ok or (self.events.kind == "unknown" and self.listener.confirmed)
         return self.settings.listener and known and self.listener.listening
 
     def _expiry_warning(self) -> str:

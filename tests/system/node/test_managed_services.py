@@ -63,6 +63,19 @@ async def test_without_config_events_are_known_from_the_first_one_on(restricted:
     await leaves_in_time(restricted)
 
 
+async def test_without_config_the_start_finds_out_whether_events_arrive(restricted: Server) -> None:
+    async with served(restricted) as node:
+        await until(lambda: node.readiness.status() == (True, "ok"))
+        assert not list(restricted.control.scan_iter("*:doctor:*"))
+    restricted.control.execute_command("ACL", "SETUSER", "default", "+config")
+    restricted.control.config_set("notify-keyspace-events", "Kx")
+    restricted.control.execute_command("ACL", "SETUSER", "default", "-config")
+    async with served(restricted) as node:
+        ready, sentence = node.readiness.status()
+        assert ready
+        assert "expired events are not confirmed" in sentence
+
+
 async def test_without_config_and_info_everything_works(restricted: Server) -> None:
     restricted.control.execute_command("ACL", "SETUSER", "default", "-info")
     await leaves_in_time(restricted)
