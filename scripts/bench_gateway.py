@@ -5,8 +5,8 @@
     python scripts/bench_gateway.py --quick               small sizes, to check that it runs
 
 The server has one core, the load generator and Redis the other. Peers: Socket.IO 4 with ioredis (it needs
-Node.js 20 and npm), and two bare echo servers. The result file keeps the rows that were not measured again.
-On a server of `--redis-url` the peers leave keys behind.
+Node.js 20 and npm), Centrifugo 6 (the program on PATH), and two bare echo servers. The result file keeps the
+rows that were not measured again. On a server of `--redis-url` the peers leave keys behind.
 """
 
 import argparse
@@ -26,13 +26,13 @@ from reactor.errors import ReactorError
 from reactor.server.gc_tuning import tune_gc
 from scripts.benchmarks.figures import write_json
 from scripts.benchmarks.gateway.clients import Dialect
-from scripts.benchmarks.gateway.dialects import Echo, Reactor, SocketIo
+from scripts.benchmarks.gateway.dialects import Centrifugo, Echo, Reactor, SocketIo
 from scripts.benchmarks.gateway.growth import grow_connections, grow_members, grow_workers
 from scripts.benchmarks.gateway.plot import plot_gateway
 from scripts.benchmarks.gateway.rows import QUICK, ROWS, Sizes, Subject
 from scripts.benchmarks.gateway.servers import (
     LOAD_CORE,
-    install_peers,
+    missing_peers,
     peer_server,
     pinned_redis,
     reactor_server,
@@ -46,8 +46,8 @@ from scripts.benchmarks.server import server_facts, server_name
 PARTS = (*ROWS, "slow", "growth")
 PEERS = {
     "heartbeats": ("socketio", "websockets", "picows"),
-    "kept": ("socketio", "picows"),
-    "storm": ("socketio",),
+    "kept": ("socketio", "centrifugo", "picows"),
+    "storm": ("socketio", "centrifugo"),
     "one_room": ("socketio",),
 }
 TIMES = {"storm": 3, "one_room": 3}
@@ -70,7 +70,9 @@ async def subject_of(
     name: str, sizes: Sizes, url: str | None, settings: dict[str, Any] | None = None
 ) -> AsyncIterator[Subject]:
     """Start a server under test, with a Redis of its own."""
-    dialects: dict[str, Callable[[], Dialect]] = {"reactor": Reactor, "socketio": SocketIo}
+    dialects: dict[str, Callable[[], Dialect]] = {
+        "reactor": Reactor, "socketio": SocketIo, "centrifugo": Centrifugo,
+    }  # fmt: skip
     async with pinned_redis(url, None) as (bench, pid):
         starting = reactor_server(bench, settings) if name == "reactor" else peer_server(name, bench)
         async with starting as served:
@@ -133,7 +135,7 @@ async def benchmark(arguments: argparse.Namespace) -> None:
     sizes = QUICK if arguments.quick else Sizes()
     path = arguments.output / "gateway.json"
     result: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"benchmark": "gateway"}
-    missing = install_peers() if arguments.peers else "not requested"
+    missing = missing_peers() if arguments.peers else {}
     async with pinned_redis(arguments.redis_url, None) as (bench, _):
         result["redis"] = server_name(await server_facts(bench.redis))
     result["machine"] = machine = machine_facts()
@@ -148,8 +150,8 @@ async def benchmark(arguments: argparse.Namespace) -> None:
             else:
                 result[part] = {"reactor": await measure_row(part, "reactor", sizes, arguments)}
                 for name in PEERS[part] if arguments.peers else ():
-                    if name == "socketio" and missing:
-                        console.print(f"[yellow]without Socket.IO: {missing}[/]")
+                    if name in missing:
+                        console.print(f"[yellow]{part}: without {name}: {missing[name]}[/]")
                         continue
                     status.update(f"{part}: {name}")
                     try:

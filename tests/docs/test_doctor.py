@@ -76,8 +76,12 @@ def plain(text: str, server: Server) -> str:
     """Without what differs from machine to machine."""
     text = text.replace(f":{server.port}", ":6379").replace(str(server.folder), "/etc/redis")
     text = re.sub(r"answers in \S+ ms", "answers in N ms", text)
-    text = re.sub(r"Redis 7\.[\d.]+ *", "Redis 7 ", text)
+    text = re.sub(r"(Redis|Valkey) \d+\.\d[\d.]* *", "Redis 7 ", text)
     text = re.sub(r"(&\{reactor:\* )&.*", r"\1…", text)
+    # What was measured on a server of this kind.
+    text = re.sub(
+        r"asured on\s+(Redis|Valkey)\s+\d.*?pacemaker half\s+within \d+ m?s", "…", text, flags=re.DOTALL
+    )
     return re.sub(r" +", " ", "\n".join(line.rstrip() for line in text.strip().splitlines()))
 
 

@@ -23,6 +23,20 @@ test("joining again as the same user changes the given options; another user is 
   assert.equal(Socket.last.of("join_room")[0].data, 1, "what was refused is not said again");
 });
 
+test("joining again with another view that is not answered in time leaves the view that the application has", async (t) => {
+  const { room, client, tick } = await enter(t, undefined, {}, { requestTimeout: 3000 });
+  const again = client.join("lobby", { userId: "me", view: "none" });
+  await settle();
+  await tick(3000);
+  await assert.rejects(again, { code: "timeout" });
+  Socket.last.answers("join_room", joined([], { view: "none" }));
+  assert.equal(room.view, "members");
+  await tick(2000);
+  assert.deepEqual(Socket.last.of("join_room").map(({ view }) => view), [undefined, "none", undefined], "the server may have executed it");
+  Socket.last.answers("join_room", joined([member("me"), member("bob")]));
+  assert.deepEqual([...room.members.keys()], ["me", "bob"]);
+});
+
 test("an away member is away again after a lost connection, with the join", async (t) => {
   const { room, tick } = await enter(t);
   const away = room.away();

@@ -229,7 +229,9 @@ def chosen(name: str) -> tuple[Path | None, str]:
     if name == "bundled":
         return _bundled()
     if os.sep in name:
-        path = Path(name).resolve()
+        path = Path(
+            name
+        ).absolute()  # not resolved: Debian's redis-server is a link to a program of many names
         found = version_of(path)
         return (path, "") if found else (None, f"{name} is no program of a Redis or Valkey server")
     match = re.fullmatch(r"(redis|valkey)-(\d+(?:\.\d+)*)", name)

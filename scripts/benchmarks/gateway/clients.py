@@ -26,13 +26,14 @@ class Dialect(Protocol):
 
     path: str
     opened_by_server: bool
+    has_rooms: bool
 
     def join(self, client: "Client") -> bytes:
         """Return the message that joins the client's room."""
         ...
 
     def heartbeat_of(self, client: "Client") -> bytes:
-        """Return the heartbeat message of a client."""
+        """Return the heartbeat message of a client; b"" where the server sends them."""
         ...
 
     def on_message(self, client: "Client", head: bytes, size: int) -> None:
@@ -48,6 +49,7 @@ class Client(WSListener):
         self.room = room
         self.transport: Any = None
         self.members_known = 0  # number of members in its list
+        self.members: set[bytes] = set()  # where the protocol has no counts
         self.version = 0
         self.answered: asyncio.Future[float] | None = None
         self.notified_at = 0.0
@@ -203,8 +205,9 @@ class Crowd:
         for index, client in enumerate(some):
             if (wait := start + over * index / len(some) - loop.time()) > 0:
                 await asyncio.sleep(wait)
-            client.heartbeat_sent_at = time.perf_counter()
-            client.send(client.heartbeat)
+            if client.heartbeat:  # otherwise the server sends them
+                client.heartbeat_sent_at = time.perf_counter()
+                client.send(client.heartbeat)
         await asyncio.sleep(max(0.0, start + over - loop.time()))
 
     async def complete_within(self, seconds: float) -> None:

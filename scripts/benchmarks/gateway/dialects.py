@@ -6,6 +6,7 @@ that the benchmark does not measure its load generator.
 
 import re
 import time
+from collections.abc import Iterable
 
 import msgspec
 
@@ -26,6 +27,7 @@ class Echo:
 
     path = "/ws"
     opened_by_server = False
+    has_rooms = False
     heartbeat = b'{"type":"room:heartbeat","roomId":"lobby"}'
 
     def join(self, client: Client) -> bytes:
@@ -43,6 +45,8 @@ class Echo:
 
 class Reactor(Echo):
     """The reactor's protocol."""
+
+    has_rooms = True
 
     def __init__(self) -> None:
         self._changes: dict[bytes, tuple[int, int, int]] = {}
@@ -124,6 +128,7 @@ class SocketIo(Echo):
 
     path = "/socket.io/?EIO=4&transport=websocket"
     opened_by_server = True
+    has_rooms = True
     heartbeat = b'42["room:heartbeat"]'
 
     def join(self, client: Client) -> bytes:
@@ -155,3 +160,51 @@ class SocketIo(Echo):
             client.answer()
         else:
             crowd.unexpected.append(head[:200].decode(errors="replace"))
+
+
+class Centrifugo(Echo):
+    """The JSON protocol of Centrifugo: a channel with presence, and with pushes of joins and leaves.
+
+    A client subscribes and asks for the channel's presence, as its documentation describes. The server sends
+    the heartbeats, and renews the presence in Redis by itself: a client answers an empty object by another.
+    """
+
+    path = "/connection/websocket"
+    has_rooms = True
+    heartbeat = b""
+    _JOIN = re.compile(rb'"join":\{"info":\{[^{}]*"client":"([^"]+)"')
+
+    def join(self, client: Client) -> bytes:
+        """Return the messages that connect, join the client's room and ask who is there, a line each."""
+        channel = client.room.encode()
+        return b"\n".join(
+            (
+                b'{"id":1,"connect":{"name":"u%d"}}' % client.number,
+                b'{"id":2,"subscribe":{"channel":"%b"}}' % channel,
+                b'{"id":3,"presence":{"channel":"%b"}}' % channel,
+            )
+        )
+
+    def on_message(self, client: Client, head: bytes, size: int) -> None:
+        """Process a received frame: one message or more, a line each."""
+        crowd = client.crowd
+        crowd.bytes += size
+        for line in head.splitlines():
+            if line == b"{}":
+                client.send(b"{}")
+                crowd.acks += 1
+            elif line.startswith(b'{"push"'):
+                found = self._JOIN.search(line)
+                if found is not None:
+                    crowd.events += 1
+                    self._add(client, (found[1],))
+            elif line.startswith(b'{"id":3'):
+                self._add(client, re.findall(rb'"client":"([^"]+)"', line))
+                client.answer()
+            elif b'"error"' in line or not line.startswith((b'{"id":1', b'{"id":2')):
+                crowd.unexpected.append(line[:200].decode(errors="replace"))
+
+    def _add(self, client: Client, members: Iterable[bytes]) -> None:
+        """Add members to a client's list: a join may be pushed before or after the list that has it."""
+        client.members.update(members)
+        client.set_members_known(len(client.members))

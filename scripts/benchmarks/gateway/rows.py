@@ -14,7 +14,7 @@ from typing import Any
 from reactor.errors import ReactorError
 from scripts.benchmarks.figures import quantile
 from scripts.benchmarks.gateway.clients import Client, Crowd, Dialect
-from scripts.benchmarks.gateway.dialects import Reactor, SocketIo
+from scripts.benchmarks.gateway.dialects import Reactor
 from scripts.benchmarks.gateway.servers import Served, cpu_seconds
 from scripts.benchmarks.server import Bench
 
@@ -135,8 +135,8 @@ async def measure_kept(subject: Subject) -> dict[str, Any]:
         "server_cpu_seconds": server,
         "redis_cpu_seconds": redis,
         "heartbeats": crowd.acks - beats,
-        "ack_ms_p50": quantile(crowd.heartbeat_delays, 0.5) * 1000,
-        "ack_ms_p99": quantile(crowd.heartbeat_delays, 0.99) * 1000,
+        "ack_ms_p50": quantile(crowd.heartbeat_delays or [0.0], 0.5) * 1000,
+        "ack_ms_p99": quantile(crowd.heartbeat_delays or [0.0], 0.99) * 1000,
         "other_messages": sum(crowd.messages.values()),
         "bytes_a_connection": memory,
         "redis_bytes_a_member": redis_memory,
@@ -257,7 +257,7 @@ async def _lists(subject: Subject, crowd: Crowd) -> dict[str, Any]:
 
 async def _connect_and_join(crowd: Crowd, clients: int, room: int) -> bool:
     """Connect clients, and join them to rooms of that size; return whether the server has rooms."""
-    joins = isinstance(crowd.dialect, Reactor | SocketIo)
+    joins = crowd.dialect.has_rooms
     places = ((number, f"room-{number // room}") for number in range(clients))
     await crowd.each(places, crowd.join if joins else crowd.connect)
     return joins

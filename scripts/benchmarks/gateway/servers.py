@@ -108,18 +108,32 @@ def _compile_bytecode() -> None:
 
 @asynccontextmanager
 async def peer_server(name: str, bench: Bench) -> AsyncIterator[Served]:
-    """Start a peer: `socketio`, or the bare echo of `websockets` or `picows`."""
+    """Start a peer: `socketio`, `centrifugo`, or the bare echo of `websockets` or `picows`."""
     if name == "socketio":
         command: tuple[str, ...] = ("node", "server.js", bench.url.removeprefix("unix://"))
         folder = SOCKETIO
+    elif name == "centrifugo":
+        command = (sys.executable, "-m", "scripts.benchmarks.gateway.centrifugo", bench.url)
+        folder = ROOT
     else:
         command = (sys.executable, "-m", "scripts.benchmarks.gateway.echo_servers", name)
         folder = ROOT
     async with server_process(command, SERVER_CORE, folder) as served:
+        served.pids += children_of(served.pids[0])
         yield served
 
 
-def install_peers() -> str | None:
+def missing_peers() -> dict[str, str]:
+    """Return the peers that this machine lacks, each with the reason; Socket.IO is installed if possible."""
+    missing = {}
+    if reason := _install_socketio():
+        missing["socketio"] = reason
+    if shutil.which("centrifugo") is None:
+        missing["centrifugo"] = "there is no centrifugo (6) on PATH"
+    return missing
+
+
+def _install_socketio() -> str | None:
     """Install the Socket.IO peer from its lock file; return the reason if that fails."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         return "there is no Node.js (20 or later) with npm"

@@ -191,6 +191,14 @@ def rows_of(result: dict[str, Any]) -> Iterator[tuple[str, str, str, str, str]]:
         )  # fmt: skip
 
 
+def centrifugo_rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Return work, our figure, that of Centrifugo, and the ratio, where it was measured."""
+    for line in FIGURES:
+        ours, theirs = line.of(result, "reactor"), line.of(result, "centrifugo")
+        if ours is not None and theirs is not None and line.key != "other_messages":
+            yield line.work, line.text(ours), line.text(theirs), ratio(line, ours, theirs)
+
+
 def echo_rows(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Return the figures of the bare echo servers."""
     for name in ("websockets", "picows"):
@@ -229,6 +237,11 @@ def slow_rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 MAIN = ("work", "reactor", "Socket.IO 4 + ioredis", "ratio", "goal")
+CENTRIFUGO = ("work", "reactor", "Centrifugo 6", "ratio")
+CENTRIFUGO_NOTE = (
+    "Centrifugo keeps presence in Redis under a TTL, too. There the server sends the heartbeats, and renews "
+    "what is in Redis by itself; a client that vanishes is noticed by the missing answer.\n"
+)
 ECHO = ("bare echo", "messages a CPU-second")
 GROWTH = ("size", "a heartbeat: server", "Redis", "a join and a leave: server", "Redis")
 GROWTH_NOTE = (
@@ -250,6 +263,8 @@ def markdown(result: dict[str, Any]) -> str:
     machine = result["machine"]
     parts = [_table(MAIN, rows_of(result))]
     parts += missed(result)
+    if list(centrifugo_rows(result)):
+        parts += [_table(CENTRIFUGO, centrifugo_rows(result)), CENTRIFUGO_NOTE]
     if list(echo_rows(result)):
         parts.append(_echoes(result))
     if result.get("slow"):
@@ -273,7 +288,7 @@ def print_tables(result: dict[str, Any]) -> None:
     """Print all tables."""
     console = Console()
     tables = (
-        (MAIN, rows_of(result)), (ECHO, echo_rows(result)),
+        (MAIN, rows_of(result)), (CENTRIFUGO, centrifugo_rows(result)), (ECHO, echo_rows(result)),
         (SLOW, slow_rows(result)), (GROWTH, growth_rows(result)),
     )  # fmt: skip
     for head, rows in tables:

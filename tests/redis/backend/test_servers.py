@@ -101,6 +101,12 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         program = tmp_path / name
         program.write_text(f"#!/bin/sh\necho '{said}'\n")
         program.chmod(0o700)
+    # As on Debian, where one program of several names is the server and its tools.
+    (tmp_path / "tools").write_text(
+        "#!/bin/sh\ncase $0 in */valkey-server-8) echo 'Valkey server v=8.1.1 sha=0:0' ;; esac\n"
+    )
+    (tmp_path / "tools").chmod(0o700)
+    (tmp_path / "valkey-server-8").symlink_to("tools")
     (tmp_path / "redis-server.conf").write_text("port 6379\n")
     monkeypatch.setenv("PATH", str(tmp_path))
     return tmp_path
@@ -113,14 +119,15 @@ def test_a_server_is_chosen_by_product_and_version_the_newest_that_fits(programs
         ("redis-8.0.2", "redis-server-old"),
         ("valkey-9.1", "valkey-server"),
         (str(programs / "redis-server-old"), "redis-server-old"),
+        (str(programs / "valkey-server-8"), "valkey-server-8"),
     ):
         assert servers.chosen(name) == (programs / file, ""), name
 
 
 def test_a_server_that_is_missing_is_reported_in_one_line(programs: Path):
-    there = "redis-7.0.15, redis-8.0.2, redis-8.0.10, valkey-9.1.2"
+    there = "redis-7.0.15, redis-8.0.2, redis-8.0.10, valkey-8.1.1, valkey-9.1.2"
     fix = "a path can be given in its place"
-    for name in ("redis-8.1", "redis-8.0.1", "valkey-8"):
+    for name in ("redis-8.1", "redis-8.0.1", "valkey-7"):
         assert servers.chosen(name) == (None, f"no program of {name} on PATH, which has {there}; {fix}")
     assert servers.chosen("memcached") == (
         None,
