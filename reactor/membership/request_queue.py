@@ -175,6 +175,9 @@ class RequestQueue:
             await self._carry_out(connection, intent)
         finally:
             requests.reading = [other for other in requests.reading if other is not task]
+            # A task that is cancelled keeps its traceback, and so this frame: not until the garbage collector
+            # finds the two, which takes minutes, and meanwhile all that the request holds.
+            del task
 
 
 def size_of(intent: Any) -> int:

@@ -1,8 +1,10 @@
 """The requests of a connection: what a refused one leaves behind."""
 
 import asyncio
+import gc
 from types import SimpleNamespace
 from typing import Any, cast
+from weakref import finalize
 
 import pytest
 
@@ -92,3 +94,33 @@ async def test_a_request_counts_until_it_is_carried_out_or_refused() -> None:
     ((*arguments,),) = tasks.started
     await queue._run(*arguments)
     assert (len(ended), queue.bytes) == (1, 0)
+
+
+async def test_a_request_that_is_stopped_is_freed_without_the_garbage_collector() -> None:
+    class Held:
+        """What a request holds while it is carried out."""
+
+    class Started:
+        def start_soon(self, func: Any, *args: Any) -> None:
+            running.append(asyncio.get_running_loop().create_task(func(*args)))
+
+    async def carry_out(_connection: Any, _intent: Any) -> None:
+        held = Held()
+        freed.append(finalize(held, int))
+        await asyncio.Event().wait()
+
+    running: list[asyncio.Task[Any]] = []
+    freed: list[finalize[Any, Any]] = []
+    connection = cast("Any", Reading())
+    queue = RequestQueue(carry_out, lambda *_: True, cast("Any", Started()), max_held=10)
+    gc.disable()
+    try:
+        queue.add(connection, people(1))
+        await asyncio.sleep(0)
+        queue.close(connection)
+        await asyncio.wait(running)
+        running.clear()
+        await asyncio.sleep(0)
+        assert [one.alive for one in freed] == [False]
+    finally:
+        gc.enable()
