@@ -152,8 +152,12 @@ export class Room extends FollowedRoom {
       }
       this.#entering = false;
       if (!error) this.#onJoined(reply, callers);
-      else if (this.joined) this.#onRejoinRefused(error, callers);
-      else this.#onRefused(error);
+      else if (!this.joined) this.#onRefused(error);
+      else {
+        this.#settleJoins(callers, error);
+        // The server may still execute it, and serve another view than the one that the application has.
+        if (error.code === "timeout") this.defer(() => this.sendJoin());
+      }
       // For those who have joined again meanwhile.
       if (this.#joining[0]) this.sendJoin();
     });
@@ -243,13 +247,6 @@ export class Room extends FollowedRoom {
     const mayBeAway = this.me?.away ?? (resumed && !returned);
     if (mayBeAway && !this.isAway) this.#own.setAway(false);
     this.#settleJoins(callers, null);
-  }
-
-  /** Joining again with other options was refused. @param {ReactorError} error @param {number} callers for whom it was sent */
-  #onRejoinRefused(error, callers) {
-    this.#settleJoins(callers, error);
-    // The server may still execute it, and serve another view than the one that the application has.
-    if (error.code === "timeout") this.defer(() => this.sendJoin());
   }
 
   /** A join was refused. @param {ReactorError} error */

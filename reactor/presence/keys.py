@@ -198,6 +198,7 @@ KEY_TYPES: Mapping[str, tuple[str, ...]] = {
     "fenced": ("string",),
     "removal": ("string",),
     "ban": ("string",),
+    "lifted": ("string",),
     "bans": ("zset",),
     "pulse": ("hash",),
     "departures": ("stream",),

@@ -115,7 +115,7 @@ async def test_the_redis_benchmark_measures_the_cost_of_members(bundled_server: 
     result = await run("bench_redis.py", tmp_path, f"--redis-url={bundled_server.url}", *REDIS)
 
     (server,) = result["servers"]
-    assert server["server"]["kind"] == "valkey"
+    assert server["server"]["kind"] == bundled_server.control.info("server").get("server_name", "redis")
     layouts = server["memory"]["layouts"]
     assert list(layouts) == ["rooms of 50", "rooms of 5", "one room"]
     # With so few members the server's own memory dominates.

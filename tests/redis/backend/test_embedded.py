@@ -22,7 +22,7 @@ from tests.support.servers import free_port, version_of
 from tests.support.waiting import PATIENCE, until_blocking
 
 OWNER = """
-import anyio, sys
+import anyio, signal, sys
 from reactor.backend.embedded import EmbeddedServer
 
 async def main():
@@ -34,6 +34,8 @@ async def main():
             print("alive" if await embedded._answers(server._folder / "redis.sock") else "gone", flush=True)
 
 from reactor.backend import embedded
+# A shell without job control has its background processes, as these tests may be, ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     anyio.run(main)
 except KeyboardInterrupt:

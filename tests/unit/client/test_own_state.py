@@ -115,7 +115,11 @@ def test_what_the_server_reports_replaces_what_was_confirmed_and_keeps_what_is_p
 
 
 class AnyOutcome(RuleBasedStateMachine):
-    """The server takes or refuses each request, or its reply is lost; values are applied in their order."""
+    """The server takes or refuses each request, or its reply is lost; values are applied in their order.
+
+    It takes again what it has taken when the reply was lost. Otherwise the client could not know that: it
+    would see it in the next list.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,6 +127,7 @@ class AnyOutcome(RuleBasedStateMachine):
         self.calls: list[PendingChange] = []
         self.batch: list[PendingChange] = []
         self.server: Any = None
+        self.taken: set[int] = set()
 
     @rule(value=st.integers(0, 9), waits=st.booleans())
     def calls_update(self, value: int, waits: bool) -> None:
@@ -139,11 +144,14 @@ class AnyOutcome(RuleBasedStateMachine):
     @rule(limit=st.integers(0, 9), lost=st.booleans())
     def is_answered(self, limit: int, lost: bool) -> None:
         value = self.change.data
-        if value <= limit:
+        takes = value <= limit or value in self.taken
+        if takes:
             self.server = value
+        if takes and lost:
+            self.taken.add(value)
         if not lost:
-            self.own.settle(self.batch, None if value <= limit else ERROR)
-            if value <= limit:
+            self.own.settle(self.batch, None if takes else ERROR)
+            if takes:
                 self.own.confirm(data(value))
         self.batch = []
 
