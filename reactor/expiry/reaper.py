@@ -12,7 +12,7 @@ nodes are asked, and it is claimed ANSWER_TIME later, unless the one that has it
 What it guarantees. A claim is one atomic script: where the presence key is gone and the member's row is still
 there, it removes the row, publishes the diff and records the departure; else it does nothing. So a departure
 happens exactly once, however often the member was found, and on whichever node. A batch that Redis did
-not take is claimed again.
+not take is claimed again, once the nodes were asked again where that is needed.
 """
 
 import asyncio
@@ -118,8 +118,9 @@ class Reaper:
         else:
             certain = suffixes
         if certain:
-            await self.claim(shard, certain, found_by)
+            # Also where the claim fails, so that they are asked again: no node can object while Redis is full.
             asked.difference_update(certain)
+            await self.claim(shard, certain, found_by)
 
     def _enqueue_asked(self, shard: int, waiting: dict[str, FoundBy]) -> None:
         self._queues[shard] = waiting | self._queues[shard]

@@ -117,3 +117,31 @@ async def test_a_bounded_number_of_claims_is_under_way_and_all_that_wait_are_cou
         await until(lambda: reaper.pending == 0)
         tasks.cancel_scope.cancel()
     assert largest == MAX_CALLS
+
+
+async def test_nodes_are_asked_again_for_members_whose_claim_redis_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While Redis takes no writes, no node can object to a departure."""
+    monkeypatch.setattr("reactor.expiry.reaper.ANSWER_TIME", 0.01)
+    calls: list[str] = []
+
+    class Store:
+        async def ask_nodes(self, _shard: int, _suffixes: list[str]) -> bool:
+            calls.append("ask")
+            return True
+
+        async def claim(self, _shard: int, _suffixes: list[str]) -> list[Claimed]:
+            calls.append("claim")
+            if calls.count("claim") == 1:
+                raise Unavailable("refused")
+            return []
+
+    store: Any = Store()
+    reaper = Reaper(store)
+    reaper.enqueue(0, ["lobby:user:ann"], "pacemaker")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(reaper.serve)
+        await until(lambda: calls.count("claim") == 2)
+        tasks.cancel_scope.cancel()
+    assert calls == ["ask", "claim", "ask", "claim"]

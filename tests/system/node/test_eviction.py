@@ -112,3 +112,38 @@ def _press(server: Server, number: int) -> None:
 def _count(server: Server, number: int) -> int:
     room = f"room {number}"
     return len(redis_state.members(server, room))
+
+
+async def test_no_member_leaves_whose_node_could_not_restore_it_while_redis_was_full(
+    redis_server: Server,
+) -> None:
+    """The nodes are asked for members found gone; while writes are refused, none of them can answer."""
+    control, everyone = redis_server.control, {f"user {number}" for number in range(20)}
+
+    def stored() -> set[str]:
+        return {user for room in redis_state.everywhere(redis_server).values() for user in room}
+
+    def is_due() -> bool:
+        """Whether all stored deadlines have passed."""
+        rows = [redis_state.rows(redis_server, f"room {number}") for number in range(4)]
+        return max(deadline for room in rows for deadline in room.values()) < redis_state.now(redis_server)
+
+    async with served(redis_server, ttl=3, sweep_interval=0.3) as node, AsyncExitStack() as stack:
+        clients = []
+        for number, user in enumerate(sorted(everyone)):
+            client = await stack.enter_async_context(RawClient.connect(node))
+            await client.join(f"room {number % 4}", user)
+            client.start_heartbeats()
+            clients.append(client)
+        for _ in range(2):
+            control.config_set("maxmemory-policy", "volatile-random")
+            control.config_set("maxmemory", "1")
+            await until(lambda: not stored() and is_due())
+            for _ in range(2):
+                await until(lambda: any(node.reaper._asked.values()))
+                await until(lambda: node.reaper.pending)
+            control.config_set("maxmemory", "0")
+            control.config_set("maxmemory-policy", "noeviction")
+            await until(lambda: stored() == everyone)
+        assert [departures(client.received) for client in clients] == [[]] * 20
+        assert not [client for client in clients if client.of("room:force-leave")]

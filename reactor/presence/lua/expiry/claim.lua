@@ -6,7 +6,9 @@
 -- Returns: {now, then for each departed: suffix, reason, stored deadline}
 -- Publishes: a diff (left) for each room; a change of each person
 demand_right_to_change()
-if expiry_suspended_until() then return { now() } end
+local suspended_until, unmarked = expiry_suspended_until()
+-- Nodes claim, and they mark each shard: where Redis may have evicted the mark, the next one suspends expiry.
+if suspended_until or (unmarked and may_evict()) then return { now() } end
 
 -- Removes what is left of a member whose row was lost, as with a damaged `members:ROOM`: nothing else would find it.
 local function remove_orphan(room, user)

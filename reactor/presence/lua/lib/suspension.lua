@@ -20,11 +20,12 @@ local CLOCK_STEP = 1000 -- ms by which the clock went back, at least; less than 
 -- Whether no node has marked the shard for a whole lease (ms), or may not have. at: the time of the last mark, or nil.
 local function is_silent(at, lease) return not at or now() - at > lease or at - now() >= CLOCK_STEP end
 
--- The time (ms) until which no expiry counts, or nil. A shard without any mark has no nodes to wait for.
+-- The time (ms) until which no expiry counts, or nil; and whether there is no mark. A shard without one has no nodes to
+-- wait for, or Redis has lost it.
 local function expiry_suspended_until()
   local mark = call('HMGET', SHARD .. ':pulse', 'at', 'lease', 'hold', 'servers')
   local at, lease = tonumber(mark[1]), tonumber(mark[2])
-  if not at or not lease then return nil end
+  if not at or not lease then return nil, true end
   if is_silent(at, lease) or not is_known_server(mark[4], SERVER) then return now() + lease end
   local suspended_until = tonumber(mark[3]) or 0
   if suspended_until > now() + 10 * lease then return nil end -- set before the clock went back
