@@ -118,7 +118,7 @@ class Reaper:
         else:
             certain = suffixes
         if certain:
-            # Also where the claim fails, so that they are asked again: no node can object while Redis is full.
+            # Also where the claim fails, to ask for them again: no node can object while Redis is full.
             asked.difference_update(certain)
             await self.claim(shard, certain, found_by)
 
