@@ -77,7 +77,7 @@ MUTANTS = (
     Mutant(
         "expiry is not suspended after a stall of Redis",
         "presence/lua/lib/suspension.lua",
-        "  if not at or not lease then return nil end",
+        "  if not at or not lease then return nil, true end",
         "  do return nil end",
         ("stop-server",),
         frozenset({"reason"}),

@@ -112,7 +112,8 @@ async def test_a_dead_connection_is_detected_by_a_heartbeat(bundled_server: Serv
         await recorder.until_status(Status.RECONNECTING)
         proxy.release()
         await recorder.until_status(Status.CONNECTED)
-        assert recorder.events == []
+        # The server may learn of the return before the loss, and then counts two connections for a moment.
+        assert [event.kind for event in recorder.events] in ([], ["update"], ["update", "update"])
 
 
 async def test_a_dead_connection_is_detected_without_a_room(bundled_server: Server):

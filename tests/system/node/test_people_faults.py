@@ -14,10 +14,12 @@ from reactor.presence.people import PersonRecord
 from reactor.presence.people_index import AUDIT_PARTS
 from reactor.presence.store import Store
 from reactor.settings import RoomRule
+from tests.support import redis_state
 from tests.support.nodes import served
 from tests.support.people import statuses, until_person, until_record, watch
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 HOUR = 3_600_000
 QUICK = {"lease": 0.6, "sweep_interval": 0.4}
@@ -272,6 +274,9 @@ async def test_who_is_erased_while_online_has_only_the_time_of_the_next_departur
         assert await presence.erase("ann")
         person = await presence.user("ann")
         assert (person.status, person.rooms, person.last_seen) == ("online", ["lobby"], None)
+        # What happens in the millisecond of the erasure is erased.
+        erased_by = redis_state.now(redis_server)
+        await until(lambda: redis_state.now(redis_server) > erased_by)
         await ann.ask("leave_room", "room:left", roomId="lobby")
         assert (await until_record(node, "ann", lambda record: not record.rooms)).last_seen
         assert await presence.erase("ann")
