@@ -274,9 +274,19 @@ def markdown(result: dict[str, Any]) -> str:
         parts.append(GROWTH_NOTE)
     parts.append(
         f"Made on {machine['cores']} cores of {machine['cpu']}, {machine['system']}, "
-        f"Python {machine['python']}, {result['redis']}, at commit {machine['commit']}.\n"
+        f"Python {machine['python']}, {result['redis']}, at commit {_commits(result)}.\n"
     )
     return "\n".join(parts)
+
+
+def _commits(result: dict[str, Any]) -> str:
+    """Return the commit that was measured; of each part, where they differ."""
+    parts_of: dict[str, list[str]] = {}
+    for part, measured in result["measured"].items():
+        parts_of.setdefault(measured["commit"], []).append(part)
+    if len(parts_of) == 1:
+        return next(iter(parts_of))
+    return "; ".join(f"{commit} ({', '.join(parts)})" for commit, parts in parts_of.items())
 
 
 def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
