@@ -297,11 +297,13 @@ def _missed_activity(history: History, departure: Departure) -> int:
     The presence key holds the last activity and vanishes at its expiry. The scan at the stored deadline
     copies it before: a member that has sent heartbeats is alive then. A scan that a stall of its node, or its
     death, delays beyond the expiry finds nothing to copy, and the departure has what the scan before copied.
+    So it is with a stall of Redis, after which expiry is suspended.
     """
     due = departure.last_active + history.ttl_of[departure.room]
     nodes = {id(membership.node): membership.node for membership in history.memberships}.values()
     stalls = [stall for node in nodes for stall in node.impaired]
     stalls += [[node.ended_at, node.ended_at + history.lease] for node in nodes if node.ended_at is not None]
+    stalls += [[at - history.lease, at] for node in nodes for at in node.suspensions]
     late = any(begun < departure.at and ended > due - 3 * history.lease for begun, ended in stalls)
     return history.ttl_of[departure.room] if late and departure.reason != "left" else 0
 
