@@ -56,7 +56,9 @@ class Subscription:
         )
         self._on_message, self._on_gap = callbacks.on_message, callbacks.on_gap
         self._on_disconnect = callbacks.on_disconnect
-        self._channels: dict[bytes, asyncio.Event] = {}
+        self._channels: dict[bytes, bool] = {}  # whether Redis has confirmed each
+        # By channel, for those who wait: an event takes a kilobyte, and a node may follow a million users.
+        self._awaited: dict[bytes, asyncio.Event] = {}
         self._connection: Any = None
         self._unconfirmed = 0
         self._last_reply_at = 0.0
@@ -75,25 +77,25 @@ class Subscription:
     async def subscribed(self) -> None:
         """Return once every channel requested so far is confirmed."""
         await self._started.wait()
-        for confirmed in list(self._channels.values()):
-            await confirmed.wait()
+        for name in list(self._channels):
+            await self._confirmed(name)
 
-    def request(self, channel: str) -> asyncio.Event:
-        """Add a channel; the event is set while Redis has confirmed it."""
+    def request(self, channel: str) -> None:
+        """Add a channel."""
         name = channel.encode()
-        confirmed = self._channels.get(name)
-        if confirmed is None:
-            confirmed = self._channels[name] = asyncio.Event()
+        if name not in self._channels:
+            self._channels[name] = False
             self._send(self._subscribe, name)
-        return confirmed
 
     async def subscribe(self, channel: str) -> None:
         """Return once Redis has confirmed the channel, however often the connection breaks meanwhile."""
-        await self.request(channel).wait()
+        self.request(channel)
+        await self._confirmed(channel.encode())
 
     def unsubscribe(self, channel: str) -> None:
         """Remove a channel."""
         name = channel.encode()
+        self._awaited.pop(name, None)
         if self._channels.pop(name, None) is not None:
             self._send(self._unsubscribe, name)
 
@@ -118,12 +120,16 @@ class Subscription:
                     self._on_disconnect(str(errors.exceptions[0]) or type(errors.exceptions[0]).__name__)
             finally:
                 self._connection = None
-                for confirmed in self._channels.values():
-                    confirmed.clear()
+                self._channels = dict.fromkeys(self._channels, False)
                 with anyio.CancelScope(shield=True):
                     await connection.disconnect(nowait=True)
             await anyio.sleep(self._backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             self._backoff = min(self._backoff * 2, MAX_BACKOFF)
+
+    async def _confirmed(self, name: bytes) -> None:
+        """Return once Redis has confirmed a channel."""
+        if self._channels.get(name) is False:
+            await self._awaited.setdefault(name, asyncio.Event()).wait()
 
     async def _listen(self, connection: Any) -> None:
         self._to_send.clear()
@@ -165,8 +171,10 @@ class Subscription:
         elif kind == b"pong" and self._pings:
             self.lags.add(self._last_reply_at - self._pings.popleft())
         elif kind in (b"subscribe", b"ssubscribe"):
-            if confirmed := self._channels.get(reply[1]):
-                confirmed.set()
+            if reply[1] in self._channels:
+                self._channels[reply[1]] = True
+                if awaited := self._awaited.pop(reply[1], None):
+                    awaited.set()
             if self._unconfirmed:
                 self._unconfirmed -= 1
                 if self._unconfirmed == 0:

@@ -86,6 +86,7 @@ class PeopleWatches:
         self._max_people, self._window = settings.max_people, settings.diff_window
         self._loop = asyncio.get_running_loop()
         self._watches: dict[Connection, _Watch] = {}
+        self._in_order: defaultdict[Connection, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._watchers: defaultdict[str, set[Connection]] = defaultdict(set)
         self._sent: dict[str, messages.Person] = {}  # by user, with rooms
         self._changed: dict[str, None] = {}  # in the order in which they are sent
@@ -103,9 +104,58 @@ class PeopleWatches:
     # Requests
 
     async def watch(self, connection: Connection, intent: intents.FollowPeople) -> None:
-        """Answer with the state of users, and send their changes from here on. Raises Unavailable."""
+        """Answer with the state of users, and send their changes from here on. Raises Unavailable.
+
+        The requests of a connection are carried out one after the other: so it makes the node follow no more
+        users at a time than it may watch, and what it watches at the end is what it asked for last.
+        """
+        if connection.session.closed:
+            return
+        self._charge(connection, PERSON_READ * len(intent.user_ids))
+        async with self._in_order[connection]:
+            await self._watch(connection, intent)
+
+    async def unwatch(self, connection: Connection, intent: intents.UnfollowPeople) -> None:
+        """Send no more of users, or of all, once the requests before this one are carried out."""
+        if connection in self._in_order:
+            async with self._in_order[connection]:
+                self._unwatch(connection, intent.user_ids)
+        connection.send(messages.PeopleUnwatched(intent.id))
+
+    def forget(self, connection: Connection) -> None:
+        """Note that a connection is closed."""
+        self._in_order.pop(connection, None)
+        watch = self._watches.pop(connection, None)
+        if watch is not None:
+            self._unfollow(connection, watch, set(watch.followed))
+
+    def catch_up(self, connection: Connection) -> None:
+        """Send a connection that reads again what it missed."""
+        watch = self._watches.get(connection)
+        if watch is not None and watch.missed:
+            missed, watch.missed = sorted(watch.missed), set()
+            self._note_newer(connection, missed)
+            self._send([connection], missed, where=watch.where)
+
+    # Changes
+
+    def on_changed(self, person: FollowedPerson) -> None:
+        """Take in that a user has changed; it is sent at the end of the window, if one is open."""
+        if person.user_id not in self._watchers:
+            return
+        self._changed[person.user_id] = None
+        if self._timer is None:
+            self._timer = self._loop.call_at(max(self._window_ends, self._loop.time()), self._send_changes)
+
+    def stop(self) -> None:
+        """Discard what waits to be sent."""
+        self._changed.clear()
+        self._close_window()
+
+    # Private methods
+
+    async def _watch(self, connection: Connection, intent: intents.FollowPeople) -> None:
         user_ids = intent.user_ids
-        self._charge(connection, PERSON_READ * len(user_ids))
         if self._refused(connection, intent):
             return
         identity = identity_of(connection)
@@ -145,48 +195,16 @@ class PeopleWatches:
         people = [self._person(names[user], where=watch.where) for user in user_ids]
         connection.send(messages.PeopleState(people, intent.id))
 
-    async def unwatch(self, connection: Connection, intent: intents.UnfollowPeople) -> None:
-        """Send no more of users, or of all."""
+    def _unwatch(self, connection: Connection, user_ids: Iterable[str] | None) -> None:
         watch = self._watches.get(connection)
-        if watch is not None:
-            users = set(intent.user_ids) if intent.user_ids is not None else watch.users
-            self._charge(connection, PERSON_DROPPED * len(users))
-            watch.lost -= users
-            self._unfollow(connection, watch, watch.names_of(users))
-            if not watch.users:
-                del self._watches[connection]
-        connection.send(messages.PeopleUnwatched(intent.id))
-
-    def forget(self, connection: Connection) -> None:
-        """Note that a connection is closed."""
-        watch = self._watches.pop(connection, None)
-        if watch is not None:
-            self._unfollow(connection, watch, set(watch.followed))
-
-    def catch_up(self, connection: Connection) -> None:
-        """Send a connection that reads again what it missed."""
-        watch = self._watches.get(connection)
-        if watch is not None and watch.missed:
-            missed, watch.missed = sorted(watch.missed), set()
-            self._note_newer(connection, missed)
-            self._send([connection], missed, where=watch.where)
-
-    # Changes
-
-    def on_changed(self, person: FollowedPerson) -> None:
-        """Take in that a user has changed; it is sent at the end of the window, if one is open."""
-        if person.user_id not in self._watchers:
+        if watch is None:
             return
-        self._changed[person.user_id] = None
-        if self._timer is None:
-            self._timer = self._loop.call_at(max(self._window_ends, self._loop.time()), self._send_changes)
-
-    def stop(self) -> None:
-        """Discard what waits to be sent."""
-        self._changed.clear()
-        self._close_window()
-
-    # Private methods
+        users = set(user_ids) if user_ids is not None else watch.users
+        self._charge(connection, PERSON_DROPPED * len(users))
+        watch.lost -= users
+        self._unfollow(connection, watch, watch.names_of(users))
+        if not watch.users:
+            del self._watches[connection]
 
     async def _follow(self, users: set[str]) -> None:
         """Follow users, in turn with other requests. Raises Unavailable: none of them is followed."""

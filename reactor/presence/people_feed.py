@@ -5,7 +5,7 @@ which changes nothing where it is in there already. After a gap in the subscript
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 
 import anyio
 import msgspec
@@ -34,13 +34,13 @@ class FollowedPerson:
     """A user as known now: status, since when online or last seen (ms), and rooms."""
 
     __slots__ = (
+        "_rooms",
         "_since",
         "_waiting",
         "channel",
         "followers",
         "known",
         "last_seen",
-        "rooms",
         "status",
         "user_id",
     )
@@ -50,10 +50,15 @@ class FollowedPerson:
         self.status: PersonStatus = "offline"
         self._since: int | None = None
         self.last_seen: int | None = None
-        self.rooms: set[str] = set()
+        self._rooms: set[str] | None = None  # an empty set takes 200 bytes, and most who are followed are out
         self.followers = 0
         self.known = False
         self._waiting: list[PersonChange] | None = None
+
+    @property
+    def rooms(self) -> Set[str]:
+        """Return the rooms in which the user is."""
+        return self._rooms or frozenset()
 
     @property
     def since(self) -> int | None:
@@ -77,7 +82,7 @@ class FollowedPerson:
     def take(self, record: PersonRecord) -> None:
         """Take over what was read, and what was published meanwhile."""
         self.status, self.last_seen, self._since = record.status, record.last_seen, record.since
-        self.rooms, self.known = record.counted, True
+        self._rooms, self.known = record.counted or None, True
         waiting, self._waiting = self._waiting or [], None
         for change in waiting:
             self.apply(change)
@@ -95,11 +100,12 @@ class FollowedPerson:
         self.status = status
         room = unescape(change.room[1:])
         if status == "offline":
-            self.rooms.clear()
+            self._rooms = None
         elif change.room.startswith("+"):
-            self.rooms.add(room)
-        elif change.room.startswith("-"):
-            self.rooms.discard(room)
+            self._rooms = self._rooms or set()
+            self._rooms.add(room)
+        elif change.room.startswith("-") and self._rooms:
+            self._rooms.discard(room)
 
 
 class PeopleFeed:

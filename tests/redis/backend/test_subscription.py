@@ -1,5 +1,7 @@
 """One Pub/Sub connection: whatever happens to it, every resubscription is reported as a gap."""
 
+import gc
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic
@@ -70,6 +72,22 @@ async def test_a_channel_added_later_is_received_once_it_is_confirmed(redis_serv
         await recorder.channels.subscribe("a")  # adding it again does nothing
         redis_server.control.publish("a", "2")
         await recorder.expect("a=2")
+
+
+async def test_a_confirmed_channel_takes_little_memory(redis_server: Server) -> None:
+    """A node has one for each room that it follows, and for each user who is watched there."""
+    names = [f"channel {number}" for number in range(1000)]
+    async with listening(redis_server) as (recorder, _):
+        tracemalloc.start()
+        try:
+            before, _most = tracemalloc.get_traced_memory()
+            for name in names:
+                await recorder.channels.subscribe(name)
+            gc.collect()
+            after, _most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert (after - before) / len(names) < 400
 
 
 async def test_an_unsubscribed_channel_delivers_nothing(redis_server: Server) -> None:

@@ -8,6 +8,7 @@ import pytest
 from reactor.membership import people_watch
 from reactor.presence.api import Presence
 from reactor.presence.keys import Entry
+from reactor.presence.people_feed import FollowedPerson, PeopleFeed
 from reactor.presence.store import Store
 from tests.support.nodes import NodeProcess, served
 from tests.support.people import statuses, until_person, until_record, watch
@@ -201,6 +202,30 @@ async def test_each_of_several_requests_that_watch_too_many_together_is_answered
         await watcher.until(lambda: len(watcher.of("people:state", "error")) == 3)
         assert len(watcher.of("people:state")) == 1
         assert [error["code"] for error in watcher.of("error")] == ["too_many_people"] * 2
+
+
+async def test_requests_of_one_connection_follow_no_more_users_at_a_time_than_it_may_watch(
+    bundled_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = 0
+    begin = PeopleFeed._begin
+
+    async def count(self: PeopleFeed, people: list[FollowedPerson]) -> None:
+        nonlocal most
+        most = max(most, len(self))
+        await begin(self, people)
+
+    monkeypatch.setattr(PeopleFeed, "_begin", count)
+    async with served(bundled_server, max_people=10) as node, RawClient.connect(node) as watcher:
+        for number in range(4):
+            users = [f"user {number} {one}" for one in range(10)]
+            await watcher.send("people:watch", id=number, userIds=users)
+            await watcher.send("people:unwatch", id=f"none {number}")
+        await watcher.until(lambda: len(watcher.of("people:unwatched")) == 4)
+        assert len(watcher.of("people:state")) == 4
+        await watcher.send("people:watch", id="last", userIds=["ann"])
+        await watcher.until(lambda: len(watcher.of("people:state")) == 5)
+    assert most == 10
 
 
 async def test_many_changes_for_many_watchers_are_sent_in_portions_and_all_arrive(
