@@ -67,6 +67,12 @@ class FirefoxTab:
         )
         return reply["result"].get("value")
 
+    async def preload(self, function: str) -> None:
+        """Call a function of JavaScript in each page from now on, before the page's own scripts."""
+        await self._browser.ask(
+            "script.addPreloadScript", functionDeclaration=function, contexts=[self._context]
+        )
+
     async def go(self, address: str) -> None:
         """Follow a link to another page."""
         await self._browser.ask(

@@ -84,6 +84,13 @@ class Tab:
         await self._browser.ask("Target.activateTarget", targetId=self._target)
         await self.comes_to_read("document.visibilityState", "visible")
 
+    async def preload(self, function: str) -> None:
+        """Call a function of JavaScript in each page from now on, before the page's own scripts."""
+        await self._browser.ask("Page.enable", self._session)
+        await self._browser.ask(
+            "Page.addScriptToEvaluateOnNewDocument", self._session, source=f"({function})()"
+        )
+
     async def go(self, address: str) -> None:
         """Follow a link to another page."""
         await self._browser.ask("Page.navigate", self._session, url=address)
