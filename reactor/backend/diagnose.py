@@ -4,8 +4,10 @@ import errno
 import re
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
 import anyio
 from redis.asyncio.sentinel import MasterNotFoundError
@@ -36,9 +38,10 @@ NAMED_BY_SENTINELS = (
 )
 """The fix where a certificate lacks the name of a server that the address did not give."""
 _UNKNOWN_AUTHORITY = "add its CA file to the address, as in rediss://host:6379?ssl_ca_certs=ca.pem"
+_EXPIRED = 10
 _CERTIFICATE_FIXES = {
     9: "it is not valid yet: check the clocks of both machines",
-    10: "it has expired: renew it on the server",
+    _EXPIRED: "it has expired, or an intermediate one has: renew it on the server",
     23: "it was revoked: replace it on the server",
     62: _HOSTNAME,
     64: _HOSTNAME,
@@ -134,6 +137,8 @@ def _tls_problem(error: ssl.SSLError, target: Target) -> str:
     """What is wrong with TLS, and the fix."""
     if isinstance(error, ssl.SSLCertVerificationError):
         fix = _other_name(error, target) or _CERTIFICATE_FIXES.get(error.verify_code, _UNKNOWN_AUTHORITY)
+        if error.verify_code == _EXPIRED:
+            fix = _expired_authority(target) or fix
         return f"its certificate cannot be verified ({error.verify_message.rstrip('.')}); {fix}"
     options = dict(target.tls_options)
     if "ssl_certfile" in options and (problem := _key_problem(options)):
@@ -154,6 +159,23 @@ def _tls_problem(error: ssl.SSLError, target: Target) -> str:
     if "PROTOCOL" in reason or "VERSION" in reason:
         return f"no common version of TLS ({error.args[-1]}); enable TLS 1.2 or later on the server"
     return f"the TLS handshake failed ({error.args[-1]}); check the ssl_ options"
+
+
+def _expired_authority(target: Target) -> str:
+    """The fix where an authority of the own file has expired: OpenSSL does not say which certificate has."""
+    file = dict(target.tls_options).get("ssl_ca_certs")
+    if file is None:
+        return ""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(file)
+    for authority in context.get_ca_certs():
+        end = ssl.cert_time_to_seconds(str(authority["notAfter"]))
+        if end < time.time():
+            subject: Any = authority["subject"]
+            name = ", ".join(value for part in subject for _, value in part)
+            day = time.strftime("%Y-%m-%d", time.gmtime(end))
+            return f"the authority {name} in ssl_ca_certs expired on {day}: replace it in that file"
+    return ""
 
 
 def _other_name(error: ssl.SSLCertVerificationError, target: Target) -> str:

@@ -14,7 +14,7 @@ import yaml
 
 from reactor.server import node as node_module
 from reactor.settings import Settings, setting_fields
-from reactor.settings.load import advice
+from reactor.settings.load import advice, load
 from scripts.kubernetes_rules import rendered
 from tests.support.waiting import PATIENCE
 
@@ -163,6 +163,20 @@ def test_the_chart_takes_settings_by_their_names():
     env = {one["name"]: one["value"] for one in container["env"]}
     assert (env["REACTOR_TTL"], env["REACTOR_MAX_ROOMS"]) == ("2h", "12")
     check_pod(pod, container)
+
+
+def test_the_chart_writes_numbers_and_lists_as_the_server_reads_them(tmp_path: Path):
+    given = {"departures_bytes": 16777216, "auth_leeway": 2.5, "people": False, "max_rooms": 12}
+    lists = {"origins": ["https://a.example", "https://b.example"]}
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump({"settings": given | lists}))
+    (deployment,) = (one for one in helm("-f", str(values)) if one["kind"] == "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    names = {f"REACTOR_{name.upper()}" for name in given | lists}
+    env = {one["name"]: one["value"] for one in container["env"] if one["name"] in names}
+    read = load({}, env)
+    assert {name: getattr(read, name) for name in given} == given
+    assert read.origins == ("https://a.example", "https://b.example")
 
 
 def test_base_and_chart_have_the_same_pod():

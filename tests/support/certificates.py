@@ -1,4 +1,4 @@
-"""Self-signed certificates for tests."""
+"""Certificates for tests."""
 
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -44,6 +44,37 @@ def write_certificate(
     how: KeySerializationEncryption = BestAvailableEncryption(password) if password else NoEncryption()
     key_path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, how))
     return cert_path, key_path
+
+
+def write_issued_certificate(folder: Path, *, authority_days: int) -> tuple[Path, Path, Path]:
+    """The certificate of an authority, one that it issued for 127.0.0.1, and the key of that one.
+
+    authority_days: when the authority expires; what it issued is valid for 30 days.
+    """
+    now = datetime.now(UTC)
+    authority_key, key = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    authority = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority.test")])
+
+    def builder(name: str, days: int) -> x509.CertificateBuilder:
+        return (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .issuer_name(authority)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=9))
+            .not_valid_after(now + timedelta(days=days))
+        )
+
+    own = builder("authority.test", authority_days).public_key(authority_key.public_key())
+    own = own.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    issued = builder("server", 30).public_key(key.public_key())
+    issued_for = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    issued = issued.add_extension(issued_for, critical=False)
+    paths = folder / "authority.pem", folder / "issued.pem", folder / "issued.key"
+    paths[0].write_bytes(own.sign(authority_key, None).public_bytes(Encoding.PEM))
+    paths[1].write_bytes(issued.sign(authority_key, None).public_bytes(Encoding.PEM))
+    paths[2].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return paths
 
 
 def trusting(cert: Path) -> ssl.SSLContext:

@@ -5,7 +5,7 @@ import shutil
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from reactor.backend.clients import (
 )
 from reactor.backend.target import parse_url
 from reactor.errors import ReactorError, RedisMisconfigured, RedisTooOld, RedisUnreachable
+from tests.support.certificates import write_certificate, write_issued_certificate
 from tests.support.servers import Server, find, free_port
 from tests.support.waiting import PATIENCE, until_blocking
 
@@ -215,15 +216,15 @@ def certificate(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def tls_server(certificate: Path):
+@contextmanager
+def serving_tls(certificate: Path, key: Path, authority: Path) -> Iterator[int]:
     """Debian's Redis with only a TLS port; the bundled Valkey is built without TLS."""
     binary, missing = find("redis7")
     if binary is None:
         pytest.skip(missing)
     port = free_port()
-    config = {"tls-port": str(port), "tls-cert-file": f"{certificate}/cert.pem", "tls-auth-clients": "no"}
-    config |= {"tls-key-file": f"{certificate}/key.pem", "tls-ca-cert-file": f"{certificate}/cert.pem"}
+    config = {"tls-port": str(port), "tls-cert-file": str(certificate), "tls-auth-clients": "no"}
+    config |= {"tls-key-file": str(key), "tls-ca-cert-file": str(authority)}
     server = Server("redis7", binary, config)
     try:
         server.start()
@@ -232,6 +233,13 @@ def tls_server(certificate: Path):
         pytest.skip("this redis-server is built without TLS")
     yield port
     server.stop()
+
+
+@pytest.fixture
+def tls_server(certificate: Path):
+    own = certificate / "cert.pem"
+    with serving_tls(own, certificate / "key.pem", own) as port:
+        yield port
 
 
 async def test_tls(tls_server: int, certificate: Path):
@@ -260,6 +268,24 @@ async def test_a_certificate_for_another_name_is_reported_as_such(
     line = await refused(f"rediss://localhost:{tls_server}?ssl_ca_certs=cert.pem", RedisMisconfigured)
     assert "ostname mismatch" in line
     assert line.endswith("or issue one for this name.")
+
+
+async def test_an_authority_that_has_expired_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    authority, certificate, key = write_issued_certificate(tmp_path, authority_days=-1)
+    monkeypatch.chdir(tmp_path)
+    with serving_tls(certificate, key, authority) as port:
+        line = await refused(f"rediss://127.0.0.1:{port}?ssl_ca_certs=authority.pem", RedisMisconfigured)
+    assert "the authority authority.test in ssl_ca_certs expired on 20" in line
+
+
+async def test_a_certificate_of_the_server_that_has_expired_is_to_be_renewed_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    certificate, key = write_certificate(tmp_path, "server", days=-1)
+    monkeypatch.chdir(tmp_path)
+    with serving_tls(certificate, key, certificate) as port:
+        line = await refused(f"rediss://127.0.0.1:{port}?ssl_ca_certs=cert.pem", RedisMisconfigured)
+    assert line.endswith("renew it on the server.")
 
 
 async def test_faults_of_the_own_key_are_named_without_asking_for_a_password(
