@@ -13,7 +13,7 @@ import structlog
 
 from reactor.errors import SettingError
 from reactor.settings import Settings
-from reactor.settings.security import CERTIFICATE_WARNING, certificate_expiry
+from reactor.settings.certificates import CERTIFICATE_WARNING, certificate_dates, load_certificate
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +34,7 @@ class Certificate:
     def __init__(self, cert: Path, key: Path) -> None:
         self._cert, self._key = cert, key
         self.context = load_certificate(cert, key)
-        self.expires = self._note_expiry()
+        self.expires = self._note_dates()
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Certificate | None":
@@ -50,12 +50,12 @@ class Certificate:
         except SettingError as error:
             log.warning("certificate_reload_failed", reason=str(error))
         else:
-            self.expires = self._note_expiry()
+            self.expires = self._note_dates()
             log.info("certificate_reloaded", file=str(self._cert))
 
-    def _note_expiry(self) -> float:
-        """When the certificate expires (s since 1970); a warning where that is soon, or was."""
-        expires = certificate_expiry(self._cert)
+    def _note_dates(self) -> float:
+        """When the certificate expires (s since 1970); a warning where that is soon, or it is not valid."""
+        begins, expires = certificate_dates(self._cert)
         if expires < time() + CERTIFICATE_WARNING:
             log.warning(
                 "certificate_expires",
@@ -64,41 +64,14 @@ class Certificate:
                 expired=expires < time(),
                 fix="put a renewed certificate there and send SIGHUP",
             )
+        if begins > time():
+            log.warning(
+                "certificate_not_valid_yet",
+                file=str(self._cert),
+                at=datetime.fromtimestamp(begins, UTC).isoformat(),
+                fix="check the clock of this machine and that of the issuer",
+            )
         return expires
-
-
-def load_certificate(cert: Path, key: Path) -> ssl.SSLContext:
-    """Return a server's TLS context, for TLS 1.2 or later.
-
-    Raises:
-        SettingError: One line that says what is wrong.
-
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(["http/1.1"])
-    for setting, path in (("tls_cert", cert), ("tls_key", key)):
-        try:
-            path.read_bytes()
-        except OSError as error:
-            raise SettingError(f"{setting} {path} cannot be read: {error.strerror or error}.") from None
-    try:
-        context.load_cert_chain(cert, key, password=_refuse_password)
-    except ssl.SSLError as error:
-        problem = f"are not a certificate and its key: {error.reason or 'they are not PEM files'}"
-        raise SettingError(f"tls_cert {cert} and tls_key {key} {problem}.") from None
-    except _EncryptedKey:
-        raise SettingError(f"tls_key {key} is encrypted: use a key without a password.") from None
-    return context
-
-
-class _EncryptedKey(Exception):
-    pass
-
-
-def _refuse_password() -> str:
-    raise _EncryptedKey
 
 
 class TlsLayer(asyncio.Protocol):

@@ -16,9 +16,6 @@ from reactor.settings.kinds import Kind, comma_separated, text
 MIN_SECRET = 32
 """Bytes of a secret for HS256: the length of its hash (RFC 7518 section 3.2)."""
 
-CERTIFICATE_WARNING = 14 * 86_400.0
-"""Seconds before a certificate's end from which on server and doctor warn of it."""
-
 Network = IPv4Network | IPv6Network
 
 _LOCAL_NAMES = frozenset({"localhost", "ip6-localhost"})
@@ -118,16 +115,6 @@ def check_tls(cert: Path | None, key: Path | None) -> None:
     if (cert is None) is not (key is None):
         here, missing = ("tls_cert", "tls_key") if key is None else ("tls_key", "tls_cert")
         raise SettingError(f"{here} is set, but {missing} is not: TLS needs the certificate and its key.")
-
-
-def certificate_expiry(cert: Path) -> float:
-    """When the first certificate of a PEM file expires, in seconds since 1970. Raises SettingError."""
-    from cryptography.x509 import load_pem_x509_certificate  # noqa: PLC0415 - few processes have TLS
-
-    try:
-        return load_pem_x509_certificate(cert.read_bytes()).not_valid_after_utc.timestamp()
-    except (OSError, ValueError) as error:
-        raise SettingError(f"tls_cert {cert} cannot be read: {error}.") from None
 
 
 def import_function(setting: str, name: str) -> Callable[..., Any]:

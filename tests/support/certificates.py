@@ -18,10 +18,17 @@ from cryptography.x509.oid import NameOID
 
 
 def write_certificate(
-    folder: Path, name: str, password: bytes | None = None, *, days: int = 30, host: str = ""
+    folder: Path,
+    name: str,
+    password: bytes | None = None,
+    *,
+    days: int = 30,
+    begins: int = -9,
+    host: str = "",
 ) -> tuple[Path, Path]:
     """A certificate with this common name that expires after `days`, and its key.
 
+    begins: in how many days it becomes valid.
     host: the one DNS name for which it is issued; without it, the IP 127.0.0.1.
     """
     key = Ed25519PrivateKey.generate()
@@ -34,7 +41,7 @@ def write_certificate(
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=9))
+        .not_valid_before(now + timedelta(days=begins))
         .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName([issued_for]), critical=False)
         .sign(key, None)

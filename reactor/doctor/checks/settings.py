@@ -2,6 +2,7 @@
 
 import resource
 from collections.abc import Iterator
+from functools import partial
 from time import time
 
 from reactor.backend.target import parse_url
@@ -9,9 +10,10 @@ from reactor.doctor.checks import settings_check
 from reactor.doctor.finding import Finding, Severity, Subject
 from reactor.errors import SettingError
 from reactor.settings import Settings
+from reactor.settings.certificates import CERTIFICATE_WARNING, certificate_dates, load_certificate
 from reactor.settings.kinds import show_duration
 from reactor.settings.load import advice
-from reactor.settings.security import CERTIFICATE_WARNING, certificate_expiry, is_loopback
+from reactor.settings.security import import_function, is_loopback
 
 _MIN_LEASE = 2.0
 _MIN_FILES = 4096
@@ -95,36 +97,54 @@ def _redis(chosen: Settings) -> Iterator[Finding]:
 
 
 def _files(chosen: Settings) -> Iterator[Finding]:
-    for name in ("tls_cert", "tls_key", "auth_jwks"):
-        path = getattr(chosen, name)
-        if path is None:
+    """Read what a server reads at its start, and does not start without."""
+    for name, read in (
+        ("tls_cert", _read_certificate),
+        ("auth_jwks", _read_public_keys),
+        ("auth_hook", partial(_import_hook, "auth_hook")),
+        ("people_hook", partial(_import_hook, "people_hook")),
+    ):
+        if getattr(chosen, name) is None:
             continue
         try:
-            with path.open("rb"):
-                pass
-        except OSError as error:
-            yield _finding(
-                name,
-                f"{path} cannot be read: {error.strerror}",
-                "a file that the server may read",
-                f"correct {name}, or the file's permissions",
-                "problem",
-            )
+            read(chosen)
+        except SettingError as error:
+            yield _finding(name, str(error).rstrip("."), "what a server can start with", "", "problem")
+
+
+def _read_certificate(chosen: Settings) -> None:
+    if chosen.tls_cert is not None and chosen.tls_key is not None:
+        load_certificate(chosen.tls_cert, chosen.tls_key)
+
+
+def _read_public_keys(chosen: Settings) -> None:
+    from reactor.settings.public_keys import read_keys  # noqa: PLC0415 - cryptography is slow to import
+
+    if chosen.auth_jwks is not None:
+        read_keys(chosen.auth_jwks)
+
+
+def _import_hook(name: str, chosen: Settings) -> None:
+    import_function(name, getattr(chosen, name))
 
 
 def _certificate(chosen: Settings) -> Iterator[Finding]:
     if chosen.tls_cert is None:
         return
     try:
-        left = certificate_expiry(chosen.tls_cert) - time()
+        begins, expires = certificate_dates(chosen.tls_cert)
     except SettingError:
-        return  # `_files` reports it, or the server does
+        return  # `_files` reports it
     wanted = f"valid for {show_duration(CERTIFICATE_WARNING)} or more"
+    left = expires - time()
     if left < 0:
         yield _finding("tls_cert", f"{chosen.tls_cert} has expired", wanted, _RENEW, "problem")
     elif left < CERTIFICATE_WARNING:
         days = f"{left / 86_400:.1f} days"
         yield _finding("tls_cert", f"{chosen.tls_cert} expires in {days}", wanted, _RENEW, "note")
+    if begins > time():
+        found = f"{chosen.tls_cert} is not valid yet"
+        yield _finding("tls_cert", found, wanted, "check the clocks here and of its issuer", "problem")
 
 
 def _finding(what: str, found: str, wanted: str = "", fix: str = "", severity: Severity = "ok") -> Finding:

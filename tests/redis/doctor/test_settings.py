@@ -9,6 +9,7 @@ from reactor.doctor.checks.settings import settings
 from reactor.settings import Settings
 from reactor.settings.load import load
 from tests.support.certificates import write_certificate
+from tests.support.signing import public_jwk, write_jwks
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,9 @@ from tests.support.certificates import write_certificate
         ({"REACTOR_MESSAGES_PER_SECOND": "0"}, "note", "no limit"),
         ({"REACTOR_LEASE": "500ms"}, "note", "taken for a dead one"),
         ({"REACTOR_AUTH_JWKS": "/no/such", "REACTOR_AUTH_AUDIENCE": "a"}, "problem", "cannot be read"),
-        ({"REACTOR_AUTH_JWKS": "/dev/null"}, "problem", "auth_audience is not"),
+        ({"REACTOR_AUTH_JWKS": "/dev/null", "REACTOR_AUTH_AUDIENCE": "a"}, "problem", "is not JSON"),
+        ({"REACTOR_AUTH_HOOK": "no_such_module:f"}, "problem", "cannot be imported"),
+        ({"REACTOR_PEOPLE_HOOK": "no_such_module:f"}, "problem", "cannot be imported"),
         ({"REACTOR_REDIS_URL": "rediss://r?ssl_cert_reqs=none"}, "problem", "the password included"),
         ({"REACTOR_REDIS_URL": "rediss://r?ssl_check_hostname=no"}, "problem", "ssl_check_hostname=no"),
         (
@@ -68,3 +71,33 @@ def test_the_end_of_the_certificate_is_found(tmp_path: Path, days: int, found: t
     assert [(one.severity, found is not None and found[1] in one.found) for one in findings] == (
         [(found[0], True)] if found else []
     )
+
+
+def test_public_keys_without_an_audience_are_found(tmp_path: Path):
+    (one,) = settings(Settings(auth_jwks=write_jwks(tmp_path / "jwks.json", public_jwk("EdDSA"))))
+    assert "auth_audience is not" in one.found
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("encrypted", "is encrypted"),
+        ("of another", "KEY_VALUES_MISMATCH"),
+        ("no key", "are not a certificate and its key"),
+        ("missing", "cannot be read"),
+        ("not valid yet", "is not valid yet"),
+    ],
+)
+def test_a_certificate_that_cannot_be_used_is_found(tmp_path: Path, fault: str, words: str):
+    password = b"secret" if fault == "encrypted" else None
+    cert, key = write_certificate(tmp_path, "one", password, begins=1 if fault == "not valid yet" else -9)
+    if fault == "of another":
+        (tmp_path / "other").mkdir()
+        _, key = write_certificate(tmp_path / "other", "two")
+    elif fault == "no key":
+        key.write_text("nonsense")
+    elif fault == "missing":
+        key.unlink()
+    (one,) = settings(Settings(tls_cert=cert, tls_key=key))
+    assert (one.what, one.severity) == ("tls_cert", "problem")
+    assert words in one.found

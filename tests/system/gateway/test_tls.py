@@ -218,3 +218,13 @@ async def test_an_expired_certificate_is_warned_of_when_it_is_loaded(tmp_path: P
             assert line["expired"] is (days < 0)
             assert line["file"] == str(cert)
             assert certificate.expires - time.time() == pytest.approx(days * 86_400, abs=3600)
+
+
+async def test_a_certificate_that_is_not_valid_yet_is_warned_of(tmp_path: Path):
+    cert, key = write_certificate(tmp_path, "one", days=60)
+    async with serving(tls_cert=cert, tls_key=key) as served:
+        write_certificate(tmp_path, "two", begins=1, days=60)
+        with capture_logs() as logs:
+            served.gateway.reload()
+    (line,) = (line for line in logs if line["log_level"] == "warning")
+    assert (line["event"], line["file"]) == ("certificate_not_valid_yet", str(cert))
