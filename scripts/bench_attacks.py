@@ -55,6 +55,7 @@ ATTACKS = {
     "resume": "20 return by position to a room of 4 KB diffs, each time from another one",
     "send": "80 in a room send 4 KB to all, and to 100 by name",
     "patch": "40 patch 4 KB of data that is nested 30 deep",
+    "keys": "20 send objects whose keys are lists, all with the same hash, in MessagePack",
     "held": "100 read nothing, and send requests of 64 KB that wait for that",
     "many": "600 sockets ask for the cheapest thing",
 }

@@ -16,7 +16,7 @@ from reactor.protocol.ids import clean_id
 from reactor.protocol.limits import Limits
 from reactor.protocol.messages import ErrorCode, Message, ProtocolError, RequestId, ServerMessage
 from reactor.protocol.requests import TYPES, AnyId, Request
-from reactor.protocol.value_count import count_in_json, count_in_msgpack
+from reactor.protocol.value_count import count_in_json, count_in_msgpack, has_lists_as_keys
 
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError, OverflowError, TypeError)
 """What msgspec raises for invalid input: wrong types, invalid text, deep nesting, unhashable keys."""
@@ -46,6 +46,7 @@ _EXPECTED_IN = {("room:watch", "view"): '"members" or "count"'}
 
 _MAP_16 = 0xDE
 _NOT_AN_OBJECT = 'a message must be an object with a "type"'
+_LISTS_AS_KEYS = "a map of the message has lists as keys: use text"
 _SMALL = 4096  # bytes of a message that is decoded at once: what it can hold takes less than 400 KiB
 _MAX_DATA = Limits().max_data
 _OTHER_VALUES = 64  # keys and values of a message beside `data` and `userIds`
@@ -111,6 +112,8 @@ class Codec:
         """
         if len(payload) > _SMALL:
             self._check_values(payload, max_data)
+        if self.binary and has_lists_as_keys(payload):
+            raise ProtocolError("bad_message", _LISTS_AS_KEYS, *self.identify(payload))
         # The parser does not validate text in unknown fields.
         if not self.binary and not payload.isascii():
             _check_utf8(payload)

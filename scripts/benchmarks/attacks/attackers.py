@@ -13,9 +13,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import uvloop
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
 
 DATA = "x" * 4000
 LARGE = "large"
@@ -35,7 +37,7 @@ class Attack:
         self._sockets: list[ClientConnection] = []
         self.counts: Counter[str] = Counter()
 
-    async def client(self, *, reads: bool = True) -> ClientConnection:
+    async def client(self, *, reads: bool = True, subprotocol: str = "reactor.json") -> ClientConnection:
         """Open a connection; without `reads` it has a small buffer, and nothing is taken from it."""
         source = f"127.4.0.{next(self._number) % ADDRESSES + 1}"
         sock = socket.socket()
@@ -45,19 +47,21 @@ class Attack:
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self._port))
         opened = await connect(
-            f"ws://127.0.0.1:{self._port}/ws", sock=sock, compression=None, max_size=None, ping_interval=None
-        )
+            f"ws://127.0.0.1:{self._port}/ws", sock=sock, compression=None, max_size=None, ping_interval=None,
+            subprotocols=[Subprotocol(subprotocol)],
+        )  # fmt: skip
         self._sockets.append(opened)
         return opened
 
-    async def ask(self, opened: ClientConnection, make: Callable[[int], dict[str, Any]]) -> None:
+    async def ask(self, opened: ClientConnection, make: Callable[[int], dict[str, Any] | bytes]) -> None:
         """Send at the rate until the end, and read what comes back."""
         reading = asyncio.ensure_future(self._read(opened))
         try:
             for number in itertools.count():
                 if time.monotonic() >= self._end:
                     return
-                await opened.send(json.dumps(make(number)))
+                message = make(number)
+                await opened.send(message if isinstance(message, bytes) else json.dumps(message))
                 self.counts["sent"] += 1
                 await asyncio.sleep(1 / self._rate)
         except ConnectionClosed as closed:
@@ -287,6 +291,18 @@ class Attack:
             )
 
         await self._all(40, run)
+
+    async def keys(self) -> None:
+        """Send objects in MessagePack whose keys are lists, which all have the same hash."""
+        keys = [bytes((0x99, *key)) + b"\0" for key in itertools.product(b"\xff\xfe", repeat=9)][:360]
+        data = b"\xde" + len(keys).to_bytes(2) + b"".join(keys)
+        head = {"type": "room:update", "roomId": "a"}
+        message = b"\x83" + msgspec.msgpack.encode(head)[1:] + msgspec.msgpack.encode("data") + data
+
+        async def run(_: int) -> None:
+            await self.ask(await self.client(subprotocol="reactor.msgpack"), lambda _: message)
+
+        await self._all(20, run)
 
     async def held(self) -> None:
         """Read nothing, and send requests that have to wait for that, as large as they may be."""

@@ -1,5 +1,6 @@
 """The values of a message are counted before objects are built of them."""
 
+import itertools
 import json
 import tracemalloc
 from typing import Any
@@ -7,11 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 from hypothesis import given
+from hypothesis.strategies import binary
 
 from reactor.protocol.codec import JSON, MSGPACK, Codec
 from reactor.protocol.messages import ProtocolError
 from reactor.protocol.requests import JoinRoom
-from reactor.protocol.value_count import count_in_json, count_in_msgpack
+from reactor.protocol.value_count import count_in_json, count_in_msgpack, has_lists_as_keys
 from tests.unit.protocol.strategies import anything
 
 codecs = pytest.mark.parametrize("codec", [JSON, MSGPACK], ids=["json", "msgpack"])
@@ -54,6 +56,37 @@ def test_empty_lists_and_objects_are_counted_without_looking_at_each(value: Any,
 def test_counting_ends_where_it_is_to():
     assert count_in_json(b"[" * 60_000 + b"]" * 60_000, 100) == 100
     assert count_in_msgpack(b"\x91" * 60_000 + b"\x90", 100) == 100
+
+
+def map_of(keys: list[bytes]) -> bytes:
+    """A map in MessagePack with these keys, each with 0 as its value."""
+    return b"\xde" + len(keys).to_bytes(2) + b"".join(key + b"\0" for key in keys)
+
+
+SAME_HASH = [bytes((0x99, *key)) for key in itertools.product(b"\xff\xfe", repeat=9)][:200]
+"""Lists in MessagePack, which become tuples with the same hash as keys: -1 and -2 have the same."""
+
+
+def test_lists_with_the_same_hash_are_not_put_into_one_dict(monkeypatch: pytest.MonkeyPatch):
+    assert len({hash(msgspec.msgpack.decode(b"\x81" + key + b"\0").popitem()[0]) for key in SAME_HASH}) == 1
+    head = msgspec.msgpack.encode({"type": "room:update", "roomId": 7, "id": 3})[1:]
+    for data in (map_of(SAME_HASH), b"\x81\xa1a\x92\xc0" + map_of([b"\xa1b", *SAME_HASH])):
+        with pytest.raises(ProtocolError, match="lists as keys") as caught:
+            MSGPACK.decode(b"\x84" + head + msgspec.msgpack.encode("data") + data)
+        assert (caught.value.id, caught.value.room_id) == (3, "7")
+
+
+@given(value=anything)
+def test_lists_that_are_no_keys_are_not_taken_for_keys(value: Any):
+    encoded = msgspec.msgpack.encode([[[]] * 100, value, {"a": value, "b": [value]}, {}])
+    assert not has_lists_as_keys(encoded)
+    assert has_lists_as_keys(b"\x92" + encoded + map_of([b"\x90"]))
+
+
+@given(data=binary())
+def test_what_is_no_messagepack_is_looked_at_to_its_end_at_most(data: bytes):
+    has_lists_as_keys(b"\x90" * 65 + data)
+    has_lists_as_keys(b"\xdc\xff\xff" + b"\x90" * 65 + data)
 
 
 def pack(codec: Codec, message: Any, data: bytes) -> bytes:
