@@ -213,13 +213,18 @@ def _key_problem(options: dict[str, str]) -> str:
 
 async def _no_answer(error: BaseException, target: Target) -> ReactorError:
     """Explain a missing reply: TLS used on one side only, a server that hangs, or one that hangs up."""
-    if target.tls and await _answers_without_tls(target):
+    sentinel = target.kind == "sentinel"
+    with_tls = target.sentinel_tls if sentinel else target.tls
+    if with_tls and await _answers_without_tls(target):
+        fix = f"use {_scheme(target, tls=False)} instead of {_scheme(target, tls=True)}"
+        fix += ", or ?sentinel_tls=no where only the servers behind the Sentinels use TLS" if sentinel else ""
+        return RedisMisconfigured(f"{target} does not use TLS on that port; {fix}.")
+    if target.hosts and not with_tls and await _answers_tls(target):
+        fix = f"use {_scheme(target, tls=True)} instead of {_scheme(target, tls=False)}"
         return RedisMisconfigured(
-            f"{target} does not use TLS on that port; use redis:// instead of rediss://."
+            f"{target} uses TLS on that port; {'leave out sentinel_tls=no' if target.tls else fix}."
         )
-    if target.hosts and not target.tls and await _answers_tls(target):
-        return RedisMisconfigured(f"{target} uses TLS on that port; use rediss:// instead of redis://.")
-    if target.tls and (refusal := await _tls_alert(target)) is not None:
+    if with_tls and (refusal := await _tls_alert(target)) is not None:
         return RedisMisconfigured(f"{target}: {_tls_problem(refusal, target)}.")
     if any(isinstance(cause, RedisTimeoutError | TimeoutError) for cause in _chain(error)):
         return RedisUnreachable(
@@ -228,6 +233,11 @@ async def _no_answer(error: BaseException, target: Target) -> ReactorError:
     return RedisUnreachable(
         f"{target} closed the connection at once; check that it is Redis and has not reached maxclients."
     )
+
+
+def _scheme(target: Target, *, tls: bool) -> str:
+    kind = "" if target.kind == "single" else f"+{target.kind}"
+    return f"redis{'s' if tls else ''}{kind}://"
 
 
 async def _answers_without_tls(target: Target) -> bool:

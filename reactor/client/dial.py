@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -39,6 +40,14 @@ _RESPONSES_OF_A_REACTOR = frozenset(
     }
 )
 _LONGEST_SENTENCE = 200
+
+_CERTIFICATE_FIXES = {
+    9: "check the clocks of both machines",
+    10: "renew it, or that of its authority",
+    62: "use a name that it has in the address",
+    64: "use a name that it has in the address",
+}
+"""The fix by OpenSSL's code (X509_V_ERR_...); for any other its authority is not known here."""
 
 _MAX_SIZE = 64 * 1024 * 1024
 """Most bytes of one message: a room of thousands with data takes a few megabytes, from a trusted server."""
@@ -175,11 +184,25 @@ class Dialer:
             return ServerUnreachable(f"{self.url} {_refused_handshake(error.response)}", status)
         if isinstance(error, WebSocketException | ProtocolError):
             sentence = f"the server at {self.url} is not a reactor server ({error}): check the address"
+            if self.url.startswith("ws://"):
+                sentence += ", which begins with wss:// where the server has TLS"
+        elif isinstance(error, ssl.SSLError):
+            sentence = f"cannot connect to {self.url}: {_tls_problem(error)}"
         elif isinstance(error, TimeoutError):
             sentence = f"{self.url} did not respond in time: check the network and the server"
         else:
             sentence = f"cannot connect to {self.url} ({error}): start the server there, or check the address"
         return ServerUnreachable(sentence)
+
+
+def _tls_problem(error: ssl.SSLError) -> str:
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return f"TLS fails ({error.reason}): check the port, and use ws:// where the server has no TLS"
+    fix = _CERTIFICATE_FIXES.get(
+        error.verify_code,
+        "name the file of its authority in SSL_CERT_FILE, or give a context as the option ssl",
+    )
+    return f"its certificate cannot be verified ({error.verify_message.rstrip('.')}): {fix}"
 
 
 def _is_accepted(message: ServerMessage | None) -> bool:

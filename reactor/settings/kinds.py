@@ -237,7 +237,7 @@ def quoted(raw: object) -> str:
 def redacted(url: str) -> str:
     """A URL without its password, for logs and errors."""
     url = re.sub(r"(?<=://)([^:@]*):.*@", r"\1:***@", url)
-    return re.sub(r"([?&](?!db=|ssl_(?!password)|username=)[^=&]*=)[^&]*", r"\1***", url)
+    return re.sub(r"([?&](?!db=|ssl_(?!password)|sentinel_tls=|username=)[^=&]*=)[^&]*", r"\1***", url)
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:

@@ -359,8 +359,17 @@ async def test_sentinels_are_asked_over_tls(
     url = f"rediss+sentinel://127.0.0.1:{tls_sentinel}/main?ssl_ca_certs={certificate}/cert.pem"
     async with opened(url) as client:
         assert await client.ping()
-    with pytest.raises(RedisUnreachable):  # plain text, to a Sentinel that has no plain port
-        await open_command_client(parse_url(f"{url}&sentinel_tls=no"))
+    place = f"127.0.0.1:{tls_sentinel}/main"
+    monkeypatch.chdir(certificate)  # plain text, to a Sentinel that has no plain port:
+    url = f"rediss+sentinel://{place}?ssl_ca_certs=cert.pem&sentinel_tls=no"
+    assert (await refused(url, RedisMisconfigured)).endswith("TLS on that port; leave out sentinel_tls=no.")
+    line = await refused(f"redis+sentinel://{place}", RedisMisconfigured)
+    assert line.endswith("use rediss+sentinel:// instead of redis+sentinel://.")
+
+
+async def test_tls_to_a_sentinel_without_it(redis_server: Server):
+    line = await refused(f"rediss+sentinel://127.0.0.1:{redis_server.port}/main", RedisMisconfigured)
+    assert "?sentinel_tls=no where only the servers behind the Sentinels use TLS" in line
 
 
 async def test_plain_text_to_a_server_with_tls(tls_server: int):

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from pathlib import Path
+from typing import Any
 
 import anyio
 import jwt
@@ -15,6 +17,7 @@ from reactor.client.reconnector import TokenRenewal
 from reactor.errors import ConnectionClosed, ReactorError, ServerUnreachable, SettingError, TokenFailed
 from reactor.protocol.codec import JSON
 from reactor.protocol.messages import AuthOk
+from tests.support.certificates import trusting, write_certificate
 from tests.support.nodes import served
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
@@ -84,6 +87,36 @@ async def test_the_status_of_a_refused_handshake_is_reported_while_reconnecting(
     assert statuses[:3] == [503, 502, 404]
     assert "HTTP status 503: the node is stopping" in str(errors[1])
     assert "HTTP status 502 instead of a WebSocket: check the address" in str(errors[2])
+
+
+async def refused_by(url: str, **options: Any) -> str:
+    with pytest.raises(ServerUnreachable) as caught:
+        async with Client(url, **options):
+            pytest.fail("not let in")
+    return str(caught.value)
+
+
+async def test_faults_of_tls_are_named_with_their_fix(bundled_server: Server, tmp_path: Path):
+    cert, key = write_certificate(tmp_path, "one")
+    async with served(bundled_server, tls_cert=cert, tls_key=key) as node:
+        port = node.gateway.port
+        line = await refused_by(f"wss://127.0.0.1:{port}")
+        assert "its certificate cannot be verified" in line
+        assert line.endswith(
+            "name the file of its authority in SSL_CERT_FILE, or give a context as the option ssl"
+        )
+        line = await refused_by(f"wss://localhost:{port}", ssl=trusting(cert))
+        assert line.endswith("use a name that it has in the address")
+        line = await refused_by(f"ws://127.0.0.1:{port}")
+        assert line.endswith("check the address, which begins with wss:// where the server has TLS")
+        async with Client(f"wss://127.0.0.1:{port}", ssl=trusting(cert)) as client:
+            assert await client.count("lobby") == 0
+
+
+async def test_tls_to_a_server_without_it_is_named(bundled_server: Server):
+    async with served(bundled_server) as node:
+        line = await refused_by(f"wss://127.0.0.1:{node.gateway.port}")
+    assert "use ws:// where the server has no TLS" in line
 
 
 @pytest.mark.parametrize("by", ["None", "an exception"])
