@@ -118,32 +118,36 @@ class Bans:
         """Lift the ban of a user from a room, or the one everywhere; return whether there was one."""
         return await self._lift(user_id, room_id)
 
-    async def repeat(self, change: Ban) -> None:
+    async def repeat(self, change: Ban, *, age: int) -> None:
         """Make a change again that Redis may have forgotten: a ban, or the end of one where it has no end.
 
-        What was changed later stays. `at` says when it was.
+        What was changed later stays. `at` says when it was. age: milliseconds since the caller heard of it.
         """
         user_id, room_id = change.user_id, change.room_id
         if not change.until:
-            await self._lift(user_id, room_id, before=change.at)
+            await self._lift(user_id, room_id, change.at, age)
             return
         ttl = change.until - change.at
-        status, *reply = await self._set(user_id, room_id, ttl, change.message, change.by, change.at)
+        status, *reply = await self._set(user_id, room_id, ttl, change.message, change.by, change.at, age)
         if status == b"banned" and room_id is None:
             await self._apply_everywhere(change, reply[0])
 
-    async def _lift(self, user_id: str, room_id: str | None, before: int | str = "") -> bool:
+    async def _lift(self, user_id: str, room_id: str | None, before: int | str = "", age: int = 0) -> bool:
+        ban_id = _id_of(user_id, room_id)
         if room_id is not None:
             prefix = self._keys.prefix_of(room_id)
-            return bool(await self._runner.run("lift_ban", prefix, _id_of(user_id, room_id), 1, before))
+            return bool(await self._runner.run("lift_ban", prefix, ban_id, 1, before, age))
+        # Asked first: a shard's server may be another one, which does not know whose ban its copy is of.
+        if before != "" and await self._runner.run("lift_ban", self._fleet, ban_id, "?", before, age):
+            return False
         # The list comes last: while the ban is in it, the sweep restores the copies of an interrupted call.
-        lifted = await self._remove_copies(user_id, before)
-        listed = await self._runner.run("lift_ban", self._fleet, _id_of(user_id, None), 1, before)
+        lifted = await self._remove_copies(user_id, before, age)
+        listed = await self._runner.run("lift_ban", self._fleet, ban_id, 1, before, age)
         return lifted or listed == 1
 
-    async def _remove_copies(self, user_id: str, before: int | str) -> bool:
+    async def _remove_copies(self, user_id: str, before: int | str, age: int = 0) -> bool:
         calls = (
-            self._runner.run("lift_ban", self._shard(shard), _id_of(user_id, None), 0, before)
+            self._runner.run("lift_ban", self._shard(shard), _id_of(user_id, None), 0, before, age)
             for shard in self._keys.shards
         )
         return any(await gather(*calls))
@@ -198,9 +202,16 @@ class Bans:
         return self._keys.prefixes[shard]
 
     async def _set(
-        self, user_id: str, room_id: str | None, ttl: int, message: str, by: str, made: int | str = ""
+        self,
+        user_id: str,
+        room_id: str | None,
+        ttl: int,
+        message: str,
+        by: str,
+        made: int | str = "",
+        age: int = 0,
     ) -> Any:
-        terms = escape(user_id), ttl, message, by, MAX_BANS, made
+        terms = escape(user_id), ttl, message, by, MAX_BANS, made, age
         if room_id is None:
             return await self._runner.run("set_user_ban", self._fleet, *terms)
         return await self._runner.run("ban", self._keys.prefix_of(room_id), escape(room_id), *terms)

@@ -64,10 +64,14 @@ class KnownBans:
                 return ban
         return None
 
-    def recent_changes(self) -> list[Ban]:
-        """Return the last change of each ban that was published lately; one that was lifted has no end."""
+    def recent_changes(self) -> list[tuple[Ban, int]]:
+        """Return the last change of each ban that was published lately, and how long ago that was (ms).
+
+        One that was lifted has no end.
+        """
         self._forget()
-        return [ban for _, ban in self._recent.values()]
+        now = monotonic()
+        return [(ban, round((now - heard) * 1000)) for heard, ban in self._recent.values()]
 
     async def load(self) -> None:
         """Read all bans. Raises Unavailable."""

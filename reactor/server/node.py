@@ -575,8 +575,8 @@ class Node:
         return True
 
     async def _repeat_bans(self) -> None:
-        for change in self.known_bans.recent_changes():
-            await self.bans.repeat(change)
+        for change, age in self.known_bans.recent_changes():
+            await self.bans.repeat(change, age=age)
 
     def _on_data_lost(self, room_id: str) -> None:
         self.known_bans.changed()

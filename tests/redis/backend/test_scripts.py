@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pytest
+from msgspec.structs import replace
 from redis.exceptions import OutOfMemoryError
 
 from reactor.backend.scripts import Script, load_scripts, read_header
@@ -157,7 +158,7 @@ def call_everything(
         store.still_members("lobby", [Member("ann", "Ann", 1, 1), Member("bob", "Bob", 1, 1)]),
         bans.ban("ann", "lobby", seconds=60), bans._set("ann", None, 60_000, "", ""),
         bans._apply(7, ban, b"{}", "0"), bans._audit(shard), bans._audit(shard, copies=[ban, ban]),
-        bans.page(), bans.unban("ann", "lobby"),
+        bans.page(), bans.unban("ann", "lobby"), bans.repeat(replace(ban, until=0, at=1), age=1),
         *(people._run("enter_people", 7, *["ann", "lobby", "t"] * rows) for rows in (0, 2)),
         *(people._run("exit_people", 7, 0, *["ann", "lobby", "t", "1"] * rows) for rows in (0, 2)),
         *(people._run("correct_people", 7, *["ann", "lobby", "t", "", "0"] * rows) for rows in (0, 2)),
@@ -248,8 +249,8 @@ def test_a_constant_changes_the_digests_of_the_scripts_that_use_it() -> None:
     assert "local PUBLISH='SPUBLISH'\n" in sharded["join"].source
 
 
-def test_at_most_290_kb_are_loaded_into_each_primary() -> None:
-    assert sum(len(script.source.encode()) for script in load().values()) <= 290_000
+def test_at_most_295_kb_are_loaded_into_each_primary() -> None:
+    assert sum(len(script.source.encode()) for script in load().values()) <= 295_000
 
 
 def test_every_declaration_of_the_library_is_used() -> None:

@@ -8,12 +8,13 @@ from typing import Any
 
 import anyio
 import pytest
-from msgspec import structs
+from msgspec import json, structs
 from structlog.testing import capture_logs
 from websockets.exceptions import ConnectionClosed
 
 from reactor import Presence
 from reactor.membership.recovery_state import RecoveryState
+from reactor.presence.bans import Ban
 from reactor.presence.keys import escape, fleet_prefix
 from reactor.server.node import Node
 from tests.support import redis_state
@@ -305,7 +306,7 @@ async def test_bans_that_were_made_or_lifted_before_redis_went_back_are_again(
         lifted = ("dan", 0)
         for node in nodes:
             await until(
-                lambda: lifted in {(ban.user_id, ban.until) for ban in node.known_bans.recent_changes()}  # noqa: B023
+                lambda: lifted in {(ban.user_id, ban.until) for ban, _ in node.known_bans.recent_changes()}  # noqa: B023
             )
         redis_server.kill()
         redis_server.start()
@@ -329,11 +330,43 @@ async def test_bans_that_were_made_or_lifted_before_redis_went_back_are_again(
         assert set(redis_state.members(redis_server, "lobby")) == {"bob", "dan"}
         # A node that has missed that a ban was lifted restores nothing.
         await nodes[0].bans.unban("ann", room)
-        await nodes[1].bans.repeat(banned)
+        await nodes[1].bans.repeat(banned, age=0)
         assert await _bans(presence) == expected - {("ann", room)}
         again = await presence.ban("ann", room, for_=600)
-        await nodes[1].bans.repeat(structs.replace(banned, until=0))
+        await nodes[1].bans.repeat(structs.replace(banned, until=0), age=0)
         assert {ban.user_id: ban async for ban in presence.bans()}["ann"] == again, "it was made later"
+
+
+@pytest.mark.parametrize("room", ["lobby", None])
+async def test_what_a_moderator_does_after_a_failover_stays_also_where_the_new_clock_is_behind(
+    redis_server: Server, room: str | None
+) -> None:
+    """The nodes come later, and repeat what the old server published, with times that are ahead."""
+    prefix = fleet_prefix(NAMESPACE) if room is None else shard_prefix(NAMESPACE, shard_of(room))
+    async with (
+        Proxy.to(redis_server.port) as link,
+        served(redis_server, redis_url=f"redis://127.0.0.1:{link.port}/0", lease=0.8) as node,
+        Presence.open(redis_server.socket_url) as presence,
+    ):
+        ahead = redis_state.now(redis_server) + 20_000
+        for user, until_ in (("bob", 0), ("cy", ahead + 600_000), ("dan", ahead + 600_000)):
+            change = Ban(user_id=user, room_id=room, at=ahead, until=until_)
+            redis_server.control.publish(f"{prefix}:wake", b"~" + json.encode(change))
+        await until(lambda: len(node.known_bans.recent_changes()) == 3)
+        link.refuse = True
+        link.cut()
+        redis_server.kill()
+        redis_server.start()
+        made = await presence.ban("bob", room, for_=600)
+        await presence.unban("cy", room)
+        shorter = await presence.ban("dan", room, for_=60)
+        link.refuse = False
+        run_id = str(redis_server.control.info("server")["run_id"])
+        await until(lambda: node.lease.run_id == run_id and node.recovery.state is RecoveryState.HEALTHY)
+        assert {ban.user_id: ban async for ban in presence.bans()} == {"bob": made, "dan": shorter}
+        async with RawClient.connect(node) as client:
+            assert (await client.answer("join_room", roomId="lobby", userId="bob"))["code"] == "banned"
+            await client.join("lobby", "cy")
 
 
 async def test_a_ban_while_a_watch_is_being_answered_wins(bundled_server: Server) -> None:

@@ -46,9 +46,9 @@ async def test_the_last_change_of_each_ban_is_remembered_for_a_while(monkeypatch
     for change in (ban("ann"), ban("bob", "lobby"), ban("ann", until=0)):
         case.publish(change)
         seconds += 100.0
-    assert case.bans.recent_changes() == [ban("bob", "lobby"), ban("ann", until=0)]
+    assert case.bans.recent_changes() == [(ban("bob", "lobby"), 200_000), (ban("ann", until=0), 100_000)]
     seconds = 100.0 + REMEMBERED + 1.0
-    assert case.bans.recent_changes() == [ban("ann", until=0)], "what was read was not lost lately"
+    assert case.bans.recent_changes() == [(ban("ann", until=0), 201_000)], "what was read was not lost lately"
 
 
 async def test_a_ban_everywhere_is_found_for_each_room_and_one_from_a_room_for_that_alone() -> None:

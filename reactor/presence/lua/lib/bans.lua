@@ -11,12 +11,24 @@ local function ban_key(id) return SHARD .. ':ban:' .. id end
 local function room_ban_id(room, user) return 'room:' .. room .. ':user:' .. user end
 local function user_ban_id(user) return 'user:' .. user end
 
+-- Whether a change that is stored, of `at` (ms), is later than one of `made` (ms), of which the node that repeats it
+-- heard `age` ms ago. server: run id of the one that made the stored change. After a failover the clock may be behind:
+-- what this server itself has made since the node heard of the other change is later, whatever the times are.
+local function is_later(at, server, made, age)
+  return at >= made or server == SERVER and #SERVER == 40 and at > now() - age
+end
+
+-- Notes that a ban was lifted.
+local function note_lifted(id, at, server)
+  redis.call('SET', lifted_key(id), string.format('%.0f %s', at, server), 'PX', LIFTED_TTL)
+end
+
 -- Stores a ban in place of an earlier one, and notifies all nodes of it; returns its record (JSON) and when it ends
 -- (ms). `room_id`: nil for all. `made`: when it was made (ms), if it is not now.
 local function set_ban(id, room_id, user_id, ttl, message, by, made)
   local at = made or now()
   local ends_at = at + ttl
-  local ban = { userId = user_id, roomId = room_id, at = at, ['until'] = ends_at }
+  local ban = { userId = user_id, roomId = room_id, at = at, ['until'] = ends_at, server = not made and SERVER or nil }
   if message ~= '' then ban['message'] = message end
   if by ~= '' then ban['by'] = by end
   local record = cjson.encode(ban)
@@ -27,19 +39,28 @@ local function set_ban(id, room_id, user_id, ttl, message, by, made)
   return record, ends_at
 end
 
--- When the stored ban was made (ms), or nil where there is none; 0 where its record was evicted, or overwritten.
+-- When the stored ban was made (ms), or nil where there is none; 0 where its record was evicted, or overwritten. And by
+-- which server.
 local function banned_at(id)
   local record = call('GET', ban_key(id))
   if not record then return (tonumber(call('ZSCORE', BANS, id) or nil) or 0) > now() and 0 or nil end
   local readable, ban = pcall(cjson.decode, record)
-  return readable and type(ban) == 'table' and tonumber(ban.at) or 0
+  if not readable or type(ban) ~= 'table' then return 0 end
+  return tonumber(ban.at) or 0, ban.server
+end
+
+-- The same of the stored ban, where there is one: one whose record is gone counts as later.
+local function is_later_ban(made, server, change, age)
+  return made and (made == 0 or is_later(made, server, change, age))
 end
 
 -- Whether a ban that was made at `made` (ms) is not to be repeated: it has ended, was lifted since, or Redis has it, or
 -- a later one.
-local function is_outdated(id, made, ttl)
-  local there, lifted_at = banned_at(id), tonumber(call('GET', lifted_key(id)) or nil) or 0
-  return made + ttl <= now() or there == 0 or (there or 0) >= made or lifted_at >= made
+local function is_outdated(id, made, ttl, age)
+  local there, server = banned_at(id)
+  if made + ttl <= now() or is_later_ban(there, server, made, age) then return true end
+  local lifted_at, lifted_by = string.match(call('GET', lifted_key(id)) or '', '^(%d+) (%w*)')
+  return lifted_at and is_later(tonumber(lifted_at), lifted_by, made, age)
 end
 
 -- The record of a ban that has not ended, or nil. What another program stored in its place is no ban, and would have
