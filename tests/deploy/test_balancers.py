@@ -149,6 +149,25 @@ async def handshakes(port: int) -> AsyncIterator[Callable[..., Awaitable[int]]]:
             writer.transport.abort()
 
 
+async def test_nginx_sends_all_clients_to_a_server_that_was_down_before(
+    bundled_server: Server, tmp_path: Path
+) -> None:
+    """A server that failed would get one client a second, until one of its WebSockets ends."""
+    async with (
+        NodeProcess.start(bundled_server, **OPTIONS) as one,
+        NodeProcess.start(bundled_server, **OPTIONS) as two,
+        balancing("nginx", tmp_path, one.port, two.port) as port,
+        handshakes(port) as open_from,
+    ):
+        assert await two.stop() == 0
+        assert [await open_from(f"127.3.0.{number}") for number in range(1, 5)] == [101] * 4
+        async with NodeProcess.start(bundled_server, port=two.port, **OPTIONS):
+            assert await open_from("127.3.0.9") == 101
+            assert await one.stop() == 0
+            statuses = await asyncio.gather(*(open_from(f"127.3.1.{number}") for number in range(1, 20)))
+            assert statuses == [101] * len(statuses)
+
+
 @pytest.mark.parametrize("name", ["haproxy", "nginx"])
 async def test_a_load_balancer_names_each_client_and_a_client_cannot_name_another(
     name: str, bundled_server: Server, tmp_path: Path
