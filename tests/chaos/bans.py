@@ -15,7 +15,7 @@ banned: while a ban holds, no one joins whom it concerns: no reply to a join tha
    ban, since a node hears of its end, and for longer by a node that was frozen or cut off from Redis.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -86,12 +86,13 @@ class BanRecords:
     records: list[BanRecord] = field(default_factory=list)
     gaps: list[list[int]] = field(default_factory=list)
 
-    def headers_of(self, user: str) -> dict[str, str]:
-        """The headers of a user's handshake."""
+    def headers_of(self, user: str, people: Sequence[str] = ("*",)) -> dict[str, str]:
+        """The headers of a user's handshake. people: whom the token lets the user watch."""
         if not self.proves_users:
             return {}
         # The clocks of nodes may be hours ahead.
-        return {"Authorization": f"Bearer {token(sub=user, people=['*'], exp=now_ms() // 1000 + TOKEN_LIFE)}"}
+        expires = now_ms() // 1000 + TOKEN_LIFE
+        return {"Authorization": f"Bearer {token(sub=user, people=list(people), exp=expires)}"}
 
     def _of(self, user: str, room: str | None) -> list[BanRecord]:
         return [one for one in self.records if one.user == user and one.room in (None, room)]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+SEED_WITH_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,31 @@ MUTANTS = (
         "presence/lua/lib/people.lua",
         "    log_person(home, user, 'online', now())\n",
         "    for _ = 1, 2 do log_person(home, user, 'online', now()) end\n",
+        ("drop",),
+        frozenset({"people"}),
+    ),
+    Mutant(
+        "going online and offline is not logged",
+        "presence/lua/lib/people.lua",
+        "  if has_log(home) then\n",
+        "  if false then\n",
+        ("drop",),
+        frozenset({"people"}),
+    ),
+    Mutant(
+        "a token without a claim lets its user watch everyone",
+        "gateway/people_rights.py",
+        "user for user in user_ids if identity is not None and identity.may_watch(user)",
+        "user for user in user_ids if identity is not None",
+        ("drop",),
+        frozenset({"people"}),
+        seed=SEED_WITH_TOKENS,
+    ),
+    Mutant(
+        "rooms are sent to everyone who watches a user",
+        "gateway/people_rights.py",
+        "        return identity is not None and identity.where\n",
+        "        return True\n",
         ("drop",),
         frozenset({"people"}),
     ),

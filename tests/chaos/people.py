@@ -2,7 +2,7 @@
 
 All users of a schedule are watched by clients (`people:watch`), which return when they lose their
 connection, and by a back end (`watch_users`). The log of changes for webhooks exists, so that it has each
-going online and offline.
+going online and offline. Where clients have tokens, one asks for all users whose token lets it watch no one.
 
 Within a time after the faults, and again after all clients have left (`not_converged`):
 
@@ -14,11 +14,14 @@ Within a time after the faults, and again after all clients have left (`not_conv
 Of the whole record (`past`):
 
 3. once: no change that a client was sent repeats the last one. The log of changes has online and offline by
-   turns. Exception: Redis lost data.
+   turns, as the keys say at last, and no fewer times than the user was a member for a while after a while
+   without. Exception: Redis lost data.
 4. false: a client is not sent that a user is offline whose membership was acknowledged before and after.
    Exceptions: Redis had just lost data, or a node of the user was frozen or cut off.
 5. seen: a user who is offline was last seen at the last activity that Redis stored, within a heartbeat.
    Exception: Redis lost data.
+6. entitled: no client is sent rooms, as no token has the claim `where`, and one that may watch no one is sent
+   of each user what it would be of an unknown one.
 """
 
 import asyncio
@@ -43,6 +46,8 @@ KNOWN_AFTER = 2000
 """Milliseconds for which a membership has existed when its user surely counts as online."""
 REREAD = 3000
 """Milliseconds after a loss of data until nodes read again the users that they follow."""
+NOTICED = 5000
+"""Milliseconds that a user has to be online, or offline, until the log of changes surely has it."""
 HEARTBEAT = int(HEARTBEAT_EVERY * 1000)
 SLACK = 400
 """Milliseconds by which a heartbeat is late on a busy machine."""
@@ -57,9 +62,9 @@ class WatchingClient:
 
     def __init__(
         self, name: str, users: list[str], history: History, nodes: NodePicker, seed: int,
-        headers: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None, *, entitled: bool = True,
     ) -> None:  # fmt: skip
-        self._headers = headers or {}
+        self._headers, self._entitled = headers or {}, entitled
         self.name, self._users, self._history, self._nodes = name, users, history, nodes
         self._chance = random.Random(seed)
         self._websocket: WebSocket | None = None
@@ -107,11 +112,20 @@ class WatchingClient:
         match message["type"]:
             case "people:state":
                 self.people = {person["userId"]: person for person in message["people"]}
+                self._check_rights(message["people"])
             case "people:diff":
                 for person in message["changed"]:
                     self._changed(person)
+                self._check_rights(message["changed"])
             case "error":  # Redis is away
                 asyncio.get_running_loop().call_later(RETRY, self._ask)
+
+    def _check_rights(self, people: list[dict[str, Any]]) -> None:
+        """Rule 6."""
+        for person in people:
+            unknown = {"userId": person["userId"], "status": "offline"}
+            if "rooms" in person or not (self._entitled or person == unknown):
+                self._history.violation("people", f"{self.name} was sent more than it may know: {person}")
 
     def _changed(self, person: dict[str, Any]) -> None:
         user = person["userId"]
@@ -171,8 +185,9 @@ class Watchers:
 
     def __init__(
         self, users: Iterable[str], history: History, nodes: NodePicker, url: str, *, sweep: float,
-        seed: int, headers: Callable[[str], dict[str, str]] = lambda _user: {},
+        seed: int, headers: Callable[..., dict[str, str]] = lambda _user, **_claims: {},
     ) -> None:  # fmt: skip
+        """headers: gives the headers of a handshake by the user and claims of the token, or none."""
         self.users = sorted(set(users))
         self.clients = [
             WatchingClient(
@@ -180,12 +195,17 @@ class Watchers:
             )
             for number in range(2)
         ]
+        of_stranger = headers("stranger", people=[])
+        self.strangers = [
+            WatchingClient("stranger", self.users, history, nodes, seed - 1, of_stranger, entitled=False)
+            for _ in range(bool(of_stranger))
+        ]
         self.back_end = WatchingBackEnd(url, self.users, sweep)
         self._history = history
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        self._tasks = [asyncio.create_task(client.live()) for client in self.clients]
+        self._tasks = [asyncio.create_task(client.live()) for client in (*self.clients, *self.strangers)]
         self._tasks.append(asyncio.create_task(self.back_end.live()))
 
     async def stop(self) -> None:
@@ -193,13 +213,13 @@ class Watchers:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for client in self.clients:
+        for client in (*self.clients, *self.strangers):
             client.discard()
 
     def not_converged(self, state: State) -> list[Finding]:
         """Rules 1 and 2: the differences that remain."""
         true = {user: _true_person(user, state) for user in self.users}
-        watchers: list[WatchingClient | WatchingBackEnd] = [*self.clients, self.back_end]
+        watchers: list[WatchingClient | WatchingBackEnd] = [*self.clients, *self.strangers, self.back_end]
         found = [
             Finding("people", f"{watcher.name} watches no user", tuple(watcher.recent)[-3:])
             for watcher in watchers
@@ -256,12 +276,20 @@ class Watchers:
         by_user: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
         for user, status, at in state.went:
             by_user[user].append((status, at))
-        return [
+        found = [
             Finding("people", f"{user} went {status} twice", tuple(map(str, changes)))
             for user, changes in by_user.items()
             for place, (status, _) in enumerate(changes)
             if status != ("online", "offline")[place % 2]
         ]
+        for user in self.users:
+            times, changes = _times_online(user, state), by_user[user]
+            least, online = _noticed(times, now_ms()), [status for status, _ in changes].count("online")
+            there = _true_person(user, state)[0] != "offline"
+            if least > online or there != (len(changes) % 2 == 1):
+                text = f"{user}, {'' if there else 'not '}online now, went online {online} times by the log"
+                found.append(Finding("people", text, (*map(str, times), *map(str, changes))))
+        return found
 
     def _seen(self, by_user: Mapping[str, list[Membership]], state: State) -> list[Finding]:
         history = self._history
@@ -306,6 +334,31 @@ def _missed_activity(history: History, departure: Departure) -> int:
     stalls += [[at - history.lease, at] for node in nodes for at in node.suspensions]
     late = any(begun < departure.at and ended > due - 3 * history.lease for begun, ended in stalls)
     return history.ttl_of[departure.room] if late and departure.reason != "left" else 0
+
+
+def _times_online(user: str, state: State) -> list[tuple[int, int]]:
+    """From when until when a user was a member of some room, in order; the future where it is one now."""
+    stays = [(one.joined_at, one.at) for one in state.departures if one.user == user]
+    stays += [
+        (int(members[user]["joinedAt"]), 1 << 60) for members in state.members.values() if user in members
+    ]
+    times: list[tuple[int, int]] = []
+    for begun, ended in sorted(stays):
+        if times and begun <= times[-1][1]:
+            times[-1] = times[-1][0], max(ended, times[-1][1])
+        else:
+            times.append((begun, ended))
+    return times
+
+
+def _noticed(times: list[tuple[int, int]], now: int) -> int:
+    """How many of these times were long enough to be noticed, and as far from the one before that was."""
+    number, last = 0, 0
+    for begun, ended in times:
+        if min(ended, now) - begun >= NOTICED and begun - last >= NOTICED:
+            number += 1
+        last = ended
+    return number
 
 
 def _true_person(user: str, state: State) -> tuple[str, list[str]]:
