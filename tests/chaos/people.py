@@ -195,17 +195,17 @@ class Watchers:
             )
             for number in range(2)
         ]
-        of_stranger = headers("stranger", people=[])
-        self.strangers = [
-            WatchingClient("stranger", self.users, history, nodes, seed - 1, of_stranger, entitled=False)
-            for _ in range(bool(of_stranger))
+        of_unentitled = headers("unentitled", people=[])
+        self.unentitled = [
+            WatchingClient("unentitled", self.users, history, nodes, seed - 1, of_unentitled, entitled=False)
+            for _ in range(bool(of_unentitled))
         ]
         self.back_end = WatchingBackEnd(url, self.users, sweep)
         self._history = history
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        self._tasks = [asyncio.create_task(client.live()) for client in (*self.clients, *self.strangers)]
+        self._tasks = [asyncio.create_task(client.live()) for client in (*self.clients, *self.unentitled)]
         self._tasks.append(asyncio.create_task(self.back_end.live()))
 
     async def stop(self) -> None:
@@ -213,13 +213,13 @@ class Watchers:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for client in (*self.clients, *self.strangers):
+        for client in (*self.clients, *self.unentitled):
             client.discard()
 
     def not_converged(self, state: State) -> list[Finding]:
         """Rules 1 and 2: the differences that remain."""
         true = {user: _true_person(user, state) for user in self.users}
-        watchers: list[WatchingClient | WatchingBackEnd] = [*self.clients, *self.strangers, self.back_end]
+        watchers: list[WatchingClient | WatchingBackEnd] = [*self.clients, *self.unentitled, self.back_end]
         found = [
             Finding("people", f"{watcher.name} watches no user", tuple(watcher.recent)[-3:])
             for watcher in watchers

@@ -89,11 +89,11 @@ def test_no_client_is_sent_more_than_it_may_know(
 ) -> None:
     found, history = watchers(headers=lambda _user, **_claims: {"Authorization": "Bearer of someone"})
     message = {"type": kind, "people" if kind == "people:state" else "changed": [person]}
-    for client, expected in ((found.clients[0], of_all), (found.strangers[0], of_none)):
+    for client, expected in ((found.clients[0], of_all), (found.unentitled[0], of_none)):
         history.violations.clear()
         client._received(msgspec.json.encode(message))
         assert len(history.violations) == expected
 
 
 def test_without_tokens_everyone_may_watch_everyone() -> None:
-    assert watchers()[0].strangers == []
+    assert watchers()[0].unentitled == []
