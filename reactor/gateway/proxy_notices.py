@@ -6,6 +6,7 @@ served. Each is reported once, with the remedy.
 """
 
 from collections import deque
+from functools import lru_cache
 
 import structlog
 from websockets.datastructures import Headers
@@ -53,10 +54,13 @@ class ProxyNotices:
 
     def untrusted(self, peer: str, headers: Headers) -> None:
         """Note a WebSocket from an address that is not a trusted proxy."""
-        self._untrusted.append((peer, ",".join(headers.get_all(_FORWARDED))))
-        clients = {forwarded for _, forwarded in self._untrusted}
+        forwarded = ",".join(headers.get_all(_FORWARDED))
+        if not forwarded:
+            self._untrusted.clear()
+            return
+        self._untrusted.append((peer, forwarded))
         same_peer = all(address == peer for address, _ in self._untrusted)
-        if len(self._untrusted) == NOTICE_AFTER and same_peer and len(clients) > 1 and "" not in clients:
+        if len(self._untrusted) == NOTICE_AFTER and same_peer and len(set(self._untrusted)) > 1:
             remedy = (
                 f"set trusted_proxies to {peer}: it sends {_FORWARDED}, and all its clients share the limits "
                 "of one address"
@@ -66,8 +70,7 @@ class ProxyNotices:
 
     def unnamed(self, peer: str, headers: Headers) -> None:
         """Note a WebSocket from a trusted proxy that named no client: unless one connected directly."""
-        host = headers.get("Host", "").rpartition(":")[0] or headers.get("Host", "")
-        if is_loopback(peer) and is_local_host(host.strip("[]")) and _OF_PROXIES.isdisjoint(headers):
+        if is_loopback(peer) and _OF_PROXIES.isdisjoint(headers) and _is_local(headers.get("Host", "")):
             return
         self._unnamed.append(peer)
         if self._unnamed.count(peer) == NOTICE_AFTER:
@@ -84,3 +87,10 @@ class ProxyNotices:
             return False
         self.lines.append(line)
         return True
+
+
+@lru_cache(64)
+def _is_local(host: str) -> bool:
+    """Return whether a Host header names this machine."""
+    name = host.rpartition(":")[0] or host
+    return is_local_host(name.strip("[]"))

@@ -32,12 +32,10 @@ Everything that changes the state is in `TRANSITIONS`, and `RecoveryMachine.adva
 it. An event that the table does not have raises `IllegalEvent` and changes nothing.
 """
 
-from enum import Enum
-
-from reactor.protocol.membership import IllegalEvent
+from reactor.protocol.state_table import IllegalEvent, TableKey
 
 
-class RecoveryState(Enum):
+class RecoveryState(TableKey):
     """Whether what Redis holds can be relied on."""
 
     HEALTHY = "healthy"
@@ -47,7 +45,7 @@ class RecoveryState(Enum):
     BARRIER = "barrier"
 
 
-class RecoveryEvent(Enum):
+class RecoveryEvent(TableKey):
     """What can happen to it."""
 
     REDIS_LOST = "redis_lost"

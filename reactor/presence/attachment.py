@@ -44,12 +44,11 @@ event that the table does not have raises `IllegalEvent` and changes nothing. Wo
 - A re-registration in DEPARTED means that Redis lost the departure with its data. The departure holds.
 """
 
-from enum import Enum
 from typing import Protocol
 
 from reactor.presence.keys import Entry
-from reactor.protocol.membership import IllegalEvent
 from reactor.protocol.messages import Member
+from reactor.protocol.state_table import IllegalEvent, TableKey
 
 
 class Terms(Protocol):
@@ -72,7 +71,7 @@ class Terms(Protocol):
         """Most members of the room; 0 for no limit."""
 
 
-class AttachmentState(Enum):
+class AttachmentState(TableKey):
     """Where a connection stands with a room in Redis."""
 
     NEW = "new"
@@ -85,7 +84,7 @@ class AttachmentState(Enum):
     ENDED = "ended"
 
 
-class AttachmentEvent(Enum):
+class AttachmentEvent(TableKey):
     """What can happen to an attachment."""
 
     SUBMITTED = "submitted"

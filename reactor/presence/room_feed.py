@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import anyio
-import msgspec
 import structlog
+from msgspec.structs import replace
 
 from reactor.backend.interface import Channels
 from reactor.errors import UNREADABLE, Unavailable
@@ -257,34 +257,25 @@ class RoomFeed:
 
     def _apply(self, room: FollowedRoom, row: DiffRow, diff: RoomDiff, payload: bytes) -> None:
         position, members = room.position, room.view.members
-        begins_anew = row.epoch != room.view.epoch and row.from_version == 0 and not room.view.waiting
-        listed = {one.user_id for one in diff.joined}.union(one.user_id for one in diff.left)
-        if begins_anew and not members.keys() <= listed:
-            # A script begins a room anew only when it is empty, and the departures that empty it come before.
-            # The members that are missing need not be connected here: other nodes register theirs again too.
-            self._on_data_lost(diff.room_id)
-            self._start_resync(room, "data_lost", position)
-            return
+        if row.epoch != room.view.epoch and row.from_version == 0 and not room.view.waiting:
+            listed = {one.user_id for one in diff.joined}.union(one.user_id for one in diff.left)
+            if not members.keys() <= listed:
+                # A script begins a room anew only when it is empty, and the departures that empty it come
+                # before. The members that are missing need not be connected here: other nodes register theirs
+                # again too.
+                self._on_data_lost(diff.room_id)
+                self._start_resync(room, "data_lost", position)
+                return
         leaving = [(left, members.get(left.user_id)) for left in row.left]
-        changed = [one for one in diff.updated if visibly_changed(members.get(one.user_id), one)]
-        # A member that was suspended when the view was made is missing in it: for receivers it joins now.
-        joined = [*diff.joined, *(one for one in changed if one.user_id not in members)]
-        updated = [one for one in changed if one.user_id in members]
+        visible = _visible_part(diff, members) if diff.left or diff.updated else diff
         result = room.view.apply(diff)
         if result is DiffResult.APPLIED:
             room.wake(room.view.version)
             for left, member in leaving:
                 self._on_left(diff.room_id, left, member)
-            # Receivers never had a member that was suspended when the view was made.
-            known = [left for left, (_, member) in zip(diff.left, leaving, strict=True) if member is not None]
             count = len(room.view.members)  # the diff's count includes suspended members
-            sent = msgspec.structs.replace(diff, left=known, joined=joined, updated=updated, count=count)
-            as_published = (
-                len(known) == len(diff.left)
-                and len(joined) == len(diff.joined)
-                and len(updated) == len(diff.updated)
-            )
-            self._pass_on(room, sent, payload if as_published else b"")
+            sent = visible if visible.count == count else replace(visible, count=count)
+            self._pass_on(room, sent, payload if visible is diff else b"")
             if room.followers == 0 and self._lingering.must_end(diff.room_id, count):
                 self._remove(diff.room_id)
         elif result is DiffResult.GAP:
@@ -377,6 +368,21 @@ class RoomFeed:
         del self._by_channel[channel.encode()]
         self._subscription.unsubscribe(channel)
         room.wake(float("inf"))
+
+
+def _visible_part(diff: RoomDiff, members: Mapping[str, Member]) -> RoomDiff:
+    """Return what the receivers of a diff are sent, who have these members: where it is all, the diff itself.
+
+    A member that was suspended when the view was made is missing in it: it cannot leave, and with an update
+    it joins.
+    """
+    changed = [one for one in diff.updated if visibly_changed(members.get(one.user_id), one)]
+    joined = [*diff.joined, *(one for one in changed if one.user_id not in members)]
+    updated = [one for one in changed if one.user_id in members]
+    left = [one for one in diff.left if one.user_id in members]
+    if (len(joined), len(updated), len(left)) == (len(diff.joined), len(diff.updated), len(diff.left)):
+        return diff
+    return replace(diff, joined=joined, updated=updated, left=left)
 
 
 class _RoomState(NamedTuple):

@@ -18,7 +18,6 @@ identity allows. Requests that only a member can send (heartbeat, update, away, 
 the room, since the join was checked.
 """
 
-from enum import Enum
 from typing import Any
 
 from msgspec import UNSET
@@ -29,12 +28,13 @@ from reactor.protocol.identity import OWN_ROOM, Identity
 from reactor.protocol.ids import clean_id
 from reactor.protocol.intents import FormerJoining, Intent
 from reactor.protocol.limits import Limits
-from reactor.protocol.membership import IllegalEvent, Membership
+from reactor.protocol.membership import Membership
 from reactor.protocol.messages import ProtocolError
 from reactor.protocol.session import Session, in_reply_to
+from reactor.protocol.state_table import IllegalEvent, TableKey
 
 
-class AuthState(Enum):
+class AuthState(TableKey):
     """The state of a connection's authentication."""
 
     UNAUTHENTICATED = "unauthenticated"
@@ -44,7 +44,7 @@ class AuthState(Enum):
     REJECTED = "rejected"
 
 
-class AuthEvent(Enum):
+class AuthEvent(TableKey):
     """What can happen to a connection's authentication."""
 
     AUTH = "auth"

@@ -26,13 +26,13 @@ decides; REJOINING becomes JOINING, since the membership to resume has ended. LE
 anyway.
 """
 
-from enum import Enum
 from typing import Any
 
 from reactor.protocol.messages import View
+from reactor.protocol.state_table import IllegalEvent, TableKey
 
 
-class MembershipState(Enum):
+class MembershipState(TableKey):
     """The state of a connection's membership in a room."""
 
     OUT = "out"
@@ -42,7 +42,7 @@ class MembershipState(Enum):
     LEAVING = "leaving"
 
 
-class MembershipEvent(Enum):
+class MembershipEvent(TableKey):
     """What can happen to a membership: three events from the client, five from the node."""
 
     JOIN = "join"
@@ -90,10 +90,6 @@ TRANSITIONS: dict[MembershipState, dict[MembershipEvent, MembershipState]] = {
 
 PENDING = frozenset({MembershipState.JOINING, MembershipState.REJOINING, MembershipState.LEAVING})
 """The states in which a reply of Redis is awaited, and requests for the room are deferred."""
-
-
-class IllegalEvent(RuntimeError):
-    """An event that the table does not have: a bug in this program, not a client's mistake."""
 
 
 class Membership:

@@ -58,6 +58,9 @@ _DEFERRED_OVERHEAD, _ID_OVERHEAD = 500, 60  # bytes of a request that waits, and
 _CURSOR = re.compile("[0-9]{1,19}")
 
 
+_NO_ROOMS = frozenset[str]()  # one for all connections: each would take 232 bytes
+
+
 class Session:
     """The memberships of one connection.
 
@@ -88,7 +91,7 @@ class Session:
         self.rooms: dict[str, Membership] = {}
         self.watched: set[str] = set()
         self.closed = self.closing = False
-        self.departing: frozenset[str] = frozenset()
+        self.departing = _NO_ROOMS
         self._limits = limits
         self._joins: dict[str, Join] = {}
         self._deferred: dict[str, list[requests.Request]] = {}

@@ -117,7 +117,8 @@ async def test_a_coroutine_function_is_cancelled_with_its_caller_and_shares_are_
     calls = HookCalls(hook, 1.0)
     slow = [outcome(calls, "10.0.0.1", f"slow {number}") for number in range(5)]
     assert await asyncio.gather(*slow, outcome(calls, "10.0.0.2", "good")) == ["TimeoutError"] * 5 + ["good"]
-    assert called == ["slow 0", "slow 1", "good"]
+    # A slow call may receive the place of one that timed out just before it does so itself.
+    assert called[:3] == ["slow 0", "slow 1", "good"]
     assert sorted(ended) == sorted(called)
     assert calls.idle
 

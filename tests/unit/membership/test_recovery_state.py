@@ -10,7 +10,7 @@ import reactor.membership
 from reactor.membership.recovery_state import TRANSITIONS, RecoveryMachine
 from reactor.membership.recovery_state import RecoveryEvent as Event
 from reactor.membership.recovery_state import RecoveryState as State
-from reactor.protocol.membership import IllegalEvent
+from reactor.protocol.state_table import IllegalEvent
 from tests.support.state_tables import read_table, shortest_paths
 
 # Written out once more, so that a slip in the table shows: what each event leads to, "." where it is illegal.

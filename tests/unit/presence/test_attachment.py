@@ -8,8 +8,8 @@ from reactor.presence.attachment import LIVE_STATES, TRANSITIONS, Attachment
 from reactor.presence.attachment import AttachmentEvent as Event
 from reactor.presence.attachment import AttachmentState as State
 from reactor.presence.keys import Entry
-from reactor.protocol.membership import IllegalEvent
 from reactor.protocol.messages import Member
+from reactor.protocol.state_table import IllegalEvent
 from reactor.settings import RoomPolicy
 from tests.support.state_tables import read_table, shortest_paths
 

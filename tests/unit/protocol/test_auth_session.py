@@ -8,8 +8,8 @@ from reactor.protocol import intents, requests
 from reactor.protocol.auth_session import AUTH_TRANSITIONS, AuthEvent, AuthSession, AuthState
 from reactor.protocol.identity import Identity, Unauthorised, checked
 from reactor.protocol.limits import Limits
-from reactor.protocol.membership import IllegalEvent
 from reactor.protocol.messages import ProtocolError
+from reactor.protocol.state_table import IllegalEvent
 from tests.unit.protocol.sessions import refused
 
 ANN = Identity("ann", ("lobby", "game-*"), "Ann", {"n": 1}, 2e9)

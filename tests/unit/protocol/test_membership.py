@@ -7,11 +7,11 @@ import pytest
 from reactor.protocol.membership import (
     PENDING,
     TRANSITIONS,
-    IllegalEvent,
     Membership,
     MembershipEvent,
     MembershipState,
 )
+from reactor.protocol.state_table import IllegalEvent
 
 # Written out once more, so that a slip in the table shows: what each event leads to, "" where it is illegal.
 EXPECTED = """

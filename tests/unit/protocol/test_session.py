@@ -18,8 +18,9 @@ from reactor.protocol.intents import (
     UpdateMember,
 )
 from reactor.protocol.limits import Limits
-from reactor.protocol.membership import IllegalEvent, MembershipState
+from reactor.protocol.membership import MembershipState
 from reactor.protocol.session import Session
+from reactor.protocol.state_table import IllegalEvent
 from tests.unit.protocol.sessions import (
     IN,
     JOINING,
