@@ -17,6 +17,7 @@ from reactor.protocol.requests import Request
 from reactor.settings import Settings, setting_fields
 from reactor.settings.rooms import read_rules
 from scripts.benchmarks.gateway.tables import markdown, put_into
+from reactor.presence.api import Presence
 from tests.docs.documents import EVERYTHING, PATHS, ROOT, blocks, document, example, section
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient
@@ -30,6 +31,15 @@ async def run(block: str, said: list[tuple[Any, ...]]) -> None:
     names: dict[str, Any] = {"print": lambda *words: said.append(words)}
     exec(f"async def block():\n{body}", names)
     await names["block"]()
+
+
+def test_the_table_for_back_ends_has_every_method_of_presence() -> None:
+    table = section("reactor/client/README.md", "## Presence, for back ends")
+    methods = {name for name, method in vars(Presence).items() if name[0] != "_" and callable(method)} - {
+        "open"
+    }
+    assert {"revoke", "erase", "watch_users", "say"} <= methods
+    assert {name for name in methods if f".{name}(" not in table} == set()
 
 
 async def test_the_inbox_shows_when_users_were_seen(bundled_server: Server) -> None:
