@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from reactor.cli import main
+from reactor.presence.api import Presence
 from reactor.protocol.closing import CloseCode
 from reactor.protocol.messages import ErrorCode
 from reactor.protocol.reasons import REASONS
@@ -17,7 +18,6 @@ from reactor.protocol.requests import Request
 from reactor.settings import Settings, setting_fields
 from reactor.settings.rooms import read_rules
 from scripts.benchmarks.gateway.tables import markdown, put_into
-from reactor.presence.api import Presence
 from tests.docs.documents import EVERYTHING, PATHS, ROOT, blocks, document, example, section
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient

@@ -102,7 +102,6 @@ async def _expire_with_time(server: Server, kinds: set[str]) -> None:
 
 
 async def test_a_client_that_watches_a_user_is_sent_the_erasure(redis_server: Server) -> None:
-    """A client that watches the user is sent at once that the time is gone."""
     async with (
         served(redis_server) as node,
         RawClient.connect(node) as ann,
