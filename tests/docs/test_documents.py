@@ -48,8 +48,14 @@ async def test_the_inbox_shows_when_users_were_seen(bundled_server: Server) -> N
         await bob.join("lobby", "7")
         await bob.ask("leave_room", "room:left", roomId="lobby")
         await bob.join("lobby", "42")
-        await run(example("inbox").replace("redis://localhost:6379", bundled_server.url), said)
-    assert said == [("7", "seen just now"), ("42", "online")]
+        inbox = example("inbox").replace("redis://localhost:6379", bundled_server.url)
+        await run(inbox.replace('["7", "42"]', '["7", "42", "unknown"]'), said)
+        (seen,) = bundled_server.control.scan_iter("*:seen", count=1000)
+        for minutes in (1, 4):
+            bundled_server.control.zincrby(seen, -60_000 * minutes, "7")
+            await run(inbox, said)
+    assert said[:3] == [("7", "seen just now"), ("42", "online"), ("unknown", "offline")]
+    assert said[3::2] == [("7", "seen a minute ago"), ("7", "seen 5 minutes ago")]
 
 
 async def test_the_python_client_example_sees_joins_and_leaves(bundled_server: Server) -> None:
