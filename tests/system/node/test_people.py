@@ -193,6 +193,34 @@ async def test_a_token_says_whom_its_user_may_watch(redis_server: Server) -> Non
         assert error["code"] == "forbidden"
 
 
+async def test_a_token_that_allows_less_ends_the_watching_of_others_and_of_rooms(
+    redis_server: Server,
+) -> None:
+    async with (
+        served(redis_server, auth_secret=SECRET) as node,
+        RawClient.connect(node) as viewer,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await viewer.ask("auth", "auth:ok", token=token(sub="viewer", people=["*"], where=True))
+        for client, user in ((ann, "ann"), (bob, "bob")):
+            await client.ask("auth", "auth:ok", token=token(sub=user))
+            await client.join("lobby", user)
+            await until_record(node, user, lambda record: bool(record.counted))
+        for person in await watch(viewer, "ann", "bob"):
+            assert (person["status"], person["rooms"]) == ("online", ["lobby"])
+        await viewer.ask("auth", "auth:ok", token=token(sub="viewer", people=["ann"]))
+        await ann.ask("room:away", "room:away:ok")  # the next change of anyone who is watched
+        changed = (await viewer.receive("people:diff"))["changed"]
+        assert changed == [{"userId": "ann", "status": "away"}, {"userId": "bob", "status": "offline"}]
+        await bob.ask("leave_room", "room:left", roomId="lobby")
+        await ann.ask("leave_room", "room:left", roomId="lobby")
+        changed = (await viewer.receive("people:diff"))["changed"]
+        assert [person["userId"] for person in changed] == ["ann"]
+        assert statuses(viewer, "bob") == ["offline"]
+        assert await watch(viewer, "bob") == [{"userId": "bob", "status": "offline"}]
+
+
 async def test_each_of_several_requests_that_watch_too_many_together_is_answered(
     bundled_server: Server,
 ) -> None:
