@@ -65,6 +65,9 @@ from reactor.tasks import Spawner
 
 log = structlog.get_logger()
 
+_JOINED_BYTES = 60
+"""Of a diff with one new member, beside its user's id, its name and its data."""
+
 
 class RequestHandler:
     """The gateway's handler: one method for each kind of intent.
@@ -342,7 +345,9 @@ class RequestHandler:
             id=intent.id,
         )
         size = self._send_joined(connection, answer, intent, view)
-        price = change_price(size, 1) + change_price(len(reply.diff), len(view.members))
+        # Joins at the same time share a diff: each is charged as if it were alone in it.
+        changed = len(reply.diff) if reply.resumed else _joined_size(intent)
+        price = change_price(size, 1) + change_price(changed, len(view.members))
         self.costs.charge(connection, price, self._clock())
         connection.session.rooms[room_id].heartbeat_interval = heartbeat_ms / 1000
         connection.expect_heartbeats(heartbeat_ms / 1000)
@@ -527,6 +532,13 @@ class RequestHandler:
                     self.intent(connection, intent)
             except messages.ProtocolError as error:
                 connection.send(error.reply())
+
+
+def _joined_size(intent: intents.Join) -> int:
+    """Return the bytes of a diff with this new member, about."""
+    user_id = len(intent.user_id.encode())
+    username = len(intent.username.encode()) or user_id
+    return _JOINED_BYTES + user_id + username + len(intent.data_json or b"")
 
 
 def _room_of(intent: Any) -> str | None:

@@ -46,6 +46,9 @@ ROOMS_PAGE = 100
 class Joined(Struct, frozen=True, gc=False):
     """An accepted join. `diff` is what was published for it, or empty when nothing visible changed.
 
+    New members of a room whose joins shared a call are in one diff, which the first of them has; it is empty
+    for the others, whose `version` is its version.
+
     resumed: the user was a member before, by another connection or within the disconnect grace.
     """
 

@@ -60,9 +60,7 @@ MUTANTS = (
     Mutant(
         "a leave is acknowledged and not executed",
         "presence/lua/room/leave.lua",
-        "  remove_members(room, { user }, 'left',\n"
-        "    { shadows = { [user] = { fields, connections } }, "
-        "exits = (home or '') ~= '' and exits or nil })\n",
+        "  table.insert(leaving.users, user)\n",
         "",
         ("script-flush",),
         frozenset({"ghost", "record", "reason"}),
@@ -119,7 +117,7 @@ MUTANTS = (
     Mutant(
         "a room stays in the index after its departure",
         "presence/lua/lib/people.lua",
-        "      call('DEL', person)\n",
+        "      redis.call('DEL', unpack(left.records))\n",
         "",
         ("drop",),
         frozenset({"people", "index"}),
@@ -184,8 +182,8 @@ MUTANTS = (
     Mutant(
         "a ban refuses no join",
         "presence/lua/room/join.lua",
-        "  local ban = any_found and find_ban(room, user)\n",
-        "  local ban = nil\n",
+        "    local ban = find_ban(room, user)\n",
+        "    local ban = nil\n",
         ("drop",),
         frozenset({"banned"}),
     ),

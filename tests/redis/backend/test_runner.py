@@ -12,6 +12,7 @@ from reactor.backend.scripts import MAX_BATCH
 from reactor.errors import Unavailable
 from reactor.presence.keys import Entry
 from reactor.presence.lua_sources import TOGETHER
+from reactor.presence.rows import decode_diff
 from reactor.presence.store import Joined, JoinRefused, Store
 from tests.redis.presence.probe import TTL, Probe
 from tests.support.keyspace import presence_key
@@ -130,7 +131,8 @@ async def test_joins_that_wait_together_share_calls_and_keep_their_own_replies(r
         calls = commands.info("commandstats")["cmdstat_evalsha"]["calls"] - calls_before
         assert calls <= 3, "the first is sent at once, the others in two"
         joined = [reply for reply in replies if isinstance(reply, Joined)]
-        assert [reply.version for reply in joined] == [1, *range(2, 21)]
+        assert [reply.version for reply in joined] == [1, *[20] * 19], "one diff has all who are new"
+        assert [len(decode_diff(reply.diff).joined) for reply in joined if reply.diff] == [19]
         assert [reply.resumed for reply in joined] == [True, *[False] * 19]
         refused = [reply for reply in replies if isinstance(reply, JoinRefused)]
         assert {(reply.reason, reply.count) for reply in refused} == {("full", 20)}

@@ -243,6 +243,9 @@ def test_who_lacks_a_right_writes_neither_the_membership_nor_the_record(
             admin.delete(store.keys.presence_key(Entry("lobby", "ann")))
         before = {key: admin.dump(key) for key in admin.keys("*")}
         admin.execute_command("ACL", "SETUSER", "limited", f"-{right}")
+        if change is joins_another and right in {"srem", "del", "xadd"}:
+            change(store)  # a join needs none of these
+            continue
         with pytest.raises(redis.exceptions.ResponseError):
             change(store)
         assert {key: admin.dump(key) for key in admin.keys("*")} == before, right
@@ -270,5 +273,5 @@ def test_the_index_adds_few_commands_to_a_join_and_to_a_departure(redis_server: 
         cost(kept)
     it.direct.client.delete(f"{it.keys.prefix_of('ann')}:seen")
     without, with_index = cost(None), cost(KEPT)
-    assert with_index[0] - without[0] <= 6
-    assert with_index[1] - without[1] <= 9
+    assert with_index[0] - without[0] <= 5
+    assert with_index[1] - without[1] <= 7

@@ -18,22 +18,24 @@ local function remove_orphan(room, user)
   redis.call('DEL', shadow_key(room, user))
 end
 
--- Counted at once: usually none of them exists.
-local found_keys = { CHANGES }
-for i = 2, #ARGV, 3 do found_keys[#found_keys + 1] = presence_key(ARGV[i], ARGV[i + 1]) end
-local any_found = redis.call('EXISTS', unpack(found_keys)) > 0
-if not any_found then logs[SHARD] = false end
-
 local by_room, order, homes = {}, {}, {}
+local found_keys, prefixes = {}, {} -- counted at once: usually none of the keys exists
 for i = 2, #ARGV, 3 do
-  local room = ARGV[i]
+  local room, home = ARGV[i], ARGV[i + 2]
+  found_keys[#found_keys + 1] = presence_key(room, ARGV[i + 1])
+  if home ~= '' then
+    found_keys[#found_keys + 1] = erased_key(home, ARGV[i + 1])
+    prefixes[home] = true
+  end
   if not by_room[room] then
     by_room[room] = {}
     order[#order + 1] = room
   end
   table.insert(by_room[room], ARGV[i + 1])
-  homes[ARGV[i + 1]] = ARGV[i + 2] ~= '' and ARGV[i + 2] or nil
+  homes[ARGV[i + 1]] = home ~= '' and home or nil
 end
+local any_found = count_existing(found_keys, prefixes) > 0
+erasures.possible = any_found
 
 -- Those of some users whose key is gone and whose row is still there, and the stored deadlines of these. What many of a
 -- room need is read at once.

@@ -11,6 +11,10 @@ local function now()
   return clock_ms
 end
 
+-- A time (ms) as text. Redis writes a number that is passed to a command with up to 17 digits as a floating-point
+-- number, which takes several times as long.
+local function digits(time) return string.format('%d', time) end
+
 -- A room's epoch: the time in microseconds, which no earlier epoch of the room can have been.
 local function new_epoch()
   now()

@@ -1,11 +1,14 @@
 -- A member's connections are fields of its shadow; indexes by node name the rooms and members to detach when the node
 -- is lost.
 
--- Adds a connection, and with the same command other fields of the shadow, given as name and value.
-local function add_connection(room, user, connection, away, ...)
-  local node = node_of(connection)
+-- Adds a connection to the shadow, and with the same command other fields, given as name and value.
+local function store_connection(room, user, connection, away, ...)
   call('HSET', shadow_key(room, user), connection, away, ...)
-  if call('ZADD', node_room_key(node, room), 0, user) == 1 and call('SADD', node_key(node), room) == 1 then
+end
+
+-- Adds members of a room to a node's indexes, given as a score, which is 0, and the user.
+local function add_to_node(room, node, rows)
+  if call('ZADD', node_room_key(node, room), unpack(rows)) > 0 and call('SADD', node_key(node), room) == 1 then
     call('SADD', NODES, node)
   end
 end
@@ -19,8 +22,9 @@ local function remove_from_node(room, users, node)
   end
 end
 
--- Removes one connection from the shadow that `connections` was read from.
-local function remove_connection(room, user, connection, connections)
+-- Removes one connection from the shadow that `connections` was read from. by_node: nil, or where a member that has no
+-- other connection to the node is noted, for the caller to remove it from the node's indexes.
+local function remove_connection(room, user, connection, connections, by_node)
   if not connections[connection] then return end
   call('HDEL', shadow_key(room, user), connection)
   connections[connection] = nil
@@ -28,7 +32,9 @@ local function remove_connection(room, user, connection, connections)
   for other in pairs(connections) do
     if node_of(other) == node then return end
   end
-  remove_from_node(room, { user }, node)
+  if not by_node then return remove_from_node(room, { user }, node) end
+  by_node[node] = by_node[node] or {}
+  table.insert(by_node[node], user)
 end
 
 -- Derives the presence key's `away` and `connections` from the connections; true when that changed them. Both fields

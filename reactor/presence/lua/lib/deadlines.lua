@@ -31,7 +31,7 @@ local function scan_deadlines(room, limit, offset)
       -- Redis 7.0 reads TIME later than the clock by which it expires keys: examine the row again in the next
       -- millisecond.
       if deadline < now() then deadline = now() end
-      call('ZADD', members, deadline, user)
+      call('ZADD', members, digits(deadline), user)
       call('HSET', shadow_key(room, user), 'a', read_last_active(room, user) or now())
     end
   end

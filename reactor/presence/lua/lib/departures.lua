@@ -8,7 +8,7 @@ local function count_departures(reason, count) call('HINCRBY', SHARD .. ':totals
 local function append_departure(room_id, user_id, username, reason, joined_at, last_active, node, at)
   call('XADD', SHARD .. ':departures', 'MAXLEN', '~', DEPARTURES_KEPT, '*', 'room', room_id, 'user', user_id,
     'username', username, 'reason', reason, 'joinedAt', joined_at, 'lastActiveAt', last_active,
-    'leftAt', at or now(), 'node', node)
+    'leftAt', digits(at or now()), 'node', node)
 end
 
 -- Appends a departure to the stream and counts it.
@@ -30,15 +30,15 @@ end
 -- Removes members of one room: both keys, every index, a stream entry each, one diff for all of them, and a note for a
 -- client that returns. A user without a row is skipped. Without `reason` it is the one that the shadow holds, or else
 -- inactivity. `given` may hold `message`; `at` (ms), if it is not now; `ends_at` (ms), when a ban ends; and what the
--- caller has read already: `deadlines` of users whose presence key is known to be gone, `shadows` as {fields,
--- connections} by user; and `exits`, to which the departures are appended that the caller takes into the index of
--- people. What all members of the room share is written once for all of them.
+-- caller has read already, by user: `deadlines` of those whose presence key is known to be gone, `shadows` as {fields,
+-- connections}, and `active`, the last activity; and `exits`, to which the departures are appended that the caller
+-- takes into the index of people. What all members of the room share is written once for all of them.
 -- Returns the departed as {user, reason, stored deadline, ...}, flat.
 local function remove_members(room, users, reason, given)
   given = given or {}
   local deadlines, shadows, at, message = given.deadlines, given.shadows, given.at or now(), given.message or ''
   local departed, left, removals, keys, rows, exits = {}, {}, {}, {}, {}, given.exits or {}
-  local by_node, totals = {}, {}
+  local by_node, totals, active = {}, {}, given.active or {}
   local members, room_id = members_key(room), unescape(room)
   for _, user in ipairs(users) do
     local gone = deadlines and deadlines[user]
@@ -46,7 +46,7 @@ local function remove_members(room, users, reason, given)
     if deadline and not removals[user] then
       local shadow = shadows and shadows[user] or { read_shadow(room, user) }
       local fields, connections = shadow[1], shadow[2]
-      local last_active = not gone and read_last_active(room, user) or fields.a or fields.j or now()
+      local last_active = active[user] or not gone and read_last_active(room, user) or fields.a or fields.j or now()
       local why = reason or fields.r or 'inactivity_timeout'
       local node = fields.n or ''
       for connection in pairs(connections) do
@@ -91,8 +91,9 @@ local function remove_members(room, users, reason, given)
 end
 
 -- The member's last connection was lost: shortens its life to the grace (ms). `last_active`: of the presence key,
--- or nil. Returns its deadline, or nil when the grace is 0 and the member was removed.
-local function start_grace(room, user, node, grace, last_active)
+-- or nil. Returns its deadline, or nil when the grace is 0 and the member was removed. deadlines: to which it appends
+-- those that `store_deadlines` has to store, each as deadline and user.
+local function start_grace(room, user, node, grace, last_active, deadlines)
   if grace <= 0 then
     remove_members(room, { user }, 'disconnected')
     return nil
@@ -104,8 +105,22 @@ local function start_grace(room, user, node, grace, last_active)
   end
   call('HSET', shadow, 'r', 'disconnected', 'n', node, 'a', last_active or now())
   local deadline = now() + grace
-  if redis.call('PEXPIREAT', presence, deadline, 'LT') == 0 then deadline = redis.call('PEXPIRETIME', presence) end
-  call('ZADD', members_key(room), deadline, user)
-  lower_room_deadline(room, deadline)
+  if redis.call('PEXPIREAT', presence, digits(deadline), 'LT') == 0 then
+    deadline = redis.call('PEXPIRETIME', presence)
+  end
+  deadlines[#deadlines + 1] = deadline
+  deadlines[#deadlines + 1] = user
   return deadline
+end
+
+-- Stores deadlines of members of a room, with one command for all.
+local function store_deadlines(room, deadlines)
+  if #deadlines == 0 then return end
+  local earliest = deadlines[1]
+  for i = 1, #deadlines, 2 do
+    earliest = math.min(earliest, deadlines[i])
+    deadlines[i] = digits(deadlines[i])
+  end
+  call('ZADD', members_key(room), unpack(deadlines))
+  lower_room_deadline(room, earliest)
 end

@@ -89,7 +89,7 @@ local function count_room(home, user, room, stored, token, away)
 
   local fields, seen = { room, away and AWAY_MARK .. token or token }, nil
   if not is_online then
-    fields[3], fields[4] = ':s', now()
+    fields[3], fields[4] = ':s', digits(now())
     seen = call('ZSCORE', seen_key(home), user)
     if seen then fields[5], fields[6] = ':l', seen end
   end
@@ -107,26 +107,48 @@ local function count_room(home, user, room, stored, token, away)
   end
 end
 
-local seen_noted = {} -- by home
+local erasures = { possible = true } -- `possible`: false where none of the call's users has one
 
 -- Whether a user's activity was erased after that time, so that it is not noted again.
 local function is_erased(home, user, last)
-  return last <= tonumber(redis.call('GET', erased_key(home, user)) or 0)
+  return erasures.possible and last <= tonumber(redis.call('GET', erased_key(home, user)) or 0)
+end
+
+local ends = {} -- by home: what `write_ends` has yet to write of users who left
+
+-- Keys of records, users whose records these are, and last activities with their users.
+local function ends_of(home)
+  ends[home] = ends[home] or { records = {}, users = {}, seen = {} }
+  return ends[home]
 end
 
 -- Notes the last activity of a user who is offline; returns that, or 0 where it is not kept.
 local function note_seen(home, user, last, keep)
   if last <= 0 or keep <= 0 or is_erased(home, user, last) then return 0 end
-  call('ZADD', seen_key(home), string.format('%.0f', last), user)
-  if not seen_noted[home] then redis.call('PEXPIRE', seen_key(home), keep) end
-  seen_noted[home] = true
+  local seen = ends_of(home).seen
+  seen[#seen + 1] = digits(last)
+  seen[#seen + 1] = user
   return last
+end
+
+-- Writes what `remove_rooms` left to be written for several users at once.
+local function write_ends(keep)
+  for home, left in pairs(ends) do
+    if #left.users > 0 then
+      redis.call('DEL', unpack(left.records))
+      call('SREM', people_key(home), unpack(left.users))
+    end
+    if #left.seen > 0 then
+      call('ZADD', seen_key(home), unpack(left.seen))
+      redis.call('PEXPIRE', seen_key(home), keep)
+    end
+  end
 end
 
 -- Removes rooms from a user's record, after departures, each as {room, user, tokens, last activity}, and joins that
 -- were refused ('' as last activity). The last room that counts takes the user offline. A room with another token
 -- belongs to a later join, or to one that never came about. keep: ms for which it is kept when users were last seen, 0
--- for not at all. Returns those with another token, each as {exit, that token}.
+-- for not at all. A part is left to `write_ends`. Returns those with another token, each as {exit, that token}.
 local function remove_rooms(home, user, exits, keep)
   local person, names = person_key(home, user), {}
   for n, exit in ipairs(exits) do names[n] = exit[1] end
@@ -159,8 +181,9 @@ local function remove_rooms(home, user, exits, keep)
   local last = math.min(math.max(active or 0, tonumber(values[#exits + 2]) or 0), now())
   if remaining == #counted and joining == ended then -- no room is left
     if size > 0 then
-      call('DEL', person)
-      call('SREM', people_key(home), user)
+      local left_here = ends_of(home)
+      table.insert(left_here.records, person)
+      table.insert(left_here.users, user)
     end
   else
     if #left > 0 then call('HDEL', person, unpack(left)) end
@@ -172,7 +195,7 @@ local function remove_rooms(home, user, exits, keep)
     log_person(home, user, 'offline', last)
   elseif was_online then
     if active and keep > 0 and not is_erased(home, user, last) then
-      call('HSET', person, ':l', string.format('%.0f', last))
+      call('HSET', person, ':l', digits(last))
     end
   else
     local before, seen = tonumber(call('ZSCORE', seen_key(home), user) or 0), active or 0
@@ -210,11 +233,12 @@ end
 -- Takes departures into the records of their users, each in the shard that `homes` names. What cannot be taken in, as
 -- where a record has another token, is noted.
 local function take_in_exits(exits, homes, keep)
+  if #exits == 0 then return end
   local by_user, order = exits_by_user(exits)
   local noted = {}
   for _, user in ipairs(order) do
     local taken, other = pcall(remove_rooms, homes[user], user, by_user[user], keep)
     for _, exit in ipairs(taken and other or by_user[user]) do noted[#noted + 1] = taken and exit[1] or exit end
   end
-  note_exits(noted)
+  note_exits(pcall(write_ends, keep) and noted or exits)
 end

@@ -9,6 +9,23 @@ local function has_log(prefix)
   return logs[prefix]
 end
 
+-- How many of some keys exist, of which usually none does. The same command finds out whether the shard, and those of
+-- `prefixes`, have a log of changes. Of a shard without one, logs of others may be counted as keys.
+local function count_existing(keys, prefixes)
+  prefixes[SHARD] = true
+  for prefix in pairs(prefixes) do keys[#keys + 1] = prefix .. ':changes' end
+  local found = redis.call('EXISTS', unpack(keys))
+  if found > 0 and not has_log(SHARD) then return found end
+  for prefix in pairs(prefixes) do
+    if found == 0 then
+      logs[prefix] = false
+    elseif has_log(prefix) then
+      found = found - 1
+    end
+  end
+  return found
+end
+
 -- Advances the room's version by `steps` and publishes the change to all nodes. `count` is that of the members, where
 -- the caller knows it. Returns epoch, version, count and the diff.
 local function publish_diff(room, steps, joined, updated, left, count)

@@ -2,10 +2,12 @@
 -- its departure never be sent. So each script checks, before its first write, the commands that may follow. One check
 -- takes Redis half a microsecond.
 
+local CHECKED = CHANNELS .. ':diff' -- as a key, and as a channel
+
 -- The command, where this user may not run it on the shard's keys; else false. `...`: as many words after the key as it
 -- takes, since Redis 8 checks none with fewer.
 local function lacking(command, ...)
-  return not redis.acl_check_cmd(command, CHANNELS .. ':diff', ...) and command
+  return not redis.acl_check_cmd(command, CHECKED, ...) and command
 end
 
 local lacked -- of all changes: false, or the first command that this user may not run
@@ -28,11 +30,12 @@ end
 -- Before any change.
 local function demand_right_to_change() demand(lacked_for_changes()) end
 
--- Before a new member, or a room in the record of a user, is written: that removes nothing, and logs nothing.
-local function demand_right_to_add()
+-- Before a new member, or a room in the record of a user, is written: that removes nothing, and logs nothing. counts:
+-- whether the room counts at once, so that the user is online.
+local function demand_right_to_add(counts)
   if lacked == nil and redis.acl_check_cmd then
     demand(lacking('PEXPIREAT', 0) or lacking('HSET', 0, 0) or lacking('HINCRBY', 0, 0) or lacking('ZADD', 0, 0)
-      or lacking('SADD', 0) or lacking(PUBLISH, 0))
+      or lacking('SADD', 0) or lacking(PUBLISH, 0) or counts and (lacking('ZREM', 0) or lacking('HDEL', 0)))
   else
     demand_right_to_change()
   end

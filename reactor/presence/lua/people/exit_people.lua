@@ -16,4 +16,5 @@ for _, user in ipairs(order) do
     reply[#reply + 1] = other[2]
   end
 end
+write_ends(keep)
 return reply

@@ -14,25 +14,70 @@
 --          {'crowded', count} (connections of the user) | {'departed'} (or it was detached) |
 --          {'removed', reason, message, at} (the joining before was ended while the client was offline) |
 --          {'banned', now, record (JSON)} |
---          {'joined' or 'resumed', now, epoch, version, count, joinedAt, diff or ''} | an error}
--- Publishes: a diff (joined or updated) where the member's visible fields changed; a change of the person
+--          {'joined' or 'resumed', now, epoch, version, count, joinedAt, diff or ''} | an error}. Of new members of
+--          one room the first has the diff.
+-- Publishes: a diff (joined) of a room's new members; a diff (updated) where a member's visible fields changed; a
+--            change of the person
 -- The keys that may refuse one of the joins, or make it another than the first of a new member, are counted at once:
 -- usually there is none.
-local found_keys, adds_rooms = { CHANGES }, false
-for i = 1, #ARGV, 17 do
-  found_keys[#found_keys + 1] = fence_key(node_of(ARGV[i + 6]))
-  found_keys[#found_keys + 1] = fence_key(join_fence(ARGV[i + 6], ARGV[i], ARGV[i + 1]))
-  found_keys[#found_keys + 1] = ban_key(user_ban_id(ARGV[i + 1]))
-  found_keys[#found_keys + 1] = ban_key(room_ban_id(ARGV[i], ARGV[i + 1]))
-  found_keys[#found_keys + 1] = presence_key(ARGV[i], ARGV[i + 1])
-  adds_rooms = adds_rooms or ARGV[i + 16] ~= ''
+local function refusing_keys(room, user, connection)
+  return fence_key(node_of(connection)), fence_key(join_fence(connection, room, user)), ban_key(user_ban_id(user)),
+    ban_key(room_ban_id(room, user))
 end
-local found = redis.call('EXISTS', unpack(found_keys))
-if found == 0 then logs[SHARD] = false end
-local any_found = found > (has_log(SHARD) and 1 or 0)
-if found > 0 or adds_rooms then demand_right_to_change() else demand_right_to_add() end
+
+local found_keys, homes = {}, {}
+for i = 1, #ARGV, 17 do
+  local n = #found_keys
+  found_keys[n + 1], found_keys[n + 2], found_keys[n + 3], found_keys[n + 4] =
+    refusing_keys(ARGV[i], ARGV[i + 1], ARGV[i + 6])
+  found_keys[n + 5] = presence_key(ARGV[i], ARGV[i + 1])
+  if ARGV[i + 16] ~= '' then homes[ARGV[i + 16]] = true end
+end
+local adds_rooms = next(homes) ~= nil
+local any_found = count_existing(found_keys, homes) > 0
+if any_found or has_log(SHARD) then demand_right_to_change() else demand_right_to_add(adds_rooms) end
 local written = {} -- presence keys, by this call
+local new_members = {} -- new_members: by room those whose join is yet to be published
+local MAX_DIFF_DATA = 16384 -- bytes of members' data in a diff, about: no publication becomes large by a storm of joins
 local rows_left = MAX_ROWS -- that may be examined in this call, to settle rooms
+
+-- Publishes the joins of a room's new members as one diff, which the first of them gets with its reply.
+local function publish_joins(room)
+  local new = new_members[room]
+  new_members[room] = nil
+  local failed = attempt(function()
+    for node, rows in pairs(new.by_node) do add_to_node(room, node, rows) end
+    lower_room_deadline(room, new.deadline)
+    local epoch, version, total, diff = publish_diff(room, #new.members, new.members, {}, {}, new.count)
+    for _, reply in ipairs(new.replies) do
+      reply[3], reply[4], reply[5], reply[7] = epoch, version, total, diff
+      diff = ''
+    end
+  end)
+  if failed then
+    for _, reply in ipairs(new.replies) do reply.err = failed.err end
+  end
+end
+
+-- Notes a new member whose join is yet to be published, and returns the reply, which is complete then. count: of the
+-- members with this one.
+local function note_new(reply, room, user, node, member, count, deadline)
+  local new = new_members[room]
+  if new then
+    local rows = new.by_node[node] or {}
+    new.by_node[node] = rows
+    rows[#rows + 1], rows[#rows + 2] = '0', user
+    table.insert(new.members, member)
+    table.insert(new.replies, reply)
+    new.count, new.deadline, new.bytes = count, math.min(new.deadline, deadline), new.bytes + #member[3]
+  else
+    new = { by_node = { [node] = { '0', user } }, members = { member }, replies = { reply }, count = count,
+      deadline = deadline, bytes = #member[3] }
+    new_members[room] = new
+  end
+  if new.bytes > MAX_DIFF_DATA then publish_joins(room) end
+  return reply
+end
 
 -- Adds the room to the user's record, or notes there the token of this join.
 local function add_room(home, user, room, token, away)
@@ -44,28 +89,37 @@ local function join(room, user, room_id, user_id, username, data, connection, tt
     away, known_joined_at, resume, max_connections, person, home)
   local presence, shadow, members = presence_key(room, user), shadow_key(room, user), members_key(room)
   ttl, max_members, max_connections = tonumber(ttl), tonumber(max_members), tonumber(max_connections) or 0
-  local fenced = any_found and redis.call('EXISTS', fence_key(join_fence(connection, room, user))) == 1
-  if fenced then return { 'departed' } end
-  if any_found and redis.call('EXISTS', fence_key(node_of(connection))) == 1 then return { 'fenced' } end
-  local ban = any_found and find_ban(room, user)
-  if ban then return { 'banned', now(), ban } end
+  if any_found and redis.call('EXISTS', refusing_keys(room, user, connection)) > 0 then
+    if redis.call('EXISTS', fence_key(join_fence(connection, room, user))) == 1 then return { 'departed' } end
+    if redis.call('EXISTS', fence_key(node_of(connection))) == 1 then return { 'fenced' } end
+    local ban = find_ban(room, user)
+    if ban then return { 'banned', now(), ban } end
+  end
   local unsettled, examined = settle_room(room, rows_left)
   rows_left = rows_left - examined
   if unsettled then return { 'again' } end
   local time = now()
   local since = tonumber(known_joined_at) or time
+  local time_digits, deadline = digits(time), digits(time + ttl)
+  local since_digits = since == time and time_digits or digits(since)
 
   local status, members_before
+  local new = new_members[room]
   if not any_found and not written[presence] and known_epoch == '' and resume == '' then
     -- Its presence key does not exist. Where it has no row either, it is a new member: one command finds that out, and
     -- writes the row.
-    members_before = call('ZCARD', members)
-    if max_members == 0 or members_before < max_members then
-      if members_before == 0 then redis.call('PERSIST', state_key(room)) end
-      if call('ZADD', members, 'NX', time + ttl, user) == 1 then status = 'new' end
+    local count = new and new.count or call('ZCARD', members)
+    if max_members == 0 or count < max_members then
+      if count == 0 then redis.call('PERSIST', state_key(room)) end
+      if call('ZADD', members, 'NX', deadline, user) == 1 then status, members_before = 'new', count end
     end
   end
-  status = status or settle_member(room, user)
+  if not status then
+    -- What is published of a member who has a row, or a presence key, follows the joins before it.
+    if new and call('ZSCORE', members, user) then publish_joins(room) end
+    status = settle_member(room, user)
+    if status ~= 'gone' and new_members[room] then publish_joins(room) end
+  end
   if status == 'alive' and type(redis.pcall('HEXISTS', presence, 'userId')) == 'table' then
     call('HEXISTS', presence, 'userId') -- it is of a wrong type: renamed aside, so that it keeps its user out no longer
     status = 'suspended'
@@ -93,22 +147,21 @@ local function join(room, user, room_id, user_id, username, data, connection, tt
     add_room(home, user, room, person, away == '1')
     written[presence] = true
     local fields = { 'socketId', connection, 'userId', user_id, 'roomId', room_id, 'username', username,
-      'lastActiveAt', time, 'joinedAt', since }
+      'lastActiveAt', time_digits, 'joinedAt', since_digits }
     for name, value in pairs({ data = data ~= '' and data or nil, away = away == '1' and 1 or nil }) do
       fields[#fields + 1] = name
       fields[#fields + 1] = value
     end
     redis.call('HSET', presence, unpack(fields))
-    redis.call('PEXPIREAT', presence, time + ttl)
+    redis.call('PEXPIREAT', presence, deadline)
     if person == '' then
-      add_connection(room, user, connection, away, 'u', username, 'j', since)
+      store_connection(room, user, connection, away, 'u', username, 'j', since_digits)
     else
-      add_connection(room, user, connection, away, 'u', username, 'j', since, 'p', person)
+      store_connection(room, user, connection, away, 'u', username, 'j', since_digits, 'p', person)
     end
-    lower_room_deadline(room, time + ttl)
     local member = { user_id, username, data, since, time, tonumber(away) or 0, 1 }
-    local epoch, version, total, diff = publish_diff(room, 1, { member }, {}, {}, members_before + 1)
-    return { 'joined', time, epoch, version, total, since, diff }
+    return note_new({ 'joined', time, '', 0, 0, since, '' }, room, user, node_of(connection), member,
+      members_before + 1, time + ttl)
   end
 
   demand_right_to_change()
@@ -139,27 +192,28 @@ local function join(room, user, room_id, user_id, username, data, connection, tt
     redis.call('HSET', presence, 'joinedAt', since)
     call('HSET', shadow, 'j', since)
   end
-  redis.call('HSET', presence, 'socketId', connection, 'lastActiveAt', time)
-  redis.call('PEXPIREAT', presence, time + ttl)
+  redis.call('HSET', presence, 'socketId', connection, 'lastActiveAt', time_digits)
+  redis.call('PEXPIREAT', presence, deadline)
   -- Where the TTL was shortened since, the deadline is earlier than the stored one. The row itself may have been lost.
   local stored = tonumber(call('ZSCORE', members, user) or nil)
   if not stored or stored > time + ttl then
     call('ZADD', members, time + ttl, user)
     lower_room_deadline(room, time + ttl)
   end
-  call('HDEL', shadow, 'r', 'n')
+  if fields.r or fields.n then call('HDEL', shadow, 'r', 'n') end
   -- A member that comes back within the grace stays away until it says that it is back.
   if count == 0 and known_epoch == '' and redis.call('HEXISTS', presence, 'away') == 1 then away = '1' end
   if person == '' then
-    add_connection(room, user, connection, away)
+    store_connection(room, user, connection, away)
   else
-    add_connection(room, user, connection, away, 'p', add_token(fields.p, person))
+    store_connection(room, user, connection, away, 'p', add_token(fields.p, person))
   end
+  add_to_node(room, node_of(connection), { '0', user })
   connections[connection] = away
   if replaces ~= '' then remove_connection(room, user, replaces, connections) end
   -- A list made while the member was suspended, or had no row, lacks it, so its return is published.
   local changed = update_visible_fields(room, user, connections) or status == 'suspended' or not stored or other
-  local visible = redis.call('HMGET', presence, 'username', 'data', 'away')
+  local visible = redis.call('HMGET', presence, 'username', 'data', 'away', 'joinedAt')
   add_room(home, user, room, person, visible[3] and true or false)
   if known_epoch ~= '' or string.find(keep or '', 'u') then username = '' end
   if known_epoch ~= '' or string.find(keep or '', 'd') then data = '' end
@@ -172,7 +226,7 @@ local function join(room, user, room_id, user_id, username, data, connection, tt
     redis.call('HSET', presence, 'data', data)
     changed = true
   end
-  local joined_at = tonumber(redis.call('HGET', presence, 'joinedAt')) or time
+  local joined_at = tonumber(visible[4] or nil) or time
   if changed then
     local epoch, version, total, diff = publish_diff(room, 1, {}, { read_member(room, user) }, {})
     return { 'resumed', time, epoch, version, total, joined_at, diff }
@@ -183,4 +237,5 @@ end
 
 local replies = {}
 for i = 1, #ARGV, 17 do replies[#replies + 1] = attempt(join, unpack(ARGV, i, i + 16)) end
+while next(new_members) do publish_joins(next(new_members)) end
 return replies

@@ -7,6 +7,7 @@
 -- Returns: {now, a text with '1' for each member that is alive, '0' for each that is not}
 -- Publishes: a wake-up, where a TTL was shortened
 local node, time = ARGV[1], now()
+local time_digits, deadlines = digits(time), {} -- deadlines: as text, by TTL
 if redis.call('EXISTS', fence_key(node)) == 1 then
   return { time, string.rep('0', (#ARGV - 1) / 2) }
 end
@@ -21,10 +22,13 @@ end
 local alive = {}
 for i = 2, #ARGV, 2 do
   local presence = SHARD .. ':room:' .. ARGV[i]
-  local there = redis.call('PEXPIREAT', presence, time + ARGV[i + 1], 'GT') == 1
-  if not there then there = shorten(ARGV[i], presence, ARGV[i + 1]) end
+  local ttl = ARGV[i + 1]
+  local deadline = deadlines[ttl] or digits(time + ttl)
+  deadlines[ttl] = deadline
+  local there = redis.call('PEXPIREAT', presence, deadline, 'GT') == 1
+  if not there then there = shorten(ARGV[i], presence, ttl) end
   -- `pcall`, because a key that was edited externally and is no hash must not fail the other members' heartbeats.
-  if there and type(redis.pcall('HSET', presence, 'lastActiveAt', time)) == 'number' then
+  if there and type(redis.pcall('HSET', presence, 'lastActiveAt', time_digits)) == 'number' then
     alive[#alive + 1] = '1'
   else
     alive[#alive + 1] = '0'
