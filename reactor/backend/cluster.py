@@ -29,6 +29,7 @@ from reactor.backend.clients import (
 from reactor.backend.interface import ChannelCallbacks, LaneCounts, Loop, OnHealth, ignore_health
 from reactor.backend.scripts import (
     LANES,
+    NO_ANSWER,
     Redirected,
     Script,
     ScriptRunner,
@@ -91,6 +92,11 @@ class TaskPerItem(Generic[T]):
             await task(item)
 
 
+def _at(address: Address, reason: str) -> str:
+    """The reason of an outage, with the primary that does not answer: the others do."""
+    return reason.replace(NO_ANSWER, f"{NO_ANSWER} at {address[0]}:{address[1]}, a primary of the cluster")
+
+
 class ClusterRunner:
     """One ScriptRunner for each primary; a script goes to the one that serves its shard's slot."""
 
@@ -101,7 +107,7 @@ class ClusterRunner:
         self.refusals = Counter[str]()
         self._tasks = TaskPerItem[ScriptRunner]()
         self._healthy = True
-        self._last_reason = "Redis does not answer"
+        self._last_reason = NO_ANSWER
         self._refused: Counter[str] = Counter()  # by runners that were given up
 
     @property
@@ -149,7 +155,7 @@ class ClusterRunner:
             runner = self._runners[address] = ScriptRunner(
                 self._topology.client(address),
                 self._scripts,
-                on_health=lambda _healthy, reason: self._update_health(reason),
+                on_health=lambda _healthy, reason: self._update_health(_at(address, reason)),
                 times=self.times,
                 refusals=self.refusals,
             )

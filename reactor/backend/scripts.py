@@ -87,6 +87,9 @@ Times = defaultdict[str, Histogram]
 """Seconds from the call to the reply of each script, including the wait in the queue."""
 
 _pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command  # its stub declares tuples of one element
+NO_ANSWER = "Redis does not answer"
+"""The sentence of an outage without any words of Redis's own."""
+
 _PLACE_IN_SCRIPT = re.compile(r" script: ([0-9a-f]{40}, )?on @user_script.*$")
 _HEADER_LINE = re.compile(r"^-- (KEYS|ARGV|Returns|Publishes): ?(.*)$")
 
@@ -186,9 +189,9 @@ def _is_outage(script: Script, reply: Any) -> bool:
 def outage_reason(error: Exception) -> str:
     """What an outage is, in Redis's words where it answered, with the fix: the sentence of /readyz."""
     if isinstance(error, BusyLoadingError):
-        return "Redis does not answer: it is loading its data"
+        return f"{NO_ANSWER}: it is loading its data"
     if not _is_refusal(error):
-        return "Redis does not answer"
+        return NO_ANSWER
     reply = _PLACE_IN_SCRIPT.sub("", str(error).strip().rstrip("."))
     fix = next((fix for words, fix in _FIXES.items() if any(word in reply for word in words)), "")
     return f"Redis refuses commands ({reply}){fix}"

@@ -14,7 +14,7 @@ from reactor.cli.ban_commands import ban, bans, revoke, unban
 from reactor.cli.doctor import doctor
 from reactor.cli.flags import ABOUT_SETTINGS, redis_flags, settings_with_redis, with_settings
 from reactor.cli.size import size
-from reactor.errors import ReactorError, SettingError
+from reactor.errors import ReactorError, Refused, SettingError
 from reactor.settings import kinds
 from reactor.settings.load import advice, load
 from reactor.settings.security import AUTH_SECRET
@@ -365,13 +365,21 @@ async def watch(
     from reactor.cli.watch_screen import LiveScreen
     from reactor.client.watch import watch as follow
 
-    if output.use_json(json):
-        await follow(
-            url, room, output.print_json, user=user, token=token, on_status=output.StatusNotes().write
-        )
-        return
-    with LiveScreen(room) as screen:
-        await follow(url, room, screen.show, user=user, token=token, on_status=screen.show_status)
+    try:
+        if output.use_json(json):
+            await follow(
+                url, room, output.print_json, user=user, token=token, on_status=output.StatusNotes().write
+            )
+            return
+        with LiveScreen(room) as screen:
+            await follow(url, room, screen.show, user=user, token=token, on_status=screen.show_status)
+    except Refused as error:
+        if token is None and error.code == "unauthorized":
+            raise Refused(
+                "the server requires a token: give it as --token or REACTOR_TOKEN; reactor token makes one",
+                error.code,
+            ) from None
+        raise
 
 
 @app.command(sort_key=7, help_epilogue="")

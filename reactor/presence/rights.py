@@ -78,6 +78,8 @@ OTHER_COMMANDS: dict[str, Words] = {
 CLUSTER_COMMANDS: dict[str, Words] = {"spublish": (KEY, ""), "cluster|info": (), "cluster|slots": ()}
 SUBSCRIBE_COMMANDS = ("subscribe", "unsubscribe")
 CLUSTER_SUBSCRIBE_COMMANDS = ("ssubscribe", "sunsubscribe")
+CHANNEL_COMMANDS = frozenset({"publish", "subscribe", "spublish", "ssubscribe"})
+"""Commands that are refused for want of a channel, too."""
 OPTIONAL_COMMANDS = {
     "info": "another server after a failover is not recognised, and the version is not checked",
     "xdel": "a room that fills the log of changes pushes out those of others",
@@ -133,6 +135,11 @@ def missing_rights(target: Target, missing: tuple[str, ...]) -> str:
     user, rules = target.username or "default", " ".join(f"+{name}" for name in missing)
     if len(missing) > MAX_RIGHTS_SHOWN:
         return f"the Redis user {user} lacks {len(missing)} rights; `reactor doctor` shows the rule for them"
+    if {"publish", "subscribe"} <= set(missing) <= CHANNEL_COMMANDS:
+        # Redis only says yes or no to a command with its channel, and Redis 8 to none without.
+        return (
+            f"the Redis user {user} lacks {rules}, or the channels for them; `reactor doctor` shows the rule"
+        )
     return f"the Redis user {user} lacks {rules}; grant it with ACL SETUSER {user} {rules}"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 from redis.crc import key_slot
+from structlog.testing import capture_logs
 
 from reactor.errors import RedisMisconfigured
 from reactor.presence.api import Presence
@@ -203,13 +204,16 @@ async def test_rooms_on_other_primaries_work_while_one_primary_is_down(cluster: 
         assert 0 < len(others) < len(rooms)
         for client in clients:
             client.stop_heartbeats()
-        await in_thread(cluster.kill_primary, rooms[0])
-        for client in clients:
-            await client.send(BEAT, roomId=rooms[0], id="kept")
-            await client.has_received("service:degraded")
-            for room in others:
-                await client.ask(BEAT, ACK, roomId=room)
+        with capture_logs() as logs:
+            await in_thread(cluster.kill_primary, rooms[0])
+            for client in clients:
+                await client.send(BEAT, roomId=rooms[0], id="kept")
+                await client.has_received("service:degraded")
+                for room in others:
+                    await client.ask(BEAT, ACK, roomId=room)
         assert not dead.alive
+        reasons = {line["reason"] for line in logs if line["event"] == "redis_away"}
+        assert reasons == {f"Redis does not answer at {dead.address}, a primary of the cluster"}
         async with RawClient.connect(one) as late:
             await late.join(others[0], "late")
             await clients[1].has_received("room:diff", roomId=others[0], count=5)

@@ -6,7 +6,7 @@ from reactor.doctor.checks import deployment_check
 from reactor.doctor.deployment import Deployment, InspectedServer
 from reactor.doctor.finding import Finding, Subject
 
-_NONE = "none: a restart loses departures and rules; the nodes register their members again"
+_NONE = "none: a restart loses bans, rooms' own settings, last seen and departures; members return"
 _SNAPSHOTS = "snapshots: a restart loads the last one; the nodes correct the rest"
 _LOG = "append-only file (appendfsync {fsync}): a restart loses next to nothing"
 _FIX = 'check the server\'s log and its disk; if nothing has to be saved: CONFIG SET save ""'

@@ -117,3 +117,17 @@ async def test_it_says_when_the_server_goes_and_when_it_is_back(bundled_server: 
             assert await command.stderr.readline() == b"note: the server is back.\n"
         command.terminate()
         await command.wait()
+
+
+async def test_without_a_token_it_names_the_option_for_it(bundled_server: Server) -> None:
+    async with served(bundled_server, auth_secret=b"a secret of the tests, as long as it has to be") as node:
+        url = f"ws://127.0.0.1:{node.gateway.port}/ws"
+        command = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "reactor", "watch", url, "lobby",
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            env={name: value for name, value in os.environ.items() if not name.startswith("REACTOR_")},
+        )  # fmt: skip
+        with anyio.fail_after(PATIENCE):
+            _, errors = await command.communicate()
+    assert command.returncode == 1
+    assert b"give it as --token or REACTOR_TOKEN" in errors

@@ -146,6 +146,7 @@ REFUSALS = {
     "no right to any key": "resetkeys",
     "no right to publish": "-publish",
     "no right to subscribe": "-subscribe",
+    "no right to any channel": "resetchannels",
     "no right to a command of joins": "-zadd",
     "no right to a command of heartbeats": "-pexpireat",
     "no right to a command of the lease": "-set",
@@ -215,6 +216,17 @@ async def test_a_right_that_is_refused_for_one_shard_alone_is_an_outage_soon(red
 async def test_a_server_whose_user_lacks_a_right_does_not_start(redis_server: Server, right: str) -> None:
     url = _limited(redis_server, f"-{right}")
     with pytest.raises(RedisMisconfigured, match=rf"lacks \+{right}; grant it with ACL SETUSER limited"):
+        async with served(redis_server, redis_url=url):
+            pass
+
+
+async def test_the_line_for_a_user_without_channels_grants_nothing_that_it_has(
+    redis_server: Server,
+) -> None:
+    url = _limited(redis_server, "resetchannels")
+    with pytest.raises(
+        RedisMisconfigured, match=r"or the channels for them; `reactor doctor` shows the rule"
+    ):
         async with served(redis_server, redis_url=url):
             pass
 
