@@ -1,6 +1,8 @@
 """TLS on the gateway's port: certificates and their reload, and limits during the TLS handshake."""
 
 import asyncio
+import contextlib
+import gc
 import socket
 import ssl
 import time
@@ -12,7 +14,9 @@ from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 
 from reactor.errors import SettingError
+from reactor.gateway.connection import Connection
 from reactor.gateway.server import Gateway
+from reactor.gateway.tls import TlsLayer
 from reactor.settings import Settings
 from tests.support.certificates import trusting, write_certificate
 from tests.support.gateway import BELOW_DEFAULT, HEARTBEAT, Raw, Recorder, Served, request, serving, text
@@ -40,6 +44,62 @@ async def test_websockets_and_http_work_over_tls(tmp_path: Path):
             page.write(request("/healthz"))
             assert b"200 OK" in await page.reader.read()
         await served.handler.until(lambda: len(served.handler.closed_) == 1)
+
+
+async def test_a_connection_that_is_closed_leaves_nothing_of_its_handshake(tmp_path: Path):
+    cert, key = write_certificate(tmp_path, "one")
+    async with serving(tls_cert=cert, tls_key=key) as served:
+        gc.collect()
+        gc.disable()
+        try:
+            before = count_tls_objects()
+            for _ in range(20):
+                async with Raw(*await asyncio.open_connection("127.0.0.1", served.port)) as raw:
+                    raw.write(b"\x16\x03\x01")
+            await until(lambda: count_tls_objects() == before)
+        finally:
+            gc.enable()
+
+
+def count_tls_objects() -> int:
+    return sum(type(one) is TlsLayer and hasattr(one, "_tls") for one in gc.get_objects())
+
+
+async def test_records_of_one_byte_are_passed_on_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    calls, receive = list[bytes](), Connection.data_received
+
+    def count(self: Connection, data: bytes) -> None:
+        calls.append(data)
+        receive(self, data)
+
+    monkeypatch.setattr(Connection, "data_received", count)
+    cert, key = write_certificate(tmp_path, "one")
+    async with (
+        serving(tls_cert=cert, tls_key=key) as served,
+        Raw(*await asyncio.open_connection("127.0.0.1", served.port)) as raw,
+    ):
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = trusting(cert).wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+        while True:
+            try:
+                tls.do_handshake()
+            except ssl.SSLWantReadError:
+                raw.write(outgoing.read())
+                incoming.write(await raw.reader.read(65536))
+            else:
+                break
+        asked = request("/healthz").replace(b"\r\n\r\n", b"\r\nX-Long: " + b"x" * 2000 + b"\r\n\r\n")
+        for byte in asked:
+            tls.write(bytes([byte]))
+        raw.write(outgoing.read())
+        incoming.write(await raw.reader.read())
+        answer = b""
+        with contextlib.suppress(ssl.SSLZeroReturnError):
+            while part := tls.read(65536):
+                answer += part
+        assert b"200 OK" in answer
+        assert b"".join(calls) == asked
+    assert len(calls) < len(asked) / 20
 
 
 async def test_the_server_sends_close_notify(tmp_path: Path):
