@@ -8,6 +8,7 @@ that a client without the key cannot keep out an operator who has it.
 Nor does uvicorn bound what it parses at once, in the event loop that serves the node's clients too: a body
 of chunks of one byte takes 30 us for each of them, and pipelined requests come as fast as they are answered.
 Here what arrives is parsed in small parts, and those who have not shown the key have a SHARE of the time.
+A TLS handshake, which takes a millisecond, counts as such a part.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 from enum import Enum
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 import h11
 from uvicorn.config import Config
@@ -24,11 +25,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from reactor.gateway.addresses import counted_address
+from reactor.gateway.tls import Certificate, TlsLayer
 from reactor.log import RateLimitedLog
 
 MAX_CONNECTIONS = 200
-"""Connections at the same time. Beyond them the oldest one without the key is closed; when all have shown it,
-a request on a new one is answered with 503."""
+"""Connections at the same time. Beyond them one without the key is closed, the oldest of the address that has
+most of these; when all have shown it, a request on a new one is answered with 503."""
 MAX_PER_ADDRESS = 32
 """Connections of one address (IPv6: of one /64 network) that have not shown the key; a further one closes the
 oldest of them."""
@@ -183,6 +185,63 @@ class AdminConnection(H11Protocol):
         return _Stage.HEAD if answered else _Stage.HANDLER
 
 
+class AdminTls(TlsLayer):
+    """TLS of the admin port, whose handshakes take turns with requests without the key.
+
+    Attributes:
+        key_shown, paid_at: As of `AdminConnection`.
+
+    """
+
+    __slots__ = ("_places", "_received", "paid_at")
+
+    key_shown = False
+
+    def __init__(self, connection: AdminConnection, certificate: Certificate, places: "Places") -> None:
+        super().__init__(connection, certificate)
+        self._places = places
+        self._received = b""
+        self.paid_at = 0.0
+
+    def data_received(self, data: bytes) -> None:
+        """Keep bytes of the handshake until it is its turn; decrypt others."""
+        if self._opened:
+            super().data_received(data)
+        else:
+            self._received += data
+            self._transport.pause_reading()
+            self._places.turns.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Pass on that the transport is closed."""
+        self._places.turns.remove(self)
+        super().connection_lost(exc)
+
+    def parse_part(self) -> float:
+        """Continue with the handshake; return the seconds that this takes."""
+        began, data = monotonic(), self._received
+        self._received = b""
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+            super().data_received(data)
+        return monotonic() - began
+
+
+class _Parsed(Protocol):
+    """What takes turns: see `AdminConnection`."""
+
+    @property
+    def key_shown(self) -> bool:
+        """Whether it has shown the key."""
+        ...
+
+    paid_at: float
+
+    def parse_part(self) -> float:
+        """Parse what is next, and return the seconds that this takes."""
+        ...
+
+
 class Turns:
     """Has the connections of an admin port parsed, so that the node has time for its clients.
 
@@ -191,19 +250,19 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[AdminConnection, None] = {}  # in the order in which they came
+        self._waiting: dict[_Parsed, None] = {}  # in the order in which they came
         self._loop = asyncio.get_running_loop()
         self._handle: asyncio.Handle | None = None
         self._paid_at = 0.0  # when the parts without the key are paid off, at SHARE
 
-    def add(self, connection: AdminConnection) -> None:
+    def add(self, connection: _Parsed) -> None:
         """Have a part of the connection parsed as soon as it is its turn."""
         self._waiting[connection] = None
         if self._handle is None or connection.key_shown:
             self._cancel()
             self._handle = self._loop.call_soon(self._serve)
 
-    def remove(self, connection: AdminConnection) -> None:
+    def remove(self, connection: _Parsed) -> None:
         """Forget a connection that is closed."""
         self._waiting.pop(connection, None)
 
@@ -263,7 +322,9 @@ class Places:
         if len(of_address) >= MAX_PER_ADDRESS:
             self._close(of_address[0], "address")
         elif len(self._open) >= MAX_CONNECTIONS and without_key:
-            self._close(without_key[0], "full")
+            # Not the oldest of all: who opens many from a few addresses would close those of operators.
+            ((most, _),) = Counter(each.address for each in without_key).most_common(1)
+            self._close(next(each for each in without_key if each.address == most), "full")
         self._open[connection] = None
 
     def remove(self, connection: AdminConnection) -> None:

@@ -11,8 +11,8 @@ import structlog
 import uvicorn
 
 from reactor.admin.app import make_app
-from reactor.admin.connections import KEEP_ALIVE, MAX_CONNECTIONS, AdminConnection, Places
-from reactor.gateway.tls import Certificate, TlsLayer
+from reactor.admin.connections import KEEP_ALIVE, MAX_CONNECTIONS, AdminConnection, AdminTls, Places
+from reactor.gateway.tls import Certificate
 from reactor.server.node import Node
 from reactor.server.sockets import bind_socket
 
@@ -72,5 +72,5 @@ async def serving(node: Node) -> AsyncIterator[int]:
         sock.close()
 
 
-def _tls_connection(certificate: Certificate, places: Places, **options: Any) -> TlsLayer:
-    return TlsLayer(AdminConnection(places, **options), certificate)
+def _tls_connection(certificate: Certificate, places: Places, **options: Any) -> AdminTls:
+    return AdminTls(AdminConnection(places, **options), certificate, places)

@@ -1,8 +1,10 @@
 """Clients without the key: each part of a request has a deadline, and an operator always gets a place."""
 
 import asyncio
+import contextlib
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ import h11
 import pytest
 
 from reactor.admin import connections
+from reactor.gateway.tls import TlsLayer
 from reactor.server.metrics import NodeCollector
 from reactor.server.node import Node
 from tests.support.certificates import write_certificate
@@ -232,6 +235,52 @@ async def test_an_unfinished_tls_handshake_has_the_deadline_too(
             assert b" 200 " in await reader.readline()
             await ended(reader)
         assert node.admin_connections_cut == {"late": 2}
+
+
+async def test_tls_handshakes_take_a_share_of_the_time(
+    bundled_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT", 60.0)
+    cert, key = write_certificate(tmp_path, "one")
+    hello, begun, handshake = client_hello(), list[float](), TlsLayer.data_received
+
+    def slow(self: TlsLayer, data: bytes) -> None:
+        if data == hello:
+            begun.append(time.monotonic())
+            time.sleep(0.02)  # as many of a millisecond take
+        handshake(self, data)
+
+    monkeypatch.setattr(TlsLayer, "data_received", slow)
+    options: dict[str, Any] = {"admin_host": "0.0.0.0", "tls_cert": cert, "tls_key": key}
+    async with AsyncExitStack() as stack:
+        node, _ = await stack.enter_async_context(admin_served(bundled_server, **options))
+        writers = [(await stack.enter_async_context(connected(node, number + 1)))[1] for number in range(15)]
+        for writer in writers:
+            writer.write(hello)
+        await until(lambda: len(begun) == 15)
+    assert begun[-1] - begun[0] > 14 * 0.02 * 2
+
+
+def client_hello() -> bytes:
+    outgoing = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="x").do_handshake()
+    return outgoing.read()
+
+
+async def test_who_has_most_connections_makes_room_for_others(
+    bundled_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 5)
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT", 60.0)
+    async with AsyncExitStack() as stack:
+        node, _ = await stack.enter_async_context(admin_served(bundled_server))
+        reader, writer = await stack.enter_async_context(connected(node, 1))
+        for _ in range(8):
+            await stack.enter_async_context(connected(node, 2))
+        await until(lambda: node.admin_connections_cut == {"full": 4})
+        writer.write(PROBE)  # the oldest is open
+        assert b" 200 " in await reader.readline()
 
 
 @pytest.fixture
