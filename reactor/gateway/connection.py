@@ -14,6 +14,7 @@ from enum import IntEnum
 from typing import Any, cast
 
 import structlog
+from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN as PARSER_OPEN
 from websockets.protocol import Event
@@ -53,6 +54,7 @@ from reactor.protocol.session import Session
 
 log = structlog.get_logger(__name__)
 
+_MAX_COMPRESSED = 65_536  # bytes of a message to one connection that is compressed
 _MAX_PONGS = 16  # sent for one such part
 _OVERDUE = 1.5  # heartbeat intervals without one, until the client is asked for it
 _NO_BYTE = -1
@@ -459,19 +461,36 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     def send_payload(self, payload: bytes) -> None:
-        """Send a message that is already encoded with this connection's codec."""
+        """Send a message that is already encoded with this connection's codec.
+
+        A large one is not compressed (RFC 7692 section 6.1), as a megabyte takes 30 ms of the node's time.
+        """
         if self.state is not OPEN:
             return
-        binary = self.codec.binary
-        if self.compressed and self._parser is not None:
-            opcode = Opcode.BINARY if binary else Opcode.TEXT
-            self._put(Frame(opcode, payload).serialize(mask=False, extensions=self._parser.extensions))
+        if self.compressed and self._parser is not None and len(payload) <= _MAX_COMPRESSED:
+            self._put(self._deflated(payload, self._parser))
         else:
-            self._put(frame(payload, binary=binary))
+            self._put(frame(payload, binary=self.codec.binary))
+
+    def send_deflated(self, payload: bytes, shared: dict[Any, bytes]) -> None:
+        """Send a message, encoded with this connection's codec, as a `compressed` connection receives it.
+
+        shared: the frames of this message for others. No message is compressed with what one before it held
+        (`server_no_context_takeover`), so connections with the same parameters receive the same bytes.
+        """
+        if self.state is OPEN and self._parser is not None:
+            key = self.codec, cast("PerMessageDeflate", self._parser.extensions[0]).local_max_window_bits
+            if (deflated := shared.get(key)) is None:
+                deflated = shared[key] = self._deflated(payload, self._parser)
+            self._put(deflated)
+
+    def _deflated(self, payload: bytes, parser: ServerProtocol) -> bytes:
+        opcode = Opcode.BINARY if self.codec.binary else Opcode.TEXT
+        return Frame(opcode, payload).serialize(mask=False, extensions=parser.extensions)
 
     def send_parts(self, size: int, head: bytes, *parts: bytes | Part) -> None:
         """Send a message of `size` bytes, encoded with this connection's codec, in parts."""
-        if self.compressed:
+        if self.compressed and size <= _MAX_COMPRESSED:
             self.send_payload(
                 head + b"".join(one if isinstance(one, bytes) else one.encode() for one in parts)
             )

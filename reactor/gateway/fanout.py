@@ -68,18 +68,19 @@ _MEMBERS_AGAIN = 0.9  # of the limit, so that a room at the limit does not switc
 
 
 def broadcast(message: object, connections: Iterable[Connection]) -> int:
-    """Send one message to many connections: encoded and framed once for each codec in use.
+    """Send one message to many connections: encoded, framed and compressed once for each codec in use.
 
     Returns the size of the largest frame.
     """
     encoded: dict[Codec, tuple[bytes, bytes]] = {}
+    deflated: dict[object, bytes] = {}
     for connection in connections:
         codec = connection.codec
         if (both := encoded.get(codec)) is None:
             payload = codec.encode(message)
             both = encoded[codec] = payload, frame(payload, binary=codec.binary)
         if connection.compressed:
-            connection.send_payload(both[0])
+            connection.send_deflated(both[0], deflated)
         else:
             connection.send_frame(both[1])
     return max((len(framed) for _, framed in encoded.values()), default=0)

@@ -8,14 +8,16 @@ from typing import Any, cast
 import msgspec
 import pytest
 from websockets.asyncio.client import connect
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.typing import Subprotocol
 
+from reactor.gateway.connection import Connection
 from reactor.gateway.fanout import Fanout, broadcast
 from reactor.gateway.framing import frame
 from reactor.gateway.roster import Roster
 from reactor.protocol.codec import JSON, MSGPACK
 from reactor.protocol.membership import Membership, MembershipEvent
-from reactor.protocol.messages import Departed, Member, RoomDiff, ServiceRestored
+from reactor.protocol.messages import Departed, Member, MembersReply, RoomDiff, ServiceRestored
 from reactor.protocol.room import DiffResult, RoomView
 from reactor.settings import Settings
 from tests.support.gateway import serving
@@ -54,7 +56,8 @@ class Socket:
         assert not self.compressed
         self.frames.append(data)
 
-    def send_payload(self, payload):
+    def send_deflated(self, payload, shared):
+        assert self.compressed
         self.payloads.append(payload)
 
     @property
@@ -539,6 +542,46 @@ async def test_force_leave_is_sent_to_each_connection_of_the_member_and_closes_t
         assert fanout.force_leave("r", "u", "again", "kicked", 100) == ()
         broadcast(ServiceRestored("back"), served.gateway.connections)
         assert (await receive(second))["type"] == (await receive(other))["type"] == "service:restored"
+
+
+async def test_a_message_is_compressed_once_for_all_connections_with_the_same_parameters(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    compressed, deflate = [], Connection._deflated
+
+    def count(self, payload, parser):
+        compressed.append(payload)
+        return deflate(self, payload, parser)
+
+    monkeypatch.setattr(Connection, "_deflated", count)
+    smaller = ClientPerMessageDeflateFactory(server_max_window_bits=9)
+    async with (
+        fanout_over_sockets(compression=True) as (served, roster, fanout),
+        connect(served.url, compression="deflate") as one,
+        connect(served.url, compression="deflate") as other,
+        connect(served.url, compression=None, extensions=[smaller]) as third,
+    ):
+        await served.handler.until(lambda: len(served.handler.opened_) == 3)
+        for number, connection in enumerate(served.handler.opened_):
+            add_member(roster, connection, "r", f"u{number}")
+        fanout.send_diff(RoomDiff("r", "e", 1, 2, 1, [member("x" * 100)], [], []))
+        received = [await receive(socket) for socket in (one, other, third)]
+        assert received[0] == received[1] == received[2]
+        assert received[0]["version"] == 2
+    assert len(compressed) == 2
+
+
+async def test_a_large_list_is_not_compressed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Connection, "_deflated", lambda *_: pytest.fail("it was compressed"))
+    view = RoomView("r")
+    view.reset("e", 1, [member(f"u{number}", "x" * 4000) for number in range(200)])
+    async with (
+        fanout_over_sockets(compression=True) as (served, _, fanout),
+        connect(served.url, compression="deflate", max_size=None) as socket,
+    ):
+        await served.handler.until(lambda: len(served.handler.opened_) == 1)
+        fanout.snapshots.send(served.handler.opened_[0], MembersReply("r", "e", 1, 200), view)
+        assert len((await receive(socket))["members"]) == 200
 
 
 @pytest.mark.parametrize("compression", [True, False])
