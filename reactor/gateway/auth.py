@@ -236,7 +236,13 @@ class AuthMiddleware:
     def intent(self, connection: Connection, intent: Intent) -> None:
         """Verify a token; pass every other intent on."""
         if type(intent) is Authenticate:
-            self._verify(self._contexts[connection], intent.token, intent.id)
+            auth = self._contexts[connection]
+            session = _session(auth)
+            # A connection has its first token for nothing: there is no one yet who could pay.
+            if session.identity is not None and not self._handler.admits_token(connection, intent):
+                session.token_refused()
+                return
+            self._verify(auth, intent.token, intent.id)
         else:
             self._handler.intent(connection, intent)
 
@@ -250,6 +256,10 @@ class AuthMiddleware:
     def admits(self, connection: Connection, payload: bytes) -> bool:
         """Return what the handler says of a large message."""
         return self._handler.admits(connection, payload)
+
+    def admits_token(self, connection: Connection, intent: Authenticate) -> bool:
+        """Return what the handler says of a further token."""
+        return self._handler.admits_token(connection, intent)
 
     def drained(self, connection: Connection) -> None:
         """Pass on that a connection reads again."""

@@ -34,7 +34,7 @@ PRICES: Final[dict[type, float]] = {
     intents.FollowPeople: 1.0,
     intents.UnfollowPeople: 1.0,
     intents.Refresh: 0.05,
-    intents.Authenticate: 0.0,
+    intents.Authenticate: 2.5,  # of a further token
 }
 """Units for a request, in each room that it is about. A heartbeat is never refused."""
 MEMBER_READ: Final = 0.2

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from reactor.gateway.connection import Connection
-from reactor.protocol.intents import Intent
+from reactor.protocol.intents import Authenticate, Intent
 
 
 class Handler(Protocol):
@@ -17,6 +17,10 @@ class Handler(Protocol):
 
     def admits(self, connection: Connection, payload: bytes) -> bool:
         """Charge a large message before it is decoded; False where it was refused, and answered."""
+        ...
+
+    def admits_token(self, connection: Connection, intent: Authenticate) -> bool:
+        """Charge the check of a further token of a connection; False where it was refused, and answered."""
         ...
 
     def drained(self, connection: Connection) -> None:

@@ -171,6 +171,10 @@ class RequestHandler:
         )
         return False
 
+    def admits_token(self, connection: Connection, intent: intents.Authenticate) -> bool:
+        """Charge the check of a further token, or refuse it where too much was spent."""
+        return self._admit(connection, intent)
+
     def drained(self, connection: Connection) -> None:
         """Continue with a connection that reads again."""
         self._fanout.catch_up(connection)

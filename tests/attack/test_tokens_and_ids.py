@@ -63,6 +63,22 @@ async def test_a_token_allows_its_rooms_and_no_others(bundled_server: Server):
             assert (await ann.answer(kind, roomId="cellar"))["code"] == "not_joined"
 
 
+async def test_further_tokens_cost_what_their_check_takes(bundled_server: Server):
+    costs = {"cost_per_second": 5, "cost_burst": 10}
+    async with (
+        served(bundled_server, auth_secret=SECRET, **costs) as node,
+        RawClient.connect(node, **bearer(token())) as ann,
+    ):
+        await ann.receive("auth:ok")
+        async with asyncio.timeout(PATIENCE):
+            while (answer := await ann.answer("auth", token=token()))["type"] == "auth:ok":
+                pass
+            assert (answer["code"], answer["retryAfter"] > 0) == ("too_many_requests", True)
+            while (answer := await ann.answer("auth", token=token()))["type"] != "auth:ok":
+                assert answer["code"] == "too_many_requests"
+        assert (await ann.answer("room:heartbeat"))["type"] == "room:heartbeat:ack"
+
+
 async def test_a_member_with_an_expired_token_leaves_after_the_grace(bundled_server: Server):
     async with (
         served(bundled_server, auth_secret=SECRET, auth_grace=0.3, grace=0.5) as node,

@@ -14,7 +14,7 @@ from websockets.frames import Frame, Opcode
 
 from reactor.gateway.connection import Connection
 from reactor.gateway.server import Gateway
-from reactor.protocol.intents import Intent, Refresh
+from reactor.protocol.intents import Authenticate, Intent, Refresh
 from reactor.protocol.messages import HeartbeatAck
 from reactor.settings import Settings
 from tests.support.waiting import PATIENCE, Changes
@@ -40,6 +40,9 @@ class Recorder:
         self.intents.append(intent)
         self.act(connection, intent)
         self._changes.notify()
+
+    def admits_token(self, connection: Connection, intent: Authenticate) -> bool:
+        return True
 
     def admits(self, connection: Connection, payload: bytes) -> bool:
         return True
