@@ -18,6 +18,12 @@ from reactor.settings.certificates import CERTIFICATE_WARNING, certificate_dates
 log = structlog.get_logger(__name__)
 
 _READ_BYTES = 65536  # of plain text
+_MIN_SHARE = (
+    8  # a byte of plain text comes with fewer than so many encrypted ones, or it is not worth its time
+)
+_MAX_SURPLUS = (
+    65536  # encrypted bytes beyond that share; an unfinished record, which has no plain text yet, has 16 KiB
+)
 
 
 class Certificate:
@@ -83,7 +89,9 @@ class TlsLayer(asyncio.Protocol):
     note_not_tls: called with the bytes for which a TLS handshake fails.
     """
 
-    __slots__ = ("_connection", "_incoming", "_note_not_tls", "_opened", "_outgoing", "_tls", "_transport")
+    __slots__ = (
+        "_connection", "_incoming", "_note_not_tls", "_opened", "_outgoing", "_surplus", "_tls", "_transport",
+    )  # fmt: skip
 
     _transport: asyncio.Transport
 
@@ -97,6 +105,7 @@ class TlsLayer(asyncio.Protocol):
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = certificate.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._opened = False
+        self._surplus = 0
 
     # asyncio.Protocol: called by the transport
 
@@ -121,12 +130,17 @@ class TlsLayer(asyncio.Protocol):
             # Not TLS, not a version or cipher that is accepted, or the end of TLS: send the alert and close.
             failed = True
         if plain:
-            self._connection.data_received(b"".join(plain))
+            self._connection.data_received(text := b"".join(plain))
+            self._surplus -= _MIN_SHARE * len(text)
         elif failed and not self._opened:
             self._note_not_tls(data)
         self._send()
         if failed:
             self._transport.close()
+        # Each record takes time, whatever is in it, and no limit of messages counts them.
+        self._surplus = max(0, self._surplus + len(data))
+        if self._surplus > _MAX_SURPLUS:
+            self._transport.abort()
 
     def eof_received(self) -> None:
         """Pass on that the peer has ended its side."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
+from websockets.frames import Opcode
 
 from reactor.errors import SettingError
 from reactor.gateway.connection import Connection
@@ -19,7 +20,17 @@ from reactor.gateway.server import Gateway
 from reactor.gateway.tls import TlsLayer
 from reactor.settings import Settings
 from tests.support.certificates import trusting, write_certificate
-from tests.support.gateway import BELOW_DEFAULT, HEARTBEAT, Raw, Recorder, Served, request, serving, text
+from tests.support.gateway import (
+    BELOW_DEFAULT,
+    HEARTBEAT,
+    Raw,
+    Recorder,
+    Served,
+    client_frame,
+    request,
+    serving,
+    text,
+)
 from tests.support.waiting import until
 
 
@@ -78,16 +89,7 @@ async def test_records_of_one_byte_are_passed_on_together(tmp_path: Path, monkey
         serving(tls_cert=cert, tls_key=key) as served,
         Raw(*await asyncio.open_connection("127.0.0.1", served.port)) as raw,
     ):
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        tls = trusting(cert).wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
-        while True:
-            try:
-                tls.do_handshake()
-            except ssl.SSLWantReadError:
-                raw.write(outgoing.read())
-                incoming.write(await raw.reader.read(65536))
-            else:
-                break
+        tls, incoming, outgoing = await opened_tls(raw, trusting(cert))
         asked = request("/healthz").replace(b"\r\n\r\n", b"\r\nX-Long: " + b"x" * 2000 + b"\r\n\r\n")
         for byte in asked:
             tls.write(bytes([byte]))
@@ -100,6 +102,57 @@ async def test_records_of_one_byte_are_passed_on_together(tmp_path: Path, monkey
         assert b"200 OK" in answer
         assert b"".join(calls) == asked
     assert len(calls) < len(asked) / 20
+
+
+async def opened_tls(raw: Raw, context: ssl.SSLContext) -> tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]:
+    """Complete a handshake; return the client's side of TLS, what it is to read, and what it wrote."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    while True:
+        try:
+            tls.do_handshake()
+        except ssl.SSLWantReadError:
+            raw.write(outgoing.read())
+            incoming.write(await raw.reader.read(65536))
+        else:
+            return tls, incoming, outgoing
+
+
+async def test_a_client_whose_records_are_nearly_empty_is_cut_off(tmp_path: Path):
+    cert, key = write_certificate(tmp_path, "one")
+    async with (
+        serving(tls_cert=cert, tls_key=key) as served,
+        Raw(*await asyncio.open_connection("127.0.0.1", served.port)) as raw,
+    ):
+        tls, incoming, outgoing = await opened_tls(raw, trusting(cert))
+        tls.write(request())
+        raw.write(outgoing.read())
+        incoming.write(await raw.reader.read(65536))
+        for byte in client_frame(Opcode.TEXT, b"x" * 10_000):
+            tls.write(bytes([byte]))
+        raw.write(outgoing.read())
+        await served.handler.until(lambda: len(served.handler.closed_) == 1)
+
+
+async def test_large_records_that_arrive_in_pieces_are_no_surplus(tmp_path: Path):
+    cert, key = write_certificate(tmp_path, "one")
+    async with (
+        serving(tls_cert=cert, tls_key=key, messages_per_second=0) as served,
+        Raw(*await asyncio.open_connection("127.0.0.1", served.port)) as raw,
+    ):
+        tls, incoming, outgoing = await opened_tls(raw, trusting(cert))
+        tls.write(request())
+        raw.write(outgoing.read())
+        incoming.write(await raw.reader.read(65536))
+        for number in range(20):
+            long = client_frame(Opcode.TEXT, b'{"type":"room:heartbeat","more":"' + b"x" * 16_000 + b'"}')
+            tls.write(long)
+            encrypted = outgoing.read()
+            raw.write(encrypted[:-1])
+            await asyncio.sleep(0)
+            raw.write(encrypted[-1:])
+            await served.handler.until(lambda: len(served.handler.intents) == number + 1)  # noqa: B023
+        assert served.handler.closed_ == []
 
 
 async def test_the_server_sends_close_notify(tmp_path: Path):
