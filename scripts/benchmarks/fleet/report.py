@@ -14,6 +14,8 @@ SLACK = 2.0
 """Goal: seconds beyond lease and grace until the departures of a dead node are sent."""
 CONVERGED_WITHIN = 5.0
 """Goal: seconds after an outage until everything is correct again."""
+SCRIPT_US = 40.0
+"""Goal: microseconds of Redis for each member that returns after it lost its data."""
 EXIT_WITHIN = 10.0
 """Goal: seconds from SIGTERM to the exit of a node."""
 GROWTH = 1.0
@@ -123,6 +125,12 @@ def outages(result: dict[str, Any]) -> Iterator[Row]:
             f"{converged:.1f} s", f"{CONVERGED_WITHIN:g} s",
             converged <= CONVERGED_WITHIN and not one["wrong_at_the_end"],
         )  # fmt: skip
+        if one.get("script_us_a_member") is not None:
+            yield (
+                "the same: time of Redis in scripts, a member",
+                f"{one['script_us_a_member']:.0f} us", f"{SCRIPT_US:g} us",
+                one["script_us_a_member"] <= SCRIPT_US,
+            )  # fmt: skip
         yield (
             "leaves, joins seen", f"{one['leaves_seen']}, {one['joins_seen']}", "0, 0",
             one["leaves_seen"] == one["joins_seen"] == 0,
