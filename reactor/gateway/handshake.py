@@ -1,8 +1,9 @@
 """The opening handshake (RFC 6455 section 4.2), or the HTTP response to a request for anything else.
 
 Nearly all clients take the fast path: a complete request in one piece, which asks for the WebSocket with the
-usual headers, each once, and negotiates no extension, is read and answered here in 30 us, where the parser
-takes 110. Every other request is left to the parser, which reads it from its start and reports its errors.
+usual headers, each once, and negotiates no extension, is read and answered here in a sixth of the time that
+the parser takes. Every other request is left to the parser, which reads it from its start and reports its
+errors.
 """
 
 import re
@@ -43,6 +44,16 @@ class FastHandshake(NamedTuple):
     response: bytes
 
 
+class _HeadersOnce(Headers):
+    """Headers that occur once each, and whose values were checked already: `Headers` checks them again."""
+
+    __slots__ = ()
+
+    def __init__(self, pairs: list[tuple[str, str]], found: dict[str, str]) -> None:
+        self._list = pairs
+        self._dict = {name: [value] for name, value in found.items()}
+
+
 def read_fast(
     data: bytes, select: Callable[[Sequence[str]], str | None], *, extensions: bool
 ) -> FastHandshake | None:
@@ -57,13 +68,13 @@ def read_fast(
     head = _HEAD.fullmatch(data) if len(data) <= _FAST_SIZE else None
     if head is None:
         return None
-    headers = Headers()
-    found: dict[str, str] = {}
-    for line in head[2].decode("ascii").split("\r\n")[:-1]:
-        name, _, value = line.partition(":")
-        found[name.lower()] = headers[name] = value.strip(" ")
+    pairs = [
+        (name, value.strip(" "))
+        for name, _, value in [line.partition(":") for line in head[2].decode("ascii").split("\r\n")[:-1]]
+    ]
+    found = {name.lower(): value for name, value in pairs}
     if (
-        len(found) != head[2].count(b"\r\n")  # a header was repeated
+        len(found) != len(pairs)  # a header was repeated
         or found.get("upgrade", "").lower() != "websocket"
         or found.get("connection", "").lower() not in _CONNECTIONS
         or found.get("sec-websocket-version") != "13"
@@ -79,7 +90,7 @@ def read_fast(
     accept = b64encode(sha1((key + _GUID).encode(), usedforsecurity=False).digest()).decode()
     subprotocol = f"\r\nSec-WebSocket-Protocol: {chosen}" if chosen is not None else ""
     response = f"{_SWITCHING}{accept}{subprotocol}\r\n\r\n".encode()
-    return FastHandshake(Request(head[1].decode(), headers), chosen, response)
+    return FastHandshake(Request(head[1].decode(), _HeadersOnce(pairs, found)), chosen, response)
 
 
 def run_handshake(parser: ServerProtocol, respond: Callable[[Request], Response | None]) -> bytes | None:
