@@ -156,7 +156,7 @@ class Lease:
             self._on_renamed(former)
         self._peers.observe(records, monotonic())
         failed = await self._mark_shards_alive()
-        await self._detector.check(records, own_name=self.name, now=monotonic())
+        self._detector.check(records, own_name=self.name, now=monotonic())
         if failed is not None:  # not before: a shard that is away, or refuses, does not hide a lost node
             raise failed
 

@@ -6,17 +6,21 @@ clock while Redis answered all the time. If Redis or this node was away, every n
 observations before that are discarded: an outage of Redis never makes a node lost.
 
 Every node judges every other one. Detaching a lost node's members is idempotent, so several nodes may do it
-at once, and one that dies half-way is completed by another, or by the sweep.
+at once, and one that dies half-way is completed by another, or by the sweep. It takes a call for each room of
+the lost node, so it has a task of its own: if renewals waited for it, this node would be judged lost next.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import structlog
 
+from reactor.errors import Unavailable
 from reactor.fleet.registry import NodeRecord, Registry
 from reactor.presence.attachment import Terms
 from reactor.presence.rows import room_from
 from reactor.presence.store import Store, each
+from reactor.tasks import Spawner
 
 log = structlog.get_logger()
 
@@ -55,29 +59,32 @@ class LivePeers:
 class FailureDetector:
     """Judges which nodes are lost, and detaches the members of those.
 
-    lease: seconds. policy: the terms of a room, for the disconnect grace of its members.
+    lease: seconds. policy: the terms of a room, for the disconnect grace of its members. tasks: where members
+    are detached.
     """
 
     def __init__(
         self,
         store: Store,
         registry: Registry,
+        tasks: Spawner,
         *,
         lease: float,
         policy: Callable[[str], Terms],
     ) -> None:
-        self._store, self._registry = store, registry
+        self._store, self._registry, self._tasks = store, registry, tasks
         self._lease, self._policy = lease, policy
         self._observed_at = 0.0
         self._counters: dict[str, tuple[int, float]] = {}
         self._judged_lost: set[str] = set()
+        self._detaching: set[str] = set()  # of these, those whose members are being detached
         self.on_detached: Callable[[], None] = lambda: None
         """Called after all connections of a lost node were detached."""
 
-    async def check(self, registry: Mapping[str, NodeRecord], *, own_name: str, now: float) -> None:
-        """Compare the registry with earlier ones, and detach the members of nodes that are lost.
+    def check(self, registry: Mapping[str, NodeRecord], *, own_name: str, now: float) -> None:
+        """Compare the registry with earlier ones, and begin to detach the members of nodes that are lost.
 
-        now: steady clock (s). Raises Unavailable; the next call then continues.
+        now: steady clock (s). Where Redis does not answer meanwhile, a later call begins again.
         """
         if now - self._observed_at > self._lease * MAX_RENEWAL_GAP:
             self._counters.clear()
@@ -95,8 +102,17 @@ class FailureDetector:
         for node in lost:
             if node not in self._judged_lost:
                 log.warning("node_lost", node=node, about=registry[node].about)
+            if node not in self._detaching:
+                self._detaching.add(node)
+                self._tasks.start_soon(self._detach_lost, node)
         self._judged_lost.update(lost)
-        await each(lost, self.detach_node)
+
+    async def _detach_lost(self, node: str) -> None:
+        try:
+            with suppress(Unavailable):
+                await self.detach_node(node)
+        finally:
+            self._detaching.discard(node)
 
     async def detach_node(self, node: str) -> None:
         """Detach all connections of a node from their members, and remove it from the registry.

@@ -150,6 +150,7 @@ class Node:
         self.detector = FailureDetector(
             self.store,
             self.registry,
+            guarded,
             lease=settings.lease,
             policy=self.rules.policy,
         )

@@ -1,6 +1,7 @@
 """Nodes of one fleet on a test server, each no more than its lease, and the members that join on them."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,6 +17,25 @@ LEASE = 0.6
 TERMS = RoomPolicy(ttl=TTL, grace=GRACE, away_grace=AWAY_GRACE, close_grace=50, message="", max_members=0)
 
 
+class Tasks:
+    """Starts tasks, for which a test can wait."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def start_soon(self, func: Callable[..., Coroutine[Any, Any, Any]], /, *args: Any) -> None:
+        task = asyncio.create_task(func(*args))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    @property
+    def running(self) -> bool:
+        return bool(self._running)
+
+    async def done(self) -> None:
+        await asyncio.gather(*self._running)
+
+
 class Node:
     """A node's lease and failure detector, with the callbacks that they made."""
 
@@ -23,8 +43,9 @@ class Node:
         self.renamed_from: list[str] = []
         self.suspended: list[float] = []
         self.probe = probe
+        self.tasks = Tasks()
         self.detector = FailureDetector(
-            redis.store, redis.registry, lease=lease, policy=lambda _room_id: TERMS
+            redis.store, redis.registry, self.tasks, lease=lease, policy=lambda _room_id: TERMS
         )
         self.lease = Lease(
             redis.store, redis.registry, self.detector, lease=lease,
@@ -34,6 +55,11 @@ class Node:
     @property
     def name(self) -> str:
         return self.lease.name
+
+    async def renew(self) -> None:
+        """Renew the lease, and finish what the failure detector has begun by it."""
+        await self.lease.renew()
+        await self.tasks.done()
 
     def joins(self, user: str, *, number: int = 1, room: str = "lobby", **options: Any) -> None:
         self.probe.join(user, f"{self.name}.{number}", room=room, **options)
