@@ -85,7 +85,7 @@ MUTANTS = (
     Mutant(
         "a heartbeat is acknowledged without a refresh",
         "presence/lua/room/refresh.lua",
-        "local there = redis.call('PEXPIREAT', presence, time + ARGV[i + 1], 'GT') == 1",
+        "local there = redis.call('PEXPIREAT', presence, deadline, 'GT') == 1",
         "local there = redis.call('EXISTS', presence) == 1",
         ("script-flush",),
         frozenset({"force-leave", "reason"}),
@@ -101,8 +101,8 @@ MUTANTS = (
     Mutant(
         "an empty room after a loss of data is published",
         "presence/room_feed.py",
-        "        if begins_anew and not members.keys() <= listed:",
-        "        if False:",
+        "            if not members.keys() <= listed:",
+        "            if False:",
         ("flushall",),
         frozenset({"departure", "view", "count"}),
     ),
