@@ -160,9 +160,15 @@ def _on_record(history: History, state: State) -> list[Finding]:
             continue
         if not _continued_an_earlier_join(history, membership, present | record.keys()):
             found.append(
-                Finding("record", "a join exists no longer, and its departure is not on record", messages)
+                Finding(
+                    "record", f"{_named(*join)} exists no longer, and has no departure on record", messages
+                )
             )
     return found + _reported_as_recorded(history, record)
+
+
+def _named(room: str, user: str, joined_at: int) -> str:
+    return f"the join of {user} in {room} at {joined_at}"
 
 
 def _reported_as_recorded(
@@ -174,9 +180,10 @@ def _reported_as_recorded(
         entries = record.get((*room_user, reported.joined_at), [])
         reasons = {entry.reason for entry in entries}
         lost = history.lost(_known_since(history, reported) - IN_FLIGHT)
-        text = ""
+        # What distinguishes it is in the text: while a check reads Redis, another member may depart each time.
+        join, text = _named(*room_user, reported.joined_at), ""
         if not entries:
-            text = "" if lost else "a departure was sent that is not on record"
+            text = "" if lost else f"the departure of {join} was sent, and is not on record"
         elif reported.reason not in reasons and not _rejoined_after_a_loss(
             history, room_user, reported.at, now_ms()
         ):
@@ -194,7 +201,7 @@ def _reported_as_recorded(
                 or _known_to_dead_nodes_alone(history, reported)
                 or any(_ended_before_it_was_repeated(history, reported, entry) for entry in entries)
             )
-            text = "" if excused else f"a reason was sent that differs from those on record, {reasons}"
+            text = "" if excused else f"{reported.reason} was sent for {join}, and {reasons} is on record"
         if text:
             messages = history.messages_of(reported.socket, reported.room, reported.at)
             evidence = (str(reported), *messages, *map(str, entries))
