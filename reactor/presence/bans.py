@@ -130,7 +130,7 @@ class Bans:
         ttl = change.until - change.at
         status, *reply = await self._set(user_id, room_id, ttl, change.message, change.by, change.at, age)
         if status == b"banned" and room_id is None:
-            await self._apply_everywhere(change, reply[0])
+            await self._apply_everywhere(change, reply[0], anew=True)
 
     async def _lift(self, user_id: str, room_id: str | None, before: int | str = "", age: int = 0) -> bool:
         ban_id = _id_of(user_id, room_id)
@@ -216,21 +216,25 @@ class Bans:
             return await self._runner.run("set_user_ban", self._fleet, *terms)
         return await self._runner.run("ban", self._keys.prefix_of(room_id), escape(room_id), *terms)
 
-    async def _apply_everywhere(self, ban: Ban, record: bytes) -> None:
-        """Set the copies of a ban and end all memberships."""
-        cursors = await gather(*(self._apply(shard, ban, record, "0") for shard in self._keys.shards))
-        await gather(*(self._finish(shard, ban, record, cursors[shard]) for shard in self._keys.shards))
+    async def _apply_everywhere(self, ban: Ban, record: bytes, *, anew: bool = False) -> None:
+        """Set the copies of a ban and end all memberships, unless it is lifted meanwhile.
 
-    async def _apply(self, shard: int, ban: Ban, record: bytes, cursor: str) -> str:
+        anew: also where its copy was lifted, as it is made again since.
+        """
+        shards = self._keys.shards
+        cursors = await gather(*(self._apply(shard, ban, record, "0", anew=anew) for shard in shards))
+        await gather(*(self._finish(shard, ban, record, cursors[shard], anew=anew) for shard in shards))
+
+    async def _apply(self, shard: int, ban: Ban, record: bytes, cursor: str, *, anew: bool = False) -> str:
         following, _ = await self._runner.run(
             "ban_user", self._shard(shard), escape(ban.user_id), record, ban.until, ban.message, cursor,
-            ROOMS_PAGE,
+            ROOMS_PAGE, int(anew),
         )  # fmt: skip
         return following.decode()  # type: ignore[no-any-return]
 
-    async def _finish(self, shard: int, ban: Ban, record: bytes, cursor: str) -> None:
+    async def _finish(self, shard: int, ban: Ban, record: bytes, cursor: str, *, anew: bool) -> None:
         while cursor != "0":
-            cursor = await self._apply(shard, ban, record, cursor)
+            cursor = await self._apply(shard, ban, record, cursor, anew=anew)
 
     async def _repair_rooms(self, shard: int) -> None:
         score, after = "0", b""
@@ -264,7 +268,7 @@ class Bans:
             # It was lifted meanwhile, or Redis went back to before it: then nodes that know it may repeat it.
             await self._remove_copies(ban.user_id, ban.at + 1 if ban.at else "")
             if await self._is_listed(ban):
-                await self._apply_everywhere(ban, json.encode(ban))
+                await self._apply_everywhere(ban, json.encode(ban), anew=True)
 
     async def _is_listed(self, ban: Ban) -> bool:
         rows = await self._runner.run("list_bans", self._fleet, ban.until, "", AUDIT_PAGE)

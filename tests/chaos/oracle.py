@@ -180,7 +180,7 @@ def _reported_as_recorded(
         entries = record.get((*room_user, reported.joined_at), [])
         reasons = {entry.reason for entry in entries}
         lost = history.lost(_known_since(history, reported) - IN_FLIGHT)
-        # What distinguishes it is in the text: while a check reads Redis, another member may depart each time.
+        # The text says which, since at each check another member may depart after Redis was read.
         join, text = _named(*room_user, reported.joined_at), ""
         if not entries:
             text = "" if lost else f"the departure of {join} was sent, and is not on record"

@@ -568,6 +568,38 @@ async def test_the_sweep_restores_bans_that_were_evicted_and_completes_interrupt
         assert len(redis_server.control.keys("*:ban:user:ann")) == SHARDS + 1
 
 
+async def test_a_sweep_that_lists_a_ban_before_it_is_lifted_removes_no_one_later(
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        served(redis_server, sweep_interval=3600) as node,
+        RawClient.connect(node) as ann,
+        Presence.open(redis_server.socket_url) as presence,
+    ):
+        await until(lambda: node.sweep.rounds)
+        await presence.ban("ann", for_=600)
+        run, listed, joined = node.backend.runner.run, anyio.Event(), anyio.Event()
+
+        async def run_late(name: str, prefix: str, *args: Any) -> Any:
+            reply = await run(name, prefix, *args)
+            if name == "list_bans" and not listed.is_set():
+                listed.set()
+                await joined.wait()
+            return reply
+
+        monkeypatch.setattr(node.backend.runner, "run", run_late)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(node.bans.repair, redis_state.now(redis_server))
+            await listed.wait()
+            assert await presence.unban("ann")
+            await ann.join("lobby", "ann")
+            joined.set()
+        assert set(redis_state.members(redis_server, "lobby")) == {"ann"}
+        assert await presence.totals() == {}
+        await presence.ban("ann", for_=600)
+        assert (await ann.receive("room:force-leave"))["reason"] == "banned"
+
+
 async def test_bans_are_listed_in_pages(redis_server: Server) -> None:
     async with Presence.open(redis_server.socket_url) as presence:
         made = [await presence.ban(f"us:er {n}", None, for_=600 + n) for n in range(5)]

@@ -20,5 +20,7 @@ if listed then
   note_lifted(id, at, before and '' or SERVER)
   local notice = { userId = unescape(user or string.sub(id, 6)), roomId = room and unescape(room) or nil, at = at }
   redis.call(PUBLISH, CHANNELS .. ':wake', BAN_MARK .. cjson.encode(notice))
+elseif made then
+  note_lifted(id, made, '') -- of a copy: which one it was, for was_lifted
 end
 return made and 1 or 0

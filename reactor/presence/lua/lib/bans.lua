@@ -23,6 +23,12 @@ local function note_lifted(id, at, server)
   redis.call('SET', lifted_key(id), string.format('%.0f %s', at, server), 'PX', LIFTED_TTL)
 end
 
+-- Whether the copy of this very ban everywhere was lifted here: who read the ban before that may apply it later.
+local function was_lifted(user, record)
+  local made = string.match(call('GET', lifted_key(user_ban_id(user))) or '', '^(%d+)')
+  return made and tonumber(made) == cjson.decode(record).at
+end
+
 -- Stores a ban in place of an earlier one, and notifies all nodes of it; returns its record (JSON) and when it ends
 -- (ms). `room_id`: nil for all. `made`: when it was made (ms), if it is not now.
 local function set_ban(id, room_id, user_id, ttl, message, by, made)

@@ -22,7 +22,8 @@ end
 local reply = { '', '' }
 if #listed > 0 and #listed == 2 * size then reply = { tostring(listed[#listed]), listed[#listed - 1] } end
 for i = 4, #ARGV, 3 do
-  if redis.call('SET', ban_key(user_ban_id(ARGV[i])), ARGV[i + 1], 'PXAT', ARGV[i + 2], 'NX') then
+  local is_lifted = was_lifted(ARGV[i], ARGV[i + 1])
+  if not is_lifted and redis.call('SET', ban_key(user_ban_id(ARGV[i])), ARGV[i + 1], 'PXAT', ARGV[i + 2], 'NX') then
     reply[#reply + 1] = (i - 4) / 3
   end
 end
