@@ -18,12 +18,8 @@ from reactor.settings.certificates import CERTIFICATE_WARNING, certificate_dates
 log = structlog.get_logger(__name__)
 
 _READ_BYTES = 65536  # of plain text
-_MIN_SHARE = (
-    8  # a byte of plain text comes with fewer than so many encrypted ones, or it is not worth its time
-)
-_MAX_SURPLUS = (
-    65536  # encrypted bytes beyond that share; an unfinished record, which has no plain text yet, has 16 KiB
-)
+_MIN_SHARE = 8  # of encrypted bytes, at least one in so many has to be plain text
+_MAX_SURPLUS = 65536  # encrypted bytes beyond that; a record that is not complete has up to 16 KiB
 
 
 class Certificate:

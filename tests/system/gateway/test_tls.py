@@ -121,7 +121,7 @@ async def opened_tls(raw: Raw, context: ssl.SSLContext) -> tuple[ssl.SSLObject, 
 async def test_a_client_whose_records_are_nearly_empty_is_cut_off(tmp_path: Path):
     cert, key = write_certificate(tmp_path, "one")
     async with (
-        serving(tls_cert=cert, tls_key=key) as served,
+        serving(tls_cert=cert, tls_key=key, ping_interval=0) as served,
         Raw(*await asyncio.open_connection("127.0.0.1", served.port)) as raw,
     ):
         tls, incoming, outgoing = await opened_tls(raw, trusting(cert))
