@@ -329,3 +329,20 @@ async def test_a_request_for_many_users_holds_up_no_other_one(
 
         await asyncio.gather(ask(greedy, "greedy", users), ask(usual, "usual", ["ann"]))
     assert order == ["usual", "greedy"]
+
+
+async def test_the_room_of_a_user_alone_says_nothing_to_others_whatever_their_token(
+    bundled_server: Server,
+) -> None:
+    async with (
+        served(bundled_server, auth_secret=SECRET) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        for client, user in ((ann, "ann"), (bob, "bob")):
+            await client.ask("auth", "auth:ok", token=token(sub=user, rooms=["*"], watch=["*"]))
+        await ann.join("@ann", "ann", view="none")
+        for kind in ("room:watch", "room:count", "room:members", "room:is_present"):
+            fields = {"userId": "ann"} if kind == "room:is_present" else {}
+            assert (await bob.answer(kind, roomId="@ann", **fields)).get("code") == "forbidden", kind
+        assert (await ann.answer("room:count", roomId="@ann"))["count"] == 1
