@@ -9,8 +9,11 @@ import { byteLength, refuse, shown } from "./encode.js";
 import { ReactorError } from "./error.js";
 import { failureReason, probe } from "./probe.js";
 
-/** Times in milliseconds. The first delay is a fraction of the server's default grace, so a short loss goes unnoticed. */
-export const BACKOFF = { first: 500, most: 15_000, timeout: 10_000, steady: 10_000 };
+/**
+ * Times in milliseconds. The delays are a fraction of the server's default grace of 15 s, so that a short loss goes
+ * unnoticed, and a restart of the only server too.
+ */
+export const BACKOFF = { first: 500, most: 5000, timeout: 10_000, steady: 10_000 };
 
 /** The encoding that every server and platform supports. */
 export const json = { subprotocol: "reactor.json", encode: JSON.stringify, decode: JSON.parse };

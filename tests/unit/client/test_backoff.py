@@ -30,7 +30,7 @@ def test_a_connection_that_lasted_resets_the_bound():
 
 
 def test_an_answer_resets_the_bound_unless_the_server_closed_because_of_what_the_client_did():
-    waits = ReconnectDelays(Backoff(first=0.5), longest)
+    waits = ReconnectDelays(Backoff(first=0.5, cap=20.0), longest)
     assert [waits.after_connection(LOST, 0.1, answered=True) for _ in range(3)] == [0.5, 0.5, 0.5]
     complaints = (4029, 4008, 1009, 1003)
     assert [waits.after_connection(code, 0.1, answered=True) for code in complaints] == [1.0, 2.0, 4.0, 8.0]
