@@ -17,8 +17,8 @@ class Backoff:
 
     Attributes:
         first: Bound of the first delay.
-        cap: Bound of the longest delay: a third of the server's default grace, so that a client returns within
-            it when the only server restarts.
+        cap: Bound of the longest delay: a third of the server's default grace, so that a client returns
+            within it when the only server restarts.
         stable: A connection that lasted this long was good, also where the server did not answer: the bound
             falls back to the first.
         restart: Bound of the delay when a server said that it restarts (close code 1012).
