@@ -68,7 +68,7 @@ MUTANTS = (
     Mutant(
         "the members of a dead node stay",
         "fleet/peers.py",
-        "        await each(lost, self.detach_node)\n",
+        "                self._tasks.start_soon(self._detach_lost, node)\n",
         "",
         ("kill",),
         frozenset({"ghost", "view", "reason"}),
