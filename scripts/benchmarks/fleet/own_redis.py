@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from subprocess import Popen
-from typing import Any
 
 import anyio
 from anyio import to_thread
@@ -84,12 +83,19 @@ async def own_redis(binary: Path | None) -> AsyncIterator[tuple[OwnRedis, Bench]
 
 
 async def members_in_redis(redis: Redis, namespace: str) -> int:
-    """Count the members in the index whose presence keys exist."""
-    total = 0
-    for prefix in Keyspace(namespace, shards=SHARDS).prefixes:
-        rooms: Any = await redis.zrange(f"{prefix}:rooms", 0, -1)
-        for room in rooms:
-            users: Any = await redis.zrange(f"{prefix}:members:{room.decode()}", 0, -1)
-            keys = [f"{prefix}:room:{room.decode()}:user:{user.decode()}" for user in users]
-            total += int(await redis.exists(*keys)) if keys else 0
-    return total
+    """Count the members in the index whose presence keys exist, in three round trips."""
+    async with redis.pipeline(transaction=False) as pipeline:
+        prefixes = Keyspace(namespace, shards=SHARDS).prefixes
+        for prefix in prefixes:
+            pipeline.zrange(f"{prefix}:rooms", 0, -1)
+        rooms = [
+            (prefix, room.decode())
+            for prefix, found in zip(prefixes, await pipeline.execute(), strict=True)
+            for room in found
+        ]
+        for prefix, room in rooms:
+            pipeline.zrange(f"{prefix}:members:{room}", 0, -1)
+        for (prefix, room), users in zip(rooms, await pipeline.execute(), strict=True):
+            if users:
+                pipeline.exists(*(f"{prefix}:room:{room}:user:{user.decode()}" for user in users))
+        return sum(await pipeline.execute())
