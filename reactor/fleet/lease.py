@@ -53,6 +53,8 @@ class Lease:
     Redis's clock went back so far: the deadlines of the shard have to follow. on_format_mismatch(error) is
     called when the namespace has another format by now, which this node cannot use: the node has to stop.
 
+    `began_on_restored_data`: whether the first marks found rooms of a server that no mark named, and that no
+    node has outlived: it may have gone back to an older state.
     `RecoveryBarrier` sets `registered_in`, `run_id` and `barrier_passed`; each renewal publishes them.
     """
 
@@ -81,6 +83,8 @@ class Lease:
         self._deregistered = False
         self._expiry_suspended = False
         self._former_name: str | None = None
+        self._first_marks = True
+        self.began_on_restored_data = False
         self.name = self._instance = new_node_name()
         self.registered_in = NOT_REGISTERED
         self.run_id, self.barrier_passed = "", False
@@ -203,10 +207,14 @@ class Lease:
         )
         marks = await gather(*map(mark, self._store.keys.shards), return_exceptions=True)
         failed = [mark for mark in marks if isinstance(mark, BaseException)]
-        suspended = any(mark[0] for mark in marks if not isinstance(mark, BaseException))
+        made = [mark for mark in marks if not isinstance(mark, BaseException)]
+        suspended = any(mark.suspended_until for mark in made)
+        if self._first_marks:
+            self.began_on_restored_data |= any(mark.restored for mark in made)
+            self._first_marks = bool(failed)
         for shard, one in enumerate(marks):
-            if not isinstance(one, BaseException) and one[1]:
-                self._on_clock_step(shard, one[1])
+            if not isinstance(one, BaseException) and one.step:
+                self._on_clock_step(shard, one.step)
         if suspended and not self._expiry_suspended:
             log.warning("expiry_suspended", seconds=self._lease)
             self._on_expiry_suspended(self._lease)

@@ -73,6 +73,7 @@ class Recovery:
         self._feed, self._reconciler, self._tasks = feed, reconciler, tasks
         self._broadcast, self._listening = broadcast, listening
         self._machine = RecoveryMachine()
+        self._began = monotonic()
         self._unhealthy_since: float | None = None
         self._checks: deque[Callable[[], Coroutine[Any, Any, None]]] = deque()
         self._wakeup = Event()
@@ -89,6 +90,19 @@ class Recovery:
     def takes_long(self) -> bool:
         """Whether what Redis holds could not be relied on for so long that clients notice."""
         return self._unhealthy_since is not None and monotonic() - self._unhealthy_since > LONG
+
+    @property
+    def renews_epochs(self) -> bool:
+        """Whether a room has to begin a new epoch when this node begins to follow it.
+
+        So where Redis was restarted and no node outlived it: it may be older than what clients know, and
+        would reach their versions again in another way.
+        """
+        return self._lease.began_on_restored_data and monotonic() - self._began < REMEMBERED
+
+    async def renew_epoch(self, room_id: str) -> None:
+        """Begin a new epoch of a room, unless that was done since the server's start. Raises Unavailable."""
+        await self._store.renew_epoch(room_id, self._run_id)
 
     @property
     def degraded_message(self) -> ServiceDegraded | None:
@@ -203,7 +217,8 @@ class Recovery:
         while not self._checks and not await self._persist(self._barrier.passed):  # noqa: ASYNC110 - Redis is asked
             await anyio.sleep(BARRIER_EVERY)
         if not self._checks and self._epochs_renewed_for != self._run_id:
-            await gather(*(self._renew_epoch(room_id) for room_id in list(self._feed.rooms())))
+            rooms = list(self._feed.rooms())
+            await gather(*(self._persist(partial(self.renew_epoch, room_id)) for room_id in rooms))
             self._epochs_renewed_for = self._run_id
         return not self._checks
 
@@ -212,9 +227,6 @@ class Recovery:
         if self._notified:
             self._notified = False
             self._broadcast(ServiceRestored(reason="Redis answers again"))
-
-    async def _renew_epoch(self, room_id: str) -> None:
-        await self._persist(lambda: self._store.renew_epoch(room_id, self._run_id))
 
     # The checks.
 

@@ -7,7 +7,7 @@ one diff, so that its receivers see every change exactly once and in order.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import anyio
@@ -56,6 +56,10 @@ CAUSES = ("diff_lost", "gap", "resubscribed", "unreadable", "moved", "data_lost"
 """Why a room is listed again."""
 
 
+async def _do_nothing(_room_id: str) -> None:
+    pass
+
+
 class FollowedRoom:
     """A room that this node follows: its view, its number of followers, and who waits for a version.
 
@@ -98,6 +102,7 @@ class RoomFeed:
     recent: keeps the diffs of the views, for clients that return.
     is_data_loss(room_id, user_ids): asked when a list shows a followed room in a new epoch with these users,
     whether Redis must have lost data; where it has, this callback also pauses the feed.
+    before_list(room_id): awaited before the first list of a room.
     on_data_lost(room_id): called when a diff shows it: a room begins anew that is not empty here.
     tasks: where lists are read.
     """
@@ -108,6 +113,7 @@ class RoomFeed:
         on_room_message: Callable[[RoomMessage, list[str] | None], None] = lambda _message, _to: None,
         is_data_loss: Callable[[str, set[str]], bool] = lambda _room_id, _user_ids: False,
         on_data_lost: Callable[[str], None] = lambda _room_id: None,
+        before_list: Callable[[str], Awaitable[None]] = _do_nothing,
         recent: RecentDiffs | None = None,
     ) -> None:  # fmt: skip
         self.recent = recent or RecentDiffs(0)
@@ -115,6 +121,7 @@ class RoomFeed:
         self._tasks, self._on_diff, self._on_left = tasks, on_diff, on_left
         self._on_room_message = on_room_message
         self._is_data_loss, self._on_data_lost = is_data_loss, on_data_lost
+        self._before_list = before_list
         self._rooms: dict[str, FollowedRoom] = {}
         self._by_channel: dict[bytes, str] = {}
         self._resumed = anyio.Event()
@@ -290,6 +297,7 @@ class RoomFeed:
                 await self._resumed.wait()
             while True:
                 gaps = self._gaps
+                await self._before_list(room_id)
                 found = await self._store.members(room_id)
                 if gaps == self._gaps:
                     break

@@ -130,6 +130,20 @@ class RoomListing(Struct, frozen=True, gc=False):
     members: list[Member]
 
 
+class ShardMark(NamedTuple):
+    """What marking a shard has shown.
+
+    suspended_until: the time until which expiry is suspended (ms), or 0. step: the milliseconds by which
+    Redis's clock went back since the last mark, or 0: the caller has to have the deadlines follow. restored:
+    the rooms come from a server that no mark named, as one that was restarted from a file: its state may be
+    older than what clients know.
+    """
+
+    suspended_until: int
+    step: int
+    restored: bool
+
+
 class Claimed(Struct, frozen=True, gc=False):
     """A departure that this call made; at: ms; lateness: ms after the stored deadline, 0 before it."""
 
@@ -510,17 +524,16 @@ class Store:
 
     async def mark_shard_alive(
         self, shard: int, *, lease: int, servers: str = "", all_there: bool = False
-    ) -> tuple[int, int]:
+    ) -> ShardMark:
         """Mark a shard as alive for one lease (ms).
 
         servers: the run ids of the primaries, see `Backend.run_id`. all_there: every node has registered its
-        members on these. Returns the time until which expiry is suspended, or 0; and the milliseconds by
-        which Redis's clock went back since the last mark, or 0: the caller has to have the deadlines follow.
+        members on these.
         """
-        suspended_until, step = await self._run_in_shard(
+        suspended_until, step, restored = await self._run_in_shard(
             "mark_shard_alive", shard, lease, servers, int(all_there)
         )
-        return suspended_until, step
+        return ShardMark(suspended_until, step, restored == 1)
 
     async def follow_clock(self, shard: int, *, step: int, margin: int) -> None:
         """Move the deadlines of all members of a shard back as far as Redis's clock went.

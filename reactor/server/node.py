@@ -216,6 +216,7 @@ class Node:
             on_room_message=self.fanout.send_message,
             is_data_loss=self._is_data_loss,
             on_data_lost=self._on_data_lost,
+            before_list=self._before_list,
             recent=RecentDiffs(settings.recent_diffs),
         )
         self.reconciler = Reconciler(
@@ -578,6 +579,10 @@ class Node:
     async def _repeat_bans(self) -> None:
         for change, age in self.known_bans.recent_changes():
             await self.bans.repeat(change, age=age)
+
+    async def _before_list(self, room_id: str) -> None:
+        if self.recovery.renews_epochs:
+            await self.recovery.renew_epoch(room_id)
 
     def _on_data_lost(self, room_id: str) -> None:
         self.known_bans.changed()

@@ -224,6 +224,24 @@ def test_a_suspended_member_of_a_lost_node_will_depart_as_disconnected(redis_ser
 # After Redis went back to an older state.
 
 
+def test_a_mark_shows_whether_the_rooms_are_of_a_server_that_no_mark_named(redis_server: Server) -> None:
+    with probing(redis_server) as probe:
+
+        def restored(*, all_there: bool = False) -> bool:
+            shard, servers = shard_of("lobby"), run_id(probe)
+            mark = probe.store.mark_shard_alive(shard, lease=LEASE, servers=servers, all_there=all_there)
+            return done(mark).restored
+
+        assert not restored(), "there are no rooms"
+        probe.join("ann")
+        assert not restored(), "the server is known"
+        fails_over(probe)
+        assert restored()
+        assert restored(), "not all nodes have registered their members yet"
+        assert restored(all_there=True)
+        assert not restored()
+
+
 def test_a_room_begins_one_new_epoch_for_each_life_of_the_server(redis_server: Server) -> None:
     with probing(redis_server) as probe:
         assert not done(probe.store.renew_epoch("lobby", "run 1")), "the room is empty"

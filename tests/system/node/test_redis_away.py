@@ -109,6 +109,43 @@ async def test_after_a_return_to_an_older_state_departures_and_joins_still_hold(
         server.stop()
 
 
+@pytest.mark.parametrize("kind", servers.KINDS)
+async def test_after_a_return_to_an_older_state_that_no_node_outlived_a_client_receives_a_list(
+    kind: str, tmp_path: Path
+) -> None:
+    """The room reaches the client's version, and its number of members, in another way."""
+    binary, missing = servers.find(kind)
+    if binary is None:
+        pytest.skip(missing)
+    server = Server(kind, binary, {"dir": str(tmp_path), "dbfilename": "dump.rdb"}).start()
+    try:
+        async with (
+            served(server, grace=60) as node,
+            RawClient.connect(node) as ann,
+            RawClient.connect(node) as bob,
+            RawClient.connect(node) as cid,
+        ):
+            first = await ann.join("lobby", "ann")
+            await bob.join("lobby", "bob")
+            server.control.save()
+            await cid.join("lobby", "cid")
+            last = await ann.receive("room:diff", count=3)
+            server.kill()
+        server.start()
+        async with (
+            served(server, grace=60) as node,
+            RawClient.connect(node) as dan,
+            RawClient.connect(node) as again,
+        ):
+            joined = await dan.join("lobby", "dan")
+            assert (joined["version"], joined["count"]) == (last["version"], last["count"])
+            position = {"epoch": last["epoch"], "version": last["version"], "members": last["count"]}
+            back = await again.join("lobby", "ann", resume={**position, "joinedAt": first["joinedAt"]})
+            assert {one["userId"] for one in back.get("members", [])} == {"ann", "bob", "dan"}
+    finally:
+        server.stop()
+
+
 async def test_of_many_heartbeats_in_an_outage_each_is_acknowledged(
     redis_server: Server,
 ) -> None:
