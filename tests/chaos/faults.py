@@ -3,6 +3,7 @@
 import asyncio
 import random
 from abc import ABC, abstractmethod
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -224,7 +225,10 @@ class StallAllLinks(Fault):
     SECONDS = (0.6, 3.0)
 
     async def inject(self, world: World) -> None:
-        async with world.servers:
+        async with world.servers, AsyncExitStack() as locks:
+            # A fault of one link would release it before the others: that node would rightly judge them lost.
+            for lock in world.node_locks:
+                await locks.enter_async_context(lock)
             for link in world.links:
                 link.withhold()
             await asyncio.sleep(self.timing.seconds)
