@@ -121,18 +121,22 @@ class WatchedCounts:
             return
         self._regroup()
         counts: dict[_Group, list[RoomCounted]] = {}
+        unknown: dict[str, None] = {}
         for room_id in self._changed:
             view = self._view(room_id)
             if view is None:
-                continue  # what the node learns of the room next is a change again
+                # It is listed anew, and where that shows what was known, it is no change again.
+                if room_id in self._groups_in:
+                    unknown[room_id] = None
+                continue
             counted = RoomCounted(room_id, view.epoch, view.version, len(view.members))
             for group in self._groups_in.get(room_id, ()):
                 counts.setdefault(group, []).append(counted)
-        self._changed.clear()
+        self._changed = unknown
         connections = 0
         for group, rooms in counts.items():
             connections += len(group.connections)
             self._send([one.room_id for one in rooms], RoomCounts(rooms), group.connections)
-        if connections:
+        if connections or unknown:
             seconds = max(WINDOW, connections * self._seconds_per_connection)
             self._timer = self._loop.call_later(seconds, self._flush)
