@@ -166,6 +166,10 @@ LEAVE = [
 
 KICK = [
     Case("never there", [], lambda p: p.ask("kick", "ann", ""), 0),
+    Case("by a ban that has ended", [joins("ann")], lambda p: p.ask("kick", "ann", "", "banned", p.now()), 0,
+         [], ["ann n1.1 | ttl"]),
+    Case("by a ban", [joins("ann")], lambda p: p.ask("kick", "ann", "", "banned", p.now() + 60_000), 1,
+         ["1>2 (0) -ann:banned"], [], ["ann:banned"]),
     Case("expired", [joins("ann"), expires("ann")], lambda p: p.ask("kick", "ann", ""), 0, EXPIRED_DIFF, [],
          GONE),
     Case("there, with all connections", [joins("ann"), joins("ann", "n2.1"), joins("bob")],
