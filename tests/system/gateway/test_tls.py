@@ -118,16 +118,22 @@ async def opened_tls(raw: Raw, context: ssl.SSLContext) -> tuple[ssl.SSLObject, 
             return tls, incoming, outgoing
 
 
+async def opened_websocket(raw: Raw, cert: Path) -> tuple[ssl.SSLObject, ssl.MemoryBIO]:
+    """Open a WebSocket over TLS; return the client's side of TLS, and what it wrote."""
+    tls, incoming, outgoing = await opened_tls(raw, trusting(cert))
+    tls.write(request())
+    raw.write(outgoing.read())
+    incoming.write(await raw.reader.read(65536))
+    return tls, outgoing
+
+
 async def test_a_client_whose_records_are_nearly_empty_is_cut_off(tmp_path: Path):
     cert, key = write_certificate(tmp_path, "one")
     async with (
         serving(tls_cert=cert, tls_key=key, ping_interval=0) as served,
         Raw(*await asyncio.open_connection("127.0.0.1", served.port)) as raw,
     ):
-        tls, incoming, outgoing = await opened_tls(raw, trusting(cert))
-        tls.write(request())
-        raw.write(outgoing.read())
-        incoming.write(await raw.reader.read(65536))
+        tls, outgoing = await opened_websocket(raw, cert)
         for byte in client_frame(Opcode.TEXT, b"x" * 10_000):
             tls.write(bytes([byte]))
         raw.write(outgoing.read())
@@ -140,10 +146,7 @@ async def test_large_records_that_arrive_in_pieces_are_no_surplus(tmp_path: Path
         serving(tls_cert=cert, tls_key=key, messages_per_second=0) as served,
         Raw(*await asyncio.open_connection("127.0.0.1", served.port)) as raw,
     ):
-        tls, incoming, outgoing = await opened_tls(raw, trusting(cert))
-        tls.write(request())
-        raw.write(outgoing.read())
-        incoming.write(await raw.reader.read(65536))
+        tls, outgoing = await opened_websocket(raw, cert)
         for number in range(20):
             long = client_frame(Opcode.TEXT, b'{"type":"room:heartbeat","more":"' + b"x" * 16_000 + b'"}')
             tls.write(long)

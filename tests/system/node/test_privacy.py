@@ -28,7 +28,7 @@ DOCUMENTED = {
     "erased": "a note of the erasure names the user",
     "state": "the position of the room `@USER`",
 }
-"""Keys that may name a user who has been erased, by the sentence under Privacy that says so."""
+"""Keys that may contain the id of an erased user, by the sentence of the section Privacy about them."""
 
 _READS = {
     "string": ("GET",), "hash": ("HGETALL",), "set": ("SMEMBERS",), "list": ("LRANGE", "0", "-1"),

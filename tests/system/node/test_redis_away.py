@@ -1,6 +1,7 @@
 """Redis is away, and comes back whole, empty or older."""
 
 import json
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,19 @@ from tests.support import servers
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
+
+
+@pytest.fixture(params=servers.KINDS)
+def saving_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """A server that `SAVE` has write a file, which it reads when it starts again."""
+    binary, missing = servers.find(request.param)
+    if binary is None:
+        pytest.skip(missing)
+    server = Server(request.param, binary, {"dir": str(tmp_path), "dbfilename": "dump.rdb"}).start()
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 def leaves(client: RawClient) -> list[Any]:
@@ -75,75 +89,59 @@ async def test_a_stall_longer_than_lease_grace_and_ttl_removes_no_member(redis_s
             assert leaves(ann) == []
 
 
-@pytest.mark.parametrize("kind", servers.KINDS)
 async def test_after_a_return_to_an_older_state_departures_and_joins_still_hold(
-    kind: str, tmp_path: Path
+    saving_server: Server,
 ) -> None:
-    binary, missing = servers.find(kind)
-    if binary is None:
-        pytest.skip(missing)
-    server = Server(kind, binary, {"dir": str(tmp_path), "dbfilename": "dump.rdb"}).start()
-    try:
-        async with (
-            served(server, lease=1.5, grace=60) as node,
-            RawClient.connect(node) as ann,
-            RawClient.connect(node) as bob,
-            RawClient.connect(node) as cid,
-        ):
-            await ann.join("lobby", "ann")
-            await bob.join("lobby", "bob")
-            server.control.save()
-            await cid.join("lobby", "cid")
-            await bob.ask("leave_room", "room:left", roomId="lobby")
-            await ann.receive("room:diff", left=[{"userId": "bob", "reason": "left"}])
-            server.kill()
-            await ann.receive("service:degraded")
-            server.start()
-            await ann.receive("service:restored")
-            members = (await ann.ask("room:members", "room:members", roomId="lobby"))["members"]
-            assert {m["userId"] for m in members} == {"ann", "cid"}
-            assert [left["userId"] for left in leaves(ann)] == ["bob"]
-            reasons = [json.loads(json.dumps(one.reason)) for one in await node.departures.read()]
-            assert reasons == ["left"]
-    finally:
-        server.stop()
+    async with (
+        served(saving_server, lease=1.5, grace=60) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+        RawClient.connect(node) as cid,
+    ):
+        await ann.join("lobby", "ann")
+        await bob.join("lobby", "bob")
+        saving_server.control.save()
+        await cid.join("lobby", "cid")
+        await bob.ask("leave_room", "room:left", roomId="lobby")
+        await ann.receive("room:diff", left=[{"userId": "bob", "reason": "left"}])
+        saving_server.kill()
+        await ann.receive("service:degraded")
+        saving_server.start()
+        await ann.receive("service:restored")
+        members = (await ann.ask("room:members", "room:members", roomId="lobby"))["members"]
+        assert {m["userId"] for m in members} == {"ann", "cid"}
+        assert [left["userId"] for left in leaves(ann)] == ["bob"]
+        reasons = [json.loads(json.dumps(one.reason)) for one in await node.departures.read()]
+        assert reasons == ["left"]
 
 
-@pytest.mark.parametrize("kind", servers.KINDS)
 async def test_after_a_return_to_an_older_state_that_no_node_outlived_a_client_receives_a_list(
-    kind: str, tmp_path: Path
+    saving_server: Server,
 ) -> None:
     """The room reaches the client's version, and its number of members, in another way."""
-    binary, missing = servers.find(kind)
-    if binary is None:
-        pytest.skip(missing)
-    server = Server(kind, binary, {"dir": str(tmp_path), "dbfilename": "dump.rdb"}).start()
-    try:
-        async with (
-            served(server, grace=60) as node,
-            RawClient.connect(node) as ann,
-            RawClient.connect(node) as bob,
-            RawClient.connect(node) as cid,
-        ):
-            first = await ann.join("lobby", "ann")
-            await bob.join("lobby", "bob")
-            server.control.save()
-            await cid.join("lobby", "cid")
-            last = await ann.receive("room:diff", count=3)
-            server.kill()
-        server.start()
-        async with (
-            served(server, grace=60) as node,
-            RawClient.connect(node) as dan,
-            RawClient.connect(node) as again,
-        ):
-            joined = await dan.join("lobby", "dan")
-            assert (joined["version"], joined["count"]) == (last["version"], last["count"])
-            position = {"epoch": last["epoch"], "version": last["version"], "members": last["count"]}
-            back = await again.join("lobby", "ann", resume={**position, "joinedAt": first["joinedAt"]})
-            assert {one["userId"] for one in back.get("members", [])} == {"ann", "bob", "dan"}
-    finally:
-        server.stop()
+    async with (
+        served(saving_server, grace=60) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+        RawClient.connect(node) as cid,
+    ):
+        first = await ann.join("lobby", "ann")
+        await bob.join("lobby", "bob")
+        saving_server.control.save()
+        await cid.join("lobby", "cid")
+        last = await ann.receive("room:diff", count=3)
+        saving_server.kill()
+    saving_server.start()
+    async with (
+        served(saving_server, grace=60) as node,
+        RawClient.connect(node) as dan,
+        RawClient.connect(node) as again,
+    ):
+        joined = await dan.join("lobby", "dan")
+        assert (joined["version"], joined["count"]) == (last["version"], last["count"])
+        position = {"epoch": last["epoch"], "version": last["version"], "members": last["count"]}
+        back = await again.join("lobby", "ann", resume={**position, "joinedAt": first["joinedAt"]})
+        assert {one["userId"] for one in back.get("members", [])} == {"ann", "bob", "dan"}
 
 
 async def test_of_many_heartbeats_in_an_outage_each_is_acknowledged(
