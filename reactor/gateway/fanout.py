@@ -148,6 +148,7 @@ class Fanout:
             seconds=_seconds,
         )
         self._missed: dict[Connection, set[str]] = {}  # rooms of which a connection was not sent all changes
+        self._unknown: dict[str, dict[Connection, None]] = {}  # rooms that are sent anew once they are known
         self.lists_anew = 0
         self._windows: dict[str, _Window] = {}
         self.messages_lost = 0
@@ -172,6 +173,13 @@ class Fanout:
         elif self._roster.views(diff.room_id):
             self._open_window(diff.room_id, self._send(diff.room_id, [diff]))
         self.watched_members.changed(diff)
+
+    def room_known(self, room_id: str) -> None:
+        """Send what waits until the node knows a room again."""
+        for connection in self._unknown.pop(room_id, ()):
+            if room_id in self._missed.get(connection, ()) and not connection.lags:
+                self._send_anew(connection, room_id)
+        self.watched_counts.known(room_id)
 
     def discard_pending(self, room_id: str) -> None:
         """Discard a room's pending changes: they are older than its first connection here."""
@@ -251,7 +259,8 @@ class Fanout:
 
     def forget(self, connection: Connection) -> None:
         """Note that a connection is closed."""
-        self._missed.pop(connection, None)
+        for room_id in self._missed.pop(connection, ()):
+            self._not_unknown(connection, room_id)
 
     def _open_window(self, room_id: str, size: int) -> None:
         """Collect changes from here on; longer, the more bytes were just sent to each connection."""
@@ -344,15 +353,20 @@ class Fanout:
 
     def _send_anew(self, connection: Connection, room_id: str) -> None:
         """Send a connection a room of which it missed changes; later, if the node does not know it now."""
+        views, observers = self._roster.views(room_id), self._roster.observers(room_id)
+        in_room, watching = (connection in one.get("members", ()) for one in (views, observers))
+        counting, counted = (connection in one.get("count", ()) for one in (views, observers))
         view = self._view(room_id)
-        if view is None:
+        if view is None and (in_room or watching or counting or counted):
+            self._unknown.setdefault(room_id, {})[connection] = None
             return
         rooms = self._missed[connection]
         rooms.discard(room_id)
         if not rooms:
             del self._missed[connection]
-        views, observers = self._roster.views(room_id), self._roster.observers(room_id)
-        in_room, watching = (connection in one.get("members", ()) for one in (views, observers))
+        self._not_unknown(connection, room_id)
+        if view is None:
+            return
         if (in_room and not self._roster.is_count_only(room_id)) or (
             watching and not self._roster.is_count_only(room_id, observers=True)
         ):
@@ -360,10 +374,17 @@ class Fanout:
             self.snapshots.send(connection, _list_of(view), view)
             return
         count = len(view.members)
-        if connection in observers.get("count", ()):
+        if counted:
             connection.send(RoomCounts([RoomCounted(room_id, view.epoch, view.version, count)]))
-        if in_room or watching or connection in views.get("count", ()):
+        if in_room or watching or counting:
             connection.send(CountChanged(room_id, view.epoch, view.version, count))
+
+    def _not_unknown(self, connection: Connection, room_id: str) -> None:
+        waiting = self._unknown.get(room_id)
+        if waiting is not None and connection in waiting:
+            del waiting[connection]
+            if not waiting:
+                del self._unknown[room_id]
 
     def _on_window_end(self, room_id: str) -> None:
         window = self._windows.pop(room_id)

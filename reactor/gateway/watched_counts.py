@@ -53,6 +53,7 @@ class WatchedCounts:
         self._groups_in: dict[str, dict[_Group, None]] = {}
         self._ungrouped: dict[Connection, None] = {}  # their rooms have changed since they were grouped
         self._changed: dict[str, None] = {}
+        self._unknown: set[str] = set()  # rooms that have changed, and are not known since then
         self._timer: asyncio.TimerHandle | None = None
 
     def stop(self) -> None:
@@ -84,6 +85,15 @@ class WatchedCounts:
         self._changed[room_id] = None
         if self._timer is None:
             self._flush()
+
+    def known(self, room_id: str) -> None:
+        """Send the count of a room that is known again, if a change fell into the time before.
+
+        Where the new list shows what was known already, nothing else says that the room has changed.
+        """
+        if room_id in self._unknown:
+            self._unknown.discard(room_id)
+            self.changed(room_id)
 
     # Private methods
 
@@ -120,23 +130,23 @@ class WatchedCounts:
         if not self._changed:
             return
         self._regroup()
+        self._unknown.intersection_update(self._groups_in)
         counts: dict[_Group, list[RoomCounted]] = {}
-        unknown: dict[str, None] = {}
         for room_id in self._changed:
-            view = self._view(room_id)
+            groups, view = self._groups_in.get(room_id), self._view(room_id)
+            if not groups:
+                continue
             if view is None:
-                # It is listed anew, and where that shows what was known, it is no change again.
-                if room_id in self._groups_in:
-                    unknown[room_id] = None
+                self._unknown.add(room_id)
                 continue
             counted = RoomCounted(room_id, view.epoch, view.version, len(view.members))
-            for group in self._groups_in.get(room_id, ()):
+            for group in groups:
                 counts.setdefault(group, []).append(counted)
-        self._changed = unknown
+        self._changed.clear()
         connections = 0
         for group, rooms in counts.items():
             connections += len(group.connections)
             self._send([one.room_id for one in rooms], RoomCounts(rooms), group.connections)
-        if connections or unknown:
+        if connections:
             seconds = max(WINDOW, connections * self._seconds_per_connection)
             self._timer = self._loop.call_later(seconds, self._flush)

@@ -97,6 +97,8 @@ class RoomFeed:
     """The rooms that a node follows, each from the first `follow` to the last `unfollow`.
 
     on_diff(diff): called for each change of a view, in order, after it was applied.
+    on_known(room_id): called when a view that was resynchronised is known again, after its change, if there
+    is one, was passed on.
     on_left(room_id, row, member): called for each departure before its diff; `member` as last seen, or None.
     on_room_message(message, to): called for each message to a room; to: see `parse_room_message`.
     recent: keeps the diffs of the views, for clients that return.
@@ -110,6 +112,7 @@ class RoomFeed:
     def __init__(
         self, store: Store, subscription: Channels, departures: Departures, tasks: Spawner, *,
         on_diff: Callable[[RoomDiff], None], on_left: Callable[[str, LeftRow, Member | None], None],
+        on_known: Callable[[str], None] = lambda _room_id: None,
         on_room_message: Callable[[RoomMessage, list[str] | None], None] = lambda _message, _to: None,
         is_data_loss: Callable[[str, set[str]], bool] = lambda _room_id, _user_ids: False,
         on_data_lost: Callable[[str], None] = lambda _room_id: None,
@@ -119,7 +122,7 @@ class RoomFeed:
         self.recent = recent or RecentDiffs(0)
         self._store, self._subscription, self._departures = store, subscription, departures
         self._tasks, self._on_diff, self._on_left = tasks, on_diff, on_left
-        self._on_room_message = on_room_message
+        self._on_known, self._on_room_message = on_known, on_room_message
         self._is_data_loss, self._on_data_lost = is_data_loss, on_data_lost
         self._before_list = before_list
         self._rooms: dict[str, FollowedRoom] = {}
@@ -361,6 +364,7 @@ class RoomFeed:
                     row = LeftRow(left.user_id, left.reason, found.now, "")
                     self._on_left(room_id, row, before.get(left.user_id))
                 self._pass_on(room, diff)
+            self._on_known(room_id)
             return
 
     def _pass_on(self, room: FollowedRoom, diff: RoomDiff, payload: bytes = b"") -> None:

@@ -213,6 +213,7 @@ class Node:
             guarded,
             on_diff=self.fanout.send_diff,
             on_left=self._on_left,
+            on_known=self.fanout.room_known,
             on_room_message=self.fanout.send_message,
             is_data_loss=self._is_data_loss,
             on_data_lost=self._on_data_lost,

@@ -27,6 +27,7 @@ class Follower:
         self.probe = probe
         self.diffs: list[RoomDiff] = []
         self.left: list[tuple[str, str, str | None]] = []
+        self.known: list[tuple[str, int]] = []  # rooms, and how many diffs were passed on before
         self.view = RoomView("lobby")
         self.publications_to_drop = 0  # the number of publications that do not arrive
         self.kept: list[bytes] = []
@@ -44,6 +45,9 @@ class Follower:
 
     def on_left(self, room_id: str, left: LeftRow, member: Member | None) -> None:
         self.left.append((left.user_id, left.reason, member.username if member else None))
+
+    def on_known(self, room_id: str) -> None:
+        self.known.append((room_id, len(self.diffs)))
 
     def on_message(self, channel: bytes, payload: bytes) -> None:
         if self.publications_to_drop:
@@ -100,7 +104,8 @@ async def following(server: Server, *, follow: bool = True, recent_diffs: int = 
             )
             follower.feed = RoomFeed(
                 redis.store, follower.channels, redis.departures, redis.tasks,
-                on_diff=follower.on_diff, on_left=follower.on_left, recent=RecentDiffs(recent_diffs),
+                on_diff=follower.on_diff, on_left=follower.on_left, on_known=follower.on_known,
+                recent=RecentDiffs(recent_diffs),
             )  # fmt: skip
             redis.tasks.start_soon(follower.channels.serve)
             if follow:

@@ -35,6 +35,23 @@ async def test_a_gap_is_repaired_by_a_list_and_passed_on_as_one_diff(redis_serve
         assert ("bob", "kicked", "bob") in it.left
 
 
+async def test_a_room_that_was_listed_again_is_reported_as_known_after_its_change_or_without_one(
+    redis_server: Server,
+) -> None:
+    async with following(redis_server) as it:
+        it.probe.join("ann")
+        await it.agrees()
+        assert (it.known, len(it.diffs)) == ([], 1)
+        it.feed.resync()
+        await until(lambda: bool(it.known))
+        assert it.known == [("lobby", 1)]
+        it.publications_to_drop = 1
+        it.probe.join("bob")
+        it.feed.resync()
+        await until(lambda: len(it.known) > 1)
+        assert it.known[1:] == [("lobby", 2)]
+
+
 async def test_a_killed_subscription_is_repaired_without_further_publications(redis_server: Server) -> None:
     async with following(redis_server) as it:
         it.probe.join("ann")

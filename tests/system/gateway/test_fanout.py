@@ -304,23 +304,54 @@ def test_a_connection_that_is_blocked_again_receives_the_other_rooms_later(simul
     assert [message["type"] for message in slow.messages] == ["room:members"]
 
 
-def test_a_room_that_is_not_known_when_a_connection_reads_again_is_sent_with_its_next_change(simulation):
+def test_a_room_that_is_not_known_when_a_connection_reads_again_is_sent_once_it_is(simulation):
+    slow, counting, observer = (simulation.socket(name, view) for name, view in (
+        ("slow", "members"), ("counting", "count"), ("observer", "count"),
+    ))  # fmt: skip
+    every = (slow, counting, observer)
+    for socket in every:
+        socket.lags = True
+    simulation.change(joined=["a"])
+    simulation.has_view = False
+    for socket in every:
+        socket.lags = False
+        simulation.fanout.catch_up(socket)
+    assert not any(socket.frames for socket in every)
+    observer.lags = True
+    simulation.has_view = True
+    simulation.fanout.room_known("r")
+    assert [message["type"] for message in slow.messages] == ["room:members"]
+    assert [message["type"] for message in counting.messages] == ["room:count"]
+    assert observer.messages == []
+    observer.lags = False
+    simulation.fanout.catch_up(observer)
+    assert [message["type"] for message in observer.messages] == ["room:count"]
+    simulation.fanout.room_known("r")
+    assert [len(socket.frames) for socket in every] == [1, 1, 1]
+    assert simulation.fanout._missed == simulation.fanout._unknown == {}
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_connection_that_has_left_a_room_is_not_sent_what_it_missed(simulation, known):
     slow = simulation.socket("slow")
     slow.lags = True
     simulation.change(joined=["a"])
-    slow.lags = simulation.has_view = False
+    simulation.roster.remove("r", slow)
+    slow.lags, simulation.has_view = False, known
     simulation.fanout.catch_up(slow)
     assert slow.frames == []
-    simulation.has_view = True
-    simulation.clock.advance(1)
-    simulation.change(joined=["b"])
-    assert [message["type"] for message in slow.messages] == ["room:members"]
+    assert simulation.fanout._missed == simulation.fanout._unknown == {}
+
+
+def test_a_closed_connection_is_forgotten(simulation):
     gone = simulation.socket("gone")
     gone.lags = True
-    simulation.clock.advance(1)
-    simulation.change(joined=["c"])
+    simulation.change(joined=["a"])
+    gone.lags = simulation.has_view = False
+    simulation.fanout.catch_up(gone)
+    assert simulation.fanout._unknown
     simulation.fanout.forget(gone)
-    assert simulation.fanout._missed == {}
+    assert simulation.fanout._missed == simulation.fanout._unknown == {}
 
 
 def test_the_window_is_longer_the_more_bytes_were_sent(simulation):

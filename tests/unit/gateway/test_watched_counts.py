@@ -35,10 +35,16 @@ async def test_a_change_that_falls_into_a_list_anew_is_sent_when_the_room_is_kno
         counts.changed("attic")
         assert await sent.get() == {"attic": 3}
         views["lobby"] = view_of("lobby", 2)
+        counts.known("lobby")
         assert await sent.get() == {"lobby": 2}
+        counts.known("lobby")
         views["lobby"] = None
         counts.changed("lobby")
         counts.unwatch(page, ["lobby"])
+        counts.changed("attic")
+        assert await sent.get() == {"attic": 3}
+        views["lobby"] = view_of("lobby", 2)
+        counts.known("lobby")
         counts.changed("attic")
         assert await sent.get() == {"attic": 3}
     finally:
