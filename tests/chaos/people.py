@@ -15,7 +15,8 @@ Of the whole record (`past`):
 
 3. once: no change that a client was sent repeats the last one. The log of changes has online and offline by
    turns, as the keys say at last, and no fewer times than the user was a member for a while after a while
-   without. Exception: Redis lost data.
+   without. Exceptions: Redis lost data; a departure has yet to be taken in; and of a join whose node died
+   before it could confirm it, the log knows nothing until another node has found it.
 4. false: a client is not sent that a user is offline whose membership was acknowledged before and after.
    Exceptions: Redis had just lost data, or a node of the user was frozen or cut off.
 5. seen: a user who is offline was last seen at the last activity that Redis stored, within a heartbeat.
@@ -30,6 +31,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
+from urllib.parse import unquote
 
 import anyio
 import msgspec
@@ -48,6 +50,8 @@ REREAD = 3000
 """Milliseconds after a loss of data until nodes read again the users that they follow."""
 NOTICED = 5000
 """Milliseconds that a user has to be online, or offline, until the log of changes surely has it."""
+CONFIRMED_AFTER = 1000
+"""Milliseconds after the reply to a join until its node, if it is busy, has confirmed it in the index."""
 HEARTBEAT = int(HEARTBEAT_EVERY * 1000)
 SLACK = 400
 """Milliseconds by which a heartbeat is late on a busy machine."""
@@ -282,9 +286,15 @@ class Watchers:
             for place, (status, _) in enumerate(changes)
             if status != ("online", "offline")[place % 2]
         ]
+        leaving = {unquote(member.partition(":user:")[2]) for member in state.exits}
+        unconfirmed = _unconfirmed(self._history)
         for user in self.users:
+            if user in leaving:
+                continue
             times, changes = _times_online(user, state), by_user[user]
             least, online = _noticed(times, now_ms()), [status for status, _ in changes].count("online")
+            if user in unconfirmed:
+                least = 0
             there = _true_person(user, state)[0] != "offline"
             if least > online or there != (len(changes) % 2 == 1):
                 text = f"{user}, {'' if there else 'not '}online now, went online {online} times by the log"
@@ -334,6 +344,16 @@ def _missed_activity(history: History, departure: Departure) -> int:
     stalls += [[at - history.lease, at] for node in nodes for at in node.suspensions]
     late = any(begun < departure.at and ended > due - 3 * history.lease for begun, ended in stalls)
     return history.ttl_of[departure.room] if late and departure.reason != "left" else 0
+
+
+def _unconfirmed(history: History) -> set[str]:
+    """The users of whom a node took a join when it died, so that it may not have confirmed it."""
+    died = {user for (_, user), nodes in history.unanswered.items() if any(node.ended_at for node in nodes)}
+    return died | {
+        one.user
+        for one in history.memberships
+        if one.node.ended_at is not None and one.node.ended_at - one.since < CONFIRMED_AFTER
+    }
 
 
 def _times_online(user: str, state: State) -> list[tuple[int, int]]:

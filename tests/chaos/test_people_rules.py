@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.chaos.history import History
-from tests.chaos.people import NOTICED, Watchers
+from tests.chaos.history import History, Membership, NodeLife
+from tests.chaos.people import CONFIRMED_AFTER, NOTICED, Watchers
 from tests.chaos.state import Departure, State
 
 GRACE, LEASE = 1000, 500
@@ -64,6 +64,36 @@ def test_the_log_of_changes_has_each_time_that_a_user_was_online(
     assert len(found.past(state)) == findings
     history.losses.append([1000, 2000])
     assert found.past(state) == [], "Redis lost data"
+
+
+def test_a_departure_that_is_yet_to_be_taken_in_is_not_in_the_log_yet() -> None:
+    found, _ = watchers()
+    state = State(departures=[left(10_000, 20_000)], went=[ONLINE], seen={"ann": 20_000})
+    assert len(found.past(state)) == 1
+    state.exits["lobby:user:ann"] = "20000 token"
+    assert found.past(state) == []
+
+
+@pytest.mark.parametrize(("died_after", "findings"), [(None, 1), (CONFIRMED_AFTER, 1), (10, 0)])
+def test_a_join_may_be_missed_whose_node_died_with_it(died_after: int | None, findings: int) -> None:
+    found, history = watchers()
+    node = NodeLife("n0a")
+    node.ended_at = None if died_after is None else 10_000 + died_after
+    history.memberships.append(Membership("lobby", "ann", "ann.1", node, 10_000, 10_000))
+    state = State(departures=[left(10_000, 20_000)], seen={"ann": 20_000})
+    assert len(found.past(state)) == findings
+    state.went = [OFFLINE]
+    assert len(found.past(state)) > 0, "by turns it has to be"
+
+
+@pytest.mark.parametrize(("ended_at", "findings"), [(None, 1), (10_010, 0)])
+def test_a_join_may_be_missed_whose_node_died_before_its_reply(ended_at: int | None, findings: int) -> None:
+    found, history = watchers()
+    node = NodeLife("n0a")
+    node.ended_at = ended_at
+    history.unanswered["lobby", "ann"] = [node]
+    state = State(departures=[left(10_000, 20_000)], seen={"ann": 20_000})
+    assert len(found.past(state)) == findings
 
 
 def test_a_short_time_may_be_missed_and_a_short_pause_too() -> None:

@@ -1,7 +1,10 @@
-"""The scripts about one member: refresh, update, set_away, detach, leave, kick, is_present."""
+"""The scripts about one member: refresh, update, set_away, detach, leave, kick, ban_user, is_present."""
 
-from tests.redis.presence.cases import Case, check, each, probing
-from tests.redis.presence.probe import TTL
+from typing import Any
+
+from reactor.presence.keys import escape
+from tests.redis.presence.cases import Case, Step, check, each, probing
+from tests.redis.presence.probe import TTL, Probe
 from tests.redis.presence.steps import (
     detaches,
     expires,
@@ -178,6 +181,24 @@ KICK = [
          ["1>2 (0) -ann:kicked"], [], ["ann:kicked"]),
 ]  # fmt: skip
 
+
+def bans_everywhere(ends_in: int) -> Step:
+    """The shard's part of a ban everywhere that ends in so many ms."""
+
+    def ban(probe: Probe) -> Any:
+        ends_at = probe.now() + ends_in
+        return probe.on_shard("ban_user", "lobby", escape(probe.id("ann")), "{}", ends_at, "", 0, 100, 0)
+
+    return ban
+
+
+BAN_USER = [
+    Case("never there", [], bans_everywhere(60_000), ["0", 0]),
+    Case("there", [joins("ann"), joins("bob")], bans_everywhere(60_000), ["0", 1], ["2>3 (1) -ann:banned"],
+         ["bob n1.1 | ttl"], ["ann:banned"]),
+    Case("by a ban that has ended", [joins("ann")], bans_everywhere(0), ["0", 0], [], ["ann n1.1 | ttl"]),
+]  # fmt: skip
+
 IS_PRESENT = [
     Case("never there", [], lambda p: p.ask("is_present", "ann"), 0),
     Case("there", [joins("ann"), passes(5)], lambda p: p.ask("is_present", "ann"), 1, [], ANN_OLD),
@@ -217,6 +238,11 @@ def test_leave(redis_server: Server, case: Case, ids: dict[str, str] | None) -> 
 
 @each(KICK)
 def test_kick(redis_server: Server, case: Case, ids: dict[str, str] | None) -> None:
+    check(redis_server, case, ids)
+
+
+@each(BAN_USER)
+def test_ban_user(redis_server: Server, case: Case, ids: dict[str, str] | None) -> None:
     check(redis_server, case, ids)
 
 

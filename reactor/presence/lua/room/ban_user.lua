@@ -3,10 +3,12 @@
 -- is on one of the pages (https://redis.io/docs/latest/commands/scan/#scan-guarantees).
 -- ARGV: user; record (JSON); ends_at (ms); message ('' for the usual one); cursor ('0' first); size (rooms a page);
 --       anew ('1' where it is applied also after it was lifted here)
--- Returns: {next cursor, how many memberships ended}
+-- Returns: {next cursor, how many memberships ended}; {'0', 0} where the ban has ended meanwhile, as on the way through
+--          a failover
 -- Publishes: a diff (left) for each room that the user was in
 demand_right_to_change()
 local user, record, ends_at, message, cursor, size, anew = unpack(ARGV)
+if tonumber(ends_at) <= now() then return { '0', 0 } end
 if anew == '1' then
   if cursor == '0' then redis.call('DEL', lifted_key(user_ban_id(user))) end
 elseif was_lifted(user, record) then
