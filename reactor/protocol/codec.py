@@ -6,8 +6,7 @@ plain values, to find which field is wrong and to which request and room the err
 
 import re
 from collections.abc import Callable
-from itertools import islice
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn, cast, get_args
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -238,8 +237,11 @@ class _Envelope(msgspec.Struct):
 _decode_envelope = msgspec.msgpack.Decoder(_Envelope).decode
 _decode_id: Callable[[bytes], RequestId] = msgspec.json.Decoder(RequestId).decode
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
-_ID = re.compile(rb'"id"\s*:\s*("(?:[^"\\]|\\.)*+"|-?\d{1,16}(?=\s*[,}]))', re.DOTALL)
+_TEXT = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+# Strings, of which the last may lack its end, with what is between them.
+_STRINGS = re.compile(b"(?:" + _TEXT + rb"?[^\"\[\]{}]*+)++", re.DOTALL)
+_UP_TO_ID = re.compile(rb'(?:[^"]++|(?!"id"\s*+:)' + _TEXT + b"?)*+", re.DOTALL)
+_ID = re.compile(rb'"id"\s*+:\s*+(' + _TEXT + rb"|-?\d{1,16}+(?=\s*+[,}]))", re.DOTALL)
 _MOST_IDS = 8  # fields of that name that are looked at: the time to read a message is bounded
 
 
@@ -255,17 +257,17 @@ def _id_in_json(payload: bytes) -> RequestId | None:
 
     A client cannot match an error without the id to its request. What breaks a message is usually inside its
     `data` (a lone surrogate, NaN, too deep lists), so counting the brackets outside of strings finds the top
-    level.
+    level. The search always goes on outside of a string, and never back: whatever a stranger sends, the time
+    increases with its size alone.
     """
     depth = start = 0
-    for found in islice(_ID.finditer(payload), _MOST_IDS):
-        between = _STRING.sub(b"", payload[start : found.start()])
-        if b'"' in between:
-            continue  # the match begins within a string
+    for _ in range(_MOST_IDS):
+        end = cast("re.Match[bytes]", _UP_TO_ID.match(payload, start)).end()
+        between = _STRINGS.sub(b"", payload[start:end])
         depth += sum(between.count(sign) for sign in b"{[") - sum(between.count(sign) for sign in b"]}")
-        start = found.start()
-        if depth == 1:
+        if depth == 1 and (found := _ID.match(payload, end)) is not None:
             return _read_id(found[1])
+        start = end + len(b'"id"')
     return None
 
 
