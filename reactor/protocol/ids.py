@@ -44,17 +44,17 @@ def clean_ids(values: Sequence[str | int], what: str, limit: int = 256) -> list[
         ProtocolError: `bad_id`.
 
     """
-    different = dict.fromkeys(values)
-    types = set(map(type, different))
+    types = set(map(type, values))
     if types == {int}:
-        numbers = cast("dict[int, None]", different)
+        # Before they are keys: any number of larger ones have the same hash, which is n modulo 2**61 - 1.
+        numbers = cast("Sequence[int]", values)
         if min(numbers) >= _LEAST and max(numbers) <= _MOST:
-            return list(map(str, numbers))
+            return list(map(str, dict.fromkeys(numbers)))
     elif types == {str}:
-        texts = cast("dict[str, None]", different)
+        texts = dict.fromkeys(cast("Sequence[str]", values))
         if _all_valid(texts, limit):
             return list(texts)
-    return list(dict.fromkeys(clean_id(one, what, limit) for one in different))
+    return list(dict.fromkeys(clean_id(one, what, limit) for one in values))
 
 
 def _all_valid(ids: Iterable[str], limit: int) -> bool:

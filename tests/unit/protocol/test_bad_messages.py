@@ -189,7 +189,8 @@ def test_the_error_for_broken_json_has_no_other_id(payload: bytes):
 
 
 @pytest.mark.parametrize(
-    "part", [b'""', b'\\"', b'""[', b'"id":8,', b'{"id":8,', b'"\\"id":8 ', b"[", b"{}", b'"id" ', b'"id":"\\"']
+    "part",
+    [b'""', b'\\"', b'""[', b'"id":8,', b'{"id":8,', b'"\\"id":8 ', b"[", b"{}", b'"id" ', b'"id":"\\"'],
 )
 def test_the_id_in_broken_json_is_found_in_one_pass(part: bytes):
     payload = b'{"x":[' + part * (65_000 // len(part)) + b'"id":8,' * 8
