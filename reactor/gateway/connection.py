@@ -146,7 +146,7 @@ class Connection(asyncio.Protocol):
         # with this codec's opcode, outside a fragmented message. It costs 0.3 us, the parser 3.3 us, and an
         # idle connection then needs no parser (1.4 KiB).
         size = len(data) - 6
-        if self._unread or (size > LARGE_MESSAGE and self.state is OPEN):
+        if self._unread or (size > LARGE_MESSAGE and self._is_parsed_in_turn):
             self._parse_in_turn(data)
         elif 0 <= size < 126 and data[0] == self._fast_byte and data[1] == size + 128:
             try:
@@ -195,6 +195,11 @@ class Connection(asyncio.Protocol):
 
     # What comes in
 
+    @property
+    def _is_parsed_in_turn(self) -> bool:
+        """Whether what arrives is parsed, and by a client that may send much at once."""
+        return self.state is OPEN or (self.state is CLOSING and self._parser is not None)
+
     def _parse_in_turn(self, data: bytes) -> None:
         """Parse much data a part at a time, in turn with other connections, and read no more until then."""
         context = self._context
@@ -205,7 +210,7 @@ class Connection(asyncio.Protocol):
         if context.take_part():
             self._parse(data[:PART])
             data = data[PART:]
-        if not data or self.state is not OPEN:
+        if not data or not self._is_parsed_in_turn:
             return
         if context.unread + len(data) > MAX_UNREAD:
             self._parse(data)
@@ -324,8 +329,10 @@ class Connection(asyncio.Protocol):
         pings = sum(event.opcode is Opcode.PING for event in frames)
         # Of many pings only the last is answered, as RFC 6455 section 5.5.3 allows.
         unanswered = pings - 1 if pings > _MAX_PONGS else 0
+        pongs = sum(event.opcode is Opcode.PONG for event in frames)
         try:
-            self._charge_control_frames(pings + sum(event.opcode is Opcode.PONG for event in frames))
+            # Once it closes, no message is processed, and so none is charged: then each frame is.
+            self._charge_frames(pings + pongs if self.state is OPEN else len(frames))
             for received in frames:
                 if self._parser is None:
                     return
@@ -338,8 +345,8 @@ class Connection(asyncio.Protocol):
         except CloseConnection as error:
             self._fail(error)
 
-    def _charge_control_frames(self, count: int) -> None:
-        """Count control frames against the message rate; the only way to reject one is to close."""
+    def _charge_frames(self, count: int) -> None:
+        """Count frames against the message rate; the only way to reject one is to close."""
         limit, now = self._context.rate_limit, self._last_received
         if not count or not limit.interval:
             return
@@ -653,6 +660,8 @@ class Connection(asyncio.Protocol):
         """Close without waiting for the peer, and ignore what it sends (RFC 6455 section 7.1.7)."""
         if self.state is OPEN:
             self._send_last(close_frame(error.code, str(error)))
+        elif self.state is CLOSING:
+            self._send_last(b"")
 
     def _send_last(self, data: bytes) -> None:
         """Write the outbox and `data`, close the sending side, and ignore what the peer sends afterwards."""

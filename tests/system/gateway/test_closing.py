@@ -101,6 +101,21 @@ async def test_a_client_that_does_not_answer_the_close_is_aborted():
         await served.handler.until(lambda: connection in served.handler.closed_)
 
 
+@pytest.mark.parametrize("opcode", [Opcode.TEXT, Opcode.PONG])
+async def test_a_flood_behind_the_servers_close_is_not_parsed(opcode):
+    async with serving(close_timeout=60, messages_per_second=20) as served, await served.raw() as client:
+        connection = served.handler.opened_[0]
+        connection.close(4001, "no token")
+        client.write(client_frame(opcode, b"") * 20_000)
+        assert await client.close_code() == 4001
+        assert await client.frame() == (-1, b"")  # the server waits for no answer any more, and parses none
+        assert connection not in served.handler.closed_
+        assert connection._parser is None
+        client.write(client_frame(opcode, b"") * 20_000)
+        client.writer.close()
+        await served.handler.until(lambda: connection in served.handler.closed_)
+
+
 async def test_both_sides_may_close_at_the_same_time():
     async with serving() as served, await served.raw() as client:
         client.write(close_frame(1000))
