@@ -36,7 +36,8 @@ PRICES: Final[dict[type, float]] = {
     intents.Refresh: 0.05,
     intents.Authenticate: 2.5,  # of a further token
 }
-"""Units for a request, in each room that it is about. A heartbeat is never refused."""
+"""Units for a request, in each room that it is about. A heartbeat is never refused, but one for several rooms
+is carried out a little later where too much was spent (membership/paced_heartbeats.py)."""
 MEMBER_READ: Final = 0.2
 """Units for a member that Redis has to read for a list."""
 DIFF_READ: Final = 0.1
@@ -127,19 +128,18 @@ class CostLimiter:
         self.refused: Counter[str] = Counter()
 
     def wait(self, connection: Any, now: float) -> float:
-        """Return the seconds until the connection may ask for something; 0 if it may now."""
-        spending: Spending | None = connection.spending
-        if spending is None:
-            return 0.0
-        guaranteed = self._excess(spending.guaranteed, now)
-        if guaranteed <= 0:
-            return 0.0
-        shared = ((self._excess(one, now), name) for name, one in self._shared(connection, now))
-        longest, name = max((self._excess(spending.own, now), "connection"), *shared)
-        if longest <= 0:
-            return 0.0
-        self.refused[name] += 1
-        return min(guaranteed, longest)
+        """Return the seconds until the connection may ask for something; 0 if it may now.
+
+        Otherwise a request counts as refused.
+        """
+        seconds, account = self._wait(connection, now)
+        if seconds:
+            self.refused[account] += 1
+        return seconds
+
+    def delay(self, connection: Any, now: float) -> float:
+        """Return the same for what is not refused, but carried out later."""
+        return self._wait(connection, now)[0]
 
     def charge(self, connection: Any, units: float, now: float) -> None:
         """Charge units to a connection, and to all that it shares with others."""
@@ -171,6 +171,18 @@ class CostLimiter:
             account = self._user(user, now)
             paid_at = (account.paid_at if account.paid_at > now else now) + seconds / account.share
             account.paid_at = paid_at if paid_at < latest else latest
+
+    def _wait(self, connection: Any, now: float) -> tuple[float, str]:
+        """Return the seconds, and the account that is overdrawn for longest."""
+        spending: Spending | None = connection.spending
+        if spending is None:
+            return 0.0, ""
+        guaranteed = self._excess(spending.guaranteed, now)
+        if guaranteed <= 0:
+            return 0.0, ""
+        shared = ((self._excess(one, now), name) for name, one in self._shared(connection, now))
+        longest, name = max((self._excess(spending.own, now), "connection"), *shared)
+        return (min(guaranteed, longest), name) if longest > 0 else (0.0, "")
 
     def _excess(self, paid_at: float, now: float) -> float:
         return paid_at - now - self._tolerance

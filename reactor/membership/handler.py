@@ -30,6 +30,7 @@ from reactor.log import RateLimitedLog
 from reactor.membership.ban_check import BanCheck, banned_error
 from reactor.membership.closed_sockets import ClosedSockets
 from reactor.membership.observers import Observers
+from reactor.membership.paced_heartbeats import PacedHeartbeats
 from reactor.membership.pending import PendingAck, PendingAway, away_reply
 from reactor.membership.people_watch import NoPeople, PeopleWatches
 from reactor.membership.questions import RoomQuestions
@@ -101,6 +102,7 @@ class RequestHandler:
             self._carry_out, self._admit, tasks, max_held=max_held, max_bytes=max_bytes
         )
         self.costs = CostLimiter(settings.cost_per_second, settings.cost_burst)
+        self._paced = PacedHeartbeats(self.costs, self._refresh_many)
         self.observers = Observers(feed, roster, fanout, self._charge, bans, max_watched=settings.max_watched)
         self._clock = asyncio.get_running_loop().time
         self._log = RateLimitedLog()
@@ -184,6 +186,7 @@ class RequestHandler:
     def closed(self, connection: Connection) -> None:
         """Detach a closed connection from its members, which begin their disconnect grace."""
         self._fanout.forget(connection)
+        self._paced.forget(connection)
         self.observers.closed(connection)
         self.people.forget(connection)
         leaves = self._requests.close(connection)
@@ -210,8 +213,21 @@ class RequestHandler:
             connection.send(messages.HeartbeatAck(self._reconciler.now(), intent.room_id, intent.id))
             return
         if len(intent.memberships) > 1:
-            self._charge(connection, price_of(intent))
+            self._paced.add(connection, intent)
+            return
         ack = PendingAck(connection, intent, self._reconciler)
+        self._heartbeats.add(intent.memberships[0].attachment, ack)
+
+    def _refresh_many(
+        self, connection: Connection, intent: intents.Refresh, others: list[messages.RequestId | None]
+    ) -> None:
+        """Renew several rooms. others: the ids of heartbeats that are answered with this one."""
+        if not intent.memberships:
+            for request_id in (intent.id, *others):
+                connection.send(messages.HeartbeatAck(self._reconciler.now(), intent.room_id, request_id))
+            return
+        self._charge(connection, price_of(intent))
+        ack = PendingAck(connection, intent, self._reconciler, others)
         for membership in intent.memberships:
             self._heartbeats.add(membership.attachment, ack)
 

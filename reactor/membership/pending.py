@@ -19,17 +19,24 @@ class PendingAck:
 
     A room that ended meanwhile is not waited for; a heartbeat for that room alone gets an error. Further
     heartbeats of the connection for the same rooms may be answered with it, since one does what all would do.
+    others: the ids of such.
     """
 
     __slots__ = ("_connection", "_id", "_now", "_others", "_reconciler", "_room_id", "_rooms", "_rooms_left")
 
-    def __init__(self, connection: Connection, intent: intents.Refresh, reconciler: Reconciler) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        intent: intents.Refresh,
+        reconciler: Reconciler,
+        others: list[messages.RequestId | None] | tuple[()] = (),
+    ) -> None:
         self._connection = connection
         self._reconciler = reconciler
         self._room_id, self._id = intent.room_id, intent.id
         self._rooms = self._rooms_left = len(intent.memberships)
         self._now = 0
-        self._others: list[messages.RequestId | None] | tuple[()] = ()
+        self._others = others
 
     def absorb(self, other: "PendingAck") -> bool:
         """Answer another heartbeat with this one, which is then not waited for; return whether it can be."""

@@ -3,9 +3,11 @@
 import asyncio
 from typing import Any
 
+from reactor.membership.pending import MAX_ABSORBED
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 DATA = "x" * 4000
 
@@ -29,6 +31,49 @@ async def test_a_client_that_asks_for_too_much_learns_when_to_ask_again(bundled_
         assert (await bob.answer("room:count", roomId="lobby"))["count"] == 2
         await asyncio.sleep(refused[-1]["retryAfter"] / 1000)
         assert (await ann.answer("room:count", roomId="lobby"))["count"] == 2
+
+
+async def test_heartbeats_for_all_rooms_of_a_client_that_spends_too_much_share_one(
+    bundled_server: Server,
+) -> None:
+    async with (
+        served(bundled_server, cost_per_second=10, cost_burst=10) as node,
+        RawClient.connect(node) as ann,
+    ):
+        await ann.join("lobby", "ann")
+        await ann.join("den", "ann")  # costs more than the burst
+        before = node.heartbeats.acknowledged
+        for number in range(100):
+            await ann.send("room:heartbeat", id=number)
+        await ann.ask("leave_room", "room:left", roomId="lobby")
+        await ann.until(lambda: len(ann.of("room:heartbeat:ack")) == 100)
+        assert [ack["id"] for ack in ann.of("room:heartbeat:ack")] == list(range(100))
+        assert node.heartbeats.acknowledged - before < 20
+        # Those for a room are not held back, nor is a client that has paid.
+        await ann.ask("room:heartbeat", "room:heartbeat:ack", roomId="den")
+
+
+async def test_heartbeats_that_wait_are_bounded_and_end_with_their_connection(bundled_server: Server) -> None:
+    async with (
+        served(bundled_server, cost_per_second=1, cost_burst=1, ttl=60) as node,
+        RawClient.connect(node) as ann,
+    ):
+        await ann.join("lobby", "ann")
+        (connection,) = node.roster.connections_of("lobby", "ann")
+        connection.spending = None  # as if it had paid
+        await ann.join("den", "ann")
+        for number in range(MAX_ABSORBED + 2):
+            await ann.send("room:heartbeat", id=number)
+        error = await ann.has_received("error", id=MAX_ABSORBED + 1)
+        assert error["code"] == "too_many_pending"
+        await ann.until(lambda: len(ann.of("room:heartbeat:ack")) == MAX_ABSORBED + 1)
+        node.handler.costs.charge(connection, 100, asyncio.get_running_loop().time())
+        await ann.send("room:heartbeat", id="last")
+        await ann.barrier()
+        waiting = node.handler._paced._collected
+        assert list(waiting) == [connection]
+        connection.abort()
+        await until(lambda: not waiting)
 
 
 async def test_a_large_message_is_charged_and_refused_before_it_is_decoded(bundled_server: Server) -> None:
