@@ -257,7 +257,7 @@ def _id_in_json(payload: bytes) -> RequestId | None:
 
     A client cannot match an error without the id to its request. What breaks a message is usually inside its
     `data` (a lone surrogate, NaN, too deep lists), so counting the brackets outside of strings finds the top
-    level. The search always goes on outside of a string, and never back: whatever a stranger sends, the time
+    level. The search always goes on outside of a string, and never back: whatever a client sends, the time
     increases with its size alone.
     """
     depth = start = 0
