@@ -25,10 +25,10 @@ from reactor.fleet.reports import REPORT_TTL_MS, read_report
 from reactor.log import log_level, set_log_level
 from reactor.presence.keys import Entry
 from reactor.presence.people import PersonInfo
+from reactor.presence.replies import RoomListing
 from reactor.presence.revocations import TooManyRevocations, checked_time
 from reactor.presence.rows import member_from_hash
 from reactor.presence.rules import TooManyRules
-from reactor.presence.store import RoomListing
 from reactor.presence.tags import MAX_SHARDS
 from reactor.protocol.data import data_as_json
 from reactor.protocol.ids import clean_id

@@ -25,7 +25,8 @@ import structlog
 
 from reactor.errors import Unavailable
 from reactor.histogram import LATENESS, Histogram
-from reactor.presence.store import ANSWER_TIME, Claimed, Store
+from reactor.presence.replies import Claimed
+from reactor.presence.store import ANSWER_TIME, Store
 
 log = structlog.get_logger()
 

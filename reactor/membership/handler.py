@@ -53,9 +53,10 @@ from reactor.presence.bans import Ban
 from reactor.presence.heartbeats import Heartbeats
 from reactor.presence.keys import Entry
 from reactor.presence.people_feed import PeopleFeed
+from reactor.presence.replies import Joined, JoinRefused, Updated
 from reactor.presence.room_feed import RoomFeed
 from reactor.presence.rows import LeftRow
-from reactor.presence.store import Joined, JoinRefused, Store, Updated
+from reactor.presence.store import Store
 from reactor.protocol import intents, messages
 from reactor.protocol.membership import Membership
 from reactor.protocol.reasons import BANNED

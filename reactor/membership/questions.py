@@ -17,8 +17,9 @@ from reactor.gateway.snapshots import Snapshots
 from reactor.membership.ban_check import BanCheck
 from reactor.presence.keys import Entry
 from reactor.presence.listings import Listings
+from reactor.presence.replies import Position
 from reactor.presence.room_feed import RoomFeed
-from reactor.presence.store import MAX_LISTED, Position, Store
+from reactor.presence.store import MAX_LISTED, Store
 from reactor.protocol import intents, messages
 
 

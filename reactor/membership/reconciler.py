@@ -27,9 +27,10 @@ from reactor.presence.departures import Departures
 from reactor.presence.heartbeats import Beat
 from reactor.presence.keys import Entry
 from reactor.presence.people_index import Joining, PeopleIndex
+from reactor.presence.replies import Joined, JoinRefused
 from reactor.presence.room_feed import RoomFeed
 from reactor.presence.rows import LeftRow, decode_diff
-from reactor.presence.store import Joined, JoinRefused, Store
+from reactor.presence.store import Store
 from reactor.protocol.intents import FormerJoining, Join
 from reactor.protocol.membership import MembershipState
 from reactor.protocol.messages import Member

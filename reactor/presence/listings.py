@@ -9,7 +9,8 @@ part of Redis's time. A list that no client waits for any more is cancelled.
 import asyncio
 
 from reactor.errors import Unavailable
-from reactor.presence.store import RoomListing, Store
+from reactor.presence.replies import RoomListing
+from reactor.presence.store import Store
 
 MIN_INTERVAL = 0.25
 """Seconds between the beginnings of two lists of one room."""

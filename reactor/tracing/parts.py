@@ -15,9 +15,10 @@ from reactor.membership.handler import RequestHandler
 from reactor.membership.people_watch import PeopleWatches
 from reactor.presence.keys import Entry, parse_suffix
 from reactor.presence.people_feed import FollowedPerson
+from reactor.presence.replies import Claimed, Due, Joined, JoinRefused
 from reactor.presence.room_feed import RoomFeed
 from reactor.presence.rows import LeftRow
-from reactor.presence.store import Claimed, Due, Joined, JoinRefused, Store
+from reactor.presence.store import Store
 from reactor.protocol import intents
 from reactor.protocol.messages import Member, RoomDiff
 from reactor.protocol.room import RoomView

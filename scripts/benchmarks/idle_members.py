@@ -13,7 +13,8 @@ from reactor.errors import ReactorError, Unavailable
 from reactor.fleet.registry import NOT_REGISTERED, NodeRecord, Registry
 from reactor.presence.keys import Entry, Keyspace
 from reactor.presence.lua_sources import lua_sources
-from reactor.presence.store import Joined, JoinRefused, Store
+from reactor.presence.replies import Joined, JoinRefused
+from reactor.presence.store import Store
 from scripts.benchmarks.server import Bench
 
 PAYLOAD = 60

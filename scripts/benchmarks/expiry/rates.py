@@ -9,7 +9,7 @@ from typing import Any
 
 from reactor.errors import ReactorError
 from reactor.presence.keys import Entry
-from reactor.presence.store import Joined
+from reactor.presence.replies import Joined
 from scripts.benchmarks.clocks import measure_clock
 from scripts.benchmarks.counters import cpu
 from scripts.benchmarks.expiry.matrix import Show, figures_of

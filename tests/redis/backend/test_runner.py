@@ -12,8 +12,9 @@ from reactor.backend.scripts import MAX_BATCH
 from reactor.errors import Unavailable
 from reactor.presence.keys import Entry
 from reactor.presence.lua_sources import TOGETHER
+from reactor.presence.replies import Joined, JoinRefused
 from reactor.presence.rows import decode_diff
-from reactor.presence.store import Joined, JoinRefused, Store
+from reactor.presence.store import Store
 from tests.redis.presence.probe import TTL, Probe
 from tests.support.keyspace import presence_key
 from tests.support.servers import Server

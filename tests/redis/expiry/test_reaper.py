@@ -9,7 +9,7 @@ import pytest
 from reactor.backend import clients
 from reactor.errors import Unavailable
 from reactor.expiry.reaper import MAX_CALLS, MAX_CLAIMS, Reaper
-from reactor.presence.store import Claimed
+from reactor.presence.replies import Claimed
 from tests.redis.expiry.path import ExpiryPath, expiry_path
 from tests.support.keyspace import SHARDS, shard_of
 from tests.support.servers import Server

@@ -6,9 +6,9 @@ from typing import Any
 
 from reactor.backend.interface import ChannelCallbacks
 from reactor.presence.recent_diffs import RecentDiffs
+from reactor.presence.replies import RoomListing
 from reactor.presence.room_feed import RoomFeed
 from reactor.presence.rows import LeftRow
-from reactor.presence.store import RoomListing
 from reactor.protocol.messages import Member, RoomDiff
 from reactor.protocol.room import RoomView
 from tests.redis.presence.probe import Probe

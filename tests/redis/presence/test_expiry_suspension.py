@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from reactor.presence.store import Joined, JoinRefused
+from reactor.presence.replies import Joined, JoinRefused
 from reactor.protocol.messages import Member
 from tests.redis.presence.cases import Case, check, each, probing
 from tests.redis.presence.probe import GRACE, MAX_ROWS, Probe

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reactor.presence.keys import Entry
-from reactor.presence.store import Updated
+from reactor.presence.replies import Updated
 from tests.support.servers import Server
 from tests.support.stores import Direct, done
 from tests.unit.protocol.strategies import texts

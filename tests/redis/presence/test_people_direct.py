@@ -8,7 +8,8 @@ import redis
 
 from reactor.presence.keys import Entry, suffix
 from reactor.presence.people import PeopleStore, PersonRecord, _record, decode_person_change
-from reactor.presence.store import JoinRefused, Store
+from reactor.presence.replies import JoinRefused
+from reactor.presence.store import Store
 from tests.support.keyspace import keyspace
 from tests.support.servers import Server
 from tests.support.stores import NAMESPACE, Direct, DirectRunner, done

@@ -32,8 +32,8 @@ from reactor.presence.people import (
     read_exit,
 )
 from reactor.presence.people_feed import FollowedPerson
+from reactor.presence.replies import JoinRefused
 from reactor.presence.rows import decode_diff
-from reactor.presence.store import JoinRefused
 from reactor.protocol.intents import FormerJoining
 from reactor.protocol.room import DiffResult, RoomView
 from tests.redis.presence.consistent import assert_consistent

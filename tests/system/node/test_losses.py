@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from reactor.membership.recovery_state import RecoveryState
-from reactor.presence.store import Joined, JoinRefused
+from reactor.presence.replies import Joined, JoinRefused
 from tests.support import redis_state
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient, departures

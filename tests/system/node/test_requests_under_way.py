@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from reactor.membership.request_queue import MAX_UNDER_WAY
-from reactor.presence.store import Position
+from reactor.presence.replies import Position
 from reactor.server.node import Node
 from tests.support import redis_state
 from tests.support.nodes import served
