@@ -254,8 +254,12 @@ class AuthMiddleware:
             raise in_reply_to(error, request) from None
 
     def admits(self, connection: Connection, payload: bytes) -> bool:
-        """Return what the handler says of a large message."""
+        """Return what the handler says of a message that is not small."""
         return self._handler.admits(connection, payload)
+
+    def charge_reading(self, connection: Connection, payload: bytes, seconds: float) -> None:
+        """Pass on what it took to decode such a message."""
+        self._handler.charge_reading(connection, payload, seconds)
 
     def admits_token(self, connection: Connection, intent: Authenticate) -> bool:
         """Return what the handler says of a further token."""

@@ -11,6 +11,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 from enum import IntEnum
+from time import thread_time
 from typing import Any, cast
 
 import structlog
@@ -24,7 +25,7 @@ from websockets.speedups import apply_mask
 from reactor.gateway.addresses import AddressUsage
 from reactor.gateway.admission import HandshakeContext
 from reactor.gateway.context import MAX_UNREAD, PART, GatewayContext
-from reactor.gateway.cost import LARGE_MESSAGE, Spending
+from reactor.gateway.cost import CHEAP_MESSAGE, LARGE_MESSAGE, Spending
 from reactor.gateway.framing import (
     BINARY,
     MAX_FRAGMENTS,
@@ -399,10 +400,18 @@ class Connection(asyncio.Protocol):
         context = self._context
         request: Any = None
         try:
-            if len(payload) > LARGE_MESSAGE and not context.handler.admits(self, payload):
+            if len(payload) <= CHEAP_MESSAGE:
+                request = self.codec.decode(payload, context.limits.max_data)
+                intent = self.session.receive(request)
+            elif context.handler.admits(self, payload):
+                began = thread_time()
+                try:
+                    request = self.codec.decode(payload, context.limits.max_data)
+                    intent = self.session.receive(request)
+                finally:
+                    context.handler.charge_reading(self, payload, thread_time() - began)
+            else:
                 return
-            request = self.codec.decode(payload, context.limits.max_data)
-            intent = self.session.receive(request)
             if type(intent) is Refresh:
                 self._heartbeat_at = self._last_received
             if intent is not None:

@@ -97,7 +97,10 @@ class IntentHandler(Protocol):
         """Act on an intent without blocking."""
 
     def admits(self, connection: Any, payload: bytes) -> bool:
-        """Return whether a large message may be decoded; otherwise it was answered."""
+        """Return whether a message that is not small may be decoded; otherwise it was answered."""
+
+    def charge_reading(self, connection: Any, payload: bytes, seconds: float) -> None:
+        """Charge the time that it took to decode such a message."""
 
     def drained(self, connection: Any) -> None:
         """Continue with a connection that reads again."""

@@ -49,10 +49,14 @@ PERSON_DROPPED: Final = 0.1
 KIB_PATCHED: Final = 4.0
 """Units for a KiB of a patch, and of the data that Redis merges it into: up to 2.4 ms for 4 KiB of both."""
 KIB_RECEIVED: Final = 0.5
-"""Units for a KiB of a large message, whatever it is: what it takes to find out."""
+"""Units for a KiB of a large message, whatever it is: what it takes to find out, at the least."""
 LARGE_MESSAGE: Final = 2048
-"""Bytes beyond which a message is charged, and may be refused, before it is decoded. Heartbeats and leaves,
-which are never refused, are smaller: an id has 256 bytes, or some 800 where all characters are escaped."""
+"""Bytes beyond which a message is charged by its size before it is decoded."""
+CHEAP_MESSAGE: Final = 256
+"""Bytes beyond which a message may be refused before it is decoded, unless it is a heartbeat or a leave. It
+is charged for the time that it takes to decode, also where it is invalid: 2 KiB can take 15 us, or 1 ms."""
+PER_SECOND: Final = 10_000
+"""Units of a second of the node's time."""
 KIB_SENT: Final = 0.1
 """Units for a KiB that is sent to one socket."""
 SOCKET: Final = 0.02

@@ -15,6 +15,10 @@ class Handler(Protocol):
     def intent(self, connection: Connection, intent: Intent) -> None:
         """Act on a client's intent; the reply is sent later with `connection.send`."""
 
+    def charge_reading(self, connection: Connection, payload: bytes, seconds: float) -> None:
+        """Charge the time that it took to decode a message that is not small."""
+        ...
+
     def admits(self, connection: Connection, payload: bytes) -> bool:
         """Charge a large message before it is decoded; False where it was refused, and answered."""
         ...

@@ -20,6 +20,8 @@ from reactor.gateway.cost import (
     DIFF_READ,
     KIB_PATCHED,
     KIB_RECEIVED,
+    LARGE_MESSAGE,
+    PER_SECOND,
     CostLimiter,
     change_price,
     price_of,
@@ -160,12 +162,12 @@ class RequestHandler:
             self._refuse_request(connection, intent, "too_many_pending", TOO_MANY_HELD)
 
     def admits(self, connection: Connection, payload: bytes) -> bool:
-        """Charge a large message before it is decoded, or refuse it where too much was spent."""
+        """Charge a message by its size before it is decoded, or refuse it where too much was spent."""
         now = self._clock()
-        wait = self.costs.wait(connection, now)
-        if not wait:
-            self.costs.charge(connection, KIB_RECEIVED * len(payload) / 1024, now)
+        if not self.costs.delay(connection, now) or connection.codec.is_never_refused(payload):
+            self.costs.charge(connection, _price_of_size(payload), now)
             return True
+        wait = self.costs.wait(connection, now)
         self._log_refusal(connection, now)
         request_id, room_id = connection.codec.identify(payload)
         retry_after = round(wait * 1000) + 1
@@ -173,6 +175,12 @@ class RequestHandler:
             messages.ErrorMessage("too_many_requests", TOO_EXPENSIVE, request_id, room_id, retry_after)
         )
         return False
+
+    def charge_reading(self, connection: Connection, payload: bytes, seconds: float) -> None:
+        """Charge what it took to decode a message, beyond what was charged for its size."""
+        units = seconds * PER_SECOND - _price_of_size(payload)
+        if units > 0:
+            self._charge(connection, units)
 
     def admits_token(self, connection: Connection, intent: intents.Authenticate) -> bool:
         """Charge the check of a further token, or refuse it where too much was spent."""
@@ -553,6 +561,10 @@ class RequestHandler:
                     self.intent(connection, intent)
             except messages.ProtocolError as error:
                 connection.send(error.reply())
+
+
+def _price_of_size(payload: bytes) -> float:
+    return KIB_RECEIVED * len(payload) / 1024 if len(payload) > LARGE_MESSAGE else 0.0
 
 
 def _joined_size(intent: intents.Join) -> int:

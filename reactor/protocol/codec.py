@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType
 from reactor.protocol.ids import clean_id
 from reactor.protocol.limits import Limits
 from reactor.protocol.messages import ErrorCode, Message, ProtocolError, RequestId, ServerMessage
-from reactor.protocol.requests import TYPES, AnyId, Request
+from reactor.protocol.requests import TYPES, AnyId, Heartbeat, LeaveRoom, Request
 from reactor.protocol.value_count import count_in_json, count_in_msgpack, has_lists_as_keys
 
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError, OverflowError, TypeError)
@@ -74,6 +74,7 @@ class Codec:
     __slots__ = (
         "_anything",
         "_decode_as",
+        "_exempt",
         "_outline",
         "_reply",
         "_request",
@@ -95,6 +96,7 @@ class Codec:
         self._request: Callable[[bytes], Request] = library.Decoder(Request).decode
         self._reply: Callable[[bytes], ServerMessage] = library.Decoder(ServerMessage).decode
         self._anything: Callable[[bytes], Any] = library.Decoder().decode
+        self._exempt: Callable[[bytes], Any] = library.Decoder(Heartbeat | LeaveRoom).decode
         self._outline: Callable[[bytes], _Outline] = library.Decoder(_Outline).decode
 
     def decode(self, payload: bytes, max_data: int = _MAX_DATA) -> Request:
@@ -144,12 +146,20 @@ class Codec:
             raise ProtocolError("data_too_big", sentence, self._value(outline.id, RequestId), room_id)
 
     def identify(self, payload: bytes) -> tuple[RequestId | None, str | None]:
-        """Return the id and the room of a message that is not decoded, where they can be read."""
+        """Return the id and the room of a message that is not decoded, where they can be read at once."""
         try:
             outline = self._outline(payload)
         except _UNREADABLE:
-            return (_id_in_msgpack if self.binary else _id_in_json)(payload), None
+            return None, None
         return self._value(outline.id, RequestId), _room_id(self._value(outline.room_id, AnyId))
+
+    def is_never_refused(self, payload: bytes) -> bool:
+        """Return whether a message is a heartbeat or a leave, and valid; builds nothing else."""
+        try:
+            self._exempt(payload)
+        except _UNREADABLE:
+            return False
+        return True
 
     def _value(self, raw: msgspec.Raw | UnsetType, type_: Any) -> Any:
         """Return the value of a field, or None where it is missing or of another type."""

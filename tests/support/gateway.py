@@ -44,6 +44,9 @@ class Recorder:
     def admits_token(self, connection: Connection, intent: Authenticate) -> bool:
         return True
 
+    def charge_reading(self, connection: Connection, payload: bytes, seconds: float) -> None:
+        pass
+
     def admits(self, connection: Connection, payload: bytes) -> bool:
         return True
 

@@ -95,6 +95,26 @@ async def test_a_large_message_is_charged_and_refused_before_it_is_decoded(bundl
         assert (await ann.answer("room:heartbeat", roomId=room))["code"] == "not_joined"
 
 
+async def test_a_message_that_is_not_small_is_charged_for_its_time_also_where_it_is_invalid(
+    bundled_server: Server,
+) -> None:
+    async with (
+        served(bundled_server, cost_per_second=1, cost_burst=2) as node,
+        RawClient.connect(node) as ann,
+    ):
+        for number in range(100):  # 0.1 ms each, and not charged by size
+            await ann.send("invalid", values=[{}] * 500, id=number)
+        await ann.until(lambda: len(ann.of("error")) == 100)
+        codes = [error["code"] for error in ann.of("error")]
+        assert set(codes) == {"unknown_type", "too_many_requests"}
+        assert codes == sorted(codes, reverse=True)
+        assert [error["id"] for error in ann.of("error")] == list(range(100))
+        # What is never refused is not refused either where it has more than CHEAP_MESSAGE bytes.
+        for kind in ("room:heartbeat", "leave_room"):
+            assert (await ann.answer(kind, roomId="\U0001f600" * 64))["code"] == "not_joined"
+        assert (await ann.answer("room:count", roomId="\U0001f600" * 64))["code"] == "too_many_requests"
+
+
 async def test_leaving_is_never_refused_and_a_refused_join_can_be_repeated(bundled_server: Server) -> None:
     async with (
         served(bundled_server, cost_per_second=1, cost_burst=3) as node,

@@ -164,3 +164,23 @@ def test_codecs_by_subprotocol():
     assert codec_for(None) is codec_for("reactor.json") is codec_for("other") is JSON
     assert codec_for("reactor.msgpack") is MSGPACK
     assert (JSON.name, JSON.binary, MSGPACK.name, MSGPACK.binary) == ("json", False, "msgpack", True)
+
+
+@codecs
+@pytest.mark.parametrize(
+    ("message", "never_refused"),
+    [
+        ({"type": "room:heartbeat"}, True),
+        ({"type": "room:heartbeat", "roomId": "r", "id": 1, "other": [{}, {"a": []}]}, True),
+        ({"type": "leave_room", "roomId": "r"}, True),
+        ({"type": "leave_room"}, False),
+        ({"type": "room:heartbeat", "roomId": []}, False),
+        ({"type": "room:count", "roomId": "room:heartbeat"}, False),
+        ({"type": "unknown"}, False),
+        ([], False),
+    ],
+)
+def test_what_is_never_refused_is_recognised_by_its_type(codec: Codec, message: Any, never_refused: bool):
+    encode = msgspec.msgpack.encode if codec.binary else msgspec.json.encode
+    assert codec.is_never_refused(encode(message)) is never_refused
+    assert not codec.is_never_refused(encode(message)[:-1])
