@@ -1,5 +1,6 @@
 """On one server the scripts that make a join, a leave or a claim change the record of the user as well."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import redis
 
 from reactor.presence.keys import Entry, suffix
-from reactor.presence.people import PeopleStore, PersonRecord, _record, decode_person_change
+from reactor.presence.people import PAGE, PeopleStore, PersonRecord, _record, decode_person_change
 from reactor.presence.replies import JoinRefused
 from reactor.presence.store import Store
 from tests.support.keyspace import keyspace
@@ -276,3 +277,18 @@ def test_the_index_adds_few_commands_to_a_join_and_to_a_departure(redis_server: 
     without, with_index = cost(None), cost(KEPT)
     assert with_index[0] - without[0] <= 5
     assert with_index[1] - without[1] <= 7
+
+
+def test_of_too_many_users_those_last_seen_longest_ago_are_forgotten(
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = People(redis_server)
+    seen, client = f"{it.keys.prefix_of('ann')}:seen", it.direct.client
+    now = int(time.time() * 1000)
+    client.zadd(seen, {f"u{number}": now - number for number in range(2 * PAGE + 10)})
+    client.zadd(seen, {f"old{number}": now - KEPT - number for number in range(5)})
+    monkeypatch.setattr("reactor.presence.people.MAX_SEEN", 7)
+    done(it.index.forget_old(it.keys.shard_of("ann"), KEPT))
+    assert client.zrange(seen, 0, -1, desc=True) == [f"u{number}".encode() for number in range(7)]
+    done(it.index.forget_old(it.keys.shard_of("ann"), 0))
+    assert not client.exists(seen)
