@@ -28,8 +28,8 @@ PAGE = 500
 """Departures, or users to forget, in one call."""
 
 MAX_SEEN = 250_000
-"""Users of a shard of whom it is kept when they were last seen. Where no token proves who someone is, a client may
-be any number of users."""
+"""Users of a shard of whom it is kept when they were last seen: where no token proves who someone is, a
+client may be any number of users."""
 ERASED_KEPT = 60_000
 """Milliseconds for which departures from before an erasure are recognised: none waits so long for a node."""
 
