@@ -8,12 +8,13 @@ has lasted, or the server has answered on it and did not close it because of wha
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from reactor.errors import SettingError
 from reactor.protocol.closing import CloseCode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backoff:
-    """Times in seconds.
+    """Times in seconds. Raises SettingError for one that is no number, or negative.
 
     Attributes:
         first: Bound of the first delay.
@@ -29,6 +30,13 @@ class Backoff:
     cap: float = 5.0
     stable: float = 10.0
     restart: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            seconds = getattr(self, name)
+            # With NaN or a negative pause a client would reconnect without any.
+            if not (isinstance(seconds, int | float) and seconds >= 0):
+                raise SettingError(f"{name} of Backoff takes a number of seconds, not {seconds!r}")
 
 
 _COMPLAINTS = frozenset(

@@ -149,11 +149,18 @@ class Callbacks:
         return remove
 
     def call(self, kind: str, argument: object) -> None:
-        """Call them in the order of registration; an exception is logged and stops none of the others."""
-        for function in tuple(self._functions[kind].values()):
+        """Call them in the order of registration; an exception is logged and stops none of the others.
+
+        One that another callback removes meanwhile is not called any more.
+        """
+        functions = self._functions[kind]
+        for key, function in tuple(functions.items()):
+            if key not in functions:
+                continue
             try:
                 function(argument)
-            except Exception:
+            except (Exception, asyncio.CancelledError):
+                # A plain function cannot be cancelled: the error is that of something whose result it read.
                 log.exception("a callback for %r failed", kind)
 
 

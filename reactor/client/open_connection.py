@@ -214,7 +214,11 @@ class OpenConnection:
         return futures
 
     def _encode(self, request: Request) -> bytes:
-        payload = self._codec.encode(request)
+        try:
+            payload = self._codec.encode(request)
+        except (ValueError, OverflowError, TypeError) as error:
+            # An argument that only the encoder looks at: it concerns this request alone.
+            raise Refused(f"the request cannot be encoded ({error})", "bad_request") from error
         if self.limits is not None and len(payload) > self.limits.message:
             raise too_big(f"the message takes {len(payload)} bytes", self.limits.message)
         return payload

@@ -373,8 +373,12 @@ def checked_id(value: str | int, what: str, limits: messages.MessageLimits | Non
     """Return an id as text. Raises Refused, `bad_request` or `too_big`, for one that cannot be sent."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise Refused(f"{what} takes text or a whole number, not {type(value).__name__}", "bad_request")
-    text = plain_text(value) if isinstance(value, str) else str(int(value))
-    return _checked_text(text, what, limits)
+    if isinstance(value, str):
+        return _checked_text(plain_text(value), what, limits)
+    if not -(2**63) <= value < 2**64:
+        # Python refuses to convert a number of thousands of digits to text.
+        raise Refused(f"{what} is a whole number of more than 64 bits: pass it as text", "bad_request")
+    return str(int(value))
 
 
 def listed(ids: Iterable[str | int], what: str) -> Iterable[str | int]:

@@ -1,8 +1,9 @@
 """Users whom a client watches, regardless of rooms: asked for on each new connection, and kept up to date."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Literal, overload
+from typing import Any, Literal, Self, overload
 
 from reactor.client.delivery import Remove
 from reactor.client.open_connection import ConnectionLost, OpenConnection
@@ -73,8 +74,9 @@ class WatchedPeople(Watched):
             raise
 
     def remove(self, user_ids: Iterable[str | int]) -> None:
-        """Watch these no more."""
-        gone = [user_id for user_id in map(str, user_ids) if user_id in self._ids]
+        """Watch these no more. Raises Refused for what is no list of ids."""
+        ids = [checked_id(each, "user_ids", None) for each in listed(user_ids, "user_ids")]
+        gone = [user_id for user_id in dict.fromkeys(ids) if user_id in self._ids]
         for user_id in gone:
             del self._ids[user_id]
             self._people.pop(user_id, None)
@@ -86,20 +88,15 @@ class WatchedPeople(Watched):
             self.end(None)
             self._watches.unwatch(self._ids)
 
-    async def __aiter__(self) -> AsyncIterator[Person]:
-        yielded: dict[str, Person] = {}
-        while True:
-            changed = [each for each in self._people.values() if yielded.get(each.user_id) is not each]
-            for person in changed:
-                # A later state may have come while the application handled the one before.
-                present = self._people.get(person.user_id)
-                if present is not None:
-                    yielded[person.user_id] = present
-                    yield present
-            if not changed:
-                if self._ended:
-                    return
-                await self._changed.wait()
+    def __aiter__(self) -> "PeopleIterator":
+        return PeopleIterator(self)
+
+    async def wait_changed(self) -> bool:
+        """Wait until something has changed; return False at once when it has ended."""
+        if not self._ended:
+            await self._changed.wait()
+            return True
+        return False
 
     @overload
     def on(self, kind: Literal["change"], function: Callable[[list[Person]], object]) -> Remove: ...
@@ -149,6 +146,38 @@ class WatchedPeople(Watched):
 
     def _connection_status(self) -> Status | None:
         return self._watches.connection_status if self._current else None
+
+
+class PeopleIterator:
+    """One iterator over the users that are watched; it ends with the watching.
+
+    It is no generator, so that a call of `anext` that was cancelled does not end it.
+    """
+
+    def __init__(self, watched: WatchedPeople) -> None:
+        self._watched = watched
+        self._yielded: dict[str, Person] = {}
+        self._next: deque[str] = deque()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Person:
+        while True:
+            people = self._watched.people
+            while self._next:
+                # A later state may have come while the application handled the one before.
+                present = people.get(user_id := self._next.popleft())
+                if present is not None and self._yielded.get(user_id) is not present:
+                    self._yielded[user_id] = present
+                    return present
+            self._next.extend(
+                person.user_id
+                for person in people.values()
+                if self._yielded.get(person.user_id) is not person
+            )
+            if not self._next and not await self._watched.wait_changed():
+                raise StopAsyncIteration
 
 
 class PeopleWatcher:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reactor.client import Client, Room, Status
+from reactor.client import Backoff, Client, Room, Status
 from reactor.errors import Refused, SettingError
 from tests.support.nodes import served
 from tests.support.proxy import Proxy
@@ -33,9 +33,13 @@ async def refusals(client: Client, room: Room) -> list[tuple[str, str]]:
         client.join("new \ud83d", user_id="ann"),
         client.join("new", user_id="\udc00"),
         client.join("new", user_id=1.5),  # type: ignore[arg-type]
+        client.join(10**5000, user_id="ann"),
+        client.join("new", user_id=-(10**5000)),
         client.join("new", user_id="ann", view="all"),  # type: ignore[arg-type]
     ]
     others = [client.members("\ud83d"), client.count("\ud83d"), client.is_present("lobby", "\ud83d")]
+    others += [client.count(10**5000), client.members_page("lobby", cursor="\ud83d")]
+    others += [room.send(1, to=[10**5000]), client.watch(10**5000), client.people([10**5000])]
     done = await asyncio.gather(*calls, *joins, *others, return_exceptions=True)
     assert all(isinstance(one, Refused) for one in done), done
     return [(one.code, str(one)) for one in done if isinstance(one, Refused)]
@@ -191,6 +195,13 @@ async def test_data_that_fails_when_it_is_read_is_refused(bundled_server: Server
 def test_a_time_that_is_no_number_of_seconds_is_refused(name: str, value: Any):
     with pytest.raises(SettingError, match=f"^{name} takes a number of seconds above 0"):
         Client("ws://127.0.0.1:8765/ws", **{name: value})
+
+
+@pytest.mark.parametrize("name", ["first", "cap", "stable", "restart"])
+@pytest.mark.parametrize("value", [-1, "10", None, float("nan")])
+def test_a_pause_that_is_no_number_of_seconds_is_refused(name: str, value: Any):
+    with pytest.raises(SettingError, match=f"^{name} of Backoff takes a number of seconds"):
+        Backoff(**{name: value})
 
 
 async def test_a_return_that_is_refused_for_its_data_is_repeated_without_it(bundled_server: Server):

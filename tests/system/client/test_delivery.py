@@ -137,6 +137,34 @@ def test_a_callback_that_removes_itself_does_not_affect_others():
     assert heard == [1, 1, 2]
 
 
+def test_a_callback_that_another_one_removes_is_not_called_any_more():
+    callbacks = Callbacks("join")
+    heard: list[str] = []
+
+    def first(_news: int) -> None:
+        heard.append("first")
+        remove()
+        callbacks.add("join", lambda _: heard.append("added"))
+
+    callbacks.add("join", first)
+    remove = callbacks.add("join", lambda _: heard.append("removed"))
+    callbacks.add("join", lambda _: heard.append("last"))
+    callbacks.call("join", 1)
+    assert heard == ["first", "last"]
+
+
+async def test_a_callback_that_reads_the_result_of_something_cancelled_stops_nothing(caplog):
+    callbacks = Callbacks("join")
+    heard: list[int] = []
+    cancelled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    cancelled.cancel()
+    callbacks.add("join", lambda _: cancelled.result())
+    callbacks.add("join", heard.append)
+    callbacks.call("join", 1)
+    assert heard == [1]
+    assert "CancelledError" in caplog.text
+
+
 def test_a_failing_callback_is_logged_and_the_others_are_called(caplog):
     callbacks = Callbacks("join")
     heard: list[int] = []

@@ -1,5 +1,8 @@
 """Users whom the Python client watches, whatever the rooms."""
 
+import asyncio
+
+import anyio
 import pytest
 
 from reactor.client import Status, WatchedPeople
@@ -11,7 +14,7 @@ from tests.support.nodes import served
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 from tests.support.signing import SECRET, token
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 from tests.system.client.clients import client_of
 
 
@@ -50,6 +53,41 @@ async def test_people_are_followed_until_it_is_closed(bundled_server: Server) ->
         await until(lambda: watched(node) == 0)
         with pytest.raises(ConnectionClosed):
             await people.add(["bob"])
+
+
+async def test_an_iterator_outlives_a_cancelled_read_and_may_have_several_readers(
+    bundled_server: Server,
+) -> None:
+    async with served(bundled_server) as node, client_of(node) as page, client_of(node) as other:
+        people = await page.people(["ann", "bob"])
+        iterator = aiter(people)
+        assert [(await anext(iterator)).user_id for _ in people.ids] == ["ann", "bob"]
+        with anyio.move_on_after(0) as given_up:
+            await anext(iterator)
+        assert given_up.cancelled_caught
+        readers = [asyncio.ensure_future(anext(iterator)) for _ in range(2)]
+        await other.join("lobby", user_id="ann")
+        await other.join("hall", user_id="bob")
+        with anyio.fail_after(PATIENCE):
+            persons = await asyncio.gather(*readers)
+        assert {(person.user_id, person.status) for person in persons} == {
+            ("ann", "online"),
+            ("bob", "online"),
+        }
+        people.close()
+        assert [person async for person in iterator] == []
+
+
+async def test_a_removal_takes_a_list_of_ids_as_an_addition_does(bundled_server: Server) -> None:
+    async with served(bundled_server) as node, client_of(node) as page:
+        people = await page.people(["7", "78"])
+        for mistake in ("78", None, [None], ["\ud83d"]):
+            with pytest.raises(Refused) as refused:
+                people.remove(mistake)  # type: ignore[arg-type]
+            assert refused.value.code == "bad_request"
+        assert [*people.ids] == ["7", "78"]
+        people.remove([78])
+        assert [*people.ids] == ["7"]
 
 
 async def test_users_are_added_and_removed_and_shared(bundled_server: Server) -> None:
