@@ -35,6 +35,7 @@ LEAKS_GONE_WITHIN = 12.0
 """Nodes detect half-open client sockets by pings."""
 CHECK_EVERY = 0.3
 PAST_WITHIN = 2.0
+MIN_CHECKS = 4  # a check of a busy machine may take longer than all the patience
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,17 +190,19 @@ class _Run:
     ) -> list[Finding]:
         """Check until two checks in a row find nothing; return what is left after `patience` seconds.
 
-        State changes while a check reads it, so only findings of two successive checks are returned.
+        State changes while a check reads it, so only findings of two successive checks are returned, and
+        others only where several checks found something new each time.
         """
-        deadline, clean = time.monotonic() + patience, 0
+        deadline, clean, checks = time.monotonic() + patience, 0, 0
         before: set[tuple[str, str]] = set()
         while True:
             found = await check()
+            checks += 1
             clean = 0 if found else clean + 1
             lasting = [finding for finding in found if (finding.rule, finding.text) in before]
             if clean == 2 or (lasting and time.monotonic() > deadline):
                 return lasting
-            if found and time.monotonic() > deadline + patience:
+            if found and checks >= MIN_CHECKS and time.monotonic() > deadline + patience:
                 return found
             before = {(finding.rule, finding.text) for finding in found}
             await asyncio.sleep(CHECK_EVERY)

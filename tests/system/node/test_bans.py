@@ -449,6 +449,20 @@ async def test_what_another_program_stores_in_place_of_a_ban_keeps_no_user_out(
         await until(lambda: node.roster_audit.damaged["ban"] == 5)
 
 
+async def test_a_ban_that_has_just_ended_and_is_still_there_is_not_taken_for_damage(
+    redis_server: Server,
+) -> None:
+    """A script that begins before the end of a ban, and looks at it after that, still finds its key."""
+    key, control = f"{redis_state.prefix('lobby')}:ban:user:ann", redis_server.control
+    async with served(redis_server) as node, RawClient.connect(node) as ann:
+        seconds, micros = control.time()
+        until_ms = seconds * 1000 + micros // 1000
+        control.set(key, f'{{"userId": "ann", "until": {until_ms}}}', px=60_000)
+        await ann.join("lobby", "ann")
+        assert control.exists(key)
+        assert node.roster_audit.damaged["ban"] == 0
+
+
 async def test_a_join_in_flight_on_another_node_does_not_survive_a_ban(redis_server: Server) -> None:
     seed = random.randrange(1 << 30)
     chance = random.Random(seed)
