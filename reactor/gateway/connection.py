@@ -56,6 +56,9 @@ from reactor.protocol.session import Session
 log = structlog.get_logger(__name__)
 
 _MAX_COMPRESSED = 65_536  # bytes of a message to one connection that is compressed
+# Bytes that are parsed at a time of a compressed connection. One byte may become 700, which are in memory, and not
+# yet counted against the message rate, until the part is parsed.
+_COMPRESSED_PART = 512
 _MAX_PONGS = 16  # sent for one such part
 _OVERDUE = 1.5  # heartbeat intervals without one, until the client is asked for it
 _NO_BYTE = -1
@@ -252,8 +255,9 @@ class Connection(asyncio.Protocol):
             else:
                 return
             self._parser, self._fast_byte = parser, _NO_BYTE
-        for start in range(0, len(data), PART):
-            part = data[start : start + PART]
+        size = _COMPRESSED_PART if self.compressed else PART
+        for start in range(0, len(data), size):
+            part = data[start : start + size]
             parser.receive_data(part)
             if self.state is CONNECTING:
                 self._continue_handshake(parser, len(part))

@@ -252,6 +252,7 @@ _TEXT = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _STRINGS = re.compile(b"(?:" + _TEXT + rb"?[^\"\[\]{}]*+)++", re.DOTALL)
 _UP_TO_ID = re.compile(rb'(?:[^"]++|(?!"id"\s*+:)' + _TEXT + b"?)*+", re.DOTALL)
 _ID = re.compile(rb'"id"\s*+:\s*+(' + _TEXT + rb"|-?\d{1,16}+(?=\s*+[,}]))", re.DOTALL)
+_MOST_STRINGS = 4096  # before an id, between brackets: no `data` within the limit has more
 _MOST_IDS = 8  # fields of that name that are looked at: the time to read a message is bounded
 
 
@@ -273,7 +274,9 @@ def _id_in_json(payload: bytes) -> RequestId | None:
     depth = start = 0
     for _ in range(_MOST_IDS):
         end = cast("re.Match[bytes]", _UP_TO_ID.match(payload, start)).end()
-        between = _STRINGS.sub(b"", payload[start:end])
+        between, strings = _STRINGS.subn(b"", payload[start:end], _MOST_STRINGS)
+        if strings == _MOST_STRINGS:
+            return None
         depth += sum(between.count(sign) for sign in b"{[") - sum(between.count(sign) for sign in b"]}")
         if depth == 1 and (found := _ID.match(payload, end)) is not None:
             return _read_id(found[1])

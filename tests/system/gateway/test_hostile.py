@@ -188,6 +188,23 @@ async def test_a_decompressed_message_is_limited():
         tracemalloc.stop()
 
 
+async def test_many_compressed_messages_are_decompressed_a_few_at_a_time():
+    deflate = zlib.compressobj(9, wbits=-12)
+    small = deflate.compress(b"x" * 65_000) + deflate.flush(zlib.Z_SYNC_FLUSH)
+    frame = bytearray(client_frame(TEXT, small[:-4]))
+    frame[0] |= 0x40
+    assert len(frame) < 100
+    async with serving(compression=True, messages_per_second=20) as served, bystander(served):
+        client = await served.raw(handshake=False)
+        await client.shake_hands(Sec_WebSocket_Extensions="permessage-deflate; client_max_window_bits")
+        tracemalloc.start()
+        client.write(frame * 40)
+        assert await client.close_code() == 4029
+        assert tracemalloc.get_traced_memory()[1] < 1_500_000  # 40 of these are 2.6 MB
+        tracemalloc.stop()
+        client.writer.close()
+
+
 async def test_a_client_may_disconnect_in_any_state():
     streams = [
         b"",
