@@ -41,7 +41,8 @@ def query_room(request: Request, limit: int) -> str | None:
 def query_limit(request: Request, maximum: int, default: int) -> int:
     """The `limit` of the query. Raises ApiError unless it is from 1 to `maximum`."""
     text = request.query_params.get("limit", str(default))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= maximum):
+    # A number of more than 4,300 digits cannot be read.
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and 1 <= int(text) <= maximum):
         raise ApiError(400, "bad_request", f"limit takes a whole number from 1 to {maximum}.")
     return int(text)
 

@@ -56,8 +56,8 @@ from reactor.protocol.session import Session
 log = structlog.get_logger(__name__)
 
 _MAX_COMPRESSED = 65_536  # bytes of a message to one connection that is compressed
-# Bytes that are parsed at a time of a compressed connection. One byte may become 700, which are in memory, and not
-# yet counted against the message rate, until the part is parsed.
+# Bytes that are parsed at a time of a compressed connection. One byte may become 700, which are in memory,
+# but are counted against the message rate only once the part is parsed.
 _COMPRESSED_PART = 512
 _MAX_PONGS = 16  # sent for one such part
 _OVERDUE = 1.5  # heartbeat intervals without one, until the client is asked for it

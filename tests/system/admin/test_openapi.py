@@ -17,6 +17,7 @@ REQUESTS: list[tuple[str, str, Any, int]] = [
     ("GET", "/v1/rooms", None, 200),
     ("GET", "/v1/rooms?limit=1", None, 200),
     ("GET", "/v1/rooms?limit=0", None, 400),
+    ("GET", f"/v1/rooms?limit={'9' * 5000}", None, 400),
     ("GET", "/v1/rooms/lobby", None, 200),
     ("GET", "/v1/rooms/lobby/count", None, 200),
     ("GET", "/v1/rooms/lobby/members", None, 200),
