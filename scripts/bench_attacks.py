@@ -56,6 +56,7 @@ ATTACKS = {
     "send": "80 in a room send 4 KB to all, and to 100 by name",
     "patch": "40 patch 4 KB of data that is nested 30 deep",
     "keys": "20 send objects whose keys are lists, all with the same hash, in MessagePack",
+    "invalid": "200 send invalid messages that take long to be found so",
     "held": "100 read nothing, and send requests of 64 KB that wait for that",
     "many": "600 sockets ask for the cheapest thing",
 }

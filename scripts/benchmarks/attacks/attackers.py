@@ -304,6 +304,28 @@ class Attack:
 
         await self._all(20, run)
 
+    async def invalid(self) -> None:
+        """Send what is invalid, and takes long to be found so: lists, numbers that are no ids, open texts."""
+        lists = msgspec.msgpack.encode({"type": "none", "x": [[1]] * 950})
+        objects = {"type": "none", "x": [{}] * 500}
+        same_hash = {"type": "people:watch", "userIds": [2 + n * (2**61 - 1) for n in range(8, 1008)]}
+        texts = '\\"' * 30_000 + '"id":1'
+
+        async def run(number: int) -> None:
+            opened = await self.client(subprotocol=f"reactor.{'msgpack' if number % 2 else 'json'}")
+            await self.ask(opened, lambda _: lists if number % 2 else objects)
+
+        async def large(number: int) -> None:
+            opened = await self.client()
+            reading = asyncio.ensure_future(self._read(opened))
+            while time.monotonic() < self._end:  # as slowly as the rate of large messages demands
+                await opened.send(json.dumps(same_hash) if number % 2 else texts)
+                self.counts["sent"] += 1
+                await asyncio.sleep(0.5)
+            reading.cancel()
+
+        await asyncio.gather(self._all(100, run), self._all(100, large))
+
     async def held(self) -> None:
         """Read nothing, and send requests that have to wait for that, as large as they may be."""
 
