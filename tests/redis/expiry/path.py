@@ -10,6 +10,7 @@ from reactor.expiry.listener import Listener
 from reactor.expiry.pacemaker import Pacemaker
 from reactor.expiry.reaper import Reaper
 from reactor.expiry.sweep import Sweep
+from reactor.fleet.registry import NodeRecord
 from reactor.presence.bans import Bans
 from tests.redis.presence.probe import Probe
 from tests.support.keyspace import SHARDS, wake_channel
@@ -53,6 +54,8 @@ class ExpiryPath:
         await self.listener.subscribed()
 
     async def pace(self, node: str = "n1", *, events: bool = True) -> "Pacing":
+        record = NodeRecord(1, "life", "-", "")
+        await self.redis.registry.renew(node, record, lease_ms=60_000, first=True)
         pacing = Pacing(self, node, events=events)
         self.redis.tasks.start_soon(pacing.serve)
         await pacing.subscribed()

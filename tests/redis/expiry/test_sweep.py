@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 
 from reactor.backend.interface import Stopping
 from reactor.expiry.sweep import Sweep
+from reactor.fleet.registry import NodeRecord
 from tests.redis.expiry.path import ExpiryPath, expiry_path
 from tests.redis.presence.probe import MAX_ROWS
 from tests.support.keyspace import SHARDS
@@ -66,6 +67,7 @@ async def test_it_changes_and_publishes_nothing_where_all_members_are_alive(redi
 
 async def test_several_triggers_lead_to_one_round_at_once(redis_server: Server) -> None:
     async with expiry_path(redis_server) as it:
+        await it.redis.registry.renew("n1", NodeRecord(1, "life", "-", ""), lease_ms=60_000, first=True)
         other = it.sweep("n2", interval=60)
         assert await it.redis.registry.acquire_leadership("sweep", "n1", ttl_ms=60_000), "n1 leads"
         it.redis.tasks.start_soon(other.serve)
@@ -91,6 +93,8 @@ async def test_without_an_interval_it_sweeps_only_when_triggered(bundled_server:
 
 async def test_one_node_does_the_regular_rounds_and_another_takes_over(bundled_server: Server) -> None:
     async with expiry_path(bundled_server) as it:
+        for node in ("n1", "n2"):
+            await it.redis.registry.renew(node, NodeRecord(1, "life", "-", ""), lease_ms=60_000, first=True)
         one, two = it.sweep("n1", interval=0.3), it.sweep("n2", interval=0.3)
         scope = serve_alone(it, one)
         await until(lambda: one.rounds == 1)

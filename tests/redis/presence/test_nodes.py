@@ -210,6 +210,8 @@ def test_renewing_a_lease_without_registry_entry_fails_and_writes_nothing(
 def test_leadership_belongs_to_one_node_until_it_expires(redis_server: Server) -> None:
     probe = Probe(redis_server)
     registry = probe.registry
+    for node in ("n1", "n2"):
+        done(registry.renew(node, NodeRecord(1, "life", "-", ""), lease_ms=5000, first=True))
     assert done(registry.acquire_leadership("pacemaker", "n1", ttl_ms=60_000))
     assert not done(registry.acquire_leadership("pacemaker", "n2", ttl_ms=60_000))
     assert done(registry.acquire_leadership("sweep", "n2", ttl_ms=60_000)), "each job has a leader of its own"
@@ -218,4 +220,20 @@ def test_leadership_belongs_to_one_node_until_it_expires(redis_server: Server) -
     probe.pass_time(90_000)
     assert done(registry.acquire_leadership("pacemaker", "n2", ttl_ms=60_000))
     assert not done(registry.acquire_leadership("pacemaker", "n1", ttl_ms=60_000))
+    probe.close()
+
+
+def test_who_is_no_registered_node_leads_no_job(redis_server: Server) -> None:
+    """A name that another program stored, without an end, and a dead node behind a step of the clock."""
+    probe = Probe(redis_server)
+    registry = probe.registry
+    for node in ("n1", "n2"):
+        done(registry.renew(node, NodeRecord(1, "life", "-", ""), lease_ms=5000, first=True))
+    for value in (b"x", b"\xff"):
+        probe.client.set("{t:fleet}:turn:sweep", value)
+        assert done(registry.acquire_leadership("sweep", "n1", ttl_ms=60_000)), value
+        assert not done(registry.acquire_leadership("sweep", "n2", ttl_ms=60_000)), value
+        assert 0 < probe.client.pttl("{t:fleet}:turn:sweep") <= 60_000
+    done(registry.deregister("n1"))
+    assert done(registry.acquire_leadership("sweep", "n2", ttl_ms=60_000))
     probe.close()

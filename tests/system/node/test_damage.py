@@ -164,6 +164,7 @@ def _complete(server: Server, node: str, users: set[str]) -> bool:
     [
         ("pulse", "at", "x"), ("pulse", "lease", ""),
         ("state:lobby", "version", "x"), ("totals", "left", "x"),
+        ("state:lobby", "version", str(2**63 - 1)), ("totals", "left", str(2**63 - 1)),
     ],
 )  # fmt: skip
 async def test_a_damaged_number_in_an_index_stops_no_join_and_no_departure(
@@ -184,6 +185,46 @@ async def test_a_damaged_number_in_an_index_stops_no_join_and_no_departure(
         await ann.receive_departures(2)
         await until(lambda: str(redis_server.control.hget(f"{SHARD}:pulse", "at")).isdigit())
         assert (await ann.ask("room:count", "room:count", roomId="lobby"))["count"] == 1
+
+
+async def test_a_stream_of_departures_that_takes_no_further_entry_stops_no_departure(
+    redis_server: Server,
+) -> None:
+    control, stream = redis_server.control, f"{SHARD}:departures"
+    async with (
+        served(redis_server, ttl=60, sweep_interval=0.5) as node,
+        RawClient.connect(node) as ann,
+        Presence.open(redis_server.socket_url) as presence,
+    ):
+        await ann.join("lobby", "ann")
+        control.xadd(stream, {"x": "y"}, id=f"{2**64 - 1}-{2**64 - 1}")
+        await ann.ask("leave_room", "room:left", roomId="lobby")
+        assert [one.user_id async for one in presence.departures()] == ["ann"]
+        assert control.exists(stream.replace("}", "}:damaged")) == 1
+
+
+@pytest.mark.parametrize("how", ["without its user", "another hash"])
+async def test_a_presence_key_that_no_list_can_show_is_completed(redis_server: Server, how: str) -> None:
+    """Count and list agree again."""
+    control, key = redis_server.control, redis_state.presence_key("lobby", "victim")
+    async with (
+        served(redis_server, ttl=60, sweep_interval=0.5) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as victim,
+        Presence.open(redis_server.socket_url) as presence,
+    ):
+        await ann.join("lobby", "ann")
+        await victim.join("lobby", "victim")
+        if how == "without its user":
+            control.hdel(key, "userId")
+        else:
+            control.delete(key)
+            control.hset(key, "x", "y")
+        await until(lambda: control.hget(key, "userId") == "victim")
+        assert {one.user_id for one in await presence.members("lobby")} == {"ann", "victim"}
+        assert await presence.count("lobby") == 2
+        assert control.pttl(key) > 0
+        assert not victim.of("room:force-leave")
 
 
 async def test_entries_of_other_programs_in_the_registry_and_the_streams_harm_nothing(

@@ -237,3 +237,26 @@ async def test_without_webhooks_there_is_no_change_log(bundled_server: Server) -
     async with served(bundled_server) as node, RawClient.connect(node) as ann:
         await ann.join("lobby", "ann")
         assert bundled_server.control.exists(f"{redis_state.prefix('lobby')}:changes") == 0
+
+
+@pytest.mark.parametrize("place", ["x 5", "x", "99999999999999-0 5", f"{2**64 - 1}-{2**64 - 1} 5"])
+async def test_where_a_place_is_unreadable_an_endpoint_gets_what_the_log_still_has(
+    bundled_server: Server, place: str
+) -> None:
+    """Another program has overwritten how far it has read: no event is lost, some are sent again."""
+    control = bundled_server.control
+    places = f"{redis_state.prefix('lobby')}:places"
+    async with (
+        Receiver.listening() as receiver,
+        served(bundled_server, **webhook_settings(receiver)) as node,
+        RawClient.connect(node) as ann,
+    ):
+        await ann.join("lobby", "ann")
+        await receiver.until(lambda: receiver.accepted)
+        receiver.failing = "503 Unavailable"
+        await ann.ask("leave_room", "room:left", roomId="lobby")
+        stored: Any = control.hgetall(places)
+        [endpoint] = [name for name in stored if not name.endswith(" dropped")]
+        control.hset(places, endpoint, place)
+        receiver.failing = ""
+        await receiver.until(lambda: ("member_left", "lobby", "ann") in receiver.summary)

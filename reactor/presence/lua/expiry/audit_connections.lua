@@ -9,7 +9,7 @@ for i = 2, #ARGV, 3 do
   local room, user, connection = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local presence, shadow = presence_key(room, user), shadow_key(room, user)
   local deadline, known = redis.call('PEXPIRETIME', presence), call('HMGET', shadow, connection, 'j')
-  if deadline < 0 or not known[1] then
+  if deadline < 0 or not known[1] or redis.pcall('HEXISTS', presence, 'userId') ~= 1 then
     unknown[#unknown + 1] = (i + 1) / 3
   else
     local fields = not known[2] and redis.pcall('HMGET', presence, 'username', 'joinedAt') or {}

@@ -120,8 +120,9 @@ local function join(room, user, room_id, user_id, username, data, connection, tt
     status = settle_member(room, user)
     if status ~= 'gone' and new_members[room] then publish_joins(room) end
   end
-  if status == 'alive' and type(redis.pcall('HEXISTS', presence, 'userId')) == 'table' then
-    call('HEXISTS', presence, 'userId') -- it is of a wrong type: renamed aside, so that it keeps its user out no longer
+  if status == 'alive' and redis.pcall('HEXISTS', presence, 'userId') ~= 1 then
+    -- No list shows a member without it. A key of a wrong type is renamed aside, so that it keeps its user out no longer.
+    call('HEXISTS', presence, 'userId')
     status = 'suspended'
   end
   local keep, seen_version, former_joined_at, seen_epoch = string.match(resume, '^(%a*) (%d+) (%d+) (.*)$')

@@ -15,17 +15,24 @@ end
 local log, flat = {}, redis.call('XINFO', 'STREAM', CHANGES)
 for i = 1, #flat, 2 do log[flat[i]] = flat[i + 1] end
 local added, length = log['entries-added'], log['length']
-local id, place = string.match(call('HGET', places, endpoint) or '', '^(%S+) (%d+)$')
+local stored = call('HGET', places, endpoint)
+local id, place = string.match(stored or '', '^(%d+%-%d+) (%d+)$')
 local dropped = tonumber(call('HGET', places, ' dropped') or nil) or 0
 local reported = tonumber(call('HGET', places, endpoint .. ' dropped') or nil) or 0
-local is_new = not id
-if is_new then
+local is_new = not stored
+-- Another program may have written a place that is none, or one that the log has not reached: how far the endpoint has
+-- read is not known then, so it gets what the log still has, with the ids of before.
+local function time_of(entry) return tonumber(string.match(entry, '^%d+')) end
+local is_unreadable = stored and (not id or time_of(id) > time_of(log['last-generated-id']))
+if is_unreadable then
+  id, place = '0-0', added - length
+elseif is_new then
   id, place, reported = log['last-generated-id'], added, dropped
 end
 -- Changes that were removed from the middle of the log count as missed once, and in the places from then on.
 local lost = dropped - reported
 place = tonumber(place) + lost
-if lost ~= 0 or is_new then
+if lost ~= 0 or is_new or is_unreadable then
   call('HSET', places, endpoint, id .. ' ' .. place, endpoint .. ' dropped', dropped)
 end
 redis.call('PEXPIRE', CHANGES, keep)
