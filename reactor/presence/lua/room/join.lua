@@ -121,7 +121,7 @@ local function join(room, user, room_id, user_id, username, data, connection, tt
     if status ~= 'gone' and new_members[room] then publish_joins(room) end
   end
   if status == 'alive' and redis.pcall('HEXISTS', presence, 'userId') ~= 1 then
-    -- No list shows a member without it. A key of a wrong type is renamed aside, so that it keeps its user out no longer.
+    -- No list shows a member without it. A key of a wrong type is renamed aside, to keep its user out no longer.
     call('HEXISTS', presence, 'userId')
     status = 'suspended'
   end

@@ -31,8 +31,9 @@ elseif is_new then
 end
 -- Changes that were removed from the middle of the log count as missed once, and in the places from then on.
 local lost = dropped - reported
+if lost < 0 or lost > added then lost = 0 end -- another program has written them
 place = tonumber(place) + lost
-if lost ~= 0 or is_new or is_unreadable then
+if dropped ~= reported or is_new or is_unreadable then
   call('HSET', places, endpoint, id .. ' ' .. place, endpoint .. ' dropped', dropped)
 end
 redis.call('PEXPIRE', CHANGES, keep)
