@@ -256,7 +256,7 @@ async def measure(arguments: argparse.Namespace) -> None:
                 tasks.start_soon(loop)
             keys = bench.keys
             store, people = Store(backend.runner, keys), PeopleStore(backend.runner, keys)
-            index = PeopleIndex(people, tasks, direct=True, keep=86_400_000)
+            index = PeopleIndex(people, tasks, direct=True, keep=86_400_000, most_seen=4_000_000)
             tasks.start_soon(index.confirm)
             found = await _figures(PeopleBench(bench, store, people, index), arguments)
             tasks.cancel_scope.cancel()

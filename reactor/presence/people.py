@@ -27,9 +27,6 @@ MAX_ROOMS = 500
 PAGE = 500
 """Departures, or users to forget, in one call."""
 
-MAX_SEEN = 250_000
-"""Users of a shard of whom it is kept when they were last seen: where no token proves who someone is, a
-client may be any number of users."""
 ERASED_KEPT = 60_000
 """Milliseconds for which departures from before an erasure are recognised: none waits so long for a node."""
 
@@ -203,12 +200,12 @@ class PeopleStore:
         )
         return erased == 1
 
-    async def forget_old(self, shard: int, kept: int) -> None:
+    async def forget_old(self, shard: int, kept: int, most: int) -> None:
         """Forget the users of a shard who were last seen too long ago. kept: ms; 0 to forget all.
 
-        Of more than MAX_SEEN those are forgotten who were last seen longest ago.
+        most: users of the shard of whom it is kept; those last seen longest ago are forgotten first.
         """
-        while await self._run("trim_seen", shard, kept, PAGE, MAX_SEEN) == PAGE:
+        while await self._run("trim_seen", shard, kept, PAGE, most) == PAGE:
             pass
 
     # Departures that the index has yet to take in

@@ -78,15 +78,17 @@ class PeopleIndex:
     """The index as one process keeps it. `confirm` has to run, and `serve` on nodes.
 
     direct: whether joins, leaves and claims change the index themselves: see `Store.last_seen_kept`. keep:
-    the milliseconds for which it is kept when users were last seen, 0 for not at all. leading: whether this
-    node does what one node does for all. adding: whether members are added that records lack.
+    the milliseconds for which it is kept when users were last seen, 0 for not at all. most_seen: of how many
+    users in all shards it is kept; where no token proves who someone is, a client may be any number of users.
+    leading: whether this node does what one node does for all. adding: whether members are added that records
+    lack.
     """
 
     def __init__(
-        self, store: PeopleStore, tasks: Spawner, *, direct: bool, keep: int,
+        self, store: PeopleStore, tasks: Spawner, *, direct: bool, keep: int, most_seen: int,
         leading: Callable[[], bool] = lambda: False, adding: bool = True,
     ) -> None:  # fmt: skip
-        self._adding = adding
+        self._adding, self._most_seen = adding, most_seen
         self._store, self._tasks = store, tasks
         self._name = f"restored.{token_hex(4)}"  # of the tokens that members get who have none
         self.direct, self.keep, self._leading = direct, keep, leading
@@ -376,7 +378,8 @@ class PeopleIndex:
         Raises Unavailable.
         """
         if self._adding:
-            await self._store.forget_old(shard, self.keep)
+            most = -(-self._most_seen // len(self._store.keys.shards))
+            await self._store.forget_old(shard, self.keep, most)
         await self._audit_records(shard)
         if self._adding:
             await self._audit_members(shard)

@@ -36,7 +36,8 @@ class People:
         self.store = store
         self.index = PeopleIndex(
             self.store, tasks, direct=target.kind != "cluster",
-            keep=round(settings.last_seen_kept * 1000), leading=leading, adding=settings.people,
+            keep=round(settings.last_seen_kept * 1000), most_seen=settings.last_seen_users, leading=leading,
+            adding=settings.people,
         )  # fmt: skip
         self.feed: PeopleFeed | None = None
 

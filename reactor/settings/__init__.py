@@ -200,6 +200,9 @@ class Settings:
         30 * 86400.0, duration(1.0, off=True), "People",
         "time for which it is kept when users were last seen; 0 for not at all",
     )  # fmt: skip
+    last_seen_users: int = setting(
+        4_000_000, whole(1, 1_000_000_000), "People", "users of whom that is kept, the latest"
+    )
     people_hook: str | None = setting(
         None, AUTH_HOOK, "People", "your own function, as module:function, that says whom a user may watch",
         none="none",

@@ -164,7 +164,7 @@ def call_everything(
         *(people._run("correct_people", 7, *["ann", "lobby", "t", "", "0"] * rows) for rows in (0, 2)),
         *(people._run("read_memberships", 7, "tokens", *["lobby", "ann"] * rows) for rows in (0, 2)),
         *(people._run("read_people", 7, *["ann"] * rows) for rows in (0, 2)),
-        people.erase("ann"), people.forget_old(7, 1000), people.page(7, "0"), people.exits(7, "0"),
+        people.erase("ann"), people.forget_old(7, 1000, 10), people.page(7, "0"), people.exits(7, "0"),
         people.drop_exits(7, []), people.drop_exits(7, [(b"lobby:user:ann", b"1 t")] * 2),
         *(people._run("find_exits", 7, *KEYS.prefixes[7:7 + rows]) for rows in (0, 2)),
         people.rooms(7, "0"), people.tokens(7, [], new_token="t"),

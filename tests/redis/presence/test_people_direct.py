@@ -279,16 +279,13 @@ def test_the_index_adds_few_commands_to_a_join_and_to_a_departure(redis_server: 
     assert with_index[1] - without[1] <= 7
 
 
-def test_of_too_many_users_those_last_seen_longest_ago_are_forgotten(
-    redis_server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_too_many_users_those_last_seen_longest_ago_are_forgotten(redis_server: Server) -> None:
     it = People(redis_server)
     seen, client = f"{it.keys.prefix_of('ann')}:seen", it.direct.client
     now = int(time.time() * 1000)
     client.zadd(seen, {f"u{number}": now - number for number in range(2 * PAGE + 10)})
     client.zadd(seen, {f"old{number}": now - KEPT - number for number in range(5)})
-    monkeypatch.setattr("reactor.presence.people.MAX_SEEN", 7)
-    done(it.index.forget_old(it.keys.shard_of("ann"), KEPT))
+    done(it.index.forget_old(it.keys.shard_of("ann"), KEPT, 7))
     assert client.zrange(seen, 0, -1, desc=True) == [f"u{number}".encode() for number in range(7)]
-    done(it.index.forget_old(it.keys.shard_of("ann"), 0))
+    done(it.index.forget_old(it.keys.shard_of("ann"), 0, 7))
     assert not client.exists(seen)

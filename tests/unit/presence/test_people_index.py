@@ -48,7 +48,7 @@ class Tasks:
 
 def index_of(store: FakeStore) -> tuple[PeopleIndex, Tasks]:
     tasks = Tasks()
-    return PeopleIndex(store, tasks, direct=True, keep=0), tasks  # type: ignore[arg-type]
+    return PeopleIndex(store, tasks, direct=True, keep=0, most_seen=1000), tasks  # type: ignore[arg-type]
 
 
 async def turns() -> None:
