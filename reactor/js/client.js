@@ -138,13 +138,17 @@ export class ReactorClient extends Emitter {
   }
 
   /** @param {import("./index.js").OnlineOptions} [options] @returns {Promise<Room>} */
-  async online({ userId = this.userId, signal } = {}) {
+  async online(options = {}) {
+    checkOptions(options, '{ userId: "ann" }');
+    const { userId = this.userId, signal } = options;
     if (userId === "") refuse("userId", "the user is not known: pass it, as in { userId: \"ann\" }");
     return this.join(`@${checkedId("userId", userId, this.limits)}`, { userId, view: "none", signal });
   }
 
   /** @param {string | number} roomId @param {{view?: "members" | "count" | undefined}} [options] */
-  watch(roomId, { view = "members" } = {}) {
+  watch(roomId, options = {}) {
+    checkOptions(options, '{ view: "count" }');
+    const { view = "members" } = options;
     if (view !== "members" && view !== "count") refuse("view", `"members" or "count" is needed, not ${shown(view)}`);
     const room = this.#watched.add(checkedId("roomId", roomId, this.limits), view);
     this.#connection.open();

@@ -11,6 +11,12 @@ export const monotonic = () => performance.now();
 /** How much (ms) the wall clock must gain on the monotonic clock to count. */
 const JUMP = 1000;
 
+/** The longest time (ms) that a platform's timer takes, 24 days: a longer one would be over at once. */
+const MAX_TIME = 2 ** 31 - 1;
+
+/** A timer for a time that an application or a server names; none for Infinity. @param {() => void} call @param {number} ms */
+export const startTimer = (call, ms) => (ms < Infinity ? setTimeout(call, Math.min(ms, MAX_TIME)) : undefined);
+
 export class SleepDetector {
   #offset = Date.now() - monotonic();
 

@@ -4,7 +4,7 @@
  * States: closed -> connecting -> open -> waiting -> connecting ...; `close` leads to closed from any state.
  * Deadlines are compared with the clock: timers of a sleeping or hidden page are late, and `tick` makes up for that.
  */
-import { monotonic } from "./clock.js";
+import { monotonic, startTimer } from "./clock.js";
 import { byteLength, refuse, shown } from "./encode.js";
 import { ReactorError } from "./error.js";
 import { failureReason, probe } from "./probe.js";
@@ -28,6 +28,9 @@ const UNAUTHORISED = 4001;
 const FORCE_LEAVE = 4003;
 /** Whether a server closed because of what the client did: the same may happen at once again. @param {number} code */
 const isComplaint = (code) => (code > 1001 && code < 1005) || (code > 1006 && code < 1010) || code > 4003;
+
+/** @param {string} [token] */
+const isAscii = (token = "") => !/\P{ASCII}/u.test(token);
 
 /**
  * @typedef {import("./index.js").ClientOptions & {random?: () => number}} ConnectionOptions
@@ -86,6 +89,7 @@ export class Connection {
     this.#owner = owner;
     if (typeof url !== "string" && !(/** @type {any} */ (url)?.href)) refuse("url", `an address is needed, as in wss://example.org/ws, not ${shown(url)}`);
     if (token != null && !/^(string|function)$/.test(typeof token)) refuse("token", "a token is needed, or a function that returns one: pass the function itself, without calling it");
+    if (typeof token === "string" && !isAscii(token)) refuse("token", "a token is needed, not text that is not ASCII");
     for (const [name, ms] of Object.entries({ requestTimeout, ...this.#backoff })) {
       if (!(typeof ms === "number" && ms >= 0)) refuse(name, `milliseconds are needed, not ${shown(ms)}`);
     }
@@ -102,14 +106,10 @@ export class Connection {
     if (this.state === "open" || this.state === "connecting") return;
     const attempt = (this.#current = {});
     this.#retryAt = 0;
-    const { timeout } = this.#backoff;
-    const retry = () => this.reconnect();
-    this.#setTimer(timeout, () => {
-      if (this.#current !== attempt) return this.#onClose(1006, "");
-      this.#tokenFailed(new ReactorError("timeout", `the token function has not returned within ${timeout} ms`), retry);
-    });
+    const until = monotonic() + this.#backoff.timeout;
     this.#setState("connecting");
-    this.#getToken(attempt, (token) => this.#connect(token), retry);
+    // A listener of the status may have closed it.
+    if (this.#current === attempt) this.#getToken(attempt, (token) => this.#connect(until, token), () => this.reconnect());
   }
 
   /** The machine or the page was asleep, or the network is another one: failures so far do not count. */
@@ -163,16 +163,23 @@ export class Connection {
    */
   async #getToken(attempt, use, retry) {
     const { token } = this.#options;
+    const { timeout } = this.#backoff;
     /** @type {any} */
     let result = token ?? undefined;
     /** @type {any} */
     let failure;
     try {
-      if (typeof token === "function") result = await token();
+      if (typeof token === "function") {
+        const late = new Promise((_, reject) => {
+          this.#setTimer(timeout, () => reject(new ReactorError("timeout", `the token function has not returned within ${timeout} ms`)));
+        });
+        result = await Promise.race([token(), late]);
+      }
       if (result === null) throw new ReactorError("closed", "the token function returned null", { permanent: true });
       if (!/^(string|undefined)$/.test(typeof result)) {
         throw new ReactorError("bad_request", `the token function returned ${typeof result}, not a token`);
       }
+      if (!isAscii(result)) throw new ReactorError("bad_request", "the token function returned text that is not ASCII, not a token");
     } catch (error) {
       const { message = error, permanent } = /** @type {any} */ (Object(error));
       const isError = error instanceof ReactorError || (error instanceof Error && !permanent);
@@ -182,6 +189,7 @@ export class Connection {
         : new ReactorError(permanent ? "closed" : "bad_request", `the token function failed: ${shown(message)}`, { permanent });
     }
     if (this.#current !== attempt) return;
+    clearTimeout(this.#timer);
     if (failure) this.#tokenFailed(failure, retry);
     else use(result);
   }
@@ -241,11 +249,12 @@ export class Connection {
     if (this.state === "open" && monotonic() >= this.renewAt) this.#renew();
   }
 
-  /** @param {string} [token] */
-  #connect(token) {
+  /** @param {number} until when the attempt has failed, by the monotonic clock @param {string} [token] */
+  #connect(until, token) {
     const { WebSocket, codec } = this.#options;
     /** @type {WebSocket} */
     let socket;
+    this.#setTimer(Math.max(0, until - monotonic()), () => this.#onClose(1006, ""));
     try {
       socket = this.#current = new WebSocket(this.#url, [codec.subprotocol]);
     } catch (error) {
@@ -340,7 +349,7 @@ export class Connection {
   /** @param {number} ms @param {() => void} call */
   #setTimer(ms, call) {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(call, ms);
+    this.#timer = startTimer(call, ms);
   }
 
   /** @param {Connection["state"]} state */

@@ -1,3 +1,5 @@
+import { startTimer } from "./clock.js";
+
 /** Calls that are delayed for a while, unless the connection is lost before. */
 export class DeferredCalls {
   /** @type {Map<any, () => void>} by their timers */
@@ -5,7 +7,7 @@ export class DeferredCalls {
 
   /** @param {() => void} call @param {number} ms */
   add(call, ms) {
-    const timer = setTimeout(() => {
+    const timer = startTimer(() => {
       this.#calls.delete(timer);
       call();
     }, ms);

@@ -24,6 +24,7 @@ export class Emitter {
     this.#listeners = [...this.#listeners, entry];
     return () => {
       this.#listeners = this.#listeners.filter((other) => other !== entry);
+      entry[1] = () => {}; // for an event that is being emitted
     };
   }
 

@@ -46,9 +46,8 @@ function checkText(path, text) {
 /** @param {string} path @param {number} number */
 function checkedNumber(path, number) {
   if (!Number.isFinite(number)) refuse(path, `${number} cannot be sent: use null`);
-  const size = Math.abs(number);
   // JSON has the larger ones with an exponent.
-  if (number % 1 === 0 && size >= 2 ** 64 && size < 1e21) refuse(path, "more than 64 bits cannot be sent: use text");
+  if (number % 1 === 0 && (number >= 2 ** 64 || number <= -(2 ** 63)) && Math.abs(number) < 1e21) refuse(path, "more than 64 bits cannot be sent: use text");
   return number;
 }
 

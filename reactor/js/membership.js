@@ -1,4 +1,5 @@
 /** One membership as a component wants it: from the request to join a room until it has ended. */
+import { startTimer } from "./clock.js";
 import { followVisibility } from "./visibility.js";
 
 /**
@@ -81,7 +82,11 @@ export class Membership {
     this.#cleanups = [client.on("connection-error", notify), client.on("error", notify)];
     const { signal } = this.#controller;
     this.#joined = this.#join({ signal })
-      .catch((error) => this.#joinWithoutData(error))
+      .catch((error) => {
+        const joining = this.#joinWithoutData(error);
+        this.#error = error;
+        return joining;
+      })
       .then(
         (room) => this.#onJoined(room),
         (error) => this.#end(error),
@@ -128,9 +133,14 @@ export class Membership {
       const changed = data !== undefined && described !== sent.data;
       if (!renamed && !changed && view === sent.view) break;
       this.#sent = { view, username, data: described };
-      const pause = new Promise((resolve) => setTimeout(resolve, throttle));
+      const pause = new Promise((resolve) => startTimer(() => resolve(undefined), throttle));
       try {
-        if (view !== sent.view) await this.#join({});
+        if (view !== sent.view) {
+          await this.#join({}).catch(async (error) => {
+            await this.#joinWithoutData(error);
+            throw error;
+          });
+        }
         else await room.update(changed ? data : undefined, renamed ? { username } : {});
         this.#setError(null);
       } catch (error) {
@@ -157,7 +167,6 @@ export class Membership {
   /** @param {any} error of a join @returns {Promise<Room>} */
   #joinWithoutData(error) {
     if (!ABOUT_DATA.includes(error?.code)) throw error;
-    this.#error = error;
     return this.#join({ signal: this.#controller.signal, withData: false });
   }
 

@@ -4,6 +4,7 @@
  *
  * What a component reads of a room stays the same object until it changes. This module does not depend on React.
  */
+import { startTimer } from "./clock.js";
 import { Emitter } from "./emitter.js";
 import { MemberList } from "./member-list.js";
 import { Membership } from "./membership.js";
@@ -248,7 +249,7 @@ export class SharedRoom {
       this.#consumers.delete(consumer);
       const next = this.#newest();
       this.#compareWatch();
-      if (!next) this.#lingerTimer = setTimeout(() => this.#leave(), consumer.linger ?? LINGER);
+      if (!next) this.#lingerTimer = startTimer(() => this.#leave(), consumer.linger ?? LINGER);
       else if (this.#membership?.ended) return;
       else if (this.#isMember(next)) this.update();
       else this.#join(next);

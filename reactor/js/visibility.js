@@ -1,4 +1,5 @@
 /** Reports to a room that its member is away while the page is hidden. */
+import { startTimer } from "./clock.js";
 
 /**
  * How long (ms) a page is hidden before its member is away: longer than a reload and a glance at another tab, and short
@@ -23,7 +24,7 @@ export function watchPage(report, _wake, awayAfter = AWAY_AFTER) {
   const onVisibility = () => {
     clearTimeout(timer);
     if (document.visibilityState !== "hidden") report(false);
-    else if (!left) timer = setTimeout(() => report(true), awayAfter);
+    else if (!left) timer = startTimer(() => report(true), awayAfter);
   };
   const freeze = () => {
     clearTimeout(timer);

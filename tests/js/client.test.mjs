@@ -248,6 +248,29 @@ test("an attempt that does not open times out", async (t) => {
   assert.equal(client.status, "reconnecting");
 });
 
+test("times of more than a timer takes, Infinity among them, are not over at once", async (t) => {
+  const { client, tick } = await enter(t, undefined, {}, { backoff: { first: 2 ** 40, most: Infinity, timeout: Infinity } });
+  Socket.last.ends(1006);
+  await tick(86_400_000);
+  assert.deepEqual([Socket.all.length, client.status], [1, "reconnecting"]);
+  client.wake();
+  await tick(86_400_000);
+  assert.deepEqual([Socket.all.length, Socket.last.closed], [2, false]);
+  Socket.last.opens();
+  client.drop(2 ** 31);
+  await tick(86_400_000);
+  assert.equal(client.status, "reconnecting");
+});
+
+test("options that are none are refused by each method", async (t) => {
+  const { client } = await enter(t);
+  for (const options of [null, "ann", 7]) {
+    await assert.rejects(client.join("lobby", options), { code: "bad_request" });
+    await assert.rejects(client.online(options), { code: "bad_request" });
+    assert.throws(() => client.watch("lobby", options), { code: "bad_request" });
+  }
+});
+
 test("an answer of the server resets the reconnect delay, unless it closes because of what the client did", async (t) => {
   const { client, tick } = await enter(t);
   const back = async (delay) => {

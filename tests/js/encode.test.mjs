@@ -45,6 +45,9 @@ const REFUSED = [
   [{ [Symbol("k")]: 1 }, "data: the key Symbol(k) cannot be sent: use text"],
   [{ n: 2 ** 64 }, "data.n: more than 64 bits cannot be sent: use text"],
   [[-(2 ** 64)], "data[0]: more than 64 bits cannot be sent: use text"],
+  // JSON.stringify writes -(2 ** 63) as -9223372036854776000, which is less.
+  [[-(2 ** 63)], "data[0]: more than 64 bits cannot be sent: use text"],
+  [-1e19, "data: more than 64 bits cannot be sent: use text"],
   [{ bad: { toJSON() { throw Symbol("s"); } } }, "data.bad: it cannot be read: Symbol(s)"],
   [{ get bad() { throw Object.create(null); } }, "data: it cannot be read: an object"],
 ];
@@ -59,7 +62,7 @@ const ACCEPTED = [
   [null],
   [[true, "😀", 1.5, { a: { b: [] } }]],
   [nested(32)],
-  [[2 ** 63, -(2 ** 63), 1e21, 1e300]],
+  [[2 ** 63, -(2 ** 63) + 1024, 1e21, -1e21, 1e300]],
   [new Date(0), "1970-01-01T00:00:00.000Z"],
   [{ at: new Date(0), url: new URL("http://x/") }, { at: "1970-01-01T00:00:00.000Z", url: "http://x/" }],
   [new Point(), { x: 1 }],

@@ -77,6 +77,19 @@ test("a listener that throws does not affect the others", async (t) => {
   assert.deepEqual(seen, ["join bob", "heard", "join cy", "heard"]);
 });
 
+test("a listener that another one removes is not called any more, also not for the event that is emitted", async (t) => {
+  const { room, seen } = await enter(t);
+  room.on("join", () => {
+    stop();
+    room.on("join", () => seen.push("added"));
+  });
+  const twice = () => seen.push("twice");
+  const stop = room.on("join", twice);
+  room.on("join", twice);
+  Socket.last.says(diff(5, { joined: [member("bob")], count: 3 }));
+  assert.deepEqual(seen, ["join bob", "twice"]);
+});
+
 test("a gap requests the members once, and emits the difference", async (t) => {
   const { room, seen } = await enter(t);
   Socket.last.says(diff(8, { updated: [member("ann", { away: true })] }));

@@ -218,6 +218,58 @@ test("a token function that does not return is an error that says so, and is cal
   assert.deepEqual([Socket.all.length, Socket.last.of("auth")[0].token], [1, "new"]);
 });
 
+test("a token function that does not return at a renewal is an error that says so, and is called again", async (t) => {
+  const late = [];
+  let number = 0;
+  const token = () => (number++ ? new Promise((resolve) => late.push(resolve)) : "first");
+  const { client, tick } = await enter(t, undefined, { heartbeatInterval: 1e9, ttl: 1e10 }, { token });
+  const errors = [];
+  client.on("error", (error) => errors.push(error.message));
+  Socket.last.answers("auth", { ...ok(), expiresIn: 600_000 });
+  await tick(540_000);
+  assert.deepEqual([late.length, errors.length], [1, 0]);
+  await tick(10_000);
+  assert.deepEqual(errors, ["the token function has not returned within 10000 ms"]);
+  assert.equal(client.error.code, "timeout");
+  await tick(10_000);
+  late[0]("too late");
+  late[1]("renewed");
+  await settle();
+  assert.deepEqual(Socket.last.of("auth").map(({ token: sent }) => sent), ["first", "renewed"]);
+  Socket.last.answers("auth", { ...ok(), expiresIn: 600_000 });
+  assert.deepEqual([client.error, client.status, Socket.all.length], [null, "connected", 1]);
+  await tick(60_000);
+  assert.equal(errors.length, 1);
+});
+
+test("the token and the socket share the time of an attempt", async (t) => {
+  let give;
+  const { client, tick } = begin(t, { token: () => new Promise((resolve) => (give = resolve)) });
+  client.join("lobby").catch(() => {});
+  await settle();
+  await tick(9000);
+  give("abc");
+  await settle();
+  assert.equal(Socket.all.length, 1);
+  await tick(1000);
+  assert.ok(Socket.last.closed);
+  assert.equal(client.status, "connecting");
+  assert.ok(client.retryAt > Date.now());
+});
+
+test("a token that is not ASCII is refused where it is given", async (t) => {
+  assert.throws(() => begin(t, { token: "half \ud83d" }), { code: "bad_request", message: /^token: a token is needed, not text that is not ASCII/ });
+  t.mock.reset();
+  t.mock.timers.reset();
+  const { client } = begin(t, { token: () => "\ud83d" });
+  const errors = [];
+  client.on("error", ({ code, message }) => errors.push([code, message]));
+  client.join("lobby").catch(() => {});
+  await settle();
+  assert.deepEqual(errors, [["bad_request", "the token function returned text that is not ASCII, not a token"]]);
+  assert.equal(Socket.all.length, 0);
+});
+
 test("a token that arrives after close opens no socket", async (t) => {
   for (const outcome of [(take) => take("abc"), (_, fail) => fail(new Error("no session"))]) {
     let settleToken;

@@ -223,6 +223,39 @@ test("a member whose first data cannot be sent joins without it, and gets it as 
   await until(() => bob.room.members.get("ann").data?.n === 1);
 });
 
+test("data that cannot be sent does not keep the view from changing", async (t) => {
+  const roomId = newRoom();
+  function Chat({ data, view }) {
+    const { room, error } = useRoomHeartbeat(roomId, "ann", undefined, { data, view });
+    return `${room?.view} ${room?.members.size} ${error?.message}`;
+  }
+  const screen = show(t, h(Chat, { data: 1, view: "members" }));
+  await screen.reads("members 1 undefined");
+  screen.render(h(Chat, { data: 1n, view: "count" }));
+  await screen.reads("count 0 data: a bigint cannot be sent");
+  screen.render(h(Chat, { data: 2, view: "members" }));
+  await screen.reads("members 1 undefined");
+});
+
+test("`linger` and `awayAfter` may be Infinity: the room stays joined, and the member is never away", async (t) => {
+  const roomId = newRoom();
+  const bob = await watcher(t, url, roomId, "bob");
+  const options = { linger: Infinity, awayAfter: Infinity };
+  const screen = show(t, h(Stay, { roomId, options }, h(Names, { roomId })));
+  t.after(() => setHidden(false));
+  await screen.reads("bob ann");
+  // A timer that is given more than it takes is over after a millisecond, and so before this one.
+  const afterTimers = () => new Promise((resolve) => setTimeout(resolve, 20));
+  setHidden(true);
+  await afterTimers();
+  assert.equal(screen.client.rooms.get(roomId).isAway, false);
+  screen.render(null);
+  await until(() => screen.text() === "");
+  await afterTimers();
+  assert.equal(screen.client.rooms.get(roomId).status, "connected");
+  assert.deepEqual(await bob.all(), ["join ann"]);
+});
+
 test("the reason why there is no connection is in `error`, until there is one", async (t) => {
   const roomId = newRoom();
   function Chat({ address }) {
