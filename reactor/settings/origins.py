@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from reactor.settings.kinds import Kind, comma_separated
@@ -13,6 +14,10 @@ _HOST = re.compile(r"[a-z0-9*_-]+(?:\.[a-z0-9*_-]+)*")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _LABELS = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 _PORT = re.compile(r"\d+", re.ASCII)
+_NUMBER = re.compile(r"\d+|0x[0-9a-f]*", re.ASCII)
+_MAX_PORT = 65535
+_MAPPED_ELSEWHERE = frozenset("ßς\u200c\u200d")
+"""Characters that browsers keep in a name (UTS 46), and Python's IDNA 2003 replaces: another host."""
 
 
 def _parse_origins(raw: Any) -> tuple[str, ...]:
@@ -20,7 +25,10 @@ def _parse_origins(raw: Any) -> tuple[str, ...]:
 
 
 def _as_sent(written: str) -> str:
-    """Return an origin as browsers send it: in lower case, with an ASCII host and without a default port."""
+    """Return an origin as browsers send it: in lower case, with an ASCII host and without a default port.
+
+    What no browser sends is refused, since it would let no page in.
+    """
     origin = written.lower().removesuffix("/")
     if origin in {"*", "null"}:
         return origin
@@ -28,13 +36,33 @@ def _as_sent(written: str) -> str:
     # A WebSocket's own address is not the origin of a page.
     if found is None or found["scheme"] in {"ws", "wss"}:
         raise ValueError
-    host, port = found["host"], found["port"]
-    if not host.startswith("["):
-        host = host.encode("idna").decode() if not host.isascii() else host
-        if not _HOST.fullmatch(host) or "*" in host.rpartition(".")[2]:
+    host, port = _host_as_sent(found["host"]), found["port"]
+    if port not in (None, "*"):
+        port = str(int(port))
+        if not 0 < int(port) <= _MAX_PORT:
             raise ValueError
     shown_port = "" if port in (None, _DEFAULT_PORTS.get(found["scheme"])) else f":{port}"
     return f"{found['scheme']}://{host}{shown_port}"
+
+
+def _host_as_sent(host: str) -> str:
+    if host.startswith("["):
+        address = IPv6Address(host[1:-1])
+        if address.ipv4_mapped is not None:
+            # Browsers write it in hexadecimal, and Python depends on its version.
+            number = int(address.ipv4_mapped)
+            return f"[::ffff:{number >> 16:x}:{number & 0xFFFF:x}]"
+        return f"[{address.compressed}]"
+    if not host.isascii():
+        if not _MAPPED_ELSEWHERE.isdisjoint(host):
+            raise ValueError
+        host = host.encode("idna").decode()
+    last = host.rpartition(".")[2]
+    if not _HOST.fullmatch(host) or "*" in last:
+        raise ValueError
+    if _NUMBER.fullmatch(last) and "*" not in host:
+        return str(IPv4Address(host))  # browsers send other ways to write one, such as 127.1, as this one
+    return host
 
 
 ORIGINS = Kind(

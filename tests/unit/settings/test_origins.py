@@ -42,6 +42,23 @@ def test_a_pattern_matches_what_it_stands_for(written: str, origin: str, expecte
     assert allows(written, origin) is expected
 
 
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("http://[0:0:0:0:0:0:0:1]:3000", "http://[::1]:3000"),
+        ("http://[2001:DB8:0:0:1:0:0:1]", "http://[2001:db8::1:0:0:1]"),
+        ("http://[::ffff:127.0.0.1]", "http://[::ffff:7f00:1]"),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+        ("http://app.example:0080", "http://app.example"),
+        ("https://app.example:08443", "https://app.example:8443"),
+        ("https://BÜCHER.example", "https://xn--bcher-kva.example"),
+        ("https://*.bücher.example", "https://one.xn--bcher-kva.example"),
+    ],
+)
+def test_an_origin_is_compared_as_browsers_send_it(written: str, sent: str):
+    assert allows(written, sent)
+
+
 def test_several_wildcards_in_a_label_take_no_longer_than_one():
     # As a regular expression, twelve wildcards and a text that nearly matches take hours.
     written = f"https://{'a*' * 12}b.example.org"

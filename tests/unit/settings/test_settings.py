@@ -110,6 +110,18 @@ def test_switches_off(given):
                 "https://app.example, *.app.example",
                 "https://app.example?x",
                 "Null://",
+                # What no browser sends.
+                "http://127.1",
+                "http://0x7f.0.0.1",
+                "http://2130706433",
+                "http://1.2.3.4.5",
+                "http://256.1.1.1",
+                "http://[1::2::3]",
+                "http://app.example:0",
+                "http://app.example:99999",
+                "https://app.example.",
+                # By the IDNA of Python this is strasse.example, which may belong to someone else.
+                "https://straße.example",
                 "https://a b",
                 "https://[::1",
                 "https://app.example:8*",
