@@ -42,7 +42,7 @@ class Backoff:
 _COMPLAINTS = frozenset(
     {
         CloseCode.PROTOCOL_ERROR, CloseCode.UNSUPPORTED, CloseCode.NOT_UTF8, CloseCode.POLICY,
-        CloseCode.TOO_BIG, CloseCode.TOO_SLOW, CloseCode.TOO_MANY,
+        CloseCode.TOO_BIG, CloseCode.FORCE_LEAVE, CloseCode.TOO_SLOW, CloseCode.TOO_MANY,
     }
 )  # fmt: skip
 """Codes by which a server closes because of what the client did: the same may happen at once again."""
@@ -56,14 +56,16 @@ class ReconnectDelays:
         self._draw = draw
         self._failures = 0
 
-    def after_connection(self, code: int, lasted: float, *, answered: bool) -> float:
+    def after_connection(self, code: int, lasted: float, *, answered: bool, released: bool = False) -> float:
         """Return the delay (s) after a connection that lasted `lasted` s and was closed with this code.
 
-        answered: whether the server has answered on it, with other than errors.
+        answered: whether the server has answered on it, with other than errors. released: whether it has
+        ended a membership on it. A peer that closes with 4003 and has ended none is no reactor server with a
+        reason.
         """
         if lasted >= self._backoff.stable or (answered and code not in _COMPLAINTS):
             self._failures = 0
-        if code == CloseCode.FORCE_LEAVE and answered:
+        if code == CloseCode.FORCE_LEAVE and released:
             return 0.0  # The server has ended the last room, while another one was being joined.
         if code == CloseCode.RESTART and not self._failures:
             self._failures = 1

@@ -29,6 +29,7 @@ from reactor.protocol.messages import (
     MessageLimits,
     ProtocolError,
     RoomForceLeave,
+    RoomLeft,
     ServerMessage,
 )
 from reactor.protocol.requests import Heartbeat, Request
@@ -121,6 +122,7 @@ class OpenConnection:
         limits: What the server takes, in bytes; None until it has said so.
         lost: Whether the WebSocket is closed.
         answered: Whether the server has sent anything but errors.
+        released: Whether it has ended a membership.
         opened_at: When it was opened, by the monotonic clock.
 
     """
@@ -138,6 +140,7 @@ class OpenConnection:
         self.limits: MessageLimits | None = None
         self.lost = False
         self.answered = False
+        self.released = False
         self.opened_at = monotonic()
         self._socket = socket
         self._codec = codec_for(socket.subprotocol)
@@ -298,6 +301,7 @@ class OpenConnection:
         if message is None:
             return
         self.answered = self.answered or not isinstance(message, ErrorMessage)
+        self.released = self.released or isinstance(message, RoomForceLeave | RoomLeft)
         self._on_message(self, message)
         request = self._request_answered(message)
         if request is not None and not request.reply.done():

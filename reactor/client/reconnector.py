@@ -311,7 +311,9 @@ class Reconnector:
                 await self._changed.wait()
             return await self._reconnect(0.0)
         lasted = monotonic() - connection.opened_at
-        delay = self._delays.after_connection(code, lasted, answered=connection.answered)
+        delay = self._delays.after_connection(
+            code, lasted, answered=connection.answered, released=connection.released
+        )
         return await self._reconnect(delay)
 
     def _is_final(self, code: int) -> bool:

@@ -27,7 +27,7 @@ const WAKING = 1000;
 const UNAUTHORISED = 4001;
 const FORCE_LEAVE = 4003;
 /** Whether a server closed because of what the client did: the same may happen at once again. @param {number} code */
-const isComplaint = (code) => (code > 1001 && code < 1005) || (code > 1006 && code < 1010) || code > 4003;
+const isComplaint = (code) => (code > 1001 && code < 1005) || (code > 1006 && code < 1010) || code >= FORCE_LEAVE;
 
 /** @param {string} [token] */
 const isAscii = (token = "") => !/\P{ASCII}/u.test(token);
@@ -72,6 +72,8 @@ export class Connection {
   #attempts = 0;
   /** Whether the server has answered on this socket. */
   #answered = false;
+  /** Whether it has ended a membership on it. */
+  #released = false;
   /** The HTTP status of the server's address, requested once in a series of failures. @type {Promise<number | undefined> | undefined} */
   #status;
   /** Why the server did not accept the last token, if so. @type {string | undefined} */
@@ -269,7 +271,7 @@ export class Connection {
     socket.onopen = () => {
       clearTimeout(this.#timer);
       this.#openedAt = this.receivedAt = monotonic();
-      this.#answered = false;
+      this.#answered = this.#released = false;
       this.#status = undefined;
       this.error = this.banned = null;
       this.#setState("open");
@@ -279,6 +281,7 @@ export class Connection {
       try {
         const message = codec.decode(data);
         if (message.type !== "error") this.#answered = true;
+        if (/^room:(left|force-leave)$/.test(message.type)) this.#released = true;
         this.#owner.receive(message);
       } catch (error) {
         // If it was a diff, the gap in versions is noticed like that of a lost one.
@@ -305,9 +308,9 @@ export class Connection {
     if (code !== FORCE_LEAVE) return this.reconnect(code);
     // After a force-leave from the last room, that room has the error.
     if (this.banned || !this.#owner.isUsed) return this.close(this.banned);
-    // Another room was being joined. A peer that closes so without an answer is no reactor server with a reason.
-    this.drop(this.#answered ? 0 : this.#nextDelay(code));
-    if (this.#answered) this.open();
+    // Another room was being joined. A peer that closes so and has ended nothing is no reactor server with a reason.
+    this.drop(this.#released ? 0 : this.#nextDelay(code));
+    if (this.#released) this.open();
   }
 
   /** Add to an error why the server cannot be reached, and report it. @param {ReactorError} error */

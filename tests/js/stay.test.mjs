@@ -126,6 +126,22 @@ test("a peer that closes with 4003 at once is not connected to without a pause",
   assert.ok(Socket.all.length - length < 5, `${Socket.all.length - length} connections in a second`);
 });
 
+test("a peer that answers each join and closes with 4003 is met with growing pauses", async (t) => {
+  const { client, room } = await enter(t);
+  const pauses = [];
+  for (let round = 0; round < 4; round += 1) {
+    Socket.last.ends(4003);
+    pauses.push(client.retryAt - Date.now());
+    client.tick();
+    t.mock.timers.tick(pauses.at(-1));
+    await settle();
+    Socket.last.opens();
+    Socket.last.answers("join_room", joined([member("me"), member("ann")]));
+  }
+  assert.deepEqual(pauses, [500, 1000, 2000, 4000]);
+  assert.equal(room.status, "connected");
+});
+
 test("a rejected token ends the client; after any other close code it returns", async (t) => {
   const { client, room, seen, tick } = await enter(t);
   const errors = [];

@@ -37,10 +37,11 @@ def test_an_answer_resets_the_bound_unless_the_server_closed_because_of_what_the
     assert waits.after_connection(LOST, 0.1, answered=True) == 0.5
 
 
-def test_after_a_forced_leave_there_is_no_pause_if_the_server_has_answered():
+def test_after_a_forced_leave_there_is_no_pause_if_the_server_has_ended_a_membership():
     waits = ReconnectDelays(Backoff(first=0.5), longest)
-    assert waits.after_connection(CloseCode.FORCE_LEAVE, 0.1, answered=True) == 0
-    assert [waits.after_connection(CloseCode.FORCE_LEAVE, 0.1, answered=False) for _ in "ab"] == [0.5, 1.0]
+    assert waits.after_connection(CloseCode.FORCE_LEAVE, 0.1, answered=True, released=True) == 0
+    pauses = [waits.after_connection(CloseCode.FORCE_LEAVE, 0.1, answered=one) for one in (True, False, True)]
+    assert pauses == [0.5, 1.0, 2.0], "a peer that joins and closes so is not met without a pause"
 
 
 def test_the_first_restart_has_a_bound_of_its_own():
