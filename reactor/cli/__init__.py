@@ -1,5 +1,6 @@
 """The command `reactor`: runs a command; every error becomes one line and an exit code."""
 
+import errno
 import io
 import os
 import signal
@@ -12,6 +13,7 @@ from itertools import pairwise
 from reactor.errors import ReactorError
 
 _HELP = "`reactor --help` lists the commands."
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -136,6 +138,8 @@ def _report(error: BaseException, given: list[str]) -> int:
         return _fail(str(main), main.exit_code)
     if isinstance(main, BrokenPipeError):
         raise main
+    if isinstance(main, OSError) and main.errno in _DISK_FULL:
+        return _fail(f"{main.filename or 'the output'} cannot be written: {main.strerror}.", 1)
     message = str(main).partition("\n")[0]
     return _fail(
         f"unexpected {type(main).__name__}{f' ({message})' if message else ''}; "

@@ -109,6 +109,17 @@ def test_an_error_that_cannot_be_printed_is_still_an_exit_code() -> None:
     assert done.returncode == 2
 
 
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["size", "--users", "10"]])
+def test_output_on_a_full_disk_is_one_line_of_error(arguments: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "reactor", *arguments], env=environment(), stdout=full, check=False,
+            stderr=subprocess.PIPE, text=True, timeout=PATIENCE,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "error: the output cannot be written: No space left on device.\n"
+
+
 def test_a_slow_reader_costs_lines_and_not_time() -> None:
     reader, writer = os.pipe()
     log = LogWriter(writer)
