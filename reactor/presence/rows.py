@@ -9,6 +9,7 @@ import msgspec
 from reactor.errors import UNREADABLE
 from reactor.log import RateLimitedLog
 from reactor.presence.keys import unescape
+from reactor.protocol.data import decode_json, json_float
 from reactor.protocol.messages import Departed, Member, RoomDiff, RoomMessage
 
 _log = RateLimitedLog()
@@ -44,7 +45,7 @@ class MemberRow(msgspec.Struct, array_like=True, rename="camel"):
             last_active_at=self.last_active_at,
             away=self.away == 1,
             connections=self.connections,
-            data=msgspec.json.decode(self.data) if self.data else msgspec.UNSET,
+            data=decode_json(self.data) if self.data else msgspec.UNSET,
         )
 
 
@@ -121,7 +122,7 @@ class MessageRow(msgspec.Struct, array_like=True):
     data: Any
 
 
-_decode_message = msgspec.json.Decoder(MessageRow).decode
+_decode_message = msgspec.json.Decoder(MessageRow, float_hook=json_float).decode
 
 
 def parse_room_message(room_id: str, payload: bytes) -> tuple[RoomMessage, list[str] | None]:
@@ -131,7 +132,7 @@ def parse_room_message(room_id: str, payload: bytes) -> tuple[RoomMessage, list[
     """
     at, _, body = payload[1:].partition(b" ")
     if payload.startswith(MESSAGE_OF_APPLICATION):
-        message, to = RoomMessage(room_id, msgspec.json.decode(body), int(at)), None
+        message, to = RoomMessage(room_id, decode_json(body), int(at)), None
     else:
         row = _decode_message(body)
         message, to = RoomMessage(room_id, row.data, int(at), row.user_id, row.socket_id), row.to
