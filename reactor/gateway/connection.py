@@ -405,7 +405,8 @@ class Connection(asyncio.Protocol):
         request: Any = None
         try:
             if len(payload) <= CHEAP_MESSAGE:
-                request = self.codec.decode(payload, context.limits.max_data)
+                request = self.codec.decode_at_once(payload)
+            if request is not None:
                 intent = self.session.receive(request)
             elif context.handler.admits(self, payload):
                 began = thread_time()

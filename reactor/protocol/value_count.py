@@ -42,13 +42,18 @@ def count_in_msgpack(data: bytes, most: int) -> int:
     return count
 
 
+def has_many_lists(data: bytes) -> bool:
+    """Return whether MessagePack may have more than a few lists."""
+    return len(data.translate(None, _NO_LIST)) > _FEW
+
+
 def has_lists_as_keys(data: bytes) -> bool:
     """Return whether a map in MessagePack has lists as keys, where these are more than a few.
 
     The hash of text is secret to the process, but any number of lists with the same hash is easily made,
     since -1 and -2 have the same: 360 of these in 4 KB take 3 ms to be put into one dict.
     """
-    if len(data.translate(None, _NO_LIST)) <= _FEW:
+    if not has_many_lists(data):
         return False
     at, left, is_map = 0, 1, False  # what is left of the open list or map, where a pair is two
     outer: list[tuple[int, bool]] = []

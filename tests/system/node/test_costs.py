@@ -69,7 +69,7 @@ async def test_heartbeats_that_wait_are_bounded_and_end_with_their_connection(bu
         await ann.until(lambda: len(ann.of("room:heartbeat:ack")) == MAX_ABSORBED + 1)
         node.handler.costs.charge(connection, 100, asyncio.get_running_loop().time())
         await ann.send("room:heartbeat", id="last")
-        await ann.barrier()
+        await ann.answer("room:heartbeat", roomId="none")  # the one before has been processed
         waiting = node.handler._paced._collected
         assert list(waiting) == [connection]
         connection.abort()
@@ -113,6 +113,19 @@ async def test_a_message_that_is_not_small_is_charged_for_its_time_also_where_it
         for kind in ("room:heartbeat", "leave_room"):
             assert (await ann.answer(kind, roomId="\U0001f600" * 64))["code"] == "not_joined"
         assert (await ann.answer("room:count", roomId="\U0001f600" * 64))["code"] == "too_many_requests"
+
+
+async def test_small_messages_are_charged_where_they_are_invalid(bundled_server: Server) -> None:
+    async with (
+        served(bundled_server, cost_per_second=1, cost_burst=2) as node,
+        RawClient.connect(node) as ann,
+    ):
+        for number in range(100):
+            await ann.send("room:members", roomId="r", limit=[{}] * 30, id=number)
+        await ann.until(lambda: len(ann.of("error")) == 100)
+        codes = [error["code"] for error in ann.of("error")]
+        assert set(codes) == {"bad_message", "too_many_requests"}
+        assert codes == sorted(codes)
 
 
 async def test_leaving_is_never_refused_and_a_refused_join_can_be_repeated(bundled_server: Server) -> None:

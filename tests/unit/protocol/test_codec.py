@@ -2,6 +2,7 @@
 
 import json
 import timeit
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -184,3 +185,51 @@ def test_what_is_never_refused_is_recognised_by_its_type(codec: Codec, message: 
     encode = msgspec.msgpack.encode if codec.binary else msgspec.json.encode
     assert codec.is_never_refused(encode(message)) is never_refused
     assert not codec.is_never_refused(encode(message)[:-1])
+
+
+@codecs
+def test_what_is_never_refused_is_decoded_in_no_time_whatever_it_holds(codec: Codec):
+    held: list[list[Any]] = [[[]] * 3000, [0] * 5000, ["," * 20] * 2500]
+    for one in held:
+        heartbeat, count = (
+            pack(codec, {"type": kind, "x": one}) for kind in ("room:heartbeat", "room:count")
+        )
+        assert codec.decode(heartbeat) == requests.Heartbeat()
+        best, checked = (
+            min(timeit.repeat(partial(decoded, codec, payload), number=1, repeat=20))
+            for payload in (heartbeat, count)
+        )
+        assert best < checked / 4  # a tenth to a fiftieth when measured
+
+
+def decoded(codec: Codec, payload: bytes) -> requests.Request | None:
+    """Return the request, or None for an invalid message."""
+    try:
+        return codec.decode(payload)
+    except ProtocolError:
+        return None
+
+
+@codecs
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "room:count", "roomId": "r", "id": 1},
+        {"type": "room:heartbeat"},
+        {"type": "room:count"},
+        [],
+        5,
+    ],
+)
+def test_a_small_message_is_decoded_at_once_or_not_at_all(codec: Codec, message: Any):
+    payload = pack(codec, message)
+    assert codec.decode_at_once(payload) == decoded(codec, payload)
+    assert codec.decode_at_once(payload[:-1]) is None
+
+
+def test_a_small_message_that_takes_long_to_be_found_valid_is_not_decoded_at_once():
+    heartbeat = {"type": "room:heartbeat", "x": [[]] * 100}
+    assert MSGPACK.decode_at_once(pack(MSGPACK, heartbeat)) is None
+    assert JSON.decode_at_once(pack(JSON, heartbeat)) == JSON.decode(pack(JSON, heartbeat))
+    assert JSON.decode_at_once(b'{"type":"room:heartbeat","x":"\xff"}') is None
+    assert not JSON.is_never_refused(b'{"type":"room:heartbeat","x":"\xff"}')
