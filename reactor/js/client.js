@@ -160,6 +160,8 @@ export class ReactorClient extends Emitter {
     if (leave) for (const roomId of this.rooms.keys()) this.send({ type: "leave_room", roomId }, () => {});
     this.#endAll(null);
     this.#connection.close();
+    // A listener may have begun something meanwhile.
+    if (this.isUsed) this.#connection.open();
   }
 
   /** Reconnect at once, or test the connection by a heartbeat: time has passed, or the network may be another one. */
@@ -260,10 +262,12 @@ export class ReactorClient extends Emitter {
       for (const { send } of this.#questions) send();
       this.tick();
     } else {
+      if (closed) this.#wasOpen = false;
       if (error) this.#endAll(error);
+      // A listener may have begun something meanwhile, for which the connection is opened again.
+      if (this.#connection.state !== state) return;
       this.#disconnected();
     }
-    if (closed) this.#wasOpen = false;
     watchNetwork(closed ? "removeEventListener" : "addEventListener", this.#onPageEvent);
     this.#showStatus();
   }

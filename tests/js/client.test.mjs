@@ -528,6 +528,31 @@ test("close leaves the rooms, and no timer, socket or request remains", async (t
   assert.equal(Socket.last.of("leave_room").length, 0);
 });
 
+test("what a listener begins while the client closes, or is ended, gets a connection of its own", async (t) => {
+  for (const end of ["close", "4001"]) {
+    const { client, room, tick } = await enter(t);
+    const watched = client.watch("den");
+    await settle();
+    let again;
+    watched.on("status", (status) => {
+      if (status === "closed") again = client.watch("hall");
+    });
+    if (end === "close") client.close();
+    else Socket.last.ends(4001);
+    await settle();
+    assert.deepEqual([room.status, watched.status, again.status, Socket.all.length], ["closed", "closed", "connecting", 2], end);
+    Socket.last.opens();
+    assert.deepEqual(Socket.last.sent.map(({ type, roomId }) => [type, roomId]), [["room:watch", "hall"]]);
+    Socket.last.ends(1006);
+    assert.equal(client.status, "reconnecting");
+    client.close();
+    await tick(60_000);
+    assert.deepEqual([again.status, client.status, Socket.all.length], ["closed", "idle", 2]);
+    t.mock.timers.reset();
+    t.mock.reset();
+  }
+});
+
 test("another codec is negotiated by its subprotocol", async (t) => {
   const codec = { subprotocol: "reactor.up", encode: (m) => JSON.stringify(m), decode: (data) => JSON.parse(data) };
   const { room } = await enter(t, undefined, {}, { codec });
