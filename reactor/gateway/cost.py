@@ -40,6 +40,8 @@ PRICES: Final[dict[type, float]] = {
 is carried out a little later where too much was spent (membership/paced_heartbeats.py)."""
 MEMBER_READ: Final = 0.2
 """Units for a member that Redis has to read for a list."""
+KIB_READ: Final = 0.15
+"""Units for a KiB of their data, where a room is followed: one with 4 KiB takes the node and Redis 75 us."""
 DIFF_READ: Final = 0.1
 """Units for a recent diff that is read again for a client that returns."""
 PERSON_READ: Final = 0.3
@@ -90,6 +92,14 @@ def price_of(intent: Any) -> float:
 def change_price(size: int, sockets: int) -> float:
     """Return the units for a change of `size` bytes that is sent to `sockets` connections."""
     return sockets * (SOCKET + size * KIB_SENT / 1024)
+
+
+def list_price(members: int, size: int) -> float:
+    """Return the units for the list with which a room begins to be followed.
+
+    size: the bytes of the members' data.
+    """
+    return MEMBER_READ * members + KIB_READ * size / 1024
 
 
 class Account:

@@ -6,7 +6,7 @@ its join or leave is answered, so requests keep their order. What a request cost
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -24,6 +24,7 @@ from reactor.gateway.cost import (
     PER_SECOND,
     CostLimiter,
     change_price,
+    list_price,
     price_of,
 )
 from reactor.gateway.fanout import Fanout
@@ -251,7 +252,7 @@ class RequestHandler:
         """
         view = self._feed.view(room_id)
         if diff and view is not None:
-            self._charge(connection, change_price(len(diff), len(view.members)))
+            self._charge(connection, change_price(len(diff), view.connections))
 
     def _admit(self, connection: Connection, intent: Any) -> bool:
         """Charge a request, or refuse it where too much was spent. Leaving a room is always possible."""
@@ -307,7 +308,7 @@ class RequestHandler:
             intent = replace(intent, former=None)  # nothing was lost: the connection is in the room
         attachment = former if former is not None and rejoin else self._new_attachment(connection, intent)
         try:
-            reply, view = await self._reconciler.follow_and_register(connection, attachment, intent)
+            reply, view = await self._follow_and_register(connection, attachment, intent)
         except Exception:
             self._reconciler.abort_join(connection, attachment)
             self._replay_deferred(connection, session.refused(room_id))
@@ -340,6 +341,17 @@ class RequestHandler:
         membership.attachment = attachment
         self._complete_join(connection, attachment, intent, reply, view)
         return True
+
+    async def _follow_and_register(
+        self, connection: Connection, attachment: Attachment, intent: intents.Join
+    ) -> tuple[Joined | JoinRefused, RoomView]:
+        """Follow the room and send a join to Redis; the first to follow a room pays for its list."""
+        is_first = intent.room_id not in self._feed.rooms()
+        try:
+            return await self._reconciler.follow_and_register(connection, attachment, intent)
+        finally:
+            if is_first:
+                self._charge(connection, list_price(*self._feed.listed(intent.room_id)))
 
     def _new_attachment(self, connection: Connection, intent: intents.Join) -> Attachment:
         entry, terms = Entry(intent.room_id, intent.user_id), self._policy(intent.room_id)
@@ -376,7 +388,7 @@ class RequestHandler:
         size = self._send_joined(connection, answer, intent, view)
         # Joins at the same time share a diff: each is charged as if it were alone in it.
         changed = len(reply.diff) if reply.resumed else _joined_size(intent)
-        price = change_price(size, 1) + change_price(changed, len(view.members))
+        price = change_price(size, 1) + change_price(changed, view.connections)
         self.costs.charge(connection, price, self._clock())
         connection.session.rooms[room_id].heartbeat_interval = heartbeat_ms / 1000
         connection.expect_heartbeats(heartbeat_ms / 1000)
@@ -506,8 +518,8 @@ class RequestHandler:
             connection.send(messages.ErrorMessage("forbidden", NO_MESSAGES, intent.id, room_id))
             return
         view = self._feed.view(room_id)
-        receivers = len(intent.to) if intent.to is not None else len(view.members) if view else 0
-        self._charge(connection, change_price(len(intent.data_json), receivers))
+        if view is not None:
+            self._charge(connection, change_price(len(intent.data_json), _receivers(view, intent.to)))
         if await self._store.publish_member_message(
             attachment.entry, connection.socket_id, intent.data_json, intent.to
         ):
@@ -565,6 +577,14 @@ class RequestHandler:
 
 def _price_of_size(payload: bytes) -> float:
     return KIB_RECEIVED * len(payload) / 1024 if len(payload) > LARGE_MESSAGE else 0.0
+
+
+def _receivers(view: RoomView, to: Collection[str] | None) -> int:
+    """Return how many connections receive a message: of the users in `to`, or of all members."""
+    if to is None:
+        return view.connections
+    found = [view.members.get(user) for user in to]
+    return sum(member.connections if member is not None else 1 for member in found)
 
 
 def _joined_size(intent: intents.Join) -> int:

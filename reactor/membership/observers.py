@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from reactor.errors import Unavailable
 from reactor.gateway.address_share import AddressShare
 from reactor.gateway.connection import Connection
-from reactor.gateway.cost import MEMBER_READ, change_price
+from reactor.gateway.cost import change_price, list_price
 from reactor.gateway.fanout import Fanout
 from reactor.gateway.roster import Roster
 from reactor.membership.ban_check import BanCheck
@@ -243,8 +243,8 @@ class Observers:
         async with self._opening:
             if connection.session.closed:
                 raise Unavailable("the connection is closed")  # nothing is done for it any more
-            view = await self._feed.follow(room_id)
-        self._charge(connection, MEMBER_READ * len(view.members))
+            await self._feed.follow(room_id)
+        self._charge(connection, list_price(*self._feed.listed(room_id)))
 
     async def _known(self, room_id: str) -> RoomView:
         """Return a followed room's view, once nothing is known to be missing in it."""

@@ -80,10 +80,14 @@ class Position(Struct, frozen=True, gc=False):
 
 
 class RoomListing(Struct, frozen=True, gc=False):
-    """A room's members, at `position` or newer; the diffs after that position make the list exact."""
+    """A room's members, at `position` or newer; the diffs after that position make the list exact.
+
+    size: the bytes of the members' data, as read from Redis.
+    """
 
     position: Position
     members: list[Member]
+    size: int = 0
 
 
 class ShardMark(NamedTuple):

@@ -7,7 +7,7 @@ one diff, so that its receivers see every change exactly once and in order.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import NamedTuple
 
 import anyio
@@ -64,10 +64,12 @@ class FollowedRoom:
     """A room that this node follows: its view, its number of followers, and who waits for a version.
 
     lists_requested: how many lists were requested so far. newest_list: the number of the newest one applied.
+    listed: the members in its first list, and the bytes of their data.
     """
 
     __slots__ = (
-        "failed", "followers", "lists_requested", "newest_list", "ready", "resyncing", "view", "waiting",
+        "failed", "followers", "listed", "lists_requested", "newest_list", "ready", "resyncing", "view",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, room_id: str) -> None:
@@ -77,6 +79,7 @@ class FollowedRoom:
         self.failed: Unavailable | None = None
         self.resyncing = False
         self.lists_requested = self.newest_list = 0
+        self.listed = 0, 0
         self.waiting: list[tuple[int, asyncio.Event]] = []
 
     @property
@@ -139,7 +142,12 @@ class RoomFeed:
         room = self._rooms.get(room_id)
         return room.view if room is not None and room.ready.is_set() else None
 
-    def rooms(self) -> Iterable[str]:
+    def listed(self, room_id: str) -> tuple[int, int]:
+        """Return what following a room took: the members in its first list, and the bytes of their data."""
+        room = self._rooms.get(room_id)
+        return room.listed if room is not None else (0, 0)
+
+    def rooms(self) -> Collection[str]:
         """Return the ids of the followed rooms."""
         return self._rooms.keys()
 
@@ -310,6 +318,7 @@ class RoomFeed:
                 self._remove(room_id)
         else:
             at = found.position
+            room.listed = len(found.members), found.size
             if room.view.reset(at.epoch, at.version, found.members) is DiffResult.GAP:
                 self._start_resync(room, "gap", room.position)
             if self._rooms.get(room_id) is room:

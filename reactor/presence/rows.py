@@ -146,10 +146,15 @@ decode_diff = msgspec.msgpack.Decoder(DiffRow).decode
 """Returns a published diff from its MessagePack bytes. Raises msgspec.MsgspecError."""
 
 
+def data_size(flat: Sequence[bytes | int]) -> int:
+    """Return the bytes of the data of the members in a page."""
+    return sum(map(len, flat[_DATA_FIELD :: len(MEMBER_FIELDS)]))  # type: ignore[arg-type]
+
+
 def next_page_size(flat: Sequence[bytes | int]) -> int:
     """Return how many rows of a room to ask for, from the page before."""
     rows = len(flat) // len(MEMBER_FIELDS)
-    size = sum(map(len, flat[_DATA_FIELD :: len(MEMBER_FIELDS)])) + _ROW_BYTES * rows  # type: ignore[arg-type]
+    size = data_size(flat) + _ROW_BYTES * rows
     return max(MIN_PAGE, min(MAX_PAGE, PAGE_BYTES * rows // size)) if rows else MAX_PAGE
 
 

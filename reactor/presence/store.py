@@ -34,6 +34,7 @@ from reactor.presence.rows import (
     MIN_PAGE,
     LeftRow,
     MessageRow,
+    data_size,
     members_from_flat,
     next_page_size,
     room_from,
@@ -283,16 +284,16 @@ class Store:
         first: Position | None = None
         members: dict[str, Member] = {}
         cursor: int | bytes = 0
-        size = MIN_PAGE
+        size, read = MIN_PAGE, 0
         while True:
             now, epoch, version, count, cursor, *flat = await _until_settled(
                 self._run_for_room, "list", room_id, cursor, size
             )
-            size = next_page_size(flat)
+            size, read = next_page_size(flat), read + data_size(flat)
             first = first or Position(now, epoch.decode(), version, count)
             members.update((member.user_id, member) for member in members_from_flat(flat))
             if cursor == b"0":
-                return RoomListing(first, list(members.values()))
+                return RoomListing(first, list(members.values()), read)
 
     async def page(self, room_id: str, cursor: str, limit: int) -> tuple[RoomListing, str]:
         """Return about `limit` members of a room, and the cursor of the next page; "0" at both ends."""

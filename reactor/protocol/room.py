@@ -46,11 +46,14 @@ class RoomView:
         run: Replaced by a new object whenever a member is changed or removed. While it stays the same,
             members have only been added, behind those that were there.
         count: The number of members, from the latest diff or snapshot.
+        connections: The number of the connections of all members, on all nodes.
         waiting: Whether a snapshot is awaited.
 
     """
 
-    __slots__ = ("_deferred", "count", "epoch", "members", "room_id", "run", "version", "waiting")
+    __slots__ = (
+        "_deferred", "connections", "count", "epoch", "members", "room_id", "run", "version", "waiting",
+    )  # fmt: skip
 
     def __init__(self, room_id: str) -> None:
         self.room_id = room_id
@@ -58,7 +61,7 @@ class RoomView:
         self.version = 0
         self.run = object()
         self.members: dict[str, Member] = {}
-        self.count = 0
+        self.count = self.connections = 0
         self.waiting = True
         self._deferred: list[RoomDiff] = []
 
@@ -128,6 +131,7 @@ class RoomView:
         self.run = object()
         self.members = {member.user_id: member for member in members}
         self.count = len(self.members)
+        self.connections = sum(member.connections for member in self.members.values())
 
     def _take(self, diff: RoomDiff) -> DiffResult:
         if diff.epoch != self.epoch:
@@ -145,14 +149,20 @@ class RoomView:
         ):
             self.run = object()
         for departed in diff.left:
-            self.members.pop(departed.user_id, None)
+            before = self.members.pop(departed.user_id, None)
+            self.connections -= before.connections if before is not None else 0
         for member in diff.joined:
-            self.members[member.user_id] = member
+            self._set(member)
         for member in diff.updated:
-            self.members[member.user_id] = member
+            self._set(member)
         self.version = diff.version
         self.count = diff.count
         return DiffResult.APPLIED
+
+    def _set(self, member: Member) -> None:
+        before = self.members.get(member.user_id)
+        self.connections += member.connections - (before.connections if before is not None else 0)
+        self.members[member.user_id] = member
 
 
 def merge(diffs: Sequence[RoomDiff]) -> RoomDiff:

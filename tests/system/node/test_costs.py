@@ -1,6 +1,7 @@
 """What requests cost is charged to their client, which is refused further ones until it is paid off."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 
 from reactor.membership.pending import MAX_ABSORBED
@@ -161,6 +162,61 @@ async def test_what_a_change_costs_grows_with_the_room(bundled_server: Server) -
                 await ann.ask("room:update", "room:updated", roomId=room, data=DATA)
                 spent.append(connection.spending.own - before)
         assert spent[1] > 4 * spent[0]
+
+
+async def test_what_a_change_costs_grows_with_the_connections_of_each_member(bundled_server: Server) -> None:
+    async with (
+        served(bundled_server, cost_per_second=1, cost_burst=100_000) as node,
+        served(bundled_server) as other,
+        RawClient.connect(node) as ann,
+        AsyncExitStack() as connections,
+    ):
+        await ann.join("lobby", "ann")
+        (connection,) = node.roster.connections_of("lobby", "ann")
+
+        async def spent(kind: str, data: str = DATA, **fields: Any) -> float:
+            assert connection.spending is not None
+            before = connection.spending.own
+            await ann.answer(kind, roomId="lobby", data=data, **fields)
+            return connection.spending.own - before
+
+        async def all_spent(letter: str) -> list[float]:
+            to_bob = await spent("room:send", to=["bob"])
+            return [to_bob, await spent("room:send"), await spent("room:update", letter * 4000)]
+
+        for one in (node, other):  # wherever they are
+            bob = await connections.enter_async_context(RawClient.connect(one))
+            await bob.join("lobby", "bob")
+        before = await all_spent("a")
+        for number in range(20):
+            bob = await connections.enter_async_context(RawClient.connect((node, other)[number % 2]))
+            await bob.join("lobby", "bob")
+        view = node.feed.view("lobby")
+        assert view is not None
+        await until(lambda: view.connections == 23)
+        after = await all_spent("b")
+        assert all(then > 2 * now for now, then in zip(before, after, strict=True)), (before, after)
+
+
+async def test_the_first_to_join_a_room_on_a_node_pays_for_the_list(bundled_server: Server) -> None:
+    async with (
+        served(bundled_server, cost_per_second=1, cost_burst=100_000) as node,
+        served(bundled_server) as other,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+        AsyncExitStack() as connections,
+    ):
+        for number in range(30):
+            member = await connections.enter_async_context(RawClient.connect(other))
+            await member.join("lobby", f"u{number}", data=DATA)
+        spent = []
+        for client, user in ((ann, "ann"), (bob, "bob")):
+            await client.join("lobby", user, view="none")
+            (connection,) = node.roster.connections_of("lobby", user)
+            now = asyncio.get_running_loop().time()
+            assert connection.spending is not None
+            spent.append(connection.spending.own - now)
+        assert spent[0] - spent[1] > 20  # 30 members with 4 KB each
 
 
 async def test_a_patch_is_charged_for_what_redis_reads_also_where_it_changes_nothing_or_is_too_large(

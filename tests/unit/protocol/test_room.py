@@ -55,6 +55,7 @@ def test_diffs_applied_one_by_one_lead_to_the_last_state(history):
         assert view.apply(one) is DiffResult.APPLIED
         assert view.members == state
         assert view.count == len(state)
+        assert view.connections == sum(member.connections for member in state.values())
 
 
 @given(histories(), st.data())
