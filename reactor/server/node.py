@@ -353,6 +353,7 @@ class Node:
         settings = self.settings
         for loop in self.backend.loops:
             self._group.start_soon(loop)
+        self._group.start_soon(self._keep_events_checked)
         async with anyio.create_task_group() as waiting:
             waiting.start_soon(self._listen_meanwhile, sock)
             await self._wait_for_redis()
@@ -617,6 +618,13 @@ class Node:
         self.sweep.trigger()
         if not first:
             self._tasks.start_soon(self._check_events_again)
+
+    async def _keep_events_checked(self) -> None:
+        """Check the events regularly: another program may change the setting of a server that goes on."""
+        while self.settings.listener and self.settings.sweep_interval:
+            await anyio.sleep(self.settings.sweep_interval)
+            if self.readiness.status()[0]:  # an outage has a check of its own behind it
+                await self._check_events_again()
 
     async def _check_events_again(self) -> None:
         try:

@@ -105,6 +105,25 @@ async def test_event_flags_are_added_and_none_is_removed(redis_server: Server) -
         assert node.reaper.found_by == {"event": 1}
 
 
+async def test_events_that_are_switched_off_meanwhile_are_noticed(redis_server: Server) -> None:
+    """A server that may switches them on again; the other says so until someone does."""
+    control = redis_server.control
+    async with served(redis_server, sweep_interval=0.2, manage_redis=False) as node:
+        assert node.readiness.status() == (True, "ok")
+        control.config_set("notify-keyspace-events", "")
+        await until(lambda: "no expired events arrive" in node.readiness.status()[1])
+        async with served(redis_server, sweep_interval=0.2) as manager:
+            await until(lambda: node.readiness.status() == (True, "ok"))
+            control.config_set("notify-keyspace-events", "Kx")
+            await until(lambda: set(_flags(redis_server)) == set("KxE"))
+            assert manager.readiness.status() == (True, "ok")
+
+
+def _flags(server: Server) -> str:
+    found: Any = server.control.config_get("notify-keyspace-events")
+    return str(found["notify-keyspace-events"])
+
+
 async def test_a_script_that_blocks_redis_removes_no_member(redis_server: Server) -> None:
     """Another application's script runs for longer than clients wait; Redis answers BUSY after a while."""
     control = redis_server.control
