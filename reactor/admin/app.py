@@ -22,6 +22,7 @@ from reactor.admin.parameters import ApiError
 from reactor.admin.routes import Operation, operations
 from reactor.admin.schemas import ErrorAnswer
 from reactor.errors import SettingError, Unavailable
+from reactor.protocol.data import json_of
 from reactor.server.metrics import Metrics
 from reactor.server.node import Node
 
@@ -45,7 +46,7 @@ _SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 _CODES = {404: "not_found", 405: "bad_method"}
-_encode = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder(enc_hook=json_of).encode
 
 
 def make_app(node: Node, key: bytes) -> ASGIApp:

@@ -31,6 +31,7 @@ from reactor.presence.replies import Joined, JoinRefused
 from reactor.presence.room_feed import RoomFeed
 from reactor.presence.rows import LeftRow, decode_diff
 from reactor.presence.store import Store
+from reactor.protocol.data import json_of
 from reactor.protocol.intents import FormerJoining, Join
 from reactor.protocol.membership import MembershipState
 from reactor.protocol.messages import Member
@@ -359,7 +360,7 @@ class Reconciler:
         member = self._feed.last_known(*attachment.entry) or attachment.last_seen
         if member is None:
             return await self._register(attachment, known_epoch=known_epoch)
-        data = b"" if member.data is UNSET else json.encode(member.data)
+        data = b"" if member.data is UNSET else json.encode(member.data, enc_hook=json_of)
         return await self._register(
             attachment,
             username=member.username,

@@ -31,7 +31,7 @@ from reactor.presence.lua_sources import lua_sources
 from reactor.presence.people import PeopleStore, PersonInfo
 from reactor.presence.person_watch import PersonWatches
 from reactor.presence.revocations import RevocationStore, TooManyRevocations, checked_time
-from reactor.presence.rows import Departure
+from reactor.presence.rows import Departure, built_member
 from reactor.presence.store import Store
 from reactor.presence.watch import Watches
 from reactor.protocol.events import RoomEvent
@@ -151,7 +151,8 @@ class Presence:
         """Return the room's members, in the order in which they joined."""
         await self._format.check()
         listing = await self._store.members(room_id)
-        return sorted(listing.members, key=lambda member: (member.joined_at, member.user_id))
+        members = map(built_member, listing.members)
+        return sorted(members, key=lambda member: (member.joined_at, member.user_id))
 
     async def count(self, room_id: str) -> int:
         """Return the number of the room's members."""

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from reactor.presence.rows import decode_diff
 from reactor.protocol.codec import Codec
+from reactor.protocol.data import value_of
 from reactor.protocol.intents import FormerJoining
 from reactor.protocol.messages import RoomChanges, RoomDiff
 from reactor.protocol.room import RoomView, merge
@@ -125,7 +126,7 @@ class RecentDiffs:
         if log is None or log.epoch != diff.epoch or not diff.from_ <= log.version < diff.version:
             self.begin(view)
             return
-        content = payload or msgspec.msgpack.encode(diff)
+        content = payload or msgspec.msgpack.encode(diff, enc_hook=value_of)
         kept = _Kept(diff.version, len(view.members), content, bool(payload))
         log.diffs.append(kept)
         self.bytes += kept.size

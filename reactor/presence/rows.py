@@ -5,11 +5,12 @@ from time import monotonic
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from reactor.errors import UNREADABLE
 from reactor.log import RateLimitedLog
 from reactor.presence.keys import unescape
-from reactor.protocol.data import decode_json, json_float
+from reactor.protocol.data import JsonText, built, decode_json, json_float, kept
 from reactor.protocol.messages import Departed, Member, RoomDiff, RoomMessage
 
 _log = RateLimitedLog()
@@ -45,7 +46,7 @@ class MemberRow(msgspec.Struct, array_like=True, rename="camel"):
             last_active_at=self.last_active_at,
             away=self.away == 1,
             connections=self.connections,
-            data=decode_json(self.data) if self.data else msgspec.UNSET,
+            data=kept(self.data) if self.data else msgspec.UNSET,
         )
 
 
@@ -140,6 +141,11 @@ def parse_room_message(room_id: str, payload: bytes) -> tuple[RoomMessage, list[
         message
     )  # of the two codecs the one that holds less: no number of more than 64 bits
     return message, to
+
+
+def built_member(member: Member) -> Member:
+    """Return a member as applications receive it, with the value of its data in place of the JSON."""
+    return replace(member, data=built(member.data)) if isinstance(member.data, JsonText) else member
 
 
 decode_diff = msgspec.msgpack.Decoder(DiffRow).decode

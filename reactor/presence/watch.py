@@ -7,10 +7,12 @@ from collections import deque
 from collections.abc import AsyncGenerator
 
 import anyio
+from msgspec.structs import replace
 
 from reactor.backend.interface import Backend
 from reactor.presence.departures import Departures
 from reactor.presence.room_feed import RoomFeed
+from reactor.presence.rows import built_member
 from reactor.presence.store import Store
 from reactor.presence.watch_subscription import WatchSubscription
 from reactor.protocol.events import RoomEvent, SyncEvent, events_of
@@ -64,13 +66,15 @@ class Watcher:
 
     def sync(self, epoch: str, members: dict[str, Member]) -> SyncEvent:
         """Start from a list of all members, and return it as an event."""
-        self._epoch, self._members = epoch, dict(members)
+        self._epoch, self._members = epoch, {user: built_member(one) for user, one in members.items()}
         return SyncEvent(
-            kind="sync", room_id=self._room_id, count=len(members), members=tuple(members.values())
+            kind="sync", room_id=self._room_id, count=len(members), members=tuple(self._members.values())
         )
 
     def events(self, diff: RoomDiff) -> list[RoomEvent]:
         """Return the events of the next diff."""
+        joined, updated = list(map(built_member, diff.joined)), list(map(built_member, diff.updated))
+        diff = replace(diff, joined=joined, updated=updated)
         if diff.epoch != self._epoch:
             # The first diff of an epoch holds the whole room: only what differs from before is an event.
             self._epoch = diff.epoch

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, cast, get_args
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from reactor.protocol.data import json_float
+from reactor.protocol.data import json_float, json_of, value_of
 from reactor.protocol.ids import clean_id
 from reactor.protocol.limits import Limits
 from reactor.protocol.messages import ErrorCode, Message, ProtocolError, RequestId, ServerMessage
@@ -93,7 +93,7 @@ class Codec:
         self.binary = binary
         self._decode_as: Callable[..., Any] = library.decode
         self.between, self.end = (b"", b"") if binary else (b",", b"]}")
-        self.encode: Callable[[Any], bytes] = library.Encoder().encode
+        self.encode: Callable[[Any], bytes] = library.Encoder(enc_hook=value_of if binary else json_of).encode
         options = {} if binary else {"float_hook": json_float}
         self._request: Callable[[bytes], Request] = library.Decoder(Request, **options).decode
         self._reply: Callable[[bytes], ServerMessage] = library.Decoder(ServerMessage, **options).decode

@@ -15,6 +15,7 @@ _NOT_JSON = "data must be JSON: no extension types, no bytes, no NaN, and only t
 
 _TEXT = frozenset({str})
 _JSON_TYPES = frozenset({str, int, float, bool, list, dict, type(None)})
+_KEPT_AS_VALUE = 64  # bytes of JSON
 _MIN, _MAX = -(2**63), 2**64 - 1
 
 _encode = msgspec.json.Encoder().encode
@@ -30,6 +31,52 @@ def json_float(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError("number out of range")
     return number
+
+
+class JsonText:
+    """Data that is kept as its JSON: the objects that it was made of can take 27 times as many bytes.
+
+    Equal to other data of the same text. Encoders take it with one of the hooks below.
+    """
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, JsonText) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __repr__(self) -> str:
+        return f"JsonText({self.text!r})"
+
+
+def kept(text: str) -> Any:
+    """Return the value of JSON text as it is kept: that of a long text as JsonText. Raises DecodeError."""
+    value = decode_json(text)  # also where it is not kept, since it may have been edited externally
+    return value if len(text) <= _KEPT_AS_VALUE else JsonText(text.encode())
+
+
+def built(data: Any) -> Any:
+    """Return the value of data that is kept."""
+    return decode_json(data.text) if isinstance(data, JsonText) else data
+
+
+def json_of(value: Any) -> msgspec.Raw:
+    """Return what an encoder of JSON writes for JsonText: its `enc_hook`."""
+    if isinstance(value, JsonText):
+        return msgspec.Raw(value.text)
+    raise TypeError(f"{type(value).__name__} cannot be encoded")  # as without a hook
+
+
+def value_of(value: Any) -> Any:
+    """Return what an encoder of MessagePack writes for JsonText: its `enc_hook`."""
+    if isinstance(value, JsonText):
+        return decode_json(value.text)
+    raise TypeError(f"{type(value).__name__} cannot be encoded")
 
 
 decode_json = msgspec.json.Decoder(float_hook=json_float).decode

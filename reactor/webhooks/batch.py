@@ -9,9 +9,10 @@ import msgspec
 
 from reactor.errors import UNREADABLE
 from reactor.presence.changes import Change, RequestRange, RequestRecord
+from reactor.protocol.data import json_of
 from reactor.webhooks.payload import events_of
 
-_encode = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder(enc_hook=json_of).encode
 _HEAD, _TAIL = b'{"events":[', b"]}"
 
 
