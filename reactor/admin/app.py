@@ -46,6 +46,12 @@ _SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 _CODES = {404: "not_found", 405: "bad_method"}
+_TWO_LENGTHS = ApiError(
+    400,
+    "bad_request",
+    "a request may not have both Content-Length and Transfer-Encoding.",
+    {"Connection": "close"},
+)
 _encode = msgspec.json.Encoder(enc_hook=json_of).encode
 
 
@@ -99,6 +105,10 @@ class _RequireKey:
         raw: bytes = scope.get("raw_path") or b"/"
         path = raw.partition(b"?")[0].decode("ascii", "replace")
         scope["path"] = path
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
+            # A proxy in front may have read another body (RFC 9112 section 6.1).
+            await _error_response(_TWO_LENGTHS)(scope, receive, send)
+            return
         if path.startswith("/v1/"):
             request = Request(scope)
             rejection = await self._reject(request)

@@ -271,7 +271,7 @@ def _host_of(url: str) -> str | None:
         host, port = parts.hostname, parts.port
     except ValueError:
         return None
-    if not host:
+    if not host or "@" in parts.netloc:  # an origin has no user (RFC 6454 section 6.2)
         return None
     return host if port in (None, 80, 443) or is_loopback(host) else f"{host}:{port}"
 

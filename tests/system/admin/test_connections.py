@@ -149,6 +149,19 @@ async def test_a_body_that_is_larger_than_a_part_arrives_whole(bundled_server: S
             ]
 
 
+async def test_a_request_with_two_lengths_is_refused_and_nothing_behind_it_is_read(
+    bundled_server: Server,
+) -> None:
+    async with admin_served(bundled_server) as (node, _), connected(node) as (reader, writer):
+        lengths = b"Host: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        writer.write(PROBE.replace(b"Host: x\r\n\r\n", lengths) + PROBE)
+        with anyio.fail_after(PATIENCE):
+            answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert answer.count(b"HTTP/1.1 ") == 1
+        assert b"Transfer-Encoding." in answer
+
+
 async def test_pipelined_requests_are_answered_in_their_order(bundled_server: Server) -> None:
     async with admin_served(bundled_server) as (node, _), connected(node) as (reader, writer):
         paths = [b"healthz", b"nothing", b"openapi.json"] * 20

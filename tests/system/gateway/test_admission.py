@@ -275,6 +275,7 @@ TOKENS = {"auth_secret": "x" * 32}
         ({"origins": "capacitor://localhost"}, "capacitor://localhost", "x", True),
         ({"origins": "https://b\u00fccher.example"}, "https://xn--bcher-kva.example", "x", True),
         ({"origins": "https://ours.example"}, "http://127.0.0.1:8765", "127.0.0.1:8765", False),
+        ({}, "http://evil.example@127.0.0.1", "127.0.0.1:8765", False),
     ],
 )
 def test_which_origins_may_connect(settings, origin, host, allowed):
