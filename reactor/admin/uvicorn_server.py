@@ -12,9 +12,9 @@ import uvicorn
 
 from reactor.admin.app import make_app
 from reactor.admin.connections import KEEP_ALIVE, MAX_CONNECTIONS, AdminConnection, AdminTls, Places
+from reactor.gateway.listening import bind_sockets
 from reactor.gateway.tls import Certificate
 from reactor.server.node import Node
-from reactor.server.sockets import bind_socket
 
 log = structlog.get_logger()
 
@@ -40,9 +40,10 @@ async def serving(node: Node) -> AsyncIterator[int]:
     settings = node.settings
     assert settings.admin_port is not None
     assert settings.admin_key is not None
-    sock = bind_socket(settings.admin_host, settings.admin_port, settings="--admin-")
-    sock.listen()  # so that connections are accepted from now on, not from the first run of the task
-    port: int = sock.getsockname()[1]
+    sockets = bind_sockets(settings.admin_host, settings.admin_port, flags="--admin-")
+    for sock in sockets:
+        sock.listen()  # so that connections are accepted from now on, not from the first run of the task
+    port: int = sockets[0].getsockname()[1]
     places = Places(node.admin_connections_cut)
     certificate = node.gateway.certificate if settings.admin_tls else None
     make_connection: Any = partial(AdminConnection, places)
@@ -59,7 +60,7 @@ async def serving(node: Node) -> AsyncIterator[int]:
     config.load()
     server = SignallessServer(config)
     # Not in a task group: its cancellation would leave the port open.
-    running = asyncio.create_task(server.serve([sock]))
+    running = asyncio.create_task(server.serve(sockets))
     scheme = "https" if certificate else "http"
     log.info("admin_serving", url=f"{scheme}://{settings.admin_host}:{port}/")
     try:
@@ -69,7 +70,8 @@ async def serving(node: Node) -> AsyncIterator[int]:
         with anyio.CancelScope(shield=True):
             await running
         places.stop()
-        sock.close()
+        for sock in sockets:
+            sock.close()
 
 
 def _tls_connection(certificate: Certificate, places: Places, **options: Any) -> AdminTls:

@@ -1,18 +1,18 @@
 """The gateway: listens for clients, and closes all connections when the node stops."""
 
 import asyncio
-import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import anyio
 
-from reactor.errors import AddressInUse, ReactorError, SettingError
+from reactor.errors import ReactorError
 from reactor.gateway.auth import Authenticator, Objection, RefusedLogin
 from reactor.gateway.connection import Connection
 from reactor.gateway.context import ConnectionCounts
 from reactor.gateway.handler import Handler
+from reactor.gateway.listening import bind_sockets, explain
 from reactor.gateway.manager import ConnectionManager
 from reactor.gateway.tls import Certificate, TlsLayer
 from reactor.protocol.closing import CloseCode
@@ -50,7 +50,7 @@ class Gateway:
         self._settings = settings
         self._handler, self._objection, self._refused_login = handler, objection, refused_login
         self._manager: ConnectionManager | None = None
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self.connections: set[Connection] = set()
         self.port = settings.port
         self.counts = ConnectionCounts()
@@ -58,8 +58,8 @@ class Gateway:
         self.certificate = Certificate.from_settings(settings)
         self._authenticator = Authenticator(settings) if settings.requires_tokens else None
 
-    async def start(self, sock: socket.socket | None = None, *, admitting: bool = True) -> None:
-        """Listen on `sock`, or on the host and port of the settings (0: any free port).
+    async def start(self, sockets: Sequence[socket.socket] = (), *, admitting: bool = True) -> None:
+        """Listen on bound sockets, or on the host and port of the settings (0: any free port).
 
         admitting: whether WebSockets may open; otherwise they may after `admit`.
 
@@ -86,16 +86,24 @@ class Gateway:
         host, port = self._settings.host, self._settings.port
         # asyncio's own loop also accepts, and logs errors, this many times in a row when files run out.
         backlog = 100 if isinstance(loop, asyncio.BaseEventLoop) else _BACKLOG
+        servers: list[asyncio.Server] = []
+        bound: Sequence[socket.socket] = ()
         try:
-            if sock is None:
-                server = await loop.create_server(factory, host, port, backlog=backlog)
-            else:
+            bound = sockets or bind_sockets(host, port)
+            for sock in bound:
                 server = await loop.create_server(factory, sock=sock, backlog=backlog)
-        except OSError as error:
+                servers.append(server)
+        except (OSError, ReactorError) as error:
             manager.context.stop()
-            raise _explain(error, host, port) from error
-        self._manager, self._server = manager, server
-        name = server.sockets[0].getsockname()
+            for server in servers:
+                server.close()
+            for sock in bound:
+                sock.close()
+            if isinstance(error, ReactorError):
+                raise
+            raise explain(error, host, port) from error
+        self._manager, self._servers = manager, servers
+        name = servers[0].sockets[0].getsockname()
         # The name of a Unix socket is a path.
         self.port = name[1] if isinstance(name, tuple) else 0
 
@@ -159,10 +167,11 @@ class Gateway:
         called for every connection when this returns.
         """
         manager, self._manager = self._manager, None
-        if manager is None or self._server is None:
+        if manager is None:
             return
         manager.stopping = True
-        self._server.close()
+        for server in self._servers:
+            server.close()
         try:
             for connection in list(manager.pending):
                 connection.close(code)
@@ -194,11 +203,3 @@ def check_files(settings: Settings) -> None:
 def _tls_connection(make: Callable[[], Connection], certificate: Certificate) -> TlsLayer:
     connection = make()
     return TlsLayer(connection, certificate, connection.note_not_tls)
-
-
-def _explain(error: OSError, host: str, port: int) -> ReactorError:
-    if error.errno == errno.EADDRINUSE:
-        return AddressInUse(f"port {port} on {host} is used by another program: choose another --port")
-    if error.errno == errno.EACCES:
-        return SettingError(f"port {port} needs privileges that this process lacks: use a --port above 1023")
-    return SettingError(f"cannot listen on {host} port {port} ({error}): use a --host of this machine")

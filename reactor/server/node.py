@@ -8,7 +8,7 @@ calls back through the node.
 import random
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from secrets import token_hex
 
@@ -343,8 +343,8 @@ class Node:
             notices=self.gateway.notices,
         )
 
-    async def start(self, sock: socket.socket | None = None) -> None:
-        """Start all parts, as soon as Redis answers; return once clients can connect (on `sock`, if given).
+    async def start(self, sockets: Sequence[socket.socket] = ()) -> None:
+        """Start all parts, as soon as Redis answers; return once clients can connect (on `sockets`, if any).
 
         Where that takes longer, this node listens meanwhile: it answers HTTP requests and refuses WebSockets.
         Raises RedisMisconfigured or RedisTooOld where waiting for Redis does not help, AddressInUse and
@@ -355,7 +355,7 @@ class Node:
             self._group.start_soon(loop)
         self._group.start_soon(self._keep_events_checked)
         async with anyio.create_task_group() as waiting:
-            waiting.start_soon(self._listen_meanwhile, sock)
+            waiting.start_soon(self._listen_meanwhile, sockets)
             await self._wait_for_redis()
             waiting.cancel_scope.cancel()
         channels = self.publications.permanent_channels()
@@ -398,15 +398,15 @@ class Node:
         if self.gateway.listening:
             self.gateway.admit()
         else:
-            await self.gateway.start(sock)
+            await self.gateway.start(sockets)
         self.readiness.note_started()
 
-    async def _listen_meanwhile(self, sock: socket.socket | None) -> None:
+    async def _listen_meanwhile(self, sockets: Sequence[socket.socket]) -> None:
         # Not at once: a worker that is started again would take connections from the workers that serve.
         with anyio.move_on_after(LISTEN_AFTER):
             await self._redis_missing.wait()
         with anyio.CancelScope(shield=True):
-            await self.gateway.start(sock, admitting=False)
+            await self.gateway.start(sockets, admitting=False)
 
     async def _wait_for_redis(self) -> None:
         """Return once this node is registered in Redis; what is missing is logged whenever it changes."""

@@ -3,7 +3,7 @@
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 
 import anyio
@@ -40,7 +40,7 @@ AdminPort = Callable[[Node], AbstractAsyncContextManager[object]]
 async def serve_node(
     settings: Settings,
     *,
-    sock: socket.socket | None = None,
+    sockets: Sequence[socket.socket] = (),
     admin: AdminPort | None = None,
     load: LoadSettings | None = None,
     parts: Parts | None = None,
@@ -49,7 +49,7 @@ async def serve_node(
 
     Where Redis does not answer yet it waits for it; meanwhile it listens, and /readyz says what is missing.
 
-    sock: a bound socket to listen on, in place of the host and port of the settings.
+    sockets: bound ones to listen on, in place of the host and port of the settings.
     admin: serves the admin port where the settings name one; it comes from the caller, because the admin API
     is built upon this package.
     load: reads the settings again, for a password of Redis that is replaced meanwhile.
@@ -77,7 +77,7 @@ async def serve_node(
             node = Node(settings, target, tasks, backend, parts)
             async with nullcontext() if admin is None or settings.admin_port is None else admin(node):
                 try:
-                    await node.start(sock)
+                    await node.start(sockets)
                     yield node
                 finally:
                     with anyio.CancelScope(shield=True):
@@ -104,7 +104,7 @@ async def run_node(
     settings: Settings,
     *,
     on_ready: Callable[[Node], None] | None = None,
-    sock: socket.socket | None = None,
+    sockets: Sequence[socket.socket] = (),
     admin: AdminPort | None = None,
     load: LoadSettings | None = None,
     stop_signals: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM),
@@ -144,7 +144,7 @@ async def run_node(
         async with anyio.create_task_group() as tasks:
             with anyio.CancelScope() as starting:
                 tasks.start_soon(handle_signals)
-                async with serve_node(settings, sock=sock, admin=admin, load=load) as node:
+                async with serve_node(settings, sockets=sockets, admin=admin, load=load) as node:
                     serving = node
                     tasks.start_soon(reload_when_due, node)
                     if on_ready is not None:

@@ -8,8 +8,9 @@ worker has the admin port of the settings, each other one the next port.
 import multiprocessing
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -20,10 +21,10 @@ import structlog
 
 from reactor.backend.embedded import EmbeddedServer
 from reactor.errors import ReactorError, unwrapped_errors
+from reactor.gateway.listening import bind_sockets
 from reactor.gateway.server import check_files
 from reactor.log import set_up_logs
 from reactor.server.process import AdminPort, LoadSettings, run_node
-from reactor.server.sockets import SHARED, bind_socket
 from reactor.settings import Settings
 
 log = structlog.get_logger()
@@ -55,9 +56,9 @@ async def run_workers(
         check_files(settings)
         if settings.port:
             # Another server's workers share their port, and would share it with these as well.
-            bind_socket(settings.host, settings.port).close()
-        reserved = stack.enter_context(bind_socket(settings.host, settings.port, options=SHARED))
-        settings = replace(settings, port=reserved.getsockname()[1])
+            _demand_free(settings.host, settings.port)
+        reserved = _bound_in(stack, settings)
+        settings = replace(settings, port=reserved[0].getsockname()[1])
         workers = [Worker(settings, number, admin, load) for number in range(settings.workers)]
         with unwrapped_errors(), anyio.open_signal_receiver(*_SIGNALS) as signals:
             async with anyio.create_task_group() as stopping:
@@ -105,7 +106,20 @@ def _check_admin_ports(settings: Settings) -> None:
     """Raise ReactorError where an admin port is in use, once instead of by every worker."""
     if settings.admin_port is not None:
         for number in range(settings.workers if settings.admin_port else 1):
-            bind_socket(settings.admin_host, settings.admin_port + number, settings="--admin-").close()
+            _demand_free(settings.admin_host, settings.admin_port + number, flags="--admin-")
+
+
+def _demand_free(host: str, port: int, *, flags: str = "--") -> None:
+    for sock in bind_sockets(host, port, flags=flags):
+        sock.close()
+
+
+def _bound_in(stack: ExitStack | AsyncExitStack, settings: Settings) -> list[socket.socket]:
+    """Return sockets for the port that the workers share; they are closed with the stack."""
+    bound = bind_sockets(settings.host, settings.port, shared=True)
+    for sock in bound:
+        stack.callback(sock.close)
+    return bound
 
 
 class Worker:
@@ -207,10 +221,10 @@ def _work(settings: Settings, parent: Connection, admin: AdminPort | None, load:
     async def serve() -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_end_with, parent)
-            with bind_socket(settings.host, settings.port, options=SHARED) as sock:
+            with ExitStack() as stack:
                 await run_node(
                     settings,
-                    sock=sock,
+                    sockets=_bound_in(stack, settings),
                     admin=admin,
                     load=load,
                     stop_signals=(signal.SIGTERM,),

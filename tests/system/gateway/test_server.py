@@ -39,7 +39,7 @@ async def test_start_accepts_a_bound_socket():
             except OSError:
                 pytest.skip("no IPv6 here")
             gateway = Gateway(Settings(port=0), Recorder())
-            await gateway.start(sock)
+            await gateway.start([sock])
             assert gateway.port == sock.getsockname()[1]
             host = f"[{address[0]}]" if family == socket.AF_INET6 else address[0]
             async with connect(f"ws://{host}:{gateway.port}/ws"):

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 from anyio import to_thread
 
-from reactor.errors import AddressInUse
-from reactor.server.sockets import SHARED, bind_socket
+from tests.support.addresses import LOOPBACK, has
 from tests.support.command import reactor
 from tests.support.nodes import NodeProcess
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server, free_port
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 
 def pids_by_node(server: Server) -> dict[str, int]:
@@ -77,15 +76,18 @@ async def test_workers_stop_in_good_order(bundled_server: Server) -> None:
         assert pids_by_node(bundled_server) == {}
 
 
-def test_a_port_in_use_is_reported_in_one_line() -> None:
-    with bind_socket("127.0.0.1", 0, options=SHARED) as sock:
-        taken = socket.socket()
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        with pytest.raises(AddressInUse, match="choose another --port"):
-            bind_socket("127.0.0.1", taken.getsockname()[1], options=SHARED)
-        taken.close()
-        bind_socket("127.0.0.1", sock.getsockname()[1], options=SHARED).close()
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("host", ["localhost", "::"])
+async def test_every_address_of_the_host_is_listened_on(
+    bundled_server: Server, host: str, workers: int
+) -> None:
+    listed = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+    families = LOOPBACK if host == "::" else {family for family, *_ in listed}
+    async with NodeProcess.start(bundled_server, workers=workers, host=host) as command:
+        for family in filter(has, families):
+            with socket.socket(family) as sock:
+                sock.settimeout(PATIENCE)
+                sock.connect((LOOPBACK[family], command.port))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
