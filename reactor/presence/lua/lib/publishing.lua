@@ -33,7 +33,7 @@ local function publish_diff(room, steps, joined, updated, left, count)
   local version = call('HINCRBY', state, 'version', steps)
   local epoch = call('HGET', state, 'epoch')
   if version < steps or epoch and not string.find(epoch, '^%d+$') then -- another program wrote it
-    call('XLEN', state) -- it is no stream, so that this renames it aside
+    call('ZCARD', state) -- it is no sorted set, so that this renames it aside
     version, epoch = call('HINCRBY', state, 'version', steps), nil
   end
   count = count or call('ZCARD', members_key(room))
