@@ -285,10 +285,15 @@ def _guarded(client: Redis) -> Redis:
 
 @cache
 def _guarded_class(kind: type[Any]) -> type[Any]:
-    """Return a class of connections that report it as a broken connection when they are closed meanwhile.
+    """Return a class of connections whose errors say what has happened.
 
-    redis-py writes in a task of its own. A pool that is disconnected before that runs, as after a failover,
-    has set the writer to None, and redis-py does not translate the AttributeError.
+    A connection that is closed meanwhile is a broken connection: redis-py writes in a task of its own. A pool
+    that is disconnected before that runs, as after a failover, has set the writer to None, and redis-py does
+    not translate the AttributeError.
+
+    What the server answers to the first commands of a connection, such as a refused password, is raised as
+    it is. On a Unix socket redis-py raises a ConnectionError in its place, as if there were no server, and
+    may leave the connection open, which the next command would then use without that user or database.
     """
 
     async def send(self: Any, command: Any) -> None:
@@ -296,7 +301,19 @@ def _guarded_class(kind: type[Any]) -> type[Any]:
             raise ConnectionError("The connection was closed")
         await kind._send_packed_command(self, command)  # noqa: SLF001 - see above
 
-    return type(kind.__name__, (kind,), {"_send_packed_command": send})
+    async def connect(self: Any, *arguments: Any, **options: Any) -> None:
+        try:
+            await kind.connect_check_health(self, *arguments, **options)
+        except ConnectionError as error:
+            answer = error.__cause__
+            if not isinstance(answer, RedisError):
+                raise
+        else:
+            return
+        await self.disconnect()
+        raise answer
+
+    return type(kind.__name__, (kind,), {"_send_packed_command": send, "connect_check_health": connect})
 
 
 def _common(target: Target, timeout: float | None) -> dict[str, Any]:

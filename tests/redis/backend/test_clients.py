@@ -117,6 +117,8 @@ async def test_wrong_passwords(redis_server: Server):
     assert line == f"{address} rejects the user name or password; correct them in the address."
     line = await refused(f"redis://:secret@127.0.0.1:{port}", RedisMisconfigured)
     assert "needs no password; remove it from the address." in line
+    line = await refused(f"unix://someone:secret-2@{redis_server.socket}", RedisMisconfigured)
+    assert line.endswith(" rejects the user name or password; correct them in the address.")
 
 
 async def test_a_missing_password(redis_server: Server):
@@ -146,8 +148,14 @@ async def test_a_user_without_permission_for_info_is_accepted(redis_server: Serv
         assert await client.ping()
 
 
-async def test_a_database_that_does_not_exist(redis_server: Server):
-    line = await refused(f"redis://127.0.0.1:{redis_server.port}/99", RedisMisconfigured)
+@pytest.mark.parametrize("kind", ["TCP", "Unix socket"])
+async def test_a_database_that_does_not_exist(redis_server: Server, kind: str):
+    url = (
+        f"unix://{redis_server.socket}?db=99"
+        if kind == "Unix socket"
+        else f"redis://127.0.0.1:{redis_server.port}/99"
+    )
+    line = await refused(url, RedisMisconfigured)
     assert line.endswith("has no database 99: use a lower number, or set databases on every server.")
 
 

@@ -14,6 +14,7 @@ from reactor.presence.lua_sources import lua_sources
 from reactor.server.process import serve_node
 from reactor.settings import Settings
 from reactor.settings.load import load
+from tests.support.nodes import served
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
 from tests.support.waiting import until
@@ -87,6 +88,17 @@ async def test_a_function_returns_the_password_of_each_new_connection(
         secret = "wrong"
         with pytest.raises(RedisMisconfigured, match="rejects the user name or password"):
             await open_backend(target_of(settings), sources)
+
+
+async def test_a_password_that_is_refused_on_a_unix_socket_is_named_so(redis_server: Server) -> None:
+    with password(redis_server, "first"):
+        url = redis_server.socket_url.replace("unix://", "unix://:first@")
+        async with served(redis_server, redis_url=url) as node:
+            redis_server.control.config_set("requirepass", "second")
+            cut_all(redis_server)
+            await until(lambda: "correct the password in redis_url" in node.readiness.status()[1])
+            redis_server.control.config_set("requirepass", "first")
+            await until(lambda: node.readiness.status()[0])
 
 
 def test_a_function_that_cannot_be_imported_is_refused_in_one_line() -> None:
