@@ -50,7 +50,7 @@ REREAD = 3000
 """Milliseconds after a loss of data until nodes read again the users that they follow."""
 NOTICED = 5000
 """Milliseconds that a user has to be online, or offline, until the log of changes surely has it."""
-CONFIRMED_AFTER = 1000
+CONFIRMED_AFTER = 2500
 """Milliseconds after the reply to a join until its node, if it is busy, has confirmed it in the index."""
 HEARTBEAT = int(HEARTBEAT_EVERY * 1000)
 SLACK = 400
