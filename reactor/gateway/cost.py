@@ -156,6 +156,13 @@ class CostLimiter:
         """Return the same for what is not refused, but carried out later."""
         return self._wait(connection, now)[0]
 
+    def shared_delay(self, connection: Any, now: float) -> float:
+        """Return the same for what a connection may ask for at once, however much it is.
+
+        What it has spent itself delays its next request, and not this one.
+        """
+        return self._wait(connection, now, own=False)[0]
+
     def charge(self, connection: Any, units: float, now: float) -> None:
         """Charge units to a connection, and to all that it shares with others."""
         if not self._interval:
@@ -187,7 +194,7 @@ class CostLimiter:
             paid_at = (account.paid_at if account.paid_at > now else now) + seconds / account.share
             account.paid_at = paid_at if paid_at < latest else latest
 
-    def _wait(self, connection: Any, now: float) -> tuple[float, str]:
+    def _wait(self, connection: Any, now: float, *, own: bool = True) -> tuple[float, str]:
         """Return the seconds, and the account that is overdrawn for longest."""
         spending: Spending | None = connection.spending
         if spending is None:
@@ -196,7 +203,8 @@ class CostLimiter:
         if guaranteed <= 0:
             return 0.0, ""
         shared = ((self._excess(one, now), name) for name, one in self._shared(connection, now))
-        longest, name = max((self._excess(spending.own, now), "connection"), *shared)
+        paid_at = spending.own if own else now
+        longest, name = max((self._excess(paid_at, now), "connection"), *shared)
         return (min(guaranteed, longest), name) if longest > 0 else (0.0, "")
 
     def _excess(self, paid_at: float, now: float) -> float:

@@ -74,6 +74,23 @@ _JOINED_BYTES = 60
 """Of a diff with one new member, beside its user's id, its name and its data."""
 
 
+class _ListPayer:
+    """A connection as who pays for the first list of a room."""
+
+    __slots__ = ("_clock", "_connection", "_costs")
+
+    def __init__(self, connection: Connection, costs: CostLimiter, clock: Callable[[], float]) -> None:
+        self._connection, self._costs, self._clock = connection, costs, clock
+
+    def charge(self, members: int, size: int) -> None:
+        self._costs.charge(self._connection, list_price(members, size), self._clock())
+
+    def wait(self) -> float:
+        if self._connection.session.closed:
+            raise Unavailable("the connection is closed")  # nothing is read for it any more
+        return self._costs.shared_delay(self._connection, self._clock())
+
+
 class RequestHandler:
     """The gateway's handler: one method for each kind of intent.
 
@@ -107,7 +124,9 @@ class RequestHandler:
         )
         self.costs = CostLimiter(settings.cost_per_second, settings.cost_burst)
         self._paced = PacedHeartbeats(self.costs, self._refresh_many)
-        self.observers = Observers(feed, roster, fanout, self._charge, bans, max_watched=settings.max_watched)
+        self.observers = Observers(
+            feed, roster, fanout, self._charge, self._payer, bans, max_watched=settings.max_watched
+        )
         self._clock = asyncio.get_running_loop().time
         self._log = RateLimitedLog()
         self.joins = 0
@@ -241,6 +260,9 @@ class RequestHandler:
         for membership in intent.memberships:
             self._heartbeats.add(membership.attachment, ack)
 
+    def _payer(self, connection: Connection) -> "_ListPayer":
+        return _ListPayer(connection, self.costs, self._clock)
+
     def _charge(self, connection: Connection, units: float) -> None:
         self.costs.charge(connection, units, self._clock())
 
@@ -308,7 +330,8 @@ class RequestHandler:
             intent = replace(intent, former=None)  # nothing was lost: the connection is in the room
         attachment = former if former is not None and rejoin else self._new_attachment(connection, intent)
         try:
-            reply, view = await self._follow_and_register(connection, attachment, intent)
+            payer = self._payer(connection)
+            reply, view = await self._reconciler.follow_and_register(connection, attachment, intent, payer)
         except Exception:
             self._reconciler.abort_join(connection, attachment)
             self._replay_deferred(connection, session.refused(room_id))
@@ -341,17 +364,6 @@ class RequestHandler:
         membership.attachment = attachment
         self._complete_join(connection, attachment, intent, reply, view)
         return True
-
-    async def _follow_and_register(
-        self, connection: Connection, attachment: Attachment, intent: intents.Join
-    ) -> tuple[Joined | JoinRefused, RoomView]:
-        """Follow the room and send a join to Redis; the first to follow a room pays for its list."""
-        is_first = intent.room_id not in self._feed.rooms()
-        try:
-            return await self._reconciler.follow_and_register(connection, attachment, intent)
-        finally:
-            if is_first:
-                self._charge(connection, list_price(*self._feed.listed(intent.room_id)))
 
     def _new_attachment(self, connection: Connection, intent: intents.Join) -> Attachment:
         entry, terms = Entry(intent.room_id, intent.user_id), self._policy(intent.room_id)

@@ -17,12 +17,12 @@ from msgspec.structs import replace
 from reactor.errors import Unavailable
 from reactor.gateway.address_share import AddressShare
 from reactor.gateway.connection import Connection
-from reactor.gateway.cost import change_price, list_price
+from reactor.gateway.cost import change_price
 from reactor.gateway.fanout import Fanout
 from reactor.gateway.roster import Roster
 from reactor.membership.ban_check import BanCheck
 from reactor.presence.bans import Ban
-from reactor.presence.room_feed import RoomFeed
+from reactor.presence.room_feed import LOOK_AGAIN, Payer, RoomFeed
 from reactor.protocol import intents, messages
 from reactor.protocol.room import RoomView
 
@@ -43,11 +43,34 @@ class _Observer:
         self.rooms: dict[str, messages.WatchView] = {}
 
 
+class _Place:
+    """Pays for a list as a connection does, and gives the list's place back where that has to wait."""
+
+    __slots__ = ("_held", "_payer", "_places")
+
+    def __init__(self, payer: Payer, places: asyncio.Semaphore) -> None:
+        self._payer, self._places, self._held = payer, places, True
+
+    def charge(self, members: int, size: int) -> None:
+        self._payer.charge(members, size)
+
+    def wait(self) -> float:
+        seconds = self._payer.wait()
+        if seconds:
+            self.give_back()
+        return seconds
+
+    def give_back(self) -> None:
+        if self._held:
+            self._held = False
+            self._places.release()
+
+
 class Observers:
     """The connections of this node that watch rooms.
 
-    charge: charges a connection for units of cost. bans: who may not watch. max_watched: rooms that one
-    connection may watch.
+    charge: charges a connection for units of cost. payer: who pays for the first lists of rooms. bans: who
+    may not watch. max_watched: rooms that one connection may watch.
     """
 
     def __init__(
@@ -56,13 +79,14 @@ class Observers:
         roster: Roster[Connection],
         fanout: Fanout,
         charge: Callable[[Connection, float], None],
+        payer: Callable[[Connection], Payer],
         bans: BanCheck,
         max_watched: int,
     ) -> None:
         self._share = AddressShare(max_watched)
         self._watchers: Counter[str] = Counter()  # connections by room
         self._feed, self._roster, self._fanout, self._charge = feed, roster, fanout, charge
-        self._bans = bans
+        self._payer, self._bans = payer, bans
         self._observers: dict[Connection, _Observer] = {}
         self._opening = asyncio.Semaphore(MAX_OPENED)
 
@@ -240,11 +264,19 @@ class Observers:
         if self._feed.view(room_id) is not None:
             await self._feed.follow(room_id)
             return
-        async with self._opening:
-            if connection.session.closed:
-                raise Unavailable("the connection is closed")  # nothing is done for it any more
-            await self._feed.follow(room_id)
-        self._charge(connection, list_price(*self._feed.listed(room_id)))
+        payer = self._payer(connection)
+        while True:
+            await self._opening.acquire()
+            place = _Place(payer, self._opening)
+            try:
+                # Before the first page, too, since one request may be about hundreds of rooms.
+                seconds = place.wait()
+                if not seconds:
+                    await self._feed.follow(room_id, place)
+                    return
+            finally:
+                place.give_back()
+            await anyio.sleep(min(seconds, LOOK_AGAIN))
 
     async def _known(self, room_id: str) -> RoomView:
         """Return a followed room's view, once nothing is known to be missing in it."""

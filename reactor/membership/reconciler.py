@@ -28,7 +28,7 @@ from reactor.presence.heartbeats import Beat
 from reactor.presence.keys import Entry
 from reactor.presence.people_index import Joining, PeopleIndex
 from reactor.presence.replies import Joined, JoinRefused
-from reactor.presence.room_feed import RoomFeed
+from reactor.presence.room_feed import Payer, RoomFeed
 from reactor.presence.rows import LeftRow, decode_diff
 from reactor.presence.store import Store
 from reactor.protocol.data import json_of
@@ -79,13 +79,14 @@ class Reconciler:
         connection.socket_id = f"{self._lease.name}.{next(self._numbers):x}"
 
     async def follow_and_register(
-        self, connection: Connection, attachment: Attachment, join: Join
+        self, connection: Connection, attachment: Attachment, join: Join, payer: Payer
     ) -> tuple[Joined | JoinRefused, RoomView]:
         """Follow the room and send a client's join to Redis; return its reply, and a view that includes it.
 
-        When this raises, the room is not followed. Raises Unavailable.
+        payer: of the list of the room, where it is the first on this node. When this raises, the room is not
+        followed. Raises Unavailable.
         """
-        view = await self._feed.follow(join.room_id)
+        view = await self._feed.follow(join.room_id, payer)
         first: Joined | None = None
         try:
             # Again where the node took another name meanwhile: what it did under the former one is void.

@@ -8,7 +8,9 @@ one diff, so that its receivers see every change exactly once and in order.
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import NamedTuple
+from contextlib import suppress
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import anyio
 import structlog
@@ -20,6 +22,7 @@ from reactor.presence.departures import Departures, MembershipKey
 from reactor.presence.keys import Entry, suffix
 from reactor.presence.lingering import LingeringRooms
 from reactor.presence.recent_diffs import RecentDiffs
+from reactor.presence.replies import RoomListing
 from reactor.presence.rows import (
     DiffRow,
     LeftRow,
@@ -43,6 +46,8 @@ SUBSCRIBE_TIMEOUT = 5.0
 """Seconds that the first join of a room waits for the confirmation of its channel."""
 RESYNC_RETRY = 0.2
 """Seconds between attempts to list a room while Redis does not answer."""
+LOOK_AGAIN = 1.0
+"""Seconds after which it is looked whether who waits for a list can pay for it, or is gone."""
 MAX_QUESTIONS = 3
 """How often nodes are asked for members that may have been evicted."""
 DISCONNECTED = "disconnected"
@@ -56,6 +61,18 @@ CAUSES = ("diff_lost", "gap", "resubscribed", "unreadable", "moved", "data_lost"
 """Why a room is listed again."""
 
 
+class Payer(Protocol):
+    """Who pays for the first list of a room."""
+
+    def charge(self, members: int, size: int) -> None:
+        """Charge for a list of so many members, whose data has `size` bytes."""
+        ...
+
+    def wait(self) -> float:
+        """Return for how many seconds nothing more is to be read for it. May raise Unavailable."""
+        ...
+
+
 async def _do_nothing(_room_id: str) -> None:
     pass
 
@@ -64,18 +81,21 @@ class FollowedRoom:
     """A room that this node follows: its view, its number of followers, and who waits for a version.
 
     lists_requested: how many lists were requested so far. newest_list: the number of the newest one applied.
-    listed: the members in its first list, and the bytes of their data.
+    listed: the members in its first list, and the bytes of their data; about, until all were read.
+    payer: who pays for that list. begun: whether its first page was read, or there will be none. paid:
+    whether the rest may be read.
     """
 
     __slots__ = (
-        "failed", "followers", "listed", "lists_requested", "newest_list", "ready", "resyncing", "view",
-        "waiting",
+        "begun", "failed", "followers", "listed", "lists_requested", "newest_list", "paid", "payer", "ready",
+        "resyncing", "view", "waiting",
     )  # fmt: skip
 
-    def __init__(self, room_id: str) -> None:
+    def __init__(self, room_id: str, payer: Payer | None = None) -> None:
         self.view = RoomView(room_id)
         self.followers = 0
-        self.ready = asyncio.Event()
+        self.payer = payer
+        self.begun, self.paid, self.ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.failed: Unavailable | None = None
         self.resyncing = False
         self.lists_requested = self.newest_list = 0
@@ -86,6 +106,12 @@ class FollowedRoom:
     def position(self) -> ViewPosition:
         """Where the view is."""
         return self.view.epoch, self.view.version
+
+    def charge(self, members: int, size: int) -> None:
+        """Charge who was the first to follow the room for its list."""
+        self.listed = members, size
+        if self.payer is not None:
+            self.payer.charge(members, size)
 
     def wake(self, version: float) -> None:
         """Wake those that wait for this version or an older one."""
@@ -142,11 +168,6 @@ class RoomFeed:
         room = self._rooms.get(room_id)
         return room.view if room is not None and room.ready.is_set() else None
 
-    def listed(self, room_id: str) -> tuple[int, int]:
-        """Return what following a room took: the members in its first list, and the bytes of their data."""
-        room = self._rooms.get(room_id)
-        return room.listed if room is not None else (0, 0)
-
     def rooms(self) -> Collection[str]:
         """Return the ids of the followed rooms."""
         return self._rooms.keys()
@@ -156,17 +177,24 @@ class RoomFeed:
         room = self._rooms.get(room_id)
         return room.view.members.get(user_id) if room is not None else None
 
-    async def follow(self, room_id: str) -> RoomView:
-        """Follow a room and return its view. Raises Unavailable; otherwise each call needs one `unfollow`."""
+    async def follow(self, room_id: str, payer: Payer | None = None) -> RoomView:
+        """Follow a room and return its view. Raises Unavailable; otherwise each call needs one `unfollow`.
+
+        The first to follow a room pays for its list. Of more than a page the rest is read once one of those
+        who wait for it may spend that much: who comes later and can pay does not wait for the first.
+        """
         room = self._rooms.get(room_id)
         if room is None:
-            room = self._rooms[room_id] = FollowedRoom(room_id)
+            room = self._rooms[room_id] = FollowedRoom(room_id, payer)
             self._by_channel[self._store.diff_channel(room_id).encode()] = room_id
             self._tasks.start_soon(self._open, room_id, room)
         elif room.followers == 0:
             self._lingering.discard(room_id)
         room.followers += 1
         try:
+            await room.begun.wait()
+            if not room.paid.is_set():
+                await _pay(room, payer)
             await room.ready.wait()
             if room.failed is not None:
                 raise Unavailable(str(room.failed))
@@ -306,24 +334,46 @@ class RoomFeed:
             with anyio.fail_after(timeout):
                 await self._subscription.subscribe(self._store.diff_channel(room_id))
                 await self._resumed.wait()
-            while True:
-                gaps = self._gaps
-                await self._before_list(room_id)
-                found = await self._store.members(room_id)
-                if gaps == self._gaps:
-                    break
+            found = await self._first_list(room_id, room)
         except (Unavailable, TimeoutError) as error:
             room.failed = Unavailable(str(error) or "Redis did not confirm the subscription")
             if self._rooms.get(room_id) is room:
                 self._remove(room_id)
         else:
             at = found.position
-            room.listed = len(found.members), found.size
+            if not room.paid.is_set():
+                room.charge(len(found.members), found.size)
             if room.view.reset(at.epoch, at.version, found.members) is DiffResult.GAP:
                 self._start_resync(room, "gap", room.position)
             if self._rooms.get(room_id) is room:
                 self.recent.begin(room.view)
+        room.paid.set()
+        room.begun.set()
         room.ready.set()
+
+    async def _first_list(self, room_id: str, room: FollowedRoom) -> RoomListing:
+        while True:
+            gaps = self._gaps
+            await self._before_list(room_id)
+            with suppress(_BeginAnew):
+                found = await self._store.members(room_id, partial(self._have_paid, room))
+                if gaps == self._gaps:
+                    return found
+
+    async def _have_paid(self, room: FollowedRoom, members: int, size: int) -> None:
+        """Have the list of a large room paid before it is read on. Raises _BeginAnew where that took time."""
+        if room.paid.is_set():
+            return
+        room.charge(members, size)
+        room.begun.set()
+        # Those who wait for it run before, and set `paid` at once where one of them can pay.
+        await asyncio.sleep(0)
+        if room.paid.is_set():
+            return
+        await room.paid.wait()
+        if self._rooms.get(room.view.room_id) is not room:
+            raise Unavailable("the room is not followed any more")
+        raise _BeginAnew
 
     def _start_resync(self, room: FollowedRoom, cause: str, position: ViewPosition) -> None:
         """Replace the view by a list. position: up to which diffs were passed on."""
@@ -388,7 +438,23 @@ class RoomFeed:
         channel = self._store.diff_channel(room_id)
         del self._by_channel[channel.encode()]
         self._subscription.unsubscribe(channel)
+        room.paid.set()
         room.wake(float("inf"))
+
+
+class _BeginAnew(Exception):
+    """A list that was begun has to begin anew: it would be too old to be continued by the diffs since."""
+
+
+async def _pay(room: FollowedRoom, payer: Payer | None) -> None:
+    """Wait until this payer, or another one, may spend what the list of a room costs."""
+    if payer is not None:
+        if payer is not room.payer:
+            payer.charge(*room.listed)
+        while not room.paid.is_set() and (seconds := payer.wait()) > 0:
+            with anyio.move_on_after(min(seconds, LOOK_AGAIN)):
+                await room.paid.wait()
+    room.paid.set()
 
 
 def _visible_part(diff: RoomDiff, members: Mapping[str, Member]) -> RoomDiff:

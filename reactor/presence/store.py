@@ -67,6 +67,10 @@ class LostConnection(NamedTuple):
     join_unanswered: bool
 
 
+ReadOn = Callable[[int, int], Awaitable[None]]
+"""Called with about how many members a room has, and how many bytes of their data."""
+
+
 class Store:
     """The scripts of one namespace. keys: the names of its keys and channels."""
 
@@ -279,8 +283,11 @@ class Store:
         now, epoch, version, count = await _until_settled(self._run_for_room, "count", room_id)
         return Position(now, epoch.decode(), version, count)
 
-    async def members(self, room_id: str) -> RoomListing:
-        """Return a room's members."""
+    async def members(self, room_id: str, read_on: ReadOn | None = None) -> RoomListing:
+        """Return a room's members.
+
+        read_on: awaited before the rest of a list of more than one page is read.
+        """
         first: Position | None = None
         members: dict[str, Member] = {}
         cursor: int | bytes = 0
@@ -294,6 +301,9 @@ class Store:
             members.update((member.user_id, member) for member in members_from_flat(flat))
             if cursor == b"0":
                 return RoomListing(first, list(members.values()), read)
+            if read_on is not None:
+                await read_on(count, read * count // max(len(members), 1))
+                read_on = None
 
     async def page(self, room_id: str, cursor: str, limit: int) -> tuple[RoomListing, str]:
         """Return about `limit` members of a room, and the cursor of the next page; "0" at both ends."""

@@ -16,7 +16,7 @@ from reactor.membership.people_watch import PeopleWatches
 from reactor.presence.keys import Entry, parse_suffix
 from reactor.presence.people_feed import FollowedPerson
 from reactor.presence.replies import Claimed, Due, Joined, JoinRefused
-from reactor.presence.room_feed import RoomFeed
+from reactor.presence.room_feed import Payer, RoomFeed
 from reactor.presence.rows import LeftRow
 from reactor.presence.store import Store
 from reactor.protocol import intents
@@ -93,10 +93,10 @@ class TracedFeed(RoomFeed):
         super().__init__(*args, on_left=departed, **options)
         self._traces = traces
 
-    async def follow(self, room_id: str) -> RoomView:
+    async def follow(self, room_id: str, payer: Payer | None = None) -> RoomView:
         """See `RoomFeed.follow`."""
         with self._traces.tracer.start_as_current_span("room.join.follow"):
-            return await super().follow(room_id)
+            return await super().follow(room_id, payer)
 
 
 class TracedFanout(Fanout):

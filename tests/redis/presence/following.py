@@ -70,13 +70,13 @@ class Follower:
         store = self.feed._store
         listed = store.members
 
-        async def slow(room_id: str) -> RoomListing:
-            listing = await listed(room_id)
+        async def slow(*args: Any) -> RoomListing:
+            listing = await listed(*args)
             store.members = listed  # type: ignore[method-assign]
             await meanwhile()
             return listing
 
-        store.members = slow  # type: ignore[method-assign]
+        store.members = slow  # type: ignore[method-assign, assignment]
 
     async def agrees(self) -> None:
         """Wait until the view, its receiver and Redis agree."""

@@ -1,10 +1,13 @@
 """What requests cost is charged to their client, which is refused further ones until it is paid off."""
 
 import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 from reactor.membership.pending import MAX_ABSORBED
+from reactor.presence.keys import Entry
+from reactor.server.node import Node
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient
 from tests.support.servers import Server
@@ -217,6 +220,74 @@ async def test_the_first_to_join_a_room_on_a_node_pays_for_the_list(bundled_serv
             assert connection.spending is not None
             spent.append(connection.spending.own - now)
         assert spent[0] - spent[1] > 20  # 30 members with 4 KB each
+
+
+def from_address(node: Node, number: int) -> AbstractAsyncContextManager[RawClient]:
+    return RawClient.connect(node, additional_headers={"X-Forwarded-For": f"10.0.0.{number}"})
+
+
+async def fill(node: Node, rooms: Iterable[str]) -> None:
+    """Make each of the rooms larger than a page of a list."""
+    await asyncio.gather(
+        *(
+            node.store.join(Entry(room, f"u{number}"), f"{node.lease.name}.ff", ttl=60_000)
+            for room in rooms
+            for number in range(130)
+        )
+    )
+
+
+async def test_large_rooms_are_listed_for_an_address_as_far_as_it_can_pay(bundled_server: Server) -> None:
+    large = [f"large {number}" for number in range(10)]
+    async with (
+        served(bundled_server, cost_per_second=1, cost_burst=60) as node,
+        served(bundled_server) as other,
+        AsyncExitStack() as connections,
+    ):
+        await fill(other, large)
+        clients = [await connections.enter_async_context(from_address(node, 1)) for _ in large]
+        await asyncio.gather(
+            *(
+                client.send("join_room", roomId=room, userId="ann")
+                for client, room in zip(clients, large, strict=True)
+            )
+        )
+        # Each list costs 26 units or more, each join 6, and the address has 300.
+        await until(lambda: len(node.feed.rooms()) == len(large))
+        await until(lambda: all(room.begun.is_set() for room in node.feed._rooms.values()))
+        bob = await connections.enter_async_context(from_address(node, 1))
+        await bob.join("small", "bob")  # who does not wait behind them
+        listed = [room for room in large if node.feed.view(room) is not None]
+        assert 1 <= len(listed) <= 8, listed
+        waits = next(room for room in large if room not in listed)
+        # Who comes later and can pay does not wait for the first.
+        cy = await connections.enter_async_context(from_address(node, 2))
+        assert (await cy.join(waits, "cy"))["count"] >= 131
+        await clients[large.index(waits)].has_received("room:joined")
+        # Nothing is read for those that are gone.
+        for client in clients:
+            await client.socket.close()
+        await until(lambda: all(room.paid.is_set() for room in node.feed._rooms.values()))
+        assert len([room for room in large if node.feed.view(room) is not None]) <= len(listed) + 1
+
+
+async def test_watched_rooms_are_listed_for_an_address_as_far_as_it_can_pay(bundled_server: Server) -> None:
+    large = [f"large {number}" for number in range(8)]
+    async with (
+        served(bundled_server, cost_per_second=1, cost_burst=20) as node,
+        served(bundled_server) as other,
+        from_address(node, 1) as ann,
+        from_address(node, 2) as bob,
+    ):
+        await fill(other, large)
+        await ann.send("room:watch", roomIds=large, view="count")
+        await until(lambda: len(node.feed.rooms()) > 0)
+        await until(lambda: all(room.begun.is_set() for room in node.feed._rooms.values()))
+        waiting = [room for room in node.feed.rooms() if node.feed.view(room) is None]
+        assert waiting
+        # Those that wait take no place from others, and others get them.
+        await bob.ask("room:watch", "room:counts", roomIds=[*waiting[:2], "small"], view="count")
+        assert not ann.of("room:counts")
 
 
 async def test_a_patch_is_charged_for_what_redis_reads_also_where_it_changes_nothing_or_is_too_large(
