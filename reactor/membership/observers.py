@@ -29,9 +29,6 @@ from reactor.protocol.room import RoomView
 MAX_OPENED = 16
 """Rooms that are listed at a time for their first observer."""
 
-KNOWN_WITHIN = 5.0
-"""Seconds within which a room that the node follows has to be known again, after diffs were missed."""
-
 
 class _Observer:
     """What a connection watches. Its requests are carried out one after the other."""
@@ -284,9 +281,7 @@ class Observers:
         if view is None:
             raise Unavailable("the room is not followed any more")
         if view.waiting:
-            with anyio.move_on_after(KNOWN_WITHIN):
-                return await self._feed.wait_for_version(room_id, view.epoch, view.version)
-            raise Unavailable("diffs of the room were missed, and Redis does not answer")
+            return await self._feed.wait_for_version(room_id, view.epoch, view.version)
         return view
 
     def _end(self, connection: Connection, observer: _Observer, room_ids: tuple[str, ...]) -> None:

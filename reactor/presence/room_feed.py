@@ -44,6 +44,8 @@ DISCONNECTED_TIMEOUT = 1.0
 """Seconds that the first join of a room waits while the subscription is disconnected."""
 SUBSCRIBE_TIMEOUT = 5.0
 """Seconds that the first join of a room waits for the confirmation of its channel."""
+KNOWN_WITHIN = 5.0
+"""Seconds that a request waits for a room to be known again, after diffs of it were missed."""
 RESYNC_RETRY = 0.2
 """Seconds between attempts to list a room while Redis does not answer."""
 LOOK_AGAIN = 1.0
@@ -217,8 +219,10 @@ class RoomFeed:
     async def wait_for_version(self, room_id: str, epoch: str, version: int) -> RoomView:
         """Return the room's view once it has reached that version, or a newer list has replaced it.
 
-        Raises Unavailable when the room is no longer followed.
+        Raises Unavailable when the room is no longer followed, or not known within KNOWN_WITHIN: Redis may
+        refuse what a list needs, and take joins.
         """
+        deadline = anyio.current_time() + KNOWN_WITHIN
         first, room = self._rooms.get(room_id), None
         requested = first.lists_requested if first is not None else 0
         while True:
@@ -231,9 +235,12 @@ class RoomFeed:
             )
             if reached and not room.resyncing:
                 return room.view
+            left = deadline - anyio.current_time()
+            if left <= 0:
+                raise Unavailable("diffs of the room were missed, and it cannot be listed")
             woken = asyncio.Event()
             room.waiting.append((version, woken))
-            with anyio.move_on_after(DIFF_TIMEOUT) as waited:
+            with anyio.move_on_after(min(DIFF_TIMEOUT, left)) as waited:
                 await woken.wait()
             if waited.cancelled_caught and not room.resyncing:
                 self._start_resync(room, "diff_lost", room.position)

@@ -213,6 +213,21 @@ async def test_waiting_for_a_version_fails_when_the_room_is_unfollowed(redis_ser
         assert len(errors) == 1
 
 
+async def test_waiting_for_a_version_fails_when_the_room_cannot_be_listed(
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reactor.presence.room_feed.KNOWN_WITHIN", 0.3)
+    async with following(redis_server) as it:
+        it.probe.join("ann")
+        await it.agrees()
+        it.feed.pause()
+        with pytest.raises(Unavailable, match="cannot be listed"):
+            await it.feed.wait_for_version("lobby", it.probe.epoch(), 1)
+        it.feed.resume()
+        view = await it.feed.wait_for_version("lobby", it.probe.epoch(), 1)
+        assert set(view.members) == {"ann"}
+
+
 async def test_a_large_room_is_followed_while_it_changes(redis_server: Server) -> None:
     async with following(redis_server, follow=False) as it:
         it.probe.join_many(f"u{number}" for number in range(2500))
