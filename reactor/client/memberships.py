@@ -94,10 +94,16 @@ class RoomMemberships:
         try:
             await self._ask_to_join(membership, options)
         except BaseException as error:
-            if membership.pending_joins == 1 and not membership.established:
+            # It may still succeed; the server processes requests in order.
+            given_up = isinstance(error, RequestTimedOut) or not isinstance(error, ReactorError)
+            if membership.established:
+                if given_up and options.view != membership.view:
+                    # Else the server may serve another view than the one that the application has.
+                    present = JoinOptions(view=membership.view)
+                    self._reconnector.post(membership.join_request(present))
+            elif membership.pending_joins == 1:
                 membership.end(None)
-                if isinstance(error, RequestTimedOut) or not isinstance(error, ReactorError):
-                    # The join may still succeed; the server processes requests in order.
+                if given_up:
                     self._reconnector.post(LeaveRoom(room_id))
             raise
         finally:

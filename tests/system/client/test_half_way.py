@@ -51,6 +51,28 @@ async def test_a_cancelled_join_is_undone(bundled_server: Server):
         assert room.count == 1
 
 
+@pytest.mark.parametrize("cancelled", [True, False])
+async def test_a_join_that_was_given_up_does_not_change_the_view(bundled_server: Server, cancelled: bool):
+    async with served(bundled_server) as node, client_of(node, request_timeout=1.0) as client:
+        room = await client.join("hall", user_id="ann")
+        bundled_server.pause()
+        try:
+            joining = asyncio.ensure_future(client.join("hall", user_id="ann", view="count"))
+            await asyncio.sleep(0)
+            if cancelled:
+                joining.cancel()
+            with pytest.raises((RequestTimedOut, asyncio.CancelledError)):
+                await joining
+        finally:
+            bundled_server.resume()
+        await room.update(data="after both")
+        (connection,) = node.gateway.connections
+        assert connection in node.roster.views("hall")["members"]
+        await until(lambda: room.view == "members")
+        assert await client.join("hall", user_id="ann", view="count") is room
+        assert connection in node.roster.views("hall")["count"]
+
+
 async def test_a_join_after_a_cancelled_one_is_independent_of_it(bundled_server: Server):
     async with served(bundled_server) as node, client_of(node) as client:
         for _ in range(20):
