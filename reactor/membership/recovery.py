@@ -34,6 +34,10 @@ log = structlog.get_logger()
 REMEMBERED = 300.0
 """Seconds for which departures are remembered. A failover loses less than that."""
 
+MAX_REMEMBERED = 100_000
+"""Departures that are remembered at most, about 50 MB: those of the last 100 s of a node at full load. Of
+one that is forgotten and that Redis loses, the member is there until its TTL has ended."""
+
 RETRY_AFTER = 0.2
 """Seconds between attempts while Redis does not answer."""
 
@@ -79,7 +83,7 @@ class Recovery:
         self._wakeup = Event()
         self._notified = False  # of the outage, by service:degraded
         self._run_id = self._epochs_renewed_for = ""
-        self._departed: deque[tuple[float, Entry, int, str, int]] = deque()
+        self._departed: deque[tuple[float, Entry, int, str, int]] = deque(maxlen=MAX_REMEMBERED)
 
     @property
     def state(self) -> RecoveryState:

@@ -6,7 +6,9 @@ from typing import Any
 import anyio
 import pytest
 
+from reactor.membership import recovery
 from reactor.membership.recovery_state import RecoveryState
+from reactor.presence.keys import Entry
 from reactor.presence.replies import Joined, JoinRefused
 from tests.support import redis_state
 from tests.support.nodes import served
@@ -157,3 +159,13 @@ async def test_a_join_in_flight_while_the_node_is_renamed_is_kept(bundled_server
             assert len(connections) == 2
             assert joined["socketId"] in connections
             assert {name.partition(".")[0] for name in connections} == {node.name()}
+
+
+async def test_departures_are_remembered_up_to_a_number(
+    bundled_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "MAX_REMEMBERED", 3)
+    async with served(bundled_server) as node:
+        for number in range(5):
+            node.recovery.remember(Entry("lobby", f"u{number}"), number, "left", number)
+        assert [departed[1].user_id for departed in node.recovery._departed] == ["u2", "u3", "u4"]
