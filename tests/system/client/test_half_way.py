@@ -69,7 +69,7 @@ async def test_a_join_that_was_given_up_does_not_change_the_view(bundled_server:
         (connection,) = node.gateway.connections
         assert connection in node.roster.views("hall")["members"]
         await until(lambda: room.view == "members")
-        assert await client.join("hall", user_id="ann", view="count") is room
+        assert await client.join("hall", user_id="ann", view="count") == room
         assert connection in node.roster.views("hall")["count"]
 
 
