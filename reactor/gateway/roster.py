@@ -26,12 +26,17 @@ class Roster(Generic[C]):
     """The connections in each room, by view and by user. A connection is in a room once, under one user.
 
     A connection may watch a room beside, which is no part of its membership.
+
+    Attributes:
+        memberships: The number of connections in rooms, summed over rooms.
+
     """
 
-    __slots__ = ("_rooms",)
+    __slots__ = ("_rooms", "memberships")
 
     def __init__(self) -> None:
         self._rooms: dict[str, _Room[C]] = {}
+        self.memberships = 0
 
     def __contains__(self, room_id: str) -> bool:
         return room_id in self._rooms
@@ -55,6 +60,7 @@ class Roster(Generic[C]):
             self._discard(self._rooms[room_id], connection)
         room = self._rooms.setdefault(room_id, _Room())
         room.views.setdefault(view, {})[connection] = user_id
+        self.memberships += 1
         room.users[user_id] = (*room.users.get(user_id, ()), connection)
         return first
 
@@ -129,12 +135,12 @@ class Roster(Generic[C]):
                 return True
         return False
 
-    @staticmethod
-    def _discard(room: _Room[C], connection: C) -> bool:
+    def _discard(self, room: _Room[C], connection: C) -> bool:
         for view, connections in room.views.items():
             user_id = connections.pop(connection, None)
             if user_id is None:
                 continue
+            self.memberships -= 1
             if not connections:
                 del room.views[view]
             if rest := tuple(other for other in room.users[user_id] if other is not connection):
