@@ -368,11 +368,11 @@ async def test_rooms_that_wait_to_be_listed_are_not_listed_for_a_closed_connecti
         follow, begun, ended = node.feed.follow, asyncio.Event(), asyncio.Event()
         watch = node.handler.observers._watch
 
-        async def note(room_id: str) -> Any:
+        async def note(room_id: str, *payer: Any) -> Any:
             followed.append(room_id)
             begun.set()
             await until(lambda: not node.gateway.connections)
-            return await follow(room_id)
+            return await follow(room_id, *payer)
 
         async def watch_and_end(*request: Any) -> None:
             try:

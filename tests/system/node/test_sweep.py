@@ -34,7 +34,15 @@ async def test_expiries_whose_event_was_lost_are_found(redis_server: Server) -> 
     """Redis sends no events, and the pacemaker is off."""
     rooms = (RoomRule(match="brief", ttl=0.5),)
     async with (
-        served(redis_server, ttl=60, grace=0.5, rooms=rooms, pacemaker=False, sweep_interval=0.4) as node,
+        served(
+            redis_server,
+            ttl=60,
+            grace=0.5,
+            rooms=rooms,
+            pacemaker=False,
+            sweep_interval=0.4,
+            manage_redis=False,
+        ) as node,  # fmt: skip
         RawClient.connect(node) as watcher,
         RawClient.connect(node) as silent,
         RawClient.connect(node) as cut,
