@@ -7,7 +7,6 @@ from functools import partial
 
 import anyio
 
-from reactor.errors import ReactorError
 from reactor.gateway.auth import Authenticator, Objection, RefusedLogin
 from reactor.gateway.connection import Connection
 from reactor.gateway.context import ConnectionCounts
@@ -69,6 +68,8 @@ class Gateway:
 
         """
         loop = asyncio.get_running_loop()
+        host, port = self._settings.host, self._settings.port
+        bound = sockets or bind_sockets(host, port)
         manager = ConnectionManager(
             self._settings,
             self._handler,
@@ -83,24 +84,19 @@ class Gateway:
         factory: Callable[[], asyncio.Protocol] = make
         if self.certificate is not None:
             factory = partial(_tls_connection, make, self.certificate)
-        host, port = self._settings.host, self._settings.port
         # asyncio's own loop also accepts, and logs errors, this many times in a row when files run out.
         backlog = 100 if isinstance(loop, asyncio.BaseEventLoop) else _BACKLOG
         servers: list[asyncio.Server] = []
-        bound: Sequence[socket.socket] = ()
         try:
-            bound = sockets or bind_sockets(host, port)
             for sock in bound:
                 server = await loop.create_server(factory, sock=sock, backlog=backlog)
                 servers.append(server)
-        except (OSError, ReactorError) as error:
+        except OSError as error:
             manager.context.stop()
             for server in servers:
                 server.close()
             for sock in bound:
                 sock.close()
-            if isinstance(error, ReactorError):
-                raise
             raise explain(error, host, port) from error
         self._manager, self._servers = manager, servers
         name = servers[0].sockets[0].getsockname()

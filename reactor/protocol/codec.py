@@ -327,10 +327,8 @@ def _is_utf8(payload: bytes) -> bool:
 
 
 def _check_utf8(payload: bytes) -> None:
-    try:
-        payload.decode()
-    except UnicodeDecodeError as error:
-        raise ProtocolError("not_utf8", "text must be UTF-8") from error
+    if not _is_utf8(payload):
+        raise ProtocolError("not_utf8", "text must be UTF-8")
 
 
 def _first_fault(raw: dict[str, Any]) -> ProtocolError | None:

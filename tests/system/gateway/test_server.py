@@ -15,6 +15,7 @@ from websockets.frames import Opcode
 from reactor.errors import AddressInUse, SettingError
 from reactor.gateway.server import Gateway
 from reactor.settings import Settings
+from tests.support.addresses import LOOPBACK, has
 from tests.support.gateway import BELOW_DEFAULT, HEARTBEAT, Recorder, client_frame, request, serving, text
 from tests.support.waiting import PATIENCE
 
@@ -32,16 +33,15 @@ async def test_a_foreign_host_is_an_error_of_one_line():
 
 
 async def test_start_accepts_a_bound_socket():
-    for family, address in ((socket.AF_INET, ("127.0.0.1", 0)), (socket.AF_INET6, ("::1", 0))):
+    for family, address in LOOPBACK.items():
+        if not has(family):
+            pytest.skip("no IPv6 here")
         with socket.socket(family) as sock:
-            try:
-                sock.bind(address)
-            except OSError:
-                pytest.skip("no IPv6 here")
+            sock.bind((address, 0))
             gateway = Gateway(Settings(port=0), Recorder())
             await gateway.start([sock])
             assert gateway.port == sock.getsockname()[1]
-            host = f"[{address[0]}]" if family == socket.AF_INET6 else address[0]
+            host = f"[{address}]" if family == socket.AF_INET6 else address
             async with connect(f"ws://{host}:{gateway.port}/ws"):
                 pass
             await gateway.stop()

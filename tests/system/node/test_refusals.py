@@ -106,7 +106,7 @@ async def test_event_flags_are_added_and_none_is_removed(redis_server: Server) -
 
 
 async def test_events_that_are_switched_off_meanwhile_are_noticed(redis_server: Server) -> None:
-    """A server that may switches them on again; the other says so until someone does."""
+    """With `manage_redis` the server switches them on again; without it, /readyz reports them."""
     control = redis_server.control
     async with served(redis_server, sweep_interval=0.2, manage_redis=False) as node:
         assert node.readiness.status() == (True, "ok")

@@ -20,3 +20,6 @@ local function new_epoch()
   now()
   return clock_reply[1] .. string.format('%06d', clock_reply[2])
 end
+
+-- Whether that is an epoch: another program may have written anything in its place.
+local function is_epoch(text) return string.find(text, '^%d+$') ~= nil end

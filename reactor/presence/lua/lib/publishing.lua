@@ -32,7 +32,7 @@ local function publish_diff(room, steps, joined, updated, left, count)
   local state = state_key(room)
   local version = call('HINCRBY', state, 'version', steps)
   local epoch = call('HGET', state, 'epoch')
-  if version < steps or epoch and not string.find(epoch, '^%d+$') then -- another program wrote it
+  if version < steps or epoch and not is_epoch(epoch) then -- another program wrote it
     call('ZCARD', state) -- it is no sorted set, so that this renames it aside
     version, epoch = call('HINCRBY', state, 'version', steps), nil
   end

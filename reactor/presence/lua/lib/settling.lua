@@ -54,7 +54,7 @@ end
 -- not counted.
 local function read_position(room)
   local state, members = call('HMGET', state_key(room), 'epoch', 'version'), members_key(room)
-  if state[1] and not string.find(state[1], '^%d+$') then state[1] = nil end -- renamed aside by the next change
+  if state[1] and not is_epoch(state[1]) then state[1] = nil end -- renamed aside by the next change
   local gone = call('ZCOUNT', members, '-inf', '(' .. now())
   if gone > 0 and is_read_only() then
     for _, user in ipairs(call('ZRANGE', members, '-inf', '(' .. now(), 'BYSCORE')) do
