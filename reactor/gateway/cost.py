@@ -102,6 +102,11 @@ def list_price(members: int, size: int) -> float:
     return MEMBER_READ * members + KIB_READ * size / 1024
 
 
+def time_price(seconds: float) -> float:
+    """Return the units for seconds of the node's time."""
+    return seconds * PER_SECOND
+
+
 class Account:
     """What is spent together: the time at which all of it is paid off, at the account's share of the rate."""
 

@@ -110,6 +110,11 @@ def _seconds(connections: int, size: int) -> tuple[float, float]:
     return cost, max(cost, size / _BYTES_PER_SECOND)
 
 
+def _for_nothing(_seconds: float) -> float:
+    """Charge no one: who makes a node send a list was charged for the change, or has waited for it."""
+    return 0.0
+
+
 class _Window:
     __slots__ = ("messages", "pending", "timer")
 
@@ -154,7 +159,9 @@ class Fanout:
             seconds=_seconds,
         )
         self._missed: dict[Connection, set[str]] = {}  # rooms of which a connection was not sent all changes
-        self._unknown: dict[str, dict[Connection, None]] = {}  # rooms that are sent anew once they are known
+        # Rooms that are sent anew once they are known, and their lists prepared.
+        self._unknown: dict[str, dict[Connection, None]] = {}
+        self._preparing: dict[tuple[str, Codec], asyncio.Task[None]] = {}
         self.lists_anew = 0
         self._windows: dict[str, _Window] = {}
         self.messages_lost = 0
@@ -166,6 +173,8 @@ class Fanout:
         for window in self._windows.values():
             window.timer.cancel()
         self._windows.clear()
+        for task in self._preparing.values():
+            task.cancel()
         self.watched_counts.stop()
         self.watched_members.stop()
 
@@ -182,9 +191,7 @@ class Fanout:
 
     def room_known(self, room_id: str) -> None:
         """Send what waits until the node knows a room again."""
-        for connection in self._unknown.pop(room_id, ()):
-            if room_id in self._missed.get(connection, ()) and not connection.lags:
-                self._send_anew(connection, room_id)
+        self._send_waiting(room_id)
         self.watched_counts.known(room_id)
 
     def discard_pending(self, room_id: str) -> None:
@@ -237,6 +244,11 @@ class Fanout:
             self._roster.set_count_only(room_id, count_only=True, observers=observer)
         return "count" if self._roster.is_count_only(room_id, observers=observer) else requested
 
+    def is_listed(self, room_id: str, requested: View, count: int, *, observer: bool = False) -> bool:
+        """Return whether a connection that is added to the roster is to be served with the list of a room."""
+        count_only = count > self._limit or self._roster.is_count_only(room_id, observers=observer)
+        return requested == "members" and not count_only
+
     def force_leave(
         self, room_id: str, user_id: str, message: str, reason: str, timestamp: int, until: int | None = None
     ) -> tuple[Connection, ...]:
@@ -267,6 +279,11 @@ class Fanout:
         """Note that a connection is closed."""
         for room_id in self._missed.pop(connection, ()):
             self._not_unknown(connection, room_id)
+
+    def _send_waiting(self, room_id: str) -> None:
+        for connection in self._unknown.pop(room_id, ()):
+            if room_id in self._missed.get(connection, ()) and not connection.lags:
+                self._send_anew(connection, room_id)
 
     def _open_window(self, room_id: str, size: int) -> None:
         """Collect changes from here on; longer, the more bytes were just sent to each connection."""
@@ -330,9 +347,30 @@ class Fanout:
         return self._send_list(view, members)
 
     def _send_list(self, view: RoomView, members: Collection[Connection]) -> int:
-        message = _list_of(view)
-        current = self._those_that_read(view.room_id, members)
-        return max((self.snapshots.send(one, message, view) for one in current), default=0)
+        message, size = _list_of(view), 0
+        for one in self._those_that_read(view.room_id, members):
+            if self._is_prepared(one, view):
+                size = max(size, self.snapshots.send(one, message, view))
+            else:
+                self._missed.setdefault(one, set()).add(view.room_id)
+        return size
+
+    def _is_prepared(self, connection: Connection, view: RoomView) -> bool:
+        """Return whether a list can be sent at once; otherwise it is prepared, and sent then."""
+        codec, room_id = connection.codec, view.room_id
+        if self.snapshots.is_prepared(view, codec):
+            return True
+        self._unknown.setdefault(room_id, {})[connection] = None
+        if (room_id, codec) not in self._preparing:
+            self._preparing[room_id, codec] = self._loop.create_task(self._prepare(view, codec))
+        return False
+
+    async def _prepare(self, view: RoomView, codec: Codec) -> None:
+        try:
+            await self.snapshots.prepare(view, codec, _for_nothing)
+        finally:
+            del self._preparing[view.room_id, codec]
+        self._send_waiting(view.room_id)
 
     def _send_change(self, room_id: str, message: object, connections: Collection[Connection]) -> int:
         return broadcast(message, self._those_that_read(room_id, connections))
@@ -371,6 +409,11 @@ class Fanout:
         if view is None and (in_room or watching or counting or counted):
             self._unknown.setdefault(room_id, {})[connection] = None
             return
+        listed = (in_room and not self._roster.is_count_only(room_id)) or (
+            watching and not self._roster.is_count_only(room_id, observers=True)
+        )
+        if view is not None and listed and not self._is_prepared(connection, view):
+            return
         rooms = self._missed[connection]
         rooms.discard(room_id)
         if not rooms:
@@ -378,9 +421,7 @@ class Fanout:
         self._not_unknown(connection, room_id)
         if view is None:
             return
-        if (in_room and not self._roster.is_count_only(room_id)) or (
-            watching and not self._roster.is_count_only(room_id, observers=True)
-        ):
+        if listed:
             self.lists_anew += 1
             self.snapshots.send(connection, _list_of(view), view)
             return

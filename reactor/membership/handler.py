@@ -8,6 +8,7 @@ its join or leave is answered, so requests keep their order. What a request cost
 import asyncio
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import structlog
@@ -21,11 +22,10 @@ from reactor.gateway.cost import (
     KIB_PATCHED,
     KIB_RECEIVED,
     LARGE_MESSAGE,
-    PER_SECOND,
     CostLimiter,
     change_price,
-    list_price,
     price_of,
+    time_price,
 )
 from reactor.gateway.fanout import Fanout
 from reactor.gateway.roster import Roster
@@ -34,6 +34,7 @@ from reactor.membership.ban_check import BanCheck, banned_error
 from reactor.membership.closed_sockets import ClosedSockets
 from reactor.membership.observers import Observers
 from reactor.membership.paced_heartbeats import PacedHeartbeats
+from reactor.membership.paid_lists import PaidLists
 from reactor.membership.pending import PendingAck, PendingAway, away_reply
 from reactor.membership.people_watch import NoPeople, PeopleWatches
 from reactor.membership.questions import RoomQuestions
@@ -74,23 +75,6 @@ _JOINED_BYTES = 60
 """Of a diff with one new member, beside its user's id, its name and its data."""
 
 
-class _ListPayer:
-    """A connection as who pays for the first list of a room."""
-
-    __slots__ = ("_clock", "_connection", "_costs")
-
-    def __init__(self, connection: Connection, costs: CostLimiter, clock: Callable[[], float]) -> None:
-        self._connection, self._costs, self._clock = connection, costs, clock
-
-    def charge(self, members: int, size: int) -> None:
-        self._costs.charge(self._connection, list_price(members, size), self._clock())
-
-    def wait(self) -> float:
-        if self._connection.session.closed:
-            raise Unavailable("the connection is closed")  # nothing is read for it any more
-        return self._costs.shared_delay(self._connection, self._clock())
-
-
 class RequestHandler:
     """The gateway's handler: one method for each kind of intent.
 
@@ -114,7 +98,6 @@ class RequestHandler:
         self._feed, self._reconciler = feed, reconciler
         self._roster, self._fanout, self._tasks = roster, fanout, tasks
         self.ready, self._degraded, self._on_full = ready, degraded, on_full
-        self._snapshots = fanout.snapshots
         self._away = AwayChanges(store, tasks)
         self._closed_sockets = ClosedSockets(self._detach_closed, reconciler.detach_queue, tasks)
         max_held = settings.max_rooms + settings.message_burst
@@ -124,10 +107,11 @@ class RequestHandler:
         )
         self.costs = CostLimiter(settings.cost_per_second, settings.cost_burst)
         self._paced = PacedHeartbeats(self.costs, self._refresh_many)
-        self.observers = Observers(
-            feed, roster, fanout, self._charge, self._payer, bans, max_watched=settings.max_watched
-        )
         self._clock = asyncio.get_running_loop().time
+        self._lists = PaidLists(fanout.snapshots, self.costs, self._clock)
+        self.observers = Observers(
+            feed, roster, fanout, self._lists, self._charge, bans, max_watched=settings.max_watched
+        )
         self._log = RateLimitedLog()
         self.joins = 0
         self.refused_banned = 0
@@ -140,7 +124,7 @@ class RequestHandler:
             else NoPeople()
         )
         self.questions = RoomQuestions(
-            store, feed, self._snapshots, self._charge, bans, max_members_view=settings.max_members_view
+            store, feed, self._lists, self._charge, bans, max_members_view=settings.max_members_view
         )
         self._methods: dict[type, Callable[[Connection, Any], Any]] = {
             intents.Join: self._join,
@@ -198,7 +182,7 @@ class RequestHandler:
 
     def charge_reading(self, connection: Connection, payload: bytes, seconds: float) -> None:
         """Charge what it took to decode a message, beyond what was charged for its size."""
-        units = seconds * PER_SECOND - _price_of_size(payload)
+        units = time_price(seconds) - _price_of_size(payload)
         if units > 0:
             self._charge(connection, units)
 
@@ -259,9 +243,6 @@ class RequestHandler:
         ack = PendingAck(connection, intent, self._reconciler, others)
         for membership in intent.memberships:
             self._heartbeats.add(membership.attachment, ack)
-
-    def _payer(self, connection: Connection) -> "_ListPayer":
-        return _ListPayer(connection, self.costs, self._clock)
 
     def _charge(self, connection: Connection, units: float) -> None:
         self.costs.charge(connection, units, self._clock())
@@ -330,8 +311,13 @@ class RequestHandler:
             intent = replace(intent, former=None)  # nothing was lost: the connection is in the room
         attachment = former if former is not None and rejoin else self._new_attachment(connection, intent)
         try:
-            payer = self._payer(connection)
-            reply, view = await self._reconciler.follow_and_register(connection, attachment, intent, payer)
+            reply, view = await self._reconciler.follow_and_register(
+                connection,
+                attachment,
+                intent,
+                self._lists.payer(connection),
+                followed=partial(self._prepare_list, connection, intent) if connection.codec.binary else None,
+            )
         except Exception:
             self._reconciler.abort_join(connection, attachment)
             self._replay_deferred(connection, session.refused(room_id))
@@ -397,28 +383,36 @@ class RequestHandler:
             limits=self._limits,
             id=intent.id,
         )
-        size = self._send_joined(connection, answer, intent, view)
+        price = self._send_joined(connection, answer, intent, view)
         # Joins at the same time share a diff: each is charged as if it were alone in it.
         changed = len(reply.diff) if reply.resumed else _joined_size(intent)
-        price = change_price(size, 1) + change_price(changed, view.connections)
+        price += change_price(changed, view.connections)
         self.costs.charge(connection, price, self._clock())
         connection.session.rooms[room_id].heartbeat_interval = heartbeat_ms / 1000
         connection.expect_heartbeats(heartbeat_ms / 1000)
         if deferred := connection.session.joined(room_id):
             self._replay_deferred(connection, deferred)
 
+    async def _prepare_list(self, connection: Connection, join: intents.Join, view: RoomView) -> None:
+        """Prepare the list that may answer a join."""
+        if self._fanout.is_listed(join.room_id, join.view, len(view.members)):
+            await self._lists.prepare(connection, view)
+
     def _send_joined(
         self, connection: Connection, answer: messages.RoomJoined, join: intents.Join, view: RoomView
-    ) -> int:
-        """Answer a join with the diffs since the list that the client has, or with the list, or neither."""
+    ) -> float:
+        """Answer a join with the diffs since the list that the client has, or with the list, or neither.
+
+        Returns the units that it costs.
+        """
         whole = answer.view == "members"
         since = None
         if whole and join.former is not None:
             since = self._feed.recent.since(view, join.former)
             self._charge(connection, self._feed.recent.read * DIFF_READ)
         if since is None:
-            return self._snapshots.send(connection, answer, view, whole=whole)
-        return self._snapshots.send_diffs(connection, answer, since.encoded(connection.codec))
+            return self._lists.send(connection, answer, view, whole=whole)
+        return self._lists.send_diffs(connection, answer, since)
 
     def _refuse(
         self,

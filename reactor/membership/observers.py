@@ -21,6 +21,7 @@ from reactor.gateway.cost import change_price
 from reactor.gateway.fanout import Fanout
 from reactor.gateway.roster import Roster
 from reactor.membership.ban_check import BanCheck
+from reactor.membership.paid_lists import PaidLists
 from reactor.presence.bans import Ban
 from reactor.presence.room_feed import LOOK_AGAIN, Payer, RoomFeed
 from reactor.protocol import intents, messages
@@ -66,7 +67,7 @@ class _Place:
 class Observers:
     """The connections of this node that watch rooms.
 
-    charge: charges a connection for units of cost. payer: who pays for the first lists of rooms. bans: who
+    lists: sends lists, and knows who pays for them. charge: charges a connection for units of cost. bans: who
     may not watch. max_watched: rooms that one connection may watch.
     """
 
@@ -75,15 +76,15 @@ class Observers:
         feed: RoomFeed,
         roster: Roster[Connection],
         fanout: Fanout,
+        lists: PaidLists,
         charge: Callable[[Connection, float], None],
-        payer: Callable[[Connection], Payer],
         bans: BanCheck,
         max_watched: int,
     ) -> None:
         self._share = AddressShare(max_watched)
         self._watchers: Counter[str] = Counter()  # connections by room
         self._feed, self._roster, self._fanout, self._charge = feed, roster, fanout, charge
-        self._payer, self._bans = payer, bans
+        self._lists, self._bans = lists, bans
         self._observers: dict[Connection, _Observer] = {}
         self._opening = asyncio.Semaphore(MAX_OPENED)
 
@@ -147,7 +148,7 @@ class Observers:
     async def _watch_counted(
         self, connection: Connection, observer: _Observer, intent: intents.WatchRooms, added: list[str]
     ) -> None:
-        views = await self._follow(connection, added, intent.room_ids)
+        views = await self._follow(connection, added, intent)
         # Asked again: another request for these rooms may have failed meanwhile.
         closed = connection.session.closed
         if closed or not self._share.take(connection, added):
@@ -211,6 +212,7 @@ class Observers:
                 for view in views
             ]
             size = connection.send(messages.RoomCounts(rooms, list(intent.refused), intent.id))
+            price = change_price(size, 1)
         else:
             (view,) = views
             shown = self._fanout.view_for(view.room_id, intent.view, len(view.members), observer=True)
@@ -222,11 +224,11 @@ class Observers:
                 "members" if shown == "members" else "count",
                 id=intent.id,
             )
-            size = self._fanout.snapshots.send(connection, answer, view, whole=shown == "members")
-        self._charge(connection, change_price(size, 1))
+            price = self._lists.send(connection, answer, view, whole=shown == "members")
+        self._charge(connection, price)
 
     async def _follow(
-        self, connection: Connection, added: list[str], room_ids: tuple[str, ...]
+        self, connection: Connection, added: list[str], intent: intents.WatchRooms
     ) -> list[RoomView]:
         """Follow the added rooms, and return the views of all. Raises Unavailable: none is followed."""
         followed: list[str] = []
@@ -239,13 +241,16 @@ class Observers:
                 if room_id in added:
                     await self._open(connection, room_id)
                     followed.append(room_id)
+                view = await self._known(room_id)
+                if self._fanout.is_listed(room_id, intent.view, len(view.members), observer=True):
+                    await self._lists.prepare(connection, view)
                 return await self._known(room_id)
             except Unavailable as error:
                 failed.append(error)
                 return None
 
         try:
-            views = await asyncio.gather(*map(view_of, room_ids))
+            views = await asyncio.gather(*map(view_of, intent.room_ids))
         except BaseException:
             failed.append(Unavailable("the request was cancelled"))
             raise
@@ -261,7 +266,7 @@ class Observers:
         if self._feed.view(room_id) is not None:
             await self._feed.follow(room_id)
             return
-        payer = self._payer(connection)
+        payer = self._lists.payer(connection)
         while True:
             await self._opening.acquire()
             place = _Place(payer, self._opening)

@@ -12,9 +12,9 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from reactor.gateway.connection import Connection
-from reactor.gateway.cost import MEMBER_READ, change_price
-from reactor.gateway.snapshots import Snapshots
+from reactor.gateway.cost import MEMBER_READ
 from reactor.membership.ban_check import BanCheck
+from reactor.membership.paid_lists import PaidLists
 from reactor.presence.keys import Entry
 from reactor.presence.listings import Listings
 from reactor.presence.replies import Position
@@ -31,10 +31,10 @@ class RoomQuestions:
     """
 
     def __init__(
-        self, store: Store, feed: RoomFeed, snapshots: Snapshots,
+        self, store: Store, feed: RoomFeed, lists: PaidLists,
         charge: Callable[[Connection, float], None], bans: BanCheck, *, max_members_view: int,
     ) -> None:  # fmt: skip
-        self._store, self._feed, self._snapshots = store, feed, snapshots
+        self._store, self._feed, self._lists = store, feed, lists
         self._charge, self._bans = charge, bans
         self._max_members_view = max_members_view
         self._listings = Listings(store)
@@ -55,14 +55,16 @@ class RoomQuestions:
             listing = await self._listings.members(room_id)
             self._charge(connection, MEMBER_READ * len(listing.members))
             message = _members_reply(room_id, listing.position, UNSET, intent.id)
-            size = self._snapshots.send_members(connection, message, listing.members)
+            await self._lists.prepare_members(connection, listing.members)
+            price = self._lists.send_members(connection, message, listing.members)
         else:
             view = await self._feed.wait_for_version(room_id, position.epoch, position.version)
+            await self._lists.prepare(connection, view)
             position = Position(position.now, view.epoch, view.version, len(view.members))
             message = _members_reply(room_id, position, UNSET, intent.id)
             whole = position.count <= most  # it may have grown
-            size = self._snapshots.send(connection, message, view, whole=whole)
-        self._charge(connection, change_price(size, 1))
+            price = self._lists.send(connection, message, view, whole=whole)
+        self._charge(connection, price)
 
     async def count(self, connection: Connection, intent: intents.CountMembers) -> None:
         """Answer with the number of the room's members."""
@@ -82,9 +84,10 @@ class RoomQuestions:
         room_id, limit = intent.room_id, intent.limit or MAX_LISTED
         listing, cursor = await self._store.page(room_id, intent.cursor or "0", limit)
         self._charge(connection, MEMBER_READ * len(listing.members))
-        reply = _members_reply(room_id, listing.position, listing.members, intent.id)
-        size = connection.send(replace(reply, cursor=cursor if cursor != "0" else None))
-        self._charge(connection, change_price(size, 1))
+        reply = _members_reply(room_id, listing.position, UNSET, intent.id)
+        reply = replace(reply, cursor=cursor if cursor != "0" else None)
+        await self._lists.prepare_members(connection, listing.members)
+        self._charge(connection, self._lists.send_members(connection, reply, listing.members))
 
     def _refuse_banned(
         self, connection: Connection, intent: intents.ListMembers | intents.CountMembers | intents.AskPresent

@@ -7,7 +7,7 @@ registered again. The states of a connection's membership are in `presence/attac
 """
 
 from asyncio import gather
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import Any
 
@@ -79,16 +79,19 @@ class Reconciler:
         connection.socket_id = f"{self._lease.name}.{next(self._numbers):x}"
 
     async def follow_and_register(
-        self, connection: Connection, attachment: Attachment, join: Join, payer: Payer
-    ) -> tuple[Joined | JoinRefused, RoomView]:
+        self, connection: Connection, attachment: Attachment, join: Join, payer: Payer, *,
+        followed: Callable[[RoomView], Awaitable[None]] | None,
+    ) -> tuple[Joined | JoinRefused, RoomView]:  # fmt: skip
         """Follow the room and send a client's join to Redis; return its reply, and a view that includes it.
 
-        payer: of the list of the room, where it is the first on this node. When this raises, the room is not
-        followed. Raises Unavailable.
+        payer: of the list of the room, where it is the first on this node. followed: is awaited before
+        the join is sent. When this raises, the room is not followed. Raises Unavailable.
         """
         view = await self._feed.follow(join.room_id, payer)
         first: Joined | None = None
         try:
+            if followed is not None:
+                await followed(view)
             # Again where the node took another name meanwhile: what it did under the former one is void.
             while first is None or not (
                 connection.session.closed or attachment.connection.startswith(self._lease.name)

@@ -1,6 +1,7 @@
 """A member's `data`: any JSON up to a limit, checked once and passed on as its compact encoding. PURE."""
 
 import math
+import re
 from itertools import chain
 from typing import Any
 
@@ -62,7 +63,7 @@ def kept(text: str) -> Any:
     A long text is only checked: to build the 1,023 numbers that 4 KB may hold takes 40 times as long.
     """
     if len(text) <= _KEPT_AS_VALUE:
-        return decode_json(text)
+        return _decode_any(text)
     _check_json(text)
     return JsonText(text.encode())
 
@@ -97,8 +98,19 @@ def _value(text: bytes) -> Any:
         return None
 
 
-decode_json = msgspec.json.Decoder(float_hook=json_float).decode
-"""Returns the value of JSON text. Raises msgspec.DecodeError."""
+_exponent = re.compile(rb"e(?<=[0-9].)").search  # the letter first, which is found fast
+_large_exponent = re.compile(rb"E(?<=[0-9].)").search
+_decode_plain = msgspec.json.Decoder().decode
+_decode_any = msgspec.json.Decoder(float_hook=json_float).decode
+
+
+def decode_json(text: bytes) -> Any:
+    """Return the value of JSON text. Raises msgspec.DecodeError.
+
+    Without an exponent in it msgspec takes a fifth of the time that the hook does.
+    """
+    has_exponent = _exponent(text) or _large_exponent(text)
+    return (_decode_any if has_exponent else _decode_plain)(text)
 
 
 def data_as_json(value: Any, limit: int) -> bytes:

@@ -11,6 +11,8 @@ from websockets.asyncio.client import connect
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.typing import Subprotocol
 
+from reactor.gateway import fanout as fanout_module
+from reactor.gateway import snapshots
 from reactor.gateway.connection import Connection
 from reactor.gateway.fanout import Fanout, broadcast
 from reactor.gateway.framing import frame
@@ -21,7 +23,7 @@ from reactor.protocol.messages import Departed, Member, MembersReply, RoomDiff, 
 from reactor.protocol.room import DiffResult, RoomView
 from reactor.settings import Settings
 from tests.support.gateway import serving
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 
 
 class CountingCodec:
@@ -59,6 +61,9 @@ class Socket:
     def send_deflated(self, payload, shared):
         assert self.compressed
         self.payloads.append(payload)
+
+    def send_parts(self, size, *parts):
+        self.frames.append(b"".join(one if isinstance(one, bytes) else one.encode() for one in parts))
 
     @property
     def messages(self):
@@ -329,6 +334,40 @@ def test_a_room_that_is_not_known_when_a_connection_reads_again_is_sent_once_it_
     simulation.fanout.room_known("r")
     assert [len(socket.frames) for socket in every] == [1, 1, 1]
     assert simulation.fanout._missed == simulation.fanout._unknown == {}
+
+
+@pytest.mark.parametrize("lags", [True, False])
+async def test_a_list_in_messagepack_is_sent_once_it_is_prepared(monkeypatch, lags):
+    monkeypatch.setattr(snapshots, "LARGE", 3)
+    monkeypatch.setattr(snapshots, "PART_BYTES", 200)
+    monkeypatch.setattr(snapshots, "TURN_SECONDS", -1.0)
+    simulation = Simulation(limit=100)
+    fanout = simulation.fanout = Fanout(Settings(), simulation.roster, lambda _: simulation.view)
+    socket = simulation.socket("packed", codec=MSGPACK)
+    users = [f"u{number}" for number in range(40)]
+    if lags:
+        socket.lags = True
+        simulation.change(joined=users)
+        socket.lags = False
+        fanout.catch_up(socket)
+    else:
+        monkeypatch.setattr(fanout_module, "_LARGE_DIFF", 1)  # a list is sent in place of the diff
+        simulation.change(joined=users)
+    assert socket.frames == []
+    await asyncio.sleep(0)
+    simulation.change(joined=["late"])  # while the list is prepared
+    assert socket.frames == []
+    await until(lambda: socket.frames)
+    (payload,) = socket.frames
+    reply = msgspec.msgpack.decode(payload)
+    assert (reply["type"], reply["version"]) == ("room:members", 2)
+    assert [entry["userId"] for entry in reply["members"]] == [*users, "late"]
+    assert not fanout._missed
+    assert not fanout._unknown
+    assert not fanout._preparing
+    simulation.change(left=["late"])
+    await until(lambda: len(socket.frames) == 2)
+    fanout.stop()
 
 
 @pytest.mark.parametrize("known", [True, False])

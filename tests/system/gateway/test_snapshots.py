@@ -1,5 +1,6 @@
 """A member list sent in pieces equals the room's members, whatever changed since the list was cached."""
 
+import asyncio
 from typing import Any, cast
 
 import msgspec
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reactor.errors import Unavailable
 from reactor.gateway import snapshots as snapshots_module
 from reactor.gateway.connection import Connection
 from reactor.gateway.snapshots import Snapshots
@@ -143,3 +145,65 @@ def test_the_bytes_of_cached_lists_are_bounded(monkeypatch: pytest.MonkeyPatch) 
         sent_members(snapshots, room(*users, name=f"r{number}"), JSON)
     assert len(snapshots._lists) < 10
     assert snapshots._cached <= 2000
+
+
+async def test_a_list_in_messagepack_is_prepared_in_turns_for_all_who_can_pay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(snapshots_module, "TURN_SECONDS", -1.0)
+    snapshots, view = Snapshots(), room(*(f"u{number}" for number in range(60)))
+    turns, paid = [0], list[float]()
+
+    def next_turn() -> None:
+        turns[0] += 1
+        asyncio.get_running_loop().call_soon(next_turn)
+
+    async def in_debt() -> None:
+        await snapshots.prepare(view, MSGPACK, lambda _seconds: 3600.0)
+
+    def pay(seconds: float) -> float:
+        paid.append(seconds)
+        return 0.0
+
+    waiting = asyncio.create_task(in_debt())
+    await asyncio.sleep(0)
+    next_turn()
+    assert not snapshots.is_prepared(view, MSGPACK)
+    await snapshots.prepare(view, MSGPACK, pay)
+    parts = len(snapshots._parts_of(view, MSGPACK))
+    assert parts > 10
+    assert parts - 1 == len(paid) <= turns[0], "the one in debt has encoded the first"
+    assert snapshots.is_prepared(view, MSGPACK)
+    assert min(paid) > 0
+    monkeypatch.setattr(snapshots_module, "_Part", None)  # nothing is encoded from here on
+    assert sent_members(snapshots, view, MSGPACK) == list(view.members.values())
+    waiting.cancel()
+
+
+async def test_members_that_are_read_for_one_answer_are_prepared_too() -> None:
+    snapshots, members = Snapshots(), [member(f"u{number}") for number in range(60)]
+    paid = list[float]()
+
+    def pay(seconds: float) -> float:
+        paid.append(seconds)
+        return 0.0
+
+    await snapshots.prepare_members(members, MSGPACK, pay)
+    assert sum(paid) > 0
+    connection = FakeConnection(MSGPACK)
+    snapshots.send_members(cast("Connection", connection), MembersReply("lobby", "e", 60, 60), members)
+    assert list(connection.reply.members) == members
+
+
+async def test_as_json_nothing_is_prepared() -> None:
+    snapshots, view = Snapshots(), room("u1")
+    await snapshots.prepare(view, JSON, lambda _seconds: pytest.fail("no one pays"))
+    assert snapshots.is_prepared(view, JSON)
+
+
+async def test_nothing_more_is_prepared_for_a_connection_that_is_closed() -> None:
+    def pay(_seconds: float) -> float:
+        raise Unavailable("the connection is closed")
+
+    with pytest.raises(Unavailable):
+        await Snapshots().prepare(room("u1"), MSGPACK, pay)

@@ -5,8 +5,13 @@ from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
+import pytest
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
+
 from reactor.membership.pending import MAX_ABSORBED
 from reactor.presence.keys import Entry
+from reactor.protocol.codec import codec_for
 from reactor.server.node import Node
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient
@@ -222,15 +227,52 @@ async def test_the_first_to_join_a_room_on_a_node_pays_for_the_list(bundled_serv
         assert spent[0] - spent[1] > 20  # 30 members with 4 KB each
 
 
+@pytest.mark.parametrize(
+    ("request_", "followed"),
+    [
+        ({"type": "join_room", "roomId": "lobby", "userId": "ann"}, True),
+        ({"type": "room:watch", "roomId": "lobby", "view": "members"}, True),
+        ({"type": "room:members", "roomId": "lobby"}, True),
+        ({"type": "room:members", "roomId": "lobby"}, False),
+        ({"type": "room:members", "roomId": "lobby", "limit": 100}, False),
+    ],
+)
+async def test_who_is_sent_a_list_in_messagepack_pays_for_the_time_to_encode_it(
+    bundled_server: Server, request_: dict[str, Any], followed: bool
+) -> None:
+    data = b"[" + b"1e300," * 600 + b"1]"
+    async with (
+        served(bundled_server, cost_per_second=1, cost_burst=100_000) as node,
+        served(bundled_server) as other,
+        RawClient.connect(node) as bob,
+    ):
+        await fill(other, ["lobby"], data)
+        if followed:
+            await bob.ask("room:watch", "room:watching", roomId="lobby", view="count")
+        spent = []
+        for subprotocol in ("reactor.json", "reactor.msgpack"):
+            before, url = set(node.gateway.connections), f"ws://127.0.0.1:{node.gateway.port}/ws"
+            async with connect(url, subprotocols=[Subprotocol(subprotocol)], max_size=None) as socket:
+                codec = codec_for(subprotocol)
+                payload = codec.encode(request_)
+                await socket.send(payload if codec.binary else payload.decode())
+                await socket.recv()
+                (connection,) = node.gateway.connections - before
+                assert connection.spending is not None
+                spent.append(connection.spending.own - asyncio.get_running_loop().time())
+        # It takes 0.3 ms or more for each of 100 members, which are 3 units; all else is the same.
+        assert spent[1] - spent[0] > 150, spent
+
+
 def from_address(node: Node, number: int) -> AbstractAsyncContextManager[RawClient]:
     return RawClient.connect(node, additional_headers={"X-Forwarded-For": f"10.0.0.{number}"})
 
 
-async def fill(node: Node, rooms: Iterable[str]) -> None:
+async def fill(node: Node, rooms: Iterable[str], data: bytes = b"") -> None:
     """Make each of the rooms larger than a page of a list."""
     await asyncio.gather(
         *(
-            node.store.join(Entry(room, f"u{number}"), f"{node.lease.name}.ff", ttl=60_000)
+            node.store.join(Entry(room, f"u{number}"), f"{node.lease.name}.ff", ttl=60_000, data=data)
             for room in rooms
             for number in range(130)
         )

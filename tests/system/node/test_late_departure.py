@@ -57,13 +57,13 @@ async def test_a_client_expelled_during_a_rejoin_joins_under_another_connection_
         (attachment,) = node.reconciler.attachments_of("lobby", "ann")
         register = node.reconciler.follow_and_register
 
-        async def expelled_first(*args: Any) -> Any:
+        async def expelled_first(*args: Any, **named: Any) -> Any:
             node.reconciler.follow_and_register = register  # type: ignore[method-assign]
             notify_of_earlier_departure(node, redis_server)
             node.reconciler.detach_queue.add(attachment)
-            return await register(*args)
+            return await register(*args, **named)
 
-        node.reconciler.follow_and_register = expelled_first  # type: ignore[method-assign, assignment]
+        node.reconciler.follow_and_register = expelled_first  # type: ignore[method-assign]
         joined = await ann.join("lobby", "ann")
         await node.reconciler.detach_queue.join()
         fields = redis_state.members(redis_server, "lobby")["ann"]
