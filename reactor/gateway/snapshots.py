@@ -36,7 +36,7 @@ TURN_SECONDS = 0.002
 """For which parts are encoded in one turn of the event loop, and until the end of the part that is begun."""
 PAY_AGAIN = 1.0
 """Seconds after which it is looked whether who has to wait can pay, or others have prepared the list."""
-_MEMBER_BYTES = 100  # about, without long data
+_MEMBER_BYTES = 100  # about, without texts
 _MAX_APPENDED = 100  # members that are added to the last part
 _WAITING_BYTES = 64  # that a waiting list takes for each of its parts
 
@@ -243,7 +243,11 @@ def _split(members: list[Member], codec: Codec, *, first: bool) -> list[_Part]:
     parts, size, start = list[_Part](), 0, 0
     for number, member in enumerate(members, 1):
         data = member.data
-        size += _MEMBER_BYTES + (len(data.text) if isinstance(data, JsonText) else 0)
+        size += _MEMBER_BYTES + len(member.user_id) + len(member.username)
+        if isinstance(data, JsonText):
+            size += len(data.text)
+        elif isinstance(data, str):
+            size += len(data)
         if size >= PART_BYTES or number == len(members):
             between = b"" if first and not parts else codec.between
             parts.append(_Part(members[start:number], codec, between))
