@@ -100,7 +100,7 @@ def _at(address: Address, reason: str) -> str:
 class ClusterRunner:
     """One ScriptRunner for each primary; a script goes to the one that serves its shard's slot."""
 
-    def __init__(self, topology: Topology, scripts: dict[str, Script], on_health: OnHealth) -> None:
+    def __init__(self, topology: Topology, scripts: Mapping[str, Script], on_health: OnHealth) -> None:
         self._topology, self._scripts, self._on_health = topology, scripts, on_health
         self._runners: dict[Address, ScriptRunner] = {}
         self.times = new_times()

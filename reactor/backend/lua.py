@@ -59,6 +59,7 @@ class Library:
 
     def __init__(self, files: Mapping[str, str], constants: Mapping[str, Constant] | None = None) -> None:
         self._units: dict[str, Unit] = {}
+        self._places: dict[str, int] = {}
         for name, value in (constants or {}).items():
             code = f"local {name} = {_literal(value)}"
             self._add(Unit((name,), "the constants", code, frozenset()))
@@ -69,8 +70,9 @@ class Library:
             uses = self._uses(unit.file, unit.code, own=frozenset(unit.names))
             linked = Unit(unit.names, unit.file, unit.code, uses)
             self._units.update(dict.fromkeys(unit.names, linked))
+        found: dict[str, Unit] = {}
         for unit in declared:
-            self._collect(self._units[unit.names[0]], [], [])
+            self._collect(self._units[unit.names[0]], found, [])
 
     def link(self, file: str, text: str) -> str:
         """The code of a script behind that of all units that it reaches, without indentation."""
@@ -80,18 +82,20 @@ class Library:
 
     def reached(self, file: str, code: str) -> list[Unit]:
         """The units that some code needs, each behind those that it uses."""
-        found: list[Unit] = []
+        found: dict[str, Unit] = {}
         for unit in self._named(self._uses(file, code)):
             self._collect(unit, found, [])
-        return found
+        return list(found.values())
 
     def _named(self, names: frozenset[str]) -> list[Unit]:
-        return [unit for name, unit in self._units.items() if name in names]
+        """The units of these names, in the order in which they are declared."""
+        return [self._units[name] for name in sorted(names, key=self._places.__getitem__)]
 
     def _add(self, unit: Unit) -> None:
         for name in unit.names:
             if (other := self._units.get(name)) is not None:
                 raise LuaLinkError(f"{unit.file}: {name} is declared in {other.file} too")
+            self._places[name] = len(self._units)
             self._units[name] = unit
 
     def _uses(self, file: str, code: str, own: frozenset[str] = frozenset()) -> frozenset[str]:
@@ -105,15 +109,18 @@ class Library:
             raise LuaLinkError(f"{file}: nothing declares {unknown[0]}")
         return frozenset(used)
 
-    def _collect(self, unit: Unit, found: list[Unit], path: list[Unit]) -> None:
-        if unit in path:
-            circle = [*path[path.index(unit) :], unit]
-            names = " -> ".join(f"{one.names[0]} ({one.file})" for one in circle)
-            raise LuaLinkError(f"{unit.file}: units use each other in a circle: {names}")
-        if unit not in found:
-            for used in self._named(unit.uses):
-                self._collect(used, found, [*path, unit])
-            found.append(unit)
+    def _collect(self, unit: Unit, found: dict[str, Unit], path: list[Unit]) -> None:
+        name = unit.names[0]
+        if name in found:
+            return
+        names = [one.names[0] for one in path]
+        if name in names:
+            circle = [*path[names.index(name) :], unit]
+            between = " -> ".join(f"{one.names[0]} ({one.file})" for one in circle)
+            raise LuaLinkError(f"{unit.file}: units use each other in a circle: {between}")
+        for used in self._named(unit.uses):
+            self._collect(used, found, [*path, unit])
+        found[name] = unit
 
 
 def _literal(value: Constant) -> str:

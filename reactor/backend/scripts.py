@@ -14,7 +14,7 @@ import re
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import sha1
 from time import perf_counter
 from typing import Any, NamedTuple, NoReturn
@@ -94,9 +94,9 @@ _PLACE_IN_SCRIPT = re.compile(r" script: ([0-9a-f]{40}, )?on @user_script.*$")
 _HEADER_LINE = re.compile(r"^-- (KEYS|ARGV|Returns|Publishes): ?(.*)$")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ScriptSources:
-    """An application's Lua files, by path.
+    """An application's Lua files, by path. Each instance equals itself alone.
 
     library: declarations that the scripts share, see `Library`. constants: names that the Lua may use beside
     PUBLISH, and their values. growing: the names of scripts that add data. urgent: of those that have a lane
@@ -145,8 +145,9 @@ def new_times() -> Times:
     return defaultdict(lambda: Histogram(SECONDS))
 
 
-def load_scripts(sources: ScriptSources, *, publish: str = "PUBLISH") -> dict[str, Script]:
-    """Return the scripts by name, each linked with what it uses of the library.
+@lru_cache(maxsize=8)
+def load_scripts(sources: ScriptSources, *, publish: str = "PUBLISH") -> Mapping[str, Script]:
+    """Return the scripts by name, each linked with what it uses of the library: once for each `sources`.
 
     publish: `SPUBLISH` on a cluster, where a room's channel lives on its shard's node only
     (https://redis.io/docs/latest/develop/pubsub/#sharded-pubsub). Raises LuaLinkError.

@@ -9,10 +9,12 @@ import gzip
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from http import HTTPStatus
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
@@ -56,6 +58,14 @@ _INCOMPRESSIBLE = (".png", ".tgz", ".woff2")
 _TEXT = "text/plain; charset=utf-8"
 
 
+class _File(NamedTuple):
+    """What is served of a file; compressed: None where that would not pay."""
+
+    content: bytes
+    compressed: bytes | None
+    headers: Headers
+
+
 class Site:
     """Responses to plain HTTP requests.
 
@@ -68,35 +78,7 @@ class Site:
     """
 
     def __init__(self, ready: Callable[[], tuple[bool, str]], package: str = "reactor") -> None:
-        self._ready = ready
-        self._files: dict[str, tuple[bytes, bytes | None, Headers]] = {}
-        for path, content in _walk(files(package) / "web", "/"):
-            self._add(path, content)
-        client = files(package) / "js"
-        if client.is_dir():
-            # Deno finds the types with this header.
-            types = {"X-TypeScript-Types": "./client.d.ts"}
-            self._add("/client.js", bundle(client, additions=["people.js"]).encode(), CROSS_ORIGIN | types)
-            self._add("/client.d.ts", (client / "index.d.ts").read_bytes(), CROSS_ORIGIN)
-            types = {"X-TypeScript-Types": "./people.d.ts"}
-            self._add("/people.js", bundle_addition(client, "people.js").encode(), CROSS_ORIGIN | types)
-            declared = (
-                (client / "people.d.ts").read_text(encoding="utf-8").replace("./index.js", "./client.js")
-            )
-            self._add("/people.d.ts", declared.encode(), CROSS_ORIGIN)
-            self._add("/client.tgz", pack(client), CROSS_ORIGIN)
-        if (index := self._files.get("/index.html")) is not None:
-            self._files["/"] = index
-
-    def _add(self, path: str, content: bytes, extra: Mapping[str, str] | None = None) -> None:
-        media = _TYPES.get(PurePosixPath(path).suffix, "application/octet-stream")
-        tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-        headers = Headers({"Content-Type": media, "ETag": tag, **_FILE_HEADERS, **(extra or {})})
-        compressed = None
-        if len(content) >= _MIN_COMPRESSED and not path.endswith(_INCOMPRESSIBLE):
-            compressed = gzip.compress(content, 9, mtime=0)
-            headers["Vary"] = "Accept-Encoding"
-        self._files[path] = content, compressed, headers
+        self._ready, self._files = ready, _files_of(package)
 
     def respond(self, request: Request) -> Response | None:
         """Return the response to a request; None if it asks for the WebSocket."""
@@ -159,6 +141,39 @@ def _response(status: HTTPStatus, body: bytes, headers: Headers) -> Response:
         headers["Content-Length"] = str(len(body))
     headers["Connection"] = "close"
     return Response(status.value, status.phrase, headers, body)
+
+
+@cache
+def _files_of(package: str) -> Mapping[str, _File]:
+    found = {path: _file(path, content) for path, content in _walk(files(package) / "web", "/")}
+    client = files(package) / "js"
+    if client.is_dir():
+        found |= {path: _file(path, content, extra) for path, content, extra in _client_files(client)}
+    if (index := found.get("/index.html")) is not None:
+        found["/"] = index
+    return found
+
+
+def _client_files(client: Traversable) -> Iterator[tuple[str, bytes, Mapping[str, str]]]:
+    # Deno finds the types with this header.
+    typed = {"X-TypeScript-Types": "./client.d.ts"}
+    yield "/client.js", bundle(client, additions=["people.js"]).encode(), CROSS_ORIGIN | typed
+    yield "/client.d.ts", (client / "index.d.ts").read_bytes(), CROSS_ORIGIN
+    typed = {"X-TypeScript-Types": "./people.d.ts"}
+    yield "/people.js", bundle_addition(client, "people.js").encode(), CROSS_ORIGIN | typed
+    declared = (client / "people.d.ts").read_text(encoding="utf-8").replace("./index.js", "./client.js")
+    yield "/people.d.ts", declared.encode(), CROSS_ORIGIN
+    yield "/client.tgz", pack(client), CROSS_ORIGIN
+
+
+def _file(path: str, content: bytes, extra: Mapping[str, str] | None = None) -> _File:
+    media = _TYPES.get(PurePosixPath(path).suffix, "application/octet-stream")
+    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    headers = Headers({"Content-Type": media, "ETag": tag, **_FILE_HEADERS, **(extra or {})})
+    if len(content) < _MIN_COMPRESSED or path.endswith(_INCOMPRESSIBLE):
+        return _File(content, None, headers)
+    headers["Vary"] = "Accept-Encoding"
+    return _File(content, gzip.compress(content, 9, mtime=0), headers)
 
 
 def _walk(folder: Traversable, path: str) -> Iterator[tuple[str, bytes]]:

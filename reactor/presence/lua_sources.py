@@ -1,6 +1,7 @@
 """The Lua files of presence, as the backend loads them: a script for each change of state, and a library."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
@@ -57,8 +58,9 @@ REPLY_BYTES = {
 """The sizes of replies, about, that can be larger than a kilobyte."""
 
 
+@lru_cache(maxsize=8)
 def lua_sources(*, departures_kept: int, database: int = 0) -> ScriptSources:
-    """All Lua of presence.
+    """All Lua of presence, read once.
 
     departures_kept: entries that a shard's stream of departures keeps, about. database: the number of the
     database in which the scripts run, which channels carry.

@@ -1,6 +1,6 @@
 """The store for tests: on an event loop as the server uses it, or over a blocking client without a loop."""
 
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -44,7 +44,7 @@ until cursor == '0'
 
 
 @cache
-def _scripts(departures_kept: int) -> dict[str, Script]:
+def _scripts(departures_kept: int) -> Mapping[str, Script]:
     return load_scripts(lua_sources(departures_kept=departures_kept))
 
 

@@ -237,7 +237,7 @@ def test_every_lua_file_is_formatted_alike(path: str) -> None:
     assert assigned <= declared, "no global is set"
 
 
-def load(*, departures_kept: int = 10, publish: str = "PUBLISH") -> dict[str, Script]:
+def load(*, departures_kept: int = 10, publish: str = "PUBLISH") -> Mapping[str, Script]:
     return load_scripts(lua_sources(departures_kept=departures_kept), publish=publish)
 
 
