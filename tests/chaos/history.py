@@ -105,6 +105,8 @@ class History:
     """Everything that the clients of one schedule recorded.
 
     unanswered: the nodes of sockets that closed before the reply to their join, which Redis may have taken.
+    stalls: [from, to] of each period in which the clients themselves could not run, so that none of them sent
+    a heartbeat or answered a ping.
     """
 
     grace: int
@@ -117,6 +119,7 @@ class History:
     unanswered: dict[RoomUser, list[NodeLife]] = field(default_factory=dict)
     reported: list[ReportedDeparture] = field(default_factory=list)
     losses: list[list[int]] = field(default_factory=list)
+    stalls: list[list[int]] = field(default_factory=list)
     violations: list[Finding] = field(default_factory=list)
     recent_by_socket: dict[str, deque[str]] = field(default_factory=dict)
 

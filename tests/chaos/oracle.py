@@ -24,7 +24,7 @@ Of the whole record (`past`):
 
 9. once: a join has one departure on record, and each socket receives it once. Exceptions: the node of the
    member was frozen, or cut off from Redis alone; then it was declared lost and registered its live sockets
-   again. Or Redis lost the departure, and the user returned to the same join.
+   again. It is the same where the machine was too busy to run the clients. Or Redis lost the departure, and the user returned to the same join.
 10. record: each join that its own socket received still exists, or its departure is on record with the reason
    that other sockets received. Exceptions: the join had ended before Redis lost data, or turned out to be the
    continuation of an earlier one (see 3). A node that was frozen during the loss, or that missed the messages
@@ -119,14 +119,15 @@ def _recorded_once(history: History, state: State) -> list[Finding]:
 
 
 def _was_impaired(history: History, room_user: RoomUser, at: int) -> bool:
-    """Whether a node with a socket of this member was frozen or cut off from Redis shortly before."""
+    """Whether the clients, or a node with a socket of this member, were frozen or cut off shortly before."""
     since = at - history.grace - 3 * history.lease
-    return any(
-        begun < at and ended > since
+    impaired = [
+        period
         for membership in history.memberships
         if (membership.room, membership.user) == room_user
-        for begun, ended in membership.node.impaired
-    )
+        for period in membership.node.impaired
+    ]
+    return any(begun < at and ended > since for begun, ended in (*impaired, *history.stalls))
 
 
 def _continued_an_earlier_join(

@@ -16,7 +16,7 @@ from tests.chaos.client import HEARTBEAT_EVERY, ScriptedClient
 from tests.chaos.client_socket import ClientSocket
 from tests.chaos.convergence import not_converged, sockets_by_room
 from tests.chaos.faults import Fault
-from tests.chaos.history import Finding, History
+from tests.chaos.history import Finding, History, now_ms
 from tests.chaos.moderator import Moderator
 from tests.chaos.nodes import NodeProcess
 from tests.chaos.observers import Observer
@@ -35,6 +35,9 @@ LEAKS_GONE_WITHIN = 12.0
 """Nodes detect half-open client sockets by pings."""
 CHECK_EVERY = 0.3
 PAST_WITHIN = 2.0
+TICK = 0.2
+STALL = 1000
+"""Milliseconds that count as a stall of the clients: a silent one is pinged after as many."""
 MIN_CHECKS = 4  # a check of a busy machine may take longer than all the patience
 
 
@@ -90,6 +93,17 @@ async def run_schedule(plan: Schedule, sets: RunningSets, tree: Path) -> Outcome
         )  # fmt: skip
 
 
+async def _note_stalls(history: History) -> None:
+    """Record when this process, in which all clients run, was too busy to run them."""
+    before = now_ms()
+    while True:
+        await asyncio.sleep(TICK)
+        now = now_ms()
+        if now - before > STALL:
+            history.stalls.append([before, now])
+        before = now
+
+
 class _Run:
     """The clients of one schedule, and its phases: faults, convergence, departures, stop."""
 
@@ -97,6 +111,7 @@ class _Run:
         self._plan, self._world, self._history = plan, world, world.history
         self._over = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._watch = asyncio.create_task(_note_stalls(self._history))
         self._least: dict[str, dict[str, int]] = {}
         self.recovered = 0.0
         self.departures = 0
@@ -298,9 +313,9 @@ class _Run:
     async def clear(self) -> None:
         self._over.set()
         await self._watchers.stop()
-        for task in self._tasks:
+        for task in (self._watch, *self._tasks):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(self._watch, *self._tasks, return_exceptions=True)
         for client in self._world.clients:
             client.discard()
         for observer in self._observers:

@@ -50,6 +50,14 @@ def test_two_departures_of_one_join_are_a_finding() -> None:
     assert case.rules() == [], "its node was declared lost and registered the socket again"
 
 
+def test_a_departure_too_early_is_a_finding_unless_the_clients_were_stalled() -> None:
+    case = Case()
+    case.membership.until = 20_500
+    assert case.rules() == ["reason"]
+    case.history.stalls.append([16_000, 20_400])
+    assert case.rules() == [], "their node took them for gone before they ran again"
+
+
 def test_a_departure_sent_twice_to_one_socket_is_a_finding() -> None:
     case = Case()
     case.history.reported.append(ReportedDeparture("lobby", "ann", 10_000, "disconnected", 23_000, "bob.1"))
