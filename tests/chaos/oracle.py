@@ -24,7 +24,8 @@ Of the whole record (`past`):
 
 9. once: a join has one departure on record, and each socket receives it once. Exceptions: the node of the
    member was frozen, or cut off from Redis alone; then it was declared lost and registered its live sockets
-   again. It is the same where the machine was too busy to run the clients. Or Redis lost the departure, and the user returned to the same join.
+   again. It is the same where the machine was too busy to run the clients. Or Redis lost the departure, and
+   the user returned to the same join.
 10. record: each join that its own socket received still exists, or its departure is on record with the reason
    that other sockets received. Exceptions: the join had ended before Redis lost data, or turned out to be the
    continuation of an earlier one (see 3). A node that was frozen during the loss, or that missed the messages
