@@ -17,9 +17,11 @@ watched_members.py, and for counts watched_counts.py. Messages to a room are for
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 
 from msgspec.structs import replace
 
+from reactor.errors import Unavailable
 from reactor.gateway.connection import Connection
 from reactor.gateway.framing import frame
 from reactor.gateway.roster import Roster
@@ -108,11 +110,6 @@ def _seconds(connections: int, size: int) -> tuple[float, float]:
     """
     cost = connections * max(_SECONDS_PER_CONNECTION, size / _NODE_BYTES_PER_SECOND)
     return cost, max(cost, size / _BYTES_PER_SECOND)
-
-
-def _for_nothing(_seconds: float) -> float:
-    """Charge no one: who makes a node send a list was charged for the change, or has waited for it."""
-    return 0.0
 
 
 class _Window:
@@ -366,11 +363,20 @@ class Fanout:
         return False
 
     async def _prepare(self, view: RoomView, codec: Codec) -> None:
+        room_id = view.room_id
+
+        def pay(_seconds: float) -> float:
+            # Charges no one: who makes a node send a list was charged for the change, or has waited for it.
+            if room_id not in self._unknown or self._view(room_id) is not view:
+                raise Unavailable("no one waits for this list")
+            return 0.0
+
         try:
-            await self.snapshots.prepare(view, codec, _for_nothing)
+            with suppress(Unavailable):
+                await self.snapshots.prepare(view, codec, pay)
         finally:
-            del self._preparing[view.room_id, codec]
-        self._send_waiting(view.room_id)
+            del self._preparing[room_id, codec]
+        self._send_waiting(room_id)
 
     def _send_change(self, room_id: str, message: object, connections: Collection[Connection]) -> int:
         return broadcast(message, self._those_that_read(room_id, connections))

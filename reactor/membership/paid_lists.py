@@ -60,9 +60,13 @@ class PaidLists:
             await self._snapshots.prepare(view, connection.codec, self.payer(connection).pay)
 
     async def prepare_members(self, connection: Connection, members: list[Member]) -> None:
-        """Do the same for members of a room that the node does not follow."""
+        """Do the same for members of a room that the node does not follow.
+
+        Raises Unavailable where too many such lists wait, too.
+        """
         if connection.codec.binary:
-            await self._snapshots.prepare_members(members, connection.codec, self.payer(connection).pay)
+            pay, address = self.payer(connection).pay, connection.address
+            await self._snapshots.prepare_members(members, connection.codec, pay, address)
 
     def send(self, connection: Connection, message: Any, view: RoomView, *, whole: bool = True) -> float:
         """Send a message with the members of a view, if `whole`; see `Snapshots.send`."""

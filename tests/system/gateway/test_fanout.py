@@ -370,6 +370,30 @@ async def test_a_list_in_messagepack_is_sent_once_it_is_prepared(monkeypatch, la
     fanout.stop()
 
 
+@pytest.mark.parametrize("end", ["closed", "unfollowed"])
+async def test_a_list_for_which_no_one_waits_any_more_is_not_prepared_on(monkeypatch, end):
+    monkeypatch.setattr(snapshots, "LARGE", 3)
+    monkeypatch.setattr(snapshots, "PART_BYTES", 200)
+    monkeypatch.setattr(snapshots, "TURN_SECONDS", -1.0)
+    simulation = Simulation(limit=100)
+    fanout = simulation.fanout = Fanout(Settings(), simulation.roster, lambda _: simulation.view)
+    socket = simulation.socket("packed", codec=MSGPACK)
+    socket.lags = True
+    simulation.change(joined=[f"u{number}" for number in range(40)])
+    socket.lags = False
+    fanout.catch_up(socket)
+    (task,) = fanout._preparing.values()
+    await asyncio.sleep(0)
+    if end == "closed":
+        fanout.forget(socket)
+    else:
+        simulation.view = None
+    await task
+    assert not fanout.snapshots._lists
+    assert not fanout._preparing
+    fanout.stop()
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_a_connection_that_has_left_a_room_is_not_sent_what_it_missed(simulation, known):
     slow = simulation.socket("slow")

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 
 from reactor.errors import Unavailable
 from reactor.gateway import snapshots as snapshots_module
+from reactor.gateway.addresses import AddressUsage
 from reactor.gateway.connection import Connection
-from reactor.gateway.snapshots import Snapshots
+from reactor.gateway.snapshots import Pay, Snapshots
 from reactor.protocol.codec import JSON, MSGPACK, Codec
 from reactor.protocol.messages import Departed, Member, MembersReply, RoomDiff, RoomJoined
 from reactor.protocol.room import RoomView
+from tests.support.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -159,7 +161,7 @@ async def test_a_list_in_messagepack_is_prepared_in_turns_for_all_who_can_pay(
         asyncio.get_running_loop().call_soon(next_turn)
 
     async def in_debt() -> None:
-        await snapshots.prepare(view, MSGPACK, lambda _seconds: 3600.0)
+        await snapshots.prepare(view, MSGPACK, lambda seconds: 3600.0 if seconds else 0.0)
 
     def pay(seconds: float) -> float:
         paid.append(seconds)
@@ -170,14 +172,110 @@ async def test_a_list_in_messagepack_is_prepared_in_turns_for_all_who_can_pay(
     next_turn()
     assert not snapshots.is_prepared(view, MSGPACK)
     await snapshots.prepare(view, MSGPACK, pay)
-    parts = len(snapshots._parts_of(view, MSGPACK))
+    parts = len(snapshots._cached_view(view, MSGPACK).parts)
     assert parts > 10
+    paid.remove(0.0)  # it is asked whether it can pay before anything is done for it
     assert parts - 1 == len(paid) <= turns[0], "the one in debt has encoded the first"
     assert snapshots.is_prepared(view, MSGPACK)
     assert min(paid) > 0
     monkeypatch.setattr(snapshots_module, "_Part", None)  # nothing is encoded from here on
     assert sent_members(snapshots, view, MSGPACK) == list(view.members.values())
     waiting.cancel()
+
+
+def for_nothing(_seconds: float) -> float:
+    return 0.0
+
+
+def in_debt_after(turns: int) -> Pay:
+    """A receiver that can pay for so many turns."""
+    left = [turns]
+
+    def pay(seconds: float) -> float:
+        left[0] -= seconds > 0
+        return 3600.0 if left[0] <= 0 else 0.0
+
+    return pay
+
+
+async def test_lists_that_are_prepared_at_the_same_time_become_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots_module, "TURN_SECONDS", -1.0)
+    monkeypatch.setattr(snapshots_module, "MAX_CACHED", 2000)  # less than one of them
+    snapshots, users = Snapshots(), [f"u{number}" for number in range(60)]
+    read = [[member(user) for user in users] for _ in range(3)]
+    views = [room(*users), room(*users)]  # the room was unfollowed, and followed anew
+
+    async def ask(members: list[Member]) -> None:
+        await snapshots.prepare_members(members, MSGPACK, for_nothing)
+        encoded = snapshots._cached
+        snapshots.send_members(
+            cast("Connection", FakeConnection(MSGPACK)), MembersReply("lobby", "e", 60, 60), members
+        )
+        assert snapshots._cached <= encoded, "nothing was missing"
+
+    async def join(view: RoomView) -> None:
+        await snapshots.prepare(view, MSGPACK, for_nothing)
+        assert snapshots.is_prepared(view, MSGPACK)
+
+    async with asyncio.timeout(20):
+        await asyncio.gather(*map(ask, [*read, read[0]]), *map(join, views))
+    assert not snapshots._read
+
+
+async def test_a_list_that_changes_all_the_time_keeps_no_other_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(snapshots_module, "TURN_SECONDS", -1.0)
+    monkeypatch.setattr(snapshots_module, "MAX_AT_ONCE", 0.01)
+    snapshots, users = Snapshots(), [f"u{number}" for number in range(60)]
+    changing, quiet = room(*users, name="changing"), room(*users, name="quiet")
+
+    def change(_seconds: float) -> float:
+        changing.reset("e", changing.version + 1, [member(user) for user in users])
+        return 0.0
+
+    never = asyncio.create_task(snapshots.prepare(changing, MSGPACK, change))
+    async with asyncio.timeout(20):
+        await snapshots.prepare(quiet, MSGPACK, for_nothing)
+    assert snapshots.is_prepared(quiet, MSGPACK)
+    assert not never.done()
+    never.cancel()
+
+
+async def test_what_waits_until_its_receiver_can_pay_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots_module, "TURN_SECONDS", -1.0)
+    snapshots, users = Snapshots(), [f"u{number}" for number in range(60)]
+    read = [[member(user) for user in users] for _ in range(5)]
+    size = sum(map(snapshots_module._size_of, read[0]))
+    monkeypatch.setattr(snapshots_module, "MAX_READ_OF_ADDRESS", 2 * size)
+    monkeypatch.setattr(snapshots_module, "MAX_READ", 3 * size)
+    one, other = AddressUsage("one"), AddressUsage("other")
+
+    async def ask(members: list[Member], address: AddressUsage, turns: int = 1) -> None:
+        await snapshots.prepare_members(members, MSGPACK, in_debt_after(turns), address)
+
+    async def waiting(members: list[Member], address: AddressUsage) -> asyncio.Task[None]:
+        task = asyncio.create_task(ask(members, address))
+        await until(lambda: (id(members), MSGPACK) in snapshots._lists)
+        return task
+
+    tasks = [await waiting(members, one) for members in (read[0], read[1], read[1])]
+    with pytest.raises(Unavailable):
+        await ask(read[2], one)
+    tasks.append(await waiting(read[3], other))
+    with pytest.raises(Unavailable):
+        await ask(read[4], other)
+    tasks[0].cancel()
+    tasks[1].cancel()
+    await asyncio.wait(tasks[:2])
+    assert snapshots._read.total() == 2 * size, "another still waits for the second"
+    await ask(read[4], other, 1000)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert not snapshots._read
+    assert len(snapshots._lists) == 1, "that which was ready"
+    assert snapshots._cached == sum(part.size for part in snapshots._cached_members(read[4], MSGPACK).parts)
 
 
 async def test_members_that_are_read_for_one_answer_are_prepared_too() -> None:
