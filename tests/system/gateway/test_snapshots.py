@@ -204,21 +204,25 @@ async def test_lists_that_are_prepared_at_the_same_time_become_ready(monkeypatch
     snapshots, users = Snapshots(), [f"u{number}" for number in range(60)]
     read = [[member(user) for user in users] for _ in range(3)]
     views = [room(*users), room(*users)]  # the room was unfollowed, and followed anew
+    encoded, fill = list[Any](), snapshots._fill
+    snapshots._fill = lambda part: (encoded.append(part._codec), fill(part))[1]  # type: ignore[method-assign]
+
+    def pay(_seconds: float) -> float:
+        sent_members(snapshots, room(*users), JSON)  # of other rooms meanwhile
+        return 0.0
 
     async def ask(members: list[Member]) -> None:
-        await snapshots.prepare_members(members, MSGPACK, for_nothing)
-        encoded = snapshots._cached
-        snapshots.send_members(
-            cast("Connection", FakeConnection(MSGPACK)), MembersReply("lobby", "e", 60, 60), members
-        )
-        assert snapshots._cached <= encoded, "nothing was missing"
+        await snapshots.prepare_members(members, MSGPACK, pay)
+        assert not snapshots_module._first_missing(snapshots._cached_members(members, MSGPACK))
 
     async def join(view: RoomView) -> None:
-        await snapshots.prepare(view, MSGPACK, for_nothing)
+        await snapshots.prepare(view, MSGPACK, pay)
         assert snapshots.is_prepared(view, MSGPACK)
 
     async with asyncio.timeout(20):
-        await asyncio.gather(*map(ask, [*read, read[0]]), *map(join, views))
+        await asyncio.gather(*map(ask, read), *map(join, views))
+    parts = len(snapshots._cached_view(room(*users), MSGPACK).parts)
+    assert encoded.count(MSGPACK) == 5 * parts, "each once"
     assert not snapshots._read
 
 
@@ -235,6 +239,7 @@ async def test_a_list_that_changes_all_the_time_keeps_no_other_waiting(
         return 0.0
 
     never = asyncio.create_task(snapshots.prepare(changing, MSGPACK, change))
+    await asyncio.sleep(0)
     async with asyncio.timeout(20):
         await snapshots.prepare(quiet, MSGPACK, for_nothing)
     assert snapshots.is_prepared(quiet, MSGPACK)
