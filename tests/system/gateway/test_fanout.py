@@ -376,7 +376,8 @@ async def test_a_list_for_which_no_one_waits_any_more_is_not_prepared_on(monkeyp
     monkeypatch.setattr(snapshots, "PART_BYTES", 200)
     monkeypatch.setattr(snapshots, "TURN_SECONDS", -1.0)
     simulation = Simulation(limit=100)
-    fanout = simulation.fanout = Fanout(Settings(), simulation.roster, lambda _: simulation.view)
+    views: list[RoomView | None] = [simulation.view]
+    fanout = simulation.fanout = Fanout(Settings(), simulation.roster, lambda _: views[0])
     socket = simulation.socket("packed", codec=MSGPACK)
     socket.lags = True
     simulation.change(joined=[f"u{number}" for number in range(40)])
@@ -387,7 +388,7 @@ async def test_a_list_for_which_no_one_waits_any_more_is_not_prepared_on(monkeyp
     if end == "closed":
         fanout.forget(socket)
     else:
-        simulation.view = None
+        views[0] = None
     await task
     assert not fanout.snapshots._lists
     assert not fanout._preparing

@@ -204,8 +204,13 @@ async def test_lists_that_are_prepared_at_the_same_time_become_ready(monkeypatch
     snapshots, users = Snapshots(), [f"u{number}" for number in range(60)]
     read = [[member(user) for user in users] for _ in range(3)]
     views = [room(*users), room(*users)]  # the room was unfollowed, and followed anew
-    encoded, fill = list[Any](), snapshots._fill
-    snapshots._fill = lambda part: (encoded.append(part._codec), fill(part))[1]  # type: ignore[method-assign]
+    encoded, fill = list[Codec](), snapshots._fill
+
+    def counted(part: Any) -> None:
+        encoded.append(part._codec)
+        fill(part)
+
+    monkeypatch.setattr(snapshots, "_fill", counted)
 
     def pay(_seconds: float) -> float:
         sent_members(snapshots, room(*users), JSON)  # of other rooms meanwhile
