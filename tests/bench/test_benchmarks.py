@@ -208,6 +208,7 @@ async def test_the_gateway_benchmark_measures_its_peers_and_how_costs_grow(tmp_p
 
     assert set(result["heartbeats"]) - {"socketio"} == {"reactor", "websockets", "picows"}
     assert set(result["growth"]) == {"connections", "members", "workers"}
+    assert all("bare_redis_us" in row for row in result["growth"]["members"])
     table = markdown(result)
     assert all(line.work in table for line in FIGURES if line.part in {"heartbeats", "storm", "one_room"})
 

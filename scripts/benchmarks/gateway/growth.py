@@ -14,6 +14,8 @@ from scripts.benchmarks.idle_members import idle_members
 
 _CLIENTS = 200
 _TTL_MS = 21_600_000
+_TIME = "1796136507841"
+_TOGETHER = 32  # members whose commands are sent together
 _addresses = (f"127.0.1.{number}" for number in range(1, 255))
 """A local address for each few thousand sockets: a closed socket keeps its port for a minute, and one address
 has too few ports."""
@@ -83,6 +85,41 @@ async def grow_connections(sizes: Sizes, steps: Sequence[int], url: str | None) 
     return rows
 
 
+async def measure_bare_writes(subject: Subject) -> float:
+    """CPU microseconds of Redis for bare commands that add and remove what a join and a leave do.
+
+    No script, no check and nothing published: what grows here with the members in Redis is the cost of its
+    larger memory alone.
+    """
+    redis, numbers = subject.bench.redis, range(subject.sizes.storm)
+    fields: dict[Any, Any] = {
+        "username": "User",
+        "joinedAt": "1796136507841",
+        "lastActiveAt": "1796136507841",
+        "away": "0",
+    }
+    meter = Meter(subject)
+    for start in numbers[::_TOGETHER]:
+        users = [f"bare-{number}" for number in numbers[start : start + _TOGETHER]]
+        keys = [f"{{reactor:bare}}:room:bare-{start}:user:{user}" for user in users]
+        async with redis.pipeline(transaction=False) as added:
+            for key, user in zip(keys, users, strict=True):
+                added.hset(key, mapping=fields)
+                added.pexpire(key, _TTL_MS)
+                added.hset(f"shadow:{key}", mapping=fields)
+                added.zadd(f"bare:members:{start}", {user: start})
+                added.sadd("bare:rooms", key)
+                added.hset(f"bare:user:{user}", key, _TIME)
+            await added.execute()
+        async with redis.pipeline(transaction=False) as removed:
+            for key, user in zip(keys, users, strict=True):
+                removed.delete(key, f"shadow:{key}", f"bare:user:{user}")
+                removed.zrem(f"bare:members:{start}", user)
+                removed.srem("bare:rooms", key)
+            await removed.execute()
+    return meter.read()[1] / len(numbers) * 1e6
+
+
 async def _swept(served: Served) -> None:
     """Wait for the end of the first sweep over all members."""
     while (await served.status())["sweeps"] == 0:  # noqa: ASYNC110 - the node says it when it is asked
@@ -105,7 +142,8 @@ async def grow_members(sizes: Sizes, steps: Sequence[int], url: str | None) -> l
             async with reactor_server(bench, {"sweep_interval": 3600, "lease": 60}) as served:
                 await _swept(served)
                 subject = Subject(served, pid, Reactor, sizes, bench)
-                rows.append({"members": step, **await measure_operations(subject, f"m{step}")})
+                row = {"members": step, **await measure_operations(subject, f"m{step}")}
+                rows.append(row | {"bare_redis_us": await measure_bare_writes(subject)})
     return rows
 
 
