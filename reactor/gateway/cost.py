@@ -46,6 +46,8 @@ DIFF_READ: Final = 0.1
 """Units for a recent diff that is read again for a client that returns."""
 PERSON_READ: Final = 0.3
 """Units for a user who is watched: a subscription, and a record to read."""
+PERSON_ROOM: Final = 0.05
+"""Units for a room in which such a user is: the record has all of them, and there is no limit for a user."""
 PERSON_DROPPED: Final = 0.1
 """Units for a user who is not watched any more."""
 KIB_PATCHED: Final = 4.0

@@ -19,7 +19,7 @@ import anyio
 from reactor.errors import Unavailable
 from reactor.gateway.address_share import AddressShare
 from reactor.gateway.connection import Connection
-from reactor.gateway.cost import PERSON_DROPPED, PERSON_READ
+from reactor.gateway.cost import PERSON_DROPPED, PERSON_READ, PERSON_ROOM, change_price
 from reactor.gateway.fanout import broadcast
 from reactor.gateway.people_rights import PeopleHookFailed, PeopleRights, identity_of
 from reactor.presence.people_feed import FollowedPerson, PeopleFeed
@@ -40,6 +40,8 @@ MAX_SENT = 2000
 SECONDS_PER_CONNECTION, SECONDS_PER_PERSON = 50e-6, 20e-6
 """What each connection, and each user that one is sent, adds to the time until more is sent: about five times
 what they take of the node's time."""
+BYTES_PER_SECOND = 100_000_000
+"""Bytes that are sent to all connections together, likewise: a user in many rooms takes 26 KB."""
 
 
 _NO_RIGHTS = "the application did not say whom this client may watch: try again in a moment"
@@ -193,7 +195,10 @@ class PeopleWatches:
             self._watchers[name].add(connection)
             self._sent.setdefault(name, self._person(name, where=True))
         people = [self._person(names[user], where=watch.where) for user in user_ids]
-        connection.send(messages.PeopleState(people, intent.id))
+        size = connection.send(messages.PeopleState(people, intent.id))
+        found = filter(None, map(self._feed.get, wanted))
+        rooms = sum(len(person.rooms) for person in found)
+        self._charge(connection, PERSON_ROOM * rooms + change_price(size, 1))
 
     def _unwatch(self, connection: Connection, user_ids: Iterable[str] | None) -> None:
         watch = self._watches.get(connection)
@@ -282,11 +287,6 @@ class PeopleWatches:
         """Send each watcher the users who are not as they were sent last: MAX_SENT now, the rest later."""
         self._close_window()
         for_all, sent = self._take_changes()
-        if for_all:
-            seconds = len(for_all) * SECONDS_PER_CONNECTION + sent * SECONDS_PER_PERSON
-            self._window_ends = self._loop.time() + max(self._window, seconds)
-        if self._changed:
-            self._timer = self._loop.call_at(max(self._window_ends, self._loop.time()), self._send_changes)
         groups: dict[tuple[bool, tuple[str, ...]], list[Connection]] = defaultdict(list)
         for connection, users in for_all.items():
             watch = self._watches[connection]
@@ -296,8 +296,15 @@ class PeopleWatches:
                 self._apply_new_token(connection, watch)
             else:
                 groups[watch.where, tuple(sorted(users))].append(connection)
-        for (where, same), connections in groups.items():
-            self._send(connections, same, where=where)
+        size = sum(
+            self._send(connections, same, where=where) for (where, same), connections in groups.items()
+        )
+        if for_all:
+            seconds = len(for_all) * SECONDS_PER_CONNECTION + sent * SECONDS_PER_PERSON
+            seconds = max(self._window, seconds, size / BYTES_PER_SECOND)
+            self._window_ends = self._loop.time() + seconds
+        if self._changed:
+            self._timer = self._loop.call_at(max(self._window_ends, self._loop.time()), self._send_changes)
 
     def _take_changes(self) -> tuple[dict[Connection, list[str]], int]:
         """Return the users to send to each watcher, and their sum: about MAX_SENT at most."""
@@ -338,9 +345,11 @@ class PeopleWatches:
             self._timer.cancel()
             self._timer = None
 
-    def _send(self, connections: list[Connection], users: Iterable[str], *, where: bool) -> None:
+    def _send(self, connections: list[Connection], users: Iterable[str], *, where: bool) -> int:
+        """Send users to connections; return the bytes, summed over these."""
         self.sent += len(connections)
-        broadcast(messages.PeopleDiff([self._person(user, where=where) for user in users]), connections)
+        people = [self._person(user, where=where) for user in users]
+        return len(connections) * broadcast(messages.PeopleDiff(people), connections)
 
 
 def _differs(now: messages.Person, before: messages.Person | None, *, where: bool) -> bool:

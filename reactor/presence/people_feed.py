@@ -27,6 +27,8 @@ RETRY_DELAY = 0.5
 """Seconds between attempts to read users while Redis does not answer."""
 SUBSCRIBE_TIMEOUT, DISCONNECTED_TIMEOUT = 5.0, 0.5
 """Seconds for which a `follow` waits for its subscriptions, while Redis is connected and while it is not."""
+MAX_ROOMS_SHOWN = 100
+"""Rooms of a user that a client is sent: each change of the user goes to all who watch it, with its rooms."""
 _STATUSES: dict[str, PersonStatus] = {"online": "online", "away": "away", "offline": "offline"}
 
 
@@ -66,13 +68,13 @@ class FollowedPerson:
         return self._since if self.status != "offline" else None
 
     def person(self, *, where: bool) -> Person:
-        """Return the user as clients see it. where: with the rooms."""
+        """Return the user as clients see it. where: with the rooms, up to MAX_ROOMS_SHOWN."""
         seen = self.last_seen if self.status == "offline" else None
         return Person(
             self.user_id,
             self.status,
             msgspec.UNSET if seen is None else seen,
-            shown_rooms(self.rooms) if where else msgspec.UNSET,
+            shown_rooms(self.rooms)[:MAX_ROOMS_SHOWN] if where else msgspec.UNSET,
         )
 
     def begin_read(self) -> None:

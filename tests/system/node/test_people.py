@@ -1,11 +1,14 @@
 """Clients watch people, whatever the rooms: online, away, offline, last seen."""
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from reactor.gateway.cost import PERSON_ROOM
 from reactor.membership import people_watch
+from reactor.presence import people_feed
 from reactor.presence.api import Presence
 from reactor.presence.keys import Entry
 from reactor.presence.people_feed import FollowedPerson, PeopleFeed
@@ -264,9 +267,9 @@ async def test_many_changes_for_many_watchers_are_sent_in_portions_and_all_arriv
     portions: list[int] = []
     send = people_watch.PeopleWatches._send
 
-    def count(self: Any, connections: list[Any], sent: Any, *, where: bool) -> None:
+    def count(self: Any, connections: list[Any], sent: Any, *, where: bool) -> int:
         portions.append(len(connections) * len(sent))
-        send(self, connections, sent, where=where)
+        return send(self, connections, sent, where=where)
 
     monkeypatch.setattr(people_watch.PeopleWatches, "_send", count)
     async with (
@@ -286,6 +289,50 @@ async def test_many_changes_for_many_watchers_are_sent_in_portions_and_all_arriv
         for client in watchers:
             await client.until(lambda: all(statuses(client, user)[-1:] == ["away"] for user in users))  # noqa: B023
     assert max(portions) <= 10 + len(watchers)
+
+
+async def test_who_watches_a_user_pays_for_each_of_its_rooms(bundled_server: Server) -> None:
+    async with (
+        served(bundled_server, cost_per_second=1, cost_burst=100_000) as node,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as watcher,
+    ):
+        for number in range(40):
+            await ann.join(f"room {number}", "ann")
+        await until_record(node, "ann", lambda record: len(record.counted) == 40)
+        await watch(watcher, "nobody")
+        (connection,) = node.handler.people._watches  # type: ignore[attr-defined]
+        spent = [connection.spending.own]
+        for user in ("bob", "ann", "ann"):
+            await watch(watcher, user)
+            spent.append(connection.spending.own)
+        for_bob, for_ann, again = (after - before for before, after in pairwise(spent))
+        # Units that are paid off meanwhile do not matter: a debt only has its end.
+        assert min(for_ann, again) - for_bob > 40 * PERSON_ROOM * 0.9
+
+
+async def test_a_user_in_many_rooms_is_sent_with_some_of_them_and_less_often(
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(people_feed, "MAX_ROOMS_SHOWN", 2)
+    monkeypatch.setattr(people_watch, "BYTES_PER_SECOND", 1)
+    async with (
+        served(redis_server, auth_secret=SECRET) as node,
+        RawClient.connect(node) as viewer,
+        RawClient.connect(node) as friend,
+    ):
+        await viewer.ask("auth", "auth:ok", token=token(sub="viewer", people=["friend"], where=True))
+        await friend.ask("auth", "auth:ok", token=token(sub="friend"))
+        for room in ("c", "b", "d"):
+            await friend.join(room, "friend")
+        await until_record(node, "friend", lambda record: len(record.counted) == 3)
+        (person,) = await watch(viewer, "friend")
+        assert person["rooms"] == ["b", "c"]
+        await friend.join("a", "friend")
+        await viewer.has_received("people:diff")
+        assert viewer.of("people:diff")[-1]["changed"][0]["rooms"] == ["a", "b"]
+        people: Any = node.handler.people
+        assert people._window_ends - people._loop.time() > 10, "a second for each byte"
 
 
 async def test_who_begins_to_watch_while_changes_wait_is_sent_the_last_state(
