@@ -1,6 +1,6 @@
 """Sends lists of members to the clients that asked for them, at the cost of each.
 
-Who is sent a list pays for its bytes, and for the time that the node takes to encode it. What takes long is
+Who is sent a list pays for its bytes, and for the time that the node takes to encode and to compress it. What takes long is
 encoded before the list is sent, a little in each turn of the event loop, while its receiver can pay for it.
 """
 
@@ -70,27 +70,28 @@ class PaidLists:
 
     def send(self, connection: Connection, message: Any, view: RoomView, *, whole: bool = True) -> float:
         """Send a message with the members of a view, if `whole`; see `Snapshots.send`."""
-        began = thread_time() if connection.codec.binary else 0.0
+        began = thread_time() if _takes_time(connection) else 0.0
         size = self._snapshots.send(connection, message, view, whole=whole)
         return _price(connection, size, began)
 
     def send_members(self, connection: Connection, message: Any, members: list[Member]) -> float:
         """Send a message with the members of a room that the node does not follow."""
-        began = thread_time() if connection.codec.binary else 0.0
+        began = thread_time() if _takes_time(connection) else 0.0
         size = self._snapshots.send_members(connection, message, members)
         return _price(connection, size, began)
 
     def send_diffs(self, connection: Connection, message: Any, since: Merged) -> float:
         """Send a message with what has changed since a client's list."""
-        began = thread_time() if connection.codec.binary else 0.0
+        began = thread_time() if _takes_time(connection) else 0.0
         size = self._snapshots.send_diffs(connection, message, since.encoded(connection.codec))
         return _price(connection, size, began)
 
 
-def _price(connection: Connection, size: int, began: float) -> float:
-    """Return what it costs to send a message of that size, for which the node began at that time.
+def _takes_time(connection: Connection) -> bool:
+    """Return whether it takes long to send a list: JSON takes next to no time beside what its bytes cost."""
+    return connection.codec.binary or connection.compressed
 
-    JSON takes next to no time beside what the bytes cost.
-    """
-    seconds = thread_time() - began if connection.codec.binary else 0.0
-    return change_price(size, 1) + time_price(seconds)
+
+def _price(connection: Connection, size: int, began: float) -> float:
+    """Return what it costs to send a message of that size, for which the node began at that time."""
+    return change_price(size, 1) + time_price(thread_time() - began if _takes_time(connection) else 0.0)

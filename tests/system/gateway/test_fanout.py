@@ -1,7 +1,9 @@
 """Fan-out of a room's changes: when they are sent, to whom, in which form, and how often they are encoded."""
 
 import asyncio
+import random
 from contextlib import asynccontextmanager
+from time import thread_time
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,9 +16,11 @@ from websockets.typing import Subprotocol
 from reactor.gateway import fanout as fanout_module
 from reactor.gateway import snapshots
 from reactor.gateway.connection import Connection
+from reactor.gateway.cost import CostLimiter
 from reactor.gateway.fanout import Fanout, broadcast
 from reactor.gateway.framing import frame
 from reactor.gateway.roster import Roster
+from reactor.membership.paid_lists import PaidLists
 from reactor.protocol.codec import JSON, MSGPACK
 from reactor.protocol.membership import Membership, MembershipEvent
 from reactor.protocol.messages import Departed, Member, MembersReply, RoomDiff, ServiceRestored
@@ -677,6 +681,42 @@ async def test_a_large_list_is_not_compressed(monkeypatch: pytest.MonkeyPatch):
         await served.handler.until(lambda: len(served.handler.opened_) == 1)
         fanout.snapshots.send(served.handler.opened_[0], MembersReply("r", "e", 1, 200), view)
         assert len((await receive(socket))["members"]) == 200
+
+
+async def test_who_is_sent_a_list_pays_for_the_time_to_compress_it():
+    view = RoomView("r")
+    view.reset("e", 1, [member(f"u{number}", "x" * 4000) for number in range(15)])
+    async with (
+        fanout_over_sockets(compression=True) as (served, _, fanout),
+        connect(served.url, compression="deflate") as deflated,
+        connect(served.url, compression=None) as plain,
+    ):
+        await served.handler.until(lambda: len(served.handler.opened_) == 2)
+        loop = asyncio.get_running_loop()
+        lists = PaidLists(fanout.snapshots, CostLimiter(400, 4000), loop.time)
+        prices = [
+            lists.send(connection, MembersReply("r", "e", 1, 15), view)
+            for connection in served.handler.opened_
+        ]
+        assert await receive(deflated) == await receive(plain)
+        assert prices[0] > prices[1] > 5  # for the bytes alone
+
+
+async def test_no_data_takes_much_longer_to_compress_than_other_data():
+    # zlib looks for the longest of many matches where there are only two letters, unless told otherwise.
+    two, many = (
+        bytes(random.Random(1).choices(letters, k=65_536)) for letters in (b"ab", b"abcdefghijklmnop")
+    )
+    async with fanout_over_sockets(compression=True) as (served, _, _), connect(served.url):
+        await served.handler.until(lambda: len(served.handler.opened_) == 1)
+        (connection,) = served.handler.opened_
+
+        def seconds(payload: bytes) -> float:
+            began = thread_time()
+            connection._deflated(payload, connection._parser)
+            return thread_time() - began
+
+        assert min(seconds(two) for _ in range(5)) < 2 * min(seconds(many) for _ in range(5))
 
 
 @pytest.mark.parametrize("compression", [True, False])
