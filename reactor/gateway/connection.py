@@ -484,7 +484,7 @@ class Connection(asyncio.Protocol):
     def send_payload(self, payload: bytes) -> None:
         """Send a message that is already encoded with this connection's codec.
 
-        A large one is not compressed (RFC 7692 section 6.1), as a megabyte takes up to 30 ms of the node's time.
+        A large one is not compressed (RFC 7692 section 6.1): a megabyte takes up to 30 ms of the node's time.
         """
         if self.state is not OPEN:
             return

@@ -1,7 +1,8 @@
 """Sends lists of members to the clients that asked for them, at the cost of each.
 
-Who is sent a list pays for its bytes, and for the time that the node takes to encode and to compress it. What takes long is
-encoded before the list is sent, a little in each turn of the event loop, while its receiver can pay for it.
+Who is sent a list pays for its bytes, and for the time that the node takes to encode and to compress it. What
+takes long is encoded before the list is sent, a little in each turn of the event loop, while its receiver can
+pay for it.
 """
 
 from collections.abc import Callable
