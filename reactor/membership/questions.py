@@ -56,10 +56,14 @@ class RoomQuestions:
             self._charge(connection, MEMBER_READ * len(listing.members))
             message = _members_reply(room_id, listing.position, UNSET, intent.id)
             await self._lists.prepare_members(connection, listing.members)
+            if self._refuse_banned(connection, intent):
+                return
             price = self._lists.send_members(connection, message, listing.members)
         else:
             view = await self._feed.wait_for_version(room_id, position.epoch, position.version)
             await self._lists.prepare(connection, view)
+            if self._refuse_banned(connection, intent):
+                return
             position = Position(position.now, view.epoch, view.version, len(view.members))
             message = _members_reply(room_id, position, UNSET, intent.id)
             whole = position.count <= most  # it may have grown
@@ -87,12 +91,17 @@ class RoomQuestions:
         reply = _members_reply(room_id, listing.position, UNSET, intent.id)
         reply = replace(reply, cursor=cursor if cursor != "0" else None)
         await self._lists.prepare_members(connection, listing.members)
+        if self._refuse_banned(connection, intent):
+            return
         self._charge(connection, self._lists.send_members(connection, reply, listing.members))
 
     def _refuse_banned(
         self, connection: Connection, intent: intents.ListMembers | intents.CountMembers | intents.AskPresent
     ) -> bool:
-        """Refuse a question of a user who is banned from the room; return whether that was so."""
+        """Refuse a question of a user who is banned from the room; return whether that was so.
+
+        Asked again before a list is sent, since it may wait for minutes until its receiver can pay for it.
+        """
         ban = self._bans.ban_of(connection, intent.room_id)
         if ban is None:
             return False

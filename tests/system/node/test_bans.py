@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from websockets.exceptions import ConnectionClosed
 
 from reactor import Presence
+from reactor.membership.paid_lists import PaidLists
 from reactor.membership.recovery_state import RecoveryState
 from reactor.presence.bans import Ban
 from reactor.presence.keys import escape, fleet_prefix
@@ -176,6 +177,29 @@ async def test_a_user_who_is_banned_everywhere_can_neither_stay_to_watch_nor_log
 
 def _is_not_banned(node: Node, user: str) -> bool:
     return node.known_bans.find(user) is None
+
+
+@pytest.mark.parametrize(("followed", "fields"), [(True, {}), (False, {}), (False, {"limit": 10})])
+async def test_a_user_who_is_banned_while_a_list_is_prepared_is_not_sent_it(
+    bundled_server: Server, monkeypatch: pytest.MonkeyPatch, followed: bool, fields: dict[str, int]
+) -> None:
+    async with (
+        served(bundled_server) as node,
+        Presence.open(bundled_server.socket_url) as presence,
+        RawClient.connect(node) as ann,
+        RawClient.connect(node) as bob,
+    ):
+        await ann.join("elsewhere", "ann")
+        if followed:
+            await bob.answer("room:watch", roomId="lobby")
+
+        async def meanwhile(*_: Any) -> None:
+            await presence.ban("ann", "lobby", for_=600)
+            await until(lambda: node.known_bans.find("ann", "lobby"))
+
+        for method in ("prepare", "prepare_members"):
+            monkeypatch.setattr(PaidLists, method, meanwhile)
+        assert (await ann.answer("room:members", roomId="lobby", **fields))["code"] == "banned"
 
 
 @pytest.mark.parametrize("with_tokens", [True, False], ids=["tokens", "claimed"])

@@ -301,8 +301,9 @@ async def test_who_watches_a_user_pays_for_each_of_its_rooms(bundled_server: Ser
             await ann.join(f"room {number}", "ann")
         await until_record(node, "ann", lambda record: len(record.counted) == 40)
         await watch(watcher, "nobody")
-        (connection,) = node.handler.people._watches  # type: ignore[attr-defined]
-        spent = [connection.spending.own]
+        people: Any = node.handler.people
+        (connection,) = people._watches
+        spent: list[float] = [connection.spending.own]
         for user in ("bob", "ann", "ann"):
             await watch(watcher, user)
             spent.append(connection.spending.own)
