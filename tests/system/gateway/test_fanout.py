@@ -703,7 +703,7 @@ async def test_who_is_sent_a_list_pays_for_the_time_to_compress_it():
 
 
 async def test_no_data_takes_much_longer_to_compress_than_other_data():
-    # zlib looks for the longest of many matches where there are only two letters, unless told otherwise.
+    # At its usual level zlib looks for the longest of many matches, which takes long with two letters only.
     two, many = (
         bytes(random.Random(1).choices(letters, k=65_536)) for letters in (b"ab", b"abcdefghijklmnop")
     )
