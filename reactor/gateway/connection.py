@@ -702,7 +702,8 @@ class Connection(asyncio.Protocol):
         self._fast_byte = _NO_BYTE
 
     def _release(self) -> None:
-        """Release buffers and parser: nothing the peer sends matters any more."""
+        """Release buffers and parser: nothing the peer sends matters any more, and nothing is sent to it."""
+        self.lags = False  # otherwise the fan-out would remember what it misses
         self._outbox.clear()
         self._outbox.unblock()
         self._context.note_unblocked(self)

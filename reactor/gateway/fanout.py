@@ -5,7 +5,8 @@ its end. So a burst of N joins in a room of N connections costs each a few messa
 where more bytes were sent, so that a room sends each connection a bounded number of them a second.
 
 For a connection that reads too slowly, changes are not added to what waits already. As soon as it has read
-that, it receives each of these rooms anew, as it is then. A change larger than a list is sent as a list, too.
+that, it receives each of these rooms anew, as it is then: a bounded number of bytes a second, since these
+lists cost no one anything. A change larger than a list is sent as a list, too.
 
 A room larger than `max_members_view` is served as a count, also to connections that asked for its members:
 they receive `room:count` until the room has shrunk to nine tenths of that size; then they receive the
@@ -26,6 +27,7 @@ from reactor.gateway.connection import Connection
 from reactor.gateway.framing import frame
 from reactor.gateway.roster import Roster
 from reactor.gateway.snapshots import Snapshots
+from reactor.gateway.usage import UsageByKey
 from reactor.gateway.watched_counts import WatchedCounts
 from reactor.gateway.watched_members import WatchedMembers
 from reactor.log import RateLimitedLog
@@ -66,6 +68,10 @@ _BYTES_PER_SECOND = 2_000_000
 """Bytes a second that one room sends to one connection at most."""
 _NODE_BYTES_PER_SECOND = 100_000_000
 """Bytes a second that one room sends to all connections together at most: its share of the node's network."""
+
+_ANEW_BYTES_AT_ONCE = 4_000_000
+"""Bytes of lists that a connection which missed changes is sent at once; from there on _BYTES_PER_SECOND. Who
+is in a hundred large rooms that change all the time would else be sent all their lists again and again."""
 
 _LARGE_DIFF = 262_144
 """Bytes of a change from which on the members are sent as a list, which is encoded as it is written."""
@@ -110,6 +116,15 @@ def _seconds(connections: int, size: int) -> tuple[float, float]:
     """
     cost = connections * max(_SECONDS_PER_CONNECTION, size / _NODE_BYTES_PER_SECOND)
     return cost, max(cost, size / _BYTES_PER_SECOND)
+
+
+class _ListsAnew:
+    """The lists that a connection was sent anew: when they are paid off, and whether it waits for more."""
+
+    __slots__ = ("until", "waits")
+
+    def __init__(self) -> None:
+        self.until, self.waits = 0.0, False
 
 
 class _Window:
@@ -159,6 +174,7 @@ class Fanout:
         # Rooms that are sent anew once they are known, and their lists prepared.
         self._unknown: dict[str, dict[Connection, None]] = {}
         self._preparing: dict[tuple[str, Codec], asyncio.Task[None]] = {}
+        self._anew = UsageByKey[_ListsAnew](lambda lists, now: lists.until > now)  # by the connection's id
         self.lists_anew = 0
         self._windows: dict[str, _Window] = {}
         self.messages_lost = 0
@@ -418,7 +434,11 @@ class Fanout:
         listed = (in_room and not self._roster.is_count_only(room_id)) or (
             watching and not self._roster.is_count_only(room_id, observers=True)
         )
-        if view is not None and listed and not self._is_prepared(connection, view):
+        if (
+            view is not None
+            and listed
+            and not (self._may_be_sent_anew(connection) and self._is_prepared(connection, view))
+        ):
             return
         rooms = self._missed[connection]
         rooms.discard(room_id)
@@ -429,13 +449,33 @@ class Fanout:
             return
         if listed:
             self.lists_anew += 1
-            self.snapshots.send(connection, _list_of(view), view)
+            size = self.snapshots.send(connection, _list_of(view), view)
+            now = self._loop.time()
+            lists = self._anew.get(connection.socket_id, now, _ListsAnew)
+            lists.until = max(lists.until, now) + size / _BYTES_PER_SECOND
             return
         count = len(view.members)
         if counted:
             connection.send(RoomCounts([RoomCounted(room_id, view.epoch, view.version, count)]))
         if in_room or watching or counting:
             connection.send(CountChanged(room_id, view.epoch, view.version, count))
+
+    def _may_be_sent_anew(self, connection: Connection) -> bool:
+        """Return whether a connection may be sent one more list; otherwise it is as soon as it may."""
+        now = self._loop.time()
+        lists = self._anew.get(connection.socket_id, now, _ListsAnew)
+        wait = lists.until - now - _ANEW_BYTES_AT_ONCE / _BYTES_PER_SECOND
+        if wait <= 0:
+            return True
+        if not lists.waits:
+            lists.waits = True
+            self._loop.call_later(wait, self._send_more_anew, connection, lists)
+        return False
+
+    def _send_more_anew(self, connection: Connection, lists: "_ListsAnew") -> None:
+        lists.waits = False
+        if not connection.lags:  # otherwise once it reads again
+            self.catch_up(connection)
 
     def _not_unknown(self, connection: Connection, room_id: str) -> None:
         waiting = self._unknown.get(room_id)

@@ -48,6 +48,7 @@ class Socket:
 
     def __init__(self, codec, *, compressed=False):
         self.codec = codec
+        self.socket_id = f"s{id(self)}"
         self.compressed = compressed
         self.frames: list[bytes] = []
         self.payloads: list[bytes] = []
@@ -311,6 +312,58 @@ def test_a_connection_that_is_blocked_again_receives_the_other_rooms_later(simul
     slow.blocked = False
     simulation.fanout.catch_up(slow)
     assert [message["type"] for message in slow.messages] == ["room:members"]
+
+
+def test_a_connection_that_misses_changes_again_and_again_is_sent_a_bounded_number_of_lists(
+    simulation, monkeypatch
+):
+    slow = simulation.socket("slow")
+    simulation.change(joined=["a"])
+    simulation.clock.advance(1)
+    size = len(slow.frames[0])
+    monkeypatch.setattr(fanout_module, "_BYTES_PER_SECOND", size / 10)  # a list in about ten seconds
+    monkeypatch.setattr(fanout_module, "_ANEW_BYTES_AT_ONCE", 2 * size)
+
+    def miss_a_change(number: int) -> None:
+        slow.lags = True
+        simulation.change(joined=["b"]) if number % 2 else simulation.change(left=["b"])
+        simulation.clock.advance(0.1)
+        slow.lags = False
+        simulation.fanout.catch_up(slow)
+
+    for number in range(100):
+        miss_a_change(number + 1)
+    lists = slow.messages[1:]
+    assert 3 <= len(lists) < 7
+    simulation.clock.advance(30)
+    last = slow.messages[-1]
+    assert (last["type"], last["version"]) == ("room:members", simulation.view.version)
+    assert len(slow.frames) == len(lists) + 2
+    assert not simulation.fanout._missed
+    # A timer for a connection that lags by then, or is closed, does nothing.
+    for end in ("lags", "closed"):
+        for number in range(9):
+            miss_a_change(number)
+        frames = len(slow.frames)
+        slow.lags = end == "lags"
+        if end == "closed":
+            simulation.fanout.forget(slow)
+        simulation.clock.advance(60)
+        assert len(slow.frames) == frames
+    simulation.fanout.stop()
+
+
+async def test_a_closed_connection_misses_nothing():
+    async with fanout_over_sockets() as (served, roster, fanout), connect(served.url):
+        await served.handler.until(lambda: len(served.handler.opened_) == 1)
+        (connection,) = served.handler.opened_
+        add_member(roster, connection, "r", "ann")
+        connection.lags = True
+        connection.abort()
+        fanout.forget(connection)
+        # It is in the room until its leave, which was on the way, is answered.
+        fanout.send_diff(RoomDiff("r", "e", 0, 1, 1, [member("bob")], [], []))
+        assert not fanout._missed
 
 
 def test_a_room_that_is_not_known_when_a_connection_reads_again_is_sent_once_it_is(simulation):
