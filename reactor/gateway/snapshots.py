@@ -119,7 +119,7 @@ class Snapshots:
 
     async def prepare(self, view: RoomView, codec: Codec, pay: Pay) -> None:
         """Encode a view's list, as far as it is not cached, for its receiver. Raises what `pay` does."""
-        if self._is_slow(view.members, codec):
+        if self.is_slow(view.members, codec):
             await self._prepare((id(view), codec), lambda: self._cached_view(view, codec), pay)
 
     async def prepare_members(
@@ -129,7 +129,7 @@ class Snapshots:
 
         address: of who is sent it. Raises Unavailable where too many such lists wait to be prepared.
         """
-        if not self._is_slow(members, codec):
+        if not self.is_slow(members, codec):
             return
         key = id(members), codec
         if key not in self._lists or not self._lists[key].preparing:
@@ -143,7 +143,7 @@ class Snapshots:
 
     def is_prepared(self, view: RoomView, codec: Codec) -> bool:
         """Return whether a view's list can be sent at once."""
-        if not self._is_slow(view.members, codec):
+        if not self.is_slow(view.members, codec):
             return True
         return (id(view), codec) in self._lists and not _first_missing(self._cached_view(view, codec))
 
@@ -175,7 +175,8 @@ class Snapshots:
         return self._send_parts(connection, message, cached.parts, len(members))
 
     @staticmethod
-    def _is_slow(members: Sized, codec: Codec) -> bool:
+    def is_slow(members: Sized, codec: Codec) -> bool:
+        """Return whether a list has to be prepared."""
         return codec.binary and len(members) >= LARGE
 
     async def _prepare(self, key: _Key, update: Callable[[], _CachedList], pay: Pay) -> None:
@@ -338,6 +339,11 @@ def _size_of(member: Member) -> int:
     if isinstance(data, JsonText):
         return size + len(data.text)
     return size + len(data) if isinstance(data, str) else size
+
+
+def is_part(members: Iterable[Member]) -> bool:
+    """Return whether members take no more bytes than a part, which is encoded in one turn."""
+    return sum(map(_size_of, members)) <= PART_BYTES
 
 
 def _first_missing(cached: _CachedList) -> _Part | None:

@@ -394,9 +394,16 @@ class RequestHandler:
             self._replay_deferred(connection, deferred)
 
     async def _prepare_list(self, connection: Connection, join: intents.Join, view: RoomView) -> None:
-        """Prepare the list that may answer a join."""
-        if self._fanout.is_listed(join.room_id, join.view, len(view.members)):
-            await self._lists.prepare(connection, view)
+        """Prepare the list that may answer a join, unless the diffs since a former one will."""
+        if not self._fanout.is_listed(join.room_id, join.view, len(view.members)):
+            return
+        if join.former is not None:
+            serves = partial(self._lists.may_send_diff, connection, view)
+            since = self._feed.recent.since(view, join.former, serves=serves, counts=False)
+            self._charge(connection, self._feed.recent.read * DIFF_READ)
+            if since is not None:
+                return
+        await self._lists.prepare(connection, view)
 
     def _send_joined(
         self, connection: Connection, answer: messages.RoomJoined, join: intents.Join, view: RoomView
@@ -408,7 +415,13 @@ class RequestHandler:
         whole = answer.view == "members"
         since = None
         if whole and join.former is not None:
-            since = self._feed.recent.since(view, join.former)
+            # Also where more has changed while the join was on the way, and no list is prepared.
+            whole_is_slow = not self._lists.is_prepared(connection, view)
+            since = self._feed.recent.since(
+                view,
+                join.former,
+                serves=lambda diff: whole_is_slow or self._lists.may_send_diff(connection, view, diff),
+            )
             self._charge(connection, self._feed.recent.read * DIFF_READ)
         if since is None:
             return self._lists.send(connection, answer, view, whole=whole)

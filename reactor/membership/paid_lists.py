@@ -12,9 +12,9 @@ from typing import Any
 from reactor.errors import Unavailable
 from reactor.gateway.connection import Connection
 from reactor.gateway.cost import CostLimiter, change_price, list_price, time_price
-from reactor.gateway.snapshots import Snapshots
+from reactor.gateway.snapshots import Snapshots, is_part
 from reactor.presence.recent_diffs import Merged
-from reactor.protocol.messages import Member
+from reactor.protocol.messages import Member, RoomDiff
 from reactor.protocol.room import RoomView
 
 
@@ -68,6 +68,15 @@ class PaidLists:
         if connection.codec.binary:
             pay, address = self.payer(connection).pay, connection.address
             await self._snapshots.prepare_members(members, connection.codec, pay, address)
+
+    def may_send_diff(self, connection: Connection, view: RoomView, diff: RoomDiff) -> bool:
+        """Return whether a diff may be sent in place of a view's list: not if it takes long to encode."""
+        is_slow = self._snapshots.is_slow(view.members, connection.codec)
+        return not is_slow or is_part((*diff.joined, *diff.updated))
+
+    def is_prepared(self, connection: Connection, view: RoomView) -> bool:
+        """Return whether a view's list can be sent at once."""
+        return self._snapshots.is_prepared(view, connection.codec)
 
     def send(self, connection: Connection, message: Any, view: RoomView, *, whole: bool = True) -> float:
         """Send a message with the members of a view, if `whole`; see `Snapshots.send`."""

@@ -13,6 +13,7 @@ theirs first: a client that returns to such a room most often has its last versi
 """
 
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -142,13 +143,21 @@ class RecentDiffs:
             self.bytes -= sum(kept.size for kept in log.diffs)
             self._changed.pop(room_id, None)
 
-    def since(self, view: RoomView, former: FormerJoining) -> Merged | None:
-        """Return what has changed since the list that a client names; None where it has to receive a list."""
+    def since(
+        self, view: RoomView, former: FormerJoining, *,
+        serves: Callable[[RoomDiff], bool] = lambda _diff: True, counts: bool = True,
+    ) -> Merged | None:  # fmt: skip
+        """Return what has changed since the list that a client names; None where it has to receive a list.
+
+        serves: whether it may be sent a diff in place of the list. counts: whether this is what it is sent.
+        """
         self.read = 0
         if former.members is None or not self.max_bytes:
             return None
         merged = self._since(view, former.epoch, former.version, former.members)
-        self.results[merged if isinstance(merged, str) else "diffs"] += 1
+        if isinstance(merged, Merged) and merged.diff is not None and not serves(merged.diff):
+            merged = "larger"
+        self.results[merged if isinstance(merged, str) else "diffs"] += counts
         return None if isinstance(merged, str) else merged
 
     def _since(self, view: RoomView, epoch: str, version: int, members: int) -> Merged | str:

@@ -5,8 +5,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
+from msgspec import msgpack
 from msgspec.structs import replace
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
 
+from reactor.gateway import snapshots
 from reactor.presence.keys import Entry
 from reactor.server.node import Node
 from tests.support import redis_state
@@ -144,6 +148,39 @@ async def test_changes_that_take_more_than_the_list_are_sent_as_a_list(redis_ser
         joined = await return_to(redis_server, node, resume(before))
         assert {one["userId"] for one in joined["members"]} == {"ann", "bob"}
         assert answers(node) == {"larger": 1}
+
+
+@pytest.mark.parametrize("data", ["short", "long"])
+async def test_changes_that_take_long_to_encode_are_sent_as_a_list_that_is_prepared(
+    bundled_server: Server, monkeypatch: pytest.MonkeyPatch, data: str
+) -> None:
+    monkeypatch.setattr(snapshots, "LARGE", 3)
+    prepared = []
+    prepare = snapshots.Snapshots._prepare
+
+    async def note(*args: Any) -> None:
+        prepared.append(args)
+        await prepare(*args)
+
+    async with served(bundled_server) as node, in_the_lobby(node, *"bcdefgh") as others:
+        url = f"ws://127.0.0.1:{node.gateway.port}/ws"
+
+        async def join(**fields: Any) -> Any:
+            async with connect(url, subprotocols=[Subprotocol("reactor.msgpack")]) as socket:
+                request = {"type": "join_room", "roomId": "lobby", "userId": "ann", **fields}
+                await socket.send(msgpack.encode(request))
+                return msgpack.decode(await socket.recv(decode=False))
+
+        before = await join()
+        await in_its_grace(bundled_server)
+        monkeypatch.setattr(snapshots, "PART_BYTES", 2000)
+        for other in others[:2]:
+            await other.ask("room:update", "room:updated", roomId="lobby", data="x" * 1200 * (data == "long"))
+        monkeypatch.setattr(snapshots.Snapshots, "_prepare", note)
+        back = await join(resume=resume(before))
+        assert ("members" in back, "diffs" in back) == ((True, False) if data == "long" else (False, True))
+        assert len(prepared) == (data == "long"), "no one pays for a list that is not sent"
+        assert answers(node) == {"larger" if data == "long" else "diffs": 1}
 
 
 async def test_diffs_that_the_bound_has_dropped_are_replaced_by_a_list(redis_server: Server) -> None:
