@@ -7,13 +7,13 @@ import re
 from asyncio import gather
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
 import anyio
-from redis.asyncio import Redis
+from redis.asyncio import Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
@@ -26,6 +26,7 @@ from redis.exceptions import (
 from redis.utils import str_if_bytes
 
 from reactor.backend.diagnose import BUSY_WORDS, explain
+from reactor.backend.outages import MAX_CLIENTS, PROTECTED
 from reactor.backend.target import Target
 from reactor.errors import RedisMisconfigured, RedisTooOld, Unavailable
 from reactor.settings.kinds import parse_switch
@@ -37,6 +38,8 @@ SENTINEL_TIMEOUT = 0.5
 CONNECTION_ERRORS = (RedisError, OSError, RuntimeError)
 """What a command may raise when its connection breaks. RuntimeError: uvloop raises it for a write to a
 transport that the peer has closed, and redis-py does not translate it."""
+
+_GREETING_TIMEOUT = 0.5
 
 _MIN_VERSION = (7, 0)
 _VERSION = re.compile(r"(\d+)(?:\.(\d+))?")
@@ -294,6 +297,9 @@ def _guarded_class(kind: type[Any]) -> type[Any]:
     What the server answers to the first commands of a connection, such as a refused password, is raised as
     it is. On a Unix socket redis-py raises a ConnectionError in its place, as if there were no server, and
     may leave the connection open, which the next command would then use without that user or database.
+
+    A server that refuses every connection says so at once and closes it; what was sent to it meanwhile can
+    turn that into a reset, which says nothing. So it is asked again by a connection that sends nothing.
     """
 
     async def send(self: Any, command: Any) -> None:
@@ -307,13 +313,36 @@ def _guarded_class(kind: type[Any]) -> type[Any]:
         except ConnectionError as error:
             answer = error.__cause__
             if not isinstance(answer, RedisError):
-                raise
+                if isinstance(self, SSLConnection) or (refusal := await refusal_of_connections(self)) is None:
+                    raise
+                raise refusal from error
         else:
             return
         await self.disconnect()
         raise answer
 
     return type(kind.__name__, (kind,), {"_send_packed_command": send, "connect_check_health": connect})
+
+
+async def refusal_of_connections(connection: Any) -> RedisError | None:
+    """What a server says to a new connection before it closes it; None where it closes none."""
+    path = getattr(connection, "path", None)
+    greeting = b""
+    with suppress(OSError, RuntimeError, anyio.EndOfStream, anyio.BrokenResourceError):
+        with anyio.move_on_after(_GREETING_TIMEOUT):
+            stream = (
+                await anyio.connect_unix(path)
+                if path
+                else await anyio.connect_tcp(connection.host, connection.port)
+            )
+            async with stream:
+                greeting = await stream.receive(1024)
+    text = greeting.decode(errors="replace")
+    if MAX_CLIENTS in text:
+        return ConnectionError(f"{MAX_CLIENTS} reached")
+    if text.startswith(f"-{PROTECTED}"):
+        return ResponseError(f"{PROTECTED} Redis is in protected mode, and answers its own machine alone")
+    return None
 
 
 def _common(target: Target, timeout: float | None) -> dict[str, Any]:

@@ -27,9 +27,9 @@ from reactor.backend.clients import (
     run_id_of,
 )
 from reactor.backend.interface import ChannelCallbacks, LaneCounts, Loop, OnHealth, ignore_health
+from reactor.backend.outages import NO_ANSWER
 from reactor.backend.scripts import (
     LANES,
-    NO_ANSWER,
     Redirected,
     Script,
     ScriptRunner,
@@ -166,8 +166,8 @@ class ClusterRunner:
         healthy = all(
             runner.healthy for address, runner in self._runners.items() if address in self._topology.primaries
         )
-        self._last_reason = reason or self._last_reason
-        if healthy is not self._healthy:
+        former, self._last_reason = self._last_reason, reason or self._last_reason
+        if healthy is not self._healthy or not (healthy or self._last_reason == former):
             self._healthy = healthy
             # A change of the topology can make a server count that was away before: it has a reason, too.
             self._on_health(healthy, "" if healthy else self._last_reason)
@@ -218,6 +218,15 @@ class ClusterChannels:
             for address, subscription in self._subscriptions.items()
             if address in self._topology.primaries
         )
+
+    @property
+    def problem(self) -> Exception | None:
+        """Why it does not listen: the error of the last attempt at one of the primaries."""
+        problems = (
+            self._subscriptions[address].problem
+            for address in self._topology.primaries & self._subscriptions.keys()
+        )
+        return next((problem for problem in problems if problem is not None), None)
 
     async def subscribed(self) -> None:
         """Return once every channel requested so far is confirmed."""

@@ -20,6 +20,7 @@ from redis.exceptions import (
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from reactor.backend.outages import MAX_CLIENTS, PROTECTED
 from reactor.backend.target import Target
 from reactor.errors import ReactorError, RedisMisconfigured, RedisUnreachable
 
@@ -75,7 +76,7 @@ def _error_reply(error: BaseException, target: Target) -> ReactorError | None:
             return RedisUnreachable(f"{target} is still loading its data; try again later.")
         case ResponseError() if reply.startswith(BUSY_WORDS):
             return RedisUnreachable(f"{target} takes no commands at present ({reply}); try again later.")
-        case ResponseError() if target.db and (problem := _database_problem(reply, target)):
+        case ResponseError() if problem := _mode_problem(reply, target):
             return RedisMisconfigured(f"{target} {problem}.")
         case ResponseError() if target.kind == "sentinel" and "unknown command" in reply:
             return RedisMisconfigured(f"{target} is not a Sentinel; use redis://HOST:PORT.")
@@ -83,13 +84,20 @@ def _error_reply(error: BaseException, target: Target) -> ReactorError | None:
             return RedisMisconfigured(f"{target} answered: {reply}.")
         case InvalidResponse():
             return RedisMisconfigured(f"{target} is not a Redis server; check the host and port.")
-        case _ if "max number of clients" in reply:
+        case _ if MAX_CLIENTS in reply:
             return RedisUnreachable(f"{target} has reached its limit of clients; raise maxclients.")
     return None
 
 
-def _database_problem(reply: str, target: Target) -> str:
-    """What is wrong with the database of the address, and the fix; empty where it is something else."""
+def _mode_problem(reply: str, target: Target) -> str:
+    """What is wrong with the mode or the database of the server, and the fix; "" for something else."""
+    if reply.startswith(PROTECTED):
+        return (
+            "is in protected mode, in which it answers its own machine alone; set a password there and in "
+            "the address, or protected-mode no"
+        )
+    if not target.db:
+        return ""
     if "SELECT is not allowed in cluster mode" in reply:
         return "has only database 0, as every cluster before Valkey 9: leave the number out of the address"
     if "DB index is out of range" in reply:
@@ -105,7 +113,11 @@ def _login_error(reply: str, target: Target) -> ReactorError:
         return RedisMisconfigured(
             f"{target} requires a password; add it to the address, as in redis://:PASSWORD@host:6379."
         )
-    return RedisMisconfigured(f"{target} rejects the user name or password; correct them in the address.")
+    function = getattr(target.credentials, "function", None)
+    place = (
+        f"correct what redis_credentials {function} returns" if function else "correct them in the address"
+    )
+    return RedisMisconfigured(f"{target} rejects the user name or password; {place}.")
 
 
 def _system_error(error: BaseException, target: Target) -> ReactorError | None:

@@ -48,6 +48,17 @@ class Stopping(Unavailable):
         super().__init__("the server is shutting down")
 
 
+class NotPermitted(Unavailable):
+    """The Redis user may not call a script, or not for these keys; commands in it are another matter.
+
+    reply: Redis's words. prefix: of the keys for which the call was.
+    """
+
+    def __init__(self, message: str, reply: str, prefix: str) -> None:
+        super().__init__(message)
+        self.reply, self.prefix = reply, prefix
+
+
 class RedisFull(Unavailable):
     """Redis has reached its `maxmemory` and evicts nothing, so it refuses what adds data.
 
@@ -64,7 +75,8 @@ class ChannelCallbacks:
     """What channels call. None of the functions may block.
 
     on_message(channel, payload): for each message, in order. on_gap(first): each time all channels have been
-    (re)subscribed to; messages published before may be lost. on_disconnect(reason): a connection broke.
+    (re)subscribed to; messages published before may be lost. on_disconnect(reason): a connection broke; again
+    where Redis refuses another one, for a new reason.
     on_moved(channels): these are served by another primary of a cluster now; theirs alone may be lost.
     """
 
@@ -80,6 +92,11 @@ class Channels(Protocol):
     @property
     def listening(self) -> bool:
         """Whether all channels are subscribed to on live connections."""
+        ...
+
+    @property
+    def problem(self) -> Exception | None:
+        """Why they are not: the error of the last attempt. None where they are, and before the first one."""
         ...
 
     @property
@@ -103,7 +120,8 @@ class Channels(Protocol):
 class Backend(Protocol):
     """A Redis in use. Run every coroutine of `loops` for as long as it is used.
 
-    on_health(healthy, reason) is called when Redis stops taking commands, and when it takes them again.
+    on_health(healthy, reason) is called when Redis stops taking commands, when the reason for that changes,
+    and when it takes them again.
     """
 
     on_health: OnHealth

@@ -24,7 +24,6 @@ import hiredis
 from redis.asyncio import Redis
 from redis.exceptions import (
     AskError,
-    AuthenticationError,
     BusyLoadingError,
     ClusterDownError,
     MasterDownError,
@@ -38,8 +37,9 @@ from redis.exceptions import (
 )
 
 from reactor.backend.clients import CONNECTION_ERRORS
-from reactor.backend.interface import LaneCounts, RedisFull, Stopping
+from reactor.backend.interface import LaneCounts, NotPermitted, RedisFull, Stopping
 from reactor.backend.lua import Constant, Library, LuaLinkError, strip_spaces
+from reactor.backend.outages import NO_ANSWER, is_refusal, outage_reason
 from reactor.backend.pipeline import CommandPipeline
 from reactor.errors import Unavailable
 from reactor.histogram import SECONDS, Histogram
@@ -64,22 +64,10 @@ _MAY_NOT_LOAD = (
 _OUTAGES = (BusyLoadingError, ReadOnlyError, MasterDownError, ClusterDownError)
 _OUTAGE_WORDS = ("NOREPLICAS", "MISCONF", "BUSY", "UNKILLABLE")
 """Error replies of a server that answers, but accepts no writes at present."""
-_FIXES: Mapping[tuple[str, ...], str] = {
-    (
-        "NOPERM",
-        "permission",
-        "can't run this command",
-        "ACL failure",
-    ): "; `reactor doctor` names the ACL rule that grants it",
-    ("NOAUTH", "WRONGPASS", "uthentication", "invalid username"): "; correct the password in redis_url",
-    ("READONLY", "read only replica"): "; it is a replica: use the address of its primary",
-    ("MISCONF",): "; see Redis's log, and free its disk",
-    ("NOREPLICAS",): "; start its replicas, or lower min-replicas-to-write",
-    ("OOM",): "; raise maxmemory",
-}
-"""What cures a refusal, by words of the reply."""
 REFUSAL_HOLDS = 2.0
 """Seconds for which a refusal of a vital script counts, while other scripts may succeed."""
+REASON_HOLDS = 5.0
+"""Seconds for which the reason of an outage stays the same, while calls also fail for other ones."""
 
 LANES = ("urgent", "other")
 
@@ -87,10 +75,6 @@ Times = defaultdict[str, Histogram]
 """Seconds from the call to the reply of each script, including the wait in the queue."""
 
 _pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command  # its stub declares tuples of one element
-NO_ANSWER = "Redis does not answer"
-"""The sentence of an outage without any words of Redis's own."""
-
-_PLACE_IN_SCRIPT = re.compile(r" script: ([0-9a-f]{40}, )?on @user_script.*$")
 _HEADER_LINE = re.compile(r"^-- (KEYS|ARGV|Returns|Publishes): ?(.*)$")
 
 
@@ -173,29 +157,12 @@ def load_scripts(sources: ScriptSources, *, publish: str = "PUBLISH") -> Mapping
     return scripts
 
 
-def _is_refusal(reply: Any) -> bool:
-    """Whether Redis answered, and did not do what it was asked."""
-    redirected = isinstance(reply, MovedError | AskError | TryAgainError)
-    return isinstance(reply, ResponseError | AuthenticationError) and not redirected
-
-
 def _is_outage(script: Script, reply: Any) -> bool:
     if isinstance(reply, MovedError | AskError | TryAgainError):
         return False
     if isinstance(reply, ResponseError):
         return script.vital or isinstance(reply, _OUTAGES) or str(reply).startswith(_OUTAGE_WORDS)
     return isinstance(reply, Exception)
-
-
-def outage_reason(error: Exception) -> str:
-    """What an outage is, in Redis's words where it answered, with the fix: the sentence of /readyz."""
-    if isinstance(error, BusyLoadingError):
-        return f"{NO_ANSWER}: it is loading its data"
-    if not _is_refusal(error):
-        return NO_ANSWER
-    reply = _PLACE_IN_SCRIPT.sub("", str(error).strip().rstrip("."))
-    fix = next((fix for words, fix in _FIXES.items() if any(word in reply for word in words)), "")
-    return f"Redis refuses commands ({reply}){fix}"
 
 
 def read_header(text: str) -> Mapping[str, str]:
@@ -288,6 +255,7 @@ class ScriptRunner:
         # Vital scripts and the prefixes for which Redis refuses them, and when it did last.
         self._refused: dict[tuple[str, str], float] = {}
         self.healthy = True
+        self._reason, self._reason_at = "", 0.0  # of the outage, and when a call last failed for it
 
     async def run(self, name: str, prefix: str, *args: str | bytes | int | float) -> Any:
         """Run a script on the shard that `prefix` names, and return its raw reply.
@@ -331,21 +299,44 @@ class ScriptRunner:
                 if script.vital and self._refused:
                     self._refused.pop((script.name, prefix), None)
                 continue
-            if _is_refusal(reply):
+            if is_refusal(reply):
                 self.refusals[script.name] += 1
                 self._log.warning("redis_refused", now, command=script.name, reason=str(reply))
             if _is_outage(script, reply):
                 failed = failed or reply
-                if script.vital and _is_refusal(reply):
+                if script.vital and is_refusal(reply):
                     self._refused[script.name, prefix] = now
         if self._refused and now - max(self._refused.values()) > REFUSAL_HOLDS:
             self._refused.clear()
         # While one vital script is refused for one shard, the success of others, or elsewhere, shows nothing.
         healthy = failed is None and not self._refused
-        if healthy is not self.healthy and (healthy or failed is not None):
-            self.healthy = healthy
-            if self._on_health is not None:
-                self._on_health(self.healthy, outage_reason(failed) if failed else "")
+        if failed is not None:
+            news = self._is_news(outage_reason(failed), now)
+        else:
+            news = healthy and not self.healthy
+        if news:
+            self._report(healthy)
+
+    def _is_news(self, reason: str, now: float) -> bool:
+        """Take in why a call failed; return whether that changes the reason of the outage.
+
+        The reason in Redis's words replaces that it does not answer: a connection often breaks first, and the
+        next one is refused. Else the reason changes only when the last one is no longer met.
+        """
+        if reason != self._reason:
+            if self._reason not in {"", NO_ANSWER} and now - self._reason_at < REASON_HOLDS:
+                return False
+            self._reason, self._reason_at = reason, now
+            return True
+        self._reason_at = now
+        return False
+
+    def _report(self, healthy: bool) -> None:
+        self.healthy = healthy
+        if healthy:
+            self._reason = ""
+        if self._on_health is not None:
+            self._on_health(healthy, self._reason)
 
 
 class _Lane:
@@ -490,10 +481,15 @@ class _Lane:
     def _explain(call: _Call, error: Exception) -> Exception:
         if isinstance(error, MovedError | AskError | TryAgainError):
             return Redirected(moved=type(error) is MovedError)
-        if isinstance(error, NoPermissionError) and "script|load" in str(error):
-            return Unavailable(_MAY_NOT_LOAD)
+        if isinstance(error, NoPermissionError):
+            message = _MAY_NOT_LOAD if "script|load" in str(error) else _refused_sentence(call, error)
+            return NotPermitted(message, str(error), call.prefix)
         if isinstance(error, OutOfMemoryError):
             return RedisFull(str(error), call.prefix)
         if isinstance(error, ResponseError):
-            return Unavailable(f"Redis refused {call.script.name}: {error}")
-        return Unavailable(f"Redis did not answer: {error}")
+            return Unavailable(_refused_sentence(call, error))
+        return Unavailable(f"Redis did not answer: {str(error) or type(error).__name__}")
+
+
+def _refused_sentence(call: _Call, error: Exception) -> str:
+    return f"Redis refused {call.script.name}: {error}"

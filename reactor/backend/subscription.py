@@ -22,6 +22,7 @@ from redis.exceptions import ConnectionError, ResponseError  # noqa: A004 - as r
 
 from reactor.backend.clients import CONNECTION_ERRORS
 from reactor.backend.interface import ChannelCallbacks
+from reactor.backend.outages import is_refusal
 from reactor.histogram import SECONDS, Histogram
 
 log = structlog.get_logger()
@@ -64,6 +65,8 @@ class Subscription:
         self._last_reply_at = 0.0
         self._pings: deque[float] = deque()
         self._gaps = 0
+        self._problem: Exception | None = None
+        self._reported: str | None = None  # of the failures since the last gap
         self._backoff = MIN_BACKOFF
         self._outgoing = asyncio.Event()
         self._started = asyncio.Event()
@@ -73,6 +76,11 @@ class Subscription:
     def listening(self) -> bool:
         """Whether every channel requested before the last (re)connection is subscribed to."""
         return self._connection is not None and self._unconfirmed == 0
+
+    @property
+    def problem(self) -> Exception | None:
+        """Why it does not listen: the error of the last attempt. None while it listens."""
+        return None if self.listening else self._problem
 
     async def subscribed(self) -> None:
         """Return once every channel requested so far is confirmed."""
@@ -116,8 +124,7 @@ class Subscription:
                     await connection.connect()
                 await self._listen(connection)
             except* CONNECTION_ERRORS as errors:
-                if self._connection is not None:
-                    self._on_disconnect(str(errors.exceptions[0]) or type(errors.exceptions[0]).__name__)
+                self._note_failure(errors.exceptions[0])
             finally:
                 self._connection = None
                 self._channels = dict.fromkeys(self._channels, False)
@@ -125,6 +132,15 @@ class Subscription:
                     await connection.disconnect(nowait=True)
             await anyio.sleep(self._backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             self._backoff = min(self._backoff * 2, MAX_BACKOFF)
+
+    def _note_failure(self, error: Exception) -> None:
+        """Report that a connection broke, or that Redis refuses one: once, not with each attempt."""
+        self._problem = error
+        reason = str(error) or type(error).__name__
+        refused = self._connection is not None or is_refusal(error)
+        if refused and (self._reported is None or (is_refusal(error) and reason != self._reported)):
+            self._reported = reason
+            self._on_disconnect(reason)
 
     async def _confirmed(self, name: bytes) -> None:
         """Return once Redis has confirmed a channel."""
@@ -146,8 +162,9 @@ class Subscription:
         else:
             self._report_gap()
         async with anyio.create_task_group() as tasks:
-            for work in (self._read, self._ping, self._write):
-                tasks.start_soon(work, connection)
+            tasks.start_soon(self._read, connection)
+            tasks.start_soon(self._write, connection)
+            tasks.start_soon(self._ping)
 
     async def _read(self, connection: Any) -> None:
         # redis-py's `read_response` adds half to the CPU time of a lone message (scripts/bench_diffs.py).
@@ -180,16 +197,14 @@ class Subscription:
                 if self._unconfirmed == 0:
                     self._report_gap()
 
-    async def _ping(self, connection: Any) -> None:
+    async def _ping(self) -> None:
         while True:
             began = monotonic()
             await anyio.sleep(PING_INTERVAL)
             # While the event loop was blocked, replies may have arrived that nothing has read yet.
             self._last_reply_at += max(0.0, monotonic() - began - PING_INTERVAL)
             if monotonic() - self._last_reply_at > PING_TIMEOUT:
-                log.warning("redis_ping_timeout", seconds=PING_TIMEOUT)
-                await connection.disconnect(nowait=True)
-                return
+                raise TimeoutError(f"no answer to a ping for {PING_TIMEOUT:g} s")
             self._pings.append(monotonic())
             self._send("PING", b"")
 
@@ -208,5 +223,6 @@ class Subscription:
 
     def _report_gap(self) -> None:
         self._gaps += 1
+        self._problem = self._reported = None
         self._backoff = MIN_BACKOFF
         self._on_gap(self._gaps == 1)

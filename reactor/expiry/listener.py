@@ -64,6 +64,11 @@ class Listener:
         return self._subscription.listening
 
     @property
+    def problem(self) -> Exception | None:
+        """Why it does not listen: the error of the last attempt."""
+        return self._subscription.problem
+
+    @property
     def lags(self) -> Histogram:
         """Round trips of a ping on the connection (s); see `Subscription`."""
         return self._subscription.lags

@@ -5,6 +5,7 @@ wrote before (https://redis.io/docs/latest/develop/programmability/eval-intro/).
 start, and each second, without running anything; scripts that publish ask for that right before they write.
 """
 
+import re
 from asyncio import gather
 from collections.abc import Callable, Collection
 from itertools import cycle, islice
@@ -95,6 +96,8 @@ IN_CONNECTION_CATEGORY = frozenset({"ping"})
 
 MAX_RIGHTS_SHOWN = 5
 
+_REFUSED_COMMAND = re.compile(r"to run the '([^']+)' command")
+
 CHECK_INTERVAL = 1.0
 """Seconds between two checks."""
 
@@ -141,6 +144,21 @@ def missing_rights(target: Target, missing: tuple[str, ...]) -> str:
             f"the Redis user {user} lacks {rules}, or the channels for them; `reactor doctor` shows the rule"
         )
     return f"the Redis user {user} lacks {rules}; grant it with ACL SETUSER {user} {rules}"
+
+
+def refused_right(target: Target, namespace: str, reply: str) -> str:
+    """Return a sentence that names the right for want of which no right can be asked for, with its fix.
+
+    reply: Redis's words: about a command, such as EVALSHA, or about the keys.
+    """
+    command = _REFUSED_COMMAND.search(reply)
+    if command is not None:
+        return missing_rights(target, (command[1].lower(),))
+    user = target.username or "default"
+    rule = f"~{{{namespace}:*"
+    return (
+        f"the Redis user {user} lacks {rule} ({reply.rstrip('.')}); grant it with ACL SETUSER {user} {rule}"
+    )
 
 
 class RightsMonitor:

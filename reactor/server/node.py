@@ -19,7 +19,7 @@ from anyio.abc import TaskGroup
 from reactor import __version__
 from reactor.backend.clients import EventsState, errors_as_unavailable
 from reactor.backend.division import DIVIDED, DIVISION_FIX, division_of
-from reactor.backend.interface import Backend, ChannelCallbacks
+from reactor.backend.interface import Backend, ChannelCallbacks, NotPermitted
 from reactor.backend.target import Target
 from reactor.errors import FormatMismatch, ReactorError, RedisMisconfigured, RedisUnreachable, Unavailable
 from reactor.expiry.listener import Listener
@@ -52,7 +52,7 @@ from reactor.presence.people import PeopleStore
 from reactor.presence.people_feed import FollowedPerson
 from reactor.presence.recent_diffs import RecentDiffs
 from reactor.presence.revocations import Revocations, RevocationStore
-from reactor.presence.rights import RightsMonitor, missing_rights
+from reactor.presence.rights import RightsMonitor, missing_rights, refused_right
 from reactor.presence.rows import LeftRow
 from reactor.presence.rules import RoomRules
 from reactor.protocol.messages import Member
@@ -63,6 +63,7 @@ from reactor.server.loop_lag import LoopLag
 from reactor.server.people_parts import People
 from reactor.server.publications import Publications
 from reactor.server.readiness import Readiness
+from reactor.server.subscription_watch import SubscriptionWatch, subscription_problem
 from reactor.settings import Settings
 from reactor.tasks import GuardedTasks
 from reactor.tracing.node_parts import Parts
@@ -295,11 +296,14 @@ class Node:
             self.evictions,
             guarded,
             drain_seconds=settings.drain_seconds,
-            subscribed=lambda: self.channels.listening,
+            unsubscribed=lambda: self.subscription_watch.sentence,
             recovering=lambda: self.recovery.takes_long,
             full=lambda: self.fullness.full,
             expiry_warning=self._expiry_warning,
             on_outage=self._on_outage,
+        )
+        self.subscription_watch = SubscriptionWatch(
+            self.channels, on_outage=lambda sentence: self.readiness.note_outage("subscription", sentence)
         )
         self.user_removal = UserRemoval(
             self.store, self.roster, self.reconciler, self.handler.observers, self.known_bans,
@@ -400,6 +404,7 @@ class Node:
         else:
             await self.gateway.start(sockets)
         self.readiness.note_started()
+        self._tasks.keep_running(self.subscription_watch.serve)
 
     async def _listen_meanwhile(self, sockets: Sequence[socket.socket]) -> None:
         # Not at once: a worker that is started again would take connections from the workers that serve.
@@ -463,7 +468,12 @@ class Node:
             await redis.exists(key)  # Redis publishes the event when it finds the key expired
 
     async def _demand_rights(self) -> None:
-        if missing := await self.rights.check():
+        try:
+            missing = await self.rights.check()
+        except NotPermitted as error:
+            sentence = refused_right(self._target, self.settings.namespace, error.reply)
+            raise RedisMisconfigured(f"{self._target}: {sentence}.") from error
+        if missing:
             raise RedisMisconfigured(f"{self._target}: {missing_rights(self._target, missing)}.")
 
     async def stop(self) -> None:
@@ -521,9 +531,23 @@ class Node:
         known = self.events.ok or (self.events.kind == "unknown" and self.listener.confirmed)
         return self.settings.listener and known and self.listener.listening
 
+    def _events_problem(self) -> str:
+        error = self.listener.problem
+        if "NOPERM" in str(error):
+            user = self._target.username or "default"
+            fix = f"ACL SETUSER {user} &{self.listener.channel}"
+            return f" (the Redis user {user} lacks the right to their channel: {fix})"
+        problem = subscription_problem(error)
+        return f" ({problem})" if problem else ""
+
     def _expiry_warning(self) -> str:
         if self._events_flow():
             return ""
+        if self.settings.listener and not self.listener.listening:
+            return (
+                f"not subscribed to expired events{self._events_problem()}, "
+                "so expiry relies on the pacemaker and the sweep"
+            )
         if self.listener.listening and self.events.kind == "unknown":
             return (
                 "expired events are not confirmed: this Redis user may not read the setting, "
@@ -597,6 +621,7 @@ class Node:
         if not first:
             log.warning("channels_resubscribed")
             self.recovery.on_gap()
+            self.subscription_watch.check()
             self.rules.changed()
             self.people.resync()
             self.pacemaker.scan_all()

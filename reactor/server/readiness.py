@@ -17,9 +17,10 @@ log = structlog.get_logger()
 class Readiness:
     """What keeps a node from admitting clients: its start, an operator's drain, an outage of Redis.
 
-    subscribed: whether diffs arrive. recovering: whether state is made right after an outage or a loss of
-    data, for which joins wait. full: whether Redis refuses joins for want of memory. expiry_warning: a
-    sentence that says why expired events do not arrive, or are not known to; "" where they arrive.
+    unsubscribed: a sentence that says why diffs do not arrive; "" where they do. recovering: whether state is
+    made right after an outage or a loss of data, for which joins wait. full: whether Redis refuses joins for
+    want of memory. expiry_warning: a sentence that says why expired events do not arrive, or are not known
+    to; "" where they arrive.
     on_outage(healthy, reason): called as one begins or ends.
     """
 
@@ -30,7 +31,7 @@ class Readiness:
         tasks: Spawner,
         *,
         drain_seconds: float,
-        subscribed: Callable[[], bool],
+        unsubscribed: Callable[[], str],
         recovering: Callable[[], bool],
         full: Callable[[], bool],
         expiry_warning: Callable[[], str],
@@ -38,7 +39,7 @@ class Readiness:
     ) -> None:
         self._gateway, self._evictions, self._tasks = gateway, evictions, tasks
         self._drain_seconds = drain_seconds
-        self._subscribed, self._expiry_warning = subscribed, expiry_warning
+        self._unsubscribed, self._expiry_warning = unsubscribed, expiry_warning
         self._recovering, self._full = recovering, full
         self._on_outage = on_outage
         self._outages: dict[str, str] = {}  # what is wrong with Redis, by what noticed it
@@ -52,9 +53,9 @@ class Readiness:
         if self._draining:
             return False, "draining: an operator has asked for it"
         if self._outages:
-            return False, self._outages.get("rights") or self._outages["commands"]
-        if not self._subscribed():
-            return False, "not subscribed to Redis"
+            return False, self._outage
+        if unsubscribed := self._unsubscribed():
+            return False, unsubscribed
         if self._recovering():
             return False, "recovering: Redis was away or lost data, and members are registered again"
         if self._full():
@@ -107,15 +108,23 @@ class Readiness:
 
     # Outages.
 
+    @property
+    def _outage(self) -> str:
+        """The sentence about the outage that says most; "" where there is none."""
+        found = (self._outages.get(source, "") for source in ("rights", "commands", "subscription"))
+        return next(filter(None, found), "")
+
     def note_outage(self, source: str, reason: str) -> None:
         """Take in what is wrong with Redis now ("" for nothing); the outage ends when nothing is.
 
-        source: what noticed it: "commands", which fail, or "rights", which are missing.
+        source: what noticed it: "commands", which fail, "rights", which are missing, or "subscription".
         """
-        were = bool(self._outages)
+        former = self._outage
         if reason:
             self._outages[source] = reason
         else:
             self._outages.pop(source, None)
-        if bool(self._outages) != were:
+        if bool(self._outage) != bool(former):
             self._on_outage(not self._outages, reason)
+        elif self._outage != former:
+            log.warning("redis_away", reason=self._outage)

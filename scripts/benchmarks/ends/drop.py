@@ -24,7 +24,7 @@ WATCHED = 50
 PATIENCE = 120.0
 """Seconds after the end of the grace in which the departures have to be made."""
 EVENTS = (
-    "redis_away", "expiry_suspended", "node_lost", "node_renamed", "redis_ping_timeout", "redis_queue_full",
+    "redis_away", "expiry_suspended", "node_lost", "node_renamed", "redis_queue_full",
     "channels_disconnected", "expired_events_disconnected", "room_resync",
 )  # fmt: skip
 """Log events that show that the node misjudged Redis."""

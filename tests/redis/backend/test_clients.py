@@ -196,6 +196,31 @@ async def test_too_many_clients(redis_server: Server):
         assert await client.ping()
 
 
+async def test_too_many_clients_are_named_although_the_connection_is_reset(redis_server: Server):
+    """A command that Redis does not read any more turns its last words into a reset."""
+    async with opened(redis_server.url):
+        redis_server.control.config_set("maxclients", "1")
+        try:
+            lines = {await refused(redis_server.url, RedisUnreachable) for _ in range(10)}
+        finally:
+            redis_server.control.config_set("maxclients", "10000")
+    assert lines == {f"{redis_server.url} has reached its limit of clients; raise maxclients."}
+
+
+async def test_protected_mode_is_named():
+    """Redis is in it towards other machines alone, so this server only says what Redis says."""
+
+    async def deny(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"-DENIED Redis is running in protected mode because protected mode is enabled ...\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(deny, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        line = await refused(f"redis://127.0.0.1:{port}", RedisMisconfigured)
+    assert "is in protected mode" in line
+    assert "protected-mode no" in line
+
+
 async def test_a_server_that_is_not_redis():
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(10)

@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 import pytest
 import redis
+import structlog
 
 from reactor.backend.scripts import REFUSAL_HOLDS
 from reactor.errors import RedisMisconfigured
@@ -241,6 +242,108 @@ async def test_a_server_whose_user_lacks_a_right_does_not_start(redis_server: Se
     with pytest.raises(RedisMisconfigured, match=rf"lacks \+{right}; grant it with ACL SETUSER limited"):
         async with served(redis_server, redis_url=url):
             pass
+
+
+@pytest.mark.parametrize(
+    ("rules", "lacks", "granted"),
+    [
+        (("-evalsha",), "+evalsha", "+evalsha"),
+        (("-script|load",), "+script|load", "+script|load"),
+        (("resetkeys", "~other:*"), "~{reactor:*", "~{reactor:*"),
+    ],
+    ids=["evalsha", "script load", "keys"],
+)
+async def test_a_server_that_cannot_even_ask_for_its_rights_does_not_start(
+    redis_server: Server, rules: tuple[str, ...], lacks: str, granted: str
+) -> None:
+    """It would wait for ever: what its user may do is asked for by a script, on its own keys."""
+    url = _limited(redis_server, *rules)
+    with pytest.raises(RedisMisconfigured) as caught:
+        async with served(redis_server, redis_url=url):
+            pass
+    line = str(caught.value)
+    assert f"the Redis user limited lacks {lacks}" in line
+    assert line.endswith(f"grant it with ACL SETUSER limited {granted}.")
+    redis_server.control.execute_command("ACL", "SETUSER", "limited", granted)
+    async with served(redis_server, redis_url=url) as node:
+        assert node.readiness.status()[0]
+
+
+async def test_a_missing_right_to_the_channel_of_events_is_reported_once(redis_server: Server) -> None:
+    """Without it a server works by the pacemaker and the sweep; /readyz and one line of the log say why."""
+    url = _limited(redis_server, "resetchannels", "&{reactor:*")
+    fix = "ACL SETUSER limited &__keyevent@0__:expired"
+    with structlog.testing.capture_logs() as log:
+        async with served(redis_server, redis_url=url) as node:
+            ready, sentence = node.readiness.status()
+            assert ready
+            assert fix in sentence
+            attempts = _refusals_of_channels(redis_server)
+            await until(lambda: _refusals_of_channels(redis_server) > attempts + 1, what="it tries again")
+            assert len([line for line in log if line["event"] == "expired_events_disconnected"]) == 1
+            redis_server.control.execute_command(*fix.split())
+            await until(lambda: node.readiness.status() == (True, "ok"))
+
+
+def _refusals_of_channels(server: Server) -> int:
+    return sum(int(entry["count"]) for entry in server.control.acl_log() if entry["reason"] == "channel")
+
+
+async def test_a_limit_of_clients_is_named_by_readyz_the_log_and_clients_are_notified(
+    redis_server: Server,
+) -> None:
+    """Redis closes new connections, also those that would replace one that broke."""
+    control = redis_server.control
+    control.ping()
+    with structlog.testing.capture_logs() as log:
+        async with served(redis_server, redis_url=redis_server.url) as node, RawClient.connect(node) as ann:
+            await ann.join("lobby", "ann")
+            control.config_set("maxclients", "1")
+            for kind in ("normal", "pubsub"):
+                control.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+            await ann.receive("service:degraded")
+            await until(lambda: "raise maxclients" in node.readiness.status()[1])
+            assert not node.readiness.status()[0]
+            assert any("raise maxclients" in line.get("reason", "") for line in log)
+            control.config_set("maxclients", "1000")
+            await ann.receive("service:restored")
+            assert node.readiness.status()[0]
+
+
+async def test_a_subscription_that_redis_refuses_is_an_outage_although_commands_are_answered(
+    redis_server: Server,
+) -> None:
+    control = redis_server.control
+    control.ping()
+    async with served(redis_server) as node, RawClient.connect(node) as ann:
+        await ann.join("lobby", "ann")
+        ann.start_heartbeats()
+        control.config_set("maxclients", "1")
+        began = time.monotonic()
+        control.execute_command("CLIENT", "KILL", "TYPE", "pubsub", "SKIPME", "yes")
+        await ann.receive("service:degraded")
+        assert time.monotonic() - began < 10, "3 s, on a machine with time"
+        assert node.backend.healthy
+        await until(lambda: "raise maxclients" in node.readiness.status()[1])
+        assert node.readiness.status()[1].startswith("not subscribed to Redis")
+        control.config_set("maxclients", "1000")
+        await ann.receive("service:restored")
+        assert node.readiness.status()[0]
+
+
+async def test_the_reason_of_an_outage_is_that_which_redis_gives_by_now(redis_server: Server) -> None:
+    """The connections break first, and only the next ones are refused for want of a password."""
+    control = redis_server.control
+    async with served(redis_server) as node, RawClient.connect(node) as ann:
+        await ann.join("lobby", "ann")
+        control.config_set("requirepass", "secret")
+        control.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        control.execute_command("CLIENT", "KILL", "TYPE", "pubsub", "SKIPME", "yes")
+        await ann.receive("service:degraded")
+        await until(lambda: "correct the password" in node.readiness.status()[1])
+        control.config_set("requirepass", "")
+        await ann.receive("service:restored")
+        assert node.readiness.status() == (True, "ok")
 
 
 async def test_the_line_for_a_user_without_channels_grants_nothing_that_it_has(
