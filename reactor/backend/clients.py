@@ -7,7 +7,7 @@ import re
 from asyncio import gather
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -25,8 +25,7 @@ from redis.exceptions import (
 )
 from redis.utils import str_if_bytes
 
-from reactor.backend.diagnose import BUSY_WORDS, explain
-from reactor.backend.outages import MAX_CLIENTS, PROTECTED
+from reactor.backend.diagnose import BUSY_WORDS, explain, refusal_of_connections
 from reactor.backend.target import Target
 from reactor.errors import RedisMisconfigured, RedisTooOld, Unavailable
 from reactor.settings.kinds import parse_switch
@@ -38,8 +37,6 @@ SENTINEL_TIMEOUT = 0.5
 CONNECTION_ERRORS = (RedisError, OSError, RuntimeError)
 """What a command may raise when its connection breaks. RuntimeError: uvloop raises it for a write to a
 transport that the peer has closed, and redis-py does not translate it."""
-
-_GREETING_TIMEOUT = 0.5
 
 _MIN_VERSION = (7, 0)
 _VERSION = re.compile(r"(\d+)(?:\.(\d+))?")
@@ -313,7 +310,10 @@ def _guarded_class(kind: type[Any]) -> type[Any]:
         except ConnectionError as error:
             answer = error.__cause__
             if not isinstance(answer, RedisError):
-                if isinstance(self, SSLConnection) or (refusal := await refusal_of_connections(self)) is None:
+                if isinstance(self, SSLConnection):  # it says nothing before the handshake
+                    raise
+                path, host = getattr(self, "path", None), getattr(self, "host", "")
+                if (refusal := await refusal_of_connections(path or (host, self.port))) is None:
                     raise
                 raise refusal from error
         else:
@@ -322,27 +322,6 @@ def _guarded_class(kind: type[Any]) -> type[Any]:
         raise answer
 
     return type(kind.__name__, (kind,), {"_send_packed_command": send, "connect_check_health": connect})
-
-
-async def refusal_of_connections(connection: Any) -> RedisError | None:
-    """What a server says to a new connection before it closes it; None where it closes none."""
-    path = getattr(connection, "path", None)
-    greeting = b""
-    with suppress(OSError, RuntimeError, anyio.EndOfStream, anyio.BrokenResourceError):
-        with anyio.move_on_after(_GREETING_TIMEOUT):
-            stream = (
-                await anyio.connect_unix(path)
-                if path
-                else await anyio.connect_tcp(connection.host, connection.port)
-            )
-            async with stream:
-                greeting = await stream.receive(1024)
-    text = greeting.decode(errors="replace")
-    if MAX_CLIENTS in text:
-        return ConnectionError(f"{MAX_CLIENTS} reached")
-    if text.startswith(f"-{PROTECTED}"):
-        return ResponseError(f"{PROTECTED} Redis is in protected mode, and answers its own machine alone")
-    return None
 
 
 def _common(target: Target, timeout: float | None) -> dict[str, Any]:

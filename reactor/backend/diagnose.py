@@ -10,12 +10,15 @@ from contextlib import suppress
 from typing import Any
 
 import anyio
+from anyio.abc import ByteStream
 from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    ConnectionError,  # noqa: A004 - as redis-py names it
     InvalidResponse,
     NoPermissionError,
+    RedisError,
     ResponseError,
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -242,9 +245,31 @@ async def _no_answer(error: BaseException, target: Target) -> ReactorError:
         return RedisUnreachable(
             f"{target} did not answer in time; check that it is running and that no firewall is in between."
         )
+    if not with_tls and (words := await refusal_of_connections(target.path or target.hosts[0])):
+        return _error_reply(words, target) or RedisUnreachable(f"{target}: {words}.")
     return RedisUnreachable(
         f"{target} closed the connection at once; check that it is Redis and has not reached maxclients."
     )
+
+
+async def refusal_of_connections(address: tuple[str, int] | str) -> RedisError | None:
+    """What a server says to a new connection before it closes it; None where it closes none.
+
+    address: host and port, or the path of a Unix socket.
+    """
+    greeting = b""
+    with suppress(*_BROKEN), anyio.move_on_after(_PROBE_TIMEOUT):
+        stream: ByteStream = await (
+            anyio.connect_unix(address) if isinstance(address, str) else anyio.connect_tcp(*address)
+        )
+        async with stream:
+            greeting = await stream.receive(1024)
+    text = greeting.decode(errors="replace")
+    if MAX_CLIENTS in text:
+        return ConnectionError(f"{MAX_CLIENTS} reached")
+    if text.startswith(f"-{PROTECTED}"):
+        return ResponseError(f"{PROTECTED} Redis is in protected mode, and answers its own machine alone")
+    return None
 
 
 def _scheme(target: Target, *, tls: bool) -> str:
