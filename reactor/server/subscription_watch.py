@@ -1,4 +1,4 @@
-"""Watches whether diffs arrive: a node whose subscription Redis refuses serves nobody well.
+"""Watches whether diffs arrive: a node whose subscription Redis refuses cannot serve its clients.
 
 A connection that breaks is replaced within a moment, and nothing is said of it to clients. Where that takes
 longer, as where Redis has reached maxclients, commands may still be answered over their own connections, so
