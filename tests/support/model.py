@@ -75,9 +75,9 @@ class PresenceModel:
         """A join; of a client that returns, with the number of its joining before."""
         if node_of(connection) in self.fenced:
             return "fenced"
-        self.settle(room)
         if self.is_banned(room, user):
-            return "banned"
+            return "banned"  # which says nothing of the room, so that nothing is settled
+        self.settle(room)
         until, kept_until = self.removals.get((room, user), (0, 0))
         if former is not None and former <= until and self.now <= kept_until:
             return "removed"

@@ -3,10 +3,11 @@
 import msgspec
 import pytest
 
+from reactor.presence.keys import escape
 from reactor.presence.rows import members_from_flat
 from tests.redis.presence.cases import Case, check, each, plain, probing
-from tests.redis.presence.probe import HOSTILE, MAX_ROWS
-from tests.redis.presence.steps import detaches, expires, joins, leaves, loses_presence, passes
+from tests.redis.presence.probe import HOSTILE, MAX_ROWS, TTL, Probe
+from tests.redis.presence.steps import Step, detaches, expires, joins, leaves, loses_presence, passes
 from tests.support.keyspace import SHARDS, shard_of, shard_prefix
 from tests.support.servers import Server
 from tests.support.stores import NAMESPACE, done
@@ -188,6 +189,65 @@ def test_the_departure_of_an_expired_member_has_the_activity_of_the_last_scan(re
         (departure,) = probe.departures()
         assert departure["lastActiveAt"] == str(active_at)
         assert departure["reason"] == "inactivity_timeout"
+
+
+def is_suspended(probe: Probe) -> None:
+    probe.on_shard("mark_shard_alive", "lobby", 5000, "", 0)
+    probe.expire("ann")
+    probe.client.hincrby(probe.key("pulse"), "at", -5001)
+
+
+def is_suspended_no_more(probe: Probe) -> None:
+    probe.client.delete(probe.key("pulse"))
+
+
+def beats_with_another_ttl(probe: Probe) -> None:
+    probe.refresh("ann", ttl=TTL - 500)
+
+
+def the_clock_goes_back(probe: Probe) -> None:
+    probe.refresh("ann", ttl=TTL + 500)
+    probe.in_room("follow_clock", "lobby", 0, 100, 3_600_000, 1000)
+
+
+def loses_its_row(probe: Probe) -> None:
+    probe.refresh("ann")
+    probe.client.zrem(probe.members_key(), escape(probe.id("ann")))
+    probe.on_shard(
+        "audit_connections", "lobby", "n1", escape(probe.id("lobby")), escape(probe.id("ann")), "n1.1"
+    )
+
+
+def is_lost_and_registered_again(probe: Probe) -> None:
+    joined_at, epoch = probe.joined_at("ann"), probe.epoch()
+    probe.client.flushall()
+    probe.join("ann", epoch=epoch, joined_at=joined_at)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (is_suspended, joins("ann"), is_suspended_no_more),
+        (beats_with_another_ttl,),
+        (the_clock_goes_back,),
+        (loses_its_row,),
+        (is_lost_and_registered_again,),
+    ],
+)
+def test_who_is_silent_from_an_exact_deadline_on_was_active_until_then(
+    redis_server: Server, steps: tuple[Step, ...]
+) -> None:
+    with probing(redis_server) as probe:
+        probe.join("ann")
+        probe.advance_clock()
+        for step in steps:
+            step(probe)
+        assert probe.stored_deadline("ann") == probe.expires_at("ann"), "no scan comes between"
+        active_at = int(probe.presence("ann")["lastActiveAt"])
+        probe.expire("ann")
+        probe.claim("ann")
+        (departure,) = probe.departures()
+        assert int(departure["lastActiveAt"]) == active_at > int(departure["joinedAt"])
 
 
 def test_the_stream_is_capped_and_the_totals_are_not(redis_server: Server) -> None:

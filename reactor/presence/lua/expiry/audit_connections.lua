@@ -18,6 +18,7 @@ for i = 2, #ARGV, 3 do
     call('SADD', node_key(node), room)
     call('SADD', NODES, node)
     if call('ZADD', members_key(room), 'NX', deadline, user) == 1 then
+      note_activity(room, user, read_last_active(room, user) or digits(now()))
       publish_diff(room, 1, {}, { read_member(room, user) }, {})
     end
     if not call('ZSCORE', ROOMS, room) then lower_room_deadline(room, deadline) end

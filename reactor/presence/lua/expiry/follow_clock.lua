@@ -18,6 +18,7 @@ for i = 1, #page[2], 2 do
     deadline = math.max(deadline - step, now() + 1)
     redis.call('PEXPIREAT', presence, deadline)
   end
+  if deadline > 0 and active > 0 then note_activity(room, user, digits(active)) end
   deadline = math.max(deadline, now())
   call('ZADD', members, deadline, user)
   earliest = math.min(earliest or deadline, deadline)

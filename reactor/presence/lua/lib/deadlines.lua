@@ -15,6 +15,10 @@ local function lower_room_deadline(room, deadline)
   end
 end
 
+-- Keeps a member's last activity (ms, as text), as `scan_deadlines` does. Whatever stores the deadline that the key has
+-- at that moment has to: where the member is silent from there on, no scan finds the key alive again.
+local function note_activity(room, user, active) call('HSET', shadow_key(room, user), 'a', active) end
+
 -- Examines members of a room whose stored deadline has passed. Those alive get their true deadline, and their last
 -- activity is copied to the shadow, since it vanishes with the presence key. Reading an expired key makes Redis
 -- delete it and publish the event. Returns the users whose key is gone, and how many rows were examined.

@@ -160,6 +160,7 @@ local function join(room, user, room_id, user_id, username, data, connection, tt
     else
       store_connection(room, user, connection, away, 'u', username, 'j', since_digits, 'p', person)
     end
+    if since ~= time then note_activity(room, user, time_digits) end
     local member = { user_id, username, data, since, time, tonumber(away) or 0, 1 }
     return note_new({ 'joined', time, '', 0, 0, since, '' }, room, user, node_of(connection), member,
       members_before + 1, time + ttl)
@@ -177,6 +178,7 @@ local function join(room, user, room_id, user_id, username, data, connection, tt
       'joinedAt', fields.j or since)
     if data ~= '' then redis.call('HSET', presence, 'data', data) end
     call('ZADD', members, time + ttl, user)
+    note_activity(room, user, time_digits)
   end
   if not fields.j then -- lost with the shadow
     local seen = redis.call('HMGET', presence, 'username', 'joinedAt')
@@ -200,6 +202,7 @@ local function join(room, user, room_id, user_id, username, data, connection, tt
   if not stored or stored > time + ttl then
     call('ZADD', members, time + ttl, user)
     lower_room_deadline(room, time + ttl)
+    note_activity(room, user, time_digits)
   end
   if fields.r or fields.n then call('HDEL', shadow, 'r', 'n') end
   -- A member that comes back within the grace stays away until it says that it is back.

@@ -15,6 +15,7 @@ local function shorten(suffix, presence, ttl)
   if redis.call('PEXPIREAT', presence, time + ttl) == 0 then return false end
   local room, user = string.match(suffix, '^(.*):user:(.*)$')
   call('ZADD', members_key(room), 'XX', 'LT', time + ttl, user)
+  note_activity(room, user, time_digits)
   lower_room_deadline(room, time + ttl)
   return true
 end
