@@ -33,6 +33,8 @@ PING_TIMEOUT = 3.0
 MIN_BACKOFF, MAX_BACKOFF = 0.05, 1.0
 
 _READ_SIZE = 65536
+_REFUSES_PINGS = ("LOADING", "BUSY")
+"""The first words of a server that will answer by itself later."""
 
 
 class Subscription:
@@ -174,12 +176,23 @@ class Subscription:
             replies.feed(data)
             while (reply := replies.gets()) is not False:
                 if isinstance(reply, hiredis.ReplyError):
-                    # MOVED: the slot of a sharded channel has moved; ClusterChannels follows it.
-                    if not str(reply).startswith("MOVED "):
+                    if not self._is_harmless(str(reply)):
                         raise ResponseError(str(reply))
                 else:
                     self._on_reply(reply)
         raise ConnectionError("Redis closed the connection")
+
+    def _is_harmless(self, error: str) -> bool:
+        """Return whether nothing is lost by an error reply.
+
+        MOVED: the slot of a sharded channel has moved; ClusterChannels follows it. A server that loads its
+        data, or runs a long script, refuses pings and keeps the subscription.
+        """
+        if error.startswith(_REFUSES_PINGS) and all(self._channels.values()):
+            if self._pings:
+                self._pings.popleft()
+            return True
+        return error.startswith("MOVED ")
 
     def _on_reply(self, reply: Any) -> None:
         kind = reply[0]

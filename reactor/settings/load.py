@@ -47,7 +47,7 @@ def load(flags: Mapping[str, object] | None = None, environ: Mapping[str, str] |
 def read_file(path: Path) -> dict[str, Any]:
     """The settings of a TOML file by name, with the rules of its table `rooms`. Raises SettingError."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SettingError(f"{path} cannot be read: {error.strerror or error}.") from None
     except UnicodeDecodeError:

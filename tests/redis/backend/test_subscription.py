@@ -3,14 +3,17 @@
 import gc
 import tracemalloc
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Any
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
+import redis
 import structlog
+from redis.exceptions import ResponseError
 
 from reactor.backend import subscription
 from reactor.backend.interface import ChannelCallbacks, Channels
@@ -189,6 +192,37 @@ async def test_an_idle_connection_is_not_taken_for_a_hanging_one(
     async with listening(bundled_server, "a") as (recorder, _):
         await until(lambda: recorder.channels.lags.count >= 30)  # answered pings, in more than PING_TIMEOUT
         assert recorder.calls == []
+
+
+async def test_a_server_that_refuses_pings_for_a_while_keeps_the_subscription(
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does so while it loads its data, or runs a long script; a new connection would be refused, too."""
+    monkeypatch.setattr(subscription, "PING_INTERVAL", 0.02)
+    control = redis_server.control
+    async with listening(redis_server, "a") as (recorder, _):
+        control.config_set("busy-reply-threshold", "1")
+        control.config_resetstat()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_kill_script_after, redis_server, 0.5)
+            await anyio.to_thread.run_sync(_run_until_killed, redis_server)
+        refused: Any = control.info("errorstats")
+        assert refused["errorstat_BUSY"]["count"] > 2
+        assert recorder.calls == []
+        assert recorder.channels.listening
+        control.publish("a", "1")
+        await recorder.expect("a=1")
+
+
+def _run_until_killed(server: Server) -> None:
+    with suppress(ResponseError):
+        server.control.eval("while true do end", 0)
+
+
+async def _kill_script_after(server: Server, seconds: float) -> None:
+    await anyio.sleep(seconds)
+    with redis.Redis(unix_socket_path=str(server.socket), protocol=2) as other:
+        await anyio.to_thread.run_sync(lambda: other.execute_command("SCRIPT", "KILL"))
 
 
 async def test_resubscribing_to_many_channels_is_one_gap(redis_server: Server) -> None:

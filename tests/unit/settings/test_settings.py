@@ -187,6 +187,13 @@ def test_an_invalid_value_is_named_as_it_was_given(tmp_path):
         assert str(caught.value).startswith(start)
 
 
+def test_a_file_may_begin_with_a_byte_order_mark_and_have_lines_of_windows(tmp_path: Path) -> None:
+    file = tmp_path / "r.toml"
+    file.write_bytes(b"\xef\xbb\xbfttl = '2m'\r\ngrace = '20s'\r\n")
+    settings = load({"config": str(file)}, {})
+    assert (settings.ttl, settings.grace) == (120, 20)
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [
