@@ -58,6 +58,7 @@ from tests.chaos.history import (
     Finding,
     History,
     Membership,
+    NodeLife,
     ReportedDeparture,
     RoomUser,
     last_refresh,
@@ -206,15 +207,25 @@ def _reported_as_recorded(
             text = "" if excused else f"{reported.reason} was sent for {join}, and {reasons} is on record"
         if text:
             messages = history.messages_of(reported.socket, reported.room, reported.at)
-            evidence = (str(reported), *messages, *map(str, entries))
+            evidence = (str(reported), *messages, *map(str, entries), f"Redis lost data in {history.losses}")
+            evidence += tuple(f"{life.name} ended at {life.ended_at}" for life in _lives(history))
             found.append(Finding("reason" if entries else "record", text, evidence))
     return found
 
 
+def _lives(history: History) -> list[NodeLife]:
+    return list({id(one.node): one.node for one in history.memberships}.values())
+
+
 def _known_to_dead_nodes_alone(history: History, reported: ReportedDeparture) -> bool:
-    """Whether Redis lost the departure, and every node that sent it died before it could record it again."""
-    departure = (reported.room, reported.user, reported.joined_at)
-    sockets = {one.socket for one in history.reported if (one.room, one.user, one.joined_at) == departure}
+    """Whether Redis lost the departure, and every node that sent it died before it could record it again.
+
+    Later nodes may have sent the end that the member came to when Redis held it again.
+    """
+    departure = (reported.room, reported.user, reported.joined_at, reported.reason)
+    sockets = {
+        one.socket for one in history.reported if (one.room, one.user, one.joined_at, one.reason) == departure
+    }
     ends = [membership.node.ended_at for membership in history.memberships if membership.socket in sockets]
     return bool(ends) and any(
         all(end is not None and reported.at <= end <= loss[1] + 3 * history.lease for end in ends)

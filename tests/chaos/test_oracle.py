@@ -133,6 +133,12 @@ def test_a_reason_known_only_to_a_node_that_died_with_the_data_is_excused() -> N
     assert case.rules() == ["reason"], "its node could have recorded it again"
     reporter.ended_at = 23_500
     assert case.rules() == []
+    later = Membership("lobby", "bob", "bob.2", NodeLife("n1b"), 24_000, None)
+    case.history.memberships.append(later)
+    case.history.reported.append(
+        ReportedDeparture("lobby", "ann", 10_000, "inactivity_timeout", 27_600, "bob.2")
+    )
+    assert case.rules() == [], "another node sent only the end that is on record"
     reporter.ended_at = 26_000
     assert case.rules() == ["reason"], "it had the time to record it again"
 
