@@ -23,7 +23,7 @@ from redis.exceptions import (
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from reactor.backend.outages import MAX_CLIENTS, PROTECTED
+from reactor.backend.outages import MAX_CLIENTS, PROTECTED, brief
 from reactor.backend.target import Target
 from reactor.errors import ReactorError, RedisMisconfigured, RedisUnreachable
 
@@ -51,8 +51,8 @@ _CERTIFICATE_FIXES = {
     64: _HOSTNAME,
 }
 _REFUSED = "nothing listens there; start Redis, or correct the address."
-BUSY_WORDS = ("BUSY", "UNKILLABLE", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
-"""Error replies of a server that will take commands again by itself."""
+BUSY_WORDS = ("BUSY", "UNKILLABLE", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MISCONF")
+"""Error replies of a server that will take commands again, by itself or once its disk has space."""
 _UNROUTABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.EHOSTDOWN}
 
 
@@ -78,7 +78,8 @@ def _error_reply(error: BaseException, target: Target) -> ReactorError | None:
         case BusyLoadingError():
             return RedisUnreachable(f"{target} is still loading its data; try again later.")
         case ResponseError() if reply.startswith(BUSY_WORDS):
-            return RedisUnreachable(f"{target} takes no commands at present ({reply}); try again later.")
+            fix = "see its log, and free its disk" if reply.startswith("MISCONF") else "try again later"
+            return RedisUnreachable(f"{target} takes no commands at present ({brief(reply)}); {fix}.")
         case ResponseError() if problem := _mode_problem(reply, target):
             return RedisMisconfigured(f"{target} {problem}.")
         case ResponseError() if target.kind == "sentinel" and "unknown command" in reply:

@@ -52,6 +52,11 @@ def is_refusal(reply: Any) -> bool:
     return isinstance(reply, ResponseError | AuthenticationError) and not redirected
 
 
+def brief(reply: str) -> str:
+    """Redis's words about its disk without their further sentences, which do not say what to do."""
+    return reply.partition(". ")[0] if reply.startswith("MISCONF") else reply
+
+
 def outage_reason(error: Exception) -> str:
     """What an outage is, in Redis's words where it answered, with the fix: the sentence of /readyz."""
     if isinstance(error, BusyLoadingError):
@@ -60,6 +65,6 @@ def outage_reason(error: Exception) -> str:
         return f"Redis accepts no connections ({MAX_CLIENTS} reached); raise maxclients"
     if not is_refusal(error):
         return NO_ANSWER
-    reply = _PLACE_IN_SCRIPT.sub("", str(error).strip().rstrip("."))
+    reply = brief(_PLACE_IN_SCRIPT.sub("", str(error).strip().rstrip(".")))
     fix = next((fix for words, fix in _FIXES.items() if any(word in reply for word in words)), "")
     return f"Redis refuses commands ({reply}){fix}"

@@ -33,7 +33,7 @@ PING_TIMEOUT = 3.0
 MIN_BACKOFF, MAX_BACKOFF = 0.05, 1.0
 
 _READ_SIZE = 65536
-_REFUSES_PINGS = ("LOADING", "BUSY")
+_REFUSES_PINGS = ("LOADING", "BUSY", "MISCONF")
 """The first words of a server that will answer by itself later."""
 
 
@@ -186,7 +186,7 @@ class Subscription:
         """Return whether nothing is lost by an error reply.
 
         MOVED: the slot of a sharded channel has moved; ClusterChannels follows it. A server that loads its
-        data, or runs a long script, refuses pings and keeps the subscription.
+        data, runs a long script or cannot write to its disk refuses pings and keeps the subscription.
         """
         if error.startswith(_REFUSES_PINGS) and all(self._channels.values()):
             if self._pings:

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import anyio
@@ -10,14 +12,14 @@ import redis
 import structlog
 
 from reactor.backend.scripts import REFUSAL_HOLDS
-from reactor.errors import RedisMisconfigured
+from reactor.errors import RedisMisconfigured, RedisUnreachable
 from reactor.presence.heartbeats import MAX_WAITING
 from reactor.settings import RoomRule
 from tests.support import redis_state
 from tests.support.nodes import served
 from tests.support.raw_client import RawClient, departures
 from tests.support.servers import Server
-from tests.support.waiting import until
+from tests.support.waiting import until, until_blocking
 
 SCHEDULING = 2.0
 """Seconds that a busy machine may add."""
@@ -90,6 +92,51 @@ async def test_while_writes_are_refused_no_member_expires(
         here = await ann.ask("room:members", "room:members", roomId="lobby")
         assert {member["userId"] for member in here["members"]} == {"ann", "bob"}
         assert not redis_state.stream(redis_server, "lobby")
+
+
+async def test_a_disk_that_is_full_is_an_outage_that_a_start_waits_for(
+    redis_server: Server,
+) -> None:
+    """Redis then refuses pings, too: it keeps its subscriptions, and nothing has to be listed again."""
+    control = redis_server.control
+    async with served(redis_server) as node, RawClient.connect(node) as ann:
+        await ann.join("lobby", "ann")
+        with cannot_save(redis_server):
+            await ann.receive("service:degraded")
+            with structlog.testing.capture_logs() as log:
+                sentence = node.readiness.status()[1]
+                assert sentence.startswith("Redis refuses commands (MISCONF ")
+                assert sentence.endswith("unable to persist to disk); see Redis's log, and free its disk")
+                with pytest.raises(RedisUnreachable, match=r"see its log, and free its disk\.$"):
+                    await node.backend.connect()
+                control.config_resetstat()
+                await until(lambda: _refused_for_the_disk(control) > 20)
+            assert not [line for line in log if "disconnected" in line["event"]]
+        await ann.receive("service:restored")
+        assert node.readiness.status()[0]
+
+
+@contextmanager
+def cannot_save(server: Server) -> Iterator[None]:
+    """Have the server fail to write a snapshot, as on a full disk."""
+    control: Any = server.control
+    former = control.config_get("save")["save"]
+    folder = server.folder / "dump.rdb"  # a folder in place of the file
+    folder.unlink(missing_ok=True)
+    folder.mkdir()
+    try:
+        control.config_set("save", "3600 1")
+        with suppress(redis.ResponseError):
+            control.bgsave()
+        until_blocking(lambda: control.info("persistence")["rdb_last_bgsave_status"] == "err")
+        yield
+    finally:
+        folder.rmdir()
+        control.config_set("save", former)
+
+
+def _refused_for_the_disk(control: Any) -> int:
+    return int(control.info("errorstats").get("errorstat_MISCONF", {"count": 0})["count"])
 
 
 async def test_event_flags_are_added_and_none_is_removed(redis_server: Server) -> None:
