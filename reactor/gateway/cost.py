@@ -120,11 +120,16 @@ class Account:
 
 
 class Spending:
-    """What one connection has spent: when that is paid off, at its whole rate and at its guaranteed share."""
+    """What one connection has spent: when that is paid off, at its whole rate and at its guaranteed share.
 
-    __slots__ = ("guaranteed", "own")
+    address: what it shares with others of its address; kept here, since what it asked for may go on, and be
+    charged, after it has closed.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("address", "guaranteed", "own")
+
+    def __init__(self, address: Any) -> None:
+        self.address = address
         self.own = self.guaranteed = 0.0
 
 
@@ -176,14 +181,15 @@ class CostLimiter:
             return
         spending: Spending | None = connection.spending
         if spending is None:
-            spending = connection.spending = Spending()
+            spending = connection.spending = Spending(connection.address)
         # Written out, and without min() and max(), since it is done twice for each join: 1 us in place of 6.
         seconds, latest = units * self._interval, now + self._max_debt
         paid_at = (spending.own if spending.own > now else now) + seconds
         spending.own = paid_at if paid_at < latest else latest
         slowness = 1 / GUARANTEED
-        if connection.address is not None:
-            crowd = connection.address.accepted / (GUARANTEED_PER_ADDRESS * connection.address.account.share)
+        address = spending.address
+        if address is not None:
+            crowd = address.accepted / (GUARANTEED_PER_ADDRESS * address.account.share)
             slowness = slowness if slowness > crowd else crowd
         paid_at = (spending.guaranteed if spending.guaranteed > now else now) + seconds * slowness
         latest_guaranteed = now + self._max_debt * _MAX_GUARANTEED_DEBT
@@ -191,8 +197,8 @@ class CostLimiter:
         account = self._node
         paid_at = (account.paid_at if account.paid_at > now else now) + seconds / PER_NODE
         account.paid_at = paid_at if paid_at < latest - self._node_ahead else latest - self._node_ahead
-        if connection.address is not None:
-            account = connection.address.account
+        if address is not None:
+            account = address.account
             paid_at = (account.paid_at if account.paid_at > now else now) + seconds / account.share
             account.paid_at = paid_at if paid_at < latest else latest
         user = connection.session.proved_user

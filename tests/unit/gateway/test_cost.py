@@ -84,6 +84,19 @@ def test_the_connections_of_an_address_spend_its_share_together():
     assert address.in_use(100.0)
 
 
+def test_what_is_done_for_a_connection_after_it_has_closed_is_charged_to_its_address():
+    costs, address = CostLimiter(100, 1000), AddressUsage("192.0.2.1")
+    for _ in range(20):
+        client = Client(address)
+        costs.charge(client, 6, 0.0)  # for a join
+        client.address = None  # closed
+        costs.charge(client, 500, 0.0)  # for the list of its room
+    late = Client(address)
+    costs.charge(late, 500, 0.0)
+    assert costs.wait(late, 0.0) > 0
+    assert set(costs.refused) == {"address"}
+
+
 def test_the_connections_of_a_proved_user_spend_together_whatever_their_address():
     costs = CostLimiter(100, 1000)
     clients = [Client(AddressUsage(str(number)), Session("ann")) for number in range(4)]
