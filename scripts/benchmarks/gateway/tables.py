@@ -224,7 +224,13 @@ def growth_rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
             redis = [f"{row[key]:.1f} us" for key in ("heartbeat_redis_us", "join_redis_us")]
             name = what if row[what] > 1 else what[:-1]
             bare = f"{row['bare_redis_us']:.1f} us" if "bare_redis_us" in row else ""
-            yield f"{row[what]:,} {name}", costs[0], redis[0], costs[1], redis[1], bare
+            cells = f"{row[what]:,} {name}", costs[0], redis[0], costs[1], redis[1], bare
+            yield cells if _has_bare(result) else cells[:-1]
+
+
+def _has_bare(result: dict[str, Any]) -> bool:
+    """Return whether bare commands were measured, too."""
+    return any("bare_redis_us" in row for row in result["growth"].get("members", ()))
 
 
 def slow_rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -249,9 +255,11 @@ GROWTH = (
 )  # fmt: skip
 GROWTH_NOTE = (
     "The cost is that of all workers together; the load is proportional to their number. Every worker with a "
-    "member in a room receives its changes, so a join costs more with each further worker. Bare commands "
-    "write and delete such keys and entries, 32 members at a time, without script, check or diff: what they "
-    "cost more among more members is Redis's memory alone.\n"
+    "member in a room receives its changes, so a join costs more with each further worker.\n"
+)
+BARE_NOTE = (
+    "Bare commands write and delete such keys and entries, 32 members at a time, without script, check or "
+    "diff: what they cost more among more members is Redis's memory alone.\n"
 )
 SLOW = (
     "clients",
@@ -275,8 +283,9 @@ def markdown(result: dict[str, Any]) -> str:
     if result.get("slow"):
         parts.append(_table(SLOW, slow_rows(result)))
     if result.get("growth"):
-        parts.append(_table(GROWTH, growth_rows(result)))
-        parts.append(GROWTH_NOTE)
+        bare = _has_bare(result)
+        parts.append(_table(GROWTH if bare else GROWTH[:-1], growth_rows(result)))
+        parts += [GROWTH_NOTE, BARE_NOTE] if bare else [GROWTH_NOTE]
     parts.append(
         f"Made on {machine['cores']} cores of {machine['cpu']}, {machine['system']}, "
         f"Python {machine['python']}, {result['redis']}, at commit {_commits(result)}.\n"
