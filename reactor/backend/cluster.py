@@ -167,7 +167,7 @@ class ClusterRunner:
             runner.healthy for address, runner in self._runners.items() if address in self._topology.primaries
         )
         former, self._last_reason = self._last_reason, reason or self._last_reason
-        if healthy is not self._healthy or not (healthy or self._last_reason == former):
+        if healthy is not self._healthy or (not healthy and self._last_reason != former):
             self._healthy = healthy
             # A change of the topology can make a server count that was away before: it has a reason, too.
             self._on_health(healthy, "" if healthy else self._last_reason)

@@ -44,6 +44,11 @@ class Target:
     credentials: Any = field(default=None, repr=False, compare=False)
     """A `CredentialProvider` of redis-py in place of user name and password; None for those."""
 
+    @property
+    def acl_user(self) -> str:
+        """The name of the Redis user: without one it is `default`."""
+        return self.username or "default"
+
     def reachable(self, named: tuple[str, int]) -> tuple[str, int]:
         """The address under which a server is reached that a cluster or a Sentinel names so."""
         places = dict(self.address_map)

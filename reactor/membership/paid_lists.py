@@ -57,17 +57,15 @@ class PaidLists:
 
     async def prepare(self, connection: Connection, view: RoomView) -> None:
         """Encode a view's list for a connection, and charge it. Raises Unavailable when that is closed."""
-        if connection.codec.binary:
-            await self._snapshots.prepare(view, connection.codec, self.payer(connection).pay)
+        await self._snapshots.prepare(view, connection.codec, self.payer(connection).pay)
 
     async def prepare_members(self, connection: Connection, members: list[Member]) -> None:
         """Do the same for members of a room that the node does not follow.
 
         Raises Unavailable where too many such lists wait, too.
         """
-        if connection.codec.binary:
-            pay, address = self.payer(connection).pay, connection.address
-            await self._snapshots.prepare_members(members, connection.codec, pay, address)
+        pay, address = self.payer(connection).pay, connection.address
+        await self._snapshots.prepare_members(members, connection.codec, pay, address)
 
     def may_send_diff(self, connection: Connection, view: RoomView, diff: RoomDiff) -> bool:
         """Return whether a diff may be sent in place of a view's list: not if it takes long to encode."""
@@ -80,28 +78,28 @@ class PaidLists:
 
     def send(self, connection: Connection, message: Any, view: RoomView, *, whole: bool = True) -> float:
         """Send a message with the members of a view, if `whole`; see `Snapshots.send`."""
-        began = thread_time() if _takes_time(connection) else 0.0
+        began = _begin(connection)
         size = self._snapshots.send(connection, message, view, whole=whole)
-        return _price(connection, size, began)
+        return _price(size, began)
 
     def send_members(self, connection: Connection, message: Any, members: list[Member]) -> float:
         """Send a message with the members of a room that the node does not follow."""
-        began = thread_time() if _takes_time(connection) else 0.0
+        began = _begin(connection)
         size = self._snapshots.send_members(connection, message, members)
-        return _price(connection, size, began)
+        return _price(size, began)
 
     def send_diffs(self, connection: Connection, message: Any, since: Merged) -> float:
         """Send a message with what has changed since a client's list."""
-        began = thread_time() if _takes_time(connection) else 0.0
+        began = _begin(connection)
         size = self._snapshots.send_diffs(connection, message, since.encoded(connection.codec))
-        return _price(connection, size, began)
+        return _price(size, began)
 
 
-def _takes_time(connection: Connection) -> bool:
-    """Return whether it takes long to send a list: JSON takes next to no time beside what its bytes cost."""
-    return connection.codec.binary or connection.compressed
+def _begin(connection: Connection) -> float | None:
+    """Return the time before a list is sent; None for JSON, which takes next to none beside its bytes."""
+    return thread_time() if connection.codec.binary or connection.compressed else None
 
 
-def _price(connection: Connection, size: int, began: float) -> float:
-    """Return what it costs to send a message of that size, for which the node began at that time."""
-    return change_price(size, 1) + time_price(thread_time() - began if _takes_time(connection) else 0.0)
+def _price(size: int, began: float | None) -> float:
+    """Return what it cost to send a message of that size, and the time since `began`."""
+    return change_price(size, 1) + (time_price(thread_time() - began) if began is not None else 0.0)

@@ -135,7 +135,7 @@ def granting_rule(missing: Collection[str], namespace: str, database: int, *, cl
 
 def missing_rights(target: Target, missing: tuple[str, ...]) -> str:
     """Return a sentence that names rights that the Redis user lacks, and the command that grants them."""
-    user, rules = target.username or "default", " ".join(f"+{name}" for name in missing)
+    user, rules = target.acl_user, " ".join(f"+{name}" for name in missing)
     if len(missing) > MAX_RIGHTS_SHOWN:
         return f"the Redis user {user} lacks {len(missing)} rights; `reactor doctor` shows the rule for them"
     if {"publish", "subscribe"} <= set(missing) <= CHANNEL_COMMANDS:
@@ -154,7 +154,7 @@ def refused_right(target: Target, namespace: str, reply: str) -> str:
     command = _REFUSED_COMMAND.search(reply)
     if command is not None:
         return missing_rights(target, (command[1].lower(),))
-    user = target.username or "default"
+    user = target.acl_user
     rule = f"~{{{namespace}:*"
     return (
         f"the Redis user {user} lacks {rule} ({reply.rstrip('.')}); grant it with ACL SETUSER {user} {rule}"

@@ -534,7 +534,7 @@ class Node:
     def _events_problem(self) -> str:
         error = self.listener.problem
         if "NOPERM" in str(error):
-            user = self._target.username or "default"
+            user = self._target.acl_user
             fix = f"ACL SETUSER {user} &{self.listener.channel}"
             return f" (the Redis user {user} lacks the right to their channel: {fix})"
         problem = subscription_problem(error)

@@ -123,6 +123,11 @@ class History:
     violations: list[Finding] = field(default_factory=list)
     recent_by_socket: dict[str, deque[str]] = field(default_factory=dict)
 
+    @property
+    def nodes(self) -> list[NodeLife]:
+        """The nodes on which members were, each once."""
+        return list({id(one.node): one.node for one in self.memberships}.values())
+
     def lost(self, at: int, until: int | None = None) -> bool:
         """Whether Redis lost data at that time or later, up to `until`."""
         return any(ended >= at and (until is None or begun <= until) for begun, ended in self.losses)

@@ -58,7 +58,6 @@ from tests.chaos.history import (
     Finding,
     History,
     Membership,
-    NodeLife,
     ReportedDeparture,
     RoomUser,
     last_refresh,
@@ -208,13 +207,9 @@ def _reported_as_recorded(
         if text:
             messages = history.messages_of(reported.socket, reported.room, reported.at)
             evidence = (str(reported), *messages, *map(str, entries), f"Redis lost data in {history.losses}")
-            evidence += tuple(f"{life.name} ended at {life.ended_at}" for life in _lives(history))
+            evidence += tuple(f"{life.name} ended at {life.ended_at}" for life in history.nodes)
             found.append(Finding("reason" if entries else "record", text, evidence))
     return found
-
-
-def _lives(history: History) -> list[NodeLife]:
-    return list({id(one.node): one.node for one in history.memberships}.values())
 
 
 def _known_to_dead_nodes_alone(history: History, reported: ReportedDeparture) -> bool:
@@ -248,12 +243,7 @@ def _ended_before_it_was_repeated(history: History, reported: ReportedDeparture,
             continue
         if entry.reason == "banned":
             return True
-        suspended = [
-            at
-            for node in {id(one.node): one.node for one in history.memberships}.values()
-            for at in node.suspensions
-            if begun <= at
-        ]
+        suspended = [at for node in history.nodes for at in node.suspensions if begun <= at]
         late = bool(suspended) and entry.at >= min(suspended) + history.lease - IN_FLIGHT // 2
         if entry.reason == "inactivity_timeout" and late:
             return True

@@ -338,7 +338,7 @@ def _missed_activity(history: History, departure: Departure) -> int:
     So it is with a stall of Redis, after which expiry is suspended.
     """
     due = departure.last_active + history.ttl_of[departure.room]
-    nodes = {id(membership.node): membership.node for membership in history.memberships}.values()
+    nodes = history.nodes
     stalls = [stall for node in nodes for stall in node.impaired]
     stalls += [[node.ended_at, node.ended_at + history.lease] for node in nodes if node.ended_at is not None]
     stalls += [[at - history.lease, at] for node in nodes for at in node.suspensions]

@@ -13,7 +13,7 @@ _CHECKED_BY_CONFIG = "pub/sub buffer limit, timeout, tcp-keepalive, min-replicas
 @deployment_check(order=40)
 def permissions(deployment: Deployment) -> Iterator[Finding]:
     """Name each missing permission with the ACL rule that grants it, and the rule that grants them all."""
-    user = deployment.target.username or "default"
+    user = deployment.target.acl_user
     cluster = deployment.target.kind == "cluster"
     for server in deployment.reachable:
         if "permissions" in server.refused:
